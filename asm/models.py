@@ -1,0 +1,526 @@
+"""What is kept: sessions, their runs, their events, and where artifacts lie.
+
+Fields are the columns: same names, same order. A value is checked once, where it enters;
+rows that come back are not checked again, and are built the quick way (see `from_rows`).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import partial
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from asm import documents
+from asm.documents import Document
+from asm.errors import InvalidEventType, InvalidStatus, ValidationError
+
+T = TypeVar("T")
+M = TypeVar("M", bound="Model")
+
+TEXT_LENGTH_MAX = 255
+REFERENCE_LENGTH_MAX = 4_096
+INTEGER_MAX = 2**63 - 1
+
+
+class SessionStatus(StrEnum):
+    PENDING = "pending"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class RunStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a run in this status has ended."""
+        return self not in (RunStatus.PENDING, RunStatus.RUNNING)
+
+
+class EventType(StrEnum):
+    SESSION_CREATED = "session_created"
+    SESSION_STARTED = "session_started"
+    SESSION_PAUSED = "session_paused"
+    SESSION_RESUMED = "session_resumed"
+    SESSION_COMPLETED = "session_completed"
+    SESSION_FAILED = "session_failed"
+    SESSION_CANCELLED = "session_cancelled"
+    RUN_STARTED = "run_started"
+    RUN_COMPLETED = "run_completed"
+    RUN_FAILED = "run_failed"
+    RUN_CANCELLED = "run_cancelled"
+    RUN_TIMEOUT = "run_timeout"
+    MESSAGE_SENT = "message_sent"
+    MESSAGE_RECEIVED = "message_received"
+    MESSAGE_STREAMED = "message_streamed"
+    TOOL_CALL_STARTED = "tool_call_started"
+    TOOL_CALL_COMPLETED = "tool_call_completed"
+    TOOL_CALL_FAILED = "tool_call_failed"
+    ERROR_OCCURRED = "error_occurred"
+    ERROR_RECOVERED = "error_recovered"
+    TOKEN_USAGE_UPDATED = "token_usage_updated"
+    TURN_COMPLETED = "turn_completed"
+    WORKSPACE_SNAPSHOT_TAKEN = "workspace_snapshot_taken"
+    WORKSPACE_DIFF_COMPUTED = "workspace_diff_computed"
+    POLICY_VIOLATION = "policy_violation"
+    TOOL_APPROVAL_REQUESTED = "tool_approval_requested"
+    TOOL_APPROVAL_GRANTED = "tool_approval_granted"
+    TOOL_APPROVAL_DENIED = "tool_approval_denied"
+
+
+TOKEN_COUNTS = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_creation_tokens")
+
+
+class Model:
+    """What the four models have in common. Each is frozen, slotted and keyword-only."""
+
+    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    _times: ClassVar[frozenset[str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """This model as JSON-ready values: times in ISO 8601, statuses and types as plain strings."""
+        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The model that `to_dict` took apart, checked like any other input."""
+        if not isinstance(values, Mapping):
+            raise ValidationError(f"{cls.__name__}.from_dict takes a dict, not {type(values).__name__}")
+        known = cls.__dataclass_fields__
+        if unknown := [str(name) for name in values if name not in known]:
+            raise ValidationError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(known)}")
+        parsed = {
+            name: _time_of(value, name) if name in cls._times else value for name, value in values.items()
+        }
+        try:
+            return cls(**parsed)
+        except TypeError as error:
+            raise ValidationError(f"{cls.__name__}.from_dict: {error}") from error
+
+    def _set(self, name: str, value: Any) -> None:
+        # How a frozen dataclass puts a value into its own normal form while it is being made.
+        object.__setattr__(self, name, value)
+
+
+def new_id(prefix: str) -> str:
+    """An id that grows with time, so that new rows land side by side in an index.
+
+    Sixteen hex digits of nanoseconds since 1970, then sixteen random ones.
+    """
+    return f"{prefix}{time.time_ns():016x}{secrets.token_hex(8)}"
+
+
+def now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session(Model):
+    """One conversation of one agent, over any number of runs."""
+
+    _times = frozenset({"created_at", "updated_at", "deleted_at"})
+
+    id: str = field(default_factory=partial(new_id, "ses_"))
+    agent_id: str
+    status: SessionStatus | str = SessionStatus.PENDING
+    parent_session_id: str | None = None
+    metadata: Document = field(default_factory=dict)
+    context: Document = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    created_at: datetime = field(default_factory=now)
+    updated_at: datetime = field(default_factory=now)
+    deleted_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        text(self.id, "id")
+        text(self.agent_id, "agent_id")
+        self._set("status", session_status(self.status))
+        optional_text(self.parent_session_id, "parent_session_id")
+        documents.dump_object(self.metadata, "metadata")
+        documents.dump_object(self.context, "context")
+        self._set("tags", texts(self.tags, "tags"))
+        self._set("created_at", moment(self.created_at, "created_at"))
+        self._set("updated_at", moment(self.updated_at, "updated_at"))
+        self._set("deleted_at", optional_moment(self.deleted_at, "deleted_at"))
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def update_status(self, status: SessionStatus | str) -> Session:
+        """This session in another status, updated now."""
+        return replace(self, status=status, updated_at=now())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Model):
+    """One piece of work within a session, from its input to its output or error."""
+
+    _times = frozenset({"started_at", "ended_at"})
+
+    id: str = field(default_factory=partial(new_id, "run_"))
+    session_id: str
+    status: RunStatus | str = RunStatus.PENDING
+    input: Any = None
+    output: Any = None
+    error: Any = None
+    metadata: Document = field(default_factory=dict)
+    turn_count: int = 0
+    token_usage: Document = field(default_factory=dict)
+    started_at: datetime = field(default_factory=now)
+    ended_at: datetime | None = None
+    provider: str | None = None
+    provider_metadata: Document = field(default_factory=dict)
+    cost_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        text(self.id, "id")
+        text(self.session_id, "session_id")
+        self._set("status", run_status(self.status))
+        documents.dump(self.input, "input")
+        documents.dump(self.output, "output")
+        documents.dump(self.error, "error")
+        documents.dump_object(self.metadata, "metadata")
+        count(self.turn_count, "turn_count")
+        token_counts(self.token_usage)
+        self._set("started_at", moment(self.started_at, "started_at"))
+        self._set("ended_at", optional_moment(self.ended_at, "ended_at"))
+        optional_text(self.provider, "provider")
+        documents.dump_object(self.provider_metadata, "provider_metadata")
+        self._set("cost_usd", cost(self.cost_usd))
+
+    def __hash__(self) -> int:
+        return hash((self.session_id, self.id))
+
+    def update_status(self, status: RunStatus | str) -> Run:
+        """This run in another status. A terminal one sets `ended_at`, unless it has ended before."""
+        status = run_status(status)
+        ended_at = (self.ended_at or now()) if status.is_terminal else None
+        return replace(self, status=status, ended_at=ended_at)
+
+    def set_output(self, output: Any) -> Run:
+        """This run with an output: any JSON value."""
+        return replace(self, output=output)
+
+    def set_error(self, error: Any) -> Run:
+        """This run with an error: any JSON value."""
+        return replace(self, error=error)
+
+    def increment_turn(self) -> Run:
+        """This run one turn on."""
+        return replace(self, turn_count=self.turn_count + 1)
+
+    def update_token_usage(self, usage: Document) -> Run:
+        """This run with `usage` added, number by number. What is not a number replaces what was there."""
+        token_counts(usage)
+        total = dict(self.token_usage)
+        for key, value in usage.items():
+            total[key] = total[key] + value if is_number(value) and is_number(total.get(key)) else value
+        return replace(self, token_usage=total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event(Model):
+    """Something that happened in a session, at its place in the session's order.
+
+    `sequence_number` is given by the store; what a caller puts there is ignored.
+    """
+
+    _times = frozenset({"timestamp"})
+
+    id: str = field(default_factory=partial(new_id, "evt_"))
+    type: EventType | str
+    timestamp: datetime = field(default_factory=now)
+    session_id: str
+    run_id: str | None = None
+    sequence_number: int | None = None
+    data: Document = field(default_factory=dict)
+    metadata: Document = field(default_factory=dict)
+    schema_version: int = 1
+    provider: str | None = None
+    correlation_id: str | None = None
+
+    def __post_init__(self) -> None:
+        text(self.id, "id")
+        self._set("type", event_type(self.type))
+        self._set("timestamp", moment(self.timestamp, "timestamp"))
+        text(self.session_id, "session_id")
+        optional_text(self.run_id, "run_id")
+        optional_count(self.sequence_number, "sequence_number")
+        documents.dump_object(self.data, "data")
+        documents.dump_object(self.metadata, "metadata")
+        count(self.schema_version, "schema_version")
+        optional_text(self.provider, "provider")
+        optional_text(self.correlation_id, "correlation_id")
+
+    def __hash__(self) -> int:
+        return hash((self.session_id, self.id))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact(Model):
+    """Where something large lies, and how to know it again. The bytes themselves are elsewhere."""
+
+    _times = frozenset({"created_at", "deleted_at"})
+
+    id: str = field(default_factory=partial(new_id, "art_"))
+    session_id: str | None = None
+    run_id: str | None = None
+    key: str
+    content_type: str | None = None
+    byte_size: int
+    checksum_sha256: str
+    storage_backend: str
+    storage_ref: str
+    metadata: Document = field(default_factory=dict)
+    created_at: datetime = field(default_factory=now)
+    deleted_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        text(self.id, "id")
+        optional_text(self.session_id, "session_id")
+        optional_text(self.run_id, "run_id")
+        text(self.key, "key")
+        optional_text(self.content_type, "content_type")
+        count(self.byte_size, "byte_size")
+        text(self.checksum_sha256, "checksum_sha256")
+        text(self.storage_backend, "storage_backend")
+        text(self.storage_ref, "storage_ref", REFERENCE_LENGTH_MAX)
+        documents.dump_object(self.metadata, "metadata")
+        self._set("created_at", moment(self.created_at, "created_at"))
+        self._set("deleted_at", optional_moment(self.deleted_at, "deleted_at"))
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactStats:
+    """How many live artifacts a session has, and how large they are together, in bytes."""
+
+    artifact_count: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T]):
+    """Some of what was searched for. `cursor` asks for what follows; on the last page it is None."""
+
+    items: list[T]
+    cursor: str | None = None
+    total_count: int | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+# Values as they enter.
+
+
+def text(value: Any, name: str, length_max: int = TEXT_LENGTH_MAX) -> str:
+    """A string both databases keep as it is and find again."""
+    if not isinstance(value, str):
+        raise ValidationError(f"{name} must be a string, not {type(value).__name__}", path=name)
+    if not value or len(value) > length_max:
+        raise ValidationError(
+            f"{name} must have 1 to {length_max:,} characters, not {len(value):,}", path=name
+        )
+    if "\0" in value:
+        raise ValidationError(
+            f"{name} holds a NUL character, which PostgreSQL does not keep in text", path=name
+        )
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValidationError(
+                f"{name} holds a lone surrogate, which is no character", path=name
+            ) from error
+    return value
+
+
+def optional_text(value: Any, name: str) -> str | None:
+    return None if value is None else text(value, name)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value could stand in a text column."""
+    try:
+        return bool(text(value, ""))
+    except ValidationError:
+        return False
+
+
+def texts(values: Any, name: str) -> tuple[str, ...]:
+    """Several strings. One string alone is most likely a slip, and is refused."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValidationError(f"{name} must be a list of strings, not {type(values).__name__}", path=name)
+    return tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values))
+
+
+def moment(value: Any, name: str) -> datetime:
+    """An aware time, in UTC."""
+    if not isinstance(value, datetime):
+        raise ValidationError(f"{name} must be a datetime, not {type(value).__name__}", path=name)
+    if value.tzinfo is UTC:
+        return value
+    if value.utcoffset() is None:
+        raise ValidationError(
+            f"{name} is naive, so it could be any hour: give it a time zone, as in datetime.now(UTC)",
+            path=name,
+        )
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValidationError(f"{name} lies outside the years 1 to 9999 in UTC", path=name) from error
+
+
+def optional_moment(value: Any, name: str) -> datetime | None:
+    return None if value is None else moment(value, name)
+
+
+def count(value: Any, name: str, maximum: int = INTEGER_MAX) -> int:
+    """A whole number from 0 up to what a 64-bit column holds."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValidationError(f"{name} must be a whole number, not {type(value).__name__}", path=name)
+    if not 0 <= value <= maximum:
+        raise ValidationError(
+            f"{name} must be from 0 to {maximum:,}, not {documents.shown(value)}", path=name
+        )
+    return value
+
+
+def optional_count(value: Any, name: str) -> int | None:
+    return None if value is None else count(value, name)
+
+
+def cost(value: Any) -> float | None:
+    """US dollars, or None where nobody knows."""
+    if value is None:
+        return None
+    if not is_number(value):
+        raise ValidationError(f"cost_usd must be a number, not {type(value).__name__}", path="cost_usd")
+    try:
+        dollars = float(value)
+    except OverflowError:
+        dollars = float("inf")
+    if not 0 <= dollars < float("inf"):
+        raise ValidationError("cost_usd must be finite and not negative", path="cost_usd")
+    return dollars
+
+
+def token_counts(usage: Any) -> dict[str, int | None]:
+    """The counts the store knows, None where a count is absent. The total is input + output unless given."""
+    documents.dump_object(usage, "token_usage")
+    counts = {
+        name: None if usage.get(name) is None else count(usage[name], f"token_usage.{name}")
+        for name in TOKEN_COUNTS
+    }
+    if counts["total_tokens"] is None and (counts["input_tokens"] or counts["output_tokens"]) is not None:
+        total = (counts["input_tokens"] or 0) + (counts["output_tokens"] or 0)
+        counts["total_tokens"] = count(total, "token_usage.input_tokens + token_usage.output_tokens")
+    return counts
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def session_status(value: Any) -> SessionStatus:
+    return _status(value, SessionStatus)
+
+
+def run_status(value: Any) -> RunStatus:
+    return _status(value, RunStatus)
+
+
+S = TypeVar("S", SessionStatus, RunStatus)
+
+
+def _status(value: Any, statuses: type[S]) -> S:
+    try:
+        return statuses(value)
+    except ValueError as error:
+        known = ", ".join(statuses)
+        raise InvalidStatus(
+            f"{value!r:.80} is no {statuses.__name__}; known are {known}", path="status"
+        ) from error
+
+
+def event_type(value: Any) -> EventType | str:
+    """One of EventType, or a type of the caller's own, which carries a dot."""
+    known = EVENT_TYPES.get(value) if isinstance(value, str) else None
+    if known is not None:
+        return known
+    if isinstance(value, str) and "." in value:
+        return text(value, "type")
+    raise InvalidEventType(
+        f"{value!r:.80} is no event type. A type of your own carries a dot, as in 'acme.plan_updated'; "
+        f"known are {', '.join(EventType)}",
+        path="type",
+    )
+
+
+EVENT_TYPES: dict[str, EventType] = {str(member): member for member in EventType}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, StrEnum):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _time_of(value: Any, name: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ValidationError(f"{name} is no time in ISO 8601: {value!r:.80}", path=name) from error
+
+
+# Rows as they come back.
+
+
+def from_rows(model: type[M]) -> Callable[..., M]:
+    """A constructor for values that are known to be good, in the order of the fields.
+
+    A frozen dataclass sets its fields one `object.__setattr__` at a time and checks them;
+    an ordinary one with the same slots does neither, and takes the frozen one's class when
+    it is full.
+    """
+    names = [each.name for each in fields(model)]
+    mutable: Any = make_dataclass(f"{model.__name__}Row", names, bases=(Model,), slots=True)
+
+    def made(*values: Any) -> M:
+        row = mutable(*values)
+        row.__class__ = model
+        made: M = row
+        return made
+
+    return made
+
+
+session_from_row = from_rows(Session)
+run_from_row = from_rows(Run)
+event_from_row = from_rows(Event)
+artifact_from_row = from_rows(Artifact)

@@ -1,0 +1,94 @@
+"""Operations as questions.
+
+An Ask is one question to the database: which query, with what values, and how to read
+the rows. A Plan is a generator that puts one Ask after another and returns a result. It
+does no I/O, reads no clock and makes no ids, so it can be run again after a lost
+connection, gathered with others, put inside a caller's transaction, and crosses to
+another thread in one hop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Row: TypeAlias = tuple[Any, ...]
+Rows: TypeAlias = Sequence[Row]
+Plan: TypeAlias = "Generator[Ask[Any], Rows, T]"
+
+
+class Ask(Generic[T]):
+    """One question. Alone, it is one statement in autocommit: one trip to the server.
+
+    In `params` a tuple is a set of values to look for, a list is a column of a batch.
+
+    `instead` is for a question that bets on its rows being new. Where the bet is lost (the
+    database says a row is there already), and inside a transaction, where a lost bet would
+    spoil everything before it, the plan that `instead` makes is asked in its place.
+    """
+
+    __slots__ = ("instead", "params", "query", "read")
+
+    def __init__(
+        self,
+        query: str,
+        params: Mapping[str, Any],
+        read: Callable[[Rows], T],
+        instead: Callable[[], Plan[T]] | None = None,
+    ) -> None:
+        self.query = query
+        self.params = params
+        self.read = read
+        self.instead = instead
+
+    def __iter__(self) -> Plan[T]:
+        """Be a plan of this one question, so that `yield from` gives its answer."""
+        if self.instead is not None:
+            return (yield from self.instead())
+        rows = yield self
+        return self.read(rows)
+
+
+class Database(Protocol):
+    """What questions are put to: a store's database, or one transaction of it."""
+
+    def run(self, operation: Callable[[], Ask[T] | Plan[T]]) -> T: ...
+
+
+class AsyncDatabase(Protocol):
+    """The same, awaited."""
+
+    async def run(self, operation: Callable[[], Ask[T] | Plan[T]]) -> T: ...
+
+
+def drive(plan: Plan[T], answer: Callable[[Ask[Any]], Rows]) -> T:
+    """Put each question of a plan to `answer`, and give back what the plan returns."""
+    try:
+        ask = next(plan)
+        while True:
+            ask = plan.send(answer(ask))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def drive_async(plan: Plan[T], answer: Callable[[Ask[Any]], Awaitable[Rows]]) -> T:
+    """Put each question of a plan to an `answer` that is awaited."""
+    try:
+        ask = next(plan)
+        while True:
+            ask = plan.send(await answer(ask))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def nothing(rows: Rows) -> None:
+    """Read the rows of a question that has no answer but having been done."""
+
+
+def first(rows: Rows) -> Any:
+    """Read the one value of the one row."""
+    return rows[0][0]

@@ -1,0 +1,192 @@
+"""The query registry: every statement by its name, as the files under `sql/` have it.
+
+A file is a run of blocks. A block opens with a comment line that holds only the query's
+name; comment lines under it say what it does; then comes the SQL, ended by a semicolon at
+the end of a line. A line that ends in `-- if name` (or `-- if one and other`) is sent only
+when the caller gives those names a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from asm.errors import ValidationError
+
+Dialect: TypeAlias = Literal["postgres", "sqlite"]
+
+TABLES = ("asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts")
+
+_NAME_LINE = re.compile(r"-- ([a-z][a-z0-9_]*)")
+_OPTIONAL_LINE = re.compile(r"(?P<sql>.*?\S)\s+-- if (?P<condition>.*)")
+_CONDITION = re.compile(r"[a-z][a-z0-9_]*(?: and [a-z][a-z0-9_]*)*")
+_QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
+_WRITES = re.compile(r"\b(insert|update|delete)\b")
+_RETURNS = re.compile(r"^\s*select\b|^\s*returning\b", re.MULTILINE)
+_OURS = re.compile(rf"\b(?:{'|'.join(TABLES)}|_yoyo_migration|_yoyo_log)\b")
+_NULL = "\0"
+
+_PLACEHOLDER = {
+    "postgres": re.compile(r"%\(([a-z][a-z0-9_]*)\)[sbt]"),
+    "sqlite": re.compile(r"(?<![:\w]):([a-z][a-z0-9_]*)"),
+}
+_MISPLACED = {
+    "postgres": re.compile(r"(?<!%)%(?![%(])|(?<![:\w]):[a-z]"),
+    "sqlite": re.compile(r"%\(|\?"),
+}
+
+
+class BadQuery(Exception):
+    """A query file that cannot be read as one: our own mistake, found when it is loaded."""
+
+
+class Statement(NamedTuple):
+    """What the driver gets."""
+
+    sql: str
+    parameters: frozenset[str]
+    returns: bool
+    """Whether it gives rows."""
+
+
+class Form(NamedTuple):
+    """A query with its optional lines decided."""
+
+    statements: tuple[Statement, ...]
+    writes: bool
+
+
+class Line(NamedTuple):
+    sql: str
+    wanted: frozenset[str]
+
+
+class Query:
+    """One block of a file."""
+
+    def __init__(self, name: str, where: str, lines: list[Line], dialect: Dialect) -> None:
+        text = "\n".join(line.sql for line in lines)
+        if dialect == "postgres" and len(_statements(text)) > 1:
+            raise BadQuery(f"{where}: {name} has two statements; PostgreSQL takes one at a time")
+        if misplaced := _MISPLACED[dialect].search(_QUOTED.sub("''", text)):
+            raise BadQuery(
+                f"{where}: {name} has {misplaced.group()!r}, which is no named {dialect} parameter"
+            )
+        self.name = name
+        self.dialect = dialect
+        self.lines = lines
+        self.parameters = frozenset(_PLACEHOLDER[dialect].findall(_QUOTED.sub("''", text)))
+        self.options = tuple(sorted({option for line in lines for option in line.wanted}))
+        self.writes = _WRITES.search(text) is not None
+        self._names = self.parameters.union(self.options)
+        self._forms: dict[tuple[bool, ...], Form] = {}
+
+    def form(self, params: Mapping[str, Any]) -> Form:
+        """The statements for these values. A form is put together once and kept."""
+        given = tuple(params.get(option) is not None for option in self.options)
+        form = self._forms.get(given)
+        if form is None:
+            form = self._forms[given] = self._put_together(given)
+        if not params.keys() <= self._names:
+            raise BadQuery(f"{self.name} knows nothing of {sorted(params.keys() - self._names)}")
+        return form
+
+    def _put_together(self, given: tuple[bool, ...]) -> Form:
+        names = {option for option, is_given in zip(self.options, given, strict=True) if is_given}
+        text = "\n".join(line.sql for line in self.lines if line.wanted <= names)
+        return Form(tuple(self._statement(sql) for sql in _statements(text)), self.writes)
+
+    def _statement(self, sql: str) -> Statement:
+        parameters = frozenset(_PLACEHOLDER[self.dialect].findall(_QUOTED.sub("''", sql)))
+        return Statement(sql, parameters, returns=_RETURNS.search(sql) is not None)
+
+
+class Queries:
+    """All queries of one dialect, with the tables in one schema."""
+
+    def __init__(self, dialect: Dialect, schema: str | None = None) -> None:
+        self._queries = read_folder(sql_folder(dialect) / "queries", dialect, schema)
+
+    def __getitem__(self, name: str) -> Query:
+        return self._queries[name]
+
+    def __iter__(self) -> Iterator[Query]:
+        return iter(self._queries.values())
+
+
+def sql_folder(dialect: Dialect) -> Path:
+    """Where the SQL lies: beside this file in an installed wheel, one folder up in a checkout."""
+    here = Path(__file__).parent
+    beside = here / "sql" / dialect
+    return beside if beside.is_dir() else here.parent / "sql" / dialect
+
+
+def read_folder(folder: Path, dialect: Dialect, schema: str | None = None) -> dict[str, Query]:
+    """Every query of every file in a folder."""
+    queries: dict[str, Query] = {}
+    for file in sorted(folder.glob("*.sql")):
+        for query in _blocks(file, dialect, schema):
+            if query.name in queries:
+                raise BadQuery(f"{file.name}: {query.name} is there twice")
+            queries[query.name] = query
+    return queries
+
+
+def _blocks(file: Path, dialect: Dialect, schema: str | None) -> Iterator[Query]:
+    name, lines = "", list[Line]()
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        where = f"{file.name}:{number}"
+        if opening := _NAME_LINE.fullmatch(line):
+            if name:
+                yield _finished(name, file.name, lines, dialect)
+            name, lines = opening.group(1), []
+        elif not line.strip() or line.startswith("--"):
+            continue
+        elif not name:
+            raise BadQuery(f"{where}: SQL before the first query's name")
+        else:
+            lines.append(_line(line, f"{where}: {name}", schema))
+    if name:
+        yield _finished(name, file.name, lines, dialect)
+
+
+def _finished(name: str, file: str, lines: list[Line], dialect: Dialect) -> Query:
+    if not lines:
+        raise BadQuery(f"{file}: {name} has no SQL")
+    if not lines[-1].sql.endswith(";"):
+        raise BadQuery(f"{file}: {name} does not end in a semicolon")
+    return Query(name, file, lines, dialect)
+
+
+def _line(line: str, where: str, schema: str | None) -> Line:
+    wanted: frozenset[str] = frozenset()
+    if optional := _OPTIONAL_LINE.fullmatch(line):
+        line, condition = optional.group("sql"), optional.group("condition").strip()
+        if not _CONDITION.fullmatch(condition):
+            raise BadQuery(f"{where} has a condition that cannot be read: {condition!r}")
+        wanted = frozenset(condition.split(" and "))
+    if "--" in _QUOTED.sub("''", line):
+        raise BadQuery(f"{where} has a comment in the middle of a line")
+    return Line(_in_schema(line, schema), wanted)
+
+
+def _in_schema(line: str, schema: str | None) -> str:
+    if schema is None:
+        return line
+    # Doubled percent signs, because the driver reads placeholders in identifiers too.
+    quoted = quote_identifier(schema).replace("%", "%%")
+    return _OURS.sub(lambda table: f"{quoted}.{table.group()}", line)
+
+
+def quote_identifier(name: str) -> str:
+    """A PostgreSQL identifier, whatever is in the name."""
+    if not name or _NULL in name or len(name.encode("utf-8", "replace")) > 63:
+        raise ValidationError(f"schema {name!r:.80} is not a name PostgreSQL can keep: 1 to 63 bytes, no NUL")
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def _statements(text: str) -> tuple[str, ...]:
+    return tuple(part for part in re.split(r"(?<=;)\n", text) if part.strip(" ;\n"))

@@ -1,0 +1,74 @@
+-- append_event
+-- One event in one statement: the counter moves and the event takes the number. It bets on the event
+-- being new: a row that is there already fails the statement, and takes the counter's move back with it.
+with tick as (
+    insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
+    values (%(session_id)s, 1, now())
+    on conflict (session_id) do update
+       set last_sequence = counter.last_sequence + 1, updated_at = excluded.updated_at
+    returning last_sequence
+)
+insert into asm_events as event (id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id)
+select %(id)s, %(type)s, %(timestamp)s::timestamptz, %(session_id)s, %(run_id)s, last_sequence, %(data)s::json, %(metadata)s::json, %(schema_version)s::bigint, %(provider)s, %(correlation_id)s
+  from tick
+returning sequence_number;
+
+-- append_events
+-- Many events in one statement. The counter of each session moves by its number of events, sessions in
+-- one order, so that two batches cannot wait for each other; each event stands so many before the last.
+with tick as (
+    insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
+    select session_id, steps, now()
+      from unnest(%(counters)b::text[], %(steps)b::bigint[]) as asked (session_id, steps)
+     order by session_id collate "C"
+    on conflict (session_id) do update
+       set last_sequence = counter.last_sequence + excluded.last_sequence, updated_at = excluded.updated_at
+    returning session_id, last_sequence
+), stored as (
+    insert into asm_events as event (id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id)
+    select id, type, timestamp, session_id, run_id, last_sequence - steps_from_last, data::json, metadata::json, schema_version, provider, correlation_id
+      from unnest(%(ids)b::text[], %(types)b::text[], %(timestamps)b::timestamptz[], %(session_ids)b::text[], %(run_ids)b::text[], %(steps_from_last)b::bigint[], %(datas)b::text[], %(metadatas)b::text[], %(schema_versions)b::bigint[], %(providers)b::text[], %(correlation_ids)b::text[])
+        as new (id, type, timestamp, session_id, run_id, steps_from_last, data, metadata, schema_version, provider, correlation_id)
+      join tick using (session_id)
+)
+select session_id, last_sequence
+  from tick;
+
+-- lock_counters
+-- Where these sessions stand, and nobody moves them until the transaction ends. A session that has no
+-- counter yet gets one at 0, because only a row can be locked.
+insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
+select session_id, 0, now()
+  from unnest(%(session_ids)b::text[]) as asked (session_id)
+ order by session_id collate "C"
+on conflict (session_id) do update
+   set last_sequence = counter.last_sequence
+returning session_id, last_sequence;
+
+-- delete_counter
+delete from asm_session_sequences where session_id = %(session_id)s;
+
+-- find_events
+-- Those of the asked for that are stored.
+select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id
+  from asm_events
+  join unnest(%(session_ids)b::text[], %(ids)b::text[]) as asked (session_id, id) using (session_id, id);
+
+-- get_events
+select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = %(session_id)s
+   and run_id = %(run_id)s                                 -- if run_id
+   and type = any(%(types)s)                               -- if types
+   and timestamp >= %(since)s                              -- if since
+   and sequence_number > %(after)s                         -- if after
+   and sequence_number < %(before)s                        -- if before
+ order by sequence_number
+ limit %(limit)s                                           -- if limit
+;
+
+-- get_latest_sequence
+-- No row: nothing was ever appended.
+select last_sequence
+  from asm_session_sequences
+ where session_id = %(session_id)s;

@@ -1,0 +1,51 @@
+-- save_run
+-- A new run, or everything but the ids of one that is there.
+insert into asm_runs as run (id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd, input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens, model)
+values (%(id)s, %(session_id)s, %(status)s, %(input)s, %(output)s, %(error)s, %(metadata)s, %(turn_count)s, %(token_usage)s, %(started_at)s, %(ended_at)s, %(provider)s, %(provider_metadata)s, %(cost_usd)s, %(input_tokens)s, %(output_tokens)s, %(total_tokens)s, %(cache_read_tokens)s, %(cache_creation_tokens)s, %(model)s)
+on conflict (session_id, id) do update
+   set status = excluded.status,
+       input = excluded.input,
+       output = excluded.output,
+       error = excluded.error,
+       metadata = excluded.metadata,
+       turn_count = excluded.turn_count,
+       token_usage = excluded.token_usage,
+       started_at = excluded.started_at,
+       ended_at = excluded.ended_at,
+       provider = excluded.provider,
+       provider_metadata = excluded.provider_metadata,
+       cost_usd = excluded.cost_usd,
+       input_tokens = excluded.input_tokens,
+       output_tokens = excluded.output_tokens,
+       total_tokens = excluded.total_tokens,
+       cache_read_tokens = excluded.cache_read_tokens,
+       cache_creation_tokens = excluded.cache_creation_tokens,
+       model = excluded.model;
+
+-- get_run
+-- The one started last, where several sessions have a run of that id. No row: there is none.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where id = %(id)s
+   and session_id = %(session_id)s                         -- if session_id
+ order by started_at desc, session_id
+ limit 1;
+
+-- list_runs
+-- The oldest first.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where session_id = %(session_id)s
+   and status = any(%(statuses)s)                          -- if statuses
+ order by started_at, id
+ limit %(limit)s                                           -- if limit
+;
+
+-- find_active_run
+-- The newest that is running. No row: none is.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where session_id = %(session_id)s
+   and status = 'running'
+ order by started_at desc, id desc
+ limit 1;

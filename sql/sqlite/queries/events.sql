@@ -1,0 +1,65 @@
+-- append_event
+-- One event: the counter moves and the event takes the number. It bets on the event being new: a row
+-- that is there already fails the statement, and takes the counter's move back with it.
+insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
+values (:session_id, 1, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
+on conflict (session_id) do update
+   set last_sequence = counter.last_sequence + 1, updated_at = excluded.updated_at;
+insert into asm_events (id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id)
+select :id, :type, :timestamp, :session_id, :run_id, last_sequence, :data, :metadata, :schema_version, :provider, :correlation_id
+  from asm_session_sequences
+ where session_id = :session_id
+returning sequence_number;
+
+-- append_events
+-- Many events. The counter of each session moves by its number of events; each event stands so many
+-- before the last. SQLite takes a list one element at a time, each statement once for every element.
+insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
+values (:counters, :steps, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
+on conflict (session_id) do update
+   set last_sequence = counter.last_sequence + excluded.last_sequence, updated_at = excluded.updated_at;
+insert into asm_events (id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id)
+select :ids, :types, :timestamps, :session_ids, :run_ids, last_sequence - :steps_from_last, :datas, :metadatas, :schema_versions, :providers, :correlation_ids
+  from asm_session_sequences
+ where session_id = :session_ids;
+select session_id, last_sequence
+  from asm_session_sequences
+ where session_id = :counters;
+
+-- lock_counters
+-- Where these sessions stand, and nobody moves them until the transaction ends. A session that has no
+-- counter yet gets one at 0, as on PostgreSQL, although here the whole file is locked.
+insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
+values (:session_ids, 0, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
+on conflict (session_id) do update
+   set last_sequence = counter.last_sequence
+returning session_id, last_sequence;
+
+-- delete_counter
+delete from asm_session_sequences where session_id = :session_id;
+
+-- find_events
+-- Those of the asked for that are stored.
+select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = :session_ids
+   and id = :ids;
+
+-- get_events
+select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = :session_id
+   and run_id = :run_id                                    -- if run_id
+   and type in (select value from json_each(:types))       -- if types
+   and timestamp >= :since                                 -- if since
+   and sequence_number > :after                            -- if after
+   and sequence_number < :before                           -- if before
+ order by sequence_number
+ limit :limit                                              -- if limit
+;
+
+-- get_latest_sequence
+-- No row: nothing was ever appended.
+select last_sequence
+  from asm_session_sequences
+ where session_id = :session_id;

@@ -1,0 +1,33 @@
+-- list_migrations
+-- What yoyo has applied, as it keeps it.
+select migration_id
+  from _yoyo_migration
+ order by migration_id;
+
+-- check_tables
+-- Never a row: it fails where a table is missing.
+select 1
+  from asm_sessions, asm_runs, asm_events, asm_session_sequences, asm_artifacts
+ where false;
+
+-- count_rows
+select 'sessions', count(*) from asm_sessions
+union all
+select 'runs', count(*) from asm_runs
+union all
+select 'events', count(*) from asm_events
+union all
+select 'session_sequences', count(*) from asm_session_sequences
+union all
+select 'artifacts', count(*) from asm_artifacts;
+
+-- get_version
+select sqlite_version();
+
+-- list_checksums
+-- What the file of each migration held when it was applied, the last time last. Null: applied by
+-- yoyo's own command, which notes nothing.
+select migration_id, comment
+  from _yoyo_log
+ where operation = 'apply'
+ order by created_at_utc;

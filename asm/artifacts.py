@@ -1,0 +1,72 @@
+"""What can be asked about artifacts: where something large lies, under a key."""
+
+from __future__ import annotations
+
+from asm.documents import dump_object, load
+from asm.errors import AlreadyExists, ValidationError
+from asm.models import Artifact, ArtifactStats, artifact_from_row, text
+from asm.plan import Ask, Row, Rows, nothing
+
+
+def register(artifact: Artifact) -> Ask[None]:
+    """Keep an artifact's row. AlreadyExists where a live one has that key, or any the id."""
+    if not isinstance(artifact, Artifact):
+        raise ValidationError(f"register takes an Artifact, not {type(artifact).__name__}")
+
+    def read(rows: Rows) -> None:
+        if not rows:
+            raise AlreadyExists(
+                f"an artifact with the key {artifact.key!r} or the id {artifact.id!r} is there already: "
+                "delete it first, or register another key",
+                key=artifact.key,
+                id=artifact.id,
+            )
+
+    params = {
+        "id": artifact.id,
+        "session_id": artifact.session_id,
+        "run_id": artifact.run_id,
+        "key": artifact.key,
+        "content_type": artifact.content_type,
+        "byte_size": artifact.byte_size,
+        "checksum_sha256": artifact.checksum_sha256,
+        "storage_backend": artifact.storage_backend,
+        "storage_ref": artifact.storage_ref,
+        "metadata": dump_object(artifact.metadata, "metadata"),
+        "created_at": artifact.created_at,
+        "deleted_at": artifact.deleted_at,
+    }
+    return Ask("register_artifact", params, read)
+
+
+def get_by_key(key: str) -> Ask[Artifact | None]:
+    """The live artifact of that key, or None."""
+    return Ask(
+        "find_artifact", {"key": text(key, "key")}, lambda rows: read_artifact(rows[0]) if rows else None
+    )
+
+
+def list_by_session(session_id: str) -> Ask[list[Artifact]]:
+    """The live artifacts of a session, the oldest first."""
+    params = {"session_id": text(session_id, "session_id")}
+    return Ask("list_artifacts", params, lambda rows: [read_artifact(row) for row in rows])
+
+
+def session_stats(session_id: str) -> Ask[ArtifactStats]:
+    """How many live artifacts a session has, and their bytes together."""
+    return Ask("get_artifact_stats", {"session_id": text(session_id, "session_id")}, _stats)
+
+
+def delete(key: str) -> Ask[None]:
+    """Soft-delete the live artifact of that key, which may then be registered again. Gone already is fine."""
+    return Ask("delete_artifact", {"key": text(key, "key")}, nothing)
+
+
+def _stats(rows: Rows) -> ArtifactStats:
+    number, mebibytes, rest_bytes = rows[0]
+    return ArtifactStats(artifact_count=number, total_bytes=int(mebibytes) * 2**20 + int(rest_bytes))
+
+
+def read_artifact(row: Row) -> Artifact:
+    *plain, metadata, created_at, deleted_at = row
+    return artifact_from_row(*plain, load(metadata), created_at, deleted_at)

@@ -1,0 +1,303 @@
+"""What can be asked about events: appending them in order, once each, and reading them back.
+
+The counter row of a session is the lock and the clock of its events. Whoever moves it holds
+it until the commit, so numbers are taken in the order in which they become visible, and a
+reader who has seen number n can read everything up to n.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from asm.documents import dump_object, load
+from asm.errors import SequenceConflict, ValidationError
+from asm.models import (
+    EVENT_TYPES,
+    Event,
+    EventType,
+    event_from_row,
+    event_type,
+    optional_count,
+    optional_moment,
+    optional_text,
+    text,
+)
+from asm.plan import Ask, Plan, Row, Rows
+
+EVENTS_PER_STATEMENT = 1_000
+"""A larger batch goes in several statements of one transaction."""
+
+BYTES_PER_STATEMENT = 32 * 1024 * 1024
+"""So much JSON in one statement; a single larger event goes alone."""
+
+Key: TypeAlias = tuple[str, str]
+Types: TypeAlias = "EventType | str | Iterable[EventType | str]"
+
+
+def append_event(event: Event, *, expected_sequence: int | None = None) -> Ask[Event] | Plan[Event]:
+    """Append one event, durably, and return it with its sequence number.
+
+    An event whose id the session has already is not appended again: the stored one comes
+    back. With `expected_sequence=n` it is appended only if the session stands at exactly n,
+    else SequenceConflict; an event that is there already counts as appended.
+    """
+    new = New(event)
+    expected = optional_count(expected_sequence, "expected_sequence")
+    if expected is None:
+        return Ask("append_event", new.params(), new.numbered_by, lambda: _first(settle([new])))
+    return _first(settle([new], expected))
+
+
+def append_events(
+    events: Iterable[Event], *, expected_sequence: int | None = None
+) -> Ask[list[Event]] | Plan[list[Event]]:
+    """Append events as one block, all or none, in the order given; any number, for any sessions.
+
+    Events that are there already come back as they are stored. `expected_sequence` wants
+    all events to be of one session, and works as in `append_event`.
+    """
+    batch = [New(event) for event in listed(events)]
+    expected = optional_count(expected_sequence, "expected_sequence")
+    if expected is not None and len({new.session_id for new in batch}) > 1:
+        raise ValidationError("expected_sequence is about one session, and these events are of several")
+    fresh = {new.key: new for new in batch}
+    pieces = list(_pieces(list(fresh.values())))
+    if expected is not None or len(pieces) != 1:
+        return settle(batch, expected)
+    ask = _optimistic(pieces[0])
+    return Ask(ask.query, ask.params, lambda rows: _in_order(batch, ask.read(rows)), lambda: settle(batch))
+
+
+def get_events(
+    session_id: str,
+    *,
+    run_id: str | None = None,
+    type: Types | None = None,
+    since: datetime | None = None,
+    after: int | None = None,
+    before: int | None = None,
+    limit: int | None = None,
+) -> Ask[list[Event]]:
+    """The events of a session in their order.
+
+    `after` and `before` are sequence numbers, exclusive; `since` is a time, inclusive;
+    `type` is one or several. `limit=0` gives nothing.
+    """
+    params = {
+        "session_id": text(session_id, "session_id"),
+        "run_id": optional_text(run_id, "run_id"),
+        "types": types(type),
+        "since": optional_moment(since, "since"),
+        "after": optional_count(after, "after"),
+        "before": optional_count(before, "before"),
+        "limit": optional_count(limit, "limit"),
+    }
+    return Ask("get_events", params, read_events)
+
+
+def get_latest_sequence(session_id: str) -> Ask[int]:
+    """The number of the session's last event, 0 when there is none."""
+    params = {"session_id": text(session_id, "session_id")}
+    return Ask("get_latest_sequence", params, lambda rows: rows[0][0] if rows else 0)
+
+
+def lock_counters(session_ids: Iterable[str]) -> Ask[dict[str, int]]:
+    """Where these sessions stand, held still until the transaction ends."""
+    return Ask("lock_counters", {"session_ids": sorted(set(session_ids))}, dict)
+
+
+class New:
+    """An event on its way in, its documents spelled out, which is also their last check."""
+
+    __slots__ = ("data", "event", "key", "metadata", "session_id")
+
+    def __init__(self, event: Event) -> None:
+        if not isinstance(event, Event):
+            raise ValidationError(f"an Event is what can be appended, not {event.__class__.__name__}")
+        self.event = event
+        self.session_id = event.session_id
+        self.key: Key = (event.session_id, event.id)
+        self.data = dump_object(event.data, "data")
+        self.metadata = dump_object(event.metadata, "metadata")
+
+    def params(self) -> dict[str, Any]:
+        event = self.event
+        return {
+            "id": event.id,
+            "type": str(event.type),
+            "timestamp": event.timestamp,
+            "session_id": event.session_id,
+            "run_id": event.run_id,
+            "data": self.data,
+            "metadata": self.metadata,
+            "schema_version": event.schema_version,
+            "provider": event.provider,
+            "correlation_id": event.correlation_id,
+        }
+
+    def numbered_by(self, rows: Rows) -> Event:
+        return self.numbered(rows[0][0])
+
+    def numbered(self, sequence_number: int) -> Event:
+        event = self.event
+        return event_from_row(
+            event.id,
+            event.type,
+            event.timestamp,
+            event.session_id,
+            event.run_id,
+            sequence_number,
+            event.data,
+            event.metadata,
+            event.schema_version,
+            event.provider,
+            event.correlation_id,
+        )
+
+
+def _optimistic(batch: Sequence[New]) -> Ask[dict[Key, Event]]:
+    """One statement for events that are all new. Another's rows of the same ids fail it."""
+    steps = Counter(new.session_id for new in batch)
+    counters = sorted(steps)
+    behind = dict(steps)
+    steps_from_last = []
+    for new in batch:
+        behind[new.session_id] -= 1
+        steps_from_last.append(behind[new.session_id])
+
+    def read(rows: Rows) -> dict[Key, Event]:
+        last: dict[str, int] = dict(rows)
+        return {
+            new.key: new.numbered(last[new.session_id] - back)
+            for new, back in zip(batch, steps_from_last, strict=True)
+        }
+
+    params = {
+        "counters": counters,
+        "steps": [steps[session_id] for session_id in counters],
+        "ids": [new.event.id for new in batch],
+        "types": [str(new.event.type) for new in batch],
+        "timestamps": [new.event.timestamp for new in batch],
+        "session_ids": [new.session_id for new in batch],
+        "run_ids": [new.event.run_id for new in batch],
+        "steps_from_last": steps_from_last,
+        "datas": [new.data for new in batch],
+        "metadatas": [new.metadata for new in batch],
+        "schema_versions": [new.event.schema_version for new in batch],
+        "providers": [new.event.provider for new in batch],
+        "correlation_ids": [new.event.correlation_id for new in batch],
+    }
+    return Ask("append_events", params, read)
+
+
+def settle(batch: Sequence[New], expected: int | None = None) -> Plan[list[Event]]:
+    """Lock the counters, look what is there, append the rest. It never fails on what it finds."""
+    if not batch:
+        return []
+    fresh = {new.key: new for new in batch}
+    stands = yield from lock_counters(new.session_id for new in batch)
+    known: dict[Key, Event] = {}
+    for piece in _pieces(list(fresh.values())):
+        known.update((yield from _find(piece)))
+    missing = [new for key, new in fresh.items() if key not in known]
+    if expected is not None and missing:
+        _compare(expected, stands[batch[0].session_id], known.values(), batch[0].session_id)
+    for piece in _pieces(missing):
+        known.update((yield from _optimistic(piece)))
+    return _in_order(batch, known)
+
+
+def _find(batch: Sequence[New]) -> Ask[dict[Key, Event]]:
+    params = {"session_ids": [new.session_id for new in batch], "ids": [new.event.id for new in batch]}
+    return Ask(
+        "find_events",
+        params,
+        lambda rows: {(event.session_id, event.id): event for event in read_events(rows)},
+    )
+
+
+def _compare(expected: int, latest: int, known: Iterable[Event], session_id: str) -> None:
+    """Whether a session stands where it is expected, events of the batch that are there not counted."""
+    ours = sum(1 for event in known if (event.sequence_number or 0) > expected)
+    if latest - ours != expected:
+        raise SequenceConflict(
+            f"session {session_id!r} stands at {latest}, not at {expected}: "
+            "read what came in between and decide again",
+            session_id=session_id,
+            expected_sequence=expected,
+            latest_sequence=latest,
+        )
+
+
+def _first(plan: Plan[list[Event]]) -> Plan[Event]:
+    events = yield from plan
+    return events[0]
+
+
+def _in_order(batch: Sequence[New], stored: dict[Key, Event]) -> list[Event]:
+    return [stored[new.key] for new in batch]
+
+
+def listed(events: Iterable[Event]) -> Iterable[Event]:
+    if isinstance(events, Event) or not isinstance(events, Iterable):
+        raise ValidationError(f"append_events takes several events, not one {events.__class__.__name__}")
+    return events
+
+
+def _pieces(batch: Sequence[New]) -> Iterator[list[New]]:
+    """A batch in parts that each fit one statement."""
+    piece: list[New] = []
+    size_bytes = 0
+    for new in batch:
+        more_bytes = len(new.data) + len(new.metadata)
+        if piece and (len(piece) == EVENTS_PER_STATEMENT or size_bytes + more_bytes > BYTES_PER_STATEMENT):
+            yield piece
+            piece, size_bytes = [], 0
+        piece.append(new)
+        size_bytes += more_bytes
+    if piece:
+        yield piece
+
+
+def types(value: Any) -> tuple[str, ...] | None:
+    """One event type or several, as a set to look for."""
+    if value is None:
+        return None
+    values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
+    return tuple(str(event_type(each)) for each in values)
+
+
+def read_event(row: Row) -> Event:
+    (
+        id,
+        type,
+        timestamp,
+        session_id,
+        run_id,
+        number,
+        data,
+        metadata,
+        schema_version,
+        provider,
+        correlation_id,
+    ) = row
+    return event_from_row(
+        id,
+        EVENT_TYPES.get(type, type),
+        timestamp,
+        session_id,
+        run_id,
+        number,
+        load(data),
+        load(metadata),
+        schema_version,
+        provider,
+        correlation_id,
+    )
+
+
+def read_events(rows: Rows) -> list[Event]:
+    return [read_event(row) for row in rows]

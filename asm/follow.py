@@ -1,0 +1,190 @@
+"""Reading a session's events: at once, a page at a time, or as they come.
+
+Waiting is asking again. The answer is in the table, so nothing can be missed, and a lost
+connection costs no more than a pause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from asm import events
+from asm.errors import ValidationError
+from asm.events import Types
+from asm.models import Event, count
+from asm.plan import Ask, AsyncDatabase, Database
+
+FIRST_PAUSE_S = 0.005
+LONGEST_PAUSE_S = 0.05
+
+
+class Wait(NamedTuple):
+    """A question that is asked again until it finds something, for so many seconds."""
+
+    ask: Ask[list[Event]]
+    patience_s: float
+
+
+class Stream(NamedTuple):
+    """A question that is asked for page after page."""
+
+    ask: Ask[list[Event]]
+    page_size: int
+    follows: bool
+    patience_s: float
+
+
+def get_events(
+    session_id: str,
+    *,
+    run_id: str | None = None,
+    type: Types | None = None,
+    since: datetime | None = None,
+    after: int | None = None,
+    before: int | None = None,
+    limit: int | None = None,
+    wait_timeout: float | None = None,
+) -> Wait:
+    """The events of a session in their order.
+
+    `after` and `before` are sequence numbers, exclusive; `since` is a time, inclusive; `type`
+    is one or several; `limit=0` gives nothing. When there is nothing to return, `wait_timeout`
+    waits up to so many seconds for it to be appended, by this process or another.
+    """
+    ask = events.get_events(
+        session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
+    )
+    patience_s = seconds(wait_timeout, "wait_timeout") or 0.0
+    return Wait(ask, 0.0 if limit == 0 else patience_s)
+
+
+def iter_events(
+    session_id: str,
+    *,
+    run_id: str | None = None,
+    type: Types | None = None,
+    since: datetime | None = None,
+    after: int | None = None,
+    before: int | None = None,
+    limit: int | None = None,
+    page_size: int = 1_000,
+) -> Stream:
+    """The events of a session in their order, read a page at a time, filtered as in `get_events`."""
+    ask = events.get_events(
+        session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
+    )
+    return Stream(ask, _at_least_one(page_size), follows=False, patience_s=0.0)
+
+
+def follow_events(
+    session_id: str,
+    *,
+    run_id: str | None = None,
+    type: Types | None = None,
+    since: datetime | None = None,
+    after: int = 0,
+    before: int | None = None,
+    limit: int | None = None,
+    page_size: int = 1_000,
+    idle_timeout: float | None = None,
+) -> Stream:
+    """The events of a session in their order, and then those that are appended, as they come.
+
+    Filtered as in `get_events`. It goes on for ever, or until nothing came for `idle_timeout`
+    seconds, or until `limit` or `before` leave nothing to come.
+    """
+    ask = events.get_events(
+        session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
+    )
+    patience_s = seconds(idle_timeout, "idle_timeout")
+    return Stream(
+        ask,
+        _at_least_one(page_size),
+        follows=True,
+        patience_s=float("inf") if patience_s is None else patience_s,
+    )
+
+
+def wait(database: Database, wanted: Wait) -> list[Event]:
+    for pause_s in _pauses(wanted.patience_s):
+        if found := database.run(lambda: wanted.ask):
+            return found
+        time.sleep(pause_s)
+    return database.run(lambda: wanted.ask)
+
+
+async def wait_async(database: AsyncDatabase, wanted: Wait) -> list[Event]:
+    for pause_s in _pauses(wanted.patience_s):
+        if found := await database.run(lambda: wanted.ask):
+            return found
+        await asyncio.sleep(pause_s)
+    return await database.run(lambda: wanted.ask)
+
+
+def stream(database: Database, wanted: Stream) -> Iterator[Event]:
+    left, after = wanted.ask.params["limit"], wanted.ask.params["after"] or 0
+    while (page := _page(wanted, after, left)) is not None:
+        found = wait(database, page)
+        yield from found
+        if _is_last(wanted, page, found):
+            return
+        after, left = _next(found, left)
+
+
+async def stream_async(database: AsyncDatabase, wanted: Stream) -> AsyncIterator[Event]:
+    left, after = wanted.ask.params["limit"], wanted.ask.params["after"] or 0
+    while (page := _page(wanted, after, left)) is not None:
+        found = await wait_async(database, page)
+        for event in found:
+            yield event
+        if _is_last(wanted, page, found):
+            return
+        after, left = _next(found, left)
+
+
+def seconds(value: Any, name: str) -> float | None:
+    """A length of time, not negative, or None."""
+    if value is None:
+        return None
+    # The comparison is this way round because NaN is no length of time either.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        raise ValidationError(f"{name} must be a number of seconds, 0 or more, not {value!r:.80}", path=name)
+    return float(value)
+
+
+def _page(wanted: Stream, after: int, left: int | None) -> Wait | None:
+    """The page behind a number, or None where nothing can follow."""
+    before = wanted.ask.params["before"]
+    size = wanted.page_size if left is None else min(left, wanted.page_size)
+    if size == 0 or (before is not None and after + 1 >= before):
+        return None
+    params = {**wanted.ask.params, "after": after, "limit": size}
+    return Wait(Ask(wanted.ask.query, params, wanted.ask.read), wanted.patience_s)
+
+
+def _is_last(wanted: Stream, page: Wait, found: list[Event]) -> bool:
+    return not found or (len(found) < page.ask.params["limit"] and not wanted.follows)
+
+
+def _next(found: list[Event], left: int | None) -> tuple[int, int | None]:
+    last = found[-1].sequence_number
+    assert last is not None
+    return last, None if left is None else left - len(found)
+
+
+def _at_least_one(page_size: int) -> int:
+    if count(page_size, "page_size") == 0:
+        raise ValidationError("page_size must be at least 1", path="page_size")
+    return page_size
+
+
+def _pauses(budget_s: float) -> Iterator[float]:
+    deadline = time.monotonic() + budget_s
+    pause_s = FIRST_PAUSE_S
+    while (left_s := deadline - time.monotonic()) > 0:
+        yield min(pause_s, left_s)
+        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)

@@ -1,0 +1,105 @@
+"""Where a store is: a PostgreSQL server or a SQLite file."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from asm.errors import ValidationError
+from asm.queries import Dialect, quote_identifier
+
+ENVIRONMENT_VARIABLE = "ASM_DSN"
+DEFAULT = "sqlite:///asm.db"
+MEMORY = ":memory:"
+
+_KEY_VALUE = re.compile(r"\s*[a-z_]+\s*=", re.IGNORECASE)
+_FORMS = (
+    "postgresql://…, a libpq key=value string, sqlite:///relative.db, sqlite:////absolute.db or sqlite://"
+)
+
+
+class Place(NamedTuple):
+    """A database and, on PostgreSQL, the schema the tables live in."""
+
+    dialect: Dialect
+    address: str
+    """What the driver connects to: a libpq conninfo with its password, or a file's path."""
+    schema: str | None = None
+
+    @property
+    def dsn(self) -> str:
+        """A DSN that leads here again."""
+        return f"sqlite:///{self.address}" if self.dialect == "sqlite" else self.address
+
+    def __repr__(self) -> str:
+        return f"Place({str(self)!r})"
+
+    def __str__(self) -> str:
+        """The address without its password."""
+        return self.dsn if self.dialect == "sqlite" else _without_password(self.address)
+
+
+def place(dsn: Any = None, schema: Any = None) -> Place:
+    """What a DSN means. Without one, ASM_DSN; without that, sqlite:///asm.db."""
+    if dsn is None:
+        dsn = os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT
+    if not isinstance(dsn, str) or not dsn.strip():
+        raise ValidationError(f"a DSN is text: {_FORMS}")
+    if dsn.startswith("sqlite:"):
+        if schema is not None:
+            raise ValidationError("SQLite has no schemas: leave `schema` out, or use a file of its own")
+        return Place("sqlite", _path(dsn))
+    if dsn.startswith(("postgresql://", "postgres://")) or _KEY_VALUE.match(dsn):
+        if schema is not None:
+            _check_schema(schema)
+        return Place("postgres", _conninfo(dsn), schema)
+    # Only the scheme is shown: the rest may hold a password.
+    raise ValidationError(f"{dsn.partition(':')[0][:20]!r} does not open a DSN asm knows; it takes {_FORMS}")
+
+
+def _check_schema(schema: Any) -> None:
+    if not isinstance(schema, str):
+        raise ValidationError(f"schema must be a string, not {type(schema).__name__}")
+    quote_identifier(schema)
+
+
+def _path(dsn: str) -> str:
+    rest = dsn.removeprefix("sqlite:")
+    if rest in ("", "//", "///", f"///{MEMORY}"):
+        return MEMORY
+    if not rest.startswith("///"):
+        raise ValidationError(
+            f"{dsn!r:.200} has too few slashes: a relative file is sqlite:///file.db, an absolute one sqlite:////file.db"
+        )
+    path = rest.removeprefix("///")
+    if "?" in path or "\0" in path:
+        raise ValidationError(f"{dsn!r:.200}: asm takes no options after a SQLite file's name")
+    return path
+
+
+def _conninfo(dsn: str) -> str:
+    try:
+        return make_conninfo(dsn, **_defaults(dsn))
+    except ProgrammingError:
+        # libpq repeats what it could not read, which may hold the password; so the cause is not kept.
+        raise ValidationError(
+            "libpq cannot read this DSN: check that @ : / and % in it are percent-encoded"
+        ) from None
+
+
+def _defaults(dsn: str) -> dict[str, str]:
+    given = conninfo_to_dict(dsn)
+    return {} if "application_name" in given else {"fallback_application_name": "asm"}
+
+
+def _without_password(conninfo: str) -> str:
+    parts = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
+    user = f"{quote(parts['user'])}@" if "user" in parts else ""
+    host = quote(parts.get("host") or parts.get("hostaddr", ""), safe=",:[]")
+    port = f":{parts['port']}" if "port" in parts else ""
+    return f"postgresql://{user}{host}{port}/{quote(parts.get('dbname', ''))}"

@@ -1,0 +1,603 @@
+"""PostgreSQL, through a pool of connections in autocommit.
+
+A question of one statement is one trip. A plan is one transaction, READ COMMITTED, because
+the counter's lock has to show what its last holder committed. Nothing is left set on a
+connection, so a pooler may give each transaction another server process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from struct import Struct
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, Cursor, pq
+from psycopg.adapt import AdaptersMap, Buffer, Loader
+from psycopg.rows import tuple_row
+from psycopg.types.numeric import Int8BinaryDumper
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from asm.errors import (
+    AsmError,
+    Conflict,
+    ConnectionFailed,
+    MigrationRequired,
+    StorageError,
+    StorageTimeout,
+    StoreClosed,
+)
+from asm.patience import check_loop, check_process, pauses, worth_another_try
+from asm.plan import Ask, Plan, Row, Rows, drive, drive_async
+from asm.queries import Form, Queries
+
+T = TypeVar("T")
+Question: TypeAlias = "Ask[T] | Plan[T]"
+
+OLDEST_VERSION = 140000
+
+
+class Postgres:
+    """A PostgreSQL database, for any number of threads."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool[Any],
+        *,
+        schema: str | None = None,
+        conninfo: str | None = None,
+        timeout: float = 30.0,
+        statement_timeout: float | None = None,
+        retry_for: float = 10.0,
+        prepare: bool = True,
+    ) -> None:
+        self.queries = Queries("postgres", schema)
+        self._pool = pool
+        self._conninfo = conninfo
+        self._closed = False
+        self._begin = _begin(timeout, statement_timeout)
+        self._timeout = timeout
+        self._statement_timeout = statement_timeout
+        self._retry_for = retry_for
+        self._prepare = prepare
+        self._process = os.getpid()
+
+    def open(self) -> None:
+        if self._conninfo is not None:
+            self._retried(partial(_probe, self._conninfo))
+            self._pool.open()
+
+    def run(self, operation: Callable[[], Question[T]]) -> T:
+        """Put an operation to the database, and again while what cut it off may pass."""
+        return self._retried(lambda: self._once(operation()))
+
+    def _once(self, question: Question[T]) -> T:
+        with translated(), self._connection() as connection:
+            if isinstance(question, Ask):
+                try:
+                    return question.read(self._alone(connection, question))
+                except psycopg.errors.UniqueViolation:
+                    if question.instead is None:
+                        raise
+                    question = question.instead()
+            with self._transaction(connection):
+                return drive(question, partial(self.answer, connection))
+
+    @contextmanager
+    def transaction(self) -> Iterator[PostgresTransaction]:
+        """One transaction that the caller ends, with the connection for statements of its own."""
+        with _held(self._connection()) as connection, self._transaction(connection):
+            tx = PostgresTransaction(self, connection)
+            try:
+                yield tx
+            finally:
+                tx.end()
+
+    def close(self) -> None:
+        self._closed = True
+        if self._conninfo is not None and os.getpid() == self._process:
+            self._pool.close()
+
+    def answer(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
+        """The rows of one question."""
+        form = self.queries[ask.query].form(ask.params)
+        cursor = _Cursor(connection, row_factory=tuple_row)
+        cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
+        return cursor.fetchall() if form.statements[0].returns else []
+
+    def _alone(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
+        if not connection.autocommit:
+            # A borrowed connection; one of ours is always in autocommit.
+            with self._transaction(connection):
+                return self.answer(connection, ask)
+        if not isinstance(connection, PatientConnection):
+            return self.answer(connection, ask)
+        form = self.queries[ask.query].form(ask.params)
+        connection.patience_s = _patience(form, self._timeout, self._statement_timeout)
+        try:
+            return self.answer(connection, ask)
+        finally:
+            connection.patience_s = None
+
+    @contextmanager
+    def _transaction(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
+        with translated():
+            connection.execute(self._begin, prepare=False)
+        try:
+            yield
+            with translated():
+                _check_not_spoilt(connection)
+                connection.execute("commit", prepare=False)
+        except BaseException:
+            with suppress(psycopg.Error):
+                connection.rollback()
+            raise
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+        check_process(self._process)
+        if self._closed:
+            raise StoreClosed("this store is closed")
+        with self._pool.connection(self._timeout) as connection:
+            yield connection
+
+    def _retried(self, attempt: Callable[[], T]) -> T:
+        waits = pauses(self._retry_for)
+        while True:
+            try:
+                return attempt()
+            except StorageError as error:
+                pause_s = next(waits, None) if worth_another_try(error) else None
+                if pause_s is None:
+                    raise
+            time.sleep(pause_s)
+
+
+class PostgresTransaction:
+    """Operations within one transaction."""
+
+    def __init__(self, database: Postgres, connection: psycopg.Connection[Any]) -> None:
+        self._database = database
+        self._open = True
+        self.connection = connection
+
+    def run(self, operation: Callable[[], Question[T]]) -> T:
+        if not self._open:
+            raise StoreClosed("this transaction has ended")
+        question = operation()
+        with translated():
+            return drive(iter(question), partial(self._database.answer, self.connection))
+
+    def end(self) -> None:
+        self._open = False
+
+
+class AsyncPostgres:
+    """A PostgreSQL database, for any number of tasks of one event loop."""
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any],
+        *,
+        schema: str | None = None,
+        conninfo: str | None = None,
+        timeout: float = 30.0,
+        statement_timeout: float | None = None,
+        retry_for: float = 10.0,
+        prepare: bool = True,
+    ) -> None:
+        self.queries = Queries("postgres", schema)
+        self._pool = pool
+        self._conninfo = conninfo
+        self._closed = False
+        self._begin = _begin(timeout, statement_timeout)
+        self._timeout = timeout
+        self._statement_timeout = statement_timeout
+        self._retry_for = retry_for
+        self._prepare = prepare
+        self._process = os.getpid()
+        self._loop = asyncio.get_running_loop()
+
+    async def open(self) -> None:
+        if self._conninfo is not None:
+            await self._retried(partial(_probe_async, self._conninfo))
+            await self._pool.open()
+
+    async def run(self, operation: Callable[[], Question[T]]) -> T:
+        """Put an operation to the database, and again while what cut it off may pass."""
+        return await self._retried(lambda: self._once(operation()))
+
+    async def _once(self, question: Question[T]) -> T:
+        with translated():
+            async with self._connection() as connection:
+                if isinstance(question, Ask):
+                    try:
+                        return question.read(await self._alone(connection, question))
+                    except psycopg.errors.UniqueViolation:
+                        if question.instead is None:
+                            raise
+                        question = question.instead()
+                async with self._transaction(connection):
+                    return await drive_async(question, partial(self.answer, connection))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
+        """One transaction that the caller ends, with the connection for statements of its own."""
+        async with _held_async(self._connection()) as connection, self._transaction(connection):
+            tx = AsyncPostgresTransaction(self, connection)
+            try:
+                yield tx
+            finally:
+                tx.end()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._conninfo is not None and os.getpid() == self._process:
+            await self._pool.close()
+
+    async def answer(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
+        """The rows of one question."""
+        form = self.queries[ask.query].form(ask.params)
+        cursor = _AsyncCursor(connection, row_factory=tuple_row)
+        await cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
+        return await cursor.fetchall() if form.statements[0].returns else []
+
+    async def _alone(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
+        if not connection.autocommit:
+            # A borrowed connection; one of ours is always in autocommit.
+            async with self._transaction(connection):
+                return await self.answer(connection, ask)
+        form = self.queries[ask.query].form(ask.params)
+        patience_s = _patience(form, self._timeout, self._statement_timeout) if self._conninfo else None
+        try:
+            # Cancelled, the driver stops the statement on the server and waits for that.
+            async with asyncio.timeout(patience_s):
+                return await self.answer(connection, ask)
+        except TimeoutError as error:
+            raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was stopped") from error
+
+    @asynccontextmanager
+    async def _transaction(self, connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+        with translated():
+            await connection.execute(self._begin, prepare=False)
+        try:
+            yield
+            with translated():
+                _check_not_spoilt(connection)
+                await connection.execute("commit", prepare=False)
+        except BaseException:
+            with suppress(psycopg.Error):
+                await connection.rollback()
+            raise
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        check_process(self._process)
+        check_loop(self._loop)
+        if self._closed:
+            raise StoreClosed("this store is closed")
+        async with self._pool.connection(self._timeout) as connection:
+            yield connection
+
+    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        waits = pauses(self._retry_for)
+        while True:
+            try:
+                return await attempt()
+            except StorageError as error:
+                pause_s = next(waits, None) if worth_another_try(error) else None
+                if pause_s is None:
+                    raise
+            await asyncio.sleep(pause_s)
+
+
+class AsyncPostgresTransaction:
+    """Operations within one transaction, awaited."""
+
+    def __init__(self, database: AsyncPostgres, connection: AsyncConnection[Any]) -> None:
+        self._database = database
+        self._open = True
+        self.connection = connection
+
+    async def run(self, operation: Callable[[], Question[T]]) -> T:
+        if not self._open:
+            raise StoreClosed("this transaction has ended")
+        question = operation()
+        with translated():
+            return await drive_async(iter(question), partial(self._database.answer, self.connection))
+
+    def end(self) -> None:
+        self._open = False
+
+
+def connect(conninfo: str, *, min_size: int, max_size: int, timeout: float, **options: Any) -> Postgres:
+    """A database behind a pool of its own, not yet opened."""
+    pool = ConnectionPool(
+        conninfo,
+        connection_class=PatientConnection,
+        kwargs={"autocommit": True},
+        min_size=min_size,
+        max_size=max_size,
+        timeout=timeout,
+        check=_check_alive,
+        open=False,
+    )
+    return Postgres(pool, conninfo=conninfo, timeout=timeout, **options)
+
+
+def connect_async(
+    conninfo: str, *, min_size: int, max_size: int, timeout: float, **options: Any
+) -> AsyncPostgres:
+    """A database behind a pool of its own, not yet opened."""
+    pool = AsyncConnectionPool(
+        conninfo,
+        kwargs={"autocommit": True},
+        min_size=min_size,
+        max_size=max_size,
+        timeout=timeout,
+        check=_check_alive_async,
+        open=False,
+    )
+    return AsyncPostgres(pool, conninfo=conninfo, timeout=timeout, **options)
+
+
+def _probe(conninfo: str) -> None:
+    # A connection of its own says at once and in full what is wrong, where a pool would go on
+    # trying in the background.
+    with translated(), psycopg.connect(conninfo, autocommit=True) as connection:
+        _check_version(connection.info.server_version)
+
+
+async def _probe_async(conninfo: str) -> None:
+    with translated():
+        async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
+            _check_version(connection.info.server_version)
+
+
+class PatientConnection(psycopg.Connection[Any]):
+    """A connection that waits so long for one statement, and then stops it on the server."""
+
+    patience_s: float | None = None
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        if self.patience_s is None:
+            return super().wait(gen, *args, **kwargs)
+        try:
+            return super().wait(_until(time.monotonic() + self.patience_s, gen), *args, **kwargs)
+        except _Overdue as overdue:
+            self._stop(gen)
+            raise StorageTimeout(
+                f"no answer after {self.patience_s:g} s, so the statement was stopped"
+            ) from overdue
+
+    def _stop(self, gen: Generator[Any, Any, Any]) -> None:
+        patience_s, self.patience_s = self.patience_s, None
+        try:
+            self.cancel_safe(timeout=5.0)
+            super().wait(_until(time.monotonic() + 5.0, gen))
+        except psycopg.errors.QueryCanceled:
+            pass
+        except (psycopg.Error, _Overdue):
+            # Not even that was answered: nobody knows what state this connection is in.
+            self.close()
+        finally:
+            self.patience_s = patience_s
+
+
+class _Overdue(Exception):
+    pass
+
+
+def _until(deadline: float, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+    """A wait that is given up at the deadline; the driver looks in every tenth of a second."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                raise _Overdue
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _begin(timeout: float, statement_timeout: float | None) -> str:
+    # One trip, and nothing that outlives the transaction. Without parameters, because only
+    # so does PostgreSQL take several statements at once.
+    begin = f"begin isolation level read committed; set local lock_timeout = {_milliseconds(timeout)}"
+    if statement_timeout is not None:
+        begin += f"; set local statement_timeout = {_milliseconds(statement_timeout)}"
+    return begin
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, min(int(seconds * 1000), 2**31 - 1))
+
+
+def _patience(form: Form, timeout: float, statement_timeout: float | None) -> float | None:
+    """How long a statement alone may take. One that writes and takes long waits for a lock."""
+    if statement_timeout is None:
+        return timeout if form.writes else None
+    return min(timeout, statement_timeout) if form.writes else statement_timeout
+
+
+def _check_not_spoilt(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:
+    # PostgreSQL answers the commit of a failed transaction with a rollback and no error.
+    if connection.info.transaction_status == pq.TransactionStatus.INERROR:
+        raise StorageError("an earlier statement of this transaction failed, so nothing of it was kept")
+
+
+def _check_version(version: int) -> None:
+    if version < OLDEST_VERSION:
+        raise StorageError(
+            f"asm needs PostgreSQL {OLDEST_VERSION // 10000} or newer; this is {version // 10000}"
+        )
+
+
+def _check_alive(connection: psycopg.Connection[Any]) -> None:
+    # A connection at rest has nothing to say. If there is something to read, the server has
+    # closed it or said that it will. This costs no trip, where asking would cost one a call.
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        raise psycopg.OperationalError("the connection was closed while it lay in the pool")
+
+
+async def _check_alive_async(connection: AsyncConnection[Any]) -> None:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        raise psycopg.OperationalError("the connection was closed while it lay in the pool")
+
+
+@contextmanager
+def _held(connection: Any) -> Iterator[Any]:
+    """Only taking a connection is ours to translate, not what the caller does with it."""
+    with translated():
+        taken = connection.__enter__()
+    try:
+        yield taken
+    except BaseException as error:
+        if not connection.__exit__(type(error), error, error.__traceback__):
+            raise
+    else:
+        connection.__exit__(None, None, None)
+
+
+@asynccontextmanager
+async def _held_async(connection: Any) -> AsyncIterator[Any]:
+    with translated():
+        taken = await connection.__aenter__()
+    try:
+        yield taken
+    except BaseException as error:
+        if not await connection.__aexit__(type(error), error, error.__traceback__):
+            raise
+    else:
+        await connection.__aexit__(None, None, None)
+
+
+def bind(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as psycopg takes them: to it, a tuple would be a composite."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()}
+
+
+class _Text(Loader):
+    """A document as it stands, for documents.py to read."""
+
+    format = pq.Format.BINARY
+
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+
+class _Moment(Loader):
+    """A time in UTC, whatever the session's time zone: PostgreSQL counts microseconds since 2000."""
+
+    format = pq.Format.BINARY
+
+    def load(self, data: Buffer) -> datetime:
+        return _EPOCH + timedelta(microseconds=_INT64.unpack(data)[0])
+
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_INT64 = Struct("!q")
+
+
+def _adapters() -> AdaptersMap:
+    adapters = AdaptersMap(psycopg.adapters)
+    adapters.register_loader("json", _Text)
+    adapters.register_loader("timestamptz", _Moment)
+    # One width for all integers, or each would be a prepared statement of its own.
+    adapters.register_dumper(int, Int8BinaryDumper)
+    return adapters
+
+
+_ADAPTERS = _adapters()
+
+
+# On our cursors and not on the connections, which an application may use for its own
+# statements, with its own idea of JSON.
+class _Cursor(Cursor[Row]):
+    @property
+    def adapters(self) -> AdaptersMap:
+        return _ADAPTERS
+
+
+class _AsyncCursor(AsyncCursor[Row]):
+    @property
+    def adapters(self) -> AdaptersMap:
+        return _ADAPTERS
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Our errors for PostgreSQL's. What is not in the table goes through untouched."""
+    try:
+        yield
+    except psycopg.Error as error:
+        ours = _translation(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _translation(error: psycopg.Error) -> AsmError | None:
+    if isinstance(error, PoolClosed):
+        return StoreClosed("this store is closed")
+    if isinstance(error, PoolTimeout | TooManyRequests):
+        return StorageTimeout(f"no connection in time: {error}")
+    state = error.sqlstate or ""
+    if state in _STATES:
+        kind, message = _STATES[state]
+        return kind(f"{message}: {_said(error)}", sqlstate=state)
+    if state in _AGAIN:
+        return StorageError(f"{_AGAIN[state]}: {_said(error)}", retryable=True, sqlstate=state)
+    if state[:2] in _CLASSES:
+        kind, message = _CLASSES[state[:2]]
+        return kind(f"{message}: {_said(error)}", sqlstate=state)
+    if not state and isinstance(error, psycopg.OperationalError):
+        return ConnectionFailed(f"the connection failed: {_said(error)}")
+    return None
+
+
+def _said(error: psycopg.Error) -> str:
+    return error.diag.message_primary or str(error).strip().partition("\n")[0]
+
+
+_STATES: dict[str, tuple[type[AsmError], str]] = {
+    "23505": (Conflict, "a row with these keys is there already"),
+    "25006": (ConnectionFailed, "the server only reads"),
+    "25P02": (StorageError, "an earlier statement of this transaction failed: leave it, and begin again"),
+    "25P03": (ConnectionFailed, "the server ended the connection"),
+    "25P04": (StorageTimeout, "the transaction took too long"),
+    "42P01": (MigrationRequired, "a table is missing, run `asm migrate`"),
+    "42703": (MigrationRequired, "a column is missing, run `asm migrate`"),
+    "55P03": (StorageTimeout, "a lock was not to be had in time"),
+    "57014": (StorageTimeout, "the statement was stopped"),
+    "57P01": (ConnectionFailed, "the server shut the connection down"),
+    "57P02": (ConnectionFailed, "the server crashed"),
+    "57P03": (ConnectionFailed, "the server does not take connections now"),
+    "57P05": (ConnectionFailed, "the server ended an idle connection"),
+    "53300": (ConnectionFailed, "the server has no connection to spare"),
+}
+_AGAIN = {
+    "40001": "the transaction met another and has to be run again",
+    "40P01": "the transaction met another and has to be run again",
+}
+_CLASSES: dict[str, tuple[type[AsmError], str]] = {
+    "08": (ConnectionFailed, "the connection failed"),
+    "28": (ConnectionFailed, "the server refused the user"),
+    "53": (StorageError, "the server lacks something"),
+    "54": (StorageError, "the server's limits do not allow this"),
+    "58": (StorageError, "the server's disk failed"),
+    "XX": (StorageError, "the server found something wrong with itself"),
+}

@@ -1,0 +1,482 @@
+"""SQLite: one connection that writes and one that reads, each behind a lock.
+
+A transaction that writes begins immediately; the reader sees the last commit and waits for
+no writer. In memory one connection serves for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+from asm.dsn import MEMORY
+from asm.errors import (
+    AsmError,
+    Conflict,
+    ConnectionFailed,
+    MigrationRequired,
+    StorageError,
+    StorageTimeout,
+    StoreClosed,
+)
+from asm.patience import check_loop, check_process, pauses
+from asm.plan import Ask, Plan, Row, Rows, drive
+from asm.queries import Queries, Statement
+
+T = TypeVar("T")
+Question: TypeAlias = "Ask[T] | Plan[T]"
+
+OLDEST_VERSION = (3, 37, 0)
+
+
+class SQLite:
+    """A SQLite file, or a database in memory, for any number of threads."""
+
+    def __init__(self, path: str, *, timeout: float, statement_timeout: float | None) -> None:
+        if sqlite3.sqlite_version_info < OLDEST_VERSION:
+            raise StorageError(
+                f"asm needs SQLite {'.'.join(map(str, OLDEST_VERSION))} or newer, for STRICT tables; "
+                f"this Python has {sqlite3.sqlite_version}"
+            )
+        self.queries = Queries("sqlite")
+        self.timeout = timeout
+        self._writer = _Shared(path, timeout, statement_timeout)
+        self._reader = (
+            self._writer if path == MEMORY else _Shared(path, timeout, statement_timeout, reads_only=True)
+        )
+
+    def run(self, operation: Callable[[], Question[T]]) -> T:
+        """Put an operation to the database: alone where it is one statement, else as a transaction."""
+        return self.once(operation())
+
+    def once(self, question: Question[T]) -> T:
+        if isinstance(question, Ask):
+            try:
+                return self._alone(question)
+            except Conflict:
+                if question.instead is None:
+                    raise
+                question = question.instead()
+        with self._writer.held() as shared, translated(), shared.transaction():
+            return drive(question, partial(self.answer, shared))
+
+    @contextmanager
+    def transaction(self) -> Iterator[SQLiteTransaction]:
+        """One transaction that the caller ends, with the connection for statements of its own."""
+        with self._writer.held() as shared, shared.transaction():
+            tx = SQLiteTransaction(self, shared)
+            try:
+                yield tx
+            finally:
+                tx.end()
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+    def answer(self, shared: _Shared, ask: Ask[Any]) -> Rows:
+        """The rows of one question on a connection that is held."""
+        form = self.queries[ask.query].form(ask.params)
+        values = bind(ask.params)
+        rows: Rows = []
+        for statement in form.statements:
+            rows = shared.execute(statement, values)
+        return rows
+
+    def writes(self, question: Question[Any]) -> bool:
+        """Whether a question needs the connection that writes."""
+        return (
+            self._reader is self._writer
+            or not isinstance(question, Ask)
+            or self.queries[question.query].writes
+        )
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection that writes, for migrating a database that only it can see."""
+        return self._writer.driver
+
+    def _alone(self, ask: Ask[T]) -> T:
+        form = self.queries[ask.query].form(ask.params)
+        if not form.writes:
+            with self._reader.held() as shared, translated():
+                return ask.read(self.answer(shared, ask))
+        with self._writer.held() as shared, translated():
+            if len(form.statements) == 1:
+                return ask.read(self.answer(shared, ask))
+            with shared.transaction():
+                return ask.read(self.answer(shared, ask))
+
+
+class SQLiteTransaction:
+    """Operations within one transaction. An operation that failed in the database spoils it."""
+
+    def __init__(self, database: SQLite, shared: _Shared) -> None:
+        self._database = database
+        self._shared = shared
+        self._open = True
+        self._spoilt = False
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self._shared.driver
+
+    def run(self, operation: Callable[[], Question[T]]) -> T:
+        if not self._open:
+            raise StoreClosed("this transaction has ended")
+        question = operation()
+        if self._spoilt:
+            raise StorageError("an earlier statement of this transaction failed: leave it, and begin again")
+        try:
+            with translated():
+                return drive(iter(question), partial(self._database.answer, self._shared))
+        except (StorageError, Conflict) as error:
+            # PostgreSQL refuses whatever follows a failed statement; SQLite would commit the rest.
+            self._spoilt = isinstance(error.__cause__, sqlite3.Error)
+            raise
+
+    def end(self) -> None:
+        self._open = False
+        if self._spoilt and sqlite3.Connection.in_transaction.__get__(self.connection):
+            self.connection.rollback()
+
+
+class _Shared:
+    """A connection that one thread uses at a time."""
+
+    def __init__(
+        self, path: str, timeout: float, statement_timeout: float | None, *, reads_only: bool = False
+    ) -> None:
+        self._timeout = timeout
+        self._statement_timeout = statement_timeout
+        self._deadline: float | None = None
+        self._turn = threading.Lock()
+        self._process = os.getpid()
+        self._open = True
+        with translated(path):
+            self.driver = _connect(path, timeout, reads_only=reads_only)
+        if statement_timeout is not None:
+            self.driver.set_progress_handler(self._overdue, 1_000)
+
+    @contextmanager
+    def held(self) -> Iterator[_Shared]:
+        """Wait for a turn with this connection."""
+        check_process(self._process)
+        if not self._turn.acquire(timeout=self._timeout):
+            raise StorageTimeout(
+                f"no turn with the database after {self._timeout:g} s: something holds a transaction open "
+                "(inside `transaction()`, ask the transaction and not the store)"
+            )
+        try:
+            if not self._open:
+                raise StoreClosed("this store is closed")
+            yield self
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        # Immediate: a transaction that reads first and writes later can be refused at its
+        # write, however long it is willing to wait.
+        with translated():
+            self._one("begin immediate")
+        try:
+            yield
+            with translated():
+                self._one("commit")
+        except BaseException:
+            if self.driver.in_transaction:
+                self._one("rollback")
+            raise
+
+    def execute(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
+        self._deadline = (
+            None if self._statement_timeout is None else time.monotonic() + self._statement_timeout
+        )
+        columns = [name for name in statement.parameters if isinstance(values[name], list)]
+        if not columns:
+            return _rows(self.driver.execute(statement.sql, values))
+        # A list is a column of a batch: the statement is for each of its elements.
+        fixed = {name: values[name] for name in statement.parameters.difference(columns)}
+        each = (
+            fixed | dict(zip(columns, row, strict=True))
+            for row in zip(*map(values.__getitem__, columns), strict=True)
+        )
+        if not statement.returns:
+            self.driver.executemany(statement.sql, each)
+            return []
+        return [row for element in each for row in _rows(self.driver.execute(statement.sql, element))]
+
+    def close(self) -> None:
+        with suppress(StoreClosed), self.held():
+            self._open = False
+            self.driver.close()
+
+    def _one(self, sql: str) -> None:
+        self._deadline = None
+        self.driver.execute(sql)
+
+    def _overdue(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
+
+
+def open_file(path: str, *, timeout: float) -> sqlite3.Connection:
+    """A connection of its own to a file, set up like the store's."""
+    with translated(path):
+        return _connect(path, timeout, reads_only=False)
+
+
+def _connect(path: str, timeout: float, *, reads_only: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
+    try:
+        connection.execute("pragma foreign_keys = on")
+        if path != MEMORY:
+            _write_ahead(connection, timeout)
+            # The log is synced at every commit: what was acknowledged survives a power cut.
+            connection.execute("pragma synchronous = full")
+        if reads_only:
+            connection.execute("pragma query_only = on")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _write_ahead(connection: sqlite3.Connection, timeout: float) -> None:
+    # Two processes that open a new file at once can both be refused here, at once and without
+    # regard to the busy timeout.
+    for pause in pauses(timeout):
+        try:
+            connection.execute("pragma journal_mode = wal").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
+                return
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+        time.sleep(pause)
+    connection.execute("pragma journal_mode = wal").fetchone()
+
+
+def bind(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as sqlite3 takes them."""
+    return {name: _bound(value) for name, value in params.items()}
+
+
+def _bound(value: Any) -> Any:
+    if isinstance(value, datetime):
+        # One width for every year, so that times sort as text.
+        return f"{value.isoformat(timespec='microseconds')[:26]}Z"
+    if isinstance(value, tuple):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return [_bound(each) for each in value]
+    return value
+
+
+def _rows(cursor: sqlite3.Cursor) -> Rows:
+    # All rows at once: until the last is fetched, a `returning` holds the write lock.
+    rows: list[Row] = cursor.fetchall()
+    if not rows:
+        return rows
+    readers = [
+        (index, _READERS[name]) for index, (name, *_) in enumerate(cursor.description) if name in _READERS
+    ]
+    return [_read(row, readers) for row in rows] if readers else rows
+
+
+def _read(row: Row, readers: list[tuple[int, Callable[[str], Any]]]) -> Row:
+    values = list(row)
+    for index, reader in readers:
+        if values[index] is not None:
+            values[index] = reader(values[index])
+    return tuple(values)
+
+
+# What SQLite has no type for, told by the column's name.
+_READERS: dict[str, Callable[[str], Any]] = {
+    "tags": json.loads,
+    **dict.fromkeys(
+        ("timestamp", "created_at", "updated_at", "deleted_at", "started_at", "ended_at"),
+        datetime.fromisoformat,
+    ),
+}
+
+
+@contextmanager
+def translated(path: str = "") -> Iterator[None]:
+    """Our errors for SQLite's. What is not in the table goes through untouched."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        ours = _translation(error, path)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _translation(error: sqlite3.Error, path: str) -> AsmError | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return StoreClosed("this store is closed") if isinstance(error, sqlite3.ProgrammingError) else None
+    if code in _ROW_EXISTS:
+        return Conflict("a row with these keys is there already")
+    kind, message = _KINDS.get(code & 0xFF, (None, ""))
+    if kind is not None:
+        return kind(
+            f"{message}{f' ({path})' if path else ''}: {error}", sqlite_errorname=error.sqlite_errorname
+        )
+    # SQLite tells a missing table from other errors in its message only.
+    if _MISSING.match(str(error)):
+        return MigrationRequired(f"{error}: run `asm migrate`, or open the store with migrate=True")
+    return None
+
+
+_ROW_EXISTS = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
+_MISSING = re.compile(r"no such (table|column): ")
+_KINDS: dict[int, tuple[type[StorageError], str]] = {
+    sqlite3.SQLITE_BUSY: (StorageTimeout, "another connection holds the file's lock"),
+    sqlite3.SQLITE_LOCKED: (StorageTimeout, "another connection holds the table's lock"),
+    sqlite3.SQLITE_INTERRUPT: (StorageTimeout, "the statement took longer than statement_timeout"),
+    sqlite3.SQLITE_CANTOPEN: (ConnectionFailed, "the file cannot be opened: does its folder exist"),
+    sqlite3.SQLITE_FULL: (StorageError, "the disk is full"),
+    sqlite3.SQLITE_IOERR: (StorageError, "the disk failed"),
+    sqlite3.SQLITE_READONLY: (StorageError, "the file can only be read"),
+    sqlite3.SQLITE_PERM: (StorageError, "the file may not be used"),
+    sqlite3.SQLITE_CORRUPT: (StorageError, "the file is damaged"),
+    sqlite3.SQLITE_NOTADB: (StorageError, "the file is no SQLite database"),
+    sqlite3.SQLITE_NOMEM: (StorageError, "out of memory"),
+}
+
+
+class AsyncSQLite:
+    """SQLite behind two threads, one that writes and one that reads. A plan crosses in one hop.
+
+    Cancelling a call does not stop its thread: the write may still land.
+    """
+
+    def __init__(self, database: SQLite) -> None:
+        self._database = database
+        self._writing = ThreadPoolExecutor(1, "asm-sqlite-writer")
+        self._reading = ThreadPoolExecutor(1, "asm-sqlite-reader")
+        self._turn = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    async def run(self, operation: Callable[[], Question[T]]) -> T:
+        check_loop(self._loop)
+        question = operation()
+        work = partial(self._database.once, question)
+        if not self._closed and not self._database.writes(question):
+            return await _in(self._reading, work)
+        async with self._our_turn():
+            return await _in(self._writing, work)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSQLiteTransaction]:
+        check_loop(self._loop)
+        async with self._our_turn():
+            entered = _Entered(self._database.transaction())
+            try:
+                tx = await _in(self._writing, entered.enter)
+                yield AsyncSQLiteTransaction(tx, self._writing)
+            except BaseException as error:
+                # Queued behind whatever of ours still runs in the thread, and waited for even
+                # when we are cancelled, because the next writer needs a clean connection.
+                await _finish(self._writing, partial(entered.leave, error))
+                raise
+            await _finish(self._writing, entered.leave)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self._database.connection
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await _finish(self._writing, self._database.close)
+        self._writing.shutdown(wait=False)
+        self._reading.shutdown(wait=False)
+
+    @asynccontextmanager
+    async def _our_turn(self) -> AsyncIterator[None]:
+        if self._closed:
+            raise StoreClosed("this store is closed")
+        # Waiting here and not in the thread: whoever holds a transaction needs the thread.
+        try:
+            async with asyncio.timeout(self._database.timeout):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise StorageTimeout(
+                f"no turn with the database after {self._database.timeout:g} s: a transaction is "
+                "open (inside `transaction()`, ask the transaction and not the store)"
+            ) from error
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+class AsyncSQLiteTransaction:
+    """Operations within one transaction, awaited."""
+
+    def __init__(self, tx: SQLiteTransaction, thread: Executor) -> None:
+        self._tx = tx
+        self._thread = thread
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self._tx.connection
+
+    async def run(self, operation: Callable[[], Question[T]]) -> T:
+        return await _in(self._thread, partial(self._tx.run, operation))
+
+
+class _Entered:
+    """A context manager that is left only if it was entered."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+        self._inside = False
+
+    def enter(self) -> SQLiteTransaction:
+        tx: SQLiteTransaction = self._manager.__enter__()
+        self._inside = True
+        return tx
+
+    def leave(self, error: BaseException | None = None) -> None:
+        if self._inside:
+            self._inside = False
+            if error is None:
+                self._manager.__exit__(None, None, None)
+            else:
+                with suppress(type(error)):
+                    self._manager.__exit__(type(error), error, error.__traceback__)
+
+
+async def _in(thread: Executor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+async def _finish(thread: Executor, work: Callable[[], None]) -> None:
+    """Do work that must be done, cancelled or not."""
+    done = asyncio.ensure_future(_in(thread, work))
+    try:
+        await asyncio.shield(done)
+    except asyncio.CancelledError:
+        await asyncio.wait([done])
+        raise

@@ -1,0 +1,280 @@
+"""Bringing a database up to date, with yoyo and nothing else.
+
+yoyo marks a migration as applied in another transaction than it runs it in, keeps its own
+lock as a row that a crash leaves behind, and knows a migration by its file name only. So it
+is given one connection, inside one transaction that holds the database's own lock: all of
+it happens or nothing does, a process that is killed leaves nothing, and several that start
+together wait for each other. What the files held when they were applied is written into
+yoyo's log, in its comment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import psycopg
+
+from asm import dsn as dsns
+from asm import postgres, sqlite
+from asm.errors import Conflict, MigrationRequired, ValidationError
+from asm.plan import Ask, Rows, nothing
+from asm.queries import Dialect, Queries, quote_identifier, sql_folder
+
+T = TypeVar("T")
+
+LOCK_TIMEOUT_S = 60.0
+"""How long to wait for another process that is migrating."""
+
+STALE_AFTER_S = 10.0
+"""How long a lock row of yoyo's own command may stand before it counts as left by a crash."""
+
+# Any number serves, so long as all versions of asm take the same one. It spells "asm".
+_ADVISORY_LOCK = 0x61736D
+
+
+class Migration(NamedTuple):
+    """A step as its file has it today."""
+
+    id: str
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """What a database holds of ours. `rows` is empty while there are no tables."""
+
+    dialect: Dialect
+    version: str
+    applied: list[str]
+    pending: list[str]
+    rows: dict[str, int]
+
+
+def migrate(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
+    """Apply what is pending, all of it or none of it, and return the ids in the order applied.
+
+    Returns [] when the database is up to date. Several processes may call it at once. Conflict
+    when the file of a migration that was applied has been changed since.
+    """
+    with _opened(dsns.place(dsn, schema)) as database:
+        return database.migrate()
+
+
+def migrate_connection(connection: sqlite3.Connection) -> list[str]:
+    """The same for a SQLite database that only this connection can see."""
+    return _SQLite(connection).migrate()
+
+
+def rollback(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
+    """Take every migration back, the last one first, with all that is stored, and return their ids."""
+    with _opened(dsns.place(dsn, schema)) as database:
+        return database.rollback()
+
+
+def pending_migrations(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
+    """The ids of what `migrate` would apply. Conflict when an applied file was changed."""
+    with _opened(dsns.place(dsn, schema)) as database:
+        return database.pending()
+
+
+def status(dsn: str | None = None, *, schema: str | None = None) -> StoreStatus:
+    """What a database holds of ours, tables or not."""
+    with _opened(dsns.place(dsn, schema)) as database:
+        return database.status()
+
+
+def list_applied() -> Ask[list[str]]:
+    """The ids of the migrations a store's database has. MigrationRequired where it never had one."""
+    return Ask("list_migrations", {}, lambda rows: [row[0] for row in rows])
+
+
+def check_tables() -> Ask[None]:
+    """Nothing, or MigrationRequired naming the table that is missing."""
+    return Ask("check_tables", {}, nothing)
+
+
+def check_complete(dialect: Dialect, applied: list[str]) -> None:
+    """MigrationRequired when a database lacks a step this version of asm needs."""
+    if missing := [step.id for step in known(dialect) if step.id not in applied]:
+        raise MigrationRequired(
+            f"the tables are missing or older than this asm, which needs {', '.join(missing)}. "
+            "Run `asm migrate`, or open the store with migrate=True",
+            pending=missing,
+        )
+
+
+def known(dialect: Dialect) -> list[Migration]:
+    """Every step this version of asm knows, in order."""
+    files = sorted(sql_folder(dialect).joinpath("migrations").glob("*.sql"))
+    return [
+        Migration(file.stem, _checksum(file)) for file in files if not file.name.endswith(".rollback.sql")
+    ]
+
+
+def _checksum(file: Path) -> str:
+    # Line ends are a matter of the checkout, not of the migration.
+    content = file.read_bytes().replace(b"\r\n", b"\n")
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+class _Database(ABC):
+    """What is done alike on both: yoyo inside one transaction that holds the database's lock."""
+
+    dialect: Dialect
+    queries: Queries
+
+    def migrate(self) -> list[str]:
+        return self._exclusively(self._apply)
+
+    def rollback(self) -> list[str]:
+        return self._exclusively(self._take_back)
+
+    def pending(self) -> list[str]:
+        self._check_unchanged()
+        applied = self._applied()
+        return [step.id for step in known(self.dialect) if step.id not in applied]
+
+    def status(self) -> StoreStatus:
+        applied = self._applied()
+        pending = [step.id for step in known(self.dialect) if step.id not in applied]
+        rows: dict[str, int] = dict(self.rows("count_rows")) if applied else {}
+        return StoreStatus(self.dialect, self.rows("get_version")[0][0], applied, pending, rows)
+
+    @abstractmethod
+    def locked(self) -> AbstractContextManager[None]:
+        """A transaction that no other migration runs beside."""
+
+    @abstractmethod
+    def backend(self) -> Any:
+        """yoyo, on this connection."""
+
+    @abstractmethod
+    def rows(self, query: str) -> Rows:
+        """The rows of a query without parameters."""
+
+    def _exclusively(self, work: Callable[[Any], T]) -> T:
+        deadline = time.monotonic() + STALE_AFTER_S
+        while True:
+            # Not waiting inside: whoever holds yoyo's lock by hand needs the database to finish.
+            with self.locked():
+                backend = self.backend()
+                if time.monotonic() > deadline:
+                    backend.break_lock()
+                if not backend.is_locked():
+                    with backend.lock():
+                        return work(backend)
+            time.sleep(0.1)
+
+    def _apply(self, backend: Any) -> list[str]:
+        self._check_unchanged()
+        steps = backend.to_apply(backend.read_migrations(sql_folder(self.dialect) / "migrations"))
+        backend.apply_migrations(steps)
+        return [step.id for step in steps]
+
+    def _take_back(self, backend: Any) -> list[str]:
+        steps = backend.to_rollback(backend.read_migrations(sql_folder(self.dialect) / "migrations"))
+        backend.rollback_migrations(steps)
+        return [step.id for step in steps]
+
+    def _applied(self) -> list[str]:
+        try:
+            return [migration_id for (migration_id,) in self.rows("list_migrations")]
+        except MigrationRequired:
+            return []
+
+    def _check_unchanged(self) -> None:
+        """Conflict where a file is not what it was when it was applied."""
+        try:
+            noted: dict[str, str | None] = dict(self.rows("list_checksums"))
+        except MigrationRequired:
+            return
+        for step in known(self.dialect):
+            # yoyo's own command notes nothing, so what it applied cannot be compared.
+            if (noted.get(step.id) or step.checksum) != step.checksum:
+                raise Conflict(
+                    f"migration {step.id} was changed after it was applied: restore its file, "
+                    "and put the change into a migration of its own",
+                    migration=step.id,
+                )
+
+
+class _Postgres(_Database):
+    dialect: Dialect = "postgres"
+
+    def __init__(self, connection: psycopg.Connection[Any], schema: str | None) -> None:
+        self.queries = Queries("postgres", schema)
+        self._connection = connection
+        self._schema = schema
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        with postgres.translated(), self._connection.transaction():
+            self._connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_S:g}s'".encode())
+            self._connection.execute("select pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+            if self._schema is not None:
+                # Only in this transaction: a pooler hands the next one another connection.
+                schema = quote_identifier(self._schema)
+                self._connection.execute(f"create schema if not exists {schema}".encode())
+                self._connection.execute(f"set local search_path to {schema}".encode())
+            yield
+
+    def backend(self) -> Any:
+        from asm.backends import PostgresBackend
+
+        return PostgresBackend(self._connection, known(self.dialect))
+
+    def rows(self, query: str) -> Rows:
+        statement = self.queries[query].form({}).statements[0]
+        with postgres.translated():
+            return self._connection.execute(statement.sql.encode(), {}).fetchall()
+
+
+class _SQLite(_Database):
+    dialect: Dialect = "sqlite"
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.queries = Queries("sqlite")
+        self._connection = connection
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        with sqlite.translated():
+            self._connection.execute("begin immediate")
+            try:
+                yield
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.commit()
+
+    def backend(self) -> Any:
+        from asm.backends import SQLiteBackend
+
+        return SQLiteBackend(self._connection, known(self.dialect))
+
+    def rows(self, query: str) -> Rows:
+        statement = self.queries[query].form({}).statements[0]
+        with sqlite.translated():
+            return self._connection.execute(statement.sql).fetchall()
+
+
+@contextmanager
+def _opened(place: dsns.Place) -> Iterator[_Database]:
+    if place.dialect == "postgres":
+        with postgres.translated(), psycopg.connect(place.address, autocommit=True) as connection:
+            yield _Postgres(connection, place.schema)
+    elif place.address == dsns.MEMORY:
+        raise ValidationError(
+            "a SQLite database in memory is seen by its own store only: open that with migrate=True"
+        )
+    else:
+        with closing(sqlite.open_file(place.address, timeout=LOCK_TIMEOUT_S)) as connection:
+            yield _SQLite(connection)

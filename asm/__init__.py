@@ -1,0 +1,55 @@
+"""A store for the sessions of AI agents, on PostgreSQL or SQLite."""
+
+from asm.errors import (
+    AlreadyExists,
+    AsmError,
+    Conflict,
+    ConnectionFailed,
+    InvalidCursor,
+    InvalidEventType,
+    InvalidStatus,
+    MigrationRequired,
+    NotFound,
+    RunNotFound,
+    SequenceConflict,
+    SessionNotFound,
+    StorageError,
+    StorageTimeout,
+    StoreClosed,
+    ValidationError,
+)
+from asm.migrate import migrate, pending_migrations, rollback
+from asm.models import Artifact, Event, EventType, Page, Run, RunStatus, Session, SessionStatus
+from asm.store import AsyncSessionStore, SessionStore
+
+__all__ = [
+    "AlreadyExists",
+    "Artifact",
+    "AsmError",
+    "AsyncSessionStore",
+    "Conflict",
+    "ConnectionFailed",
+    "Event",
+    "EventType",
+    "InvalidCursor",
+    "InvalidEventType",
+    "InvalidStatus",
+    "MigrationRequired",
+    "NotFound",
+    "Page",
+    "Run",
+    "RunNotFound",
+    "RunStatus",
+    "SequenceConflict",
+    "Session",
+    "SessionNotFound",
+    "SessionStatus",
+    "SessionStore",
+    "StorageError",
+    "StorageTimeout",
+    "StoreClosed",
+    "ValidationError",
+    "migrate",
+    "pending_migrations",
+    "rollback",
+]

@@ -1,0 +1,451 @@
+"""The store: a table of contents.
+
+Every operation is a function in the module of its noun, which returns a question. `asks`
+makes a method of it that puts the question to the store's database, `awaits` one that is
+awaited; `waits` and `streams` do the same for questions that are asked more than once. The
+method keeps the function's parameters, result and docstring, so type checkers and `help()`
+see them, and all three are written once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    asynccontextmanager,
+    contextmanager,
+)
+from functools import partial, update_wrapper
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from asm import artifacts, dsn, events, follow, postgres, runs, sessions
+from asm.errors import MigrationRequired, StoreClosed, ValidationError
+from asm.follow import Stream, Wait
+from asm.migrate import check_complete, check_tables, list_applied, migrate_connection
+from asm.migrate import migrate as apply_pending
+from asm.models import Event, count
+from asm.plan import Ask, AsyncDatabase, Database, Plan
+from asm.sqlite import AsyncSQLite, AsyncSQLiteTransaction, SQLite, SQLiteTransaction
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def asks(operation: Callable[P, Ask[T] | Plan[T]]) -> Callable[Concatenate[Any, P], T]:
+    """A method that puts the question an operation makes to the database, and returns the answer."""
+
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        answer: T = self._database.run(partial(operation, *args, **kwargs))
+        return answer
+
+    return _described(method, operation)
+
+
+def awaits(operation: Callable[P, Ask[T] | Plan[T]]) -> Callable[Concatenate[Any, P], Awaitable[T]]:
+    async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        answer: T = await self._database.run(partial(operation, *args, **kwargs))
+        return answer
+
+    return _described(method, operation)
+
+
+def waits(operation: Callable[P, Wait]) -> Callable[Concatenate[Any, P], list[Event]]:
+    """A method that asks until there is an answer, or no time left."""
+
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> list[Event]:
+        return follow.wait(self._database, operation(*args, **kwargs))
+
+    return _described(method, operation)
+
+
+def waits_async(operation: Callable[P, Wait]) -> Callable[Concatenate[Any, P], Awaitable[list[Event]]]:
+    async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> list[Event]:
+        return await follow.wait_async(self._database, operation(*args, **kwargs))
+
+    return _described(method, operation)
+
+
+def streams(operation: Callable[P, Stream]) -> Callable[Concatenate[Any, P], Iterator[Event]]:
+    """A method that asks for page after page, when its caller wants the next event."""
+
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
+        return follow.stream(self._database, operation(*args, **kwargs))
+
+    return _described(method, operation)
+
+
+def streams_async(operation: Callable[P, Stream]) -> Callable[Concatenate[Any, P], AsyncIterator[Event]]:
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Event]:
+        return follow.stream_async(self._database, operation(*args, **kwargs))
+
+    return _described(method, operation)
+
+
+def _described(method: F, operation: Callable[..., Any]) -> F:
+    """The method with the operation's name, docstring and parameters, and the answer's own type."""
+    update_wrapper(method, operation)
+    del method.__wrapped__  # type: ignore[attr-defined]
+    described = inspect.signature(operation)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    method.__signature__ = described.replace(  # type: ignore[attr-defined]
+        parameters=[itself, *described.parameters.values()],
+        return_annotation=_ANSWERS.get(described.return_annotation) or _answer(described.return_annotation),
+    )
+    return method
+
+
+_ANSWERS = {"Wait": "list[Event]", "Stream": "Iterator[Event]"}
+
+
+def _answer(annotation: str) -> str:
+    """`list[Event]` of `Ask[list[Event]] | Plan[list[Event]]`."""
+    question = annotation.partition(" | Plan")[0]
+    return question.removeprefix("Ask[").removeprefix("Plan[").removesuffix("]")
+
+
+class Artifacts:
+    """`store.artifacts`: where something large lies, under a key."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    register = asks(artifacts.register)
+    get_by_key = asks(artifacts.get_by_key)
+    list_by_session = asks(artifacts.list_by_session)
+    session_stats = asks(artifacts.session_stats)
+    delete = asks(artifacts.delete)
+
+
+class AsyncArtifacts:
+    """`store.artifacts`, awaited."""
+
+    def __init__(self, database: AsyncDatabase) -> None:
+        self._database = database
+
+    register = awaits(artifacts.register)
+    get_by_key = awaits(artifacts.get_by_key)
+    list_by_session = awaits(artifacts.list_by_session)
+    session_stats = awaits(artifacts.session_stats)
+    delete = awaits(artifacts.delete)
+
+
+class Operations:
+    """What can be asked of a store, and within a transaction of one."""
+
+    _database: Database
+    artifacts: Artifacts
+
+    save_session = asks(sessions.save_session)
+    get_session = asks(sessions.get_session)
+    list_sessions = asks(sessions.list_sessions)
+    delete_session = asks(sessions.delete_session)
+
+    save_run = asks(runs.save_run)
+    get_run = asks(runs.get_run)
+    list_runs = asks(runs.list_runs)
+    get_active_run = asks(runs.get_active_run)
+
+    append_event = asks(events.append_event)
+    append_events = asks(events.append_events)
+    get_latest_sequence = asks(events.get_latest_sequence)
+
+    flush = asks(sessions.flush)
+
+    get_events = waits(follow.get_events)
+    iter_events = streams(follow.iter_events)
+    follow_events = streams(follow.follow_events)
+
+
+class AsyncOperations:
+    """What can be asked of a store, and within a transaction of one, awaited."""
+
+    _database: AsyncDatabase
+    artifacts: AsyncArtifacts
+
+    save_session = awaits(sessions.save_session)
+    get_session = awaits(sessions.get_session)
+    list_sessions = awaits(sessions.list_sessions)
+    delete_session = awaits(sessions.delete_session)
+
+    save_run = awaits(runs.save_run)
+    get_run = awaits(runs.get_run)
+    list_runs = awaits(runs.list_runs)
+    get_active_run = awaits(runs.get_active_run)
+
+    append_event = awaits(events.append_event)
+    append_events = awaits(events.append_events)
+    get_latest_sequence = awaits(events.get_latest_sequence)
+
+    flush = awaits(sessions.flush)
+
+    get_events = waits_async(follow.get_events)
+    iter_events = streams_async(follow.iter_events)
+    follow_events = streams_async(follow.follow_events)
+
+
+class Transaction(Operations):
+    """The operations of a store on one connection, committed together when its block ends."""
+
+    _database: SQLiteTransaction | postgres.PostgresTransaction
+
+    def __init__(self, database: SQLiteTransaction | postgres.PostgresTransaction) -> None:
+        self._database = database
+        self.artifacts = Artifacts(database)
+
+    @property
+    def connection(self) -> Any:
+        """The driver's own connection, for statements of the application that commit with ours."""
+        return self._database.connection
+
+
+class AsyncTransaction(AsyncOperations):
+    """The operations of a store on one connection, committed together when its block ends."""
+
+    _database: AsyncSQLiteTransaction | postgres.AsyncPostgresTransaction
+
+    def __init__(self, database: AsyncSQLiteTransaction | postgres.AsyncPostgresTransaction) -> None:
+        self._database = database
+        self.artifacts = AsyncArtifacts(database)
+
+    @property
+    def connection(self) -> Any:
+        """The driver's own connection, for statements of the application that commit with ours."""
+        return self._database.connection
+
+
+class SessionStore(Operations):
+    """Sessions, runs and events in PostgreSQL or SQLite.
+
+    `dsn` is `postgresql://…`, a libpq `key=value` string, `sqlite:///relative.db`,
+    `sqlite:////absolute.db` or `sqlite://` (in memory); without one, the environment variable
+    ASM_DSN; without that, `sqlite:///asm.db`. A borrowed `pool` is never closed, and keeps the
+    limits its owner gave it. `schema` is PostgreSQL's.
+
+    `timeout` seconds wait for a connection or a lock, `statement_timeout` bounds one statement;
+    both end in StorageTimeout. For `retry_for` seconds an operation that was cut off is asked
+    again. `prepare=False` is for poolers that cannot keep prepared statements.
+
+    Opening checks that the tables are there and current, else MigrationRequired; `migrate=True`
+    applies what is pending first. A store may be shared by threads, not by processes.
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        pool: ConnectionPool[Any] | None = None,
+        schema: str | None = None,
+        migrate: bool = False,
+        min_size: int = 1,
+        max_size: int = 10,
+        timeout: float = 30.0,
+        statement_timeout: float | None = None,
+        retry_for: float = 10.0,
+        prepare: bool = True,
+    ) -> None:
+        limits = _limits(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
+        self._place = _place(dsn, pool, ConnectionPool, schema, migrate)
+        self._database: SQLite | postgres.Postgres
+        if self._place.dialect == "sqlite":
+            self._database = SQLite(self._place.address, timeout=timeout, statement_timeout=statement_timeout)
+        elif pool is not None:
+            self._database = postgres.Postgres(pool, schema=schema)
+        else:
+            self._database = postgres.connect(self._place.address, schema=schema, **limits)
+        self.artifacts = Artifacts(self._database)
+        try:
+            self._open(migrate=migrate)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, *, migrate: bool) -> None:
+        if isinstance(self._database, postgres.Postgres):
+            self._database.open()
+        try:
+            self._check()
+        except MigrationRequired:
+            if not migrate:
+                raise
+            _migrate(self._place, self._database)
+            self._check()
+
+    def _check(self) -> None:
+        applied = self._database.run(list_applied)
+        check_complete(self._place.dialect, applied)
+        self._database.run(check_tables)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """The same operations on one connection, committed at the end, rolled back on any exception.
+
+        Nothing in it is retried. `tx.connection` is the driver's own connection.
+        """
+        with self._database.transaction() as database:
+            yield Transaction(database)
+
+    def close(self) -> None:
+        """Give the connections back. A closed store raises StoreClosed; closing it again does nothing."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<SessionStore {self._place}>"
+
+
+class AsyncSessionStore(AsyncOperations):
+    """SessionStore, awaited. Opened by `async with` or `await store.open()`, in the loop that uses it."""
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        pool: AsyncConnectionPool[Any] | None = None,
+        schema: str | None = None,
+        migrate: bool = False,
+        min_size: int = 1,
+        max_size: int = 10,
+        timeout: float = 30.0,
+        statement_timeout: float | None = None,
+        retry_for: float = 10.0,
+        prepare: bool = True,
+    ) -> None:
+        self._limits = _limits(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
+        self._place = _place(dsn, pool, AsyncConnectionPool, schema, migrate)
+        self._pool = pool
+        self._migrate = migrate
+        self._database: AsyncSQLite | postgres.AsyncPostgres | _Unopened = _Unopened()
+        self.artifacts = AsyncArtifacts(self._database)
+
+    async def open(self) -> Self:
+        """Connect, and check that the tables are there and current."""
+        if not isinstance(self._database, _Unopened):
+            return self
+        self._database = await self._connected()
+        self.artifacts = AsyncArtifacts(self._database)
+        try:
+            await self._checked()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _connected(self) -> AsyncSQLite | postgres.AsyncPostgres:
+        address, schema = self._place.address, self._place.schema
+        if self._place.dialect == "sqlite":
+            limits = {name: self._limits[name] for name in ("timeout", "statement_timeout")}
+            return AsyncSQLite(await asyncio.to_thread(SQLite, address, **limits))
+        if self._pool is not None:
+            return postgres.AsyncPostgres(self._pool, schema=schema)
+        return postgres.connect_async(address, schema=schema, **self._limits)
+
+    async def _checked(self) -> None:
+        if isinstance(self._database, postgres.AsyncPostgres):
+            await self._database.open()
+        try:
+            await self._check()
+        except MigrationRequired:
+            if not self._migrate:
+                raise
+            await asyncio.to_thread(_migrate, self._place, self._database)
+            await self._check()
+
+    async def _check(self) -> None:
+        applied = await self._database.run(list_applied)
+        check_complete(self._place.dialect, applied)
+        await self._database.run(check_tables)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncTransaction]:
+        """The same operations on one connection, committed at the end, rolled back on any exception.
+
+        Nothing in it is retried. `tx.connection` is the driver's own connection.
+        """
+        async with self._database.transaction() as database:
+            yield AsyncTransaction(database)
+
+    async def close(self) -> None:
+        """Give the connections back. A closed store raises StoreClosed; closing it again does nothing."""
+        await self._database.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<AsyncSessionStore {self._place}>"
+
+
+class _Unopened:
+    """What an async store has for a database before it is opened."""
+
+    async def run(self, _operation: Callable[[], Ask[T] | Plan[T]]) -> T:
+        raise StoreClosed("this store is not open yet: use `async with`, or `await store.open()`")
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        await self.run(check_tables)
+        yield
+
+    async def close(self) -> None:
+        pass
+
+
+def _place(dsn_: str | None, pool: Any, pool_class: type, schema: str | None, migrate: bool) -> dsn.Place:
+    if pool is None:
+        return dsn.place(dsn_, schema)
+    if dsn_ is not None or migrate:
+        raise ValidationError(
+            "a store with a borrowed pool takes no dsn and no migrate: run asm.migrate(dsn) before"
+        )
+    if not isinstance(pool, pool_class):
+        raise ValidationError(f"pool must be a psycopg_pool.{pool_class.__name__}, not {type(pool).__name__}")
+    return dsn.place("postgresql://", schema)
+
+
+def _limits(
+    min_size: int,
+    max_size: int,
+    timeout: float,
+    statement_timeout: float | None,
+    retry_for: float,
+    prepare: bool,
+) -> dict[str, Any]:
+    if count(min_size, "min_size") > count(max_size, "max_size") or max_size == 0:
+        raise ValidationError(
+            f"max_size must be at least 1 and at least min_size, not {max_size}", path="max_size"
+        )
+    for value, name in ((timeout, "timeout"), (statement_timeout, "statement_timeout")):
+        if follow.seconds(value, name) == 0 or value == float("inf"):
+            raise ValidationError(f"{name} must be a finite number of seconds, more than 0", path=name)
+    return {
+        "min_size": min_size,
+        "max_size": max_size,
+        "timeout": timeout,
+        "statement_timeout": statement_timeout,
+        "retry_for": follow.seconds(retry_for, "retry_for"),
+        "prepare": bool(prepare),
+    }
+
+
+def _migrate(place: dsn.Place, database: Any) -> None:
+    if place.address == dsn.MEMORY:
+        migrate_connection(database.connection)
+    else:
+        apply_pending(place.dsn, schema=place.schema)

@@ -1,0 +1,270 @@
+"""Every database in both colours, and small builders.
+
+A test that asks for `store` runs on SQLite and on each PostgreSQL, with the blocking store and
+with the async one behind `Blocking`. A test that asks for `dsn` runs once per database, on an
+empty one without tables; `migrated` is the same with tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+import asm
+from tests.servers import Server, installations
+
+TEST_DSN = os.environ.get("ASM_TEST_DSN")
+INSTALLATIONS = {} if TEST_DSN else {f"postgres-{each.version}": each for each in installations()}
+POSTGRES = ["postgres"] if TEST_DSN else list(INSTALLATIONS)
+DATABASES = ["sqlite", *POSTGRES]
+
+Colour = Literal["sync", "async"]
+
+
+class Where(NamedTuple):
+    """A database of a test's own."""
+
+    kind: str
+    dsn: str
+
+    @property
+    def dialect(self) -> str:
+        return self.kind.partition("-")[0]
+
+
+class Cluster:
+    """A PostgreSQL server that hands out databases, cloned from one that is migrated."""
+
+    def __init__(self, dsn: str, server: Server | None = None) -> None:
+        self.dsn = dsn
+        self.server = server
+        self._admin = psycopg.connect(dsn, autocommit=True)
+        self._template: str | None = None
+
+    @contextmanager
+    def database(self, *, migrated: bool) -> Iterator[str]:
+        name = f"asm_test_{uuid4().hex}"
+        self._create(name, self._migrated_template() if migrated else "template0")
+        try:
+            yield make_conninfo(self.dsn, dbname=name)
+        finally:
+            self._drop(name)
+
+    def close(self) -> None:
+        if self._template:
+            self._drop(self._template)
+        self._admin.close()
+
+    def _migrated_template(self) -> str:
+        if self._template is None:
+            name = f"asm_template_{uuid4().hex}"
+            self._create(name, "template0")
+            asm.migrate(make_conninfo(self.dsn, dbname=name))
+            self._template = name
+        return self._template
+
+    def _create(self, name: str, template: str) -> None:
+        statement = sql.SQL("create database {} template {}")
+        self._admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+
+    def _drop(self, name: str) -> None:
+        self._admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def clusters() -> Iterator[Callable[[str], Cluster]]:
+    """The server of each kind, started when it is first asked for."""
+    started: dict[str, Cluster] = {}
+
+    def cluster(kind: str) -> Cluster:
+        if kind not in started:
+            started[kind] = Cluster(TEST_DSN) if TEST_DSN else _started(kind)
+        return started[kind]
+
+    yield cluster
+    for each in started.values():
+        each.close()
+        if each.server:
+            each.server.close()
+
+
+def _started(kind: str) -> Cluster:
+    # Nothing here outlives a crash of the machine, so nothing has to reach the disk.
+    server = Server(INSTALLATIONS[kind], settings={"fsync": "off", "max_connections": "400"})
+    server.start()
+    return Cluster(server.dsn(), server)
+
+
+@pytest.fixture(params=DATABASES)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def where(kind: str, tmp_path: Path, clusters: Callable[[str], Cluster]) -> Iterator[Where]:
+    """A database with tables."""
+    if kind == "sqlite":
+        dsn = f"sqlite:///{tmp_path / 'store.db'}"
+        asm.migrate(dsn)
+        yield Where(kind, dsn)
+    else:
+        with clusters(kind).database(migrated=True) as dsn:
+            yield Where(kind, dsn)
+
+
+@pytest.fixture
+def migrated(where: Where) -> str:
+    """The DSN of a database with tables, on every kind of database."""
+    return where.dsn
+
+
+@pytest.fixture
+def dsn(kind: str, tmp_path: Path, clusters: Callable[[str], Cluster]) -> Iterator[str]:
+    """The DSN of an empty database without tables, on every kind of database."""
+    if kind == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+    else:
+        with clusters(kind).database(migrated=False) as dsn:
+            yield dsn
+
+
+@pytest.fixture(params=["sync", "async"])
+def colour(request: pytest.FixtureRequest) -> Colour:
+    return "sync" if request.param == "sync" else "async"
+
+
+@pytest.fixture
+def opened(colour: Colour) -> Iterator[Callable[..., Any]]:
+    """Opens stores of the test's colour, with the options of `SessionStore`, and closes them after it."""
+    stores: list[Any] = []
+
+    def open_store(*args: Any, **options: Any) -> Any:
+        store = asm.SessionStore(*args, **options) if colour == "sync" else Blocking.opened(*args, **options)
+        stores.append(store)
+        return store
+
+    yield open_store
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(opened: Callable[..., Any], migrated: str) -> Any:
+    """A store on every kind of database in both colours."""
+    return opened(migrated)
+
+
+class Blocking:
+    """An async store, or a part of one, that is called like a blocking one."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    @classmethod
+    def opened(cls, *args: Any, **options: Any) -> Blocking:
+        store = asm.AsyncSessionStore(*args, **options)
+        in_loop(store.open())
+        return cls(store)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        if name in ("artifacts", "query", "maintenance"):
+            return Blocking(value)
+        if name == "transaction":
+            return self._transaction
+        return self._called(value) if callable(value) else value
+
+    def __enter__(self) -> Blocking:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        in_loop(self._target.close())
+
+    def __repr__(self) -> str:
+        return repr(self._target)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Blocking]:
+        manager = self._target.transaction()
+        tx = in_loop(manager.__aenter__())
+        try:
+            yield Blocking(tx)
+        except BaseException as error:
+            if not in_loop(manager.__aexit__(type(error), error, error.__traceback__)):
+                raise
+        else:
+            in_loop(manager.__aexit__(None, None, None))
+
+    @staticmethod
+    def _called(method: Any) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            if inspect.isawaitable(result):
+                return in_loop(result)
+            return _blocking_iterator(result) if hasattr(result, "__aiter__") else result
+
+        return call
+
+
+def _blocking_iterator(iterator: Any) -> Iterator[Any]:
+    while True:
+        try:
+            yield in_loop(iterator.__anext__())
+        except StopAsyncIteration:
+            return
+
+
+def in_loop(awaitable: Any) -> Any:
+    """Await something in the one event loop that the tests share."""
+
+    async def awaited() -> Any:
+        return await awaitable
+
+    return asyncio.run_coroutine_threadsafe(awaited(), _loop()).result()
+
+
+_running: list[asyncio.AbstractEventLoop] = []
+_starting = threading.Lock()
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    with _starting:
+        if not _running:
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="tests' loop", daemon=True).start()
+            _running.append(loop)
+    return _running[0]
+
+
+def an_event(session_id: str = "ses_1", type: str = "message_sent", **fields: Any) -> asm.Event:
+    return asm.Event(type=type, session_id=session_id, **fields)
+
+
+def events_of(session_id: str, number: int, **fields: Any) -> list[asm.Event]:
+    return [an_event(session_id, data={"n": n}, **fields) for n in range(number)]
+
+
+def an_artifact(key: str = "report.pdf", **fields: Any) -> asm.Artifact:
+    rest: dict[str, Any] = {
+        "byte_size": 1_024,
+        "checksum_sha256": "0" * 64,
+        "storage_backend": "s3",
+        "storage_ref": f"s3://bucket/{key}",
+    }
+    return asm.Artifact(key=key, **(rest | fields))
+
+
+def numbers(events: list[asm.Event]) -> list[int | None]:
+    return [event.sequence_number for event in events]

@@ -63,8 +63,7 @@ def append_events(
     expected = optional_count(expected_sequence, "expected_sequence")
     if expected is not None and len({new.session_id for new in batch}) > 1:
         raise ValidationError("expected_sequence is about one session, and these events are of several")
-    fresh = {new.key: new for new in batch}
-    pieces = list(_pieces(list(fresh.values())))
+    pieces = list(_pieces(_distinct(batch)))
     if expected is not None or len(pieces) != 1:
         return settle(batch, expected)
     ask = _optimistic(pieces[0])
@@ -197,17 +196,25 @@ def settle(batch: Sequence[New], expected: int | None = None) -> Plan[list[Event
     """Lock the counters, look what is there, append the rest. It never fails on what it finds."""
     if not batch:
         return []
-    fresh = {new.key: new for new in batch}
+    distinct = _distinct(batch)
     stands = yield from lock_counters(new.session_id for new in batch)
     known: dict[Key, Event] = {}
-    for piece in _pieces(list(fresh.values())):
+    for piece in _pieces(distinct):
         known.update((yield from _find(piece)))
-    missing = [new for key, new in fresh.items() if key not in known]
+    missing = [new for new in distinct if new.key not in known]
     if expected is not None and missing:
         _compare(expected, stands[batch[0].session_id], known.values(), batch[0].session_id)
     for piece in _pieces(missing):
         known.update((yield from _optimistic(piece)))
     return _in_order(batch, known)
+
+
+def _distinct(batch: Iterable[New]) -> list[New]:
+    """Each event once: where an id stands twice, the first is the event."""
+    distinct: dict[Key, New] = {}
+    for new in batch:
+        distinct.setdefault(new.key, new)
+    return list(distinct.values())
 
 
 def _find(batch: Sequence[New]) -> Ask[dict[Key, Event]]:

@@ -22,8 +22,8 @@ Document: TypeAlias = dict[str, Any]
 DEPTH_MAX = 500
 """Levels of nesting. Beyond it the JSON readers of Python and of SQLite begin to refuse."""
 
-TEXT_BYTES_MAX = 256 * 1024 * 1024
-"""One document as text. PostgreSQL and SQLite both stop a little under 1 GB a row."""
+TEXT_LENGTH_MAX = 64 * 1024 * 1024
+"""Characters of one document's text. A row has two or more, and PostgreSQL stops at 1 GB a row."""
 
 _AS_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _ONLY_STANDARD_LIBRARY = (" ", b" ")
@@ -34,12 +34,12 @@ def dump(value: Any, name: str) -> str:
     if value == {} and type(value) is dict:
         return "{}"
     text = _quick(value) or _careful(value, name)
-    if len(text) > TEXT_BYTES_MAX:
+    if len(text) > TEXT_LENGTH_MAX:
         raise ValidationError(
-            f"{name} is {len(text):,} bytes of JSON; at most {TEXT_BYTES_MAX:,} are kept: store it elsewhere "
-            "and register it as an artifact",
+            f"{name} is {len(text):,} characters of JSON; at most {TEXT_LENGTH_MAX:,} are kept: "
+            "store it elsewhere and register it as an artifact",
             path=name,
-            size_bytes=len(text),
+            length=len(text),
         )
     return text
 

@@ -432,7 +432,7 @@ def _patience(form: Form, timeout: float, statement_timeout: float | None) -> fl
 def _check_not_spoilt(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:
     # PostgreSQL answers the commit of a failed transaction with a rollback and no error.
     if connection.info.transaction_status == pq.TransactionStatus.INERROR:
-        raise StorageError("an earlier statement of this transaction failed, so nothing of it was kept")
+        raise StorageError("an earlier statement of this transaction failed, so nothing of it is kept")
 
 
 def _check_version(version: int) -> None:
@@ -576,7 +576,7 @@ def _said(error: psycopg.Error) -> str:
 _STATES: dict[str, tuple[type[AsmError], str]] = {
     "23505": (Conflict, "a row with these keys is there already"),
     "25006": (ConnectionFailed, "the server only reads"),
-    "25P02": (StorageError, "an earlier statement of this transaction failed: leave it, and begin again"),
+    "25P02": (StorageError, "an earlier statement of this transaction failed, so nothing of it is kept"),
     "25P03": (ConnectionFailed, "the server ended the connection"),
     "25P04": (StorageTimeout, "the transaction took too long"),
     "42P01": (MigrationRequired, "a table is missing, run `asm migrate`"),

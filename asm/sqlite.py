@@ -78,6 +78,7 @@ class SQLite:
             tx = SQLiteTransaction(self, shared)
             try:
                 yield tx
+                tx.check_not_spoilt()
             finally:
                 tx.end()
 
@@ -136,20 +137,22 @@ class SQLiteTransaction:
         if not self._open:
             raise StoreClosed("this transaction has ended")
         question = operation()
-        if self._spoilt:
-            raise StorageError("an earlier statement of this transaction failed: leave it, and begin again")
+        self.check_not_spoilt()
         try:
             with translated():
                 return drive(iter(question), partial(self._database.answer, self._shared))
-        except (StorageError, Conflict) as error:
-            # PostgreSQL refuses whatever follows a failed statement; SQLite would commit the rest.
-            self._spoilt = isinstance(error.__cause__, sqlite3.Error)
+        except Exception as error:
+            self._spoilt = isinstance(error, sqlite3.Error) or isinstance(error.__cause__, sqlite3.Error)
             raise
+
+    def check_not_spoilt(self) -> None:
+        # PostgreSQL refuses whatever follows a failed statement, and keeps nothing of what came
+        # before it; SQLite would go on and commit the rest.
+        if self._spoilt:
+            raise StorageError("an earlier statement of this transaction failed, so nothing of it is kept")
 
     def end(self) -> None:
         self._open = False
-        if self._spoilt and sqlite3.Connection.in_transaction.__get__(self.connection):
-            self.connection.rollback()
 
 
 class _Shared:
@@ -196,7 +199,7 @@ class _Shared:
             with translated():
                 self._one("commit")
         except BaseException:
-            if self.driver.in_transaction:
+            with suppress(sqlite3.Error):
                 self._one("rollback")
             raise
 
@@ -407,15 +410,15 @@ class AsyncSQLite:
     async def close(self) -> None:
         if self._closed:
             return
-        self._closed = True
-        await _finish(self._writing, self._database.close)
+        # In turn, because a transaction that is open needs the thread to end.
+        async with self._our_turn():
+            self._closed = True
+            await _finish(self._writing, self._database.close)
         self._writing.shutdown(wait=False)
         self._reading.shutdown(wait=False)
 
     @asynccontextmanager
     async def _our_turn(self) -> AsyncIterator[None]:
-        if self._closed:
-            raise StoreClosed("this store is closed")
         # Waiting here and not in the thread: whoever holds a transaction needs the thread.
         try:
             async with asyncio.timeout(self._database.timeout):
@@ -426,6 +429,8 @@ class AsyncSQLite:
                 "open (inside `transaction()`, ask the transaction and not the store)"
             ) from error
         try:
+            if self._closed:
+                raise StoreClosed("this store is closed")
             yield
         finally:
             self._turn.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -65,21 +66,21 @@ def test_an_event_that_is_there_does_not_spoil_a_transaction(store: Any) -> None
 
 
 @pytest.mark.parametrize(
-    "error", [asm.SequenceConflict, asm.AlreadyExists, asm.SessionNotFound, asm.ValidationError]
+    ("error", "ask"),
+    [
+        (asm.SequenceConflict, lambda tx: tx.append_event(an_event(), expected_sequence=9)),
+        (asm.AlreadyExists, lambda tx: tx.artifacts.register(an_artifact("k"))),
+        (asm.SessionNotFound, lambda tx: tx.get_session("missing")),
+        (asm.ValidationError, lambda tx: tx.get_events("ses_1", limit=-1)),
+    ],
 )
 def test_an_answer_that_is_an_error_does_not_spoil_a_transaction(
-    store: Any, error: type[asm.AsmError]
+    store: Any, error: type[asm.AsmError], ask: Callable[[Any], Any]
 ) -> None:
-    asks = {
-        asm.SequenceConflict: lambda tx: tx.append_event(an_event(), expected_sequence=9),
-        asm.AlreadyExists: lambda tx: tx.artifacts.register(an_artifact("k")),
-        asm.SessionNotFound: lambda tx: tx.get_session("missing"),
-        asm.ValidationError: lambda tx: tx.get_events("ses_1", limit=-1),
-    }
     store.artifacts.register(an_artifact("k"))
     with store.transaction() as tx:
         with pytest.raises(error):
-            asks[error](tx)
+            ask(tx)
         tx.append_event(an_event())
     assert store.get_latest_sequence("ses_1") == 1
 

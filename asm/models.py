@@ -225,12 +225,17 @@ class Run(Model):
         return replace(self, turn_count=self.turn_count + 1)
 
     def update_token_usage(self, usage: Document) -> Run:
-        """This run with `usage` added, number by number. What is not a number replaces what was there."""
-        token_counts(usage)
-        total = dict(self.token_usage)
+        """This run with `usage` added, number by number. What is not a number replaces what was there.
+
+        Where one of the two names no total, it counts with its input and output tokens.
+        """
+        before, more = token_counts(self.token_usage), token_counts(usage)
+        added = dict(self.token_usage)
         for key, value in usage.items():
-            total[key] = total[key] + value if is_number(value) and is_number(total.get(key)) else value
-        return replace(self, token_usage=total)
+            added[key] = added[key] + value if is_number(value) and is_number(added.get(key)) else value
+        if "total_tokens" in added:
+            added["total_tokens"] = (before["total_tokens"] or 0) + (more["total_tokens"] or 0)
+        return replace(self, token_usage=added)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,309 @@
+"""The `asm` command. What it prints is meant for a person, and with `--json` for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from sqlite3 import sqlite_version
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+import asm
+from asm import dsn as dsns
+from asm import readers
+from asm.documents import Document
+from asm.errors import AsmError, MigrationRequired, ValidationError
+from asm.migrate import StoreStatus
+from asm.migrate import known as known_migrations
+from asm.migrate import status as look_at
+from asm.models import SessionStatus
+from asm.show import Sheet, counted, one_line, show_session, show_sessions, show_status
+from asm.store import SessionStore
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Asm(click.Group):
+    """A group of commands that says in one line what went wrong."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _complaining():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _complaining():
+            return super().invoke(ctx)
+
+
+class _Complaint(click.ClickException):
+    def show(self, file: Any = None) -> None:
+        click.echo(f"asm: {one_line(self.message)}", file=file, err=True)
+
+
+class _Misuse(_Complaint):
+    exit_code = 2
+
+
+@contextmanager
+def _complaining() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "asm"
+        raise _Misuse(f"{error.format_message()} See `{command} --help`.") from error
+    except AsmError as error:
+        raise _Complaint(str(error)) from error
+
+
+def _takes_dsn(command: F) -> F:
+    return click.argument("dsn", required=False)(_takes_schema(command))
+
+
+def _takes_dsn_option(command: F) -> F:
+    option = click.option("--dsn", metavar="DSN", help="The store. Default: $ASM_DSN, else sqlite:///asm.db.")
+    return option(_takes_schema(command))
+
+
+def _takes_schema(command: F) -> F:
+    return click.option("--schema", metavar="NAME", help="The PostgreSQL schema the tables are in.")(command)
+
+
+def _prints_json(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+@click.group(cls=_Asm, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="asm-store", message="asm %(version)s")
+def cli() -> None:
+    """Keep the sessions of AI agents in PostgreSQL or SQLite, and read them.
+
+    A store is named by a DSN: postgresql://…, a libpq key=value string, sqlite:///relative.db or
+    sqlite:////absolute.db. Without one it is the environment variable ASM_DSN, and without that
+    sqlite:///asm.db.
+    """
+
+
+@cli.command()
+@_takes_dsn
+def migrate(dsn: str | None, schema: str | None) -> None:
+    """Create the tables, or bring them up to date."""
+    applied = asm.migrate(dsn, schema=schema)
+    for migration in applied:
+        click.echo(f"applied {migration}")
+    if not applied:
+        click.echo("up to date")
+
+
+@cli.command()
+@_takes_dsn
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rollback(dsn: str | None, schema: str | None, *, yes: bool) -> None:
+    """Take the tables away again, with all that is in them."""
+    found = _looked_at(dsn, schema)
+    if not found.applied:
+        click.echo("there is nothing to take back")
+        return
+    if not yes:
+        rows = ", ".join(f"{number:,} {table}" for table, number in found.rows.items() if number)
+        place = dsns.place(dsn, schema)
+        click.confirm(f"This deletes all of {place}: {rows or 'no rows'}. Go on?", abort=True, err=True)
+    for migration in asm.rollback(dsn, schema=schema):
+        click.echo(f"took back {migration}")
+
+
+@cli.command()
+@_takes_dsn
+@_prints_json
+def status(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
+    """Say which database it is, which migrations it has, and how many rows."""
+    found = _looked_at(dsn, schema)
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        show_status(Sheet(), str(dsns.place(dsn, schema)), found)
+
+
+@cli.command("import")
+@click.argument(
+    "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
+)
+@_takes_dsn_option
+def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
+    """Import what other tools recorded: files, or folders of them.
+
+    Reads the trajectories of SWE-agent (.traj), each as one session with one run. Ids are made of the
+    content, so importing a file again, or a copy of it, adds nothing.
+
+    A file that cannot be read is named with what is wrong with it, the others are imported, and the
+    exit status is 1. A SQLite file that does not exist yet is created; for any other store run
+    `asm migrate` first.
+    """
+    with _opened(dsn, schema, migrate=_is_new_file(dsn, schema)) as store:
+        imported = _import(store, paths)
+    click.echo(imported.summary())
+    sys.exit(1 if imported.failures else 0)
+
+
+@cli.command()
+@_takes_dsn_option
+@click.option(
+    "--status",
+    "statuses",
+    type=click.Choice([each.value for each in SessionStatus]),
+    multiple=True,
+    help="May be repeated.",
+)
+@click.option("--agent", metavar="ID", help="Only sessions of this agent.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
+@click.option("--all", "include_deleted", is_flag=True, help="Soft-deleted ones too.")
+@_prints_json
+def sessions(
+    dsn: str | None,
+    schema: str | None,
+    statuses: Sequence[str],
+    agent: str | None,
+    limit: int,
+    *,
+    include_deleted: bool,
+    as_json: bool,
+) -> None:
+    """List sessions, the newest first."""
+    with _opened(dsn, schema) as store:
+        found = store.list_sessions(
+            status=statuses or None, agent_id=agent, include_deleted=include_deleted, limit=limit + 1
+        )
+    if as_json:
+        _print_json([session.to_dict() for session in found[:limit]])
+    else:
+        show_sessions(Sheet(), found[:limit])
+    if len(found) > limit:
+        click.echo(f"asm: these are the newest {limit}, and there are more: see --limit", err=True)
+
+
+@cli.command()
+@click.argument("session")
+@_takes_dsn_option
+@click.option("--full", is_flag=True, help="Shorten nothing. In a pipe nothing ever is.")
+@_prints_json
+def show(session: str, dsn: str | None, schema: str | None, *, full: bool, as_json: bool) -> None:
+    """Show a session, its runs and its events."""
+    with _opened(dsn, schema) as store:
+        if as_json:
+            _print_json(_document(store, session))
+        else:
+            show_session(store, session, full=full)
+
+
+def main() -> None:
+    """Run the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # A document may hold an integer of any size, and it is ours to print.
+    sys.set_int_max_str_digits(0)
+    cli(prog_name="asm")
+
+
+# Stores.
+
+
+def _opened(dsn: str | None, schema: str | None, *, migrate: bool = False) -> SessionStore:
+    if not migrate and _is_new_file(dsn, schema):
+        place = dsns.place(dsn, schema)
+        raise MigrationRequired(f"there is no {place} yet: `asm migrate {place}` creates it")
+    # A person at a terminal would rather know at once than wait.
+    return SessionStore(dsn, schema=schema, migrate=migrate, retry_for=0)
+
+
+def _looked_at(dsn: str | None, schema: str | None) -> StoreStatus:
+    if _is_new_file(dsn, schema):
+        pending = [migration.id for migration in known_migrations("sqlite")]
+        return StoreStatus("sqlite", sqlite_version, applied=[], pending=pending, rows={})
+    return look_at(dsn, schema=schema)
+
+
+def _is_new_file(dsn: str | None, schema: str | None) -> bool:
+    """Whether opening a store would create it, which merely looking must not do."""
+    place = dsns.place(dsn, schema)
+    return place.dialect == "sqlite" and place.address != dsns.MEMORY and not Path(place.address).exists()
+
+
+# Importing.
+
+
+@dataclass
+class _Imported:
+    sessions: int = 0
+    events: int = 0
+    known: int = 0
+    failures: int = 0
+
+    def summary(self) -> str:
+        parts = [f"imported {counted(self.sessions, 'session')} with {counted(self.events, 'event')}"]
+        if self.known:
+            parts.append(f"{self.known:,} {'was' if self.known == 1 else 'were'} there already")
+        if self.failures:
+            parts.append(f"{self.failures:,} could not be read")
+        return ", ".join(parts)
+
+
+def _import(store: SessionStore, paths: Iterable[Path]) -> _Imported:
+    imported = _Imported()
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        for file in progress.track(_files(paths, imported, console), description="Importing"):
+            with _told(imported, console):
+                transcript = readers.read(file)
+                if readers.keep(store, transcript):
+                    imported.sessions += 1
+                    imported.events += len(transcript.events)
+                else:
+                    imported.known += 1
+    return imported
+
+
+def _files(paths: Iterable[Path], imported: _Imported, console: Console) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        with _told(imported, console):
+            files += readers.files(path)
+    return files
+
+
+@contextmanager
+def _told(imported: _Imported, console: Console) -> Iterator[None]:
+    """Say what is wrong with a file, and go on to the next."""
+    try:
+        yield
+    except ValidationError as error:
+        imported.failures += 1
+        console.print(Text(f"asm: {one_line(str(error))}"), soft_wrap=True)
+
+
+# Printing.
+
+
+def _document(store: SessionStore, session_id: str) -> Document:
+    return {
+        "session": store.get_session(session_id).to_dict(),
+        "runs": [run.to_dict() for run in store.list_runs(session_id)],
+        "events": [event.to_dict() for event in store.iter_events(session_id)],
+    }
+
+
+def _print_json(value: Any) -> None:
+    # ASCII, because a lone surrogate is nothing a stream could encode.
+    click.echo(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+if __name__ == "__main__":
+    main()

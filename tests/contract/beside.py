@@ -1,0 +1,163 @@
+"""Others on a store's database: an application's statements, yoyo's own command, a process of its own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from asm import dsn as dsns
+from asm.queries import sql_folder
+
+ROOT = Path(__file__).parents[2]
+STEP = "0001-agent-sessions"
+TABLES = {"asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts"}
+
+STOPPING_STEP = """
+import sys
+from yoyo import step
+
+def stop(connection):
+    print("stopped", flush=True)
+    sys.stdin.readline()
+
+step(stop)
+"""
+
+
+def only(kinds: Sequence[str], *, why: str) -> pytest.MarkDecorator:
+    """For a promise that only some databases make; `why` says why the others do not."""
+    assert why
+    return pytest.mark.parametrize("kind", kinds, indirect=True)
+
+
+def connected(dsn: str) -> AbstractContextManager[Any]:
+    """A connection that is not the store's, in autocommit and with no patience."""
+    place = dsns.place(dsn)
+    if place.dialect == "sqlite":
+        return closing(sqlite3.connect(place.address, isolation_level=None, timeout=0))
+    return psycopg.connect(place.address, autocommit=True)
+
+
+def told(dsn: str, statement: str) -> list[tuple[Any, ...]]:
+    """The rows of a statement on a connection of its own."""
+    with connected(dsn) as connection:
+        cursor = connection.execute(statement)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def tables(dsn: str, schema: str = "public") -> set[str]:
+    """The names of all tables, the store's and others."""
+    name = schema.replace("'", "''")
+    listed = {
+        "sqlite": "select name from sqlite_master where type = 'table'",
+        "postgres": f"select tablename from pg_tables where schemaname = '{name}'",
+    }
+    return {name for (name,) in told(dsn, listed[dsns.place(dsn).dialect])}
+
+
+def copied_folder(to: Path) -> Path:
+    """A copy of the `sql` folder, to be changed."""
+    return Path(shutil.copytree(sql_folder("sqlite").parent, to))
+
+
+def folder_that_stops(to: Path, dsn: str, *, at: str) -> Path:
+    """A folder with our migrations and one more, that says "stopped" and goes on when it is told to."""
+    migrations = copied_folder(to) / dsns.place(dsn).dialect / "migrations"
+    (migrations / f"{at}.py").write_text(STOPPING_STEP)
+    return migrations
+
+
+def migrations_of(dsn: str) -> Path:
+    return sql_folder(dsns.place(dsn).dialect) / "migrations"
+
+
+def yoyo(command: str, dsn: str, folder: Path | None = None) -> str:
+    """What yoyo's own command prints."""
+    with yoyo_running(command, dsn, folder or migrations_of(dsn)) as process:
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        return output
+
+
+def yoyo_running(command: str, dsn: str, folder: Path) -> AbstractContextManager[subprocess.Popen[str]]:
+    options = [*command.split(), "--batch", "--no-config-file", "--database", _yoyo_url(dsn), str(folder)]
+    return running("yoyo", *options)
+
+
+def _yoyo_url(dsn: str) -> str:
+    place = dsns.place(dsn)
+    if place.dialect == "sqlite":
+        return f"sqlite:///{place.address}"
+    return f"postgresql+psycopg://{url_part(dsn)}"
+
+
+def url_part(dsn: str, **changed: str) -> str:
+    """What stands behind the scheme of a PostgreSQL URL."""
+    given = {"port": "5432", "password": "", **conninfo_to_dict(dsn), **changed}
+    part = {name: quote(str(value), safe="") for name, value in given.items()}
+    return f"{part['user']}:{part['password']}@{part['host']}:{part['port']}/{part['dbname']}"
+
+
+@contextmanager
+def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python program of its own, with a pipe at every end; killed where the test leaves it alive."""
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    """The next line a process prints."""
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def tell(process: subprocess.Popen[str], line: str = "") -> None:
+    assert process.stdin
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+
+
+def in_a_child(work: Callable[[], Any]) -> Any:
+    """What work returns or raises in a forked child, which ends without tidying up what it inherited."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, pickle.dumps(_outcome(work)))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        outcome = pickle.loads(pipe.read())
+    os.waitpid(child, 0)
+    return outcome
+
+
+def _outcome(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except BaseException as error:
+        return type(error)

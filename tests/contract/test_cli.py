@@ -1,0 +1,495 @@
+"""What the `asm` command promises to people at terminals and to programs in pipes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import asm
+from asm.cli import cli
+from tests.conftest import POSTGRES
+from tests.contract.beside import only
+
+ROOT = Path(__file__).parents[2]
+SMALL = ROOT / "tests" / "data" / "small.traj"
+REAL = ROOT.parent / "shared" / "data" / "trajectories"
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+STEP = "0001-agent-sessions"
+
+
+@pytest.fixture
+def store(migrated: str) -> Iterator[asm.SessionStore]:
+    with asm.SessionStore(migrated) as store:
+        yield store
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    file = tmp_path / "broken.traj"
+    file.write_text('{"trajectory": [{"action": 3}]}')
+    return file
+
+
+def ran(*arguments: str | Path) -> Result:
+    """The command in this process, its output in a pipe."""
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def shown(*arguments: str | Path) -> str:
+    """What a command that succeeds prints."""
+    result = ran(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def started(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "asm.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+
+
+def on_a_terminal(*arguments: str | Path, columns: int = 80) -> str:
+    """What somebody sees who runs the command at a terminal of that width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
+    }
+    environment["TERM"] = "xterm-256color"
+    command = [sys.executable, "-m", "asm.cli", *map(str, arguments)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment):
+        os.close(theirs)
+        seen = b"".join(iter(lambda: read_from(ours), b""))
+    os.close(ours)
+    return seen.decode().replace("\r\n", "\n")
+
+
+def read_from(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:
+        # Linux says so when the last process has left a terminal.
+        return b""
+
+
+def a_session(store: asm.SessionStore, *events: tuple[str, dict[str, Any]], **fields: Any) -> asm.Session:
+    session = asm.Session(**({"agent_id": "helper"} | fields))
+    run = asm.Run(session_id=session.id, status="running", token_usage={"input_tokens": 1_200}, cost_usd=0.5)
+    made = [asm.Event(type=type, session_id=session.id, run_id=run.id, data=data) for type, data in events]
+    store.flush(session, run, made)
+    return session
+
+
+# Migrating, and looking.
+
+
+def test_migrate_says_what_it_applied(dsn: str) -> None:
+    assert shown("migrate", dsn) == f"applied {STEP}\n"
+
+
+def test_migrate_says_when_there_is_nothing_to_apply(migrated: str) -> None:
+    assert shown("migrate", migrated) == "up to date\n"
+
+
+def test_the_store_is_the_one_in_the_environment_when_none_is_named(
+    migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASM_DSN", migrated)
+    assert shown("migrate") == "up to date\n"
+
+
+def test_rollback_does_nothing_unless_it_is_told_yes(migrated: str, store: asm.SessionStore) -> None:
+    a_session(store)
+    refused = CliRunner().invoke(cli, ["rollback", migrated], input="n\n")
+    assert refused.exit_code == 1
+    assert "1 sessions" in refused.stderr
+    assert asm.pending_migrations(migrated) == []
+
+
+def test_rollback_takes_the_tables_away(migrated: str) -> None:
+    assert shown("rollback", migrated, "--yes") == f"took back {STEP}\n"
+    assert asm.pending_migrations(migrated) == [STEP]
+
+
+def test_rollback_of_nothing_says_so(dsn: str) -> None:
+    assert shown("rollback", dsn) == "there is nothing to take back\n"
+
+
+def test_status_of_an_empty_database_names_what_is_pending(dsn: str) -> None:
+    assert f"{STEP}  pending" in shown("status", dsn)
+
+
+def test_status_counts_the_rows(migrated: str, store: asm.SessionStore) -> None:
+    a_session(store, ("message_sent", {}), ("message_received", {}))
+    assert re.search(r"events +2 rows", shown("status", migrated))
+
+
+def test_status_gives_programs_the_same(migrated: str, store: asm.SessionStore) -> None:
+    a_session(store, ("message_sent", {}))
+    found = json.loads(shown("status", migrated, "--json"))
+    assert (found["applied"], found["pending"], found["rows"]["events"]) == ([STEP], [], 1)
+
+
+@pytest.mark.parametrize("command", ["status", "rollback", "sessions", "show"])
+def test_looking_for_a_file_that_is_not_there_does_not_create_it(command: str, tmp_path: Path) -> None:
+    dsn = f"sqlite:///{tmp_path / 'absent.db'}"
+    ran(*{"sessions": ["sessions", "--dsn"], "show": ["show", "ses_1", "--dsn"]}.get(command, [command]), dsn)
+    assert list(tmp_path.iterdir()) == []
+
+
+@only(POSTGRES, why="SQLite has no schemas")
+def test_the_tables_may_be_in_a_schema_of_their_own(dsn: str) -> None:
+    shown("migrate", dsn, "--schema", 'Agents "2"')
+    shown("import", SMALL, "--dsn", dsn, "--schema", 'Agents "2"')
+    assert "small.traj" in shown("sessions", "--dsn", dsn, "--schema", 'Agents "2"')
+
+
+# Importing.
+
+
+def test_an_imported_session_is_listed(migrated: str) -> None:
+    assert shown("import", SMALL, "--dsn", migrated) == "imported 1 session with 23 events\n"
+    assert "small.traj" in shown("sessions", "--dsn", migrated)
+
+
+def test_importing_again_adds_nothing(migrated: str) -> None:
+    shown("import", SMALL, "--dsn", migrated)
+    before = shown("status", migrated)
+    again = shown("import", SMALL, "--dsn", migrated)
+    assert again == "imported 0 sessions with 0 events, 1 was there already\n"
+    assert shown("status", migrated) == before
+
+
+def test_importing_again_leaves_a_session_as_it_has_become(migrated: str, store: asm.SessionStore) -> None:
+    shown("import", SMALL, "--dsn", migrated)
+    [session] = store.list_sessions()
+    store.save_session(session.update_status("paused"))
+    shown("import", SMALL, "--dsn", migrated)
+    assert store.get_session(session.id).status == "paused"
+
+
+def test_a_renamed_copy_adds_nothing(migrated: str, tmp_path: Path) -> None:
+    copy = shutil.copy(SMALL, tmp_path / "copy.traj")
+    assert "1 was there already" in shown("import", SMALL, copy, "--dsn", migrated)
+
+
+def test_a_folder_is_imported_with_the_folders_in_it(migrated: str, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    shutil.copy(SMALL, tmp_path / "deep")
+    assert shown("import", tmp_path / "deep", "--dsn", migrated).startswith("imported 1 session")
+
+
+def test_a_broken_file_is_named_and_the_others_are_imported(migrated: str, broken: Path) -> None:
+    result = ran("import", broken, SMALL, "--dsn", migrated)
+    assert result.exit_code == 1
+    assert result.stdout == "imported 1 session with 23 events, 1 could not be read\n"
+    assert result.stderr == f"asm: {broken}: trajectory[0].action must be a string, not a whole number\n"
+
+
+def test_a_folder_with_nothing_to_read_is_named(migrated: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = ran("import", tmp_path / "empty", "--dsn", migrated)
+    assert result.exit_code == 1
+    assert "there is no file in this folder" in result.stderr
+
+
+@only(POSTGRES, why="a SQLite file is created")
+def test_importing_into_a_server_without_tables_says_how_to_make_them(dsn: str) -> None:
+    result = ran("import", SMALL, "--dsn", dsn)
+    assert result.exit_code == 1
+    assert "`asm migrate`" in result.stderr
+
+
+def test_importing_creates_an_embedded_file_that_is_not_there(tmp_path: Path) -> None:
+    assert shown("import", SMALL, "--dsn", f"sqlite:///{tmp_path / 'new.db'}").startswith(
+        "imported 1 session"
+    )
+
+
+def test_a_progress_bar_is_for_terminals_only(migrated: str) -> None:
+    assert "Importing" in on_a_terminal("import", SMALL, "--dsn", migrated)
+    assert started("import", SMALL, "--dsn", migrated).stderr == ""
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data/trajectories beside the repository")
+def test_real_runs_are_imported_once(migrated: str) -> None:
+    first = shown("import", REAL, "--dsn", migrated)
+    before = shown("status", migrated)
+    assert first == "imported 7 sessions with 233 events\n"
+    assert shown("import", REAL, "--dsn", migrated).endswith("7 were there already\n")
+    assert shown("status", migrated) == before
+
+
+# Listing.
+
+
+def test_sessions_are_listed_newest_first(migrated: str, store: asm.SessionStore) -> None:
+    ids = [a_session(store).id for _ in range(3)]
+    assert re.findall(r"ses_\w+", shown("sessions", "--dsn", migrated)) == ids[::-1]
+
+
+def test_sessions_are_chosen_by_status_and_agent(migrated: str, store: asm.SessionStore) -> None:
+    chosen = a_session(store, agent_id="a", status="failed")
+    a_session(store, agent_id="a", status="active")
+    a_session(store, agent_id="b", status="failed")
+    listed = shown("sessions", "--dsn", migrated, "--status", "failed", "--status", "paused", "--agent", "a")
+    assert re.findall(r"ses_\w+", listed) == [chosen.id]
+
+
+def test_deleted_sessions_are_listed_when_all_are_asked_for(migrated: str, store: asm.SessionStore) -> None:
+    deleted = a_session(store, deleted_at=asm.Session(agent_id="x").created_at)
+    assert shown("sessions", "--dsn", migrated) == "no sessions\n"
+    assert f"{deleted.id}  deleted" in shown("sessions", "--dsn", migrated, "--all")
+
+
+def test_a_list_that_was_cut_off_says_so(migrated: str, store: asm.SessionStore) -> None:
+    for _ in range(3):
+        a_session(store)
+    result = ran("sessions", "--dsn", migrated, "--limit", "2")
+    assert len(result.stdout.splitlines()) == 2
+    assert "there are more" in result.stderr
+
+
+def test_sessions_are_listed_for_programs(migrated: str, store: asm.SessionStore) -> None:
+    session = a_session(store, metadata={"odd": "\ud800 é"})
+    [listed] = json.loads(shown("sessions", "--dsn", migrated, "--json"))
+    assert asm.Session.from_dict(listed) == session
+
+
+def test_a_row_fits_a_narrow_terminal(migrated: str, store: asm.SessionStore) -> None:
+    session = a_session(store, agent_id="a" * 60, tags=("t" * 60,))
+    seen = COLOUR.sub("", on_a_terminal("sessions", "--dsn", migrated))
+    assert session.id in seen
+    assert max(map(len, seen.splitlines())) <= 80
+
+
+# Showing.
+
+TALK: list[tuple[str, dict[str, Any]]] = [
+    ("message_sent", {"role": "user", "content": "What is in here?"}),
+    ("message_received", {"role": "assistant", "content": "I will look."}),
+    ("tool_call_started", {"name": "bash", "input": "ls -F"}),
+    ("tool_call_completed", {"output": "main.py\ntests/", "duration_s": 0.25}),
+    ("tool_call_started", {"name": "search", "input": {"text": "x", "limit": 3}}),
+    ("tool_call_failed", {"output": "timed out", "code": 124}),
+    ("acme.plan_updated", {"steps": ["read", "write"]}),
+    ("run_completed", {}),
+]
+
+
+def test_a_session_is_shown_as_somebody_would_read_it(migrated: str, store: asm.SessionStore) -> None:
+    session = a_session(store, *TALK)
+    seen = shown("show", session.id, "--dsn", migrated)
+    assert seen.startswith(f"Session {session.id}  pending\n")
+    assert "  usage     1,200 tokens in, $0.5000\n" in seen
+    events = seen[seen.index("    1  ") :]
+    assert [line.rstrip() for line in events.splitlines()] == [
+        "    1  user",
+        "       What is in here?",
+        "",
+        "    2  assistant",
+        "       I will look.",
+        "",
+        "    3  $ ls -F",
+        "    4  │ main.py",
+        "       │ tests/",
+        "       └ 250 ms",
+        "",
+        "    5  search text: x",
+        "              limit: 3",
+        "    6  │ timed out",
+        "       └ code: 124",
+        "",
+        '    7  acme.plan_updated  steps: ["read", "write"]',
+        "    8  run completed",
+    ]
+
+
+def test_a_call_that_a_message_quotes_is_shown_once(migrated: str, store: asm.SessionStore) -> None:
+    message = {"content": "I will look.\n```\nls -F\n```", "thought": "I will look.\n"}
+    session = a_session(store, ("message_received", message), ("tool_call_started", {"input": "ls -F\n"}))
+    assert shown("show", session.id, "--dsn", migrated).count("ls -F") == 1
+
+
+def test_a_message_that_says_more_than_its_thought_is_shown_whole(
+    migrated: str, store: asm.SessionStore
+) -> None:
+    message = {"content": "Hm. Maybe ls -F will tell.", "thought": "Hm."}
+    session = a_session(store, ("message_received", message), ("tool_call_started", {"input": "ls -F"}))
+    assert "Hm. Maybe ls -F will tell." in shown("show", session.id, "--dsn", migrated)
+
+
+def test_a_session_is_shown_to_programs_with_all_that_is_stored(
+    migrated: str, store: asm.SessionStore
+) -> None:
+    session = a_session(store, *TALK, ("message_sent", {"content": "\ud800 é \x1b", "n": 10**5_000}))
+    text = started("show", session.id, "--dsn", migrated, "--json").stdout
+    document = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 20 else 10**5_000)
+    assert text.isascii()
+    assert asm.Session.from_dict(document["session"]) == session
+    assert [asm.Run.from_dict(run) for run in document["runs"]] == store.list_runs(session.id)
+    assert [asm.Event.from_dict(event) for event in document["events"]] == store.get_events(session.id)
+
+
+def test_a_session_that_is_not_there_is_one_line(migrated: str) -> None:
+    result = ran("show", "ses_none", "--dsn", migrated)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "asm: no session has the id 'ses_none'\n"
+
+
+LONG = "\n".join(f"line {number} {'x' * 100}" for number in range(200))
+
+
+def test_a_pipe_gets_plain_text_and_all_of_it(migrated: str, store: asm.SessionStore) -> None:
+    session = a_session(store, ("tool_call_completed", {"output": LONG}), metadata={"long": "m" * 500})
+    seen = started("show", session.id, "--dsn", migrated, COLUMNS="80").stdout
+    assert "\x1b" not in seen
+    assert all(line in seen for line in [*LONG.splitlines(), "m" * 500])
+
+
+def test_a_terminal_gets_colours_and_what_fits(migrated: str, store: asm.SessionStore) -> None:
+    session = a_session(store, ("tool_call_completed", {"output": LONG}), metadata={"long": "m" * 500})
+    seen = on_a_terminal("show", session.id, "--dsn", migrated)
+    lines = COLOUR.sub("", seen).splitlines()
+    assert COLOUR.search(seen)
+    assert any("more lines" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_terminal_gets_all_of_it_when_asked(migrated: str, store: asm.SessionStore) -> None:
+    session = a_session(store, ("tool_call_completed", {"output": LONG}))
+    seen = on_a_terminal("show", session.id, "--dsn", migrated, "--full", columns=200)
+    assert all(line in seen for line in LONG.splitlines())
+
+
+HOSTILE = "[bold]a[/bold] \x1b[2J\x1b]0;title\x07 \x00\x08\x9b1m \u202eevil \ud800 \rover"
+
+
+def test_a_terminal_obeys_nothing_that_an_agent_wrote(migrated: str, store: asm.SessionStore) -> None:
+    session = a_session(
+        store,
+        ("message_sent", {"role": HOSTILE, "content": HOSTILE}),
+        ("tool_call_started", {"name": HOSTILE, "input": HOSTILE}),
+        ("tool_call_completed", {"output": [HOSTILE]}),
+        ("acme.odd", {HOSTILE: HOSTILE}),
+        agent_id="[red]\x1b[31m",
+        tags=("\x07",),
+        metadata={HOSTILE: HOSTILE},
+    )
+    for seen in (
+        on_a_terminal("show", session.id, "--dsn", migrated),
+        on_a_terminal("sessions", "--dsn", migrated),
+    ):
+        assert not CONTROLS.search(COLOUR.sub("", seen))
+        assert "\u202e" not in seen
+        assert r"[red]\x1b[31m" in COLOUR.sub("", seen)
+
+
+def test_what_is_nested_as_deep_as_can_be_stored_is_shown(migrated: str, store: asm.SessionStore) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(499):
+        deep = {"x": deep}
+    session = a_session(
+        store, ("message_sent", deep), ("acme.deep", deep), ("tool_call_completed", {"output": deep["x"]})
+    )
+    shown("show", session.id, "--dsn", migrated)
+    document = json.loads(shown("show", session.id, "--dsn", migrated, "--json"))
+    assert document["events"][0]["data"] == deep
+
+
+@pytest.mark.parametrize("json_or_not", [[], ["--json"]])
+def test_a_reader_may_leave_before_the_end(
+    json_or_not: list[str], migrated: str, store: asm.SessionStore
+) -> None:
+    session = a_session(store, *[("message_sent", {"content": LONG})] * 50)
+    command = [sys.executable, "-m", "asm.cli", "show", session.id, "--dsn", migrated, *json_or_not]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_the_demo_records_a_session_of_its_own_each_time(dsn: str) -> None:
+    seen = [
+        subprocess.run([sys.executable, "-m", "asm.demo", dsn], capture_output=True, text=True)
+        for _ in range(2)
+    ]
+    assert all("Will it rain in Bergen today?" in each.stdout for each in seen), seen[0].stderr
+    assert len(shown("sessions", "--dsn", dsn).splitlines()) == 2
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "Missing command"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["--frobnicate"], "No such option '--frobnicate'"),
+        (["import"], "Missing argument 'PATH...'"),
+        (["import", "/not/there"], "Path '/not/there' does not exist"),
+        (["show"], "Missing argument 'SESSION'"),
+        (["show", "a", "b"], "unexpected extra argument (b)"),
+        (["sessions", "--limit", "none"], "'none' is not a valid"),
+        (["sessions", "--limit", "0"], "0 is not in the range"),
+        (["sessions", "--status", "lost"], "'lost' is not one of 'pending', 'active'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_status_2(arguments: list[str], complaint: str) -> None:
+    result = ran(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert complaint in result.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["migrate"], ["sessions", "--dsn"]])
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://me:hunter2@127.0.0.1:1/none",
+        "host=127.0.0.1 port=1 user=me password=hunter2",
+        "postgresql://me:hunter2@[::1/none",
+        "mysql://me:hunter2@127.0.0.1/none",
+        "sqlite://",
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_one_line_without_a_password(command: list[str], dsn: str) -> None:
+    result = ran(*command, dsn)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.fullmatch(r"asm: .+\n", result.stderr)
+    assert "hunter2" not in result.stderr
+
+
+def test_a_file_that_cannot_be_created_is_one_line(tmp_path: Path) -> None:
+    result = ran("migrate", f"sqlite:///{tmp_path}/none/store.db")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.fullmatch(r"asm: .+\n", result.stderr)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert re.fullmatch(r"asm \d+\.\d+\.\d+\n", shown("--version"))
+
+
+@pytest.mark.parametrize("command", ["migrate", "rollback", "status", "import", "sessions", "show"])
+def test_every_command_explains_itself(command: str) -> None:
+    assert shown(command, "--help").startswith(f"Usage: cli {command}")

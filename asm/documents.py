@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
@@ -105,13 +106,15 @@ def _taken_apart(part: _Part) -> list[_Part | str]:
             raise ValidationError(
                 f"{_short(path)} has the key {key!r:.80}, a {kind}: JSON keys are strings", path=path
             )
-        pieces += [",", f"{json.dumps(key)}:", _Part(f"{path}.{key}", inner, depth + 1)]
+        pieces += [",", f"{_text(key, part)}:", _Part(f"{path}.{key}", inner, depth + 1)]
     return ["{", *pieces[1:], "}"]
 
 
 def _scalar(part: _Part) -> str:
     value = part.value
-    if value is None or isinstance(value, bool | str):
+    if isinstance(value, str):
+        return _text(value, part)
+    if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, int):
         return _digits(value)
@@ -124,6 +127,21 @@ def _scalar(part: _Part) -> str:
     else:
         complaint = f"is a {type(value).__name__}, which is not JSON: make it a string, number, list or dict"
     raise ValidationError(f"{_short(part.path)} {complaint}", path=part.path)
+
+
+def _text(value: str, part: _Part) -> str:
+    if _HALVES.search(value):
+        raise ValidationError(
+            f"{_short(part.path)} holds the two halves of one character as two characters, "
+            "which JSON would join: decode it as UTF-16 first",
+            path=part.path,
+        )
+    return json.dumps(value)
+
+
+# A high surrogate and a low one behind it. Each alone is kept; together JSON has no other
+# spelling for them than that of the one character they stand for.
+_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 # Python refuses to convert integers of more than 4,300 digits from and to text, as a guard

@@ -25,7 +25,7 @@ from asm.models import (
     optional_text,
     text,
 )
-from asm.plan import Ask, Plan, Row, Rows
+from asm.plan import Ask, Plan, Row, Rows, one_or_several
 
 EVENTS_PER_STATEMENT = 1_000
 """A larger batch goes in several statements of one transaction."""
@@ -88,7 +88,7 @@ def get_events(
     params = {
         "session_id": text(session_id, "session_id"),
         "run_id": optional_text(run_id, "run_id"),
-        "types": types(type),
+        **one_or_several("type", "types", types(type)),
         "since": optional_moment(since, "since"),
         "after": optional_count(after, "after"),
         "before": optional_count(before, "before"),

@@ -85,6 +85,17 @@ async def drive_async(plan: Plan[T], answer: Callable[[Ask[Any]], Awaitable[Rows
         return result
 
 
+def one_or_several(one: str, several: str, values: tuple[str, ...] | None) -> dict[str, Any]:
+    """The parameters of a filter by a set of values.
+
+    A single one goes by a name of its own, for a line of its own: only an equality lets an
+    index give the rows in order, so that a limit ends the search.
+    """
+    if values is not None and len(values) == 1:
+        return {one: values[0], several: None}
+    return {one: None, several: values}
+
+
 def nothing(rows: Rows) -> None:
     """Read the rows of a question that has no answer but having been done."""
 

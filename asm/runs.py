@@ -17,7 +17,7 @@ from asm.models import (
     text,
     token_counts,
 )
-from asm.plan import Ask, Row, Rows, nothing
+from asm.plan import Ask, Row, Rows, nothing, one_or_several
 
 _STATUSES = {str(status): status for status in RunStatus}
 
@@ -76,7 +76,7 @@ def list_runs(
     """The runs of a session, the oldest first. `status` is one or several."""
     params = {
         "session_id": text(session_id, "session_id"),
-        "statuses": statuses(status),
+        **one_or_several("status", "statuses", statuses(status)),
         "limit": optional_count(limit, "limit"),
     }
     return Ask("list_runs", params, read_runs)

@@ -20,7 +20,7 @@ from asm.models import (
     session_status,
     text,
 )
-from asm.plan import Ask, Plan, Row, Rows, nothing
+from asm.plan import Ask, Plan, Row, Rows, nothing, one_or_several
 
 _STATUSES = {str(status): status for status in SessionStatus}
 
@@ -68,7 +68,7 @@ def list_sessions(
     `status` is one or several. `limit=0` gives nothing.
     """
     params = {
-        "statuses": statuses(status),
+        **one_or_several("status", "statuses", statuses(status)),
         "agent_id": None if agent_id is None else text(agent_id, "agent_id"),
         "only_live": None if include_deleted else True,
         "limit": optional_count(limit, "limit"),

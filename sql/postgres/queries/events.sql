@@ -59,6 +59,7 @@ select id, type, timestamp, session_id, run_id, sequence_number, data, metadata,
   from asm_events
  where session_id = %(session_id)s
    and run_id = %(run_id)s                                 -- if run_id
+   and type = %(type)s                                     -- if type
    and type = any(%(types)s)                               -- if types
    and timestamp >= %(since)s                              -- if since
    and sequence_number > %(after)s                         -- if after

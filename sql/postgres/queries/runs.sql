@@ -36,6 +36,7 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
 select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
   from asm_runs
  where session_id = %(session_id)s
+   and status = %(status)s                                 -- if status
    and status = any(%(statuses)s)                          -- if statuses
  order by started_at, id
  limit %(limit)s                                           -- if limit

@@ -24,6 +24,7 @@ select id, agent_id, status, parent_session_id, metadata, context, tags, created
 select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at
   from asm_sessions
  where true
+   and status = %(status)s                                 -- if status
    and status = any(%(statuses)s)                          -- if statuses
    and agent_id = %(agent_id)s                             -- if agent_id
    and deleted_at is null                                  -- if only_live

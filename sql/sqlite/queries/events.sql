@@ -50,6 +50,7 @@ select id, type, timestamp, session_id, run_id, sequence_number, data, metadata,
   from asm_events
  where session_id = :session_id
    and run_id = :run_id                                    -- if run_id
+   and type = :type                                        -- if type
    and type in (select value from json_each(:types))       -- if types
    and timestamp >= :since                                 -- if since
    and sequence_number > :after                            -- if after

@@ -36,6 +36,7 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
 select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
   from asm_runs
  where session_id = :session_id
+   and status = :status                                    -- if status
    and status in (select value from json_each(:statuses))  -- if statuses
  order by started_at, id
  limit :limit                                              -- if limit

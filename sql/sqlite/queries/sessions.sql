@@ -30,6 +30,7 @@ select id, agent_id, status, parent_session_id, metadata, context, tags, created
 select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at
   from asm_sessions
  where true
+   and status = :status                                    -- if status
    and status in (select value from json_each(:statuses))  -- if statuses
    and agent_id = :agent_id                                -- if agent_id
    and deleted_at is null                                  -- if only_live

@@ -110,7 +110,7 @@ class Postgres:
         form = self.queries[ask.query].form(ask.params)
         cursor = _Cursor(connection, row_factory=tuple_row)
         cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
-        return cursor.fetchall() if form.statements[0].returns else []
+        return cursor.fetchall() if cursor.description else []
 
     def _alone(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
         if not connection.autocommit:
@@ -247,7 +247,7 @@ class AsyncPostgres:
         form = self.queries[ask.query].form(ask.params)
         cursor = _AsyncCursor(connection, row_factory=tuple_row)
         await cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
-        return await cursor.fetchall() if form.statements[0].returns else []
+        return await cursor.fetchall() if cursor.description else []
 
     async def _alone(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
         if not connection.autocommit:

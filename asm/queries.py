@@ -24,7 +24,7 @@ _OPTIONAL_LINE = re.compile(r"(?P<sql>.*?\S)\s+-- if (?P<condition>.*)")
 _CONDITION = re.compile(r"[a-z][a-z0-9_]*(?: and [a-z][a-z0-9_]*)*")
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 _WRITES = re.compile(r"\b(insert|update|delete)\b")
-_RETURNS = re.compile(r"^\s*select\b|^\s*returning\b", re.MULTILINE)
+_RETURNS = re.compile(r"\A\s*select\b|^\s*returning\b", re.MULTILINE)
 _OURS = re.compile(rf"\b(?:{'|'.join(TABLES)}|_yoyo_migration|_yoyo_log)\b")
 _NULL = "\0"
 
@@ -48,7 +48,7 @@ class Statement(NamedTuple):
     sql: str
     parameters: frozenset[str]
     returns: bool
-    """Whether it gives rows."""
+    """Whether it gives rows, as far as its beginning and its `returning` tell: SQLite asks."""
 
 
 class Form(NamedTuple):
@@ -75,6 +75,7 @@ class Query:
                 f"{where}: {name} has {misplaced.group()!r}, which is no named {dialect} parameter"
             )
         self.name = name
+        self.where = where
         self.dialect = dialect
         self.lines = lines
         self.parameters = frozenset(_PLACEHOLDER[dialect].findall(_QUOTED.sub("''", text)))
@@ -90,7 +91,8 @@ class Query:
         if form is None:
             form = self._forms[given] = self._put_together(given)
         if not params.keys() <= self._names:
-            raise BadQuery(f"{self.name} knows nothing of {sorted(params.keys() - self._names)}")
+            unknown = ", ".join(sorted(params.keys() - self._names))
+            raise BadQuery(f"{self.where}: {self.name} has no parameter {unknown}")
         return form
 
     def _put_together(self, given: tuple[bool, ...]) -> Form:
@@ -167,8 +169,13 @@ def _line(line: str, where: str, schema: str | None) -> Line:
         if not _CONDITION.fullmatch(condition):
             raise BadQuery(f"{where} has a condition that cannot be read: {condition!r}")
         wanted = frozenset(condition.split(" and "))
-    if "--" in _QUOTED.sub("''", line):
+    bare = _QUOTED.sub("''", line)
+    if "--" in bare:
         raise BadQuery(f"{where} has a comment in the middle of a line")
+    if ";" in bare.rstrip().removesuffix(";"):
+        raise BadQuery(f"{where} has a second statement on one line")
+    if wanted and bare.endswith(";"):
+        raise BadQuery(f"{where} ends on an optional line: put the semicolon on a line of its own")
     return Line(_in_schema(line, schema), wanted)
 
 

@@ -321,7 +321,7 @@ class ArtifactStats:
     total_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Page(Generic[T]):
     """Some of what was searched for. `cursor` asks for what follows; on the last page it is None."""
 

@@ -43,7 +43,7 @@ def asks(operation: Callable[P, Ask[T] | Plan[T]]) -> Callable[Concatenate[Any, 
         answer: T = self._database.run(partial(operation, *args, **kwargs))
         return answer
 
-    return _described(method, operation)
+    return _described(method, operation, _answer(operation))
 
 
 def awaits(operation: Callable[P, Ask[T] | Plan[T]]) -> Callable[Concatenate[Any, P], Awaitable[T]]:
@@ -51,7 +51,7 @@ def awaits(operation: Callable[P, Ask[T] | Plan[T]]) -> Callable[Concatenate[Any
         answer: T = await self._database.run(partial(operation, *args, **kwargs))
         return answer
 
-    return _described(method, operation)
+    return _described(method, operation, _answer(operation))
 
 
 def waits(operation: Callable[P, Wait]) -> Callable[Concatenate[Any, P], list[Event]]:
@@ -60,14 +60,14 @@ def waits(operation: Callable[P, Wait]) -> Callable[Concatenate[Any, P], list[Ev
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> list[Event]:
         return follow.wait(self._database, operation(*args, **kwargs))
 
-    return _described(method, operation)
+    return _described(method, operation, "list[Event]")
 
 
 def waits_async(operation: Callable[P, Wait]) -> Callable[Concatenate[Any, P], Awaitable[list[Event]]]:
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> list[Event]:
         return await follow.wait_async(self._database, operation(*args, **kwargs))
 
-    return _described(method, operation)
+    return _described(method, operation, "list[Event]")
 
 
 def streams(operation: Callable[P, Stream]) -> Callable[Concatenate[Any, P], Iterator[Event]]:
@@ -76,17 +76,17 @@ def streams(operation: Callable[P, Stream]) -> Callable[Concatenate[Any, P], Ite
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
         return follow.stream(self._database, operation(*args, **kwargs))
 
-    return _described(method, operation)
+    return _described(method, operation, "Iterator[Event]")
 
 
 def streams_async(operation: Callable[P, Stream]) -> Callable[Concatenate[Any, P], AsyncIterator[Event]]:
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Event]:
         return follow.stream_async(self._database, operation(*args, **kwargs))
 
-    return _described(method, operation)
+    return _described(method, operation, "AsyncIterator[Event]")
 
 
-def _described(method: F, operation: Callable[..., Any]) -> F:
+def _described(method: F, operation: Callable[..., Any], answer: str) -> F:
     """The method with the operation's name, docstring and parameters, and the answer's own type."""
     update_wrapper(method, operation)
     del method.__wrapped__  # type: ignore[attr-defined]
@@ -94,18 +94,15 @@ def _described(method: F, operation: Callable[..., Any]) -> F:
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     method.__signature__ = described.replace(  # type: ignore[attr-defined]
         parameters=[itself, *described.parameters.values()],
-        return_annotation=_ANSWERS.get(described.return_annotation) or _answer(described.return_annotation),
+        return_annotation=answer,
     )
     return method
 
 
-_ANSWERS = {"Wait": "list[Event]", "Stream": "Iterator[Event]"}
-
-
-def _answer(annotation: str) -> str:
-    """`list[Event]` of `Ask[list[Event]] | Plan[list[Event]]`."""
-    question = annotation.partition(" | Plan")[0]
-    return question.removeprefix("Ask[").removeprefix("Plan[").removesuffix("]")
+def _answer(operation: Callable[..., Any]) -> str:
+    """`list[Event]` of an operation that returns `Ask[list[Event]] | Plan[list[Event]]`."""
+    question: str = inspect.signature(operation).return_annotation
+    return question.partition(" | Plan")[0].partition("[")[2].removesuffix("]")
 
 
 class Artifacts:

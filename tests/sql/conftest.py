@@ -1,0 +1,121 @@
+"""One database of each kind, kept for all tests of the SQL, with rows enough for a planner to choose."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+import asm
+from asm import dsn as dsns
+from tests.conftest import DATABASES, POSTGRES, Cluster, Where, an_artifact, an_event
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+SESSIONS = 1_200
+BUSY_SESSIONS = 60
+
+
+@pytest.fixture(scope="session", params=DATABASES)
+def filled(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    clusters: Callable[[str], Cluster],
+) -> Iterator[Where]:
+    """A database with a few thousand rows in each table, and statistics on them."""
+    if request.param == "sqlite":
+        dsn = f"sqlite:///{tmp_path_factory.mktemp('filled') / 'store.db'}"
+        asm.migrate(dsn)
+        _fill(dsn)
+        yield Where("sqlite", dsn)
+    else:
+        with clusters(request.param).database(migrated=True) as dsn:
+            _fill(dsn)
+            yield Where(request.param, dsn)
+
+
+@pytest.fixture(scope="session", params=POSTGRES)
+def empty_postgres(request: pytest.FixtureRequest, clusters: Callable[[str], Cluster]) -> Iterator[str]:
+    """The DSN of a PostgreSQL database without tables."""
+    with clusters(request.param).database(migrated=False) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """A connection to a SQLite database with tables and no rows."""
+    dsn = f"sqlite:///{tmp_path_factory.mktemp('columns') / 'store.db'}"
+    asm.migrate(dsn)
+    with closing(sqlite3.connect(dsns.place(dsn).address, isolation_level=None)) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def on_postgres(clusters: Callable[[str], Cluster]) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to a PostgreSQL database with tables and no rows."""
+    with (
+        clusters(POSTGRES[0]).database(migrated=True) as dsn,
+        psycopg.connect(dsn, autocommit=True) as connection,
+    ):
+        yield connection
+
+
+def _fill(dsn: str) -> None:
+    with asm.SessionStore(dsn) as store:
+        with store.transaction() as tx:
+            for number in range(SESSIONS):
+                tx.save_session(_session(number))
+                tx.save_run(_run(number))
+                tx.artifacts.register(_artifact(number))
+            tx.append_events(
+                an_event_of(number, n)
+                for number in range(SESSIONS)
+                for n in range(200 if number < BUSY_SESSIONS else 2)
+            )
+        with store.transaction() as tx:
+            tx.connection.execute("analyze")
+
+
+def session_id(number: int) -> str:
+    """Ids grow with time, as those that the library makes."""
+    return f"ses_{number:06}"
+
+
+def an_event_of(number: int, n: int) -> asm.Event:
+    """The event n of a session: one in a hundred tells of an error, each run has fifty."""
+    return an_event(
+        session_id(number),
+        "error_occurred" if n % 100 == 7 else "message_sent",
+        id=f"evt_{n:06}",
+        run_id=f"run_{number:06}_{n // 50}",
+        timestamp=START + timedelta(seconds=n),
+        data={"n": n, "text": "as long as a short message"},
+    )
+
+
+def _session(number: int) -> asm.Session:
+    at = START + timedelta(minutes=number)
+    return asm.Session(
+        id=session_id(number),
+        agent_id=f"agent_{number % 6}",
+        status="paused" if number % 20 == 7 else "completed",
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def _run(number: int) -> asm.Run:
+    return asm.Run(
+        id=f"run_{number:06}",
+        session_id=session_id(number // 20),
+        status="running" if number % 20 == 19 else "completed",
+        started_at=START + timedelta(minutes=number),
+    )
+
+
+def _artifact(number: int) -> asm.Artifact:
+    return an_artifact(f"key_{number:06}", session_id=session_id(number // 20))

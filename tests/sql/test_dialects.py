@@ -1,0 +1,213 @@
+"""Both dialects ask the same questions, and both databases understand them."""
+
+from __future__ import annotations
+
+import ast
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import asm
+from asm import dsn as dsns
+from asm.queries import Query
+from tests.conftest import Where
+from tests.sql.statements import (
+    Refused,
+    every_form,
+    executed,
+    explained,
+    names,
+    names_by_file,
+    prepared,
+    queries,
+)
+
+HOSTILE_SCHEMA = "Ün\"qüöted; -- %s %(id)s :id ' asm_events"
+
+# What differs, and why. A reason that no longer holds fails its test.
+OPTIONAL_ON_ONE_SIDE = {
+    "list_sessions": "SQLite reads an offset only after a limit, so there the limit is always sent",
+}
+COLUMNS_WITHOUT_NAMES = {
+    "get_artifact_stats": "sums, read by their place",
+    "check_tables": "never gives a row",
+    "count_rows": "pairs of a table's name and its number of rows, read by their place",
+    "get_version": "one value",
+}
+
+MODELS = {
+    "get_session": asm.Session,
+    "list_sessions": asm.Session,
+    "get_run": asm.Run,
+    "list_runs": asm.Run,
+    "find_active_run": asm.Run,
+    "find_events": asm.Event,
+    "get_events": asm.Event,
+    "find_artifact": asm.Artifact,
+    "list_artifacts": asm.Artifact,
+}
+
+
+def test_both_dialects_have_the_same_query_files() -> None:
+    assert list(names_by_file("postgres")) == list(names_by_file("sqlite"))
+
+
+@pytest.mark.parametrize("file", names_by_file("postgres"))
+def test_both_dialects_have_the_same_queries_in_the_same_order(file: str) -> None:
+    assert names_by_file("postgres")[file] == names_by_file("sqlite").get(file)
+
+
+@pytest.mark.parametrize("name", names("postgres"))
+def test_a_query_takes_the_same_parameters_in_both_dialects(name: str) -> None:
+    assert queries("postgres")[name].parameters == queries("sqlite")[name].parameters
+
+
+def test_a_query_has_the_same_optional_names_in_both_dialects() -> None:
+    assert _differing(lambda query: query.options) == set(OPTIONAL_ON_ONE_SIDE)
+
+
+def test_a_query_writes_in_both_dialects_or_in_neither() -> None:
+    assert _differing(lambda query: query.writes) == set()
+
+
+@pytest.mark.parametrize("name", names("postgres"))
+def test_a_query_gives_as_many_columns_in_both_dialects(
+    name: str, on_postgres: psycopg.Connection[Any], on_sqlite: sqlite3.Connection
+) -> None:
+    assert len(_on_postgres(on_postgres, name)) == len(_on_sqlite(on_sqlite, name))
+
+
+def test_a_query_gives_the_same_columns_in_both_dialects(
+    on_postgres: psycopg.Connection[Any], on_sqlite: sqlite3.Connection
+) -> None:
+    differing = {
+        name for name in names("sqlite") if _on_postgres(on_postgres, name) != _on_sqlite(on_sqlite, name)
+    }
+
+    assert differing == set(COLUMNS_WITHOUT_NAMES)
+
+
+@pytest.mark.parametrize("name", names("postgres"))
+def test_a_statement_is_known_to_give_rows_where_it_does_on_postgres(
+    name: str, on_postgres: psycopg.Connection[Any]
+) -> None:
+    (statement,) = queries("postgres")[name].form({}).statements
+
+    assert statement.returns == bool(prepared(on_postgres, statement))
+
+
+@pytest.mark.parametrize("name", names("sqlite"))
+def test_a_statement_is_known_to_give_rows_where_it_does_on_sqlite(
+    name: str, on_sqlite: sqlite3.Connection
+) -> None:
+    told = executed(on_sqlite, queries("sqlite")[name])
+
+    assert [statement.returns for statement, _ in told] == [bool(columns) for _, columns in told]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_query_that_reads_a_model_lists_its_fields_in_their_order(
+    name: str, on_postgres: psycopg.Connection[Any]
+) -> None:
+    assert _on_postgres(on_postgres, name) == [field.name for field in fields(MODELS[name])]
+
+
+@pytest.mark.parametrize("name", names("postgres"))
+def test_every_form_of_a_query_prepares(name: str, filled: Where) -> None:
+    broken = dict(_broken_on[filled.dialect](filled.dsn, name, None))
+
+    assert broken == {}
+
+
+def test_every_form_of_every_query_prepares_in_a_schema_of_any_name(empty_postgres: str) -> None:
+    asm.migrate(empty_postgres, schema=HOSTILE_SCHEMA)
+
+    broken = [
+        each
+        for name in names("postgres")
+        for each in _broken_on_postgres(empty_postgres, name, HOSTILE_SCHEMA)
+    ]
+
+    assert broken == []
+
+
+def test_every_query_is_asked_somewhere() -> None:
+    strings = {
+        node.value for node in _nodes() if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+    assert set(names("postgres")) - strings == set()
+
+
+def test_every_query_that_is_asked_exists() -> None:
+    assert set(_asked()) - set(names("postgres")) == set()
+
+
+def _differing(what: Callable[[Query], object]) -> set[str]:
+    return {
+        name for name in names("sqlite") if what(queries("postgres")[name]) != what(queries("sqlite")[name])
+    }
+
+
+def _on_postgres(connection: psycopg.Connection[Any], name: str) -> list[str]:
+    return prepared(connection, queries("postgres")[name].form({}).statements[0])
+
+
+def _on_sqlite(connection: sqlite3.Connection, name: str) -> list[str]:
+    *_, (_, columns) = executed(connection, queries("sqlite")[name])
+    return columns
+
+
+def _broken_on_postgres(dsn: str, name: str, schema: str | None) -> Iterator[tuple[str, str]]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for given in every_form(queries("postgres", schema)[name]):
+            (statement,) = queries("postgres", schema)[name].form(given).statements
+            try:
+                prepared(connection, statement)
+            except Refused as error:
+                yield f"{name} with {', '.join(given) or 'nothing'}", str(error)
+
+
+def _broken_on_sqlite(dsn: str, name: str, schema: None) -> Iterator[tuple[str, str]]:
+    with closing(sqlite3.connect(dsns.place(dsn).address)) as connection:
+        for given in every_form(queries("sqlite")[name]):
+            for statement in queries("sqlite")[name].form(given).statements:
+                try:
+                    explained(connection, statement)
+                except sqlite3.Error as error:
+                    yield f"{name} with {', '.join(given) or 'nothing'}", str(error)
+
+
+_broken_on: Mapping[str, Callable[[str, str, None], Iterator[tuple[str, str]]]] = {
+    "postgres": _broken_on_postgres,
+    "sqlite": _broken_on_sqlite,
+}
+
+
+def _nodes() -> Iterator[ast.AST]:
+    for file in Path(asm.__file__).parent.glob("*.py"):
+        yield from ast.walk(ast.parse(file.read_text("utf-8")))
+
+
+def _asked() -> Iterator[str]:
+    """The names in `Ask("…")`, `rows("…")` and `queries["…"]`."""
+    for node in _nodes():
+        if isinstance(node, ast.Call) and node.args and _last_name(node.func) in ("Ask", "rows"):
+            yield from _constant(node.args[0])
+        elif isinstance(node, ast.Subscript) and _last_name(node.value) == "queries":
+            yield from _constant(node.slice)
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _constant(node: ast.expr) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value

@@ -1,0 +1,246 @@
+"""JSON in and out: equal, or refused with the path of what is not JSON."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import decimal
+import enum
+import math
+import uuid
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+
+from asm import Event, Run, Session, ValidationError
+from asm.documents import DEPTH_MAX, dump, dump_object, load
+
+HUGE = 10**5_000 + 7
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+def nested(depth: int, inner: Any) -> Any:
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+def path_of(value: Any, name: str = "data") -> Any:
+    with pytest.raises(ValidationError) as refusal:
+        dump(value, name)
+    return refusal.value.details["path"]
+
+
+SAME = {
+    "nothing": {},
+    "null": None,
+    "a bare string": "text",
+    "a bare number": 3,
+    "an empty list": [],
+    "empty ones in each other": {"a": [], "b": {}, "c": [{}, [[]]]},
+    "booleans beside numbers": [True, False, 1, 0],
+    "the largest of 64 bits": [2**63 - 1, -(2**63), 2**64 - 1],
+    "beyond 64 bits": [2**64, -(2**63) - 1, 2**200],
+    "floats": [0.1, -1.5e300, 5e-324, 1.7976931348623157e308, 1e16, 123456789.123456789],
+    "any Unicode": "Grüße 你好 🎉 \u2028\u2029 \x7f \ufeff",
+    "controls": "".join(map(chr, range(32))),
+    "NUL": "a\0b",
+    "NUL in a key": {"a\0b": 1},
+    "a lone surrogate": "\ud800",
+    "a lone surrogate in a key": {"\udfff": [1]},
+    "a surrogate beside a whole pair": "\ud83d 🎉 \ude00",
+    "quotes and backslashes": '"\\/\b\f',
+    "an empty key": {"": {"": 1}},
+    "as deep as it goes": nested(DEPTH_MAX, 1),
+    "deeper than orjson": nested(300, "\ud800"),
+    "wide": {f"k{n}": n for n in range(5_000)},
+}
+
+
+@pytest.mark.parametrize("value", SAME.values(), ids=SAME)
+def test_what_goes_in_comes_out_equal(value: Any) -> None:
+    assert load(dump(value, "data")) == value
+
+
+@pytest.mark.parametrize("value", SAME.values(), ids=SAME)
+def test_what_goes_in_comes_out_of_bytes_too(value: Any) -> None:
+    assert load(dump(value, "data").encode()) == value
+
+
+@pytest.mark.parametrize("value", [HUGE, -HUGE, {"n": [HUGE]}], ids=["huge", "negative", "nested"])
+def test_an_integer_of_thousands_of_digits_comes_out_equal(value: Any) -> None:
+    same = load(dump(value, "data")) == value
+
+    # pytest would want to print the digits.
+    assert same
+
+
+def test_minus_zero_keeps_its_sign() -> None:
+    assert math.copysign(1, load(dump([-0.0], "data"))[0]) == -1
+
+
+def test_minus_zero_keeps_its_sign_beside_what_orjson_cannot_carry() -> None:
+    assert math.copysign(1, load(dump([-0.0, 2**70], "data"))[0]) == -1
+
+
+@pytest.mark.parametrize("beside", [0, 2**70, "\ud800"])
+def test_a_whole_float_stays_a_float(beside: Any) -> None:
+    assert type(load(dump([1.0, beside], "data"))[0]) is float
+
+
+@pytest.mark.parametrize("beside", [0, 2**70, "\ud800"])
+def test_true_does_not_become_one(beside: Any) -> None:
+    assert load(dump([True, beside], "data"))[0] is True
+
+
+@pytest.mark.parametrize("beside", [0, 2**70, "\ud800"])
+def test_keys_keep_their_order(beside: Any) -> None:
+    document = {"z": 1, "a": beside, "m": {"b": 1, "a": 2}}
+
+    again = load(dump(document, "data"))
+
+    assert (list(again), list(again["m"])) == (["z", "a", "m"], ["b", "a"])
+
+
+def test_dumping_changes_nothing_of_the_value() -> None:
+    document = {"a": [1, {"b": 2**70}]}
+    before = copy.deepcopy(document)
+
+    dump(document, "data")
+
+    assert document == before
+
+
+REFUSED = {
+    "NaN": math.nan,
+    "infinity": math.inf,
+    "minus infinity": -math.inf,
+    "bytes": b"bytes",
+    "a bytearray": bytearray(b"bytes"),
+    "a set": {1},
+    "a tuple": (1, 2),
+    "an empty tuple": (),
+    "a datetime": datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC),
+    "a date": datetime.date(2025, 1, 1),
+    "a UUID": uuid.UUID(int=1),
+    "a Decimal": decimal.Decimal("1.5"),
+    "a complex number": 1j,
+    "an enum": Colour.RED,
+    "an object": object(),
+    "a function": len,
+    "a model": Session(agent_id="a"),
+}
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+def test_what_is_not_json_is_refused_with_its_path(value: Any) -> None:
+    assert path_of({"items": [{}, {"score": value}]}) == "data.items[1].score"
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+def test_what_is_not_json_is_refused_with_its_path_where_the_document_begins(value: Any) -> None:
+    assert path_of(value) == "data"
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+def test_what_is_not_json_is_refused_beside_what_orjson_cannot_carry(value: Any) -> None:
+    assert path_of({"n": 2**70, "items": [value]}) == "data.items[0]"
+
+
+@pytest.mark.parametrize("key", [1, None, True, 1.5, (1,), b"k", uuid.UUID(int=1)])
+def test_a_key_that_is_no_string_is_refused_with_the_path_of_its_dict(key: Any) -> None:
+    assert path_of({"items": [{key: 1}]}) == "data.items[0]"
+
+
+@pytest.mark.parametrize("beside", [0, 2**70])
+def test_a_tuple_is_refused_and_not_made_a_list(beside: Any) -> None:
+    assert path_of([beside, (1,)]) == "data[1]"
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (["\ud83d\ude00"], "data[0]"),
+        ({"a": ["x \udbff\udc00 y"]}, "data.a[0]"),
+        ({"a": {"\ud83d\ude00": 1}}, "data.a"),
+        ({"\ud83d\ude00": 1, "\U0001f600": 2}, "data"),
+    ],
+    ids=["a text", "within a text", "a key", "a key beside the one it would become"],
+)
+def test_two_surrogates_that_json_would_join_to_one_character_are_refused(value: Any, path: str) -> None:
+    assert path_of(value) == path
+
+
+def test_a_nesting_too_deep_is_refused_with_its_path() -> None:
+    assert path_of(nested(DEPTH_MAX + 1, 1)) == "data" + "[0]" * DEPTH_MAX
+
+
+def test_a_nesting_deeper_than_python_recurses_is_refused() -> None:
+    with pytest.raises(ValidationError, match="nested deeper"):
+        dump(nested(100_000, 1), "data")
+
+
+def test_a_list_that_holds_itself_is_refused() -> None:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+
+    with pytest.raises(ValidationError, match="nested deeper"):
+        dump(cycle, "data")
+
+
+def test_a_dict_that_holds_itself_is_refused() -> None:
+    cycle: dict[str, Any] = {}
+    cycle["self"] = [cycle]
+
+    with pytest.raises(ValidationError, match="nested deeper"):
+        dump(cycle, "data")
+
+
+def test_the_message_of_a_long_path_stays_readable() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        dump(nested(400, b"x"), "data")
+
+    assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize("value", [[], "text", None, 3], ids=repr)
+def test_an_object_is_wanted_where_a_document_is_one(value: Any) -> None:
+    with pytest.raises(ValidationError, match="must be a dict") as refusal:
+        dump_object(value, "metadata")
+
+    assert refusal.value.details["path"] == "metadata"
+
+
+def test_an_ordered_dict_comes_back_equal() -> None:
+    assert load(dump(OrderedDict(a=1, b=2), "data")) == {"a": 1, "b": 2}
+
+
+def test_an_event_names_the_path_within_its_data() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        Event(type="message_sent", session_id="s", data={"items": [0, 1, 2, {"score": math.nan}]})
+
+    assert refusal.value.details["path"] == "data.items[3].score"
+
+
+@pytest.mark.parametrize("name", ["input", "output", "error", "metadata", "token_usage", "provider_metadata"])
+def test_a_run_names_the_path_within_each_of_its_documents(name: str) -> None:
+    bad: dict[str, Any] = {name: {"x": {1}}}
+
+    with pytest.raises(ValidationError) as refusal:
+        Run(session_id="s", **bad)
+
+    assert refusal.value.details["path"] == f"{name}.x"
+
+
+@pytest.mark.parametrize("name", ["metadata", "context"])
+def test_a_session_names_the_path_within_each_of_its_documents(name: str) -> None:
+    bad: dict[str, Any] = {name: {"x": {1}}}
+
+    with pytest.raises(ValidationError) as refusal:
+        Session(agent_id="a", **bad)
+
+    assert refusal.value.details["path"] == f"{name}.x"

@@ -1,0 +1,96 @@
+"""The error tree: sorted by what the caller can do, with facts a program can use."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+import asm
+from asm.errors import AsmError
+
+CODES = {
+    "ValidationError": "validation_error",
+    "InvalidStatus": "invalid_status",
+    "InvalidEventType": "invalid_event_type",
+    "InvalidCursor": "invalid_cursor",
+    "NotFound": "not_found",
+    "SessionNotFound": "session_not_found",
+    "RunNotFound": "run_not_found",
+    "Conflict": "conflict",
+    "AlreadyExists": "already_exists",
+    "SequenceConflict": "sequence_conflict",
+    "StorageError": "storage_error",
+    "ConnectionFailed": "storage_connection_failed",
+    "StorageTimeout": "timeout",
+    "MigrationRequired": "migration_required",
+    "StoreClosed": "store_closed",
+}
+PARENTS = {
+    "ValidationError": [AsmError, ValueError],
+    "InvalidStatus": [asm.ValidationError],
+    "InvalidEventType": [asm.ValidationError],
+    "InvalidCursor": [asm.ValidationError],
+    "NotFound": [AsmError, LookupError],
+    "SessionNotFound": [asm.NotFound],
+    "RunNotFound": [asm.NotFound],
+    "Conflict": [AsmError],
+    "AlreadyExists": [asm.Conflict],
+    "SequenceConflict": [asm.Conflict],
+    "StorageError": [AsmError],
+    "ConnectionFailed": [asm.StorageError],
+    "StorageTimeout": [asm.StorageError],
+    "MigrationRequired": [asm.StorageError],
+    "StoreClosed": [asm.StorageError],
+}
+RETRYABLE = {"ConnectionFailed", "StorageTimeout"}
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_an_error_has_its_code(name: str) -> None:
+    assert getattr(asm, name)("no").code == CODES[name]
+
+
+@pytest.mark.parametrize("name", PARENTS)
+def test_an_error_is_what_its_parents_are(name: str) -> None:
+    assert list(getattr(asm, name).__bases__) == PARENTS[name]
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_an_error_says_whether_the_same_call_may_succeed_later(name: str) -> None:
+    assert getattr(asm, name)("no").retryable is (name in RETRYABLE)
+
+
+def test_one_error_may_be_retryable_where_its_kind_is_not() -> None:
+    error = asm.StorageError("deadlock", retryable=True)
+
+    assert (error.retryable, asm.StorageError("no").retryable) == (True, False)
+
+
+def test_an_error_carries_its_details() -> None:
+    error = asm.SequenceConflict("no", expected_sequence=3, latest_sequence=4)
+
+    assert error.details == {"expected_sequence": 3, "latest_sequence": 4}
+
+
+def test_an_error_shows_its_message() -> None:
+    assert str(asm.SessionNotFound("no session there", session_id="ses_1")) == "no session there"
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_a_pickled_error_keeps_everything(name: str) -> None:
+    error = getattr(asm, name)("no", retryable=True, path="data.x")
+
+    again = pickle.loads(pickle.dumps(error))
+
+    assert (type(again), str(again), again.retryable, again.details) == (
+        type(error),
+        "no",
+        True,
+        {"path": "data.x"},
+    )
+
+
+def test_a_copied_error_keeps_its_details() -> None:
+    assert copy.copy(asm.NotFound("no", id="x")).details == {"id": "x"}

@@ -1,0 +1,750 @@
+"""Sessions, runs, events and artifacts as values: what they take, what they refuse, what they turn into."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import json
+import math
+import pickle
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, TypeAlias
+
+import pytest
+
+import asm
+from asm import models
+
+AnyModel: TypeAlias = asm.Session | asm.Run | asm.Event | asm.Artifact
+MODELS: list[Any] = [asm.Session, asm.Run, asm.Event, asm.Artifact]
+PREFIXES = {asm.Session: "ses_", asm.Run: "run_", asm.Event: "evt_", asm.Artifact: "art_"}
+INTEGER_MAX = 2**63 - 1
+LATER = datetime(2025, 6, 1, 12, 30, 15, 123_456, tzinfo=UTC)
+DOCUMENT = {"z": [1, {"a": None}], "a": "\0\ud800", "n": 2**70}
+
+PROMISED = {
+    asm.Session: (
+        "(*, id, agent_id, status='pending', parent_session_id=None, metadata, context, tags=(), "
+        "created_at, updated_at, deleted_at=None)"
+    ),
+    asm.Run: (
+        "(*, id, session_id, status='pending', input=None, output=None, error=None, metadata, "
+        "turn_count=0, token_usage, started_at, ended_at=None, provider=None, provider_metadata, "
+        "cost_usd=None)"
+    ),
+    asm.Event: (
+        "(*, id, type, timestamp, session_id, run_id=None, sequence_number=None, data, metadata, "
+        "schema_version=1, provider=None, correlation_id=None)"
+    ),
+    asm.Artifact: (
+        "(*, id, session_id=None, run_id=None, key, content_type=None, byte_size, checksum_sha256, "
+        "storage_backend, storage_ref, metadata, created_at, deleted_at=None)"
+    ),
+}
+
+
+def least(model: Any, **fields: Any) -> Any:
+    """A model of which no more is said than must be."""
+    required: dict[Any, dict[str, Any]] = {
+        asm.Session: {"agent_id": "agent"},
+        asm.Run: {"session_id": "ses_1"},
+        asm.Event: {"type": "message_sent", "session_id": "ses_1"},
+        asm.Artifact: {
+            "key": "k",
+            "byte_size": 1,
+            "checksum_sha256": "0" * 64,
+            "storage_backend": "s3",
+            "storage_ref": "s3://b/k",
+        },
+    }
+    return model(**(required[model] | fields))
+
+
+FULL: list[AnyModel] = [
+    asm.Session(
+        id="ses_full",
+        agent_id="agent",
+        status="paused",
+        parent_session_id="ses_0",
+        metadata=DOCUMENT,
+        context={"c": 1},
+        tags=("a", "b"),
+        created_at=LATER,
+        updated_at=LATER,
+        deleted_at=LATER,
+    ),
+    asm.Run(
+        id="run_full",
+        session_id="ses_1",
+        status="failed",
+        input=[1],
+        output="text",
+        error=DOCUMENT,
+        metadata=DOCUMENT,
+        turn_count=3,
+        token_usage={"input_tokens": 2**40},
+        started_at=LATER,
+        ended_at=LATER,
+        provider="claude",
+        provider_metadata={"model": "m"},
+        cost_usd=0.25,
+    ),
+    asm.Event(
+        id="evt_full",
+        type="acme.plan_updated",
+        timestamp=LATER,
+        session_id="ses_1",
+        run_id="run_1",
+        sequence_number=7,
+        data=DOCUMENT,
+        metadata={"m": 1},
+        schema_version=2,
+        provider="claude",
+        correlation_id="c",
+    ),
+    asm.Artifact(
+        id="art_full",
+        session_id="ses_1",
+        run_id="run_1",
+        key="k",
+        content_type="text/plain",
+        byte_size=INTEGER_MAX,
+        checksum_sha256="0" * 64,
+        storage_backend="s3",
+        storage_ref="s3://b/k",
+        metadata=DOCUMENT,
+        created_at=LATER,
+        deleted_at=LATER,
+    ),
+]
+EVERY = [*FULL, *(least(model) for model in MODELS)]
+NAMES = [
+    f"{kind} {type(model).__name__}" for model, kind in zip(EVERY, ["full"] * 4 + ["least"] * 4, strict=True)
+]
+
+
+def row_of(model: AnyModel) -> Any:
+    """The same, built as a row that comes back from a database."""
+    values = [getattr(model, field.name) for field in dataclasses.fields(model)]
+    return models.from_rows(type(model))(*values)
+
+
+# The shape of a model.
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_takes_the_fields_it_was_promised_to_take(model: Any) -> None:
+    parameters = [
+        parameter.replace(
+            annotation=inspect.Parameter.empty,
+            default=inspect.Parameter.empty
+            if "factory" in repr(parameter.default)
+            else _shown(parameter.default),
+        )
+        for parameter in inspect.signature(model).parameters.values()
+    ]
+
+    assert str(inspect.Signature(parameters)) == PROMISED[model]
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_model_is_frozen(model: AnyModel) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.id = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_model_has_no_room_for_other_attributes(model: AnyModel) -> None:
+    assert not hasattr(model, "__dict__")
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_setting_what_is_no_field_is_refused(model: Any) -> None:
+    # Python 3.11 stumbles over its own refusal.
+    with pytest.raises((AttributeError, TypeError)):
+        model.surprise = 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_takes_its_fields_by_name_only(model: Any) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        model("one")
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_equal_models_have_equal_hashes(model: AnyModel) -> None:
+    assert {model: 1}[copy.deepcopy(model)] == 1
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_model_survives_pickling(model: AnyModel) -> None:
+    assert pickle.loads(pickle.dumps(model)) == model
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_copied_model_is_equal(model: AnyModel) -> None:
+    assert copy.copy(model) == model
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_replaced_field_leaves_the_others(model: AnyModel) -> None:
+    replaced = dataclasses.replace(model, id="other")
+
+    assert dataclasses.replace(replaced, id=model.id) == model
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_do_not_share_their_default_documents(model: Any) -> None:
+    assert least(model).metadata is not least(model).metadata
+
+
+# To a dict and back.
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_model_comes_back_from_its_dict(model: AnyModel) -> None:
+    assert type(model).from_dict(model.to_dict()) == model
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_model_comes_back_from_its_dict_as_json_text(model: AnyModel) -> None:
+    assert type(model).from_dict(json.loads(json.dumps(model.to_dict()))) == model
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_dict_has_the_fields_in_their_order(model: AnyModel) -> None:
+    assert list(model.to_dict()) == [field.name for field in dataclasses.fields(model)]
+
+
+def test_times_are_iso_8601_in_a_dict() -> None:
+    assert least(asm.Session, created_at=LATER).to_dict()["created_at"] == "2025-06-01T12:30:15.123456+00:00"
+
+
+def test_statuses_and_types_are_plain_strings_in_a_dict() -> None:
+    event, run = least(asm.Event).to_dict(), least(asm.Run).to_dict()
+
+    assert (type(event["type"]), type(run["status"])) == (str, str)
+
+
+def test_tags_are_a_list_in_a_dict() -> None:
+    assert least(asm.Session, tags=("a",)).to_dict()["tags"] == ["a"]
+
+
+def test_a_time_that_ends_in_z_is_read() -> None:
+    values = least(asm.Session).to_dict() | {"created_at": "2025-06-01T12:30:15Z"}
+
+    assert asm.Session.from_dict(values).created_at == datetime(2025, 6, 1, 12, 30, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_unknown_field_is_named(model: Any) -> None:
+    with pytest.raises(asm.ValidationError, match="surprise"):
+        model.from_dict(least(model).to_dict() | {"surprise": 1})
+
+
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [(asm.Session, "agent_id"), (asm.Run, "session_id"), (asm.Event, "type"), (asm.Artifact, "key")],
+)
+def test_a_missing_field_is_named(model: Any, field: str) -> None:
+    values = least(model).to_dict()
+    del values[field]
+
+    with pytest.raises(asm.ValidationError, match=field):
+        model.from_dict(values)
+
+
+@pytest.mark.parametrize("values", [None, [], "text", 3], ids=repr)
+def test_only_a_dict_makes_a_model(values: Any) -> None:
+    with pytest.raises(asm.ValidationError, match="takes a dict"):
+        asm.Session.from_dict(values)
+
+
+def test_a_time_that_is_none_in_iso_8601_is_named() -> None:
+    with pytest.raises(asm.ValidationError, match="created_at"):
+        asm.Session.from_dict(least(asm.Session).to_dict() | {"created_at": "yesterday"})
+
+
+def test_a_dict_is_checked_like_any_other_input() -> None:
+    with pytest.raises(asm.InvalidStatus):
+        asm.Session.from_dict(least(asm.Session).to_dict() | {"status": "sleeping"})
+
+
+# Ids.
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_generated_id_is_a_prefix_and_32_hex_digits(model: Any) -> None:
+    assert re.fullmatch(PREFIXES[model] + "[0-9a-f]{32}", least(model).id)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_generated_ids_differ(model: Any) -> None:
+    assert len({least(model).id for _ in range(1_000)}) == 1_000
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_generated_ids_grow_with_time(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([1_700_000_000 * 10**9, 1_700_000_000 * 10**9 + 1_000, 2_000_000_000 * 10**9])
+    monkeypatch.setattr("asm.models.time.time_ns", lambda: next(moments))
+
+    ids = [least(model).id for _ in range(3)]
+
+    assert ids == sorted(ids)
+
+
+TEXTS = [
+    *((model, "id") for model in MODELS),
+    *((asm.Session, name) for name in ("agent_id", "parent_session_id")),
+    *((asm.Run, name) for name in ("session_id", "provider")),
+    *((asm.Event, name) for name in ("session_id", "run_id", "provider", "correlation_id")),
+    *((asm.Artifact, name) for name in ("session_id", "run_id", "key")),
+]
+
+
+@pytest.mark.parametrize(("model", "name"), TEXTS)
+@pytest.mark.parametrize("value", ["x", "ü" * 255, "🎉" * 255, "with space", "'; --", "%s", "\x01"])
+def test_any_text_of_up_to_255_characters_is_taken(model: Any, name: str, value: str) -> None:
+    assert getattr(least(model, **{name: value}), name) == value
+
+
+@pytest.mark.parametrize(("model", "name"), TEXTS)
+@pytest.mark.parametrize("value", ["", "x" * 256, "a\0b", "\ud800", 7, b"x", ["x"]], ids=ascii)
+def test_text_that_a_database_cannot_keep_is_refused(model: Any, name: str, value: Any) -> None:
+    with pytest.raises(asm.ValidationError, match=name) as refusal:
+        least(model, **{name: value})
+
+    assert refusal.value.details["path"] == name
+
+
+def test_a_type_of_ones_own_is_held_to_the_same_length() -> None:
+    with pytest.raises(asm.ValidationError, match="type"):
+        least(asm.Event, type="acme." + "x" * 251)
+
+
+def test_a_storage_reference_may_be_longer() -> None:
+    assert least(asm.Artifact, storage_ref="s3://" + "x" * 4_000).storage_ref.endswith("xxx")
+
+
+@pytest.mark.parametrize("value", ["", "x" * 256, "a\0b", "\udc00", 7])
+def test_a_tag_is_held_to_the_same(value: Any) -> None:
+    with pytest.raises(asm.ValidationError) as refusal:
+        least(asm.Session, tags=["good", value])
+
+    assert refusal.value.details["path"] == "tags[1]"
+
+
+@pytest.mark.parametrize("value", ["pinned", 3, None])
+def test_tags_must_be_several(value: Any) -> None:
+    with pytest.raises(asm.ValidationError, match="tags"):
+        least(asm.Session, tags=value)
+
+
+@pytest.mark.parametrize(
+    "value", [["a", "b"], ("a", "b"), iter(["a", "b"])], ids=["list", "tuple", "iterator"]
+)
+def test_tags_become_a_tuple(value: Any) -> None:
+    assert least(asm.Session, tags=value).tags == ("a", "b")
+
+
+# Times.
+
+TIMES = [
+    (asm.Session, "created_at"),
+    (asm.Session, "updated_at"),
+    (asm.Session, "deleted_at"),
+    (asm.Run, "started_at"),
+    (asm.Run, "ended_at"),
+    (asm.Event, "timestamp"),
+    (asm.Artifact, "created_at"),
+    (asm.Artifact, "deleted_at"),
+]
+
+
+@pytest.mark.parametrize(("model", "name"), TIMES)
+def test_a_time_of_another_zone_is_converted(model: Any, name: str) -> None:
+    elsewhere = LATER.astimezone(timezone(timedelta(hours=5, minutes=45)))
+
+    value = getattr(least(model, **{name: elsewhere}), name)
+
+    assert (value, value.tzinfo) == (LATER, UTC)
+
+
+@pytest.mark.parametrize(("model", "name"), TIMES)
+def test_a_naive_time_is_refused(model: Any, name: str) -> None:
+    with pytest.raises(asm.ValidationError, match=name) as refusal:
+        least(model, **{name: datetime(2025, 1, 1)})
+
+    assert refusal.value.details["path"] == name
+
+
+@pytest.mark.parametrize("value", ["2025-01-01T00:00:00Z", 1_700_000_000, LATER.date()], ids=repr)
+def test_what_is_no_datetime_is_refused(value: Any) -> None:
+    with pytest.raises(asm.ValidationError, match="timestamp"):
+        least(asm.Event, timestamp=value)
+
+
+@pytest.mark.parametrize("value", [datetime.min, datetime.max], ids=["the first", "the last"])
+def test_the_ends_of_time_are_taken(value: datetime) -> None:
+    moment = value.replace(tzinfo=UTC)
+
+    assert least(asm.Event, timestamp=moment).timestamp == moment
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=1))),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))),
+    ],
+    ids=["before the first", "after the last"],
+)
+def test_a_time_beyond_the_years_in_utc_is_refused(value: datetime) -> None:
+    with pytest.raises(asm.ValidationError, match="timestamp"):
+        least(asm.Event, timestamp=value)
+
+
+@pytest.mark.parametrize(("model", "name"), [(model, name) for model, name in TIMES if "ed_at" not in name])
+def test_a_time_that_is_not_given_is_now_in_utc(model: Any, name: str) -> None:
+    before = datetime.now(UTC)
+
+    value = getattr(least(model), name)
+
+    assert before <= value <= datetime.now(UTC)
+
+
+# Numbers.
+
+COUNTS = [
+    (asm.Run, "turn_count"),
+    (asm.Event, "schema_version"),
+    (asm.Event, "sequence_number"),
+    (asm.Artifact, "byte_size"),
+]
+
+
+@pytest.mark.parametrize(("model", "name"), COUNTS)
+@pytest.mark.parametrize("value", [0, 1, 2**31, INTEGER_MAX])
+def test_a_count_may_be_as_large_as_its_column(model: Any, name: str, value: int) -> None:
+    assert getattr(least(model, **{name: value}), name) == value
+
+
+@pytest.mark.parametrize(("model", "name"), COUNTS)
+@pytest.mark.parametrize(
+    "value",
+    [-1, 2**63, 10**5_000, True, 1.0, "1", math.nan],
+    ids=["-1", "2^63", "huge", *("True", "1.0", "text", "NaN")],
+)
+def test_what_is_no_count_is_refused(model: Any, name: str, value: Any) -> None:
+    with pytest.raises(asm.ValidationError, match=name) as refusal:
+        least(model, **{name: value})
+
+    assert refusal.value.details["path"] == name
+
+
+@pytest.mark.parametrize(("value", "kept"), [(0, 0.0), (3, 3.0), (0.25, 0.25), (None, None)])
+def test_a_cost_is_a_float_or_none(value: Any, kept: float | None) -> None:
+    cost = least(asm.Run, cost_usd=value).cost_usd
+
+    assert (cost, type(cost)) == (kept, type(kept))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [-0.01, math.nan, math.inf, -math.inf, True, "1.50", 10**400],
+    ids=["negative", "NaN", "infinity", "minus infinity", "True", "text", "huge"],
+)
+def test_what_is_no_cost_is_refused(value: Any) -> None:
+    with pytest.raises(asm.ValidationError) as refusal:
+        least(asm.Run, cost_usd=value)
+
+    assert refusal.value.details["path"] == "cost_usd"
+
+
+# Statuses and types.
+
+
+@pytest.mark.parametrize("status", list(asm.SessionStatus))
+def test_a_session_takes_each_status_as_a_plain_string(status: asm.SessionStatus) -> None:
+    assert least(asm.Session, status=str(status)).status is status
+
+
+@pytest.mark.parametrize("status", list(asm.RunStatus))
+def test_a_run_takes_each_status_as_a_plain_string(status: asm.RunStatus) -> None:
+    assert least(asm.Run, status=str(status)).status is status
+
+
+def test_the_statuses_of_a_session_are_the_promised_ones() -> None:
+    assert [*asm.SessionStatus] == ["pending", "active", "paused", "completed", "failed", "cancelled"]
+
+
+def test_the_statuses_of_a_run_are_the_promised_ones() -> None:
+    assert [*asm.RunStatus] == ["pending", "running", "completed", "failed", "cancelled", "timeout"]
+
+
+EVENT_TYPES = [
+    *("session_created", "session_started", "session_paused", "session_resumed"),
+    *("session_completed", "session_failed", "session_cancelled"),
+    *("run_started", "run_completed", "run_failed", "run_cancelled", "run_timeout"),
+    *("message_sent", "message_received", "message_streamed"),
+    *("tool_call_started", "tool_call_completed", "tool_call_failed"),
+    *("error_occurred", "error_recovered", "token_usage_updated", "turn_completed"),
+    *("workspace_snapshot_taken", "workspace_diff_computed", "policy_violation"),
+    *("tool_approval_requested", "tool_approval_granted", "tool_approval_denied"),
+]
+
+
+def test_the_event_types_are_the_promised_ones() -> None:
+    assert [*asm.EventType] == EVENT_TYPES
+
+
+@pytest.mark.parametrize("type", EVENT_TYPES)
+def test_an_event_takes_each_type_as_a_plain_string(type: str) -> None:
+    assert least(asm.Event, type=type).type is asm.EventType(type)
+
+
+@pytest.mark.parametrize("status", ["sleeping", "ACTIVE", "running", "", None, 1, ["active"]], ids=repr)
+def test_an_unknown_status_of_a_session_is_refused_with_the_known_ones(status: Any) -> None:
+    with pytest.raises(asm.InvalidStatus, match="pending, active, paused"):
+        least(asm.Session, status=status)
+
+
+@pytest.mark.parametrize("status", ["sleeping", "active", "paused", None], ids=repr)
+def test_an_unknown_status_of_a_run_is_refused_with_the_known_ones(status: Any) -> None:
+    with pytest.raises(asm.InvalidStatus, match="pending, running, completed"):
+        least(asm.Run, status=status)
+
+
+@pytest.mark.parametrize("type", ["mesage_sent", "MESSAGE_SENT", "", None, 3, ["a.b"]], ids=repr)
+def test_an_unknown_type_without_a_dot_is_a_typo(type: Any) -> None:
+    with pytest.raises(asm.InvalidEventType, match="carries a dot"):
+        least(asm.Event, type=type)
+
+
+@pytest.mark.parametrize("type", ["acme.plan_updated", "a.b.c", "."])
+def test_a_type_with_a_dot_is_ones_own(type: str) -> None:
+    assert least(asm.Event, type=type).type == type
+
+
+# Moving on.
+
+
+def test_a_session_moves_to_another_status_and_is_updated_now() -> None:
+    session = least(asm.Session, updated_at=datetime(2020, 1, 1, tzinfo=UTC))
+    before = datetime.now(UTC)
+
+    moved = session.update_status("active")
+
+    assert (moved.status, moved.updated_at >= before) == (asm.SessionStatus.ACTIVE, True)
+
+
+def test_moving_leaves_the_session_as_it_was() -> None:
+    session = least(asm.Session)
+
+    session.update_status("active")
+
+    assert session.status == "pending"
+
+
+def test_a_session_does_not_move_to_an_unknown_status() -> None:
+    with pytest.raises(asm.InvalidStatus):
+        least(asm.Session).update_status("sleeping")
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "timeout"])
+def test_a_terminal_status_ends_a_run(status: str) -> None:
+    before = datetime.now(UTC)
+
+    ended_at = least(asm.Run).update_status(status).ended_at
+
+    assert before <= ended_at <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("status", ["pending", "running"])
+def test_another_status_does_not_end_a_run(status: str) -> None:
+    assert least(asm.Run).update_status(status).ended_at is None
+
+
+def test_a_run_that_has_ended_keeps_its_time() -> None:
+    assert least(asm.Run, ended_at=LATER).update_status("failed").ended_at == LATER
+
+
+def test_a_run_does_not_move_to_an_unknown_status() -> None:
+    with pytest.raises(asm.InvalidStatus):
+        least(asm.Run).update_status("active")
+
+
+def test_a_run_takes_an_output() -> None:
+    assert least(asm.Run).set_output([1, "two"]).output == [1, "two"]
+
+
+def test_a_run_takes_an_error() -> None:
+    assert least(asm.Run).set_error({"message": "no"}).error == {"message": "no"}
+
+
+def test_an_output_that_is_not_json_is_refused() -> None:
+    with pytest.raises(asm.ValidationError, match="output"):
+        least(asm.Run).set_output({1})
+
+
+def test_a_run_goes_one_turn_on() -> None:
+    assert least(asm.Run, turn_count=4).increment_turn().turn_count == 5
+
+
+def test_a_run_does_not_count_turns_beyond_its_column() -> None:
+    with pytest.raises(asm.ValidationError, match="turn_count"):
+        least(asm.Run, turn_count=INTEGER_MAX).increment_turn()
+
+
+USAGES = [
+    ({}, {"input_tokens": 3}, {"input_tokens": 3}),
+    ({"input_tokens": 3}, {"input_tokens": 4, "output_tokens": 1}, {"input_tokens": 7, "output_tokens": 1}),
+    ({"seconds": 0.5}, {"seconds": 1}, {"seconds": 1.5}),
+    ({"model": "a"}, {"model": "b"}, {"model": "b"}),
+    ({"cached": True}, {"cached": True}, {"cached": True}),
+    ({"model": "a"}, {"model": 3}, {"model": 3}),
+    ({"n": 3}, {"n": None}, {"n": None}),
+    ({"n": None}, {"n": 3}, {"n": 3}),
+    ({"kept": 1}, {}, {"kept": 1}),
+    ({"input_tokens": 2**31}, {"input_tokens": 2**31}, {"input_tokens": 2**32}),
+]
+
+
+@pytest.mark.parametrize(("before", "usage", "after"), USAGES)
+def test_token_usage_is_added_number_by_number(before: Any, usage: Any, after: Any) -> None:
+    assert least(asm.Run, token_usage=before).update_token_usage(usage).token_usage == after
+
+
+def test_adding_token_usage_leaves_the_run_as_it_was() -> None:
+    run = least(asm.Run, token_usage={"input_tokens": 1})
+
+    run.update_token_usage({"input_tokens": 1})
+
+    assert run.token_usage == {"input_tokens": 1}
+
+
+def test_token_usage_that_is_added_does_not_go_beyond_its_column() -> None:
+    run = least(asm.Run, token_usage={"input_tokens": INTEGER_MAX})
+
+    with pytest.raises(asm.ValidationError, match="input_tokens"):
+        run.update_token_usage({"input_tokens": 1})
+
+
+COUNTED = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_creation_tokens")
+
+
+@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("value", [-1, 1.5, True, "3", 2**63], ids=repr)
+def test_a_token_count_the_store_knows_must_be_one(name: str, value: Any) -> None:
+    with pytest.raises(asm.ValidationError) as refusal:
+        least(asm.Run, token_usage={name: value})
+
+    assert refusal.value.details["path"] == f"token_usage.{name}"
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "3", [1]], ids=repr)
+def test_other_keys_of_token_usage_pass_through(value: Any) -> None:
+    assert least(asm.Run, token_usage={"acme": value}).token_usage == {"acme": value}
+
+
+TOTALS = [
+    ({}, None),
+    ({"input_tokens": 3}, 3),
+    ({"output_tokens": 4}, 4),
+    ({"input_tokens": 0, "output_tokens": 4}, 4),
+    ({"input_tokens": 3, "output_tokens": 4}, 7),
+    ({"input_tokens": 3, "output_tokens": 4, "total_tokens": 9}, 9),
+    ({"input_tokens": 3, "total_tokens": 0}, 0),
+    ({"cache_read_tokens": 5}, None),
+]
+
+
+@pytest.mark.parametrize(("usage", "total"), TOTALS)
+def test_a_total_that_is_absent_is_input_and_output(usage: Any, total: int | None) -> None:
+    assert models.token_counts(usage)["total_tokens"] == total
+
+
+# Rows.
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_row_is_equal_to_the_model(model: AnyModel) -> None:
+    assert row_of(model) == model
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_row_is_of_the_model_s_own_class(model: AnyModel) -> None:
+    assert type(row_of(model)) is type(model)
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_row_hashes_like_the_model(model: AnyModel) -> None:
+    assert hash(row_of(model)) == hash(model)
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_row_is_shown_like_the_model(model: AnyModel) -> None:
+    assert repr(row_of(model)) == repr(model)
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_row_is_frozen(model: AnyModel) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        row_of(model).id = "other"
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_row_survives_pickling(model: AnyModel) -> None:
+    assert pickle.loads(pickle.dumps(row_of(model))) == model
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_row_can_be_copied(model: AnyModel) -> None:
+    assert copy.deepcopy(row_of(model)) == model
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_field_of_a_row_can_be_replaced(model: AnyModel) -> None:
+    assert dataclasses.replace(row_of(model), id="other").id == "other"
+
+
+@pytest.mark.parametrize("model", EVERY, ids=NAMES)
+def test_a_row_becomes_the_model_s_dict(model: AnyModel) -> None:
+    assert row_of(model).to_dict() == model.to_dict()
+
+
+def test_a_row_with_a_column_too_many_is_not_built() -> None:
+    columns = [None] * (len(dataclasses.fields(asm.Event)) + 1)
+
+    with pytest.raises(TypeError):
+        models.event_from_row(*columns)
+
+
+def test_a_row_with_a_column_too_few_is_not_built() -> None:
+    columns = [None] * (len(dataclasses.fields(asm.Event)) - 1)
+
+    with pytest.raises(TypeError):
+        models.event_from_row(*columns)
+
+
+# Pages.
+
+
+def test_iterating_over_a_page_iterates_over_its_items() -> None:
+    assert list(asm.Page(items=[1, 2])) == [1, 2]
+
+
+def test_a_page_has_no_cursor_and_no_count_unless_given() -> None:
+    page = asm.Page(items=["one"])
+
+    assert (page.cursor, page.total_count) == (None, None)
+
+
+def _shown(default: Any) -> Any:
+    return str(default) if isinstance(default, asm.SessionStatus | asm.RunStatus) else default
+
+
+def test_a_page_may_name_the_type_of_its_items() -> None:
+    assert asm.Page[str](items=["one"]) == asm.Page(items=["one"])

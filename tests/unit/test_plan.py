@@ -1,0 +1,247 @@
+"""Plans, driven by hand: what they ask, and what they make of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from asm import artifacts, events, sessions
+from asm.errors import AlreadyExists, SequenceConflict, SessionNotFound
+from asm.models import Event, Run, Session
+from asm.plan import Ask, Plan, Row, Rows, drive, drive_async, first
+from tests.conftest import an_artifact, an_event, numbers
+
+
+class Script:
+    """Answers that were written down before, and the questions they were given to."""
+
+    def __init__(self, *answers: Sequence[Row]) -> None:
+        self.answers = list(answers)
+        self.asked: list[Ask[Any]] = []
+
+    def __call__(self, ask: Ask[Any]) -> Rows:
+        self.asked.append(ask)
+        return self.answers.pop(0)
+
+    async def awaited(self, ask: Ask[Any]) -> Rows:
+        return self(ask)
+
+    @property
+    def queries(self) -> list[str]:
+        return [ask.query for ask in self.asked]
+
+
+def count_of(query: str) -> Ask[int]:
+    return Ask(query, {}, first)
+
+
+def sum_of_two() -> Plan[int]:
+    left = yield from count_of("left")
+    right = yield from count_of("right")
+    return int(left + right)
+
+
+def row_of(event: Event, sequence_number: int) -> Row:
+    return (
+        event.id,
+        str(event.type),
+        event.timestamp,
+        event.session_id,
+        event.run_id,
+        sequence_number,
+        "{}",
+        "{}",
+        event.schema_version,
+        event.provider,
+        event.correlation_id,
+    )
+
+
+def test_an_ask_is_a_plan_of_itself() -> None:
+    script = Script([(7,)])
+
+    answer = drive(iter(count_of("count_things")), script)
+
+    assert (answer, script.queries) == (7, ["count_things"])
+
+
+def test_driving_a_plan_gives_each_question_its_answer() -> None:
+    script = Script([(3,)], [(4,)])
+
+    assert drive(sum_of_two(), script) == 7
+
+
+def test_a_plan_asks_in_its_order() -> None:
+    script = Script([(3,)], [(4,)])
+
+    drive(sum_of_two(), script)
+
+    assert script.queries == ["left", "right"]
+
+
+def test_driving_awaited_gives_the_same() -> None:
+    script = Script([(3,)], [(4,)])
+
+    assert asyncio.run(drive_async(sum_of_two(), script.awaited)) == 7
+
+
+def test_an_error_of_an_answer_ends_the_plan() -> None:
+    def answer(_: Ask[Any]) -> Rows:
+        raise ConnectionResetError("cut")
+
+    with pytest.raises(ConnectionResetError, match="cut"):
+        drive(sum_of_two(), answer)
+
+
+def test_inside_a_plan_a_bet_is_not_made() -> None:
+    script = Script([(2,)])
+    bet = Ask[int]("bet", {}, first, instead=lambda: iter(count_of("certain")))
+
+    drive(iter(bet), script)
+
+    assert script.queries == ["certain"]
+
+
+def test_inside_a_plan_what_is_asked_instead_of_a_bet_gives_the_answer() -> None:
+    bet = Ask[int]("bet", {}, first, instead=lambda: iter(count_of("certain")))
+
+    assert drive(iter(bet), Script([(2,)])) == 2
+
+
+def test_appending_alone_is_one_question() -> None:
+    question = events.append_event(an_event())
+
+    assert isinstance(question, Ask)
+
+
+def test_an_appended_event_carries_the_number_of_the_row() -> None:
+    event = an_event()
+    question = events.append_event(event)
+    assert isinstance(question, Ask)
+
+    stored = question.read([(12,)])
+
+    assert (stored.id, stored.sequence_number) == (event.id, 12)
+
+
+def test_settling_locks_looks_and_appends() -> None:
+    script = Script([("ses_1", 4)], [], [("ses_1", 5)])
+
+    drive(iter(events.append_event(an_event())), script)
+
+    assert script.queries == ["lock_counters", "find_events", "append_events"]
+
+
+def test_settling_appends_nothing_that_is_there() -> None:
+    event = an_event()
+    script = Script([("ses_1", 4)], [row_of(event, 2)])
+
+    stored = drive(iter(events.append_event(event)), script)
+
+    assert (stored.sequence_number, script.queries) == (2, ["lock_counters", "find_events"])
+
+
+def test_settling_locks_the_sessions_in_one_order() -> None:
+    script = Script([("a", 0), ("b", 0), ("c", 0)], [], [("a", 1), ("b", 1), ("c", 1)])
+
+    drive(iter(events.append_events([an_event("c"), an_event("a"), an_event("b")])), script)
+
+    assert script.asked[0].params == {"session_ids": ["a", "b", "c"]}
+
+
+def test_a_batch_is_numbered_in_its_order_within_each_session() -> None:
+    batch = [an_event("a"), an_event("b"), an_event("a"), an_event("b"), an_event("a")]
+    question = events.append_events(batch)
+    assert isinstance(question, Ask)
+
+    stored = question.read([("b", 7), ("a", 3)])
+
+    assert numbers(stored) == [1, 6, 2, 7, 3]
+
+
+def test_an_event_that_stands_twice_in_a_batch_is_sent_once() -> None:
+    event = an_event()
+    question = events.append_events([event, event])
+    assert isinstance(question, Ask)
+
+    assert question.params["ids"] == [event.id]
+
+
+def test_a_batch_too_large_for_a_statement_is_sent_in_several() -> None:
+    many = [an_event() for _ in range(events.EVENTS_PER_STATEMENT + 1)]
+    script = Script([("ses_1", 0)], [], [], [("ses_1", events.EVENTS_PER_STATEMENT)], [("ses_1", len(many))])
+
+    stored = drive(iter(events.append_events(many)), script)
+
+    assert numbers(stored) == list(range(1, len(many) + 1))
+
+
+def test_an_empty_batch_asks_nothing() -> None:
+    script = Script()
+
+    assert (drive(iter(events.append_events([])), script), script.queries) == ([], [])
+
+
+def test_an_append_at_the_expected_place_goes_on() -> None:
+    script = Script([("ses_1", 4)], [], [("ses_1", 5)])
+
+    stored = drive(iter(events.append_event(an_event(), expected_sequence=4)), script)
+
+    assert stored.sequence_number == 5
+
+
+def test_an_append_at_another_place_asks_for_nothing_to_be_written() -> None:
+    script = Script([("ses_1", 4)], [])
+
+    with pytest.raises(SequenceConflict):
+        drive(iter(events.append_event(an_event(), expected_sequence=3)), script)
+
+    assert script.queries == ["lock_counters", "find_events"]
+
+
+def test_deleting_a_session_takes_its_counter_last() -> None:
+    script = Script([("ses_1", 0)], [], [])
+
+    drive(sessions.delete_session("ses_1"), script)
+
+    assert script.queries == ["lock_counters", "delete_session", "delete_counter"]
+
+
+def test_flushing_is_one_plan_that_saves_run_and_session() -> None:
+    session = Session(agent_id="a")
+    script = Script([(session.id, 0)], [], [(session.id, 1)], [], [])
+
+    drive(sessions.flush(session, Run(session_id=session.id), [an_event(session.id)]), script)
+
+    assert script.queries == ["lock_counters", "find_events", "append_events", "save_run", "save_session"]
+
+
+def test_no_row_for_a_session_means_not_found() -> None:
+    with pytest.raises(SessionNotFound) as missing:
+        sessions.get_session("ses_1").read([])
+
+    assert missing.value.details == {"session_id": "ses_1"}
+
+
+def test_no_row_for_a_registration_means_that_the_key_is_taken() -> None:
+    with pytest.raises(AlreadyExists):
+        artifacts.register(an_artifact()).read([])
+
+
+def test_making_a_question_of_bad_input_fails_before_anything_is_asked() -> None:
+    with pytest.raises(ValueError, match="session_id"):
+        events.get_events("")
+
+
+def test_an_append_whose_answer_was_lost_is_answered_when_asked_again() -> None:
+    event = an_event()
+    drive(iter(events.append_event(event, expected_sequence=4)), Script([("ses_1", 4)], [], [("ses_1", 5)]))
+
+    stored = drive(
+        iter(events.append_event(event, expected_sequence=4)), Script([("ses_1", 5)], [row_of(event, 5)])
+    )
+
+    assert stored.sequence_number == 5

@@ -1,0 +1,167 @@
+"""Both stores, and the transactions of both, offer the same operations, as they were promised."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+import asm
+from asm.store import Artifacts, AsyncArtifacts, AsyncTransaction, Transaction
+
+OPERATIONS = """
+save_session(session) -> None
+get_session(session_id) -> Session
+list_sessions(*, status=None, agent_id=None, include_deleted=False, limit=None, offset=0) -> list[Session]
+delete_session(session_id) -> None
+save_run(run) -> None
+get_run(run_id, *, session_id=None) -> Run
+list_runs(session_id, *, status=None, limit=None) -> list[Run]
+get_active_run(session_id) -> Run | None
+append_event(event, *, expected_sequence=None) -> Event
+append_events(events, *, expected_sequence=None) -> list[Event]
+get_events(session_id, *, run_id=None, type=None, since=None, after=None, before=None, limit=None, wait_timeout=None) -> list[Event]
+iter_events(session_id, *, run_id=None, type=None, since=None, after=None, before=None, limit=None, page_size=1000) -> Iterator[Event]
+follow_events(session_id, *, run_id=None, type=None, since=None, after=0, before=None, limit=None, page_size=1000, idle_timeout=None) -> Iterator[Event]
+get_latest_sequence(session_id) -> int
+flush(session, run, events=()) -> list[Event]
+""".strip().splitlines()  # noqa: E501
+
+OPERATIONS_ON_ARTIFACTS = """
+register(artifact) -> None
+get_by_key(key) -> Artifact | None
+list_by_session(session_id) -> list[Artifact]
+session_stats(session_id) -> ArtifactStats
+delete(key) -> None
+""".strip().splitlines()
+
+OPENING = (
+    "(dsn=None, *, pool=None, schema=None, migrate=False, min_size=1, max_size=10, timeout=30.0, "
+    "statement_timeout=None, retry_for=10.0, prepare=True)"
+)
+
+PUBLIC_NAMES = {
+    *("SessionStore", "AsyncSessionStore", "Session", "Run", "Event", "Artifact"),
+    *("SessionStatus", "RunStatus", "EventType", "Page"),
+    *("migrate", "rollback", "pending_migrations"),
+    *("AsmError", "ValidationError", "InvalidStatus", "InvalidEventType", "InvalidCursor"),
+    *("NotFound", "SessionNotFound", "RunNotFound"),
+    *("Conflict", "AlreadyExists", "SequenceConflict"),
+    *("StorageError", "ConnectionFailed", "StorageTimeout", "MigrationRequired", "StoreClosed"),
+}
+
+WITH_OPERATIONS = [asm.SessionStore, asm.AsyncSessionStore, Transaction, AsyncTransaction]
+WITH_ARTIFACTS = [Artifacts, AsyncArtifacts]
+
+
+@pytest.mark.parametrize("promise", OPERATIONS, ids=lambda promise: promise.partition("(")[0])
+@pytest.mark.parametrize("owner", WITH_OPERATIONS)
+def test_an_operation_is_there_with_the_parameters_it_was_promised(owner: type, promise: str) -> None:
+    assert _without_result(_as_written(owner, _name(promise))) == _without_result(promise)
+
+
+@pytest.mark.parametrize("promise", OPERATIONS_ON_ARTIFACTS, ids=lambda promise: promise.partition("(")[0])
+@pytest.mark.parametrize("owner", WITH_ARTIFACTS)
+def test_an_operation_on_artifacts_is_there_with_the_parameters_it_was_promised(
+    owner: type, promise: str
+) -> None:
+    assert _without_result(_as_written(owner, _name(promise))) == _without_result(promise)
+
+
+@pytest.mark.parametrize("promise", OPERATIONS, ids=lambda promise: promise.partition("(")[0])
+@pytest.mark.parametrize("owner", [asm.SessionStore, Transaction])
+def test_help_shows_the_answers_own_type(owner: type, promise: str) -> None:
+    assert _as_written(owner, _name(promise)) == promise
+
+
+@pytest.mark.parametrize("promise", OPERATIONS, ids=lambda promise: promise.partition("(")[0])
+@pytest.mark.parametrize("owner", [asm.AsyncSessionStore, AsyncTransaction])
+def test_help_shows_the_answers_own_type_where_it_is_awaited(owner: type, promise: str) -> None:
+    assert _as_written(owner, _name(promise)) == promise.replace("-> Iterator", "-> AsyncIterator")
+
+
+@pytest.mark.parametrize("promise", OPERATIONS_ON_ARTIFACTS, ids=lambda promise: promise.partition("(")[0])
+@pytest.mark.parametrize("owner", WITH_ARTIFACTS)
+def test_help_shows_the_own_type_of_an_answer_about_artifacts(owner: type, promise: str) -> None:
+    assert _as_written(owner, _name(promise)) == promise
+
+
+@pytest.mark.parametrize("name", [promise.partition("(")[0] for promise in OPERATIONS])
+@pytest.mark.parametrize("owner", WITH_OPERATIONS)
+def test_an_operation_has_a_docstring_and_its_own_name(owner: type, name: str) -> None:
+    method = getattr(owner, name)
+
+    assert (method.__name__, bool(method.__doc__)) == (name, True)
+
+
+@pytest.mark.parametrize("owner", [asm.SessionStore, asm.AsyncSessionStore])
+def test_a_store_opens_with_the_parameters_it_was_promised(owner: type) -> None:
+    assert _without_annotations(inspect.signature(owner)) == OPENING
+
+
+@pytest.mark.parametrize("name", ["migrate", "rollback", "pending_migrations"])
+def test_a_migration_function_takes_what_it_was_promised_to_take(name: str) -> None:
+    assert _without_annotations(inspect.signature(getattr(asm, name))) == "(dsn=None, *, schema=None)"
+
+
+def test_both_stores_offer_the_same_but_for_opening() -> None:
+    assert _public(asm.AsyncSessionStore) - _public(asm.SessionStore) == {"open"}
+
+
+def test_the_async_store_lacks_nothing() -> None:
+    assert _public(asm.SessionStore) - _public(asm.AsyncSessionStore) == set()
+
+
+def test_both_transactions_offer_the_same() -> None:
+    assert _public(Transaction) == _public(AsyncTransaction)
+
+
+def test_a_transaction_offers_what_its_store_does_and_the_connection() -> None:
+    assert _public(Transaction) - {"connection"} == _public(asm.SessionStore) - {"transaction", "close"}
+
+
+def test_both_kinds_of_artifacts_offer_the_same() -> None:
+    assert _public(Artifacts) == _public(AsyncArtifacts)
+
+
+def test_the_operations_of_a_store_are_the_promised_ones() -> None:
+    others = {"transaction", "close"}
+
+    assert _public(asm.SessionStore) - others == {_name(promise) for promise in OPERATIONS}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
+def test_the_package_gives_the_name(name: str) -> None:
+    assert name in asm.__all__
+    assert hasattr(asm, name)
+
+
+@pytest.mark.parametrize("name", ["get_session", "append_event", "get_events"])
+def test_awaited_operations_are_coroutine_functions(name: str) -> None:
+    assert inspect.iscoroutinefunction(getattr(asm.AsyncSessionStore, name))
+
+
+def _name(promise: str) -> str:
+    return promise.partition("(")[0]
+
+
+def _without_result(promise: str) -> str:
+    return promise.partition(" -> ")[0]
+
+
+def _as_written(owner: Any, name: str) -> str:
+    signature = inspect.signature(getattr(owner, name))
+    _, *parameters = signature.parameters.values()
+    bare = _without_annotations(signature.replace(parameters=parameters))
+    return f"{name}{bare} -> {signature.return_annotation}"
+
+
+def _without_annotations(signature: inspect.Signature) -> str:
+    empty = inspect.Parameter.empty
+    bare = [parameter.replace(annotation=empty) for parameter in signature.parameters.values()]
+    return str(inspect.Signature(bare))
+
+
+def _public(owner: type) -> set[str]:
+    return {name for name in dir(owner) if not name.startswith("_")}

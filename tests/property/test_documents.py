@@ -1,0 +1,133 @@
+"""Documents come back equal from every database, and what is no document never gets there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import asm
+from asm.models import new_id
+from tests.conftest import an_artifact, an_event
+from tests.property.strategies import Path, at, documents, moments, not_json, paths, shown, values
+
+
+def exactly(value: Any) -> str:
+    """A spelling that tells 1 from 1.0 and True, -0.0 from 0.0, and one order of keys from another."""
+    return repr(value)
+
+
+def test_an_event_s_documents_come_back_equal(store: Any) -> None:
+    @given(documents(), documents())
+    def check(data: Any, metadata: Any) -> None:
+        event = store.append_event(an_event(new_id("ses_"), data=data, metadata=metadata))
+
+        (stored,) = store.get_events(event.session_id)
+
+        assert exactly([stored.data, stored.metadata]) == exactly([data, metadata])
+
+    check()
+
+
+def test_the_documents_of_a_batch_come_back_equal(store: Any) -> None:
+    @given(st.lists(documents(), min_size=1, max_size=8))
+    def check(batch: list[Any]) -> None:
+        session_id = new_id("ses_")
+        store.append_events([an_event(session_id, data=data) for data in batch])
+
+        assert exactly([event.data for event in store.get_events(session_id)]) == exactly(batch)
+
+    check()
+
+
+def test_a_session_s_documents_come_back_equal(store: Any) -> None:
+    @given(documents(), documents())
+    def check(metadata: Any, context: Any) -> None:
+        session = asm.Session(agent_id="agent", metadata=metadata, context=context)
+        store.save_session(session)
+
+        stored = store.get_session(session.id)
+
+        assert exactly([stored.metadata, stored.context]) == exactly([metadata, context])
+
+    check()
+
+
+def test_a_run_s_documents_come_back_equal(store: Any) -> None:
+    @given(values(), values(), values(), documents())
+    def check(input: Any, output: Any, error: Any, provider_metadata: Any) -> None:
+        documents = {
+            "input": input,
+            "output": output,
+            "error": error,
+            "provider_metadata": provider_metadata,
+        }
+        run = asm.Run(session_id="ses_1", **documents)
+        store.save_run(run)
+
+        stored = store.get_run(run.id)
+
+        assert exactly({name: getattr(stored, name) for name in documents}) == exactly(documents)
+
+    check()
+
+
+def test_an_artifact_s_metadata_come_back_equal(store: Any) -> None:
+    @given(documents())
+    def check(metadata: Any) -> None:
+        artifact = an_artifact(new_id("key_"), metadata=metadata)
+        store.artifacts.register(artifact)
+
+        assert exactly(store.artifacts.get_by_key(artifact.key).metadata) == exactly(metadata)
+
+    check()
+
+
+def test_an_integer_of_thousands_of_digits_comes_back_equal(store: Any) -> None:
+    number = 7**9_999
+    store.append_event(an_event("ses_1", data={"n": number}))
+
+    (stored,) = store.get_events("ses_1")
+    same = stored.data == {"n": number}
+
+    # pytest would want to print the digits.
+    assert same
+
+
+def test_a_moment_comes_back_equal(store: Any) -> None:
+    @given(moments())
+    def check(timestamp: Any) -> None:
+        event = store.append_event(an_event(new_id("ses_"), timestamp=timestamp))
+
+        assert store.get_events(event.session_id)[0].timestamp == timestamp
+
+    check()
+
+
+def test_what_is_not_json_is_refused_with_its_path() -> None:
+    @given(paths(), not_json())
+    def check(path: Path, value: Any) -> None:
+        with pytest.raises(asm.ValidationError) as refusal:
+            an_event(data=at(path, value))
+
+        assert refusal.value.details["path"] == shown("data", path)
+
+    check()
+
+
+def test_what_ceased_to_be_json_is_refused_before_anything_is_written(store: Any) -> None:
+    @given(paths(), not_json())
+    def check(path: Path, value: Any) -> None:
+        session_id = new_id("ses_")
+        bad = an_event(session_id)
+        bad.data.update(at(path, value))
+
+        with pytest.raises(asm.ValidationError) as refusal:
+            store.append_events([an_event(session_id), bad, an_event(session_id)])
+
+        assert refusal.value.details["path"] == shown("data", path)
+        assert (store.get_events(session_id), store.get_latest_sequence(session_id)) == ([], 0)
+
+    check()

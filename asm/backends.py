@@ -48,7 +48,6 @@ class _Within(DatabaseBackend):
         self._checksums = {step.id: step.checksum for step in known}
         super().__init__(DatabaseURI("asm", None, None, None, None, None, {}), default_migration_table)
         self.create_lock_table()
-        self.ensure_internal_schema_updated()
 
     def __enter__(self) -> _Within:
         return self
@@ -73,8 +72,15 @@ class _Within(DatabaseBackend):
         )
 
     def create_lock_table(self) -> None:
-        if self.lock_table not in self.list_tables():
-            self.execute(self.format_sql(self.create_lock_table_sql))
+        if self.lock_table in self.list_tables():
+            return
+        try:
+            with self.transaction():
+                self.execute(self.format_sql(self.create_lock_table_sql))
+        except self.DatabaseError:
+            # yoyo's own command, which knows nothing of our lock, may have made it meanwhile.
+            if self.lock_table not in self.list_tables():
+                raise
 
     def ensure_internal_schema_updated(self) -> None:
         if internalmigrations.needs_upgrading(self):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ _KEY_VALUE = re.compile(r"\s*[a-z_]+\s*=", re.IGNORECASE)
 _FORMS = (
     "postgresql://…, a libpq key=value string, sqlite:///relative.db, sqlite:////absolute.db or sqlite://"
 )
+_UNREADABLE = "libpq cannot read this DSN: check that @ : / and % in its password are percent-encoded"
 
 
 class Place(NamedTuple):
@@ -48,7 +50,7 @@ def place(dsn: Any = None, schema: Any = None) -> Place:
     """What a DSN means. Without one, ASM_DSN; without that, sqlite:///asm.db."""
     if dsn is None:
         dsn = os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT
-    if not isinstance(dsn, str) or not dsn.strip():
+    if not isinstance(dsn, str) or not dsn.strip() or not _is_text(dsn):
         raise ValidationError(f"a DSN is text: {_FORMS}")
     if dsn.startswith("sqlite:"):
         if schema is not None:
@@ -65,7 +67,14 @@ def place(dsn: Any = None, schema: Any = None) -> Place:
 def _check_schema(schema: Any) -> None:
     if not isinstance(schema, str):
         raise ValidationError(f"schema must be a string, not {type(schema).__name__}")
+    if not _is_text(schema):
+        raise ValidationError(f"schema {schema!r:.80} has a NUL or a lone surrogate, which are no text")
     quote_identifier(schema)
+
+
+def _is_text(value: str) -> bool:
+    # libpq would stop at a NUL, and take what comes before it for the whole.
+    return "\0" not in value and value == value.encode("utf-8", "replace").decode()
 
 
 def _path(dsn: str) -> str:
@@ -77,24 +86,28 @@ def _path(dsn: str) -> str:
             f"{dsn!r:.200} has too few slashes: a relative file is sqlite:///file.db, an absolute one sqlite:////file.db"
         )
     path = rest.removeprefix("///")
-    if "?" in path or "\0" in path:
+    if "?" in path:
         raise ValidationError(f"{dsn!r:.200}: asm takes no options after a SQLite file's name")
     return path
 
 
 def _conninfo(dsn: str) -> str:
     try:
-        return make_conninfo(dsn, **_defaults(dsn))
-    except ProgrammingError:
+        given = conninfo_to_dict(dsn)
+    except (ProgrammingError, UnicodeDecodeError):
         # libpq repeats what it could not read, which may hold the password; so the cause is not kept.
-        raise ValidationError(
-            "libpq cannot read this DSN: check that @ : / and % in it are percent-encoded"
-        ) from None
+        raise ValidationError(_UNREADABLE) from None
+    if _is_misread(given):
+        raise ValidationError(_UNREADABLE)
+    return make_conninfo(dsn, **{} if "application_name" in given else {"fallback_application_name": "asm"})
 
 
-def _defaults(dsn: str) -> dict[str, str]:
-    given = conninfo_to_dict(dsn)
-    return {} if "application_name" in given else {"fallback_application_name": "asm"}
+def _is_misread(given: Mapping[str, Any]) -> bool:
+    """Whether the end of a password with a bare @ or / in it was taken for a host or a port."""
+    hosts, ports = (str(given.get(name) or "").split(",") for name in ("host", "port"))
+    return any("@" in host and host[0] not in "/@" for host in hosts) or any(
+        port and not port.strip().isdecimal() for port in ports
+    )
 
 
 def _without_password(conninfo: str) -> str:

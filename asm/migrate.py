@@ -170,12 +170,17 @@ class _Database(ABC):
                     backend.break_lock()
                 if not backend.is_locked():
                     with backend.lock():
+                        backend.ensure_internal_schema_updated()
                         return work(backend)
             time.sleep(0.1)
 
     def _apply(self, backend: Any) -> list[str]:
         self._check_unchanged()
-        steps = backend.to_apply(backend.read_migrations(sql_folder(self.dialect) / "migrations"))
+        steps = backend.read_migrations(sql_folder(self.dialect) / "migrations")
+        if not self._applied():
+            # What is marked all the same was dropped by hand, and is made again.
+            backend.unmark_migrations(backend.to_rollback(steps))
+        steps = backend.to_apply(steps)
         backend.apply_migrations(steps)
         return [step.id for step in steps]
 
@@ -185,20 +190,20 @@ class _Database(ABC):
         return [step.id for step in steps]
 
     def _applied(self) -> list[str]:
+        """The ids of what is marked. Without the tables a mark counts for nothing."""
         try:
+            self.rows("check_tables")
             return [migration_id for (migration_id,) in self.rows("list_migrations")]
         except MigrationRequired:
             return []
 
     def _check_unchanged(self) -> None:
         """Conflict where a file is not what it was when it was applied."""
-        try:
-            noted: dict[str, str | None] = dict(self.rows("list_checksums"))
-        except MigrationRequired:
-            return
+        applied = self._applied()
+        noted: dict[str, str | None] = dict(self.rows("list_checksums")) if applied else {}
         for step in known(self.dialect):
             # yoyo's own command notes nothing, so what it applied cannot be compared.
-            if (noted.get(step.id) or step.checksum) != step.checksum:
+            if step.id in applied and noted.get(step.id) not in (None, step.checksum):
                 raise Conflict(
                     f"migration {step.id} was changed after it was applied: restore its file, "
                     "and put the change into a migration of its own",
@@ -222,9 +227,15 @@ class _Postgres(_Database):
             if self._schema is not None:
                 # Only in this transaction: a pooler hands the next one another connection.
                 schema = quote_identifier(self._schema)
-                self._connection.execute(f"create schema if not exists {schema}".encode())
+                if not self._has_schema():
+                    self._connection.execute(f"create schema if not exists {schema}".encode())
                 self._connection.execute(f"set local search_path to {schema}".encode())
             yield
+
+    def _has_schema(self) -> bool:
+        # `if not exists` asks for the right to make schemas even where there is nothing to make.
+        named = "select 1 from pg_namespace where nspname = %s"
+        return self._connection.execute(named, [self._schema]).fetchone() is not None
 
     def backend(self) -> Any:
         from asm.backends import PostgresBackend
@@ -233,7 +244,8 @@ class _Postgres(_Database):
 
     def rows(self, query: str) -> Rows:
         statement = self.queries[query].form({}).statements[0]
-        with postgres.translated():
+        # In a savepoint, so that a table that is missing does not spoil the transaction around it.
+        with postgres.translated(), self._connection.transaction():
             return self._connection.execute(statement.sql.encode(), {}).fetchall()
 
 

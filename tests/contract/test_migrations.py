@@ -1,0 +1,691 @@
+"""What is promised about bringing a database up to date."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+import asm
+from asm import dsn as dsns
+from tests.conftest import INSTALLATIONS, POSTGRES, Cluster, an_event, numbers
+from tests.contract.beside import (
+    STEP,
+    TABLES,
+    connected,
+    copied_folder,
+    folder_that_stops,
+    in_a_child,
+    migrations_of,
+    only,
+    running,
+    said,
+    tables,
+    tell,
+    told,
+    url_part,
+    yoyo,
+    yoyo_running,
+)
+from tests.servers import fresh_folder, give_away, server_user
+
+# `asm.migrate` is the function; this is the module.
+migrate_module = sys.modules["asm.migrate"]
+
+PROCESSES = 8
+LATER = "0002-notes"
+AWKWARD_NAMES = ["we\"ird o'brien", "100% %(name)s %s", "Capital grüße"]
+
+sqlite_only = only(["sqlite"], why="a file can be read-only, missing or something else; a server cannot")
+schemas_only = only(POSTGRES, why="SQLite has no schemas")
+servers_only = only(POSTGRES, why="SQLite has no hosts, roles or passwords")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the `sql` folder that asm takes its migrations from."""
+    copy = copied_folder(tmp_path / "sql")
+    monkeypatch.setattr(migrate_module, "sql_folder", copy.joinpath)
+    return copy
+
+
+def step_file(folder: Path, dsn: str, id: str = STEP) -> Path:
+    return folder / dsns.place(dsn).dialect / "migrations" / f"{id}.sql"
+
+
+def add_step(folder: Path, dsn: str, statements: str, undo: str = "") -> None:
+    file = step_file(folder, dsn, LATER)
+    file.write_text(f"-- Notes.\n-- depends: {STEP}\n\n{statements}\n")
+    file.with_suffix(".rollback.sql").write_text(undo)
+
+
+def test_migrating_returns_what_was_applied(dsn: str) -> None:
+    assert asm.migrate(dsn) == [STEP]
+
+
+def test_migrating_makes_the_tables(dsn: str) -> None:
+    asm.migrate(dsn)
+    assert tables(dsn) >= TABLES
+
+
+def test_migrating_again_does_nothing(dsn: str) -> None:
+    asm.migrate(dsn)
+    assert asm.migrate(dsn) == []
+
+
+def test_several_steps_are_applied_in_their_order(dsn: str, folder: Path) -> None:
+    add_step(folder, dsn, "create table notes (id integer);")
+    assert asm.migrate(dsn) == [STEP, LATER]
+
+
+def test_everything_is_pending_in_a_database_that_was_never_touched(dsn: str) -> None:
+    assert asm.pending_migrations(dsn) == [STEP]
+
+
+def test_asking_what_is_pending_changes_nothing(dsn: str) -> None:
+    asm.pending_migrations(dsn)
+    assert tables(dsn) == set()
+
+
+def test_nothing_is_pending_after_migrating(migrated: str) -> None:
+    assert asm.pending_migrations(migrated) == []
+
+
+def test_rolling_back_returns_what_was_taken_back_the_last_first(dsn: str, folder: Path) -> None:
+    add_step(folder, dsn, "create table notes (id integer);", "drop table notes;")
+    asm.migrate(dsn)
+    assert asm.rollback(dsn) == [LATER, STEP]
+
+
+def test_rolling_back_takes_every_table(migrated: str) -> None:
+    asm.rollback(migrated)
+    assert not any(name.startswith("asm_") for name in tables(migrated))
+
+
+def test_what_was_rolled_back_is_pending(migrated: str) -> None:
+    asm.rollback(migrated)
+    assert asm.pending_migrations(migrated) == [STEP]
+
+
+def test_rolling_back_an_empty_database_does_nothing(dsn: str) -> None:
+    assert asm.rollback(dsn) == []
+
+
+def test_a_database_goes_up_down_and_up_again(dsn: str) -> None:
+    asm.migrate(dsn)
+    asm.rollback(dsn)
+    asm.migrate(dsn)
+    with asm.SessionStore(dsn) as store:
+        assert store.append_event(an_event()).sequence_number == 1
+
+
+def test_the_dsn_comes_from_the_environment(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASM_DSN", dsn)
+    assert (asm.pending_migrations(), asm.migrate(), asm.rollback()) == ([STEP], [STEP], [STEP])
+
+
+def test_the_status_of_an_empty_database(dsn: str) -> None:
+    status = migrate_module.status(dsn)
+    assert (status.dialect, status.applied, status.pending) == (dsns.place(dsn).dialect, [], [STEP])
+    assert (status.rows, status.version != "") == ({}, True)
+
+
+def test_the_status_counts_the_rows_of_each_table(migrated: str) -> None:
+    with asm.SessionStore(migrated) as store:
+        store.append_events([an_event("ses_1"), an_event("ses_1"), an_event("ses_2")])
+    status = migrate_module.status(migrated)
+    assert (status.applied, status.pending) == ([STEP], [])
+    assert status.rows == {"sessions": 0, "runs": 0, "events": 3, "session_sequences": 2, "artifacts": 0}
+
+
+# By hand
+
+
+def test_what_yoyo_applied_by_hand_is_not_pending(dsn: str) -> None:
+    yoyo("apply", dsn)
+    assert (asm.pending_migrations(dsn), asm.migrate(dsn)) == ([], [])
+
+
+def test_a_store_opens_on_what_yoyo_applied_by_hand(dsn: str) -> None:
+    yoyo("apply", dsn)
+    with asm.SessionStore(dsn) as store:
+        assert store.append_event(an_event()).sequence_number == 1
+
+
+def test_yoyo_by_hand_finds_nothing_to_do_after_asm(migrated: str) -> None:
+    yoyo("apply", migrated)
+    assert told(migrated, "select count(*) from _yoyo_log") == [(1,)]
+
+
+def test_yoyo_by_hand_lists_what_asm_applied(migrated: str) -> None:
+    assert f"A         {STEP}" in yoyo("list", migrated)
+
+
+def test_yoyo_by_hand_takes_back_what_asm_applied(migrated: str) -> None:
+    yoyo("rollback", migrated)
+    assert not any(name.startswith("asm_") for name in tables(migrated))
+
+
+def test_asm_takes_back_what_yoyo_applied_by_hand(dsn: str) -> None:
+    yoyo("apply", dsn)
+    assert asm.rollback(dsn) == [STEP]
+
+
+def test_asm_applies_what_yoyo_took_back_by_hand(migrated: str) -> None:
+    yoyo("rollback", migrated)
+    assert asm.migrate(migrated) == [STEP]
+
+
+def test_migrating_where_the_marks_were_lost_marks_again(migrated: str) -> None:
+    told(migrated, "delete from _yoyo_migration")
+    assert (asm.migrate(migrated), asm.migrate(migrated)) == ([STEP], [])
+
+
+def test_migrating_where_the_marks_were_lost_keeps_the_rows(migrated: str) -> None:
+    with asm.SessionStore(migrated) as store:
+        store.append_event(an_event())
+        told(migrated, "delete from _yoyo_migration")
+        asm.migrate(migrated)
+        assert store.get_latest_sequence("ses_1") == 1
+
+
+def test_a_table_that_was_dropped_is_pending(migrated: str) -> None:
+    told(migrated, "drop table asm_runs")
+    assert asm.pending_migrations(migrated) == [STEP]
+
+
+def test_migrating_mends_a_table_that_was_dropped(migrated: str) -> None:
+    told(migrated, "drop table asm_runs")
+    assert (asm.migrate(migrated), tables(migrated) >= TABLES) == ([STEP], True)
+
+
+# An application's own migrations
+
+
+@pytest.fixture
+def applications(tmp_path: Path) -> Path:
+    """An application's own migrations."""
+    folder = tmp_path / "application"
+    folder.mkdir()
+    (folder / "0001-orders.sql").write_text("create table orders (id integer);\n")
+    (folder / "0001-orders.rollback.sql").write_text("drop table orders;\n")
+    return folder
+
+
+def test_an_applications_own_migrations_are_left_alone(dsn: str, applications: Path) -> None:
+    yoyo("apply", dsn, applications)
+    assert (asm.migrate(dsn), asm.rollback(dsn)) == ([STEP], [STEP])
+    assert ("orders" in tables(dsn), "A " in yoyo("list", dsn, applications)) == (True, True)
+
+
+def test_an_application_that_rolls_its_own_back_leaves_ours(migrated: str, applications: Path) -> None:
+    yoyo("apply", migrated, applications)
+    yoyo("rollback --all", migrated, applications)
+    assert (asm.pending_migrations(migrated), "orders" in tables(migrated)) == ([], False)
+
+
+def test_the_status_of_a_database_with_an_applications_migrations_only(dsn: str, applications: Path) -> None:
+    yoyo("apply", dsn, applications)
+    status = migrate_module.status(dsn)
+    assert (status.pending, status.rows) == ([STEP], {})
+
+
+# Several at once, and some that die
+
+
+def test_of_many_processes_that_migrate_at_once_one_does_it_and_all_can_write(dsn: str) -> None:
+    with ExitStack() as stack:
+        processes = [stack.enter_context(running("tests.contract.migrating", dsn)) for _ in range(PROCESSES)]
+        assert [said(process) for process in processes] == ["ready"] * PROCESSES
+        for process in processes:
+            tell(process)
+        ends = [process.communicate() for process in processes]
+    assert sorted(json.loads(output or errors) for output, errors in ends) == [[]] * (PROCESSES - 1) + [
+        [STEP]
+    ]
+    with asm.SessionStore(dsn) as store:
+        assert numbers(store.get_events("ses_1")) == list(range(1, PROCESSES + 1))
+
+
+def test_many_threads_may_migrate_at_once(dsn: str) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda _: asm.migrate(dsn), range(8)))
+    assert sorted(results) == [[]] * 7 + [[STEP]]
+
+
+@pytest.fixture
+def killed_half_way(dsn: str, tmp_path: Path) -> str:
+    """A database on which a process was killed after the statements of the first step."""
+    migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0002-stops")
+    with running("tests.contract.migrating", dsn, str(migrations.parents[1])) as process:
+        tell(process)
+        assert [said(process), said(process)] == ["ready", "stopped"]
+        process.kill()
+    return dsn
+
+
+def test_a_process_that_is_killed_while_migrating_leaves_nothing(killed_half_way: str) -> None:
+    assert tables(killed_half_way) == set()
+
+
+def test_migrating_succeeds_after_a_process_was_killed_at_it(killed_half_way: str) -> None:
+    assert asm.migrate(killed_half_way) == [STEP]
+
+
+def test_the_lock_that_a_killed_yoyo_left_is_cleared(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0000-stops")
+    with yoyo_running("apply", dsn, migrations) as process:
+        assert said(process) == "stopped"
+        process.kill()
+    monkeypatch.setattr(migrate_module, "STALE_AFTER_S", 0.0)
+    assert (asm.migrate(dsn), told(dsn, "select * from yoyo_lock")) == ([STEP], [])
+
+
+def test_migrating_waits_for_yoyos_own_command(dsn: str, tmp_path: Path) -> None:
+    migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0000-stops")
+    with yoyo_running("apply", dsn, migrations) as process, ThreadPoolExecutor() as threads:
+        assert said(process) == "stopped"
+        migrating = threads.submit(asm.migrate, dsn)
+        assert not wait([migrating], timeout=0.5).done
+        _, errors = process.communicate()
+        assert (process.returncode, errors, migrating.result()) == (0, "", [])
+
+
+def test_yoyos_own_command_may_come_first_while_asm_migrates(dsn: str) -> None:
+    with yoyo_running("apply", dsn, migrations_of(dsn)) as process:
+        applied = asm.migrate(dsn)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert told(dsn, "select migration_id from _yoyo_migration") == [(STEP,)], applied
+
+
+# Files that change
+
+
+@pytest.mark.parametrize("ask", [asm.migrate, asm.pending_migrations])
+def test_a_file_that_was_changed_after_it_was_applied_is_noticed(
+    dsn: str, folder: Path, ask: Callable[[str], list[str]]
+) -> None:
+    asm.migrate(dsn)
+    with step_file(folder, dsn).open("a") as file:
+        file.write("create table afterthoughts (id integer);\n")
+    with pytest.raises(asm.Conflict, match=STEP):
+        ask(dsn)
+
+
+def test_other_line_ends_are_no_change(dsn: str, folder: Path) -> None:
+    asm.migrate(dsn)
+    file = step_file(folder, dsn)
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert (asm.pending_migrations(dsn), asm.migrate(dsn)) == ([], [])
+
+
+def test_a_file_with_other_line_ends_can_be_applied(dsn: str, folder: Path) -> None:
+    for file in step_file(folder, dsn).parent.iterdir():
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    asm.migrate(dsn)
+    assert asm.rollback(dsn) == [STEP]
+
+
+def test_a_file_may_be_changed_while_it_is_not_applied(dsn: str, folder: Path) -> None:
+    asm.migrate(dsn)
+    asm.rollback(dsn)
+    with step_file(folder, dsn).open("a") as file:
+        file.write("create table if not exists asm_afterthoughts (id integer);\n")
+    assert (asm.pending_migrations(dsn), asm.migrate(dsn)) == ([STEP], [STEP])
+
+
+def test_a_file_that_yoyo_applied_by_hand_is_not_compared(dsn: str, folder: Path) -> None:
+    yoyo("apply", dsn)
+    with step_file(folder, dsn).open("a") as file:
+        file.write("-- A thought.\n")
+    assert asm.pending_migrations(dsn) == []
+
+
+# Steps that come later
+
+
+def test_a_later_step_is_pending(dsn: str, folder: Path) -> None:
+    asm.migrate(dsn)
+    add_step(folder, dsn, "create table notes (id integer);")
+    assert asm.pending_migrations(dsn) == [LATER]
+
+
+def test_a_later_step_is_applied_alone(dsn: str, folder: Path) -> None:
+    asm.migrate(dsn)
+    add_step(folder, dsn, "create table notes (id integer);")
+    assert (asm.migrate(dsn), "notes" in tables(dsn)) == ([LATER], True)
+
+
+def test_a_store_that_lacks_a_later_step_does_not_open(
+    dsn: str, folder: Path, opened: Callable[..., Any]
+) -> None:
+    asm.migrate(dsn)
+    add_step(folder, dsn, "create table notes (id integer);")
+    with pytest.raises(asm.MigrationRequired, match=rf"{LATER}.*`asm migrate`") as raised:
+        opened(dsn)
+    assert raised.value.details["pending"] == [LATER]
+
+
+def test_a_later_step_is_applied_by_opening_with_migrate(
+    dsn: str, folder: Path, opened: Callable[..., Any]
+) -> None:
+    asm.migrate(dsn)
+    add_step(folder, dsn, "create table notes (id integer);")
+    opened(dsn, migrate=True)
+    assert asm.pending_migrations(dsn) == []
+
+
+def test_a_database_that_a_newer_asm_migrated_opens(
+    dsn: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_step(folder, dsn, "create table notes (id integer);")
+    asm.migrate(dsn)
+    monkeypatch.undo()
+    with asm.SessionStore(dsn, migrate=True) as store:
+        assert store.append_event(an_event()).sequence_number == 1
+
+
+def test_a_step_that_fails_half_way_leaves_nothing_of_itself(dsn: str, folder: Path) -> None:
+    asm.migrate(dsn)
+    before = tables(dsn)
+    add_step(folder, dsn, "create table notes (id integer);\n\noops;")
+    with pytest.raises(Exception, match="oops"):
+        asm.migrate(dsn)
+    assert (tables(dsn), asm.pending_migrations(dsn)) == (before, [LATER])
+
+
+def test_a_step_that_failed_is_applied_once_it_is_mended(dsn: str, folder: Path) -> None:
+    add_step(folder, dsn, "create table notes (id integer);\n\noops;")
+    with pytest.raises(Exception, match="oops"):
+        asm.migrate(dsn)
+    add_step(folder, dsn, "create table notes (id integer);")
+    assert asm.migrate(dsn) == [STEP, LATER]
+
+
+def test_a_rollback_that_fails_half_way_leaves_everything(dsn: str, folder: Path) -> None:
+    add_step(folder, dsn, "create table notes (id integer);", "drop table notes;\n\noops;")
+    asm.migrate(dsn)
+    before = tables(dsn)
+    with pytest.raises(Exception, match="oops"):
+        asm.rollback(dsn)
+    assert (tables(dsn), asm.pending_migrations(dsn)) == (before, [])
+
+
+# Schemas
+
+
+@schemas_only
+@pytest.mark.parametrize("schema", AWKWARD_NAMES)
+def test_a_schema_of_any_name_is_migrated(dsn: str, schema: str) -> None:
+    assert (asm.migrate(dsn, schema=schema), asm.pending_migrations(dsn, schema=schema)) == ([STEP], [])
+
+
+@schemas_only
+@pytest.mark.parametrize("schema", AWKWARD_NAMES)
+def test_a_store_works_in_a_schema_of_any_name(dsn: str, schema: str, opened: Callable[..., Any]) -> None:
+    with opened(dsn, schema=schema, migrate=True) as store:
+        store.save_session(asm.Session(agent_id="a", id="ses_1", tags=("pinned",)))
+        store.append_events([an_event(), an_event()])
+        assert (store.get_session("ses_1").tags, numbers(store.get_events("ses_1"))) == (("pinned",), [1, 2])
+
+
+@schemas_only
+@pytest.mark.parametrize("schema", AWKWARD_NAMES)
+def test_nothing_of_a_schema_lands_in_public(dsn: str, schema: str) -> None:
+    asm.migrate(dsn, schema=schema)
+    assert (tables(dsn, schema) >= TABLES, tables(dsn)) == (True, set())
+
+
+@schemas_only
+@pytest.mark.parametrize("schema", AWKWARD_NAMES)
+def test_rolling_back_empties_a_schema_of_any_name(dsn: str, schema: str) -> None:
+    asm.migrate(dsn, schema=schema)
+    assert (asm.rollback(dsn, schema=schema), tables(dsn, schema) & TABLES) == ([STEP], set())
+
+
+@schemas_only
+def test_schemas_of_one_database_are_independent(dsn: str) -> None:
+    asm.migrate(dsn, schema="one")
+    asm.migrate(dsn, schema="other")
+    asm.rollback(dsn, schema="one")
+    with asm.SessionStore(dsn, schema="other") as store:
+        assert store.append_event(an_event()).sequence_number == 1
+
+
+@schemas_only
+def test_stores_in_two_schemas_see_their_own_rows(dsn: str) -> None:
+    with (
+        asm.SessionStore(dsn, schema="one", migrate=True) as one,
+        asm.SessionStore(dsn, schema="other", migrate=True) as other,
+    ):
+        one.append_event(an_event())
+        assert (one.get_latest_sequence("ses_1"), other.get_latest_sequence("ses_1")) == (1, 0)
+
+
+@schemas_only
+def test_a_schema_is_pending_beside_a_public_that_is_migrated(migrated: str) -> None:
+    assert asm.pending_migrations(migrated, schema="one") == [STEP]
+
+
+@schemas_only
+def test_the_status_of_a_schema_counts_its_own_rows(migrated: str) -> None:
+    with asm.SessionStore(migrated, schema="one", migrate=True) as store:
+        store.append_event(an_event())
+    assert migrate_module.status(migrated, schema="one").rows["events"] == 1
+
+
+@schemas_only
+def test_a_file_changed_after_a_schema_was_migrated_is_noticed(dsn: str, folder: Path) -> None:
+    asm.migrate(dsn, schema="one")
+    with step_file(folder, dsn).open("a") as file:
+        file.write("-- A thought.\n")
+    with pytest.raises(asm.Conflict, match=STEP):
+        asm.migrate(dsn, schema="one")
+
+
+@schemas_only
+def test_asking_what_is_pending_makes_no_schema(dsn: str) -> None:
+    asm.pending_migrations(dsn, schema="one")
+    assert told(dsn, "select to_regnamespace('one') is null") == [(True,)]
+
+
+@pytest.mark.parametrize("ask", [asm.migrate, asm.rollback, asm.pending_migrations])
+def test_sqlite_has_no_schemas(tmp_path: Path, ask: Callable[..., list[str]]) -> None:
+    with pytest.raises(asm.ValidationError, match="schema"):
+        ask(f"sqlite:///{tmp_path / 'store.db'}", schema="one")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("schema", ["", "a\0b", "x" * 64, "ü" * 32, "\ud800", 7])
+def test_a_schema_that_is_no_name_is_refused(schema: Any) -> None:
+    with pytest.raises(asm.ValidationError, match="schema"):
+        asm.migrate("postgresql://nobody@127.0.0.1:1/nowhere", schema=schema)
+
+
+# Servers and their roles
+
+
+class Role:
+    """A role with a password of its own that owns a database."""
+
+    def __init__(self, dsn: str, password: str) -> None:
+        self.name = f"role_{uuid4().hex}"
+        self.password = password
+        self._dsn = dsn
+        self._do("create role {role} login password {password}")
+        self._do("alter database {database} owner to {role}")
+
+    def forget(self) -> None:
+        self._do("reassign owned by {role} to current_user")
+        self._do("drop owned by {role}")
+        self._do("drop role {role}")
+
+    def _do(self, statement: str) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL(statement).format(
+                    role=sql.Identifier(self.name),
+                    password=sql.Literal(self.password),
+                    database=sql.Identifier(connection.info.dbname),
+                )
+            )
+
+
+@pytest.fixture
+def role(dsn: str) -> Iterator[Role]:
+    role = Role(dsn, "p@ss:w/o%rd 'x' \\ é?#&=")
+    yield role
+    role.forget()
+
+
+def host_of(dsn: str) -> dict[str, str]:
+    part = conninfo_to_dict(dsn)
+    return {name: str(part[name]) for name in ("host", "port", "dbname") if part.get(name)}
+
+
+@servers_only
+def test_a_url_may_carry_any_password(dsn: str, role: Role) -> None:
+    url = f"postgresql://{url_part(dsn, user=role.name, password=role.password)}"
+    assert (asm.migrate(url), asm.rollback(url)) == ([STEP], [STEP])
+
+
+@servers_only
+def test_a_key_value_dsn_may_carry_any_password(dsn: str, role: Role) -> None:
+    conninfo = make_conninfo(user=role.name, password=role.password, **host_of(dsn))
+    assert (asm.migrate(conninfo), asm.rollback(conninfo)) == ([STEP], [STEP])
+
+
+@servers_only
+def test_opening_with_migrate_may_carry_any_password(
+    dsn: str, role: Role, opened: Callable[..., Any]
+) -> None:
+    with opened(make_conninfo(user=role.name, password=role.password, **host_of(dsn)), migrate=True) as store:
+        assert store.append_event(an_event()).sequence_number == 1
+
+
+@servers_only
+def test_a_role_that_may_make_no_schema_migrates_one_that_is_there(dsn: str, role: Role) -> None:
+    told(dsn, "alter database {} owner to current_user".format(host_of(dsn)["dbname"]))
+    told(dsn, f"create schema one authorization {role.name}")
+    conninfo = make_conninfo(user=role.name, password=role.password, **host_of(dsn))
+    assert (asm.migrate(conninfo, schema="one"), asm.rollback(conninfo, schema="one")) == ([STEP], [STEP])
+
+
+@servers_only
+def test_a_wrong_password_is_told_without_it(dsn: str) -> None:
+    with pytest.raises(asm.ConnectionFailed) as raised:
+        asm.migrate(make_conninfo(dsn, user="postgres", password="open sesame"))
+    assert "open sesame" not in str(raised.value)
+
+
+@pytest.mark.parametrize("password", ["hun@ter2", "hun/ter2", "hun%ter2", "hun%ffter2", "hun\0ter2"])
+def test_a_password_that_was_not_encoded_is_told_without_it(password: str) -> None:
+    with pytest.raises(asm.ValidationError) as raised:
+        asm.migrate(f"postgresql://user:{password}@127.0.0.1:1/nowhere")
+    assert "ter2" not in str(raised.value)
+
+
+@servers_only
+def test_a_host_that_is_down_is_passed_over(dsn: str) -> None:
+    part = conninfo_to_dict(dsn)
+    several = make_conninfo(dsn, host=f"127.0.0.1,{part['host']}", port=f"1,{part['port']}")
+    assert asm.migrate(several) == [STEP]
+
+
+@only(list(INSTALLATIONS), why="only where we started the server do we know its socket")
+def test_a_socket_folder_is_a_host(
+    dsn: str, kind: str, clusters: Callable[[str], Cluster], opened: Callable[..., Any]
+) -> None:
+    server = clusters(kind).server
+    assert server
+    socket = server.socket_dsn(host_of(dsn)["dbname"])
+    asm.migrate(socket)
+    with opened(socket) as store:
+        assert store.append_event(an_event()).sequence_number == 1
+
+
+def test_a_server_that_is_not_there_is_a_connection_failed() -> None:
+    with pytest.raises(asm.ConnectionFailed):
+        asm.migrate("postgresql://nobody@127.0.0.1:1/nowhere")
+
+
+@servers_only
+def test_a_database_that_is_not_there_is_named(dsn: str) -> None:
+    with pytest.raises(asm.StorageError, match="nowhere"):
+        asm.migrate(make_conninfo(dsn, dbname="nowhere"))
+
+
+# SQLite files
+
+
+def test_a_database_in_memory_is_migrated_by_its_store(opened: Callable[..., Any]) -> None:
+    with opened("sqlite://", migrate=True) as store:
+        assert store.append_event(an_event()).sequence_number == 1
+
+
+@pytest.mark.parametrize("ask", [asm.migrate, asm.rollback, asm.pending_migrations])
+def test_a_database_in_memory_cannot_be_migrated_from_outside(ask: Callable[[str], list[str]]) -> None:
+    with pytest.raises(asm.ValidationError, match="migrate=True"):
+        ask("sqlite://")
+
+
+@pytest.mark.parametrize("ask", [asm.migrate, asm.rollback, asm.pending_migrations])
+def test_a_folder_that_is_missing_is_a_connection_failed(
+    tmp_path: Path, ask: Callable[[str], list[str]]
+) -> None:
+    with pytest.raises(asm.ConnectionFailed, match="missing"):
+        ask(f"sqlite:///{tmp_path / 'missing' / 'store.db'}")
+
+
+@pytest.mark.parametrize("ask", [asm.migrate, asm.rollback, asm.pending_migrations])
+def test_a_file_that_is_no_database_is_a_storage_error(
+    tmp_path: Path, ask: Callable[[str], list[str]]
+) -> None:
+    file = tmp_path / "letter.txt"
+    file.write_text("Dear Sir or Madam, " * 100)
+    with pytest.raises(asm.StorageError, match="no SQLite database"):
+        ask(f"sqlite:///{file}")
+
+
+# The tests' own threads do nothing that the child waits for.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_file_that_can_only_be_read_is_a_storage_error() -> None:
+    file = fresh_folder() / "store.db"
+    file.touch(mode=0o444)
+    give_away(file)
+    file.parent.chmod(0o555)
+    assert in_a_child(lambda: as_anyone(lambda: asm.migrate(f"sqlite:///{file}"))) is asm.StorageError
+
+
+def as_anyone(work: Callable[[], Any]) -> Any:
+    """Work as a user who has to ask for permission, which root has not."""
+    user = server_user()
+    if user:
+        os.setuid(user.pw_uid)
+    return work()
+
+
+def test_a_file_that_others_hold_open_is_migrated(dsn: str) -> None:
+    with connected(dsn) as connection:
+        connection.execute("select 1")
+        assert asm.migrate(dsn) == [STEP]
+
+
+@pytest.mark.parametrize("name", ["two words.db", "100%.db", "a#b.db", "%41.db", "ü.db", "it's.db"])
+def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    asm.migrate(f"sqlite:///{tmp_path / name}")
+    assert (tmp_path / name).exists()

@@ -8,9 +8,11 @@ reader who has seen number n can read everything up to n.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias
+from functools import partial
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar
 
 from asm.documents import dump_object, load
 from asm.errors import SequenceConflict, ValidationError
@@ -25,7 +27,7 @@ from asm.models import (
     optional_text,
     text,
 )
-from asm.plan import Ask, Plan, Row, Rows, one_or_several
+from asm.plan import Ask, Joining, Plan, Row, Rows, one_or_several
 
 EVENTS_PER_STATEMENT = 1_000
 """A larger batch goes in several statements of one transaction."""
@@ -33,11 +35,14 @@ EVENTS_PER_STATEMENT = 1_000
 BYTES_PER_STATEMENT = 32 * 1024 * 1024
 """So much JSON in one statement; a single larger event goes alone."""
 
+T = TypeVar("T")
+
 Key: TypeAlias = tuple[str, str]
+Stored: TypeAlias = dict[Key, Event]
 Types: TypeAlias = "EventType | str | Iterable[EventType | str]"
 
 
-def append_event(event: Event, *, expected_sequence: int | None = None) -> Ask[Event] | Plan[Event]:
+def append_event(event: Event, *, expected_sequence: int | None = None) -> Joining[Event] | Plan[Event]:
     """Append one event, durably, and return it with its sequence number.
 
     An event whose id the session has already is not appended again: the stored one comes
@@ -47,13 +52,13 @@ def append_event(event: Event, *, expected_sequence: int | None = None) -> Ask[E
     new = New(event)
     expected = optional_count(expected_sequence, "expected_sequence")
     if expected is None:
-        return Ask("append_event", new.params(), new.numbered_by, lambda: _first(settle([new])))
-    return _first(settle([new], expected))
+        return Joining([new], together, lambda stored: stored[new.key])
+    return _answered(settle([new], expected), lambda stored: stored[new.key])
 
 
 def append_events(
     events: Iterable[Event], *, expected_sequence: int | None = None
-) -> Ask[list[Event]] | Plan[list[Event]]:
+) -> Joining[list[Event]] | Plan[list[Event]]:
     """Append events as one block, all or none, in the order given; any number, for any sessions.
 
     Events that are there already come back as they are stored. `expected_sequence` wants
@@ -63,11 +68,15 @@ def append_events(
     expected = optional_count(expected_sequence, "expected_sequence")
     if expected is not None and len({new.session_id for new in batch}) > 1:
         raise ValidationError("expected_sequence is about one session, and these events are of several")
-    pieces = list(_pieces(_distinct(batch)))
-    if expected is not None or len(pieces) != 1:
-        return settle(batch, expected)
-    ask = _optimistic(pieces[0])
-    return Ask(ask.query, ask.params, lambda rows: _in_order(batch, ask.read(rows)), lambda: settle(batch))
+    distinct = _distinct(batch)
+    if expected is None and _fits_one_statement(distinct):
+        return Joining(distinct, together, partial(in_order, batch))
+    return _answered(settle(batch, expected), partial(in_order, batch))
+
+
+def together(batch: Sequence[New]) -> Ask[Stored]:
+    """One question for the events of any number of callers: first come, first numbered."""
+    return _one(batch[0]) if len(batch) == 1 else _optimistic(_distinct(batch))
 
 
 def get_events(
@@ -137,9 +146,6 @@ class New:
             "correlation_id": event.correlation_id,
         }
 
-    def numbered_by(self, rows: Rows) -> Event:
-        return self.numbered(rows[0][0])
-
     def numbered(self, sequence_number: int) -> Event:
         event = self.event
         return event_from_row(
@@ -157,8 +163,15 @@ class New:
         )
 
 
-def _optimistic(batch: Sequence[New]) -> Ask[dict[Key, Event]]:
-    """One statement for events that are all new. Another's rows of the same ids fail it."""
+def _one(new: New) -> Ask[Stored]:
+    def read(rows: Rows) -> Stored:
+        return {new.key: new.numbered(rows[0][0])}
+
+    return Ask("append_event", new.params(), read, lambda: settle([new]))
+
+
+def _optimistic(batch: Sequence[New]) -> Ask[Stored]:
+    """One statement that bets on all events being new."""
     steps = Counter(new.session_id for new in batch)
     counters = sorted(steps)
     behind = dict(steps)
@@ -167,7 +180,7 @@ def _optimistic(batch: Sequence[New]) -> Ask[dict[Key, Event]]:
         behind[new.session_id] -= 1
         steps_from_last.append(behind[new.session_id])
 
-    def read(rows: Rows) -> dict[Key, Event]:
+    def read(rows: Rows) -> Stored:
         last: dict[str, int] = dict(rows)
         return {
             new.key: new.numbered(last[new.session_id] - back)
@@ -189,24 +202,34 @@ def _optimistic(batch: Sequence[New]) -> Ask[dict[Key, Event]]:
         "providers": [new.event.provider for new in batch],
         "correlation_ids": [new.event.correlation_id for new in batch],
     }
-    return Ask("append_events", params, read)
+    return Ask("append_events", params, read, lambda: settle(batch))
 
 
-def settle(batch: Sequence[New], expected: int | None = None) -> Plan[list[Event]]:
+def settle(batch: Sequence[New], expected: int | None = None) -> Plan[Stored]:
     """Lock the counters, look what is there, append the rest. It never fails on what it finds."""
     if not batch:
-        return []
+        return {}
     distinct = _distinct(batch)
     stands = yield from lock_counters(new.session_id for new in batch)
-    known: dict[Key, Event] = {}
+    stored: Stored = {}
     for piece in _pieces(distinct):
-        known.update((yield from _find(piece)))
-    missing = [new for new in distinct if new.key not in known]
+        stored.update((yield from _find(piece)))
+    missing = [new for new in distinct if new.key not in stored]
     if expected is not None and missing:
-        _compare(expected, stands[batch[0].session_id], known.values(), batch[0].session_id)
+        _compare(expected, stands[batch[0].session_id], stored.values(), batch[0].session_id)
     for piece in _pieces(missing):
-        known.update((yield from _optimistic(piece)))
-    return _in_order(batch, known)
+        # Nobody else can append to these sessions now, so the bet is safe.
+        ask = _optimistic(piece)
+        stored.update(ask.read((yield ask)))
+    return stored
+
+
+def in_order(batch: Iterable[New], stored: Stored) -> list[Event]:
+    return [stored[new.key] for new in batch]
+
+
+def _answered(plan: Plan[Stored], answer: Callable[[Stored], T]) -> Plan[T]:
+    return answer((yield from plan))
 
 
 def _distinct(batch: Iterable[New]) -> list[New]:
@@ -217,7 +240,7 @@ def _distinct(batch: Iterable[New]) -> list[New]:
     return list(distinct.values())
 
 
-def _find(batch: Sequence[New]) -> Ask[dict[Key, Event]]:
+def _find(batch: Sequence[New]) -> Ask[Stored]:
     params = {"session_ids": [new.session_id for new in batch], "ids": [new.event.id for new in batch]}
     return Ask(
         "find_events",
@@ -239,19 +262,14 @@ def _compare(expected: int, latest: int, known: Iterable[Event], session_id: str
         )
 
 
-def _first(plan: Plan[list[Event]]) -> Plan[Event]:
-    events = yield from plan
-    return events[0]
-
-
-def _in_order(batch: Sequence[New], stored: dict[Key, Event]) -> list[Event]:
-    return [stored[new.key] for new in batch]
-
-
 def listed(events: Iterable[Event]) -> Iterable[Event]:
     if isinstance(events, Event) or not isinstance(events, Iterable):
         raise ValidationError(f"append_events takes several events, not one {events.__class__.__name__}")
     return events
+
+
+def _fits_one_statement(batch: Sequence[New]) -> bool:
+    return len(list(islice(_pieces(batch), 2))) == 1
 
 
 def _pieces(batch: Sequence[New]) -> Iterator[list[New]]:

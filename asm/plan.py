@@ -51,16 +51,39 @@ class Ask(Generic[T]):
         return self.read(rows)
 
 
+class Joining(Generic[T]):
+    """A question that may be asked in one statement with others of its kind.
+
+    `together` makes one question for the parts of any number of them, and `answer` finds in
+    its answer what this one wanted to know.
+    """
+
+    __slots__ = ("answer", "parts", "together")
+
+    def __init__(
+        self, parts: Sequence[Any], together: Callable[[Sequence[Any]], Ask[Any]], answer: Callable[[Any], T]
+    ) -> None:
+        self.parts = parts
+        self.together = together
+        self.answer = answer
+
+    def __iter__(self) -> Plan[T]:
+        return self.answer((yield from self.together(self.parts)))
+
+
+Question: TypeAlias = "Ask[T] | Joining[T] | Plan[T]"
+
+
 class Database(Protocol):
     """What questions are put to: a store's database, or one transaction of it."""
 
-    def run(self, operation: Callable[[], Ask[T] | Plan[T]]) -> T: ...
+    def run(self, operation: Callable[[], Question[T]]) -> T: ...
 
 
 class AsyncDatabase(Protocol):
     """The same, awaited."""
 
-    async def run(self, operation: Callable[[], Ask[T] | Plan[T]]) -> T: ...
+    async def run(self, operation: Callable[[], Question[T]]) -> T: ...
 
 
 def drive(plan: Plan[T], answer: Callable[[Ask[Any]], Rows]) -> T:

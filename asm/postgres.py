@@ -14,9 +14,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from struct import Struct
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Cursor, pq
@@ -34,12 +34,13 @@ from asm.errors import (
     StorageTimeout,
     StoreClosed,
 )
+from asm.gather import AsyncGather, Gather
 from asm.patience import check_loop, check_process, pauses, worth_another_try
-from asm.plan import Ask, Plan, Row, Rows, drive, drive_async
+from asm.plan import Ask, Joining, Question, Row, Rows, drive, drive_async
 from asm.queries import Form, Queries
+from asm.wire import Wire
 
 T = TypeVar("T")
-Question: TypeAlias = "Ask[T] | Plan[T]"
 
 OLDEST_VERSION = 140000
 
@@ -62,6 +63,7 @@ class Postgres:
         self._pool = pool
         self._conninfo = conninfo
         self._closed = False
+        self._gather = Gather(lambda ask: self._retried(lambda: self._once(ask)))
         self._begin = _begin(timeout, statement_timeout)
         self._timeout = timeout
         self._statement_timeout = statement_timeout
@@ -76,7 +78,10 @@ class Postgres:
 
     def run(self, operation: Callable[[], Question[T]]) -> T:
         """Put an operation to the database, and again while what cut it off may pass."""
-        return self._retried(lambda: self._once(operation()))
+        question = operation()
+        if isinstance(question, Joining):
+            return self._gather.ask(question)
+        return self._retried(lambda: self._once(question if isinstance(question, Ask) else operation()))
 
     def _once(self, question: Question[T]) -> T:
         with translated(), self._connection() as connection:
@@ -88,7 +93,7 @@ class Postgres:
                         raise
                     question = question.instead()
             with self._transaction(connection):
-                return drive(question, partial(self.answer, connection))
+                return drive(iter(question), partial(self.answer, connection))
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
@@ -101,6 +106,7 @@ class Postgres:
                 tx.end()
 
     def close(self) -> None:
+        self._gather.finish()
         self._closed = True
         if self._conninfo is not None and os.getpid() == self._process:
             self._pool.close()
@@ -108,6 +114,9 @@ class Postgres:
     def answer(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
         """The rows of one question."""
         form = self.queries[ask.query].form(ask.params)
+        if isinstance(connection, OwnConnection):
+            wire = connection.wire.ask(form.statements[0].sql, bind(ask.params), prepare=self._prepare)
+            return connection.wait(wire)
         cursor = _Cursor(connection, row_factory=tuple_row)
         cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
@@ -117,7 +126,7 @@ class Postgres:
             # A borrowed connection; one of ours is always in autocommit.
             with self._transaction(connection):
                 return self.answer(connection, ask)
-        if not isinstance(connection, PatientConnection):
+        if not isinstance(connection, OwnConnection):
             return self.answer(connection, ask)
         form = self.queries[ask.query].form(ask.params)
         connection.patience_s = _patience(form, self._timeout, self._statement_timeout)
@@ -197,6 +206,7 @@ class AsyncPostgres:
         self._pool = pool
         self._conninfo = conninfo
         self._closed = False
+        self._gather = AsyncGather(lambda ask: self._retried(lambda: self._once(ask)))
         self._begin = _begin(timeout, statement_timeout)
         self._timeout = timeout
         self._statement_timeout = statement_timeout
@@ -212,7 +222,10 @@ class AsyncPostgres:
 
     async def run(self, operation: Callable[[], Question[T]]) -> T:
         """Put an operation to the database, and again while what cut it off may pass."""
-        return await self._retried(lambda: self._once(operation()))
+        question = operation()
+        if isinstance(question, Joining):
+            return await self._gather.ask(question)
+        return await self._retried(lambda: self._once(question if isinstance(question, Ask) else operation()))
 
     async def _once(self, question: Question[T]) -> T:
         with translated():
@@ -225,7 +238,7 @@ class AsyncPostgres:
                             raise
                         question = question.instead()
                 async with self._transaction(connection):
-                    return await drive_async(question, partial(self.answer, connection))
+                    return await drive_async(iter(question), partial(self.answer, connection))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
@@ -238,6 +251,7 @@ class AsyncPostgres:
                 tx.end()
 
     async def close(self) -> None:
+        await self._gather.finish()
         self._closed = True
         if self._conninfo is not None and os.getpid() == self._process:
             await self._pool.close()
@@ -245,6 +259,9 @@ class AsyncPostgres:
     async def answer(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
         """The rows of one question."""
         form = self.queries[ask.query].form(ask.params)
+        if isinstance(connection, OwnAsyncConnection):
+            wire = connection.wire.ask(form.statements[0].sql, bind(ask.params), prepare=self._prepare)
+            return await connection.wait(wire)
         cursor = _AsyncCursor(connection, row_factory=tuple_row)
         await cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
@@ -321,7 +338,7 @@ def connect(conninfo: str, *, min_size: int, max_size: int, timeout: float, **op
     """A database behind a pool of its own, not yet opened."""
     pool = ConnectionPool(
         conninfo,
-        connection_class=PatientConnection,
+        connection_class=OwnConnection,
         kwargs={"autocommit": True},
         min_size=min_size,
         max_size=max_size,
@@ -338,6 +355,7 @@ def connect_async(
     """A database behind a pool of its own, not yet opened."""
     pool = AsyncConnectionPool(
         conninfo,
+        connection_class=OwnAsyncConnection,
         kwargs={"autocommit": True},
         min_size=min_size,
         max_size=max_size,
@@ -361,10 +379,14 @@ async def _probe_async(conninfo: str) -> None:
             _check_version(connection.info.server_version)
 
 
-class PatientConnection(psycopg.Connection[Any]):
-    """A connection that waits so long for one statement, and then stops it on the server."""
+class OwnConnection(psycopg.Connection[Any]):
+    """A connection of our own pool, which waits so long for one statement and then stops it on the server."""
 
     patience_s: float | None = None
+
+    @cached_property
+    def wire(self) -> Wire:
+        return Wire(self, _ADAPTERS)
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         if self.patience_s is None:
@@ -389,6 +411,14 @@ class PatientConnection(psycopg.Connection[Any]):
             self.close()
         finally:
             self.patience_s = patience_s
+
+
+class OwnAsyncConnection(AsyncConnection[Any]):
+    """A connection of our own pool."""
+
+    @cached_property
+    def wire(self) -> Wire:
+        return Wire(self, _ADAPTERS)
 
 
 class _Overdue(Exception):

@@ -8,7 +8,7 @@ from typing import Any
 from asm import runs
 from asm.documents import dump_object, load
 from asm.errors import SessionNotFound, ValidationError
-from asm.events import New, listed, lock_counters, settle
+from asm.events import New, in_order, listed, lock_counters, settle
 from asm.models import (
     Event,
     Run,
@@ -113,7 +113,7 @@ def _flush(asks: Iterable[Ask[None]], batch: Sequence[New]) -> Plan[list[Event]]
     stored = yield from settle(batch)
     for ask in asks:
         yield from ask
-    return stored
+    return in_order(batch, stored)
 
 
 def statuses(value: Any) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import (
     asynccontextmanager,
     contextmanager,
@@ -28,7 +28,7 @@ from asm.follow import Stream, Wait
 from asm.migrate import check_complete, check_tables, list_applied, migrate_connection
 from asm.migrate import migrate as apply_pending
 from asm.models import Event, count
-from asm.plan import Ask, AsyncDatabase, Database, Plan
+from asm.plan import AsyncDatabase, Database, Question
 from asm.sqlite import AsyncSQLite, AsyncSQLiteTransaction, SQLite, SQLiteTransaction
 
 P = ParamSpec("P")
@@ -36,7 +36,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def asks(operation: Callable[P, Ask[T] | Plan[T]]) -> Callable[Concatenate[Any, P], T]:
+def asks(operation: Callable[P, Question[T]]) -> Callable[Concatenate[Any, P], T]:
     """A method that puts the question an operation makes to the database, and returns the answer."""
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -46,7 +46,7 @@ def asks(operation: Callable[P, Ask[T] | Plan[T]]) -> Callable[Concatenate[Any, 
     return _described(method, operation, _answer(operation))
 
 
-def awaits(operation: Callable[P, Ask[T] | Plan[T]]) -> Callable[Concatenate[Any, P], Awaitable[T]]:
+def awaits(operation: Callable[P, Question[T]]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         answer: T = await self._database.run(partial(operation, *args, **kwargs))
         return answer
@@ -63,7 +63,9 @@ def waits(operation: Callable[P, Wait]) -> Callable[Concatenate[Any, P], list[Ev
     return _described(method, operation, "list[Event]")
 
 
-def waits_async(operation: Callable[P, Wait]) -> Callable[Concatenate[Any, P], Awaitable[list[Event]]]:
+def waits_async(
+    operation: Callable[P, Wait],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, list[Event]]]:
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> list[Event]:
         return await follow.wait_async(self._database, operation(*args, **kwargs))
 
@@ -392,7 +394,7 @@ class AsyncSessionStore(AsyncOperations):
 class _Unopened:
     """What an async store has for a database before it is opened."""
 
-    async def run(self, _operation: Callable[[], Ask[T] | Plan[T]]) -> T:
+    async def run(self, _operation: Callable[[], Question[T]]) -> T:
         raise StoreClosed("this store is not open yet: use `async with`, or `await store.open()`")
 
     @asynccontextmanager

@@ -22,6 +22,7 @@ _KEY_VALUE = re.compile(r"\s*[a-z_]+\s*=", re.IGNORECASE)
 _FORMS = (
     "postgresql://…, a libpq key=value string, sqlite:///relative.db, sqlite:////absolute.db or sqlite://"
 )
+_DEFAULTS = {"fallback_application_name": "asm", "connect_timeout": "10"}
 _UNREADABLE = "libpq cannot read this DSN: check that @ : / and % in its password are percent-encoded"
 
 
@@ -99,7 +100,7 @@ def _conninfo(dsn: str) -> str:
         raise ValidationError(_UNREADABLE) from None
     if _is_misread(given):
         raise ValidationError(_UNREADABLE)
-    return make_conninfo(dsn, **{} if "application_name" in given else {"fallback_application_name": "asm"})
+    return make_conninfo(dsn, **{name: value for name, value in _DEFAULTS.items() if name not in given})
 
 
 def _is_misread(given: Mapping[str, Any]) -> bool:

@@ -44,6 +44,9 @@ T = TypeVar("T")
 
 OLDEST_VERSION = 140000
 
+SOON_S = 1.0
+"""A pool that gives no connection in that time is asked why."""
+
 
 class Postgres:
     """A PostgreSQL database, for any number of threads."""
@@ -54,7 +57,7 @@ class Postgres:
         *,
         schema: str | None = None,
         conninfo: str | None = None,
-        timeout: float = 30.0,
+        timeout: float | None = None,
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
@@ -69,7 +72,8 @@ class Postgres:
         self._statement_timeout = statement_timeout
         self._retry_for = retry_for
         self._prepare = prepare
-        self._process = os.getpid()
+        self._in_use: set[psycopg.Connection[Any]] = set()
+        self.process = os.getpid()
 
     def open(self) -> None:
         if self._conninfo is not None:
@@ -78,6 +82,7 @@ class Postgres:
 
     def run(self, operation: Callable[[], Question[T]]) -> T:
         """Put an operation to the database, and again while what cut it off may pass."""
+        check_process(self.process)
         question = operation()
         if isinstance(question, Joining):
             return self._gather.ask(question)
@@ -106,9 +111,11 @@ class Postgres:
                 tx.end()
 
     def close(self) -> None:
+        if os.getpid() != self.process:
+            return
         self._gather.finish()
         self._closed = True
-        if self._conninfo is not None and os.getpid() == self._process:
+        if self._conninfo is not None:
             self._pool.close()
 
     def answer(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
@@ -122,18 +129,21 @@ class Postgres:
         return cursor.fetchall() if cursor.description else []
 
     def _alone(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
-        if not connection.autocommit:
-            # A borrowed connection; one of ours is always in autocommit.
-            with self._transaction(connection):
-                return self.answer(connection, ask)
         if not isinstance(connection, OwnConnection):
-            return self.answer(connection, ask)
+            return self._alone_on_borrowed(connection, ask)
         form = self.queries[ask.query].form(ask.params)
         connection.patience_s = _patience(form, self._timeout, self._statement_timeout)
         try:
             return self.answer(connection, ask)
         finally:
             connection.patience_s = None
+
+    def _alone_on_borrowed(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
+        # Only one of ours can be patient by itself; only one of ours is sure to be in autocommit.
+        if connection.autocommit and self._statement_timeout is None:
+            return self.answer(connection, ask)
+        with self._transaction(connection):
+            return self.answer(connection, ask)
 
     @contextmanager
     def _transaction(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
@@ -151,11 +161,41 @@ class Postgres:
 
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
-        check_process(self._process)
+        check_process(self.process)
         if self._closed:
             raise StoreClosed("this store is closed")
-        with self._pool.connection(self._timeout) as connection:
+        connection = self._taken()
+        self._in_use.add(connection)
+        try:
             yield connection
+        finally:
+            self._in_use.discard(connection)
+            self._pool.putconn(connection)
+
+    def _taken(self) -> psycopg.Connection[Any]:
+        while _was_cut(connection := self._given()):
+            connection.close()
+            self._pool.putconn(connection)
+        return connection
+
+    def _given(self) -> psycopg.Connection[Any]:
+        if self._timeout is None or self._conninfo is None:
+            return self._from_pool(None)
+        try:
+            return self._from_pool(min(self._timeout, SOON_S))
+        except PoolTimeout:
+            # Either all are in use, and one will come back; or none is to be had, and to know
+            # why takes a connection of our own, because the pool tries in the background.
+            if len(self._in_use) < self._pool.max_size:
+                _probe(self._conninfo)
+                raise ConnectionFailed("the pool has not connected again yet") from None
+            if self._timeout <= SOON_S:
+                raise
+        return self._from_pool(self._timeout - SOON_S)
+
+    def _from_pool(self, timeout: float | None) -> psycopg.Connection[Any]:
+        connection: psycopg.Connection[Any] = self._pool.getconn(timeout)
+        return connection
 
     def _retried(self, attempt: Callable[[], T]) -> T:
         waits = pauses(self._retry_for)
@@ -178,6 +218,7 @@ class PostgresTransaction:
         self.connection = connection
 
     def run(self, operation: Callable[[], Question[T]]) -> T:
+        check_process(self._database.process)
         if not self._open:
             raise StoreClosed("this transaction has ended")
         question = operation()
@@ -197,7 +238,7 @@ class AsyncPostgres:
         *,
         schema: str | None = None,
         conninfo: str | None = None,
-        timeout: float = 30.0,
+        timeout: float | None = None,
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
@@ -212,7 +253,8 @@ class AsyncPostgres:
         self._statement_timeout = statement_timeout
         self._retry_for = retry_for
         self._prepare = prepare
-        self._process = os.getpid()
+        self._in_use: set[AsyncConnection[Any]] = set()
+        self.process = os.getpid()
         self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
@@ -251,9 +293,11 @@ class AsyncPostgres:
                 tx.end()
 
     async def close(self) -> None:
+        if os.getpid() != self.process:
+            return
         await self._gather.finish()
         self._closed = True
-        if self._conninfo is not None and os.getpid() == self._process:
+        if self._conninfo is not None:
             await self._pool.close()
 
     async def answer(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
@@ -272,7 +316,7 @@ class AsyncPostgres:
             async with self._transaction(connection):
                 return await self.answer(connection, ask)
         form = self.queries[ask.query].form(ask.params)
-        patience_s = _patience(form, self._timeout, self._statement_timeout) if self._conninfo else None
+        patience_s = _patience(form, self._timeout, self._statement_timeout)
         try:
             # Cancelled, the driver stops the statement on the server and waits for that.
             async with asyncio.timeout(patience_s):
@@ -296,12 +340,42 @@ class AsyncPostgres:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
-        check_process(self._process)
+        check_process(self.process)
         check_loop(self._loop)
         if self._closed:
             raise StoreClosed("this store is closed")
-        async with self._pool.connection(self._timeout) as connection:
+        connection = await self._taken()
+        self._in_use.add(connection)
+        try:
             yield connection
+        finally:
+            self._in_use.discard(connection)
+            await self._pool.putconn(connection)
+
+    async def _taken(self) -> AsyncConnection[Any]:
+        while _was_cut(connection := await self._given()):
+            await connection.close()
+            await self._pool.putconn(connection)
+        return connection
+
+    async def _given(self) -> AsyncConnection[Any]:
+        if self._timeout is None or self._conninfo is None:
+            return await self._from_pool(None)
+        try:
+            return await self._from_pool(min(self._timeout, SOON_S))
+        except PoolTimeout:
+            # Either all are in use, and one will come back; or none is to be had, and to know
+            # why takes a connection of our own, because the pool tries in the background.
+            if len(self._in_use) < self._pool.max_size:
+                await _probe_async(self._conninfo)
+                raise ConnectionFailed("the pool has not connected again yet") from None
+            if self._timeout <= SOON_S:
+                raise
+        return await self._from_pool(self._timeout - SOON_S)
+
+    async def _from_pool(self, timeout: float | None) -> AsyncConnection[Any]:
+        connection: AsyncConnection[Any] = await self._pool.getconn(timeout)
+        return connection
 
     async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
         waits = pauses(self._retry_for)
@@ -324,6 +398,7 @@ class AsyncPostgresTransaction:
         self.connection = connection
 
     async def run(self, operation: Callable[[], Question[T]]) -> T:
+        check_process(self._database.process)
         if not self._open:
             raise StoreClosed("this transaction has ended")
         question = operation()
@@ -343,7 +418,6 @@ def connect(conninfo: str, *, min_size: int, max_size: int, timeout: float, **op
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,
-        check=_check_alive,
         open=False,
     )
     return Postgres(pool, conninfo=conninfo, timeout=timeout, **options)
@@ -360,7 +434,6 @@ def connect_async(
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,
-        check=_check_alive_async,
         open=False,
     )
     return AsyncPostgres(pool, conninfo=conninfo, timeout=timeout, **options)
@@ -439,10 +512,12 @@ def _until(deadline: float, gen: Generator[Any, Any, T]) -> Generator[Any, Any, 
         return result
 
 
-def _begin(timeout: float, statement_timeout: float | None) -> str:
+def _begin(timeout: float | None, statement_timeout: float | None) -> str:
     # One trip, and nothing that outlives the transaction. Without parameters, because only
     # so does PostgreSQL take several statements at once.
-    begin = f"begin isolation level read committed; set local lock_timeout = {_milliseconds(timeout)}"
+    begin = "begin isolation level read committed"
+    if timeout is not None:
+        begin += f"; set local lock_timeout = {_milliseconds(timeout)}"
     if statement_timeout is not None:
         begin += f"; set local statement_timeout = {_milliseconds(statement_timeout)}"
     return begin
@@ -452,11 +527,10 @@ def _milliseconds(seconds: float) -> int:
     return max(1, min(int(seconds * 1000), 2**31 - 1))
 
 
-def _patience(form: Form, timeout: float, statement_timeout: float | None) -> float | None:
+def _patience(form: Form, timeout: float | None, statement_timeout: float | None) -> float | None:
     """How long a statement alone may take. One that writes and takes long waits for a lock."""
-    if statement_timeout is None:
-        return timeout if form.writes else None
-    return min(timeout, statement_timeout) if form.writes else statement_timeout
+    limits = [statement_timeout, timeout if form.writes else None]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _check_not_spoilt(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:
@@ -472,20 +546,18 @@ def _check_version(version: int) -> None:
         )
 
 
-def _check_alive(connection: psycopg.Connection[Any]) -> None:
-    # A connection at rest has nothing to say. If there is something to read, the server has
-    # closed it or said that it will. This costs no trip, where asking would cost one a call.
+def _was_cut(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Whether a connection was closed by the server while it lay in the pool.
+
+    One at rest has nothing to say; if there is something to read, the server has closed it or
+    says that it will. This costs no trip, where the pool's own check costs one for every call,
+    and waits a second or more before it looks at the next connection.
+    """
+    if connection.closed:
+        return True
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
-        raise psycopg.OperationalError("the connection was closed while it lay in the pool")
-
-
-async def _check_alive_async(connection: AsyncConnection[Any]) -> None:
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
-        raise psycopg.OperationalError("the connection was closed while it lay in the pool")
+    return bool(poll.poll(0))
 
 
 @contextmanager

@@ -63,6 +63,7 @@ class SQLite:
 
     def run(self, operation: Callable[[], Question[T]]) -> T:
         """Put an operation to the database: alone where it is one statement, else as a transaction."""
+        self._writer.check_process()
         question = operation()
         return self._gather.ask(question) if isinstance(question, Joining) else self.once(question)
 
@@ -89,7 +90,9 @@ class SQLite:
                 tx.end()
 
     def close(self) -> None:
-        self._gather.finish()
+        with suppress(StoreClosed):
+            self._writer.check_process()
+            self._gather.finish()
         self._reader.close()
         self._writer.close()
 
@@ -138,6 +141,7 @@ class SQLiteTransaction:
         return self._shared.driver
 
     def run(self, operation: Callable[[], Question[T]]) -> T:
+        self._shared.check_process()
         if not self._open:
             raise StoreClosed("this transaction has ended")
         question = operation()
@@ -181,7 +185,7 @@ class _Shared:
     @contextmanager
     def held(self) -> Iterator[_Shared]:
         """Wait for a turn with this connection."""
-        check_process(self._process)
+        self.check_process()
         if not self._turn.acquire(timeout=self._timeout):
             raise StorageTimeout(
                 f"no turn with the database after {self._timeout:g} s: something holds a transaction open "
@@ -193,6 +197,9 @@ class _Shared:
             yield self
         finally:
             self._turn.release()
+
+    def check_process(self) -> None:
+        check_process(self._process)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -35,6 +35,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
+LIMIT_MAX_S = 2_147_483
+"""PostgreSQL counts timeouts in milliseconds of 31 bits."""
+
 
 def asks(operation: Callable[P, Question[T]]) -> Callable[Concatenate[Any, P], T]:
     """A method that puts the question an operation makes to the database, and returns the answer."""
@@ -253,7 +256,7 @@ class SessionStore(Operations):
         if self._place.dialect == "sqlite":
             self._database = SQLite(self._place.address, timeout=timeout, statement_timeout=statement_timeout)
         elif pool is not None:
-            self._database = postgres.Postgres(pool, schema=schema)
+            self._database = postgres.Postgres(pool, schema=schema, **_without_pools_own(limits))
         else:
             self._database = postgres.connect(self._place.address, schema=schema, **limits)
         self.artifacts = Artifacts(self._database)
@@ -275,7 +278,10 @@ class SessionStore(Operations):
             self._check()
 
     def _check(self) -> None:
-        applied = self._database.run(list_applied)
+        try:
+            applied = self._database.run(list_applied)
+        except MigrationRequired:
+            applied = []
         check_complete(self._place.dialect, applied)
         self._database.run(check_tables)
 
@@ -325,11 +331,14 @@ class AsyncSessionStore(AsyncOperations):
         self._place = _place(dsn, pool, AsyncConnectionPool, schema, migrate)
         self._pool = pool
         self._migrate = migrate
+        self._closed = False
         self._database: AsyncSQLite | postgres.AsyncPostgres | _Unopened = _Unopened()
         self.artifacts = AsyncArtifacts(self._database)
 
     async def open(self) -> Self:
-        """Connect, and check that the tables are there and current."""
+        """Connect, and check that the tables are there and current. A closed store stays closed."""
+        if self._closed:
+            raise StoreClosed("this store is closed: make another")
         if not isinstance(self._database, _Unopened):
             return self
         self._database = await self._connected()
@@ -347,7 +356,7 @@ class AsyncSessionStore(AsyncOperations):
             limits = {name: self._limits[name] for name in ("timeout", "statement_timeout")}
             return AsyncSQLite(await asyncio.to_thread(SQLite, address, **limits))
         if self._pool is not None:
-            return postgres.AsyncPostgres(self._pool, schema=schema)
+            return postgres.AsyncPostgres(self._pool, schema=schema, **_without_pools_own(self._limits))
         return postgres.connect_async(address, schema=schema, **self._limits)
 
     async def _checked(self) -> None:
@@ -362,7 +371,10 @@ class AsyncSessionStore(AsyncOperations):
             await self._check()
 
     async def _check(self) -> None:
-        applied = await self._database.run(list_applied)
+        try:
+            applied = await self._database.run(list_applied)
+        except MigrationRequired:
+            applied = []
         check_complete(self._place.dialect, applied)
         await self._database.run(check_tables)
 
@@ -377,6 +389,7 @@ class AsyncSessionStore(AsyncOperations):
 
     async def close(self) -> None:
         """Give the connections back. A closed store raises StoreClosed; closing it again does nothing."""
+        self._closed = True
         await self._database.close()
 
     async def __aenter__(self) -> Self:
@@ -430,17 +443,29 @@ def _limits(
         raise ValidationError(
             f"max_size must be at least 1 and at least min_size, not {max_size}", path="max_size"
         )
-    for value, name in ((timeout, "timeout"), (statement_timeout, "statement_timeout")):
-        if follow.seconds(value, name) == 0 or value == float("inf"):
-            raise ValidationError(f"{name} must be a finite number of seconds, more than 0", path=name)
+    _check_limit(timeout, "timeout")
+    if statement_timeout is not None:
+        _check_limit(statement_timeout, "statement_timeout")
+    if follow.seconds(retry_for, "retry_for") is None:
+        raise ValidationError("retry_for must be a number of seconds; 0 turns it off", path="retry_for")
     return {
         "min_size": min_size,
         "max_size": max_size,
         "timeout": timeout,
         "statement_timeout": statement_timeout,
-        "retry_for": follow.seconds(retry_for, "retry_for"),
+        "retry_for": retry_for,
         "prepare": bool(prepare),
     }
+
+
+def _check_limit(value: float, name: str) -> None:
+    if not 0 < (follow.seconds(value, name) or 0) <= LIMIT_MAX_S:
+        raise ValidationError(f"{name} must be more than 0 and at most {LIMIT_MAX_S:,} seconds", path=name)
+
+
+def _without_pools_own(limits: dict[str, Any]) -> dict[str, Any]:
+    """What a borrowed pool leaves to its borrower."""
+    return {name: limits[name] for name in ("statement_timeout", "retry_for", "prepare")}
 
 
 def _migrate(place: dsn.Place, database: Any) -> None:

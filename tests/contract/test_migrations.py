@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -661,10 +662,20 @@ def test_a_file_that_is_no_database_is_a_storage_error(
         ask(f"sqlite:///{file}")
 
 
+@pytest.fixture
+def anyones_folder() -> Iterator[Path]:
+    """A folder that a user without rights can reach."""
+    folder = fresh_folder()
+    yield folder
+    shutil.rmtree(folder)
+
+
 # The tests' own threads do nothing that the child waits for.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_file_that_can_only_be_read_is_a_storage_error() -> None:
-    file = fresh_folder() / "store.db"
+def test_a_file_that_can_only_be_read_is_a_storage_error(anyones_folder: Path, tmp_path: Path) -> None:
+    # So that all that migrating imports is there: another user may not reach it.
+    asm.migrate(f"sqlite:///{tmp_path / 'store.db'}")
+    file = anyones_folder / "store.db"
     file.touch(mode=0o444)
     give_away(file)
     file.parent.chmod(0o555)

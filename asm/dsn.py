@@ -61,8 +61,8 @@ def place(dsn: Any = None, schema: Any = None) -> Place:
         if schema is not None:
             _check_schema(schema)
         return Place("postgres", _conninfo(dsn), schema)
-    # Only the scheme is shown: the rest may hold a password.
-    raise ValidationError(f"{dsn.partition(':')[0][:20]!r} does not open a DSN asm knows; it takes {_FORMS}")
+    # Nothing of it is shown: it may hold a password, or be one.
+    raise ValidationError(f"this is no DSN that asm knows; it takes {_FORMS}")
 
 
 def _check_schema(schema: Any) -> None:
@@ -84,11 +84,11 @@ def _path(dsn: str) -> str:
         return MEMORY
     if not rest.startswith("///"):
         raise ValidationError(
-            f"{dsn!r:.200} has too few slashes: a relative file is sqlite:///file.db, an absolute one sqlite:////file.db"
+            "too few slashes in this DSN: a relative file is sqlite:///file.db, an absolute one sqlite:////file.db"
         )
     path = rest.removeprefix("///")
     if "?" in path:
-        raise ValidationError(f"{dsn!r:.200}: asm takes no options after a SQLite file's name")
+        raise ValidationError("asm takes no options after a SQLite file's name: leave out the ? and the rest")
     return path
 
 
@@ -100,7 +100,9 @@ def _conninfo(dsn: str) -> str:
         raise ValidationError(_UNREADABLE) from None
     if _is_misread(given):
         raise ValidationError(_UNREADABLE)
-    return make_conninfo(dsn, **{name: value for name, value in _DEFAULTS.items() if name not in given})
+    defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
+    # Whatever the DSN and the environment say: documents are read as they stand, in UTF-8.
+    return make_conninfo(dsn, client_encoding="utf8", **defaults)
 
 
 def _is_misread(given: Mapping[str, Any]) -> bool:

@@ -8,11 +8,10 @@ reader who has seen number n can read everything up to n.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import islice
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from asm.documents import dump_object, load
 from asm.errors import SequenceConflict, ValidationError
@@ -27,7 +26,7 @@ from asm.models import (
     optional_text,
     text,
 )
-from asm.plan import Ask, Joining, Plan, Row, Rows, one_or_several
+from asm.plan import Ask, Plan, Row, Rows, Steps, one_or_several
 
 EVENTS_PER_STATEMENT = 1_000
 """A larger batch goes in several statements of one transaction."""
@@ -35,14 +34,11 @@ EVENTS_PER_STATEMENT = 1_000
 BYTES_PER_STATEMENT = 32 * 1024 * 1024
 """So much JSON in one statement; a single larger event goes alone."""
 
-T = TypeVar("T")
-
 Key: TypeAlias = tuple[str, str]
-Stored: TypeAlias = dict[Key, Event]
 Types: TypeAlias = "EventType | str | Iterable[EventType | str]"
 
 
-def append_event(event: Event, *, expected_sequence: int | None = None) -> Joining[Event] | Plan[Event]:
+def append_event(event: Event, *, expected_sequence: int | None = None) -> Ask[Event] | Steps[Event]:
     """Append one event, durably, and return it with its sequence number.
 
     An event whose id the session has already is not appended again: the stored one comes
@@ -52,13 +48,13 @@ def append_event(event: Event, *, expected_sequence: int | None = None) -> Joini
     new = New(event)
     expected = optional_count(expected_sequence, "expected_sequence")
     if expected is None:
-        return Joining([new], together, lambda stored: stored[new.key])
-    return _answered(settle([new], expected), lambda stored: stored[new.key])
+        return Ask("append_event", new.params(), new.numbered_by, lambda: _first(settle([new])))
+    return Steps(lambda: _first(settle([new], expected)))
 
 
 def append_events(
     events: Iterable[Event], *, expected_sequence: int | None = None
-) -> Joining[list[Event]] | Plan[list[Event]]:
+) -> Ask[list[Event]] | Steps[list[Event]]:
     """Append events as one block, all or none, in the order given; any number, for any sessions.
 
     Events that are there already come back as they are stored. `expected_sequence` wants
@@ -68,15 +64,11 @@ def append_events(
     expected = optional_count(expected_sequence, "expected_sequence")
     if expected is not None and len({new.session_id for new in batch}) > 1:
         raise ValidationError("expected_sequence is about one session, and these events are of several")
-    distinct = _distinct(batch)
-    if expected is None and _fits_one_statement(distinct):
-        return Joining(distinct, together, partial(in_order, batch))
-    return _answered(settle(batch, expected), partial(in_order, batch))
-
-
-def together(batch: Sequence[New]) -> Ask[Stored]:
-    """One question for the events of any number of callers: first come, first numbered."""
-    return _one(batch[0]) if len(batch) == 1 else _optimistic(_distinct(batch))
+    pieces = list(_pieces(_distinct(batch)))
+    if expected is not None or len(pieces) != 1:
+        return Steps(partial(settle, batch, expected))
+    ask = _optimistic(pieces[0])
+    return Ask(ask.query, ask.params, lambda rows: _in_order(batch, ask.read(rows)), lambda: settle(batch))
 
 
 def get_events(
@@ -146,6 +138,9 @@ class New:
             "correlation_id": event.correlation_id,
         }
 
+    def numbered_by(self, rows: Rows) -> Event:
+        return self.numbered(rows[0][0])
+
     def numbered(self, sequence_number: int) -> Event:
         event = self.event
         return event_from_row(
@@ -163,15 +158,8 @@ class New:
         )
 
 
-def _one(new: New) -> Ask[Stored]:
-    def read(rows: Rows) -> Stored:
-        return {new.key: new.numbered(rows[0][0])}
-
-    return Ask("append_event", new.params(), read, lambda: settle([new]))
-
-
-def _optimistic(batch: Sequence[New]) -> Ask[Stored]:
-    """One statement that bets on all events being new."""
+def _optimistic(batch: Sequence[New]) -> Ask[dict[Key, Event]]:
+    """One statement for events that are all new. Another's rows of the same ids fail it."""
     steps = Counter(new.session_id for new in batch)
     counters = sorted(steps)
     behind = dict(steps)
@@ -180,7 +168,7 @@ def _optimistic(batch: Sequence[New]) -> Ask[Stored]:
         behind[new.session_id] -= 1
         steps_from_last.append(behind[new.session_id])
 
-    def read(rows: Rows) -> Stored:
+    def read(rows: Rows) -> dict[Key, Event]:
         last: dict[str, int] = dict(rows)
         return {
             new.key: new.numbered(last[new.session_id] - back)
@@ -202,34 +190,24 @@ def _optimistic(batch: Sequence[New]) -> Ask[Stored]:
         "providers": [new.event.provider for new in batch],
         "correlation_ids": [new.event.correlation_id for new in batch],
     }
-    return Ask("append_events", params, read, lambda: settle(batch))
+    return Ask("append_events", params, read)
 
 
-def settle(batch: Sequence[New], expected: int | None = None) -> Plan[Stored]:
+def settle(batch: Sequence[New], expected: int | None = None) -> Plan[list[Event]]:
     """Lock the counters, look what is there, append the rest. It never fails on what it finds."""
     if not batch:
-        return {}
+        return []
     distinct = _distinct(batch)
     stands = yield from lock_counters(new.session_id for new in batch)
-    stored: Stored = {}
+    known: dict[Key, Event] = {}
     for piece in _pieces(distinct):
-        stored.update((yield from _find(piece)))
-    missing = [new for new in distinct if new.key not in stored]
+        known.update((yield from _find(piece)))
+    missing = [new for new in distinct if new.key not in known]
     if expected is not None and missing:
-        _compare(expected, stands[batch[0].session_id], stored.values(), batch[0].session_id)
+        _compare(expected, stands[batch[0].session_id], known.values(), batch[0].session_id)
     for piece in _pieces(missing):
-        # Nobody else can append to these sessions now, so the bet is safe.
-        ask = _optimistic(piece)
-        stored.update(ask.read((yield ask)))
-    return stored
-
-
-def in_order(batch: Iterable[New], stored: Stored) -> list[Event]:
-    return [stored[new.key] for new in batch]
-
-
-def _answered(plan: Plan[Stored], answer: Callable[[Stored], T]) -> Plan[T]:
-    return answer((yield from plan))
+        known.update((yield from _optimistic(piece)))
+    return _in_order(batch, known)
 
 
 def _distinct(batch: Iterable[New]) -> list[New]:
@@ -240,7 +218,7 @@ def _distinct(batch: Iterable[New]) -> list[New]:
     return list(distinct.values())
 
 
-def _find(batch: Sequence[New]) -> Ask[Stored]:
+def _find(batch: Sequence[New]) -> Ask[dict[Key, Event]]:
     params = {"session_ids": [new.session_id for new in batch], "ids": [new.event.id for new in batch]}
     return Ask(
         "find_events",
@@ -262,14 +240,19 @@ def _compare(expected: int, latest: int, known: Iterable[Event], session_id: str
         )
 
 
+def _first(plan: Plan[list[Event]]) -> Plan[Event]:
+    events = yield from plan
+    return events[0]
+
+
+def _in_order(batch: Sequence[New], stored: dict[Key, Event]) -> list[Event]:
+    return [stored[new.key] for new in batch]
+
+
 def listed(events: Iterable[Event]) -> Iterable[Event]:
     if isinstance(events, Event) or not isinstance(events, Iterable):
         raise ValidationError(f"append_events takes several events, not one {events.__class__.__name__}")
     return events
-
-
-def _fits_one_statement(batch: Sequence[New]) -> bool:
-    return len(list(islice(_pieces(batch), 2))) == 1
 
 
 def _pieces(batch: Sequence[New]) -> Iterator[list[New]]:

@@ -111,18 +111,18 @@ def follow_events(
 
 def wait(database: Database, wanted: Wait) -> list[Event]:
     for pause_s in _pauses(wanted.patience_s):
-        if found := database.run(lambda: wanted.ask):
+        if found := database.run(wanted.ask):
             return found
         time.sleep(pause_s)
-    return database.run(lambda: wanted.ask)
+    return database.run(wanted.ask)
 
 
 async def wait_async(database: AsyncDatabase, wanted: Wait) -> list[Event]:
     for pause_s in _pauses(wanted.patience_s):
-        if found := await database.run(lambda: wanted.ask):
+        if found := await database.run(wanted.ask):
             return found
         await asyncio.sleep(pause_s)
-    return await database.run(lambda: wanted.ask)
+    return await database.run(wanted.ask)
 
 
 def stream(database: Database, wanted: Stream) -> Iterator[Event]:

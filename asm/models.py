@@ -232,7 +232,8 @@ class Run(Model):
         before, more = token_counts(self.token_usage), token_counts(usage)
         added = dict(self.token_usage)
         for key, value in usage.items():
-            added[key] = added[key] + value if is_number(value) and is_number(added.get(key)) else value
+            old = added.get(key)
+            added[key] = _sum(old, value, key) if is_number(value) and is_number(old) else value
         if "total_tokens" in added:
             added["total_tokens"] = (before["total_tokens"] or 0) + (more["total_tokens"] or 0)
         return replace(self, token_usage=added)
@@ -444,6 +445,13 @@ def token_counts(usage: Any) -> dict[str, int | None]:
     return counts
 
 
+def _sum(before: Any, more: Any, key: str) -> Any:
+    try:
+        return before + more
+    except OverflowError as error:
+        raise ValidationError(f"token_usage.{key} would be larger than a float can be", path=key) from error
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -475,7 +483,8 @@ def event_type(value: Any) -> EventType | str:
     if known is not None:
         return known
     if isinstance(value, str) and "." in value:
-        return text(value, "type")
+        # As plain text: an enum of the caller's own is spelled with its class otherwise.
+        return str.__str__(text(value, "type"))
     raise InvalidEventType(
         f"{value!r:.80} is no event type. A type of your own carries a dot, as in 'acme.plan_updated'; "
         f"known are {', '.join(EventType)}",

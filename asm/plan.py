@@ -51,43 +51,36 @@ class Ask(Generic[T]):
         return self.read(rows)
 
 
-class Joining(Generic[T]):
-    """A question that may be asked in one statement with others of its kind.
+class Steps(Generic[T]):
+    """A plan that can be run again: each time it is iterated over, it is made anew."""
 
-    `together` makes one question for the parts of any number of them, and `answer` finds in
-    its answer what this one wanted to know.
-    """
+    __slots__ = ("_make",)
 
-    __slots__ = ("answer", "parts", "together")
-
-    def __init__(
-        self, parts: Sequence[Any], together: Callable[[Sequence[Any]], Ask[Any]], answer: Callable[[Any], T]
-    ) -> None:
-        self.parts = parts
-        self.together = together
-        self.answer = answer
+    def __init__(self, make: Callable[[], Plan[T]]) -> None:
+        self._make = make
 
     def __iter__(self) -> Plan[T]:
-        return self.answer((yield from self.together(self.parts)))
+        return self._make()
 
 
-Question: TypeAlias = "Ask[T] | Joining[T] | Plan[T]"
+Question: TypeAlias = "Ask[T] | Steps[T]"
 
 
 class Database(Protocol):
     """What questions are put to: a store's database, or one transaction of it."""
 
-    def run(self, operation: Callable[[], Question[T]]) -> T: ...
+    def run(self, question: Question[T]) -> T: ...
 
 
 class AsyncDatabase(Protocol):
     """The same, awaited."""
 
-    async def run(self, operation: Callable[[], Question[T]]) -> T: ...
+    async def run(self, question: Question[T]) -> T: ...
 
 
-def drive(plan: Plan[T], answer: Callable[[Ask[Any]], Rows]) -> T:
+def drive(question: Question[T] | Plan[T], answer: Callable[[Ask[Any]], Rows]) -> T:
     """Put each question of a plan to `answer`, and give back what the plan returns."""
+    plan = iter(question)
     try:
         ask = next(plan)
         while True:
@@ -97,8 +90,9 @@ def drive(plan: Plan[T], answer: Callable[[Ask[Any]], Rows]) -> T:
         return result
 
 
-async def drive_async(plan: Plan[T], answer: Callable[[Ask[Any]], Awaitable[Rows]]) -> T:
+async def drive_async(question: Question[T] | Plan[T], answer: Callable[[Ask[Any]], Awaitable[Rows]]) -> T:
     """Put each question of a plan to an `answer` that is awaited."""
+    plan = iter(question)
     try:
         ask = next(plan)
         while True:

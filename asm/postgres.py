@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import partial
 from struct import Struct
 from typing import Any, TypeVar
 
@@ -34,11 +34,9 @@ from asm.errors import (
     StorageTimeout,
     StoreClosed,
 )
-from asm.gather import AsyncGather, Gather
 from asm.patience import check_loop, check_process, pauses, worth_another_try
-from asm.plan import Ask, Joining, Question, Row, Rows, drive, drive_async
+from asm.plan import Ask, Question, Row, Rows, drive, drive_async
 from asm.queries import Form, Queries
-from asm.wire import Wire
 
 T = TypeVar("T")
 
@@ -66,7 +64,6 @@ class Postgres:
         self._pool = pool
         self._conninfo = conninfo
         self._closed = False
-        self._gather = Gather(lambda ask: self._retried(lambda: self._once(ask)))
         self._begin = _begin(timeout, statement_timeout)
         self._timeout = timeout
         self._statement_timeout = statement_timeout
@@ -80,13 +77,9 @@ class Postgres:
             self._retried(partial(_probe, self._conninfo))
             self._pool.open()
 
-    def run(self, operation: Callable[[], Question[T]]) -> T:
-        """Put an operation to the database, and again while what cut it off may pass."""
-        check_process(self.process)
-        question = operation()
-        if isinstance(question, Joining):
-            return self._gather.ask(question)
-        return self._retried(lambda: self._once(question if isinstance(question, Ask) else operation()))
+    def run(self, question: Question[T]) -> T:
+        """Put a question to the database, and again while what cut it off may pass."""
+        return self._retried(lambda: self._once(question))
 
     def _once(self, question: Question[T]) -> T:
         with translated(), self._connection() as connection:
@@ -96,9 +89,8 @@ class Postgres:
                 except psycopg.errors.UniqueViolation:
                     if question.instead is None:
                         raise
-                    question = question.instead()
             with self._transaction(connection):
-                return drive(iter(question), partial(self.answer, connection))
+                return drive(question, partial(self.answer, connection))
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
@@ -113,7 +105,6 @@ class Postgres:
     def close(self) -> None:
         if os.getpid() != self.process:
             return
-        self._gather.finish()
         self._closed = True
         if self._conninfo is not None:
             self._pool.close()
@@ -121,15 +112,12 @@ class Postgres:
     def answer(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
         """The rows of one question."""
         form = self.queries[ask.query].form(ask.params)
-        if isinstance(connection, OwnConnection):
-            wire = connection.wire.ask(form.statements[0].sql, bind(ask.params), prepare=self._prepare)
-            return connection.wait(wire)
         cursor = _Cursor(connection, row_factory=tuple_row)
         cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
 
     def _alone(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
-        if not isinstance(connection, OwnConnection):
+        if not isinstance(connection, PatientConnection):
             return self._alone_on_borrowed(connection, ask)
         form = self.queries[ask.query].form(ask.params)
         connection.patience_s = _patience(form, self._timeout, self._statement_timeout)
@@ -217,13 +205,12 @@ class PostgresTransaction:
         self._open = True
         self.connection = connection
 
-    def run(self, operation: Callable[[], Question[T]]) -> T:
+    def run(self, question: Question[T]) -> T:
         check_process(self._database.process)
         if not self._open:
             raise StoreClosed("this transaction has ended")
-        question = operation()
         with translated():
-            return drive(iter(question), partial(self._database.answer, self.connection))
+            return drive(question, partial(self._database.answer, self.connection))
 
     def end(self) -> None:
         self._open = False
@@ -247,7 +234,6 @@ class AsyncPostgres:
         self._pool = pool
         self._conninfo = conninfo
         self._closed = False
-        self._gather = AsyncGather(lambda ask: self._retried(lambda: self._once(ask)))
         self._begin = _begin(timeout, statement_timeout)
         self._timeout = timeout
         self._statement_timeout = statement_timeout
@@ -262,12 +248,9 @@ class AsyncPostgres:
             await self._retried(partial(_probe_async, self._conninfo))
             await self._pool.open()
 
-    async def run(self, operation: Callable[[], Question[T]]) -> T:
-        """Put an operation to the database, and again while what cut it off may pass."""
-        question = operation()
-        if isinstance(question, Joining):
-            return await self._gather.ask(question)
-        return await self._retried(lambda: self._once(question if isinstance(question, Ask) else operation()))
+    async def run(self, question: Question[T]) -> T:
+        """Put a question to the database, and again while what cut it off may pass."""
+        return await self._retried(lambda: self._once(question))
 
     async def _once(self, question: Question[T]) -> T:
         with translated():
@@ -278,9 +261,8 @@ class AsyncPostgres:
                     except psycopg.errors.UniqueViolation:
                         if question.instead is None:
                             raise
-                        question = question.instead()
                 async with self._transaction(connection):
-                    return await drive_async(iter(question), partial(self.answer, connection))
+                    return await drive_async(question, partial(self.answer, connection))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
@@ -295,7 +277,6 @@ class AsyncPostgres:
     async def close(self) -> None:
         if os.getpid() != self.process:
             return
-        await self._gather.finish()
         self._closed = True
         if self._conninfo is not None:
             await self._pool.close()
@@ -303,9 +284,6 @@ class AsyncPostgres:
     async def answer(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
         """The rows of one question."""
         form = self.queries[ask.query].form(ask.params)
-        if isinstance(connection, OwnAsyncConnection):
-            wire = connection.wire.ask(form.statements[0].sql, bind(ask.params), prepare=self._prepare)
-            return await connection.wait(wire)
         cursor = _AsyncCursor(connection, row_factory=tuple_row)
         await cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
@@ -397,13 +375,12 @@ class AsyncPostgresTransaction:
         self._open = True
         self.connection = connection
 
-    async def run(self, operation: Callable[[], Question[T]]) -> T:
+    async def run(self, question: Question[T]) -> T:
         check_process(self._database.process)
         if not self._open:
             raise StoreClosed("this transaction has ended")
-        question = operation()
         with translated():
-            return await drive_async(iter(question), partial(self._database.answer, self.connection))
+            return await drive_async(question, partial(self._database.answer, self.connection))
 
     def end(self) -> None:
         self._open = False
@@ -413,7 +390,7 @@ def connect(conninfo: str, *, min_size: int, max_size: int, timeout: float, **op
     """A database behind a pool of its own, not yet opened."""
     pool = ConnectionPool(
         conninfo,
-        connection_class=OwnConnection,
+        connection_class=PatientConnection,
         kwargs={"autocommit": True},
         min_size=min_size,
         max_size=max_size,
@@ -429,7 +406,6 @@ def connect_async(
     """A database behind a pool of its own, not yet opened."""
     pool = AsyncConnectionPool(
         conninfo,
-        connection_class=OwnAsyncConnection,
         kwargs={"autocommit": True},
         min_size=min_size,
         max_size=max_size,
@@ -452,14 +428,10 @@ async def _probe_async(conninfo: str) -> None:
             _check_version(connection.info.server_version)
 
 
-class OwnConnection(psycopg.Connection[Any]):
-    """A connection of our own pool, which waits so long for one statement and then stops it on the server."""
+class PatientConnection(psycopg.Connection[Any]):
+    """A connection that waits so long for one statement, and then stops it on the server."""
 
     patience_s: float | None = None
-
-    @cached_property
-    def wire(self) -> Wire:
-        return Wire(self, _ADAPTERS)
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         if self.patience_s is None:
@@ -484,14 +456,6 @@ class OwnConnection(psycopg.Connection[Any]):
             self.close()
         finally:
             self.patience_s = patience_s
-
-
-class OwnAsyncConnection(AsyncConnection[Any]):
-    """A connection of our own pool."""
-
-    @cached_property
-    def wire(self) -> Wire:
-        return Wire(self, _ADAPTERS)
 
 
 class _Overdue(Exception):

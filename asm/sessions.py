@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from asm import runs
 from asm.documents import dump_object, load
 from asm.errors import SessionNotFound, ValidationError
-from asm.events import New, in_order, listed, lock_counters, settle
+from asm.events import New, listed, lock_counters, settle
 from asm.models import (
     Event,
     Run,
@@ -20,7 +21,7 @@ from asm.models import (
     session_status,
     text,
 )
-from asm.plan import Ask, Plan, Row, Rows, nothing, one_or_several
+from asm.plan import Ask, Plan, Row, Rows, Steps, nothing, one_or_several
 
 _STATUSES = {str(status): status for status in SessionStatus}
 
@@ -77,9 +78,9 @@ def list_sessions(
     return Ask("list_sessions", params, read_sessions)
 
 
-def delete_session(session_id: str) -> Plan[None]:
+def delete_session(session_id: str) -> Steps[None]:
     """Remove a session with its runs, events, artifacts' rows and counter. Gone already is fine."""
-    return _delete(text(session_id, "session_id"))
+    return Steps(partial(_delete, text(session_id, "session_id")))
 
 
 def _delete(session_id: str) -> Plan[None]:
@@ -90,7 +91,7 @@ def _delete(session_id: str) -> Plan[None]:
     yield from Ask("delete_counter", {"session_id": session_id}, nothing)
 
 
-def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Plan[list[Event]]:
+def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Steps[list[Event]]:
     """A session, one of its runs and the run's new events, all of it or none of it.
 
     The events come back with their sequence numbers, as from `append_events`.
@@ -104,7 +105,7 @@ def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Plan[list
             raise ValidationError(
                 f"event {new.event.id!r} belongs to session {new.session_id!r}, not to {session.id!r}"
             )
-    return _flush(asks, batch)
+    return Steps(partial(_flush, asks, batch))
 
 
 def _flush(asks: Iterable[Ask[None]], batch: Sequence[New]) -> Plan[list[Event]]:
@@ -113,7 +114,7 @@ def _flush(asks: Iterable[Ask[None]], batch: Sequence[New]) -> Plan[list[Event]]
     stored = yield from settle(batch)
     for ask in asks:
         yield from ask
-    return in_order(batch, stored)
+    return stored
 
 
 def statuses(value: Any) -> tuple[str, ...] | None:

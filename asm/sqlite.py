@@ -31,9 +31,8 @@ from asm.errors import (
     StorageTimeout,
     StoreClosed,
 )
-from asm.gather import AsyncGather, Gather
 from asm.patience import check_loop, check_process, pauses
-from asm.plan import Ask, Joining, Question, Row, Rows, drive
+from asm.plan import Ask, Question, Row, Rows, drive
 from asm.queries import Queries, Statement
 
 T = TypeVar("T")
@@ -55,28 +54,21 @@ class SQLite:
             )
         self.queries = Queries("sqlite")
         self.timeout = timeout
-        self._gather = Gather(self.once)
         self._writer = _Shared(path, timeout, statement_timeout)
         self._reader = (
             self._writer if path == MEMORY else _Shared(path, timeout, statement_timeout, reads_only=True)
         )
 
-    def run(self, operation: Callable[[], Question[T]]) -> T:
-        """Put an operation to the database: alone where it is one statement, else as a transaction."""
-        self._writer.check_process()
-        question = operation()
-        return self._gather.ask(question) if isinstance(question, Joining) else self.once(question)
-
-    def once(self, question: Question[T]) -> T:
+    def run(self, question: Question[T]) -> T:
+        """Put a question to the database: alone where it is one statement, else as a transaction."""
         if isinstance(question, Ask):
             try:
                 return self._alone(question)
             except Conflict:
                 if question.instead is None:
                     raise
-                question = question.instead()
         with self._writer.held() as shared, translated(), shared.transaction():
-            return drive(iter(question), partial(self.answer, shared))
+            return drive(question, partial(self.answer, shared))
 
     @contextmanager
     def transaction(self) -> Iterator[SQLiteTransaction]:
@@ -90,9 +82,6 @@ class SQLite:
                 tx.end()
 
     def close(self) -> None:
-        with suppress(StoreClosed):
-            self._writer.check_process()
-            self._gather.finish()
         self._reader.close()
         self._writer.close()
 
@@ -140,15 +129,14 @@ class SQLiteTransaction:
     def connection(self) -> sqlite3.Connection:
         return self._shared.driver
 
-    def run(self, operation: Callable[[], Question[T]]) -> T:
+    def run(self, question: Question[T]) -> T:
         self._shared.check_process()
         if not self._open:
             raise StoreClosed("this transaction has ended")
-        question = operation()
         self.check_not_spoilt()
         try:
             with translated():
-                return drive(iter(question), partial(self._database.answer, self._shared))
+                return drive(question, partial(self._database.answer, self._shared))
         except Exception as error:
             self._spoilt = isinstance(error, sqlite3.Error) or isinstance(error.__cause__, sqlite3.Error)
             raise
@@ -216,9 +204,9 @@ class _Shared:
 
     def _begin(self) -> None:
         # Immediate: a transaction that reads first and writes later can be refused at its
-        # write, however long it is willing to wait. And in our own steps: SQLite's busy timeout
-        # waits longer the longer one has waited, so that of four processes one got 41 appends
-        # where another got 3,193 (see `bench/sqlite.py`).
+        # write, however long it is willing to wait. And asked again in short steps of our own:
+        # SQLite's busy timeout waits longer the longer one has waited, so that of four processes
+        # one appends ten times as much as another.
         deadline = time.monotonic() + self._timeout
         while True:
             try:
@@ -275,8 +263,6 @@ def _connect(path: str, timeout: float, *, reads_only: bool) -> sqlite3.Connecti
             _write_ahead(connection, timeout)
             # The log is synced at every commit: what was acknowledged survives a power cut.
             connection.execute("pragma synchronous = full")
-            # The log may grow to 40 MB before it is written back: fewer writes of the same page.
-            connection.execute("pragma wal_autocheckpoint = 10000")
         if reads_only:
             connection.execute("pragma query_only = on")
     except BaseException:
@@ -407,17 +393,12 @@ class AsyncSQLite:
         self._writing = ThreadPoolExecutor(1, "asm-sqlite-writer")
         self._reading = ThreadPoolExecutor(1, "asm-sqlite-reader")
         self._turn = asyncio.Lock()
-        self._gather = AsyncGather(self._once)
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
-    async def run(self, operation: Callable[[], Question[T]]) -> T:
+    async def run(self, question: Question[T]) -> T:
         check_loop(self._loop)
-        question = operation()
-        return await (self._gather.ask(question) if isinstance(question, Joining) else self._once(question))
-
-    async def _once(self, question: Question[T]) -> T:
-        work = partial(self._database.once, question)
+        work = partial(self._database.run, question)
         if not self._closed and not self._database.writes(question):
             return await _in(self._reading, work)
         async with self._our_turn():
@@ -445,7 +426,6 @@ class AsyncSQLite:
     async def close(self) -> None:
         if self._closed:
             return
-        await self._gather.finish()
         # In turn, because a transaction that is open needs the thread to end.
         async with self._our_turn():
             self._closed = True
@@ -483,8 +463,8 @@ class AsyncSQLiteTransaction:
     def connection(self) -> sqlite3.Connection:
         return self._tx.connection
 
-    async def run(self, operation: Callable[[], Question[T]]) -> T:
-        return await _in(self._thread, partial(self._tx.run, operation))
+    async def run(self, question: Question[T]) -> T:
+        return await _in(self._thread, partial(self._tx.run, question))
 
 
 class _Entered:

@@ -16,7 +16,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -43,7 +43,7 @@ def asks(operation: Callable[P, Question[T]]) -> Callable[Concatenate[Any, P], T
     """A method that puts the question an operation makes to the database, and returns the answer."""
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        answer: T = self._database.run(partial(operation, *args, **kwargs))
+        answer: T = self._database.run(operation(*args, **kwargs))
         return answer
 
     return _described(method, operation, _answer(operation))
@@ -51,7 +51,7 @@ def asks(operation: Callable[P, Question[T]]) -> Callable[Concatenate[Any, P], T
 
 def awaits(operation: Callable[P, Question[T]]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        answer: T = await self._database.run(partial(operation, *args, **kwargs))
+        answer: T = await self._database.run(operation(*args, **kwargs))
         return answer
 
     return _described(method, operation, _answer(operation))
@@ -105,9 +105,9 @@ def _described(method: F, operation: Callable[..., Any], answer: str) -> F:
 
 
 def _answer(operation: Callable[..., Any]) -> str:
-    """`list[Event]` of an operation that returns `Ask[list[Event]] | Plan[list[Event]]`."""
+    """`list[Event]` of an operation that returns `Ask[list[Event]] | Steps[list[Event]]`."""
     question: str = inspect.signature(operation).return_annotation
-    return question.partition(" | Plan")[0].partition("[")[2].removesuffix("]")
+    return question.partition(" | Steps")[0].partition("[")[2].removesuffix("]")
 
 
 class Artifacts:
@@ -279,11 +279,11 @@ class SessionStore(Operations):
 
     def _check(self) -> None:
         try:
-            applied = self._database.run(list_applied)
+            applied = self._database.run(list_applied())
         except MigrationRequired:
             applied = []
         check_complete(self._place.dialect, applied)
-        self._database.run(check_tables)
+        self._database.run(check_tables())
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -372,11 +372,11 @@ class AsyncSessionStore(AsyncOperations):
 
     async def _check(self) -> None:
         try:
-            applied = await self._database.run(list_applied)
+            applied = await self._database.run(list_applied())
         except MigrationRequired:
             applied = []
         check_complete(self._place.dialect, applied)
-        await self._database.run(check_tables)
+        await self._database.run(check_tables())
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncTransaction]:
@@ -407,12 +407,12 @@ class AsyncSessionStore(AsyncOperations):
 class _Unopened:
     """What an async store has for a database before it is opened."""
 
-    async def run(self, _operation: Callable[[], Question[T]]) -> T:
+    async def run(self, _question: Question[T]) -> T:
         raise StoreClosed("this store is not open yet: use `async with`, or `await store.open()`")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
-        await self.run(check_tables)
+        await self.run(check_tables())
         yield
 
     async def close(self) -> None:

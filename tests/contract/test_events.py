@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -115,6 +116,10 @@ class TestBatches:
 
     def test_a_batch_may_be_any_iterable(self, store: Any) -> None:
         assert numbers(store.append_events(event for event in events_of("ses_1", 2))) == [1, 2]
+
+    def test_a_generator_of_events_is_not_lost_on_the_way_to_a_plan(self, store: Any) -> None:
+        assert numbers(store.append_events(iter(events_of("ses_1", 3)), expected_sequence=0)) == [1, 2, 3]
+        assert len(store.append_events(iter(events_of("ses_2", 1_500)))) == 1_500
 
     def test_a_batch_larger_than_a_statement_is_one_block(self, store: Any) -> None:
         batch = events_of("ses_1", 2_500)
@@ -243,6 +248,13 @@ class TestReading:
         store.append_event(an_event(type="message_sent"))
         assert store.get_events("ses_1")[0].type is asm.EventType.MESSAGE_SENT
 
+    def test_a_type_from_an_enum_of_the_callers_own_is_its_text(self, store: Any) -> None:
+        class Planned(str, Enum):  # noqa: UP042
+            PLAN = "acme.plan"
+
+        store.append_event(an_event(type=Planned.PLAN))
+        assert store.get_events("ses_1", type="acme.plan")[0].type == "acme.plan"
+
     def test_a_misspelt_type_to_filter_by_is_refused(self, store: Any) -> None:
         with pytest.raises(asm.InvalidEventType, match="message_snet"):
             store.get_events("ses_1", type="message_snet")
@@ -292,6 +304,11 @@ class TestFlushing:
         assert numbers(stored) == [1, 2, 3]
         assert (store.get_session(session.id), store.get_run(run.id)) == (session, run)
         assert store.get_events(session.id) == stored
+
+    def test_a_flush_takes_any_iterable(self, store: Any) -> None:
+        session = asm.Session(agent_id="a")
+        run = asm.Run(session_id=session.id)
+        assert numbers(store.flush(session, run, iter(events_of(session.id, 3)))) == [1, 2, 3]
 
     def test_a_flush_without_events_keeps_session_and_run(self, store: Any) -> None:
         session = asm.Session(agent_id="a")

@@ -1,4 +1,4 @@
-"""What holds when many append at the same moment and share statements."""
+"""What holds when many append at the same moment."""
 
 from __future__ import annotations
 

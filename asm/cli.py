@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from sqlite3 import sqlite_version
 from typing import Any, TypeVar
 
 import click
@@ -21,9 +20,7 @@ import asm
 from asm import dsn as dsns
 from asm import readers
 from asm.documents import Document
-from asm.errors import AsmError, MigrationRequired, ValidationError
-from asm.migrate import StoreStatus
-from asm.migrate import known as known_migrations
+from asm.errors import AsmError, ValidationError
 from asm.migrate import status as look_at
 from asm.models import SessionStatus
 from asm.show import Sheet, counted, one_line, show_session, show_sessions, show_status
@@ -108,7 +105,7 @@ def migrate(dsn: str | None, schema: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def rollback(dsn: str | None, schema: str | None, *, yes: bool) -> None:
     """Take the tables away again, with all that is in them."""
-    found = _looked_at(dsn, schema)
+    found = look_at(dsn, schema=schema)
     if not found.applied:
         click.echo("there is nothing to take back")
         return
@@ -125,7 +122,7 @@ def rollback(dsn: str | None, schema: str | None, *, yes: bool) -> None:
 @_prints_json
 def status(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
     """Say which database it is, which migrations it has, and how many rows."""
-    found = _looked_at(dsn, schema)
+    found = look_at(dsn, schema=schema)
     if as_json:
         _print_json(asdict(found))
     else:
@@ -147,7 +144,7 @@ def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
     exit status is 1. A SQLite file that does not exist yet is created; for any other store run
     `asm migrate` first.
     """
-    with _opened(dsn, schema, migrate=_is_new_file(dsn, schema)) as store:
+    with _opened(dsn, schema, migrate=dsns.place(dsn, schema).is_new_file) as store:
         imported = _import(store, paths)
     click.echo(imported.summary())
     sys.exit(1 if imported.failures else 0)
@@ -217,24 +214,8 @@ def main() -> None:
 
 
 def _opened(dsn: str | None, schema: str | None, *, migrate: bool = False) -> SessionStore:
-    if not migrate and _is_new_file(dsn, schema):
-        place = dsns.place(dsn, schema)
-        raise MigrationRequired(f"there is no {place} yet: `asm migrate {place}` creates it")
     # A person at a terminal would rather know at once than wait.
     return SessionStore(dsn, schema=schema, migrate=migrate, retry_for=0)
-
-
-def _looked_at(dsn: str | None, schema: str | None) -> StoreStatus:
-    if _is_new_file(dsn, schema):
-        pending = [migration.id for migration in known_migrations("sqlite")]
-        return StoreStatus("sqlite", sqlite_version, applied=[], pending=pending, rows={})
-    return look_at(dsn, schema=schema)
-
-
-def _is_new_file(dsn: str | None, schema: str | None) -> bool:
-    """Whether opening a store would create it, which merely looking must not do."""
-    place = dsns.place(dsn, schema)
-    return place.dialect == "sqlite" and place.address != dsns.MEMORY and not Path(place.address).exists()
 
 
 # Importing.

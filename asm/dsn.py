@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -38,6 +39,17 @@ class Place(NamedTuple):
     def dsn(self) -> str:
         """A DSN that leads here again."""
         return f"sqlite:///{self.address}" if self.dialect == "sqlite" else self.address
+
+    @property
+    def is_new_file(self) -> bool:
+        """Whether this is a SQLite file that is not there yet, in a folder that is.
+
+        Only what means to write creates it, or a misspelt path would leave an empty file behind.
+        """
+        if self.dialect == "postgres" or self.address == MEMORY:
+            return False
+        path = Path(self.address)
+        return path.parent.is_dir() and not path.exists()
 
     def __repr__(self) -> str:
         return f"Place({str(self)!r})"

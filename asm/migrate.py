@@ -75,19 +75,19 @@ def migrate_connection(connection: sqlite3.Connection) -> list[str]:
 
 def rollback(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
     """Take every migration back, the last one first, with all that is stored, and return their ids."""
-    with _opened(dsns.place(dsn, schema)) as database:
+    with _looked_at(dsns.place(dsn, schema)) as database:
         return database.rollback()
 
 
 def pending_migrations(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
     """The ids of what `migrate` would apply. Conflict when an applied file was changed."""
-    with _opened(dsns.place(dsn, schema)) as database:
+    with _looked_at(dsns.place(dsn, schema)) as database:
         return database.pending()
 
 
 def status(dsn: str | None = None, *, schema: str | None = None) -> StoreStatus:
     """What a database holds of ours, tables or not."""
-    with _opened(dsns.place(dsn, schema)) as database:
+    with _looked_at(dsns.place(dsn, schema)) as database:
         return database.status()
 
 
@@ -276,6 +276,17 @@ class _SQLite(_Database):
         statement = self.queries[query].form({}).statements[0]
         with sqlite.translated():
             return self._connection.execute(statement.sql).fetchall()
+
+
+@contextmanager
+def _looked_at(place: dsns.Place) -> Iterator[_Database]:
+    if place.is_new_file:
+        # As empty as one in memory, and not created by a question.
+        with closing(sqlite3.connect(dsns.MEMORY)) as connection:
+            yield _SQLite(connection)
+    else:
+        with _opened(place) as database:
+            yield database
 
 
 @contextmanager

@@ -253,6 +253,7 @@ class SessionStore(Operations):
         limits = _limits(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
         self._place = _place(dsn, pool, ConnectionPool, schema, migrate)
         self._database: SQLite | postgres.Postgres
+        _check_exists(self._place, migrate=migrate)
         if self._place.dialect == "sqlite":
             self._database = SQLite(self._place.address, timeout=timeout, statement_timeout=statement_timeout)
         elif pool is not None:
@@ -352,6 +353,7 @@ class AsyncSessionStore(AsyncOperations):
 
     async def _connected(self) -> AsyncSQLite | postgres.AsyncPostgres:
         address, schema = self._place.address, self._place.schema
+        _check_exists(self._place, migrate=self._migrate)
         if self._place.dialect == "sqlite":
             limits = {name: self._limits[name] for name in ("timeout", "statement_timeout")}
             return AsyncSQLite(await asyncio.to_thread(SQLite, address, **limits))
@@ -466,6 +468,11 @@ def _check_limit(value: float, name: str) -> None:
 def _without_pools_own(limits: dict[str, Any]) -> dict[str, Any]:
     """What a borrowed pool leaves to its borrower."""
     return {name: limits[name] for name in ("statement_timeout", "retry_for", "prepare")}
+
+
+def _check_exists(place: dsn.Place, *, migrate: bool) -> None:
+    if place.is_new_file and not migrate:
+        check_complete("sqlite", [])
 
 
 def _migrate(place: dsn.Place, database: Any) -> None:

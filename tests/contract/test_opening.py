@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +253,13 @@ def test_a_schema_leaves_nothing_set_on_a_connection(dsn: str, opened: Opener) -
 def test_sqlite_has_no_schemas(tmp_path: Path, opened: Opener) -> None:
     with pytest.raises(asm.ValidationError, match="schema"):
         opened(f"sqlite:///{tmp_path}/store.db", schema="one", migrate=True)
+
+
+@pytest.mark.parametrize("ask", [asm.pending_migrations, asm.rollback, asm.SessionStore])
+def test_a_file_that_is_not_there_is_not_created_by_asking(tmp_path: Path, ask: Callable[[str], Any]) -> None:
+    with suppress(asm.MigrationRequired):
+        ask(f"sqlite:///{tmp_path}/misspelt.db")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_folder_is_named(tmp_path: Path, opened: Opener) -> None:

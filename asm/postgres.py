@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from struct import Struct
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, Cursor, pq
-from psycopg.adapt import AdaptersMap, Buffer, Loader
+from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
-from psycopg.types.numeric import Int8BinaryDumper
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from asm.connections import AsyncPlainCursor, PatientConnection, PlainCursor, was_cut
 from asm.errors import (
     AsmError,
     Conflict,
@@ -35,7 +31,7 @@ from asm.errors import (
     StoreClosed,
 )
 from asm.patience import check_loop, check_process, pauses, worth_another_try
-from asm.plan import Ask, Question, Row, Rows, drive, drive_async
+from asm.plan import Ask, Question, Rows, drive, drive_async
 from asm.queries import Form, Queries
 
 T = TypeVar("T")
@@ -112,7 +108,7 @@ class Postgres:
     def answer(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
         """The rows of one question."""
         form = self.queries[ask.query].form(ask.params)
-        cursor = _Cursor(connection, row_factory=tuple_row)
+        cursor = PlainCursor(connection, row_factory=tuple_row)
         cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
 
@@ -161,7 +157,7 @@ class Postgres:
             self._pool.putconn(connection)
 
     def _taken(self) -> psycopg.Connection[Any]:
-        while _was_cut(connection := self._given()):
+        while was_cut(connection := self._given()):
             connection.close()
             self._pool.putconn(connection)
         return connection
@@ -284,7 +280,7 @@ class AsyncPostgres:
     async def answer(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
         """The rows of one question."""
         form = self.queries[ask.query].form(ask.params)
-        cursor = _AsyncCursor(connection, row_factory=tuple_row)
+        cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
         await cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
@@ -331,7 +327,7 @@ class AsyncPostgres:
             await self._pool.putconn(connection)
 
     async def _taken(self) -> AsyncConnection[Any]:
-        while _was_cut(connection := await self._given()):
+        while was_cut(connection := await self._given()):
             await connection.close()
             await self._pool.putconn(connection)
         return connection
@@ -428,54 +424,6 @@ async def _probe_async(conninfo: str) -> None:
             _check_version(connection.info.server_version)
 
 
-class PatientConnection(psycopg.Connection[Any]):
-    """A connection that waits so long for one statement, and then stops it on the server."""
-
-    patience_s: float | None = None
-
-    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        if self.patience_s is None:
-            return super().wait(gen, *args, **kwargs)
-        try:
-            return super().wait(_until(time.monotonic() + self.patience_s, gen), *args, **kwargs)
-        except _Overdue as overdue:
-            self._stop(gen)
-            raise StorageTimeout(
-                f"no answer after {self.patience_s:g} s, so the statement was stopped"
-            ) from overdue
-
-    def _stop(self, gen: Generator[Any, Any, Any]) -> None:
-        patience_s, self.patience_s = self.patience_s, None
-        try:
-            self.cancel_safe(timeout=5.0)
-            super().wait(_until(time.monotonic() + 5.0, gen))
-        except psycopg.errors.QueryCanceled:
-            pass
-        except (psycopg.Error, _Overdue):
-            # Not even that was answered: nobody knows what state this connection is in.
-            self.close()
-        finally:
-            self.patience_s = patience_s
-
-
-class _Overdue(Exception):
-    pass
-
-
-def _until(deadline: float, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-    """A wait that is given up at the deadline; the driver looks in every tenth of a second."""
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if not ready and time.monotonic() > deadline:
-                raise _Overdue
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
 def _begin(timeout: float | None, statement_timeout: float | None) -> str:
     # One trip, and nothing that outlives the transaction. Without parameters, because only
     # so does PostgreSQL take several statements at once.
@@ -510,20 +458,6 @@ def _check_version(version: int) -> None:
         )
 
 
-def _was_cut(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Whether a connection was closed by the server while it lay in the pool.
-
-    One at rest has nothing to say; if there is something to read, the server has closed it or
-    says that it will. This costs no trip, where the pool's own check costs one for every call,
-    and waits a second or more before it looks at the next connection.
-    """
-    if connection.closed:
-        return True
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
-
-
 @contextmanager
 def _held(connection: Any) -> Iterator[Any]:
     """Only taking a connection is ours to translate, not what the caller does with it."""
@@ -554,54 +488,6 @@ async def _held_async(connection: Any) -> AsyncIterator[Any]:
 def bind(params: Mapping[str, Any]) -> dict[str, Any]:
     """The values as psycopg takes them: to it, a tuple would be a composite."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()}
-
-
-class _Text(Loader):
-    """A document as it stands, for documents.py to read."""
-
-    format = pq.Format.BINARY
-
-    def load(self, data: Buffer) -> bytes:
-        return bytes(data)
-
-
-class _Moment(Loader):
-    """A time in UTC, whatever the session's time zone: PostgreSQL counts microseconds since 2000."""
-
-    format = pq.Format.BINARY
-
-    def load(self, data: Buffer) -> datetime:
-        return _EPOCH + timedelta(microseconds=_INT64.unpack(data)[0])
-
-
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_INT64 = Struct("!q")
-
-
-def _adapters() -> AdaptersMap:
-    adapters = AdaptersMap(psycopg.adapters)
-    adapters.register_loader("json", _Text)
-    adapters.register_loader("timestamptz", _Moment)
-    # One width for all integers, or each would be a prepared statement of its own.
-    adapters.register_dumper(int, Int8BinaryDumper)
-    return adapters
-
-
-_ADAPTERS = _adapters()
-
-
-# On our cursors and not on the connections, which an application may use for its own
-# statements, with its own idea of JSON.
-class _Cursor(Cursor[Row]):
-    @property
-    def adapters(self) -> AdaptersMap:
-        return _ADAPTERS
-
-
-class _AsyncCursor(AsyncCursor[Row]):
-    @property
-    def adapters(self) -> AdaptersMap:
-        return _ADAPTERS
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import inspect
 import logging
 import secrets
 import socket
+import sqlite3
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -1158,3 +1159,14 @@ def test_nothing_is_retried_in_a_transaction(migrated: str, opened: Opener) -> N
         tries.append(tx)
         raise asm.ConnectionFailed("the line was cut")
     assert len(tries) == 1
+
+
+# Versions
+
+
+def test_a_sqlite_without_strict_tables_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+    with pytest.raises(asm.StorageError, match=r"needs SQLite 3\.37\.0 or newer"):
+        asm.SessionStore(f"sqlite:///{tmp_path}/store.db", migrate=True)

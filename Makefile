@@ -7,11 +7,19 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(new_enough)' 2>/dev/null && echo $$python && exit; done; echo python3)
 WORKERS ?= 2
 
+ROUNDS ?= 5
+SECONDS ?= 1
+EVENTS ?= 1000000
+bench_options = --rounds $(ROUNDS) --seconds $(SECONDS) --events $(EVENTS)
+comma := ,
+# Not on the command line, where everybody on the machine could read a password.
+bench bench-peers: export ASM_BENCH_DSN = $(DSN)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format schema clean
+.PHONY: help demo test check format schema bench bench-peers clean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/installed ## keep a session in a SQLite file and show it
 	@.venv/bin/python -m asm.demo
@@ -32,6 +40,12 @@ format: .venv/installed ## lay out the code and mend what lint can mend
 schema: .venv/installed ## write each schema.sql from its migrations
 	@.venv/bin/python -m tests.make_schema
 
+bench: .venv/installed ## measure on SQLite and PostgreSQL; DSN=postgresql://…, ONLY=reads,flush, ROUNDS=5, SECONDS=1, EVENTS=10000000
+	@.venv/bin/python -m bench $(bench_options) $(subst $(comma), ,$(ONLY))
+
+bench-peers: .venv/peers/installed ## measure libraries of a like kind beside ours
+	@.venv/peers/bin/python -m bench $(bench_options) peers
+
 clean: ## remove whatever this file makes
 	@rm -rf .venv build dist asm-demo.db* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
@@ -41,4 +55,11 @@ clean: ## remove whatever this file makes
 		{ echo 'asm needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e '.[test]'
+	@touch $@
+
+# The peers bring a hundred packages along, so they live apart.
+.venv/peers/installed: .venv/installed bench/constraints.txt
+	@.venv/bin/python -m venv --clear .venv/peers
+	@.venv/peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c tests/constraints.txt -c bench/constraints.txt -e '.[test,peers]'
 	@touch $@

@@ -1,0 +1,33 @@
+"""How fast is one event a call, from tasks of one loop, beside pgbench with the same statement?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from bench import appends, floors, targets
+from bench.harness import Line, Rounds
+from bench.payload import SESSIONS
+from bench.places import Places
+
+ONE_TASK = targets.Target("one task", "pgbench, 1 client")
+
+CASES = (
+    # target, our tasks, pgbench's clients, sessions
+    (ONE_TASK, 1, 1, SESSIONS),
+    (targets.TASKS, 64, 32, SESSIONS),
+    (targets.MANY_TASKS, 512, 32, SESSIONS),
+    (targets.TASKS_ON_ONE, 16, 16, 1),
+)
+
+
+def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+    with (
+        places.postgres() as place,
+        asyncio.Runner() as runner,
+        appends.opened(runner, place.dsn, place.schema) as store,
+    ):
+        for target, callers, clients, sessions in CASES:
+            floor = floors.one_statement(place, clients, sessions=sessions)
+            ours = appends.tasks(runner, store, callers, appends.numbered(sessions), place.server)
+            yield rounds.compare(target, floor, ours)

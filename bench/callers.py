@@ -1,0 +1,39 @@
+"""How do throughput and p99 go with the number of callers, as threads, as tasks, and beside pgbench?
+
+What it gives is also drawn, into results/callers.svg, which README shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import asm
+from bench import appends, floors
+from bench.harness import Line, Rounds, line
+from bench.places import Places
+from bench.targets import Target
+
+CALLERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+CLIENTS_MAX = 64
+"""A server as PostgreSQL ships it takes 100 connections, so pgbench stops here and stands still after."""
+SHARE = 0.5
+ROUNDS_MAX = 3
+
+
+def lines(rounds: Rounds, places: Places, callers: tuple[int, ...] = CALLERS) -> Iterator[Line]:
+    fewer = Rounds(min(rounds.rounds, ROUNDS_MAX), rounds.seconds, rounds.say)
+    with (
+        places.postgres() as place,
+        asm.SessionStore(place.dsn, schema=place.schema) as store,
+        asyncio.Runner() as runner,
+        appends.opened(runner, place.dsn, place.schema) as awaited,
+    ):
+        for number in callers:
+            floor = floors.one_statement(place, min(number, CLIENTS_MAX))
+            threads = appends.threads(store, number, appends.numbered(), place.server)
+            tasks = appends.tasks(runner, awaited, number, appends.numbered(), place.server)
+            sides = (floor, threads, tasks)
+            of_floor, of_threads, of_tasks = fewer.alternate(f"{number} callers", sides, SHARE)
+            yield line(Target(f"{number} threads", floor.name), "event", floor.name, of_floor, of_threads)
+            yield line(Target(f"{number} tasks", floor.name), "event", floor.name, of_floor, of_tasks)

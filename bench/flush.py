@@ -1,0 +1,37 @@
+"""What does the end of a turn cost, a session, a run and 50 events in one go, beside one COPY of 50 rows?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import asm
+from bench import batches, payload, targets
+from bench.harness import Line, Rounds, Side
+from bench.places import Places, Postgres
+
+EVENTS = 50
+SHARE = 0.5
+
+
+def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+    with (
+        places.postgres() as place,
+        asm.SessionStore(place.dsn, schema=place.schema) as store,
+        place.connect() as connection,
+    ):
+        floor = batches.copying(connection, place.schema, EVENTS, place.server)
+        yield rounds.compare(targets.FLUSH, floor, ours(store, place), share=SHARE)
+
+
+def ours(store: asm.SessionStore, place: Postgres) -> Side:
+    def turn() -> tuple[asm.Session, asm.Run, list[asm.Event]]:
+        session = asm.Session(agent_id="bench", status="active", metadata={"repository": "asm"})
+        run = asm.Run(
+            id=payload.run_of(session.id), session_id=session.id, status="running", provider="claude"
+        )
+        return session, run, [payload.event(session.id, number) for number in range(EVENTS)]
+
+    def step(turn: tuple[asm.Session, asm.Run, list[asm.Event]]) -> int:
+        return len(store.flush(*turn))
+
+    return Side("flush", batches.supplied(turn, step, EVENTS, place.server))

@@ -1,0 +1,114 @@
+"""Does it stay as fast when much is stored? An append and two reads, beside the same on a small store."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import LiteralString
+
+from psycopg import sql
+
+import asm
+from bench import appends, floors, payload, reads
+from bench.harness import Line, Rounds, Sample, Server, Side, in_turn
+from bench.places import File, Places, Postgres
+from bench.targets import Target
+
+SIZES = (10_000, 1_000_000)
+PER_SESSION = 1_000
+SHARE = 0.4
+FLAT = 0.8
+"""What counts as flat: an index that is one level deeper costs a little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A store with so many events in it, and a session to read from."""
+
+    size: int
+    store: asm.SessionStore
+    session_id: str
+    server: Server
+
+
+def lines(rounds: Rounds, places: Places, sizes: Sequence[int] = SIZES) -> Iterator[Line]:
+    with ExitStack() as stack:
+        files = [_grown_file(rounds, stack, places, size) for size in sizes]
+        yield from compared(rounds, "SQLite", files)
+    with ExitStack() as stack:
+        schemas = [_grown_schema(rounds, stack, places, size) for size in sizes]
+        yield from compared(rounds, "PostgreSQL", schemas)
+
+
+def compared(rounds: Rounds, database: str, stores: Sequence[Grown]) -> Iterator[Line]:
+    smallest, *larger = stores
+    for one in larger:
+        for name, side in (
+            ("one append", appending),
+            (f"get_events of {PER_SESSION:,}", reading),
+            ("a page of 100", paging),
+        ):
+            target = Target(
+                f"{database}: {name} at {one.size:,} stored events", f"the same at {smallest.size:,}", FLAT
+            )
+            yield rounds.compare(target, side(smallest), side(one), share=SHARE)
+
+
+def appending(grown: Grown) -> Side:
+    return Side(f"at {grown.size:,}", appends.threads(grown.store, 1, appends.own(), grown.server).run)
+
+
+def reading(grown: Grown) -> Side:
+    return _asking(grown, lambda: len(grown.store.get_events(grown.session_id, limit=PER_SESSION)))
+
+
+def paging(grown: Grown) -> Side:
+    middle = PER_SESSION // 2
+    return _asking(
+        grown, lambda: len(grown.store.get_events(grown.session_id, after=middle, limit=reads.PAGE))
+    )
+
+
+def _asking(grown: Grown, call: Callable[[], int]) -> Side:
+    def run(seconds: float) -> Sample:
+        return in_turn(call, seconds, grown.server)
+
+    return Side(f"at {grown.size:,}", run)
+
+
+def _grown_schema(rounds: Rounds, stack: ExitStack, places: Places, size: int) -> Grown:
+    place: Postgres = stack.enter_context(places.postgres())
+    sessions = payload.session_ids(max(1, size // PER_SESSION))
+    with place.connect() as connection:
+        for done, session_id in enumerate(sessions):
+            rounds.say(f"PostgreSQL: storing {size:,} events, {done * PER_SESSION:,} done")
+            floors.copy(connection, place.schema, payload.rows(session_id, PER_SESSION))
+        for statement in _SETTLED:
+            connection.execute(sql.SQL(statement).format(schema=sql.Identifier(place.schema)))
+    store = stack.enter_context(asm.SessionStore(place.dsn, schema=place.schema))
+    return Grown(size, store, sessions[len(sessions) // 2], place.server)
+
+
+_SETTLED: tuple[LiteralString, ...] = (
+    """insert into {schema}.asm_session_sequences (session_id, last_sequence, updated_at)
+       select session_id, max(sequence_number), now()
+         from {schema}.asm_events
+        group by session_id""",
+    "vacuum (analyze) {schema}.asm_events",
+    "vacuum (analyze) {schema}.asm_session_sequences",
+)
+
+
+def _grown_file(rounds: Rounds, stack: ExitStack, places: Places, size: int) -> Grown:
+    file: File = stack.enter_context(places.file())
+    sessions = payload.session_ids(max(1, size // PER_SESSION))
+    with closing(floors.RawSQLite(file)) as raw:
+        for done, session_id in enumerate(sessions):
+            rounds.say(f"SQLite: storing {size:,} events, {done * PER_SESSION:,} done")
+            raw.append_many(session_id, payload.rows(session_id, PER_SESSION))
+    with closing(sqlite3.connect(file.path)) as connection:
+        connection.execute("pragma wal_checkpoint(truncate)")
+    store = stack.enter_context(asm.SessionStore(file.dsn))
+    return Grown(size, store, sessions[len(sessions) // 2], None)

@@ -1,0 +1,284 @@
+"""Two sides of a comparison, measured in turn, several times, in one run.
+
+A Side is something that can be done for so many seconds; what it gives is a Sample. `compare`
+warms both sides up, lets them alternate A B A B, and makes a Line of it: rates are medians over
+the rounds, the ratio is the median of the rounds' own ratios, latencies are pooled. A ratio can
+be believed on a noisy machine, where a time cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+
+from bench.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one side did in one round."""
+
+    units: int
+    elapsed_s: float
+    latencies_s: Sequence[float]
+    client_s: float
+    """CPU time of the side's own process or processes."""
+    server_s: float | None = None
+    """CPU time of the server's processes, where they are ours to look at."""
+    shares: Sequence[int] = ()
+    """How many units each caller got."""
+
+    @property
+    def rate(self) -> float:
+        return self.units / self.elapsed_s
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a comparison: its name, and what it does for so many seconds."""
+
+    name: str
+    run: Callable[[float], Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One side's samples of all rounds, taken together."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    longest_ms: float
+    client_us: float
+    server_us: float | None
+    spread: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a result."""
+
+    target: Target
+    unit: str
+    floor_name: str
+    floor: Figures
+    ours: Figures
+    ratio: float
+    rounds: int
+
+    @property
+    def misses(self) -> list[str]:
+        """What was asked for and not reached."""
+        wanted = self.target
+        found = [
+            "ratio" if wanted.ratio is not None and self.ratio < wanted.ratio else None,
+            "p99" if wanted.p99_ms is not None and self.ours.p99_ms >= wanted.p99_ms else None,
+            "shares" if wanted.spread is not None and (self.ours.spread or 1) > wanted.spread else None,
+            "wait" if wanted.longest_ms is not None and self.ours.longest_ms >= wanted.longest_ms else None,
+        ]
+        return [each for each in found if each]
+
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Rounds:
+    """How long and how often to measure, and whom to tell what goes on."""
+
+    rounds: int = 5
+    seconds: float = 1.0
+    say: Say = field(default=lambda _: None)
+
+    def compare(
+        self, target: Target, floor: Side, ours: Side, *, unit: str = "event", share: float = 1.0
+    ) -> Line:
+        """A row of both sides, measured in turn, each for `share` of the seconds asked for."""
+        floors, own = self.alternate(target.what, (floor, ours), share)
+        return line(target, unit, floor.name, floors, own)
+
+    def alternate(self, what: str, sides: Sequence[Side], share: float = 1.0) -> list[list[Sample]]:
+        """The samples of each side: a shorter turn of each is thrown away, then they alternate."""
+        seconds = self.seconds * share
+        for side in sides:
+            self.say(f"{what}: warming up {side.name}")
+            _measured(side, seconds / 2)
+        samples: list[list[Sample]] = [[] for _ in sides]
+        for number in range(1, self.rounds + 1):
+            for side, own in zip(sides, samples, strict=True):
+                self.say(f"{what}: round {number} of {self.rounds}, {side.name}")
+                own.append(_measured(side, seconds))
+        return samples
+
+
+def line(
+    target: Target, unit: str, floor_name: str, floors: Sequence[Sample], ours: Sequence[Sample]
+) -> Line:
+    """A row of the samples of both sides, round by round."""
+    ratio = median(mine.rate / other.rate for mine, other in zip(ours, floors, strict=True))
+    return Line(target, unit, floor_name, taken_together(floors), taken_together(ours), ratio, len(ours))
+
+
+def _measured(side: Side, seconds: float) -> Sample:
+    sample = side.run(seconds)
+    if not sample.units or not sample.elapsed_s:
+        raise RuntimeError(f"{side.name} did nothing in {seconds:g} s")
+    return sample
+
+
+def taken_together(samples: Sequence[Sample]) -> Figures:
+    latencies = sorted(latency for sample in samples for latency in sample.latencies_s)
+    server = [sample.server_s / sample.units for sample in samples if sample.server_s is not None]
+    spreads = [
+        max(sample.shares) / max(1, min(sample.shares)) for sample in samples if len(sample.shares) > 1
+    ]
+    return Figures(
+        rate=median(sample.rate for sample in samples),
+        p50_ms=quantile(latencies, 0.50) * 1e3,
+        p99_ms=quantile(latencies, 0.99) * 1e3,
+        longest_ms=quantile(latencies, 1) * 1e3,
+        client_us=median(sample.client_s / sample.units for sample in samples) * 1e6,
+        server_us=median(server) * 1e6 if server else None,
+        spread=median(spreads) if spreads else None,
+    )
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value that so great a share of all lie at or below."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+Step = Callable[[], int]
+"""One call of one caller; how many units it did. It raises IndexError when its supply is used up."""
+
+Server = Callable[[], float] | None
+"""Gives the CPU seconds that the server's processes have used."""
+
+
+def in_turn(step: Step, seconds: float, server: Server = None) -> Sample:
+    """One caller without a thread of its own."""
+    latencies: list[float] = []
+    with at_rest(), Stopwatch(server) as watch:
+        units = _calls(step, time.perf_counter() + seconds, latencies)
+    return watch.sample(units, latencies, [units])
+
+
+def _calls(step: Step, deadline: float, latencies: list[float]) -> int:
+    units, clock = 0, time.perf_counter
+    # At least one, however late it is: a caller that did nothing has no latency.
+    while True:
+        before = clock()
+        try:
+            units += step()
+        except IndexError:
+            return units
+        after = clock()
+        latencies.append(after - before)
+        if after >= deadline:
+            return units
+
+
+def by_threads(steps: Sequence[Step], seconds: float, server: Server = None) -> Sample:
+    """A thread for each caller, all let go at the same moment."""
+    ready, go = threading.Barrier(len(steps) + 1), threading.Event()
+    latencies: list[list[float]] = [[] for _ in steps]
+    shares = [0] * len(steps)
+    failures: list[BaseException] = []
+    deadline = [0.0]
+
+    def caller(number: int) -> None:
+        ready.wait()
+        go.wait()
+        try:
+            shares[number] = _calls(steps[number], deadline[0], latencies[number])
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=caller, args=(number,)) for number in range(len(steps))]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    with at_rest(), Stopwatch(server) as watch:
+        deadline[0] = time.perf_counter() + seconds
+        go.set()
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise failures[0]
+    return watch.sample(sum(shares), [each for own in latencies for each in own], shares)
+
+
+AsyncStep = Callable[[], Awaitable[object]]
+"""The same, awaited, and always one unit."""
+
+
+def by_tasks(
+    runner: asyncio.Runner, steps: Sequence[AsyncStep], seconds: float, server: Server = None
+) -> Sample:
+    """A task for each caller, in the loop that the store was opened in."""
+    latencies: list[float] = []
+    shares = [0] * len(steps)
+
+    async def caller(number: int, deadline: float) -> None:
+        step, clock = steps[number], time.perf_counter
+        while True:
+            before = clock()
+            try:
+                awaitable = step()
+            except IndexError:
+                return
+            await awaitable
+            after = clock()
+            latencies.append(after - before)
+            shares[number] += 1
+            if after >= deadline:
+                return
+
+    async def callers() -> None:
+        deadline = time.perf_counter() + seconds
+        async with asyncio.TaskGroup() as group:
+            for number in range(len(steps)):
+                group.create_task(caller(number, deadline))
+
+    with at_rest(), Stopwatch(server) as watch:
+        runner.run(callers())
+    return watch.sample(sum(shares), latencies, shares)
+
+
+class Stopwatch:
+    """Wall time, our own CPU time and the server's, over a block."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def __enter__(self) -> Stopwatch:
+        self._server_s = self._server() if self._server else None
+        self._client_s = time.process_time()
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.elapsed_s = time.perf_counter() - self._start
+        self.client_s = time.process_time() - self._client_s
+        self.server_s = self._server() - (self._server_s or 0.0) if self._server else None
+
+    def sample(self, units: int, latencies: Sequence[float], shares: Sequence[int] = ()) -> Sample:
+        return Sample(units, self.elapsed_s, latencies, self.client_s, self.server_s, shares)
+
+
+@contextmanager
+def at_rest() -> Iterator[None]:
+    """What was made beforehand is none of the collector's business while we measure."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

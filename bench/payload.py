@@ -1,0 +1,156 @@
+"""Events as agents make them: about 300 bytes of JSON, ids that grow with time, a run and a provider."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+import asm
+
+SESSIONS = 200
+
+_SAID = (
+    "The failing test expects the retry to stop after the third attempt, but the loop in client.py compares "
+    "with < where it should use <=. I will change that line and run the suite again before touching anything "
+    "else, because the timeout test depends on the same constant."
+)
+
+
+def document(number: int) -> dict[str, Any]:
+    """What a message of an agent looks like; 300 bytes of JSON, none quite like another."""
+    cut = number % 60
+    return {
+        "role": "assistant",
+        "content": _SAID[cut : cut + 170],
+        "model": "claude-sonnet-4",
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 1_000 + number % 997, "output_tokens": 100 + number % 89},
+        "turn": number % 50,
+    }
+
+
+DOCUMENTS = [document(number) for number in range(240)]
+TEXTS = [orjson.dumps(each).decode() for each in DOCUMENTS]
+
+
+def session_ids(number: int = SESSIONS) -> list[str]:
+    """So many new sessions."""
+    return [asm.Session(agent_id="bench").id for _ in range(number)]
+
+
+def event(session_id: str, number: int) -> asm.Event:
+    return asm.Event(
+        type="message_sent",
+        session_id=session_id,
+        run_id=run_of(session_id),
+        data=DOCUMENTS[number % len(DOCUMENTS)],
+        provider="claude",
+    )
+
+
+def run_of(session_id: str) -> str:
+    return session_id.replace("ses_", "run_")
+
+
+def number_of_now() -> int:
+    """Microseconds, with room for a thousand callers of each: nineteen digits until the year 2262."""
+    return time.time_ns() // 1_000 * 1_000
+
+
+def numbered_sessions(number: int = SESSIONS) -> list[str]:
+    """The same for what stands beside pgbench: so many ids of nineteen digits, one after another."""
+    first = number_of_now()
+    return [str(first + each) for each in range(number)]
+
+
+def numbered_event(session_id: str, number: int) -> asm.Event:
+    return asm.Event(
+        id=str(next(_NUMBERS)),
+        type="message_sent",
+        session_id=session_id,
+        run_id=session_id,
+        data=DOCUMENTS[number % len(DOCUMENTS)],
+        provider="claude",
+    )
+
+
+_NUMBERS = itertools.count(number_of_now(), 1_000)
+
+
+class Supply:
+    """Events made before the clock starts, in the order of their ids; any number of callers take from it.
+
+    An application makes its events anyway (`thin` says what one costs), and the floors make none.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[str],
+        make: Callable[[str, int], asm.Event] = event,
+        per_second: float = 20_000,
+    ) -> None:
+        self.sessions = sessions
+        self._make = make
+        self._waiting: deque[asm.Event] = deque()
+        self._per_second = per_second
+        self.take = self._waiting.popleft
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def fill(self, seconds: float) -> None:
+        """Make so many that they should last for so long."""
+        wanted = int(self._per_second * seconds * 1.6) + 64
+        choose = random.Random(wanted).choice
+        self._waiting.clear()
+        self._waiting.extend(self._make(choose(self.sessions), number) for number in range(wanted))
+
+    def learn(self, rate: float) -> None:
+        """How fast they were taken."""
+        self._per_second = rate
+
+
+class Row(NamedTuple):
+    """An event as a row of the table, in the order of its columns, each value spelled out."""
+
+    id: str
+    type: str
+    timestamp: str
+    session_id: str
+    run_id: str | None
+    sequence_number: int
+    data: str
+    metadata: str
+    schema_version: int
+    provider: str | None
+    correlation_id: str | None
+
+
+def row(event: asm.Event, number: int) -> Row:
+    return Row(
+        event.id,
+        str(event.type),
+        # One width, as SQLite keeps it; PostgreSQL reads it as well.
+        f"{event.timestamp.isoformat(timespec='microseconds')[:26]}Z",
+        event.session_id,
+        event.run_id,
+        number,
+        orjson.dumps(event.data).decode(),
+        "{}",
+        event.schema_version,
+        event.provider,
+        event.correlation_id,
+    )
+
+
+def rows(session_id: str, number: int, first: int = 1) -> list[Row]:
+    return [row(event(session_id, n), n) for n in range(first, first + number)]
+
+
+COLUMNS = ", ".join(Row._fields)

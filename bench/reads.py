@@ -1,0 +1,141 @@
+"""What do reads cost, and the small calls of every turn, beside the same done by hand?"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import asm
+from bench import by_hand, payload, targets
+from bench.harness import Line, Rounds, Server, Side, Step, in_turn
+from bench.places import File, Places, Postgres
+
+Filters: TypeAlias = dict[str, Any]
+
+EVENTS = 1_000
+PAGE = 100
+SHARE = 0.4
+
+SQLITE_GET_EVENTS = targets.Target("SQLite: get_events, 1,000 of 300 bytes", targets.BY_HAND)
+SQLITE_PAGE = targets.Target("SQLite: a page of 100", targets.BY_HAND)
+SQLITE_GET_SESSION = targets.Target("SQLite: get_session", "the bare driver")
+
+
+def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+    with places.file() as file:
+        yield from of_sqlite(rounds, file)
+    with places.postgres() as place:
+        yield from of_postgres(rounds, place)
+
+
+def of_postgres(rounds: Rounds, place: Postgres) -> Iterator[Line]:
+    with asm.SessionStore(place.dsn, schema=place.schema) as store, place.connect() as connection:
+        session = stored(store)
+        one = {"session_id": session.id}
+        ask = by_hand.postgres(place, connection)
+
+        def events(filters: Filters) -> object:
+            return by_hand.events(ask("get_events", filters))
+
+        def get_session() -> object:
+            return by_hand.session(ask("get_session", {"id": session.id}))
+
+        def get_active_run() -> object:
+            return by_hand.run(ask("find_active_run", one))
+
+        def save_session() -> object:
+            return ask("save_session", by_hand.values_of(session))
+
+        cases = (
+            *pages(targets.GET_EVENTS, targets.PAGE, store, session, events),
+            Case(targets.GET_SESSION, get_session, partial(store.get_session, session.id)),
+            Case(targets.GET_ACTIVE_RUN, get_active_run, partial(store.get_active_run, session.id)),
+            Case(targets.SAVE_SESSION, save_session, partial(store.save_session, session)),
+        )
+        yield from compared(rounds, cases, place.server)
+
+
+def of_sqlite(rounds: Rounds, file: File) -> Iterator[Line]:
+    with asm.SessionStore(file.dsn) as store, closing(sqlite3.connect(file.path)) as connection:
+        session = stored(store)
+        ask = by_hand.sqlite(connection)
+
+        def events(filters: Filters) -> object:
+            return by_hand.sqlite_events(ask("get_events", filters))
+
+        def get_session() -> object:
+            return by_hand.sqlite_session(ask("get_session", {"id": session.id}))
+
+        cases = (
+            *pages(SQLITE_GET_EVENTS, SQLITE_PAGE, store, session, events),
+            Case(SQLITE_GET_SESSION, get_session, partial(store.get_session, session.id)),
+        )
+        yield from compared(rounds, cases, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A call by hand and the same of ours, and how many rows it is about; 0 where the call is what counts."""
+
+    target: targets.Target
+    by_hand: Callable[[], object]
+    ours: Callable[[], object]
+    rows: int = 0
+
+
+def pages(
+    all_of_it: targets.Target,
+    page: targets.Target,
+    store: asm.SessionStore,
+    session: asm.Session,
+    by_hand: Callable[[Filters], object],
+) -> Iterator[Case]:
+    """A whole session, and a page from its middle."""
+    whole: Filters = {"session_id": session.id}
+    middle: Filters = whole | {"after": EVENTS // 2, "limit": PAGE}
+    for target, filters, rows in ((all_of_it, whole, EVENTS), (page, middle, PAGE)):
+        yield Case(target, partial(by_hand, filters), partial(store.get_events, **filters), rows)
+
+
+def compared(rounds: Rounds, cases: Iterable[Case], server: Server) -> Iterator[Line]:
+    for case in cases:
+        floor = Side("by hand", partial(in_turn, counted(case.by_hand, case.rows or 1), server=server))
+        ours = Side("asm", partial(in_turn, counted(case.ours, case.rows or 1), server=server))
+        unit = "event" if case.rows else "call"
+        yield rounds.compare(case.target, floor, ours, unit=unit, share=SHARE)
+
+
+def stored(store: asm.SessionStore, number: int = EVENTS) -> asm.Session:
+    """A session with a running run and its events, as they come up in an agent's day."""
+    session = asm.Session(
+        agent_id="bench",
+        status="active",
+        metadata={"repository": "asm"},
+        context={"turns": [1, 2, 3]},
+        tags=("bench",),
+    )
+    run = asm.Run(
+        id=payload.run_of(session.id),
+        session_id=session.id,
+        status="running",
+        input="Why does the timeout test fail?",
+        token_usage={"input_tokens": 1_200, "output_tokens": 300},
+        provider="claude",
+        provider_metadata={"model": "claude-sonnet-4"},
+    )
+    store.flush(session, run, [payload.event(session.id, each) for each in range(number)])
+    return session
+
+
+def counted(call: Callable[[], Any], units: int) -> Step:
+    """A call as a step that does so many units."""
+
+    def step() -> int:
+        call()
+        return units
+
+    return step

@@ -1,0 +1,27 @@
+"""How fast is one event a call, from threads, beside pgbench with the same statement?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import asm
+from bench import appends, floors, targets
+from bench.harness import Line, Rounds
+from bench.payload import SESSIONS
+from bench.places import Places
+
+CASES = (
+    # target, our threads, pgbench's clients, sessions
+    (targets.ONE_THREAD, 1, 1, SESSIONS),
+    (targets.EIGHT_THREADS, 8, 8, SESSIONS),
+    (targets.THREADS, 64, 32, SESSIONS),
+    (targets.THREADS_ON_ONE, 16, 16, 1),
+)
+
+
+def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+    with places.postgres() as place, asm.SessionStore(place.dsn, schema=place.schema) as store:
+        for target, callers, clients, sessions in CASES:
+            floor = floors.one_statement(place, clients, sessions=sessions)
+            ours = appends.threads(store, callers, appends.numbered(sessions), place.server)
+            yield rounds.compare(target, floor, ours)

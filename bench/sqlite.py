@@ -1,0 +1,131 @@
+"""How fast is SQLite with synchronous=FULL: alone, from threads, from processes, in batches, awaited?"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing.connection import Connection
+
+import asm
+from bench import appends, batches, payload, targets
+from bench.floors import RawSQLite
+from bench.harness import Line, Rounds, Sample, Side, in_turn
+from bench.payload import SESSIONS
+from bench.places import File, Places
+
+THREADS = 64
+PROCESSES = 4
+BATCH = 1_000
+SHARE = 0.5
+
+
+def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+    with (
+        places.file() as file,
+        asm.SessionStore(file.dsn) as store,
+        # A file of its own, or it would move our log into the database for us, or we its.
+        places.file() as beside,
+        closing(RawSQLite(beside)) as raw,
+    ):
+        one = appends.threads(store, 1, appends.own())
+        yield rounds.compare(targets.SQLITE_APPEND, looping(raw), one)
+        many = appends.threads(store, THREADS, appends.own())
+        yield rounds.compare(targets.SQLITE_THREADS, looping(raw), many)
+        yield rounds.compare(targets.SQLITE_BATCHES, inserting(raw), batching(store), share=SHARE)
+        with asyncio.Runner() as runner, appends.opened(runner, file.dsn) as awaited:
+            task = appends.tasks(runner, awaited, 1, appends.own())
+            yield rounds.compare(targets.SQLITE_ASYNC, one, task)
+    with places.file() as file:
+        yield rounds.compare(targets.SQLITE_PROCESSES, processes(file, 1), processes(file, PROCESSES))
+
+
+def looping(raw: RawSQLite) -> Side:
+    supply = appends.own()
+
+    def run(seconds: float) -> Sample:
+        # Rows are made beforehand, too: what is left is sqlite3 and the disk.
+        supply.fill(seconds)
+        rows = deque(payload.row(supply.take(), 0) for _ in range(len(supply)))
+        sample = in_turn(lambda: raw.append(rows.popleft()), seconds)
+        supply.learn(sample.rate)
+        return sample
+
+    return Side("raw sqlite3, one thread", run)
+
+
+def inserting(raw: RawSQLite) -> Side:
+    def batch() -> tuple[str, list[payload.Row]]:
+        (session_id,) = payload.session_ids(1)
+        return session_id, payload.rows(session_id, BATCH)
+
+    return Side(
+        f"raw executemany of {BATCH:,}",
+        batches.supplied(batch, lambda batch: raw.append_many(*batch), BATCH),
+    )
+
+
+def batching(store: asm.SessionStore) -> Side:
+    def batch() -> list[asm.Event]:
+        (session_id,) = payload.session_ids(1)
+        return [payload.event(session_id, number) for number in range(BATCH)]
+
+    return Side(
+        f"append_events of {BATCH:,}",
+        batches.supplied(batch, lambda events: len(store.append_events(events)), BATCH),
+    )
+
+
+def processes(file: File, number: int) -> Side:
+    """Processes that each have a store of their own on one file, and append for so long."""
+
+    def run(seconds: float) -> Sample:
+        # Spawned, as separate programs would be; a fork would share what we have open.
+        context = multiprocessing.get_context("spawn")
+        pipes = [context.Pipe() for _ in range(number)]
+        workers = [
+            context.Process(target=_worker, args=(file.dsn, seconds, theirs), daemon=True)
+            for _, theirs in pipes
+        ]
+        for worker in workers:
+            worker.start()
+        for ours, _ in pipes:
+            ours.recv()
+        start = time.time() + 0.1
+        for ours, _ in pipes:
+            ours.send(start)
+        samples: list[Sample] = [ours.recv() for ours, _ in pipes]
+        for worker in workers:
+            worker.join()
+        return together(samples)
+
+    return Side(f"{number} process{'es' if number > 1 else ''}", run)
+
+
+def _worker(dsn: str, seconds: float, pipe: Connection) -> None:
+    supply = payload.Supply(payload.session_ids(SESSIONS // PROCESSES), per_second=8_000)
+    supply.fill(seconds)
+    with asm.SessionStore(dsn) as store:
+
+        def step() -> int:
+            store.append_event(supply.take())
+            return 1
+
+        step()
+        pipe.send("ready")
+        time.sleep(max(0.0, pipe.recv() - time.time()))
+        pipe.send(in_turn(step, seconds))
+
+
+def together(samples: list[Sample]) -> Sample:
+    """What several processes did at the same time."""
+    return Sample(
+        units=sum(sample.units for sample in samples),
+        elapsed_s=max(sample.elapsed_s for sample in samples),
+        latencies_s=[latency for sample in samples for latency in sample.latencies_s],
+        client_s=sum(sample.client_s for sample in samples),
+        shares=[sample.units for sample in samples],
+    )

@@ -1,0 +1,98 @@
+"""Every question of the bench, at a tiny size: it gives its rows, and they make a page."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import report, targets
+from bench.__main__ import QUESTIONS
+from bench.harness import Rounds, Sample, Side
+from bench.places import Places
+
+TINY = Rounds(rounds=1, seconds=0.02)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "growth": {"sizes": (1_000, 2_000)},
+    "callers": {"callers": (1, 4)},
+}
+ASKED = {
+    "single_append": {
+        targets.ONE_THREAD,
+        targets.EIGHT_THREADS,
+        targets.THREADS,
+        targets.THREADS_ON_ONE,
+    },
+    "async_append": {targets.TASKS, targets.MANY_TASKS, targets.TASKS_ON_ONE},
+    "batches": {
+        targets.BATCH_100,
+        targets.BATCH_1000,
+        targets.BATCH_10000,
+        targets.BATCH_REFERENCE,
+    },
+    "reads": {
+        targets.GET_EVENTS,
+        targets.PAGE,
+        targets.GET_SESSION,
+        targets.GET_ACTIVE_RUN,
+        targets.SAVE_SESSION,
+    },
+    "flush": {targets.FLUSH},
+    "sqlite": {
+        targets.SQLITE_APPEND,
+        targets.SQLITE_THREADS,
+        targets.SQLITE_PROCESSES,
+        targets.SQLITE_BATCHES,
+        targets.SQLITE_ASYNC,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def places() -> Iterator[Places]:
+    with Places() as places:
+        if places.dsn is None:
+            pytest.skip("there is no PostgreSQL here")
+        yield places
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_question_gives_its_rows_and_they_are_kept(name: str, places: Places, tmp_path: Path) -> None:
+    module = importlib.import_module(f"bench.{name}")
+
+    lines = list(module.lines(TINY, places, **OPTIONS.get(name, {})))
+    report.keep(tmp_path, report.found(name, "Why?", lines, TINY, report.environment(places.settings())))
+
+    assert {line.target for line in lines}.intersection(targets.TARGETS) == ASKED.get(name, set())
+    assert lines
+    assert all(line.ratio > 0 and not math.isnan(line.ours.p99_ms) for line in lines)
+    assert all(f"| {line.target.what} |" in (tmp_path / "README.md").read_text() for line in lines)
+    assert json.loads((tmp_path / f"{name}.json").read_text())["environment"]["postgresql"]["fsync"] == "on"
+
+
+def test_all_that_was_asked_for_is_some_questions_row() -> None:
+    assert {target for asked in ASKED.values() for target in asked} == set(targets.TARGETS)
+
+
+def test_sides_alternate_and_the_ratio_is_the_median_of_the_rounds() -> None:
+    turns: list[str] = []
+    rates = {"floor": iter([1, 100, 10, 40]), "ours": iter([1, 50, 20, 40])}
+
+    def side(name: str) -> Side:
+        def run(seconds: float) -> Sample:
+            turns.append(name)
+            return Sample(next(rates[name]), 1.0, [seconds], 0.5)
+
+        return Side(name, run)
+
+    line = Rounds(rounds=3).compare(targets.FLUSH, side("floor"), side("ours"))
+
+    assert turns == ["floor", "ours"] * 4
+    assert line.ratio == 1.0
+    assert line.floor.rate == 40
+    assert line.misses == []

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Cursor, pq
 from psycopg.adapt import AdaptersMap, Buffer, Loader
 from psycopg.types.numeric import Int8BinaryDumper
+from psycopg.types.string import TextBinaryLoader
 
 from asm.errors import StorageTimeout
 from asm.plan import Row
@@ -87,15 +88,6 @@ def was_cut(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
     return bool(poll.poll(0))
 
 
-class _Text(Loader):
-    """A document as it stands, for documents.py to read."""
-
-    format = pq.Format.BINARY
-
-    def load(self, data: Buffer) -> bytes:
-        return bytes(data)
-
-
 class _Moment(Loader):
     """A time in UTC, whatever the session's time zone: PostgreSQL counts microseconds since 2000."""
 
@@ -111,7 +103,8 @@ _INT64 = Struct("!q")
 
 def _adapters() -> AdaptersMap:
     adapters = AdaptersMap(psycopg.adapters)
-    adapters.register_loader("json", _Text)
+    # A document as it stands, for documents.py to read.
+    adapters.register_loader("json", TextBinaryLoader)
     adapters.register_loader("timestamptz", _Moment)
     # One width for all integers, or each would be a prepared statement of its own.
     adapters.register_dumper(int, Int8BinaryDumper)

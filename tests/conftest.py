@@ -285,5 +285,6 @@ def an_artifact(key: str = "report.pdf", **fields: Any) -> asm.Artifact:
     return asm.Artifact(key=key, **(rest | fields))
 
 
-def numbers(events: list[asm.Event]) -> list[int | None]:
-    return [event.sequence_number for event in events]
+def numbers(events: list[asm.Event]) -> list[int]:
+    """Their sequence numbers, 0 for one that was never appended."""
+    return [event.sequence_number or 0 for event in events]

@@ -45,7 +45,7 @@ def appending(store: Any, event: asm.Event) -> Callable[[], Any]:
 
 def test_a_crowd_is_numbered_without_a_hole(store: Any) -> None:
     stored = crowd(store, *(appending(store, an_event()) for _ in range(24)))
-    assert sorted(numbers(stored)) == list(range(2, 26))  # type: ignore[type-var]
+    assert sorted(numbers(stored)) == list(range(2, 26))
 
 
 def test_an_event_the_database_refuses_fails_only_its_caller(
@@ -56,7 +56,7 @@ def test_an_event_the_database_refuses_fails_only_its_caller(
     events = [an_event(correlation_id="poison" if n == 5 else None) for n in range(12)]
     outcomes = crowd(store, *(appending(store, event) for event in events))
     assert isinstance(outcomes.pop(5), Exception)
-    assert sorted(numbers(outcomes)) == list(range(2, 13))  # type: ignore[type-var]
+    assert sorted(numbers(outcomes)) == list(range(2, 13))
     assert numbers(store.get_events("ses_1")) == list(range(1, 13))
 
 
@@ -64,7 +64,7 @@ def test_a_duplicate_in_a_crowd_is_answered_and_delays_nobody(store: Any) -> Non
     first = store.append_event(an_event())
     outcomes = crowd(store, appending(store, first), *(appending(store, an_event()) for _ in range(8)))
     assert outcomes[0] == first
-    assert sorted(numbers(outcomes[1:])) == list(range(3, 11))  # type: ignore[type-var]
+    assert sorted(numbers(outcomes[1:])) == list(range(3, 11))
 
 
 def test_a_conflict_in_a_crowd_fails_only_its_caller(store: Any) -> None:
@@ -74,13 +74,13 @@ def test_a_conflict_in_a_crowd_fails_only_its_caller(store: Any) -> None:
         *(appending(store, an_event()) for _ in range(8)),
     )
     assert isinstance(outcomes[0], asm.SequenceConflict)
-    assert sorted(numbers(outcomes[1:])) == list(range(2, 10))  # type: ignore[type-var]
+    assert sorted(numbers(outcomes[1:])) == list(range(2, 10))
 
 
 def test_batches_in_a_crowd_stay_contiguous(store: Any) -> None:
     batches = crowd(store, *(lambda n=n: store.append_events(events_of("ses_1", n + 1)) for n in range(12)))
     for batch in map(numbers, batches):
-        assert batch == list(range(batch[0] or 0, (batch[0] or 0) + len(batch)))
+        assert batch == list(range(batch[0], batch[0] + len(batch)))
 
 
 def test_closing_while_many_append_keeps_what_was_acknowledged(

@@ -126,7 +126,7 @@ def test_of_many_callers_with_one_expected_number_exactly_one_succeeds(store: An
 def test_a_reader_who_sees_a_number_can_read_everything_up_to_it(store: Any) -> None:
     done = threading.Event()
 
-    def read() -> list[list[int | None]]:
+    def read() -> list[list[int]]:
         seen = []
         while not done.is_set():
             seen.append(numbers(store.get_events("ses_1")))

@@ -94,7 +94,6 @@ def streams_async(operation: Callable[P, Stream]) -> Callable[Concatenate[Any, P
 def _described(method: F, operation: Callable[..., Any], answer: str) -> F:
     """The method with the operation's name, docstring and parameters, and the answer's own type."""
     update_wrapper(method, operation)
-    del method.__wrapped__  # type: ignore[attr-defined]
     described = inspect.signature(operation)
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     method.__signature__ = described.replace(  # type: ignore[attr-defined]

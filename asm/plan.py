@@ -52,12 +52,17 @@ class Ask(Generic[T]):
 
 
 class Steps(Generic[T]):
-    """A plan that can be run again: each time it is iterated over, it is made anew."""
+    """A plan that can be run again: each time it is iterated over, it is made anew.
 
-    __slots__ = ("_make",)
+    One that is a `snapshot` only reads, and all its questions see the database as it stood at
+    the first; inside a caller's transaction they see what that one sees.
+    """
 
-    def __init__(self, make: Callable[[], Plan[T]]) -> None:
+    __slots__ = ("_make", "snapshot")
+
+    def __init__(self, make: Callable[[], Plan[T]], *, snapshot: bool = False) -> None:
         self._make = make
+        self.snapshot = snapshot
 
     def __iter__(self) -> Plan[T]:
         return self._make()

@@ -31,7 +31,7 @@ from asm.errors import (
     StoreClosed,
 )
 from asm.patience import check_loop, check_process, pauses, worth_another_try
-from asm.plan import Ask, Question, Rows, drive, drive_async
+from asm.plan import Ask, Question, Rows, Steps, drive, drive_async
 from asm.queries import Form, Queries
 
 T = TypeVar("T")
@@ -60,7 +60,8 @@ class Postgres:
         self._pool = pool
         self._conninfo = conninfo
         self._closed = False
-        self._begin = _begin(timeout, statement_timeout)
+        self._begin = _begin("read committed", timeout, statement_timeout)
+        self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
         self._timeout = timeout
         self._statement_timeout = statement_timeout
         self._retry_for = retry_for
@@ -85,13 +86,13 @@ class Postgres:
                 except psycopg.errors.UniqueViolation:
                     if question.instead is None:
                         raise
-            with self._transaction(connection):
+            with self._transaction(connection, self._begin_for(question)):
                 return drive(question, partial(self.answer, connection))
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        with _held(self._connection()) as connection, self._transaction(connection):
+        with _held(self._connection()) as connection, self._transaction(connection, self._begin):
             tx = PostgresTransaction(self, connection)
             try:
                 yield tx
@@ -122,17 +123,20 @@ class Postgres:
         finally:
             connection.patience_s = None
 
+    def _begin_for(self, question: Question[Any]) -> str:
+        return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self._begin
+
     def _alone_on_borrowed(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
         # Only one of ours can be patient by itself; only one of ours is sure to be in autocommit.
         if connection.autocommit and self._statement_timeout is None:
             return self.answer(connection, ask)
-        with self._transaction(connection):
+        with self._transaction(connection, self._begin):
             return self.answer(connection, ask)
 
     @contextmanager
-    def _transaction(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
+    def _transaction(self, connection: psycopg.Connection[Any], begin: str) -> Iterator[None]:
         with translated():
-            connection.execute(self._begin, prepare=False)
+            connection.execute(begin, prepare=False)
         try:
             yield
             with translated():
@@ -230,7 +234,8 @@ class AsyncPostgres:
         self._pool = pool
         self._conninfo = conninfo
         self._closed = False
-        self._begin = _begin(timeout, statement_timeout)
+        self._begin = _begin("read committed", timeout, statement_timeout)
+        self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
         self._timeout = timeout
         self._statement_timeout = statement_timeout
         self._retry_for = retry_for
@@ -257,13 +262,16 @@ class AsyncPostgres:
                     except psycopg.errors.UniqueViolation:
                         if question.instead is None:
                             raise
-                async with self._transaction(connection):
+                async with self._transaction(connection, self._begin_for(question)):
                     return await drive_async(question, partial(self.answer, connection))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        async with _held_async(self._connection()) as connection, self._transaction(connection):
+        async with (
+            _held_async(self._connection()) as connection,
+            self._transaction(connection, self._begin),
+        ):
             tx = AsyncPostgresTransaction(self, connection)
             try:
                 yield tx
@@ -287,7 +295,7 @@ class AsyncPostgres:
     async def _alone(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
         if not connection.autocommit:
             # A borrowed connection; one of ours is always in autocommit.
-            async with self._transaction(connection):
+            async with self._transaction(connection, self._begin):
                 return await self.answer(connection, ask)
         form = self.queries[ask.query].form(ask.params)
         patience_s = _patience(form, self._timeout, self._statement_timeout)
@@ -298,10 +306,13 @@ class AsyncPostgres:
         except TimeoutError as error:
             raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was stopped") from error
 
+    def _begin_for(self, question: Question[Any]) -> str:
+        return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self._begin
+
     @asynccontextmanager
-    async def _transaction(self, connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    async def _transaction(self, connection: AsyncConnection[Any], begin: str) -> AsyncIterator[None]:
         with translated():
-            await connection.execute(self._begin, prepare=False)
+            await connection.execute(begin, prepare=False)
         try:
             yield
             with translated():
@@ -424,10 +435,10 @@ async def _probe_async(conninfo: str) -> None:
             _check_version(connection.info.server_version)
 
 
-def _begin(timeout: float | None, statement_timeout: float | None) -> str:
+def _begin(isolation: str, timeout: float | None, statement_timeout: float | None) -> str:
     # One trip, and nothing that outlives the transaction. Without parameters, because only
     # so does PostgreSQL take several statements at once.
-    begin = "begin isolation level read committed"
+    begin = f"begin isolation level {isolation}"
     if timeout is not None:
         begin += f"; set local lock_timeout = {_milliseconds(timeout)}"
     if statement_timeout is not None:

@@ -67,7 +67,10 @@ class SQLite:
             except Conflict:
                 if question.instead is None:
                     raise
-        with self._writer.held() as shared, translated(), shared.transaction():
+        if self.writes(question):
+            with self._writer.held() as shared, translated(), shared.transaction():
+                return drive(question, partial(self.answer, shared))
+        with self._reader.held() as shared, translated(), shared.snapshot():
             return drive(question, partial(self.answer, shared))
 
     @contextmanager
@@ -96,11 +99,9 @@ class SQLite:
 
     def writes(self, question: Question[Any]) -> bool:
         """Whether a question needs the connection that writes."""
-        return (
-            self._reader is self._writer
-            or not isinstance(question, Ask)
-            or self.queries[question.query].writes
-        )
+        if self._reader is self._writer:
+            return True
+        return self.queries[question.query].writes if isinstance(question, Ask) else not question.snapshot
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -201,6 +202,16 @@ class _Shared:
             with suppress(sqlite3.Error):
                 self._one("rollback")
             raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """A transaction that only reads. It waits for nobody, and nobody for it."""
+        self._one("begin")
+        try:
+            yield
+        finally:
+            # With nothing written, there is nothing that a rollback could lose.
+            self._one("rollback")
 
     def _begin(self) -> None:
         # Immediate: a transaction that reads first and writes later can be refused at its

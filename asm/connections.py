@@ -8,28 +8,78 @@ connection that an application sees in `tx.connection`.
 from __future__ import annotations
 
 import select
+import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from struct import Struct
-from typing import Any, TypeVar
+from typing import Any, Generic, Never, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Cursor, pq
 from psycopg.adapt import AdaptersMap, Buffer, Loader
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import TextBinaryLoader
+from psycopg.waiting import Ready, Wait
 
 from asm.errors import StorageTimeout
-from asm.plan import Row
+from asm.plan import Row, Rows
+from asm.wire import Exchange, Wire
 
 T = TypeVar("T")
+C = TypeVar("C", psycopg.Connection[Any], AsyncConnection[Any])
+
+AT_HAND_S = 1.0
 
 
 class PatientConnection(psycopg.Connection[Any]):
     """A connection that waits so long for one statement, and then stops it on the server."""
 
     patience_s: float | None = None
+
+    @cached_property
+    def wire(self) -> Wire:
+        return Wire(self, _ADAPTERS)
+
+    def ask(self, sql: str, params: Mapping[str, Any], *, prepare: bool) -> Rows:
+        """The rows of one statement, with so much patience, by the short way."""
+        exchange = self.wire.ask(sql, params, prepare=prepare)
+        try:
+            return self._followed(exchange)
+        except StopIteration as end:
+            rows: Rows = end.value
+            return rows
+        except (KeyboardInterrupt, SystemExit, _Overdue) as interruption:
+            self._stop(exchange)
+            if isinstance(interruption, _Overdue):
+                raise self._too_late() from interruption
+            raise
+
+    def _followed(self, exchange: Exchange) -> Never:
+        deadline = None if self.patience_s is None else time.monotonic() + self.patience_s
+        wanted = next(exchange)
+        while True:
+            longest_ms = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1e3)) + 1
+            if not (ready := self._ready(wanted, longest_ms)):
+                raise _Overdue
+            wanted = exchange.send(ready)
+
+    def _ready(self, wanted: Wait, longest_ms: int | None) -> Ready:
+        if wanted is Wait.R:
+            return Ready.R if self.readable.poll(longest_ms) else Ready.NONE
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN | select.POLLOUT)
+        found = dict(poll.poll(longest_ms)).get(self.fileno(), 0)
+        # A socket that has failed tells so to whoever reads.
+        return Ready(Ready.W * bool(found & select.POLLOUT) | Ready.R * bool(found & ~select.POLLOUT))
+
+    @cached_property
+    def readable(self) -> select.poll:
+        """Polled, it gives something when there is something to read."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return poll
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         if self.patience_s is None:
@@ -38,9 +88,10 @@ class PatientConnection(psycopg.Connection[Any]):
             return super().wait(_until(time.monotonic() + self.patience_s, gen), *args, **kwargs)
         except _Overdue as overdue:
             self._stop(gen)
-            raise StorageTimeout(
-                f"no answer after {self.patience_s:g} s, so the statement was stopped"
-            ) from overdue
+            raise self._too_late() from overdue
+
+    def _too_late(self) -> StorageTimeout:
+        return StorageTimeout(f"no answer after {self.patience_s:g} s, so the statement was stopped")
 
     def _stop(self, gen: Generator[Any, Any, Any]) -> None:
         patience_s, self.patience_s = self.patience_s, None
@@ -54,6 +105,63 @@ class PatientConnection(psycopg.Connection[Any]):
             self.close()
         finally:
             self.patience_s = patience_s
+
+
+class AsyncWiredConnection(AsyncConnection[Any]):
+    """A connection with a short way for lone statements."""
+
+    @cached_property
+    def wire(self) -> Wire:
+        return Wire(self, _ADAPTERS)
+
+
+class AtHand(Generic[C]):
+    """One connection that stays out of its pool between two questions.
+
+    Giving it to the pool and taking it out again costs 14 of the 280 µs of an append. The pool gets it
+    back when somebody waits for one, and once a second, to look at its age and to count it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: C | None = None
+        self._latest: C | None = None
+        self._since = 0.0
+        self._wanted = 0
+        self._closed = False
+
+    def take(self) -> C | None:
+        """The connection. None: take one from the pool, and say when it is found."""
+        with self._lock:
+            kept, self._kept = self._kept, None
+            self._wanted += kept is None
+            return kept
+
+    def found(self) -> None:
+        with self._lock:
+            self._wanted -= 1
+
+    def keep(self, connection: C) -> bool:
+        """Whether it stays here. If not, it is the pool's."""
+        now = time.monotonic()
+        is_idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        with self._lock:
+            if self._kept is not None or self._wanted or self._closed or not is_idle:
+                return False
+            if connection is not self._latest:
+                self._latest, self._since = connection, now
+            elif now - self._since > AT_HAND_S:
+                self._latest = None
+                return False
+            self._kept = connection
+            return True
+
+    def close(self) -> C | None:
+        """Keep none from now on; the one that was kept."""
+        with self._lock:
+            self._closed = True
+            kept, self._kept = self._kept, None
+            return kept
 
 
 class _Overdue(Exception):
@@ -83,6 +191,8 @@ def was_cut(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
     """
     if connection.closed:
         return True
+    if isinstance(connection, PatientConnection):
+        return bool(connection.readable.poll(0))
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -8,7 +8,7 @@ reader who has seen number n can read everything up to n.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeAlias
@@ -26,7 +26,7 @@ from asm.models import (
     optional_text,
     text,
 )
-from asm.plan import Ask, Plan, Row, Rows, Steps, one_or_several
+from asm.plan import Ask, Joining, Plan, Row, Rows, Steps, one_or_several
 
 EVENTS_PER_STATEMENT = 1_000
 """A larger batch goes in several statements of one transaction."""
@@ -35,10 +35,12 @@ BYTES_PER_STATEMENT = 32 * 1024 * 1024
 """So much JSON in one statement; a single larger event goes alone."""
 
 Key: TypeAlias = tuple[str, str]
+Stored: TypeAlias = "Callable[[New], Event]"
+"""What is stored for an event that came in."""
 Types: TypeAlias = "EventType | str | Iterable[EventType | str]"
 
 
-def append_event(event: Event, *, expected_sequence: int | None = None) -> Ask[Event] | Steps[Event]:
+def append_event(event: Event, *, expected_sequence: int | None = None) -> Joining[Event] | Steps[Event]:
     """Append one event, durably, and return it with its sequence number.
 
     An event whose id the session has already is not appended again: the stored one comes
@@ -47,14 +49,21 @@ def append_event(event: Event, *, expected_sequence: int | None = None) -> Ask[E
     """
     new = New(event)
     expected = optional_count(expected_sequence, "expected_sequence")
-    if expected is None:
-        return Ask("append_event", new.params(), new.numbered_by, lambda: _first(settle([new])))
-    return Steps(lambda: _first(settle([new], expected)))
+    if expected is not None:
+        return Steps(lambda: _first(settle([new], expected)))
+    return Joining(
+        (new,),
+        _together,
+        lambda stored: stored(new),
+        lambda: _first(settle([new])),
+        sessions=(new.session_id,),
+        size_bytes=new.size_bytes,
+    )
 
 
 def append_events(
     events: Iterable[Event], *, expected_sequence: int | None = None
-) -> Ask[list[Event]] | Steps[list[Event]]:
+) -> Joining[list[Event]] | Steps[list[Event]]:
     """Append events as one block, all or none, in the order given; any number, for any sessions.
 
     Events that are there already come back as they are stored. `expected_sequence` wants
@@ -62,13 +71,19 @@ def append_events(
     """
     batch = [New(event) for event in listed(events)]
     expected = optional_count(expected_sequence, "expected_sequence")
-    if expected is not None and len({new.session_id for new in batch}) > 1:
+    sessions = sorted({new.session_id for new in batch})
+    if expected is not None and len(sessions) > 1:
         raise ValidationError("expected_sequence is about one session, and these events are of several")
-    pieces = list(_pieces(_distinct(batch)))
-    if expected is not None or len(pieces) != 1:
+    if expected is not None or len(list(_pieces(batch))) != 1:
         return Steps(partial(settle, batch, expected))
-    ask = _optimistic(pieces[0])
-    return Ask(ask.query, ask.params, lambda rows: _in_order(batch, ask.read(rows)), lambda: settle(batch))
+    return Joining(
+        batch,
+        _together,
+        lambda stored: [stored(new) for new in batch],
+        lambda: settle(batch),
+        sessions=sessions,
+        size_bytes=sum(new.size_bytes for new in batch),
+    )
 
 
 def get_events(
@@ -112,7 +127,7 @@ def lock_counters(session_ids: Iterable[str]) -> Ask[dict[str, int]]:
 class New:
     """An event on its way in, its documents spelled out, which is also their last check."""
 
-    __slots__ = ("data", "event", "key", "metadata", "session_id")
+    __slots__ = ("data", "event", "key", "metadata", "session_id", "size_bytes")
 
     def __init__(self, event: Event) -> None:
         if not isinstance(event, Event):
@@ -122,6 +137,7 @@ class New:
         self.key: Key = (event.session_id, event.id)
         self.data = dump_object(event.data, "data")
         self.metadata = dump_object(event.metadata, "metadata")
+        self.size_bytes = len(self.data) + len(self.metadata)
 
     def params(self) -> dict[str, Any]:
         event = self.event
@@ -137,9 +153,6 @@ class New:
             "provider": event.provider,
             "correlation_id": event.correlation_id,
         }
-
-    def numbered_by(self, rows: Rows) -> Event:
-        return self.numbered(rows[0][0])
 
     def numbered(self, sequence_number: int) -> Event:
         event = self.event
@@ -158,9 +171,30 @@ class New:
         )
 
 
-def _optimistic(batch: Sequence[New]) -> Ask[dict[Key, Event]]:
-    """One statement for events that are all new. Another's rows of the same ids fail it."""
-    steps = Counter(new.session_id for new in batch)
+def _together(batch: Sequence[New]) -> Ask[Stored]:
+    """One statement for events that are all new, as they mostly are; else the careful plan."""
+    ask = _optimistic(_distinct(batch)) if len(batch) > 1 else _one(batch[0])
+    ask.instead = lambda: _settled(batch)
+    return ask
+
+
+def _settled(batch: Sequence[New]) -> Plan[Stored]:
+    stored = yield from settle(batch)
+    known = {new.key: event for new, event in zip(batch, stored, strict=True)}
+    return lambda new: known[new.key]
+
+
+def _one(new: New) -> Ask[Stored]:
+    def read(rows: Rows) -> Stored:
+        event = new.numbered(rows[0][0])
+        return lambda _: event
+
+    return Ask("append_event", new.params(), read)
+
+
+def _optimistic(batch: Sequence[New]) -> Ask[Stored]:
+    """One statement for events that are all new, each once. Another's rows of the same ids fail it."""
+    steps = Counter([new.session_id for new in batch])
     counters = sorted(steps)
     behind = dict(steps)
     steps_from_last = []
@@ -168,27 +202,34 @@ def _optimistic(batch: Sequence[New]) -> Ask[dict[Key, Event]]:
         behind[new.session_id] -= 1
         steps_from_last.append(behind[new.session_id])
 
-    def read(rows: Rows) -> dict[Key, Event]:
+    def read(rows: Rows) -> Stored:
         last: dict[str, int] = dict(rows)
-        return {
-            new.key: new.numbered(last[new.session_id] - back)
+        numbers = {
+            new.key: (new, last[new.session_id] - back)
             for new, back in zip(batch, steps_from_last, strict=True)
         }
 
+        def stored(new: New) -> Event:
+            first, number = numbers[new.key]
+            return first.numbered(number)
+
+        return stored
+
+    events = [new.event for new in batch]
     params = {
         "counters": counters,
         "steps": [steps[session_id] for session_id in counters],
-        "ids": [new.event.id for new in batch],
-        "types": [str(new.event.type) for new in batch],
-        "timestamps": [new.event.timestamp for new in batch],
-        "session_ids": [new.session_id for new in batch],
-        "run_ids": [new.event.run_id for new in batch],
+        "ids": [event.id for event in events],
+        "types": [str(event.type) for event in events],
+        "timestamps": [event.timestamp for event in events],
+        "session_ids": [event.session_id for event in events],
+        "run_ids": [event.run_id for event in events],
         "steps_from_last": steps_from_last,
         "datas": [new.data for new in batch],
         "metadatas": [new.metadata for new in batch],
-        "schema_versions": [new.event.schema_version for new in batch],
-        "providers": [new.event.provider for new in batch],
-        "correlation_ids": [new.event.correlation_id for new in batch],
+        "schema_versions": [event.schema_version for event in events],
+        "providers": [event.provider for event in events],
+        "correlation_ids": [event.correlation_id for event in events],
     }
     return Ask("append_events", params, read)
 
@@ -206,8 +247,9 @@ def settle(batch: Sequence[New], expected: int | None = None) -> Plan[list[Event
     if expected is not None and missing:
         _compare(expected, stands[batch[0].session_id], known.values(), batch[0].session_id)
     for piece in _pieces(missing):
-        known.update((yield from _optimistic(piece)))
-    return _in_order(batch, known)
+        stored = yield from _optimistic(piece)
+        known.update((new.key, stored(new)) for new in piece)
+    return [known[new.key] for new in batch]
 
 
 def _distinct(batch: Iterable[New]) -> list[New]:
@@ -245,10 +287,6 @@ def _first(plan: Plan[list[Event]]) -> Plan[Event]:
     return events[0]
 
 
-def _in_order(batch: Sequence[New], stored: dict[Key, Event]) -> list[Event]:
-    return [stored[new.key] for new in batch]
-
-
 def listed(events: Iterable[Event]) -> Iterable[Event]:
     if isinstance(events, Event) or not isinstance(events, Iterable):
         raise ValidationError(f"append_events takes several events, not one {events.__class__.__name__}")
@@ -260,12 +298,12 @@ def _pieces(batch: Sequence[New]) -> Iterator[list[New]]:
     piece: list[New] = []
     size_bytes = 0
     for new in batch:
-        more_bytes = len(new.data) + len(new.metadata)
-        if piece and (len(piece) == EVENTS_PER_STATEMENT or size_bytes + more_bytes > BYTES_PER_STATEMENT):
+        is_full = len(piece) == EVENTS_PER_STATEMENT or size_bytes + new.size_bytes > BYTES_PER_STATEMENT
+        if piece and is_full:
             yield piece
             piece, size_bytes = [], 0
         piece.append(new)
-        size_bytes += more_bytes
+        size_bytes += new.size_bytes
     if piece:
         yield piece
 

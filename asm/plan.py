@@ -68,7 +68,37 @@ class Steps(Generic[T]):
         return self._make()
 
 
-Question: TypeAlias = "Ask[T] | Steps[T]"
+class Joining(Generic[T]):
+    """A question that may be asked in one statement together with others of its kind.
+
+    `together` makes one question of the parts of any number of them, and `answer` finds in
+    its answer what this one wanted to know. Inside a transaction it is the plan that `alone` makes.
+    """
+
+    __slots__ = ("alone", "answer", "parts", "sessions", "size_bytes", "together")
+
+    def __init__(
+        self,
+        parts: Sequence[Any],
+        together: Callable[[Sequence[Any]], Ask[Any]],
+        answer: Callable[[Any], T],
+        alone: Callable[[], Plan[T]],
+        *,
+        sessions: Sequence[str],
+        size_bytes: int,
+    ) -> None:
+        self.parts = parts
+        self.together = together
+        self.answer = answer
+        self.alone = alone
+        self.sessions = sessions
+        self.size_bytes = size_bytes
+
+    def __iter__(self) -> Plan[T]:
+        return self.alone()
+
+
+Question: TypeAlias = "Ask[T] | Joining[T] | Steps[T]"
 
 
 class Database(Protocol):

@@ -20,7 +20,14 @@ from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from asm.connections import AsyncPlainCursor, PatientConnection, PlainCursor, was_cut
+from asm.connections import (
+    AsyncPlainCursor,
+    AsyncWiredConnection,
+    AtHand,
+    PatientConnection,
+    PlainCursor,
+    was_cut,
+)
 from asm.errors import (
     AsmError,
     Conflict,
@@ -30,13 +37,18 @@ from asm.errors import (
     StorageTimeout,
     StoreClosed,
 )
+from asm.gather import BRIEF_S, AsyncGather, Gather
 from asm.patience import check_loop, check_process, pauses, worth_another_try
-from asm.plan import Ask, Question, Rows, Steps, drive, drive_async
+from asm.plan import Ask, Joining, Question, Rows, Steps, drive, drive_async
 from asm.queries import Form, Queries
 
 T = TypeVar("T")
 
 OLDEST_VERSION = 140000
+
+LANES = 1
+ASYNC_LANES = 1
+"""How many batches of appends are on the way at once."""
 
 SOON_S = 1.0
 """A pool that gives no connection in that time is asked why."""
@@ -60,51 +72,69 @@ class Postgres:
         self._pool = pool
         self._conninfo = conninfo
         self._closed = False
-        self._begin = _begin("read committed", timeout, statement_timeout)
-        self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
-        self._timeout = timeout
-        self._statement_timeout = statement_timeout
+        self._limits = _Limits(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
         self._in_use: set[psycopg.Connection[Any]] = set()
+        self._at_hand: AtHand[psycopg.Connection[Any]] = AtHand()
+        self._gather = Gather(self._sent, lanes=LANES, timeout=timeout or pool.timeout, retry_for=retry_for)
         self.process = os.getpid()
 
     def open(self) -> None:
         if self._conninfo is not None:
-            self._retried(partial(_probe, self._conninfo))
+            self._retried(partial(_probe, self._conninfo), self._retry_for)
             self._pool.open()
 
     def run(self, question: Question[T]) -> T:
         """Put a question to the database, and again while what cut it off may pass."""
-        return self._retried(lambda: self._once(question))
+        if isinstance(question, Joining):
+            check_process(self.process)
+            return self._gather.ask(question)
+        return self._sent(question, retry_for=self._retry_for)
 
-    def _once(self, question: Question[T]) -> T:
-        with translated(), self._connection() as connection:
-            if isinstance(question, Ask):
-                try:
-                    return question.read(self._alone(connection, question))
-                except psycopg.errors.UniqueViolation:
-                    if question.instead is None:
-                        raise
-            with self._transaction(connection, self._begin_for(question)):
-                return drive(question, partial(self.answer, connection))
+    def _sent(self, question: Ask[T] | Steps[T], *, retry_for: float, brief: bool = False) -> T:
+        return self._retried(partial(self._once, question, brief=brief), retry_for)
+
+    def _once(self, question: Ask[T] | Steps[T], *, brief: bool) -> T:
+        with translated():
+            connection = self._taken()
+            try:
+                if isinstance(question, Ask):
+                    try:
+                        return question.read(self._alone(connection, question, brief=brief))
+                    except psycopg.errors.UniqueViolation:
+                        if question.instead is None:
+                            raise
+                with self._transaction(connection, self._limits.begin_for(question, brief=brief)):
+                    return drive(question, partial(self.answer, connection))
+            finally:
+                self._give_back(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        with _held(self._connection()) as connection, self._transaction(connection, self._begin):
-            tx = PostgresTransaction(self, connection)
-            try:
-                yield tx
-            finally:
-                tx.end()
+        # Only taking a connection is ours to translate, not what the caller does with it.
+        with translated():
+            connection = self._taken()
+        try:
+            with self._transaction(connection, self._limits.begin):
+                tx = PostgresTransaction(self, connection)
+                try:
+                    yield tx
+                finally:
+                    tx.end()
+        finally:
+            self._give_back(connection)
 
     def close(self) -> None:
         if os.getpid() != self.process:
             return
+        self._gather.finish()
         self._closed = True
         if self._conninfo is not None:
             self._pool.close()
+            if (connection := self._at_hand.close()) is not None:
+                self._pool.putconn(connection)
 
     def answer(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
         """The rows of one question."""
@@ -113,24 +143,23 @@ class Postgres:
         cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
 
-    def _alone(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
+    def _alone(self, connection: psycopg.Connection[Any], ask: Ask[Any], *, brief: bool) -> Rows:
         if not isinstance(connection, PatientConnection):
-            return self._alone_on_borrowed(connection, ask)
+            return self._alone_on_borrowed(connection, ask, brief=brief)
         form = self.queries[ask.query].form(ask.params)
-        connection.patience_s = _patience(form, self._timeout, self._statement_timeout)
+        connection.patience_s = self._limits.patience_s(form, brief=brief)
         try:
-            return self.answer(connection, ask)
+            if not connection.wire.speaks_utf8:
+                return self.answer(connection, ask)
+            return connection.ask(form.statements[0].sql, ask.params, prepare=self._prepare)
         finally:
             connection.patience_s = None
 
-    def _begin_for(self, question: Question[Any]) -> str:
-        return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self._begin
-
-    def _alone_on_borrowed(self, connection: psycopg.Connection[Any], ask: Ask[Any]) -> Rows:
+    def _alone_on_borrowed(self, connection: psycopg.Connection[Any], ask: Ask[Any], *, brief: bool) -> Rows:
         # Only one of ours can be patient by itself; only one of ours is sure to be in autocommit.
-        if connection.autocommit and self._statement_timeout is None:
+        if connection.autocommit and not (brief or self._limits.bound_statements):
             return self.answer(connection, ask)
-        with self._transaction(connection, self._begin):
+        with self._transaction(connection, self._limits.begin_for(ask, brief=brief)):
             return self.answer(connection, ask)
 
     @contextmanager
@@ -147,50 +176,56 @@ class Postgres:
                 connection.rollback()
             raise
 
-    @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+    def _taken(self) -> psycopg.Connection[Any]:
         check_process(self.process)
         if self._closed:
             raise StoreClosed("this store is closed")
-        connection = self._taken()
+        connection = self._at_hand.take()
+        if connection is None:
+            try:
+                connection = self._given()
+            finally:
+                self._at_hand.found()
         self._in_use.add(connection)
-        try:
-            yield connection
-        finally:
-            self._in_use.discard(connection)
-            self._pool.putconn(connection)
-
-    def _taken(self) -> psycopg.Connection[Any]:
-        while was_cut(connection := self._given()):
+        if was_cut(connection):
             connection.close()
-            self._pool.putconn(connection)
+            self._give_back(connection)
+            return self._taken()
         return connection
 
+    def _give_back(self, connection: psycopg.Connection[Any]) -> None:
+        self._in_use.discard(connection)
+        if self._conninfo is None or not self._at_hand.keep(connection):
+            self._pool.putconn(connection)
+
     def _given(self) -> psycopg.Connection[Any]:
-        if self._timeout is None or self._conninfo is None:
+        timeout = self._limits.timeout
+        if timeout is None or self._conninfo is None:
             return self._from_pool(None)
         try:
-            return self._from_pool(min(self._timeout, SOON_S))
+            return self._from_pool(min(timeout, SOON_S))
         except PoolTimeout:
             # Either all are in use, and one will come back; or none is to be had, and to know
             # why takes a connection of our own, because the pool tries in the background.
             if len(self._in_use) < self._pool.max_size:
                 _probe(self._conninfo)
                 raise ConnectionFailed("the pool has not connected again yet") from None
-            if self._timeout <= SOON_S:
+            if timeout <= SOON_S:
                 raise
-        return self._from_pool(self._timeout - SOON_S)
+        return self._from_pool(timeout - SOON_S)
 
     def _from_pool(self, timeout: float | None) -> psycopg.Connection[Any]:
         connection: psycopg.Connection[Any] = self._pool.getconn(timeout)
         return connection
 
-    def _retried(self, attempt: Callable[[], T]) -> T:
-        waits = pauses(self._retry_for)
+    def _retried(self, attempt: Callable[[], T], budget_s: float) -> T:
+        waits = None
         while True:
             try:
                 return attempt()
             except StorageError as error:
+                # Made when it is needed, because mostly it is not.
+                waits = waits or pauses(budget_s)
                 pause_s = next(waits, None) if worth_another_try(error) else None
                 if pause_s is None:
                     raise
@@ -234,56 +269,73 @@ class AsyncPostgres:
         self._pool = pool
         self._conninfo = conninfo
         self._closed = False
-        self._begin = _begin("read committed", timeout, statement_timeout)
-        self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
-        self._timeout = timeout
-        self._statement_timeout = statement_timeout
+        self._limits = _Limits(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
         self._in_use: set[AsyncConnection[Any]] = set()
+        self._at_hand: AtHand[AsyncConnection[Any]] = AtHand()
+        self._gather = AsyncGather(
+            self._sent, lanes=ASYNC_LANES, timeout=timeout or pool.timeout, retry_for=retry_for
+        )
         self.process = os.getpid()
         self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
         if self._conninfo is not None:
-            await self._retried(partial(_probe_async, self._conninfo))
+            await self._retried(partial(_probe_async, self._conninfo), self._retry_for)
             await self._pool.open()
 
     async def run(self, question: Question[T]) -> T:
         """Put a question to the database, and again while what cut it off may pass."""
-        return await self._retried(lambda: self._once(question))
+        if isinstance(question, Joining):
+            check_process(self.process)
+            check_loop(self._loop)
+            return await self._gather.ask(question)
+        return await self._sent(question, retry_for=self._retry_for)
 
-    async def _once(self, question: Question[T]) -> T:
+    async def _sent(self, question: Ask[T] | Steps[T], *, retry_for: float, brief: bool = False) -> T:
+        return await self._retried(partial(self._once, question, brief=brief), retry_for)
+
+    async def _once(self, question: Ask[T] | Steps[T], *, brief: bool) -> T:
         with translated():
-            async with self._connection() as connection:
+            connection = await self._taken()
+            try:
                 if isinstance(question, Ask):
                     try:
-                        return question.read(await self._alone(connection, question))
+                        return question.read(await self._alone(connection, question, brief=brief))
                     except psycopg.errors.UniqueViolation:
                         if question.instead is None:
                             raise
-                async with self._transaction(connection, self._begin_for(question)):
+                async with self._transaction(connection, self._limits.begin_for(question, brief=brief)):
                     return await drive_async(question, partial(self.answer, connection))
+            finally:
+                await self._give_back(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        async with (
-            _held_async(self._connection()) as connection,
-            self._transaction(connection, self._begin),
-        ):
-            tx = AsyncPostgresTransaction(self, connection)
-            try:
-                yield tx
-            finally:
-                tx.end()
+        # Only taking a connection is ours to translate, not what the caller does with it.
+        with translated():
+            connection = await self._taken()
+        try:
+            async with self._transaction(connection, self._limits.begin):
+                tx = AsyncPostgresTransaction(self, connection)
+                try:
+                    yield tx
+                finally:
+                    tx.end()
+        finally:
+            await self._give_back(connection)
 
     async def close(self) -> None:
         if os.getpid() != self.process:
             return
+        await self._gather.finish()
         self._closed = True
         if self._conninfo is not None:
             await self._pool.close()
+            if (connection := self._at_hand.close()) is not None:
+                await self._pool.putconn(connection)
 
     async def answer(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
         """The rows of one question."""
@@ -292,22 +344,22 @@ class AsyncPostgres:
         await cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
-    async def _alone(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
+    async def _alone(self, connection: AsyncConnection[Any], ask: Ask[Any], *, brief: bool) -> Rows:
         if not connection.autocommit:
             # A borrowed connection; one of ours is always in autocommit.
-            async with self._transaction(connection, self._begin):
+            async with self._transaction(connection, self._limits.begin_for(ask, brief=brief)):
                 return await self.answer(connection, ask)
         form = self.queries[ask.query].form(ask.params)
-        patience_s = _patience(form, self._timeout, self._statement_timeout)
+        patience_s = self._limits.patience_s(form, brief=brief)
         try:
             # Cancelled, the driver stops the statement on the server and waits for that.
             async with asyncio.timeout(patience_s):
-                return await self.answer(connection, ask)
+                if not isinstance(connection, AsyncWiredConnection) or not connection.wire.speaks_utf8:
+                    return await self.answer(connection, ask)
+                exchange = connection.wire.ask(form.statements[0].sql, ask.params, prepare=self._prepare)
+                return await connection.wait(exchange)
         except TimeoutError as error:
             raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was stopped") from error
-
-    def _begin_for(self, question: Question[Any]) -> str:
-        return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self._begin
 
     @asynccontextmanager
     async def _transaction(self, connection: AsyncConnection[Any], begin: str) -> AsyncIterator[None]:
@@ -323,51 +375,57 @@ class AsyncPostgres:
                 await connection.rollback()
             raise
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def _taken(self) -> AsyncConnection[Any]:
         check_process(self.process)
         check_loop(self._loop)
         if self._closed:
             raise StoreClosed("this store is closed")
-        connection = await self._taken()
+        connection = self._at_hand.take()
+        if connection is None:
+            try:
+                connection = await self._given()
+            finally:
+                self._at_hand.found()
         self._in_use.add(connection)
-        try:
-            yield connection
-        finally:
-            self._in_use.discard(connection)
-            await self._pool.putconn(connection)
-
-    async def _taken(self) -> AsyncConnection[Any]:
-        while was_cut(connection := await self._given()):
+        if was_cut(connection):
             await connection.close()
-            await self._pool.putconn(connection)
+            await self._give_back(connection)
+            return await self._taken()
         return connection
 
+    async def _give_back(self, connection: AsyncConnection[Any]) -> None:
+        self._in_use.discard(connection)
+        if self._conninfo is None or not self._at_hand.keep(connection):
+            await self._pool.putconn(connection)
+
     async def _given(self) -> AsyncConnection[Any]:
-        if self._timeout is None or self._conninfo is None:
+        timeout = self._limits.timeout
+        if timeout is None or self._conninfo is None:
             return await self._from_pool(None)
         try:
-            return await self._from_pool(min(self._timeout, SOON_S))
+            return await self._from_pool(min(timeout, SOON_S))
         except PoolTimeout:
             # Either all are in use, and one will come back; or none is to be had, and to know
             # why takes a connection of our own, because the pool tries in the background.
             if len(self._in_use) < self._pool.max_size:
                 await _probe_async(self._conninfo)
                 raise ConnectionFailed("the pool has not connected again yet") from None
-            if self._timeout <= SOON_S:
+            if timeout <= SOON_S:
                 raise
-        return await self._from_pool(self._timeout - SOON_S)
+        return await self._from_pool(timeout - SOON_S)
 
     async def _from_pool(self, timeout: float | None) -> AsyncConnection[Any]:
         connection: AsyncConnection[Any] = await self._pool.getconn(timeout)
         return connection
 
-    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        waits = pauses(self._retry_for)
+    async def _retried(self, attempt: Callable[[], Awaitable[T]], budget_s: float) -> T:
+        waits = None
         while True:
             try:
                 return await attempt()
             except StorageError as error:
+                # Made when it is needed, because mostly it is not.
+                waits = waits or pauses(budget_s)
                 pause_s = next(waits, None) if worth_another_try(error) else None
                 if pause_s is None:
                     raise
@@ -413,6 +471,7 @@ def connect_async(
     """A database behind a pool of its own, not yet opened."""
     pool = AsyncConnectionPool(
         conninfo,
+        connection_class=AsyncWiredConnection,
         kwargs={"autocommit": True},
         min_size=min_size,
         max_size=max_size,
@@ -435,6 +494,36 @@ async def _probe_async(conninfo: str) -> None:
             _check_version(connection.info.server_version)
 
 
+class _Limits:
+    """How long things may take: what a transaction begins with, and what a lone statement is given."""
+
+    def __init__(self, timeout: float | None, statement_timeout: float | None) -> None:
+        self.timeout = timeout
+        self.bound_statements = statement_timeout is not None
+        brief = _shortest(timeout, BRIEF_S)
+        self.begin = _begin("read committed", timeout, statement_timeout)
+        self._begin_briefly = _begin("read committed", brief, statement_timeout)
+        self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
+        # One that writes and takes long waits for a lock.
+        self._writing_s = _shortest(timeout, statement_timeout)
+        self._writing_briefly_s = _shortest(brief, statement_timeout)
+        self._reading_s = statement_timeout
+
+    def begin_for(self, question: Ask[Any] | Steps[Any], *, brief: bool) -> str:
+        if brief:
+            return self._begin_briefly
+        return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self.begin
+
+    def patience_s(self, form: Form, *, brief: bool) -> float | None:
+        if not form.writes:
+            return self._reading_s
+        return self._writing_briefly_s if brief else self._writing_s
+
+
+def _shortest(*limits_s: float | None) -> float | None:
+    return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
+
+
 def _begin(isolation: str, timeout: float | None, statement_timeout: float | None) -> str:
     # One trip, and nothing that outlives the transaction. Without parameters, because only
     # so does PostgreSQL take several statements at once.
@@ -450,12 +539,6 @@ def _milliseconds(seconds: float) -> int:
     return max(1, min(int(seconds * 1000), 2**31 - 1))
 
 
-def _patience(form: Form, timeout: float | None, statement_timeout: float | None) -> float | None:
-    """How long a statement alone may take. One that writes and takes long waits for a lock."""
-    limits = [statement_timeout, timeout if form.writes else None]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
 def _check_not_spoilt(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:
     # PostgreSQL answers the commit of a failed transaction with a rollback and no error.
     if connection.info.transaction_status == pq.TransactionStatus.INERROR:
@@ -469,48 +552,25 @@ def _check_version(version: int) -> None:
         )
 
 
-@contextmanager
-def _held(connection: Any) -> Iterator[Any]:
-    """Only taking a connection is ours to translate, not what the caller does with it."""
-    with translated():
-        taken = connection.__enter__()
-    try:
-        yield taken
-    except BaseException as error:
-        if not connection.__exit__(type(error), error, error.__traceback__):
-            raise
-    else:
-        connection.__exit__(None, None, None)
-
-
-@asynccontextmanager
-async def _held_async(connection: Any) -> AsyncIterator[Any]:
-    with translated():
-        taken = await connection.__aenter__()
-    try:
-        yield taken
-    except BaseException as error:
-        if not await connection.__aexit__(type(error), error, error.__traceback__):
-            raise
-    else:
-        await connection.__aexit__(None, None, None)
-
-
 def bind(params: Mapping[str, Any]) -> dict[str, Any]:
     """The values as psycopg takes them: to it, a tuple would be a composite."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()}
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+class translated:  # noqa: N801
     """Our errors for PostgreSQL's. What is not in the table goes through untouched."""
-    try:
-        yield
-    except psycopg.Error as error:
-        ours = _translation(error)
-        if ours is None:
-            raise
-        raise ours from error
+
+    # Not a generator made into a context manager, because every question goes through it.
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, psycopg.Error):
+            ours = _translation(error)
+            if ours is not None:
+                raise ours from error
 
 
 def _translation(error: psycopg.Error) -> AsmError | None:

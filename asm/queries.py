@@ -86,7 +86,7 @@ class Query:
 
     def form(self, params: Mapping[str, Any]) -> Form:
         """The statements for these values. A form is put together once and kept."""
-        given = tuple(params.get(option) is not None for option in self.options)
+        given = tuple([params.get(option) is not None for option in self.options])
         form = self._forms.get(given)
         if form is None:
             form = self._forms[given] = self._put_together(given)

@@ -31,8 +31,9 @@ from asm.errors import (
     StorageTimeout,
     StoreClosed,
 )
+from asm.gather import AsyncGather, Gather
 from asm.patience import check_loop, check_process, pauses
-from asm.plan import Ask, Question, Row, Rows, drive
+from asm.plan import Ask, Joining, Question, Row, Rows, Steps, drive
 from asm.queries import Queries, Statement
 
 T = TypeVar("T")
@@ -58,9 +59,18 @@ class SQLite:
         self._reader = (
             self._writer if path == MEMORY else _Shared(path, timeout, statement_timeout, reads_only=True)
         )
+        # One lane, because there is one writer.
+        self._gather = Gather(self.send, lanes=1, timeout=timeout, retry_for=0)
 
     def run(self, question: Question[T]) -> T:
         """Put a question to the database: alone where it is one statement, else as a transaction."""
+        if isinstance(question, Joining):
+            self.check_process()
+            return self._gather.ask(question)
+        return self.send(question)
+
+    def send(self, question: Ask[T] | Steps[T], **_limits: object) -> T:
+        """One question at a time. The file's lock is everybody's, so nobody waits more briefly for it."""
         if isinstance(question, Ask):
             try:
                 return self._alone(question)
@@ -85,6 +95,8 @@ class SQLite:
                 tx.end()
 
     def close(self) -> None:
+        if os.getpid() == self._writer.process:
+            self._gather.finish()
         self._reader.close()
         self._writer.close()
 
@@ -97,7 +109,10 @@ class SQLite:
             rows = shared.execute(statement, values)
         return rows
 
-    def writes(self, question: Question[Any]) -> bool:
+    def check_process(self) -> None:
+        self._writer.check_process()
+
+    def writes(self, question: Ask[Any] | Steps[Any]) -> bool:
         """Whether a question needs the connection that writes."""
         if self._reader is self._writer:
             return True
@@ -162,7 +177,7 @@ class _Shared:
         self._statement_timeout = statement_timeout
         self._deadline: float | None = None
         self._turn = threading.Lock()
-        self._process = os.getpid()
+        self.process = os.getpid()
         self._open = True
         with translated(path):
             self.driver = _connect(path, timeout, reads_only=reads_only)
@@ -188,7 +203,7 @@ class _Shared:
             self._turn.release()
 
     def check_process(self) -> None:
-        check_process(self._process)
+        check_process(self.process)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -405,11 +420,18 @@ class AsyncSQLite:
         self._reading = ThreadPoolExecutor(1, "asm-sqlite-reader")
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
+        self._gather = AsyncGather(self._send, lanes=1, timeout=database.timeout, retry_for=0)
         self._closed = False
 
     async def run(self, question: Question[T]) -> T:
         check_loop(self._loop)
-        work = partial(self._database.run, question)
+        if isinstance(question, Joining):
+            self._database.check_process()
+            return await self._gather.ask(question)
+        return await self._send(question)
+
+    async def _send(self, question: Ask[T] | Steps[T], **_limits: object) -> T:
+        work = partial(self._database.send, question)
         if not self._closed and not self._database.writes(question):
             return await _in(self._reading, work)
         async with self._our_turn():
@@ -437,6 +459,7 @@ class AsyncSQLite:
     async def close(self) -> None:
         if self._closed:
             return
+        await self._gather.finish()
         # In turn, because a transaction that is open needs the thread to end.
         async with self._our_turn():
             self._closed = True

@@ -104,7 +104,7 @@ def _described(method: F, operation: Callable[..., Any], answer: str) -> F:
 
 
 def _answer(operation: Callable[..., Any]) -> str:
-    """`list[Event]` of an operation that returns `Ask[list[Event]] | Steps[list[Event]]`."""
+    """`list[Event]` of an operation that returns `Joining[list[Event]] | Steps[list[Event]]`."""
     question: str = inspect.signature(operation).return_annotation
     return question.partition(" | Steps")[0].partition("[")[2].removesuffix("]")
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from asm import artifacts, events, sessions
 from asm.errors import AlreadyExists, SequenceConflict, SessionNotFound
 from asm.models import Event, Run, Session
-from asm.plan import Ask, Plan, Row, Rows, drive, drive_async, first
+from asm.plan import Ask, Joining, Plan, Row, Rows, Steps, drive, drive_async, first
 from tests.conftest import an_artifact, an_event, numbers
+
+
+T = TypeVar("T")
 
 
 class Script:
@@ -111,18 +114,10 @@ def test_inside_a_plan_what_is_asked_instead_of_a_bet_gives_the_answer() -> None
     assert drive(iter(bet), Script([(2,)])) == 2
 
 
-def test_appending_alone_is_one_question() -> None:
-    question = events.append_event(an_event())
-
-    assert isinstance(question, Ask)
-
-
 def test_an_appended_event_carries_the_number_of_the_row() -> None:
     event = an_event()
-    question = events.append_event(event)
-    assert isinstance(question, Ask)
 
-    stored = question.read([(12,)])
+    stored = answered(events.append_event(event), [(12,)])
 
     assert (stored.id, stored.sequence_number) == (event.id, 12)
 
@@ -154,20 +149,28 @@ def test_settling_locks_the_sessions_in_one_order() -> None:
 
 def test_a_batch_is_numbered_in_its_order_within_each_session() -> None:
     batch = [an_event("a"), an_event("b"), an_event("a"), an_event("b"), an_event("a")]
-    question = events.append_events(batch)
-    assert isinstance(question, Ask)
 
-    stored = question.read([("b", 7), ("a", 3)])
+    stored = answered(events.append_events(batch), [("b", 7), ("a", 3)])
 
     assert numbers(stored) == [1, 6, 2, 7, 3]
+
+
+def test_the_events_of_several_callers_are_one_question() -> None:
+    one, two = events.append_event(an_event("a")), events.append_event(an_event("a"))
+    assert isinstance(one, Joining)
+    assert isinstance(two, Joining)
+
+    answers = one.together([*one.parts, *two.parts]).read([("a", 9)])
+
+    assert numbers([one.answer(answers), two.answer(answers)]) == [8, 9]
 
 
 def test_an_event_that_stands_twice_in_a_batch_is_sent_once() -> None:
     event = an_event()
     question = events.append_events([event, event])
-    assert isinstance(question, Ask)
+    assert isinstance(question, Joining)
 
-    assert question.params["ids"] == [event.id]
+    assert question.together(question.parts).params["ids"] == [event.id]
 
 
 def test_a_batch_too_large_for_a_statement_is_sent_in_several() -> None:
@@ -245,3 +248,9 @@ def test_an_append_whose_answer_was_lost_is_answered_when_asked_again() -> None:
     )
 
     assert stored.sequence_number == 5
+
+
+def answered(question: Joining[T] | Steps[T], rows: Rows) -> T:
+    """What a question that is asked by itself makes of the rows."""
+    assert isinstance(question, Joining)
+    return question.answer(question.together(question.parts).read(rows))

@@ -1,0 +1,475 @@
+"""Many appends that wait at the same moment become one statement and one commit.
+
+Callers queue in a line; those who travel together are a flight. While one flight is on its
+way, those who come wait, and when it has landed all who wait are the next. There is no timer
+that holds anybody back and no thread of ours: who finds the line empty goes at once, alone, and
+among threads the first who can go leads all who wait. On a disk that syncs in 0.3 ms, 64
+threads append three times as much this way as each for itself, 64 tasks four times
+(`bench/single_append.py`, `bench/async_append.py`).
+
+A flight that does not land soon, because another transaction holds a session of it, no longer
+counts: the next leaves without it, and without the sessions that it has. If it was of several
+sessions, it is called back, and each of them goes alone.
+
+What is in doubt is asked twice rather than lost. Every interrupted step leaves a caller in the
+line, in a flight or in both, never in neither, and ids make a second append harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any, Generic, Protocol, TypeVar
+
+from asm.errors import ConnectionFailed, StorageTimeout, StoreClosed
+from asm.plan import Ask, Joining
+
+T = TypeVar("T")
+C = TypeVar("C", bound="Caller[Any]")
+
+PARTS_MAX = 1_000
+BYTES_MAX = 8 * 1024 * 1024
+"""What one flight takes, in events and in JSON; a single caller may bring more."""
+
+OVERDUE_S = 0.05
+"""A flight that takes longer holds nobody back who has no session in it. Also how often a thread
+that waits looks around, should whoever was to wake it have been interrupted."""
+
+BRIEF_S = 1.0
+"""A flight of several sessions waits no longer for a lock that one of them may be held by."""
+
+
+class Caller(Generic[T]):
+    """Somebody who waits for an answer of their own."""
+
+    __slots__ = ("_answers", "_error", "asked_at", "done", "group", "left", "question")
+
+    def __init__(self, question: Joining[T]) -> None:
+        self.question = question
+        self.asked_at = time.monotonic()
+        self.done = False
+        self.left = False
+        self.group: object = None
+        self._error: Exception | None = None
+
+    def answer(self, answers: Any) -> None:
+        self._answers = answers
+        self.done = True
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self.done = True
+
+    def outcome(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self.question.answer(self._answers)
+
+    @property
+    def waits(self) -> bool:
+        return not (self.done or self.left)
+
+
+class Flight(Generic[C]):
+    """Callers who travel in one statement; one who finds the line idle needs no seat."""
+
+    __slots__ = ("callers", "departed_at", "is_over", "sessions")
+
+    def __init__(self, sessions: Iterable[str] = ()) -> None:
+        self.callers: list[C] = []
+        self.sessions = sessions
+        self.departed_at = 0.0
+        self.is_over = False
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some wait for a session that others have nothing to do with."""
+        first = self.callers[0].question.sessions
+        return any(caller.question.sessions != first for caller in self.callers)
+
+    @property
+    def asked_last(self) -> float:
+        return max(caller.asked_at for caller in self.callers)
+
+    def question(self) -> Ask[Any]:
+        together = self.callers[0].question.together
+        return together([part for caller in self.callers for part in caller.question.parts])
+
+    def split(self, error: Exception, overdue: Callable[[C], bool]) -> None:
+        """What becomes of a flight that failed: whoever may not be to blame goes again in a smaller one."""
+        if len(self.callers) == 1:
+            self.callers[0].fail(error)
+        elif isinstance(error, ConnectionFailed):
+            _fail(self.callers, error)
+        elif isinstance(error, StorageTimeout):
+            _fail([caller for caller in self.callers if overdue(caller)], error)
+            for caller in self.callers:
+                caller.group = caller.question.sessions
+        else:
+            half = len(self.callers) // 2
+            for callers in (self.callers[:half], self.callers[half:]):
+                group = object()
+                for caller in callers:
+                    caller.group = group
+
+
+def _fail(callers: Iterable[Caller[Any]], error: Exception) -> None:
+    for caller in callers:
+        # One exception raised in several threads would collect the tracebacks of all.
+        own = copy.copy(error)
+        own.__cause__ = error.__cause__
+        caller.fail(own)
+
+
+class Line(Generic[C]):
+    """Who waits, in the order in which they came, and who is on the way."""
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self._waiting: deque[C] = deque()
+        self._flights: list[Flight[C]] = []
+
+    @property
+    def waiting(self) -> list[C]:
+        return [caller for caller in self._waiting if caller.waits]
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self._flights or self.waiting)
+
+    def join(self, caller: C) -> None:
+        self._waiting.append(caller)
+
+    def take_off(self, flight: Flight[C]) -> bool:
+        """Leave at once, if nobody waits and nobody is on the way."""
+        if self._waiting or self._flights:
+            return False
+        flight.departed_at = time.monotonic()
+        self._flights.append(flight)
+        return True
+
+    def depart(self, flight: Flight[C], leader: C | None = None) -> bool:
+        """Fill a flight with those who may go, if there is a lane for it, and the leader is among them."""
+        now = time.monotonic()
+        if sum(now - other.departed_at < OVERDUE_S for other in self._flights) >= self._lanes:
+            return False
+        callers, staying = self._chosen()
+        if not callers or (leader is not None and leader not in callers):
+            return False
+        flight.departed_at = now
+        flight.callers = callers
+        flight.sessions = {session for caller in callers for session in caller.question.sessions}
+        self._flights.append(flight)
+        self._waiting = staying
+        return True
+
+    def land(self, flight: Flight[C]) -> None:
+        """Those who have no answer yet go first in the line. To land twice is to land once."""
+        if flight not in self._flights:
+            return
+        if flight.callers:
+            self._waiting.extendleft(caller for caller in reversed(flight.callers) if caller.waits)
+        self._flights.remove(flight)
+
+    def next_leader(self) -> C | None:
+        """The first of those who could go now."""
+        if not self._waiting:
+            return None
+        taken = self._taken()
+        return next((each for each in self._waiting if each.waits and _is_free(each, taken)), None)
+
+    def _chosen(self) -> tuple[list[C], deque[C]]:
+        """Who could go next, and who would stay."""
+        chosen: list[C] = []
+        staying: deque[C] = deque()
+        taken = self._taken()
+        parts = size_bytes = 0
+        for caller in self._waiting:
+            if not caller.waits:
+                continue
+            question = caller.question
+            parts += len(question.parts)
+            size_bytes += question.size_bytes
+            first = chosen[0] if chosen else caller
+            fits = caller is first or (parts <= PARTS_MAX and size_bytes <= BYTES_MAX)
+            if fits and caller.group == first.group and _is_free(caller, taken):
+                chosen.append(caller)
+            else:
+                # Nobody overtakes within a session.
+                staying.append(caller)
+                taken.update(question.sessions)
+        return chosen, staying
+
+    def _taken(self) -> set[str]:
+        return {session for flight in self._flights for session in flight.sessions}
+
+
+def _is_free(caller: Caller[Any], taken: set[str]) -> bool:
+    return not taken or taken.isdisjoint(caller.question.sessions)
+
+
+class Send(Protocol):
+    """One question to the database, tried again for so long; a brief one does not wait long for a lock."""
+
+    def __call__(self, question: Ask[Any], /, *, retry_for: float, brief: bool) -> Any: ...
+
+
+class Gather:
+    """The appends of any number of threads."""
+
+    def __init__(self, send: Send, *, lanes: int, timeout: float, retry_for: float) -> None:
+        self._send = send
+        self._timeout = timeout
+        self._retry_for = retry_for
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._line: Line[_Thread[Any]] = Line(lanes)
+        self._inside: set[int] = set()
+        self._closed = False
+
+    def ask(self, question: Joining[T]) -> T:
+        """Ask together with whoever waits, and wait no longer than `timeout` to be on the way."""
+        thread_id = threading.get_ident()
+        if thread_id in self._inside:
+            # A signal handler that appends, in the midst of an append of its own thread.
+            return self._alone(question)
+        try:
+            self._inside.add(thread_id)
+            return self._in_line(question)
+        finally:
+            self._inside.discard(thread_id)
+
+    def finish(self) -> None:
+        """Refuse whoever comes from now on, and wait until those who are here have their answers."""
+        self._closed = True
+        if threading.get_ident() in self._inside:
+            # A signal handler that closes the store: its own thread cannot go on meanwhile.
+            return
+        with self._idle:
+            while not self._line.is_idle:
+                self._idle.wait(OVERDUE_S)
+
+    def _alone(self, question: Joining[T]) -> T:
+        asked = question.together(question.parts)
+        return question.answer(self._send(asked, retry_for=self._retry_for, brief=False))
+
+    def _in_line(self, question: Joining[T]) -> T:
+        if self._closed:
+            raise StoreClosed("this store is closed")
+        flight: Flight[_Thread[Any]] = Flight(question.sessions)
+        try:
+            try:
+                with self._lock:
+                    departs = self._line.take_off(flight)
+                if departs:
+                    return self._alone(question)
+            finally:
+                self._land(flight)
+        finally:
+            # Once more, for an interrupt may have cut the first short.
+            self._land(flight)
+        return self._with_others(_Thread(question))
+
+    def _with_others(self, caller: _Thread[T]) -> T:
+        try:
+            with self._lock:
+                self._line.join(caller)
+            while True:
+                self._lead(caller)
+                if caller.done:
+                    return caller.outcome()
+                caller.sleep(OVERDUE_S)
+                if self._is_late(caller) and caller in self._line.waiting:
+                    raise _too_late(self._timeout)
+        finally:
+            caller.left = True
+
+    def _lead(self, caller: _Thread[Any]) -> None:
+        """Go, with all who wait, if this caller can go now."""
+        flight: Flight[_Thread[Any]] = Flight()
+        try:
+            try:
+                with self._lock:
+                    departs = not caller.done and self._line.depart(flight, caller)
+                if departs:
+                    self._fly(flight)
+            finally:
+                self._land(flight)
+        finally:
+            self._land(flight)
+
+    def _fly(self, flight: Flight[_Thread[Any]]) -> None:
+        left_s = flight.asked_last + self._retry_for - time.monotonic()
+        try:
+            answers = self._send(flight.question(), retry_for=max(left_s, 0), brief=flight.is_mixed)
+        except Exception as error:
+            flight.split(error, self._is_late)
+        else:
+            for caller in flight.callers:
+                caller.answer(answers)
+
+    def _land(self, flight: Flight[_Thread[Any]]) -> None:
+        if flight.is_over or not flight.departed_at:
+            return
+        with self._lock:
+            self._line.land(flight)
+            if (leader := self._line.next_leader()) is not None:
+                leader.wake()
+            if self._closed:
+                self._idle.notify_all()
+        for caller in flight.callers:
+            caller.wake()
+        flight.is_over = True
+
+    def _is_late(self, caller: Caller[Any]) -> bool:
+        return time.monotonic() > caller.asked_at + self._timeout
+
+
+class _Thread(Caller[T]):
+    """A thread that waits for its answer, or to be the next to lead."""
+
+    __slots__ = ("_awake",)
+
+    def __init__(self, question: Joining[T]) -> None:
+        super().__init__(question)
+        self._awake = threading.Lock()
+        self._awake.acquire()
+
+    def sleep(self, longest_s: float) -> None:
+        self._awake.acquire(timeout=longest_s)
+
+    def wake(self) -> None:
+        # Woken before it slept, it does not fall asleep; woken twice, it is awake.
+        with suppress(RuntimeError):
+            self._awake.release()
+
+
+class AsyncSend(Protocol):
+    """The same, awaited."""
+
+    def __call__(self, question: Ask[Any], /, *, retry_for: float, brief: bool) -> Awaitable[Any]: ...
+
+
+class AsyncGather:
+    """The appends of any number of tasks of one event loop."""
+
+    def __init__(self, send: AsyncSend, *, lanes: int, timeout: float, retry_for: float) -> None:
+        self._send = send
+        self._timeout = timeout
+        self._retry_for = retry_for
+        self._loop = asyncio.get_running_loop()
+        self._line: Line[_Task[Any]] = Line(lanes)
+        self._flying: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._closed = False
+
+    async def ask(self, question: Joining[T]) -> T:
+        """Ask together with whoever waits, and wait no longer than `timeout` to be on the way."""
+        if self._closed:
+            raise StoreClosed("this store is closed")
+        caller = _Task(question, self._loop)
+        self._line.join(caller)
+        try:
+            flight: Flight[_Task[Any]] = Flight()
+            if self._line.depart(flight):
+                if flight.callers == [caller]:
+                    return await self._alone(caller, flight)
+                self._start(flight)
+            self._watch()
+            await caller.landed
+            return caller.outcome()
+        finally:
+            caller.left = True
+
+    async def finish(self) -> None:
+        """Refuse whoever comes from now on, and wait until those who are here have their answers."""
+        self._closed = True
+        while not self._line.is_idle:
+            self._idle = self._loop.create_future()
+            await self._idle
+
+    async def _alone(self, caller: _Task[T], flight: Flight[_Task[Any]]) -> T:
+        # In the caller's own task, so that cancelling it stops the statement on the server.
+        question = flight.question()
+        try:
+            answers = await self._send(question, retry_for=self._retry_for, brief=False)
+        finally:
+            caller.left = True
+            self._land(flight)
+        return caller.question.answer(answers)
+
+    def _start(self, flight: Flight[_Task[Any]]) -> None:
+        # A task of its own, because any of its callers may be cancelled.
+        task = self._loop.create_task(self._fly(flight))
+        self._flying.add(task)
+        task.add_done_callback(self._flying.discard)
+
+    async def _fly(self, flight: Flight[_Task[Any]]) -> None:
+        left_s = flight.asked_last + self._retry_for - time.monotonic()
+        try:
+            answers = await self._send(flight.question(), retry_for=max(left_s, 0), brief=flight.is_mixed)
+        except Exception as error:
+            flight.split(error, self._is_late)
+        else:
+            for caller in flight.callers:
+                caller.answer(answers)
+        finally:
+            self._land(flight)
+
+    def _land(self, flight: Flight[_Task[Any]]) -> None:
+        self._line.land(flight)
+        for caller in flight.callers:
+            caller.tell()
+        self._depart()
+        if self._idle is not None and not self._idle.done() and self._line.is_idle:
+            self._idle.set_result(None)
+
+    def _depart(self) -> None:
+        flight: Flight[_Task[Any]] = Flight()
+        while self._line.depart(flight):
+            self._start(flight)
+            flight = Flight()
+
+    def _watch(self) -> None:
+        if self._alarm is None:
+            self._alarm = self._loop.call_later(OVERDUE_S, self._look_around)
+
+    def _look_around(self) -> None:
+        self._alarm = None
+        self._depart()
+        for caller in self._line.waiting:
+            if self._is_late(caller):
+                caller.fail(_too_late(self._timeout))
+                caller.tell()
+        if self._line.waiting:
+            self._watch()
+
+    def _is_late(self, caller: Caller[Any]) -> bool:
+        return time.monotonic() > caller.asked_at + self._timeout
+
+
+class _Task(Caller[T]):
+    """A task that waits for its answer."""
+
+    __slots__ = ("landed",)
+
+    def __init__(self, question: Joining[T], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(question)
+        self.landed: asyncio.Future[None] = loop.create_future()
+
+    def tell(self) -> None:
+        # Cancelled meanwhile, perhaps: then its events are stored and nobody asks.
+        if self.done and not self.landed.done():
+            self.landed.set_result(None)
+
+
+def _too_late(timeout: float) -> StorageTimeout:
+    return StorageTimeout(
+        f"not on the way after {timeout:g} s: an append to the same session has been waiting for a lock"
+    )

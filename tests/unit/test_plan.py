@@ -14,7 +14,6 @@ from asm.models import Event, Run, Session
 from asm.plan import Ask, Joining, Plan, Row, Rows, Steps, drive, drive_async, first
 from tests.conftest import an_artifact, an_event, numbers
 
-
 T = TypeVar("T")
 
 

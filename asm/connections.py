@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from struct import Struct
@@ -24,7 +24,7 @@ from psycopg.types.string import TextBinaryLoader
 from psycopg.waiting import Ready, Wait
 
 from asm.errors import StorageTimeout
-from asm.plan import Row, Rows
+from asm.plan import Row
 from asm.wire import Exchange, Wire
 
 T = TypeVar("T")
@@ -42,21 +42,22 @@ class PatientConnection(psycopg.Connection[Any]):
     def wire(self) -> Wire:
         return Wire(self, _ADAPTERS)
 
-    def ask(self, sql: str, params: Mapping[str, Any], *, prepare: bool) -> Rows:
-        """The rows of one statement, with so much patience, by the short way."""
-        exchange = self.wire.ask(sql, params, prepare=prepare)
+    def follow(self, exchange: Exchange[T]) -> T:
+        """What comes of an exchange by the short way, with so much patience."""
         try:
-            return self._followed(exchange)
+            self._followed(exchange)
         except StopIteration as end:
-            rows: Rows = end.value
-            return rows
+            answer: T = end.value
+            return answer
         except (KeyboardInterrupt, SystemExit, _Overdue) as interruption:
             self._stop(exchange)
             if isinstance(interruption, _Overdue):
                 raise self._too_late() from interruption
             raise
+        finally:
+            close_if_amiss(self)
 
-    def _followed(self, exchange: Exchange) -> Never:
+    def _followed(self, exchange: Exchange[Any]) -> Never:
         deadline = None if self.patience_s is None else time.monotonic() + self.patience_s
         wanted = next(exchange)
         while True:
@@ -113,6 +114,13 @@ class AsyncWiredConnection(AsyncConnection[Any]):
     @cached_property
     def wire(self) -> Wire:
         return Wire(self, _ADAPTERS)
+
+    async def follow(self, exchange: Exchange[T]) -> T:
+        """What comes of an exchange by the short way. Cancelled, the driver stops it on the server."""
+        try:
+            return await self.wait(exchange)
+        finally:
+            close_if_amiss(self)
 
 
 class AtHand(Generic[C]):
@@ -180,6 +188,16 @@ def _until(deadline: float, gen: Generator[Any, Any, T]) -> Generator[Any, Any, 
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+def close_if_amiss(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:
+    """Close a connection on which an exchange was broken off half way; the pool makes another."""
+    pgconn = connection.pgconn
+    if pgconn.pipeline_status != pq.PipelineStatus.OFF or pgconn.transaction_status not in _AT_REST:
+        pgconn.finish()
+
+
+_AT_REST = (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)
 
 
 def was_cut(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:

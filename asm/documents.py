@@ -32,9 +32,18 @@ _ONLY_STANDARD_LIBRARY = (" ", b" ")
 
 def dump(value: Any, name: str) -> str:
     """The JSON text of a value, or a ValidationError naming the path of what is not JSON."""
-    if value == {} and type(value) is dict:
-        return "{}"
-    text = _quick(value) or _careful(value, name)
+    # orjson turns NaN into null, tuples into lists and UUIDs into strings without a word.
+    # Reading back what it wrote and comparing finds all of that at the speed of C:
+    # 0.6 µs for 300 bytes, where a walk in Python takes ten times as long.
+    text = None
+    try:
+        written = orjson.dumps(value, option=_AS_PLAIN)
+        if orjson.loads(written) == value:
+            text = written.decode()
+    except (TypeError, ValueError, RecursionError):
+        pass
+    if text is None:
+        text = _careful(value, name)
     if len(text) > TEXT_LENGTH_MAX:
         raise ValidationError(
             f"{name} is {len(text):,} characters of JSON; at most {TEXT_LENGTH_MAX:,} are kept: "
@@ -49,7 +58,7 @@ def dump_object(value: Any, name: str) -> str:
     """The JSON text of an object, which is what most documents must be."""
     if not isinstance(value, dict):
         raise ValidationError(f"{name} must be a dict, not {type(value).__name__}", path=name)
-    return dump(value, name)
+    return dump(value, name) if value else "{}"
 
 
 def load(text: str | bytes) -> Any:
@@ -57,17 +66,6 @@ def load(text: str | bytes) -> Any:
     if text[:1] in _ONLY_STANDARD_LIBRARY:
         return json.loads(text, parse_int=_integer)
     return orjson.loads(text)
-
-
-def _quick(value: Any) -> str | None:
-    # orjson turns NaN into null, tuples into lists and UUIDs into strings without a word.
-    # Reading back what it wrote and comparing finds all of that at the speed of C:
-    # 0.6 µs for 300 bytes, where a walk in Python takes ten times as long.
-    try:
-        text = orjson.dumps(value, option=_AS_PLAIN)
-        return text.decode() if orjson.loads(text) == value else None
-    except (TypeError, ValueError, RecursionError):
-        return None
 
 
 def _careful(value: Any, name: str) -> str:

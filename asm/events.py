@@ -26,17 +26,17 @@ from asm.models import (
     optional_text,
     text,
 )
-from asm.plan import Ask, Joining, Plan, Row, Rows, Steps, one_or_several
+from asm.plan import Ask, Joining, Plan, Row, Rows, Steps, Volley, one_or_several
 
-EVENTS_PER_STATEMENT = 1_000
+EVENTS_PER_STATEMENT = 500
 """A larger batch goes in several statements of one transaction."""
 
 BYTES_PER_STATEMENT = 32 * 1024 * 1024
 """So much JSON in one statement; a single larger event goes alone."""
 
 Key: TypeAlias = tuple[str, str]
-Stored: TypeAlias = "Callable[[New], Event]"
-"""What is stored for an event that came in."""
+Stored: TypeAlias = dict[Key, Event]
+"""What is stored of the events that came in."""
 Types: TypeAlias = "EventType | str | Iterable[EventType | str]"
 
 
@@ -54,7 +54,7 @@ def append_event(event: Event, *, expected_sequence: int | None = None) -> Joini
     return Joining(
         (new,),
         _together,
-        lambda stored: stored(new),
+        lambda stored: stored[new.key],
         lambda: _first(settle([new])),
         sessions=(new.session_id,),
         size_bytes=new.size_bytes,
@@ -63,7 +63,7 @@ def append_event(event: Event, *, expected_sequence: int | None = None) -> Joini
 
 def append_events(
     events: Iterable[Event], *, expected_sequence: int | None = None
-) -> Joining[list[Event]] | Steps[list[Event]]:
+) -> Joining[list[Event]] | Steps[list[Event]] | Volley[list[Event]]:
     """Append events as one block, all or none, in the order given; any number, for any sessions.
 
     Events that are there already come back as they are stored. `expected_sequence` wants
@@ -74,13 +74,15 @@ def append_events(
     sessions = sorted({new.session_id for new in batch})
     if expected is not None and len(sessions) > 1:
         raise ValidationError("expected_sequence is about one session, and these events are of several")
-    if expected is not None or len(list(_pieces(batch))) != 1:
+    if expected is not None or not batch:
         return Steps(partial(settle, batch, expected))
+    if len(batch) > EVENTS_PER_STATEMENT or sum(new.size_bytes for new in batch) > BYTES_PER_STATEMENT:
+        return volley(batch, partial(settle, batch))
     return Joining(
         batch,
         _together,
-        lambda stored: [stored(new) for new in batch],
-        lambda: settle(batch),
+        lambda stored: [stored[new.key] for new in batch],
+        partial(settle, batch),
         sessions=sessions,
         size_bytes=sum(new.size_bytes for new in batch),
     )
@@ -178,18 +180,37 @@ def _together(batch: Sequence[New]) -> Ask[Stored]:
     return ask
 
 
+def volley(
+    batch: Sequence[New], instead: Callable[[], Plan[list[Event]]], more: Sequence[Ask[None]] = ()
+) -> Volley[list[Event]]:
+    """Statements that bet on all events being new, and more behind them, in one trip."""
+    distinct = _distinct(batch)
+    pieces = list(_pieces(distinct))
+    sessions = {new.session_id for new in distinct}
+    # All counters first, in one order, so that two batches cannot wait for each other.
+    locks = [lock_counters(sessions)] if len(pieces) > 1 and len(sessions) > 1 else []
+
+    def asks() -> Iterator[Ask[Any]]:
+        yield from locks
+        yield from map(_optimistic, pieces)
+        yield from more
+
+    def read(answers: list[Any]) -> list[Event]:
+        known: Stored = {}
+        for stored in answers[len(locks) : len(locks) + len(pieces)]:
+            known.update(stored)
+        return [known[new.key] for new in batch]
+
+    return Volley(asks, read, instead, size=len(locks) + len(pieces) + len(more))
+
+
 def _settled(batch: Sequence[New]) -> Plan[Stored]:
     stored = yield from settle(batch)
-    known = {new.key: event for new, event in zip(batch, stored, strict=True)}
-    return lambda new: known[new.key]
+    return {new.key: event for new, event in zip(batch, stored, strict=True)}
 
 
 def _one(new: New) -> Ask[Stored]:
-    def read(rows: Rows) -> Stored:
-        event = new.numbered(rows[0][0])
-        return lambda _: event
-
-    return Ask("append_event", new.params(), read)
+    return Ask("append_event", new.params(), lambda rows: {new.key: new.numbered(rows[0][0])})
 
 
 def _optimistic(batch: Sequence[New]) -> Ask[Stored]:
@@ -204,16 +225,10 @@ def _optimistic(batch: Sequence[New]) -> Ask[Stored]:
 
     def read(rows: Rows) -> Stored:
         last: dict[str, int] = dict(rows)
-        numbers = {
-            new.key: (new, last[new.session_id] - back)
+        return {
+            new.key: new.numbered(last[new.session_id] - back)
             for new, back in zip(batch, steps_from_last, strict=True)
         }
-
-        def stored(new: New) -> Event:
-            first, number = numbers[new.key]
-            return first.numbered(number)
-
-        return stored
 
     events = [new.event for new in batch]
     params = {
@@ -247,8 +262,7 @@ def settle(batch: Sequence[New], expected: int | None = None) -> Plan[list[Event
     if expected is not None and missing:
         _compare(expected, stands[batch[0].session_id], known.values(), batch[0].session_id)
     for piece in _pieces(missing):
-        stored = yield from _optimistic(piece)
-        known.update((new.key, stored(new)) for new in piece)
+        known.update((yield from _optimistic(piece)))
     return [known[new.key] for new in batch]
 
 

@@ -9,7 +9,7 @@ another thread in one hop.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -98,7 +98,42 @@ class Joining(Generic[T]):
         return self.alone()
 
 
-Question: TypeAlias = "Ask[T] | Joining[T] | Steps[T]"
+class Volley(Generic[T]):
+    """Questions that do not wait for each other's answers: one trip to the server, one transaction.
+
+    `read` makes the result of all their answers. `asks` gives the questions one by one, so that
+    one is made ready while the server is busy with those before it; `size` is how many there are.
+    It bets, like an Ask.
+    """
+
+    __slots__ = ("asks", "instead", "read", "size")
+
+    def __init__(
+        self,
+        asks: Callable[[], Iterable[Ask[Any]]],
+        read: Callable[[list[Any]], T],
+        instead: Callable[[], Plan[T]],
+        *,
+        size: int,
+    ) -> None:
+        self.asks = asks
+        self.read = read
+        self.instead = instead
+        self.size = size
+
+    def bet(self) -> Plan[T]:
+        """The same, one question after the other."""
+        answers = []
+        for ask in self.asks():
+            rows = yield ask
+            answers.append(ask.read(rows))
+        return self.read(answers)
+
+    def __iter__(self) -> Plan[T]:
+        return self.instead()
+
+
+Question: TypeAlias = "Ask[T] | Joining[T] | Steps[T] | Volley[T]"
 
 
 class Database(Protocol):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, pq
@@ -39,10 +39,13 @@ from asm.errors import (
 )
 from asm.gather import BRIEF_S, AsyncGather, Gather
 from asm.patience import check_loop, check_process, pauses, worth_another_try
-from asm.plan import Ask, Joining, Question, Rows, Steps, drive, drive_async
+from asm.plan import Ask, Joining, Plan, Question, Rows, Steps, Volley, drive, drive_async
 from asm.queries import Form, Queries
 
 T = TypeVar("T")
+
+_Once: TypeAlias = "Ask[T] | Steps[T] | Volley[T]"
+"""A question that is put to the database by itself, with no other."""
 
 OLDEST_VERSION = 140000
 
@@ -92,23 +95,28 @@ class Postgres:
             return self._gather.ask(question)
         return self._sent(question, retry_for=self._retry_for)
 
-    def _sent(self, question: Ask[T] | Steps[T], *, retry_for: float, brief: bool = False) -> T:
+    def _sent(self, question: _Once[T], *, retry_for: float, brief: bool = False) -> T:
         return self._retried(partial(self._once, question, brief=brief), retry_for)
 
-    def _once(self, question: Ask[T] | Steps[T], *, brief: bool) -> T:
+    def _once(self, question: _Once[T], *, brief: bool) -> T:
         with translated():
             connection = self._taken()
             try:
-                if isinstance(question, Ask):
-                    try:
+                try:
+                    if isinstance(question, Ask):
                         return question.read(self._alone(connection, question, brief=brief))
-                    except psycopg.errors.UniqueViolation:
-                        if question.instead is None:
-                            raise
-                with self._transaction(connection, self._limits.begin_for(question, brief=brief)):
-                    return drive(question, partial(self.answer, connection))
+                    if isinstance(question, Volley):
+                        return self._at_once(connection, question)
+                except psycopg.errors.UniqueViolation:
+                    if isinstance(question, Steps) or question.instead is None:
+                        raise
+                return self._driven(connection, question, self._limits.begin_for(question, brief=brief))
             finally:
                 self._give_back(connection)
+
+    def _driven(self, connection: psycopg.Connection[Any], plan: Question[T] | Plan[T], begin: str) -> T:
+        with self._transaction(connection, begin):
+            return drive(plan, partial(self.answer, connection))
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
@@ -151,7 +159,18 @@ class Postgres:
         try:
             if not connection.wire.speaks_utf8:
                 return self.answer(connection, ask)
-            return connection.ask(form.statements[0].sql, ask.params, prepare=self._prepare)
+            sql = form.statements[0].sql
+            return connection.follow(connection.wire.ask(sql, ask.params, prepare=self._prepare))
+        finally:
+            connection.patience_s = None
+
+    def _at_once(self, connection: psycopg.Connection[Any], volley: Volley[T]) -> T:
+        if not isinstance(connection, PatientConnection) or not connection.wire.speaks_utf8:
+            return self._driven(connection, volley.bet(), self._limits.begin)
+        connection.patience_s = self._limits.patience_with(volley)
+        salvo = _Salvo(self.queries, volley)
+        try:
+            return salvo.read(connection.follow(connection.wire.ask_all(salvo, prepare=self._prepare)))
         finally:
             connection.patience_s = None
 
@@ -293,23 +312,28 @@ class AsyncPostgres:
             return await self._gather.ask(question)
         return await self._sent(question, retry_for=self._retry_for)
 
-    async def _sent(self, question: Ask[T] | Steps[T], *, retry_for: float, brief: bool = False) -> T:
+    async def _sent(self, question: _Once[T], *, retry_for: float, brief: bool = False) -> T:
         return await self._retried(partial(self._once, question, brief=brief), retry_for)
 
-    async def _once(self, question: Ask[T] | Steps[T], *, brief: bool) -> T:
+    async def _once(self, question: _Once[T], *, brief: bool) -> T:
         with translated():
             connection = await self._taken()
             try:
-                if isinstance(question, Ask):
-                    try:
+                try:
+                    if isinstance(question, Ask):
                         return question.read(await self._alone(connection, question, brief=brief))
-                    except psycopg.errors.UniqueViolation:
-                        if question.instead is None:
-                            raise
-                async with self._transaction(connection, self._limits.begin_for(question, brief=brief)):
-                    return await drive_async(question, partial(self.answer, connection))
+                    if isinstance(question, Volley):
+                        return await self._at_once(connection, question)
+                except psycopg.errors.UniqueViolation:
+                    if isinstance(question, Steps) or question.instead is None:
+                        raise
+                return await self._driven(connection, question, self._limits.begin_for(question, brief=brief))
             finally:
                 await self._give_back(connection)
+
+    async def _driven(self, connection: AsyncConnection[Any], plan: Question[T] | Plan[T], begin: str) -> T:
+        async with self._transaction(connection, begin):
+            return await drive_async(plan, partial(self.answer, connection))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
@@ -351,15 +375,21 @@ class AsyncPostgres:
                 return await self.answer(connection, ask)
         form = self.queries[ask.query].form(ask.params)
         patience_s = self._limits.patience_s(form, brief=brief)
-        try:
-            # Cancelled, the driver stops the statement on the server and waits for that.
-            async with asyncio.timeout(patience_s):
-                if not isinstance(connection, AsyncWiredConnection) or not connection.wire.speaks_utf8:
-                    return await self.answer(connection, ask)
-                exchange = connection.wire.ask(form.statements[0].sql, ask.params, prepare=self._prepare)
-                return await connection.wait(exchange)
-        except TimeoutError as error:
-            raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was stopped") from error
+        if not isinstance(connection, AsyncWiredConnection) or not connection.wire.speaks_utf8:
+            async with _patient(patience_s):
+                return await self.answer(connection, ask)
+        sql = form.statements[0].sql
+        exchange = connection.wire.ask(sql, ask.params, prepare=self._prepare)
+        async with _patient(patience_s):
+            return await connection.follow(exchange)
+
+    async def _at_once(self, connection: AsyncConnection[Any], volley: Volley[T]) -> T:
+        if not isinstance(connection, AsyncWiredConnection) or not connection.wire.speaks_utf8:
+            return await self._driven(connection, volley.bet(), self._limits.begin)
+        salvo = _Salvo(self.queries, volley)
+        async with _patient(self._limits.patience_with(volley)):
+            exchange = connection.wire.ask_all(salvo, prepare=self._prepare)
+            return salvo.read(await connection.follow(exchange))
 
     @asynccontextmanager
     async def _transaction(self, connection: AsyncConnection[Any], begin: str) -> AsyncIterator[None]:
@@ -494,6 +524,34 @@ async def _probe_async(conninfo: str) -> None:
             _check_version(connection.info.server_version)
 
 
+class _Salvo(Generic[T]):
+    """A volley on its way, spelled out for the wire one question after the other."""
+
+    def __init__(self, queries: Queries, volley: Volley[T]) -> None:
+        self._queries = queries
+        self._volley = volley
+        self._reads: list[Callable[[Rows], Any]] = []
+
+    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        self._reads = []
+        for ask in self._volley.asks():
+            self._reads.append(ask.read)
+            yield self._queries[ask.query].form(ask.params).statements[0].sql, ask.params
+
+    def read(self, answers: Sequence[Rows]) -> T:
+        return self._volley.read([read(rows) for read, rows in zip(self._reads, answers, strict=True)])
+
+
+@asynccontextmanager
+async def _patient(patience_s: float | None) -> AsyncIterator[None]:
+    try:
+        # Cancelled, the driver stops the statement on the server and waits for that.
+        async with asyncio.timeout(patience_s):
+            yield
+    except TimeoutError as error:
+        raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was stopped") from error
+
+
 class _Limits:
     """How long things may take: what a transaction begins with, and what a lone statement is given."""
 
@@ -509,7 +567,10 @@ class _Limits:
         self._writing_briefly_s = _shortest(brief, statement_timeout)
         self._reading_s = statement_timeout
 
-    def begin_for(self, question: Ask[Any] | Steps[Any], *, brief: bool) -> str:
+    def patience_with(self, volley: Volley[Any]) -> float | None:
+        return None if self._writing_s is None else self._writing_s * volley.size
+
+    def begin_for(self, question: _Once[Any], *, brief: bool) -> str:
         if brief:
             return self._begin_briefly
         return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self.begin

@@ -9,7 +9,7 @@ from typing import Any
 from asm import runs
 from asm.documents import dump_object, load
 from asm.errors import SessionNotFound, ValidationError
-from asm.events import New, listed, lock_counters, settle
+from asm.events import New, listed, lock_counters, settle, volley
 from asm.models import (
     Event,
     Run,
@@ -21,7 +21,7 @@ from asm.models import (
     session_status,
     text,
 )
-from asm.plan import Ask, Plan, Row, Rows, Steps, nothing, one_or_several
+from asm.plan import Ask, Plan, Row, Rows, Steps, Volley, nothing, one_or_several
 
 _STATUSES = {str(status): status for status in SessionStatus}
 
@@ -91,7 +91,7 @@ def _delete(session_id: str) -> Plan[None]:
     yield from Ask("delete_counter", {"session_id": session_id}, nothing)
 
 
-def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Steps[list[Event]]:
+def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Volley[list[Event]]:
     """A session, one of its runs and the run's new events, all of it or none of it.
 
     The events come back with their sequence numbers, as from `append_events`.
@@ -105,12 +105,12 @@ def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Steps[lis
             raise ValidationError(
                 f"event {new.event.id!r} belongs to session {new.session_id!r}, not to {session.id!r}"
             )
-    return Steps(partial(_flush, asks, batch))
+    # Counter, run, session: the order in which delete_session takes them, so that the two
+    # wait for each other and do not deadlock.
+    return volley(batch, partial(_flush, asks, batch), asks)
 
 
 def _flush(asks: Iterable[Ask[None]], batch: Sequence[New]) -> Plan[list[Event]]:
-    # Counter, run, session: the order in which delete_session takes them, so that the two
-    # wait for each other and do not deadlock.
     stored = yield from settle(batch)
     for ask in asks:
         yield from ask

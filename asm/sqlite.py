@@ -33,7 +33,7 @@ from asm.errors import (
 )
 from asm.gather import AsyncGather, Gather
 from asm.patience import check_loop, check_process, pauses
-from asm.plan import Ask, Joining, Question, Row, Rows, Steps, drive
+from asm.plan import Ask, Joining, Plan, Question, Row, Rows, Steps, Volley, drive
 from asm.queries import Queries, Statement
 
 T = TypeVar("T")
@@ -69,19 +69,24 @@ class SQLite:
             return self._gather.ask(question)
         return self.send(question)
 
-    def send(self, question: Ask[T] | Steps[T], **_limits: object) -> T:
+    def send(self, question: Ask[T] | Steps[T] | Volley[T], **_limits: object) -> T:
         """One question at a time. The file's lock is everybody's, so nobody waits more briefly for it."""
-        if isinstance(question, Ask):
-            try:
+        try:
+            if isinstance(question, Ask):
                 return self._alone(question)
-            except Conflict:
-                if question.instead is None:
-                    raise
+            if isinstance(question, Volley):
+                return self._driven(question.bet())
+        except Conflict:
+            if isinstance(question, Steps) or question.instead is None:
+                raise
         if self.writes(question):
-            with self._writer.held() as shared, translated(), shared.transaction():
-                return drive(question, partial(self.answer, shared))
+            return self._driven(question)
         with self._reader.held() as shared, translated(), shared.snapshot():
             return drive(question, partial(self.answer, shared))
+
+    def _driven(self, plan: Question[T] | Plan[T]) -> T:
+        with self._writer.held() as shared, translated(), shared.transaction():
+            return drive(plan, partial(self.answer, shared))
 
     @contextmanager
     def transaction(self) -> Iterator[SQLiteTransaction]:
@@ -112,11 +117,13 @@ class SQLite:
     def check_process(self) -> None:
         self._writer.check_process()
 
-    def writes(self, question: Ask[Any] | Steps[Any]) -> bool:
+    def writes(self, question: Ask[Any] | Steps[Any] | Volley[Any]) -> bool:
         """Whether a question needs the connection that writes."""
         if self._reader is self._writer:
             return True
-        return self.queries[question.query].writes if isinstance(question, Ask) else not question.snapshot
+        if isinstance(question, Ask):
+            return self.queries[question.query].writes
+        return isinstance(question, Volley) or not question.snapshot
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -430,7 +437,7 @@ class AsyncSQLite:
             return await self._gather.ask(question)
         return await self._send(question)
 
-    async def _send(self, question: Ask[T] | Steps[T], **_limits: object) -> T:
+    async def _send(self, question: Ask[T] | Steps[T] | Volley[T], **_limits: object) -> T:
         work = partial(self._database.send, question)
         if not self._closed and not self._database.writes(question):
             return await _in(self._reading, work)

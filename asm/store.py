@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import (
     asynccontextmanager,
@@ -105,8 +106,11 @@ def _described(method: F, operation: Callable[..., Any], answer: str) -> F:
 
 def _answer(operation: Callable[..., Any]) -> str:
     """`list[Event]` of an operation that returns `Joining[list[Event]] | Steps[list[Event]]`."""
-    question: str = inspect.signature(operation).return_annotation
-    return question.partition(" | Steps")[0].partition("[")[2].removesuffix("]")
+    questions: str = inspect.signature(operation).return_annotation
+    return _NEXT_QUESTION.split(questions)[0].partition("[")[2].removesuffix("]")
+
+
+_NEXT_QUESTION = re.compile(r" \| (?=(?:Ask|Joining|Steps|Volley)\[)")
 
 
 class Artifacts:

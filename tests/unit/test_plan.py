@@ -11,7 +11,7 @@ import pytest
 from asm import artifacts, events, sessions
 from asm.errors import AlreadyExists, SequenceConflict, SessionNotFound
 from asm.models import Event, Run, Session
-from asm.plan import Ask, Joining, Plan, Row, Rows, Steps, drive, drive_async, first
+from asm.plan import Ask, Joining, Plan, Question, Row, Rows, drive, drive_async, first
 from tests.conftest import an_artifact, an_event, numbers
 
 T = TypeVar("T")
@@ -249,7 +249,7 @@ def test_an_append_whose_answer_was_lost_is_answered_when_asked_again() -> None:
     assert stored.sequence_number == 5
 
 
-def answered(question: Joining[T] | Steps[T], rows: Rows) -> T:
+def answered(question: Question[T], rows: Rows) -> T:
     """What a question that is asked by itself makes of the rows."""
     assert isinstance(question, Joining)
     return question.answer(question.together(question.parts).read(rows))

@@ -16,6 +16,8 @@ returning sequence_number;
 -- append_events
 -- Many events in one statement. The counter of each session moves by its number of events, sessions in
 -- one order, so that two batches cannot wait for each other; each event stands so many before the last.
+-- The arrays are opened in a select list, with the casts, where the rows stream. Opened under `from` they
+-- are stored first, and cast after the join they are copied once more: either is 1.4 times as dear.
 with tick as (
     insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
     select session_id, steps, now()
@@ -26,9 +28,20 @@ with tick as (
     returning session_id, last_sequence
 ), stored as (
     insert into asm_events as event (id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id)
-    select id, type, timestamp, session_id, run_id, last_sequence - steps_from_last, data::json, metadata::json, schema_version, provider, correlation_id
-      from unnest(%(ids)b::text[], %(types)b::text[], %(timestamps)b::timestamptz[], %(session_ids)b::text[], %(run_ids)b::text[], %(steps_from_last)b::bigint[], %(datas)b::text[], %(metadatas)b::text[], %(schema_versions)b::bigint[], %(providers)b::text[], %(correlation_ids)b::text[])
-        as new (id, type, timestamp, session_id, run_id, steps_from_last, data, metadata, schema_version, provider, correlation_id)
+    select id, type, timestamp, session_id, run_id, last_sequence - steps_from_last, data, metadata, schema_version, provider, correlation_id
+      from (
+            select unnest(%(ids)b::text[]) as id,
+                   unnest(%(types)b::text[]) as type,
+                   unnest(%(timestamps)b::timestamptz[]) as timestamp,
+                   unnest(%(session_ids)b::text[]) as session_id,
+                   unnest(%(run_ids)b::text[]) as run_id,
+                   unnest(%(steps_from_last)b::bigint[]) as steps_from_last,
+                   unnest(%(datas)b::text[])::json as data,
+                   unnest(%(metadatas)b::text[])::json as metadata,
+                   unnest(%(schema_versions)b::bigint[]) as schema_version,
+                   unnest(%(providers)b::text[]) as provider,
+                   unnest(%(correlation_ids)b::text[]) as correlation_id
+           ) as new
       join tick using (session_id)
 )
 select session_id, last_sequence

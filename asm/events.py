@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeAlias
 
-from asm.documents import dump_object, load
+from asm.documents import dump, dump_object, load
 from asm.errors import SequenceConflict, ValidationError
 from asm.models import (
     EVENT_TYPES,
@@ -215,16 +215,15 @@ def _one(new: New) -> Ask[Stored]:
 
 def _optimistic(batch: Sequence[New]) -> Ask[Stored]:
     """One statement for events that are all new, each once. Another's rows of the same ids fail it."""
-    steps = Counter([new.session_id for new in batch])
-    counters = sorted(steps)
-    behind = dict(steps)
+    counters = Counter([new.session_id for new in batch])
+    behind = dict(counters)
     steps_from_last = []
     for new in batch:
         behind[new.session_id] -= 1
         steps_from_last.append(behind[new.session_id])
 
     def read(rows: Rows) -> Stored:
-        last: dict[str, int] = dict(rows)
+        last = load(rows[0][0])
         return {
             new.key: new.numbered(last[new.session_id] - back)
             for new, back in zip(batch, steps_from_last, strict=True)
@@ -232,8 +231,7 @@ def _optimistic(batch: Sequence[New]) -> Ask[Stored]:
 
     events = [new.event for new in batch]
     params = {
-        "counters": counters,
-        "steps": [steps[session_id] for session_id in counters],
+        "counters": dump(dict(counters), "counters"),
         "ids": [event.id for event in events],
         "types": [str(event.type) for event in events],
         "timestamps": [event.timestamp for event in events],

@@ -229,6 +229,8 @@ class Gather:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._line: Line[_Thread[Any]] = Line(lanes)
+        self._leader: _Thread[Any] | None = None
+        self._landed_at = 0.0
         self._inside: set[int] = set()
         self._closed = False
 
@@ -295,7 +297,7 @@ class Gather:
         try:
             try:
                 with self._lock:
-                    departs = not caller.done and self._line.depart(flight, caller)
+                    departs = self._has_turn(caller) and self._line.depart(flight, caller)
                 if departs:
                     self._fly(flight)
             finally:
@@ -318,13 +320,22 @@ class Gather:
             return
         with self._lock:
             self._line.land(flight)
-            if (leader := self._line.next_leader()) is not None:
-                leader.wake()
+            self._landed_at = time.monotonic()
+            self._leader = self._line.next_leader()
+            if self._leader is not None:
+                self._leader.wake()
             if self._closed:
                 self._idle.notify_all()
         for caller in flight.callers:
             caller.wake()
         flight.is_over = True
+
+    def _has_turn(self, caller: _Thread[Any]) -> bool:
+        # Until the one that was woken to lead is awake, others arrive who go with it: without this,
+        # whoever comes by goes at once with few, and SQLite's threads fight over the interpreter.
+        if caller.done or self._leader is None or self._leader is caller or not self._leader.waits:
+            return not caller.done
+        return time.monotonic() - self._landed_at > OVERDUE_S
 
     def _is_late(self, caller: Caller[Any]) -> bool:
         return time.monotonic() > caller.asked_at + self._timeout

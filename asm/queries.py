@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -32,6 +33,7 @@ _PLACEHOLDER = {
     "postgres": re.compile(r"%\(([a-z][a-z0-9_]*)\)[sbt]"),
     "sqlite": re.compile(r"(?<![:\w]):([a-z][a-z0-9_]*)"),
 }
+_NAME_OUTSIDE_QUOTES = re.compile(rf"{_QUOTED.pattern}|(?<![:\w]):(?P<name>[a-z][a-z0-9_]*)")
 _MISPLACED = {
     "postgres": re.compile(r"(?<!%)%(?![%(])|(?<![:\w]):[a-z]"),
     "sqlite": re.compile(r"%\(|\?"),
@@ -185,6 +187,21 @@ def _in_schema(line: str, schema: str | None) -> str:
     # Doubled percent signs, because the driver reads placeholders in identifiers too.
     quoted = quote_identifier(schema).replace("%", "%%")
     return _OURS.sub(lambda table: f"{quoted}.{table.group()}", line)
+
+
+@cache
+def by_position(sql: str) -> tuple[str, tuple[str, ...]]:
+    """A SQLite statement with ?1, ?2, … for its names, and the names in that order."""
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        if (name := found.group("name")) is None:
+            return found.group()
+        if name not in names:
+            names.append(name)
+        return f"?{names.index(name) + 1}"
+
+    return _NAME_OUTSIDE_QUOTES.sub(number, sql), tuple(names)
 
 
 def quote_identifier(name: str) -> str:

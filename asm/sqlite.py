@@ -34,7 +34,7 @@ from asm.errors import (
 from asm.gather import AsyncGather, Gather
 from asm.patience import check_loop, check_process, pauses
 from asm.plan import Ask, Joining, Plan, Question, Row, Rows, Steps, Volley, drive
-from asm.queries import Queries, Statement
+from asm.queries import Queries, Statement, by_position
 
 T = TypeVar("T")
 
@@ -253,19 +253,20 @@ class _Shared:
         self._deadline = (
             None if self._statement_timeout is None else time.monotonic() + self._statement_timeout
         )
-        columns = [name for name in statement.parameters if isinstance(values[name], list)]
-        if not columns:
+        if not any(isinstance(values[name], list) for name in statement.parameters):
             return _rows(self.driver.execute(statement.sql, values))
-        # A list is a column of a batch: the statement is for each of its elements.
-        fixed = {name: values[name] for name in statement.parameters.difference(columns)}
-        each = (
-            fixed | dict(zip(columns, row, strict=True))
-            for row in zip(*map(values.__getitem__, columns), strict=True)
+        # A list is a column of a batch: the statement is for each of its elements, by position,
+        # because named values need a dict for each: 1.4 times as dear.
+        sql, names = by_position(statement.sql)
+        columns = [values[name] for name in names]
+        length = next(len(column) for column in columns if isinstance(column, list))
+        each = zip(
+            *(column if isinstance(column, list) else [column] * length for column in columns), strict=True
         )
         if not statement.returns:
-            self.driver.executemany(statement.sql, each)
+            self.driver.executemany(sql, each)
             return []
-        return [row for element in each for row in _rows(self.driver.execute(statement.sql, element))]
+        return [row for element in each for row in _rows(self.driver.execute(sql, element))]
 
     def close(self) -> None:
         with suppress(StoreClosed), self.held():
@@ -296,6 +297,7 @@ def _connect(path: str, timeout: float, *, reads_only: bool) -> sqlite3.Connecti
             _write_ahead(connection, timeout)
             # The log is synced at every commit: what was acknowledged survives a power cut.
             connection.execute("pragma synchronous = full")
+            connection.execute("pragma wal_autocheckpoint = 10000")
         if reads_only:
             connection.execute("pragma query_only = on")
     except BaseException:
@@ -331,13 +333,17 @@ def bind(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _bound(value: Any) -> Any:
     if isinstance(value, datetime):
-        # One width for every year, so that times sort as text.
-        return f"{value.isoformat(timespec='microseconds')[:26]}Z"
+        return _moment(value)
     if isinstance(value, tuple):
         return json.dumps(value)
-    if isinstance(value, list):
-        return [_bound(each) for each in value]
+    if isinstance(value, list) and isinstance(next(iter(value), None), datetime):
+        return [_moment(each) for each in value]
     return value
+
+
+def _moment(value: datetime) -> str:
+    # One width for every year, so that times sort as text.
+    return f"{value.isoformat(timespec='microseconds')[:26]}Z"
 
 
 def _rows(cursor: sqlite3.Cursor) -> Rows:

@@ -18,6 +18,8 @@ DIALECTS: tuple[Dialect, Dialect] = ("postgres", "sqlite")
 
 # A text that every column takes: STRICT tables make a number of it where they want one, and it is JSON.
 ANY_VALUE = "1"
+DOCUMENTS = {"counters": '{"ses_1": 1}'}
+"""What is opened as an object has to be one."""
 
 
 class Refused(Exception):
@@ -96,6 +98,9 @@ def executed(connection: sqlite3.Connection, query: Query) -> list[tuple[Stateme
 
 
 def _columns(connection: sqlite3.Connection, statement: Statement) -> list[str]:
-    cursor = connection.execute(statement.sql, dict.fromkeys(statement.parameters, ANY_VALUE))
+    values = dict.fromkeys(statement.parameters, ANY_VALUE) | {
+        name: document for name, document in DOCUMENTS.items() if name in statement.parameters
+    }
+    cursor = connection.execute(statement.sql, values)
     cursor.fetchall()
     return [name for name, *_ in cursor.description or ()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -122,7 +123,7 @@ def test_an_appended_event_carries_the_number_of_the_row() -> None:
 
 
 def test_settling_locks_looks_and_appends() -> None:
-    script = Script([("ses_1", 4)], [], [("ses_1", 5)])
+    script = Script([("ses_1", 4)], [], standing(ses_1=5))
 
     drive(iter(events.append_event(an_event())), script)
 
@@ -139,7 +140,7 @@ def test_settling_appends_nothing_that_is_there() -> None:
 
 
 def test_settling_locks_the_sessions_in_one_order() -> None:
-    script = Script([("a", 0), ("b", 0), ("c", 0)], [], [("a", 1), ("b", 1), ("c", 1)])
+    script = Script([("a", 0), ("b", 0), ("c", 0)], [], standing(a=1, b=1, c=1))
 
     drive(iter(events.append_events([an_event("c"), an_event("a"), an_event("b")])), script)
 
@@ -149,7 +150,7 @@ def test_settling_locks_the_sessions_in_one_order() -> None:
 def test_a_batch_is_numbered_in_its_order_within_each_session() -> None:
     batch = [an_event("a"), an_event("b"), an_event("a"), an_event("b"), an_event("a")]
 
-    stored = answered(events.append_events(batch), [("b", 7), ("a", 3)])
+    stored = answered(events.append_events(batch), standing(b=7, a=3))
 
     assert numbers(stored) == [1, 6, 2, 7, 3]
 
@@ -159,7 +160,7 @@ def test_the_events_of_several_callers_are_one_question() -> None:
     assert isinstance(one, Joining)
     assert isinstance(two, Joining)
 
-    answers = one.together([*one.parts, *two.parts]).read([("a", 9)])
+    answers = one.together([*one.parts, *two.parts]).read(standing(a=9))
 
     assert numbers([one.answer(answers), two.answer(answers)]) == [8, 9]
 
@@ -174,7 +175,9 @@ def test_an_event_that_stands_twice_in_a_batch_is_sent_once() -> None:
 
 def test_a_batch_too_large_for_a_statement_is_sent_in_several() -> None:
     many = [an_event() for _ in range(events.EVENTS_PER_STATEMENT + 1)]
-    script = Script([("ses_1", 0)], [], [], [("ses_1", events.EVENTS_PER_STATEMENT)], [("ses_1", len(many))])
+    script = Script(
+        [("ses_1", 0)], [], [], standing(ses_1=events.EVENTS_PER_STATEMENT), standing(ses_1=len(many))
+    )
 
     stored = drive(iter(events.append_events(many)), script)
 
@@ -188,7 +191,7 @@ def test_an_empty_batch_asks_nothing() -> None:
 
 
 def test_an_append_at_the_expected_place_goes_on() -> None:
-    script = Script([("ses_1", 4)], [], [("ses_1", 5)])
+    script = Script([("ses_1", 4)], [], standing(ses_1=5))
 
     stored = drive(iter(events.append_event(an_event(), expected_sequence=4)), script)
 
@@ -214,7 +217,7 @@ def test_deleting_a_session_takes_its_counter_last() -> None:
 
 def test_flushing_is_one_plan_that_saves_run_and_session() -> None:
     session = Session(agent_id="a")
-    script = Script([(session.id, 0)], [], [(session.id, 1)], [], [])
+    script = Script([(session.id, 0)], [], standing(**{session.id: 1}), [], [])
 
     drive(sessions.flush(session, Run(session_id=session.id), [an_event(session.id)]), script)
 
@@ -240,13 +243,20 @@ def test_making_a_question_of_bad_input_fails_before_anything_is_asked() -> None
 
 def test_an_append_whose_answer_was_lost_is_answered_when_asked_again() -> None:
     event = an_event()
-    drive(iter(events.append_event(event, expected_sequence=4)), Script([("ses_1", 4)], [], [("ses_1", 5)]))
+    drive(
+        iter(events.append_event(event, expected_sequence=4)), Script([("ses_1", 4)], [], standing(ses_1=5))
+    )
 
     stored = drive(
         iter(events.append_event(event, expected_sequence=4)), Script([("ses_1", 5)], [row_of(event, 5)])
     )
 
     assert stored.sequence_number == 5
+
+
+def standing(**counters: int) -> list[Row]:
+    """What says where sessions stand, after a batch of events."""
+    return [(json.dumps(counters),)]
 
 
 def answered(question: Question[T], rows: Rows) -> T:

@@ -13,18 +13,19 @@ returning sequence_number;
 
 -- append_events
 -- Many events. The counter of each session moves by its number of events; each event stands so many
--- before the last. SQLite takes a list one element at a time, each statement once for every element.
+-- before the last. The one row says where each session stands now. The events go in one by one, each
+-- element of the lists once; counters go as one document, because Python's threads take turns at every step.
 insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
-values (:counters, :steps, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
+select key, value, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+  from json_each(:counters)
+ where true
 on conflict (session_id) do update
    set last_sequence = counter.last_sequence + excluded.last_sequence, updated_at = excluded.updated_at;
 insert into asm_events (id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id)
-select :ids, :types, :timestamps, :session_ids, :run_ids, last_sequence - :steps_from_last, :datas, :metadatas, :schema_versions, :providers, :correlation_ids
+values (:ids, :types, :timestamps, :session_ids, :run_ids, (select last_sequence from asm_session_sequences where session_id = :session_ids) - :steps_from_last, :datas, :metadatas, :schema_versions, :providers, :correlation_ids);
+select json_group_object(session_id, last_sequence) as last_sequences
   from asm_session_sequences
- where session_id = :session_ids;
-select session_id, last_sequence
-  from asm_session_sequences
- where session_id = :counters;
+ where session_id in (select key from json_each(:counters));
 
 -- lock_counters
 -- Where these sessions stand, and nobody moves them until the transaction ends. A session that has no

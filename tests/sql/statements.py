@@ -18,7 +18,7 @@ DIALECTS: tuple[Dialect, Dialect] = ("postgres", "sqlite")
 
 # A text that every column takes: STRICT tables make a number of it where they want one, and it is JSON.
 ANY_VALUE = "1"
-DOCUMENTS = {"counters": '{"ses_1": 1}'}
+DOCUMENTS = {"counters": '{"1": 1}'}
 """What is opened as an object has to be one."""
 
 

@@ -40,7 +40,7 @@ class PatientConnection(psycopg.Connection[Any]):
 
     @cached_property
     def wire(self) -> Wire:
-        return Wire(self, _ADAPTERS)
+        return Wire(self.pgconn)
 
     def follow(self, exchange: Exchange[T]) -> T:
         """What comes of an exchange by the short way, with so much patience."""
@@ -113,7 +113,7 @@ class AsyncWiredConnection(AsyncConnection[Any]):
 
     @cached_property
     def wire(self) -> Wire:
-        return Wire(self, _ADAPTERS)
+        return Wire(self.pgconn)
 
     async def follow(self, exchange: Exchange[T]) -> T:
         """What comes of an exchange by the short way. Cancelled, the driver stops it on the server."""

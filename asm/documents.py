@@ -27,6 +27,9 @@ TEXT_LENGTH_MAX = 64 * 1024 * 1024
 """Characters of one document's text. A row has two or more, and PostgreSQL stops at 1 GB a row."""
 
 _AS_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+BEHIND_MARK = "!"
+"""Every text that is not marked sorts behind it, and every one that is marked before."""
+
 _ONLY_STANDARD_LIBRARY = (" ", b" ")
 
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import psycopg
 from psycopg import abc, pq
 from psycopg.adapt import AdaptersMap, Transformer
+from psycopg.types.string import TextBinaryLoader
 from psycopg.waiting import Ready, Wait
 
 from asm.plan import Rows
@@ -30,7 +31,6 @@ T = TypeVar("T")
 Exchange: TypeAlias = Generator[Any, Any, T]
 """For the connection to wait on: whether it wants to read or to write, and at the end what came."""
 Buffer: TypeAlias = bytes | None
-Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)[sbt]|%%")
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
@@ -43,11 +43,10 @@ _FORGOTTEN = (b"26000", b"0A000")
 class Wire:
     """The way of one connection, with the statements that were prepared on it."""
 
-    __slots__ = ("_context", "_loaders", "_named", "_pgconn")
+    __slots__ = ("_loaders", "_named", "_pgconn")
 
-    def __init__(self, connection: Connection, adapters: AdaptersMap) -> None:
-        self._context = Context(adapters, connection)
-        self._pgconn = connection.pgconn
+    def __init__(self, pgconn: pq.abc.PGconn) -> None:
+        self._pgconn = pgconn
         self._named: dict[str, bytes] = {}
         self._loaders: dict[str, abc.Transformer] = {}
 
@@ -147,7 +146,7 @@ class Wire:
         if loader is not None:
             loader.set_pgresult(result, set_loaders=False)
         else:
-            loader = Transformer(self._context)
+            loader = Transformer(_CONTEXT)
             loader.set_pgresult(result)
             if sql in self._named:
                 self._loaders[sql] = loader
@@ -157,11 +156,21 @@ class Wire:
         return rows
 
 
-class Context(NamedTuple):
-    """What psycopg asks for when it is to read rows."""
+class _Context(NamedTuple):
+    """What psycopg asks for when it is to read rows. It knows of no connection, and so of no time zone."""
 
     adapters: AdaptersMap
-    connection: Connection
+    connection: None = None
+
+
+def _context() -> _Context:
+    adapters = AdaptersMap(psycopg.adapters)
+    # A document as it stands, for documents.py to read.
+    adapters.register_loader("json", TextBinaryLoader)
+    return _Context(adapters)
+
+
+_CONTEXT = _context()
 
 
 class Numbered(NamedTuple):

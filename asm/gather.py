@@ -40,6 +40,9 @@ OVERDUE_S = 0.05
 """A flight that takes longer holds nobody back who has no session in it. Also how often a thread
 that waits looks around, should whoever was to wake it have been interrupted."""
 
+BOTH_HALVES = (0, 1)
+"""Where many wait there are two flights at a time, each with the sessions of one half."""
+
 BRIEF_S = 1.0
 """A flight of several sessions waits no longer for a lock that one of them may be held by."""
 
@@ -47,7 +50,7 @@ BRIEF_S = 1.0
 class Caller(Generic[T]):
     """Somebody who waits for an answer of their own."""
 
-    __slots__ = ("_answers", "_error", "asked_at", "done", "group", "left", "question")
+    __slots__ = ("_answers", "_error", "asked_at", "done", "group", "half", "left", "question")
 
     def __init__(self, question: Joining[T]) -> None:
         self.question = question
@@ -55,6 +58,7 @@ class Caller(Generic[T]):
         self.done = False
         self.left = False
         self.group: object = None
+        self.half = hash(question.sessions[0]) & 1
         self._error: Exception | None = None
 
     def answer(self, answers: Any) -> None:
@@ -78,11 +82,12 @@ class Caller(Generic[T]):
 class Flight(Generic[C]):
     """Callers who travel in one statement; one who finds the line idle needs no seat."""
 
-    __slots__ = ("callers", "departed_at", "is_over", "sessions")
+    __slots__ = ("callers", "departed_at", "halves", "is_over", "sessions")
 
     def __init__(self, sessions: Iterable[str] = ()) -> None:
         self.callers: list[C] = []
         self.sessions = sessions
+        self.halves: tuple[int, ...] = BOTH_HALVES
         self.departed_at = 0.0
         self.is_over = False
 
@@ -94,7 +99,7 @@ class Flight(Generic[C]):
 
     @property
     def asked_last(self) -> float:
-        return max(caller.asked_at for caller in self.callers)
+        return self.callers[-1].asked_at
 
     def question(self) -> Ask[Any]:
         together = self.callers[0].question.together
@@ -129,8 +134,8 @@ def _fail(callers: Iterable[Caller[Any]], error: Exception) -> None:
 class Line(Generic[C]):
     """Who waits, in the order in which they came, and who is on the way."""
 
-    def __init__(self, lanes: int) -> None:
-        self._lanes = lanes
+    def __init__(self, crowd: int | None) -> None:
+        self._crowd = crowd
         self._waiting: deque[C] = deque()
         self._flights: list[Flight[C]] = []
 
@@ -154,19 +159,35 @@ class Line(Generic[C]):
         return True
 
     def depart(self, flight: Flight[C], leader: C | None = None) -> bool:
-        """Fill a flight with those who may go, if there is a lane for it, and the leader is among them."""
+        """Fill a flight with those who may go, if it may go now, and the leader is among them."""
         now = time.monotonic()
-        if sum(now - other.departed_at < OVERDUE_S for other in self._flights) >= self._lanes:
+        if not self._has_room(now):
             return False
-        callers, staying = self._chosen()
-        if not callers or (leader is not None and leader not in callers):
+        going, staying, halves = self._boarding(now)
+        if not going or (leader is not None and leader not in going):
             return False
         flight.departed_at = now
-        flight.callers = callers
-        flight.sessions = {session for caller in callers for session in caller.question.sessions}
+        flight.halves = halves
+        flight.callers = going
+        flight.sessions = {session for caller in going for session in caller.question.sessions}
         self._flights.append(flight)
         self._waiting = staying
         return True
+
+    def next_leader(self) -> C | None:
+        """The first of those who could go now."""
+        now = time.monotonic()
+        if not self._waiting or not self._has_room(now):
+            return None
+        going, _, _ = self._boarding(now)
+        return going[0] if going else None
+
+    def _has_room(self, now: float) -> bool:
+        under_way = self._under_way(now)
+        return not under_way or (len(under_way) == 1 and under_way[0].halves != BOTH_HALVES)
+
+    def _under_way(self, now: float) -> list[Flight[C]]:
+        return [flight for flight in self._flights if now - flight.departed_at < OVERDUE_S]
 
     def land(self, flight: Flight[C]) -> None:
         """Those who have no answer yet go first in the line. To land twice is to land once."""
@@ -176,41 +197,36 @@ class Line(Generic[C]):
             self._waiting.extendleft(caller for caller in reversed(flight.callers) if caller.waits)
         self._flights.remove(flight)
 
-    def next_leader(self) -> C | None:
-        """The first of those who could go now."""
-        if not self._waiting:
-            return None
-        taken = self._taken()
-        return next((each for each in self._waiting if each.waits and _is_free(each, taken)), None)
-
-    def _chosen(self) -> tuple[list[C], deque[C]]:
-        """Who could go next, and who would stay."""
-        chosen: list[C] = []
+    def _boarding(self, now: float) -> tuple[list[C], deque[C], tuple[int, ...]]:
+        """Who could go next, who would stay, and which halves of the sessions are meant."""
+        under_way = self._under_way(now)
+        halves = (1 - under_way[0].halves[0],) if under_way else BOTH_HALVES
+        is_crowd = self._crowd is not None and len(self._waiting) >= self._crowd
+        taken = {session for flight in self._flights for session in flight.sessions}
+        going: list[C] = []
         staying: deque[C] = deque()
-        taken = self._taken()
         parts = size_bytes = 0
         for caller in self._waiting:
-            if not caller.waits:
+            if caller.done or caller.left:
                 continue
             question = caller.question
-            parts += len(question.parts)
-            size_bytes += question.size_bytes
-            first = chosen[0] if chosen else caller
-            fits = caller is first or (parts <= PARTS_MAX and size_bytes <= BYTES_MAX)
-            if fits and caller.group == first.group and _is_free(caller, taken):
-                chosen.append(caller)
+            if (
+                caller.half in halves
+                and taken.isdisjoint(question.sessions)
+                and (not going or caller.group == going[0].group)
+                and (not going or parts + len(question.parts) <= PARTS_MAX)
+                and (not going or size_bytes + question.size_bytes <= BYTES_MAX)
+            ):
+                if is_crowd and not going:
+                    halves = (caller.half,)
+                going.append(caller)
+                parts += len(question.parts)
+                size_bytes += question.size_bytes
             else:
                 # Nobody overtakes within a session.
                 staying.append(caller)
                 taken.update(question.sessions)
-        return chosen, staying
-
-    def _taken(self) -> set[str]:
-        return {session for flight in self._flights for session in flight.sessions}
-
-
-def _is_free(caller: Caller[Any], taken: set[str]) -> bool:
-    return not taken or taken.isdisjoint(caller.question.sessions)
+        return going, staying, halves
 
 
 class Send(Protocol):
@@ -222,13 +238,13 @@ class Send(Protocol):
 class Gather:
     """The appends of any number of threads."""
 
-    def __init__(self, send: Send, *, lanes: int, timeout: float, retry_for: float) -> None:
+    def __init__(self, send: Send, *, crowd: int | None, timeout: float, retry_for: float) -> None:
         self._send = send
         self._timeout = timeout
         self._retry_for = retry_for
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._line: Line[_Thread[Any]] = Line(lanes)
+        self._line: Line[_Thread[Any]] = Line(crowd)
         self._leader: _Thread[Any] | None = None
         self._landed_at = 0.0
         self._inside: set[int] = set()
@@ -369,12 +385,12 @@ class AsyncSend(Protocol):
 class AsyncGather:
     """The appends of any number of tasks of one event loop."""
 
-    def __init__(self, send: AsyncSend, *, lanes: int, timeout: float, retry_for: float) -> None:
+    def __init__(self, send: AsyncSend, *, crowd: int | None, timeout: float, retry_for: float) -> None:
         self._send = send
         self._timeout = timeout
         self._retry_for = retry_for
         self._loop = asyncio.get_running_loop()
-        self._line: Line[_Task[Any]] = Line(lanes)
+        self._line: Line[_Task[Any]] = Line(crowd)
         self._flying: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None

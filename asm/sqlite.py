@@ -59,8 +59,8 @@ class SQLite:
         self._reader = (
             self._writer if path == MEMORY else _Shared(path, timeout, statement_timeout, reads_only=True)
         )
-        # One lane, because there is one writer.
-        self._gather = Gather(self.send, lanes=1, timeout=timeout, retry_for=0)
+        # Never two batches at a time, because there is one writer.
+        self._gather = Gather(self.send, crowd=None, timeout=timeout, retry_for=0)
 
     def run(self, question: Question[T]) -> T:
         """Put a question to the database: alone where it is one statement, else as a transaction."""
@@ -433,7 +433,7 @@ class AsyncSQLite:
         self._reading = ThreadPoolExecutor(1, "asm-sqlite-reader")
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self._gather = AsyncGather(self._send, lanes=1, timeout=database.timeout, retry_for=0)
+        self._gather = AsyncGather(self._send, crowd=None, timeout=database.timeout, retry_for=0)
         self._closed = False
 
     async def run(self, question: Question[T]) -> T:

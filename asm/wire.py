@@ -257,7 +257,8 @@ def _element(value: Any) -> bytes:
 
 
 def _microseconds(value: datetime) -> int:
-    return (value - _EPOCH) // _MICROSECOND
+    # A subclass may have another idea of what a difference is.
+    return datetime.__sub__(value, _EPOCH) // _MICROSECOND
 
 
 def _moment(value: datetime) -> bytes:

@@ -302,7 +302,7 @@ class Gather:
                 if caller.done:
                     return caller.outcome()
                 caller.sleep(OVERDUE_S)
-                if self._is_late(caller) and caller in self._line.waiting:
+                if self._is_late(caller) and self._gives_up(caller):
                     raise _too_late(self._timeout)
         finally:
             caller.left = True
@@ -352,6 +352,12 @@ class Gather:
         if caller.done or self._leader is None or self._leader is caller or not self._leader.waits:
             return not caller.done
         return time.monotonic() - self._landed_at > OVERDUE_S
+
+    def _gives_up(self, caller: _Thread[Any]) -> bool:
+        """Whether a caller still was in the line, which it leaves."""
+        with self._lock:
+            caller.left = caller in self._line.waiting
+            return caller.left
 
     def _is_late(self, caller: Caller[Any]) -> bool:
         return time.monotonic() > caller.asked_at + self._timeout

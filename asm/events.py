@@ -73,7 +73,7 @@ def append_events(
     """
     batch = [New(event) for event in listed(events)]
     expected = optional_count(expected_sequence, "expected_sequence")
-    sessions = sorted({new.session_id for new in batch})
+    sessions = tuple(sorted({new.session_id for new in batch}))
     if expected is not None and len(sessions) > 1:
         raise ValidationError("expected_sequence is about one session, and these events are of several")
     if expected is not None or not batch:

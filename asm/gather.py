@@ -109,7 +109,8 @@ class Flight(Generic[C]):
         """What becomes of a flight that failed: whoever may not be to blame goes again in a smaller one."""
         if len(self.callers) == 1:
             self.callers[0].fail(error)
-        elif isinstance(error, ConnectionFailed):
+        elif isinstance(error, ConnectionFailed) or not self.is_mixed and isinstance(error, StorageTimeout):
+            # Alone, each would have waited as long for the same.
             _fail(self.callers, error)
         elif isinstance(error, StorageTimeout):
             _fail([caller for caller in self.callers if overdue(caller)], error)

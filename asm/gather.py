@@ -400,7 +400,7 @@ class AsyncGather:
         self._line: Line[_Task[Any]] = Line(crowd)
         self._flying: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
-        self._idle: asyncio.Future[None] | None = None
+        self._idle = asyncio.Event()
         self._closed = False
 
     async def ask(self, question: Joining[T]) -> T:
@@ -425,8 +425,8 @@ class AsyncGather:
         """Refuse whoever comes from now on, and wait until those who are here have their answers."""
         self._closed = True
         while not self._line.is_idle:
-            self._idle = self._loop.create_future()
-            await self._idle
+            self._idle.clear()
+            await self._idle.wait()
 
     async def _alone(self, caller: _Task[T], flight: Flight[_Task[Any]]) -> T:
         # In the caller's own task, so that cancelling it stops the statement on the server.
@@ -461,14 +461,14 @@ class AsyncGather:
         for caller in flight.callers:
             caller.tell()
         self._depart()
-        if self._idle is not None and not self._idle.done() and self._line.is_idle:
-            self._idle.set_result(None)
 
     def _depart(self) -> None:
         flight: Flight[_Task[Any]] = Flight()
         while self._line.depart(flight):
             self._start(flight)
             flight = Flight()
+        if self._closed and self._line.is_idle:
+            self._idle.set()
 
     def _watch(self) -> None:
         if self._alarm is None:

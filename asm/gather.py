@@ -433,9 +433,12 @@ class AsyncGather:
         question = flight.question()
         try:
             answers = await self._send(question, retry_for=self._retry_for, brief=False)
-        finally:
+        except BaseException:
             caller.left = True
-            self._land(flight)
+            self._turn_back(flight)
+            raise
+        caller.left = True
+        self._land(flight)
         return caller.question.answer(answers)
 
     def _start(self, flight: Flight[_Task[Any]]) -> None:
@@ -450,11 +453,19 @@ class AsyncGather:
             answers = await self._send(flight.question(), retry_for=max(left_s, 0), brief=flight.is_mixed)
         except Exception as error:
             flight.split(error, self._is_late)
+        except BaseException:
+            self._turn_back(flight)
+            raise
         else:
             for caller in flight.callers:
                 caller.answer(answers)
-        finally:
-            self._land(flight)
+        self._land(flight)
+
+    def _turn_back(self, flight: Flight[_Task[Any]]) -> None:
+        # Whoever cancels this task may be about to cancel those who wait, as a loop that ends does
+        # with all: they are given the moment to leave.
+        self._line.land(flight)
+        self._loop.call_soon(self._depart)
 
     def _land(self, flight: Flight[_Task[Any]]) -> None:
         self._line.land(flight)

@@ -109,13 +109,13 @@ class Flight(Generic[C]):
         """What becomes of a flight that failed: whoever may not be to blame goes again in a smaller one."""
         if len(self.callers) == 1:
             self.callers[0].fail(error)
-        elif isinstance(error, ConnectionFailed) or not self.is_mixed and isinstance(error, StorageTimeout):
-            # Alone, each would have waited as long for the same.
-            _fail(self.callers, error)
-        elif isinstance(error, StorageTimeout):
+        elif isinstance(error, StorageTimeout) and self.is_mixed:
             _fail([caller for caller in self.callers if overdue(caller)], error)
             for caller in self.callers:
                 caller.group = caller.question.sessions
+        elif isinstance(error, ConnectionFailed | StorageTimeout):
+            # Alone, each would have waited as long for the same.
+            _fail(self.callers, error)
         else:
             half = len(self.callers) // 2
             for callers in (self.callers[:half], self.callers[half:]):

@@ -24,6 +24,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from asm.errors import ConnectionFailed, StorageTimeout, StoreClosed
@@ -430,12 +431,12 @@ class AsyncGather:
 
     async def _alone(self, caller: _Task[T], flight: Flight[_Task[Any]]) -> T:
         # In the caller's own task, so that cancelling it stops the statement on the server.
-        question = flight.question()
         try:
-            answers = await self._send(question, retry_for=self._retry_for, brief=False)
+            answers = await self._send(flight.question(), retry_for=self._retry_for, brief=False)
         except BaseException:
             caller.left = True
-            self._turn_back(flight)
+            # Those who wait may be cancelled with it, and are given the moment to leave.
+            self._loop.call_soon(self._land, flight)
             raise
         caller.left = True
         self._land(flight)
@@ -445,7 +446,7 @@ class AsyncGather:
         # A task of its own, because any of its callers may be cancelled.
         task = self._loop.create_task(self._fly(flight))
         self._flying.add(task)
-        task.add_done_callback(self._flying.discard)
+        task.add_done_callback(partial(self._flown, flight))
 
     async def _fly(self, flight: Flight[_Task[Any]]) -> None:
         left_s = flight.asked_last + self._retry_for - time.monotonic()
@@ -453,19 +454,15 @@ class AsyncGather:
             answers = await self._send(flight.question(), retry_for=max(left_s, 0), brief=flight.is_mixed)
         except Exception as error:
             flight.split(error, self._is_late)
-        except BaseException:
-            self._turn_back(flight)
-            raise
         else:
             for caller in flight.callers:
                 caller.answer(answers)
         self._land(flight)
 
-    def _turn_back(self, flight: Flight[_Task[Any]]) -> None:
-        # Whoever cancels this task may be about to cancel those who wait, as a loop that ends does
-        # with all: they are given the moment to leave.
-        self._line.land(flight)
-        self._loop.call_soon(self._depart)
+    def _flown(self, flight: Flight[_Task[Any]], task: asyncio.Task[None]) -> None:
+        self._flying.discard(task)
+        # Cancelled, as a loop that ends does with all its tasks, perhaps before its first step.
+        self._land(flight)
 
     def _land(self, flight: Flight[_Task[Any]]) -> None:
         self._line.land(flight)

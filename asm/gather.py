@@ -475,11 +475,12 @@ class AsyncGather:
         while self._line.depart(flight):
             self._start(flight)
             flight = Flight()
+        self._watch()
         if self._closed and self._line.is_idle:
             self._idle.set()
 
     def _watch(self) -> None:
-        if self._alarm is None:
+        if self._alarm is None and self._line.waiting:
             self._alarm = self._loop.call_later(OVERDUE_S, self._look_around)
 
     def _look_around(self) -> None:
@@ -489,8 +490,6 @@ class AsyncGather:
             if self._is_late(caller):
                 caller.fail(_too_late(self._timeout))
                 caller.tell()
-        if self._line.waiting:
-            self._watch()
 
     def _is_late(self, caller: Caller[Any]) -> bool:
         return time.monotonic() > caller.asked_at + self._timeout

@@ -473,10 +473,12 @@ class AsyncSQLite:
         if self._closed:
             return
         await self._gather.finish()
-        # In turn, because a transaction that is open needs the thread to end.
-        async with self._our_turn():
-            self._closed = True
-            await _finish(self._writing, self._database.close)
+        # In turn, because a transaction that is open needs the thread to end. Another task may
+        # have closed it meanwhile.
+        with suppress(StoreClosed):
+            async with self._our_turn():
+                self._closed = True
+                await _finish(self._writing, self._database.close)
         self._writing.shutdown(wait=False)
         self._reading.shutdown(wait=False)
 

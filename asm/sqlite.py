@@ -205,6 +205,9 @@ class _Shared:
         try:
             if not self._open:
                 raise StoreClosed("this store is closed")
+            if self.driver.in_transaction:
+                # Whoever was interrupted at the very moment of ending it.
+                self._one("rollback")
             yield self
         finally:
             self._turn.release()
@@ -214,9 +217,9 @@ class _Shared:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with translated():
-            self._begin()
         try:
+            with translated():
+                self._begin()
             yield
             with translated():
                 self._one("commit")
@@ -228,12 +231,13 @@ class _Shared:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """A transaction that only reads. It waits for nobody, and nobody for it."""
-        self._one("begin")
         try:
+            self._one("begin")
             yield
         finally:
             # With nothing written, there is nothing that a rollback could lose.
-            self._one("rollback")
+            with suppress(sqlite3.Error):
+                self._one("rollback")
 
     def _begin(self) -> None:
         # Immediate: a transaction that reads first and writes later can be refused at its

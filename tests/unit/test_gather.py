@@ -1,0 +1,753 @@
+"""Who goes with whom, who goes next, and who gets what, without a database."""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import wraps
+from types import FrameType
+from typing import Any, TypeAlias
+
+import pytest
+
+from asm import gather
+from asm.errors import ConnectionFailed, StorageTimeout, StoreClosed
+from asm.gather import BYTES_MAX, OVERDUE_S, PARTS_MAX, AsyncGather, Caller, Flight, Gather, Line
+from asm.plan import Ask, Joining
+
+Part: TypeAlias = str
+Answers: TypeAlias = "dict[Part, str]"
+Who: TypeAlias = "Caller[str]"
+
+SOON_S = 10.0
+"""Nothing here takes as long, unless somebody waits in vain."""
+
+
+def question(name: str, *sessions: str, parts: int = 1, size_bytes: int = 1) -> Joining[str]:
+    """It is answered with its own name, in capitals; its session goes by its name, too."""
+    return Joining(
+        (name,) * parts,
+        lambda parts: Ask("capitals", {"parts": list(parts)}, dict),
+        lambda answers: answers[name],
+        lambda: iter(()),  # type: ignore[arg-type, return-value]
+        sessions=sessions or (name,),
+        size_bytes=size_bytes,
+    )
+
+
+def capitals(parts: Iterable[Part]) -> Answers:
+    return {part: part.upper() for part in parts}
+
+
+def caller(name: str, *sessions: str, **size: int) -> Who:
+    return Caller(question(name, *sessions, **size))
+
+
+def line(*callers: Who, lanes: int = 1) -> Line[Who]:
+    made: Line[Who] = Line(lanes)
+    for each in callers:
+        made.join(each)
+    return made
+
+
+def flight_of(line: Line[Who]) -> list[Part]:
+    """The names of those who depart next, each once."""
+    flight: Flight[Who] = Flight()
+    return names(flight) if line.depart(flight) else []
+
+
+def names(flight: Flight[Who]) -> list[Part]:
+    return [each.question.parts[0] for each in flight.callers]
+
+
+def departed(line: Line[Who]) -> Flight[Who]:
+    flight: Flight[Who] = Flight()
+    assert line.depart(flight)
+    return flight
+
+
+def overdue(flight: Flight[Who]) -> Flight[Who]:
+    flight.departed_at -= OVERDUE_S
+    return flight
+
+
+# The line.
+
+
+def test_those_who_wait_go_together_in_the_order_in_which_they_came() -> None:
+    assert flight_of(line(caller("a"), caller("b"), caller("c"))) == ["a", "b", "c"]
+
+
+def test_while_one_flight_is_on_its_way_nobody_departs() -> None:
+    waiting = line(caller("a"))
+    departed(waiting)
+    waiting.join(caller("b"))
+    assert flight_of(waiting) == []
+
+
+def test_with_two_lanes_two_flights_are_on_their_way() -> None:
+    waiting = line(caller("a"), lanes=2)
+    departed(waiting)
+    waiting.join(caller("b"))
+    assert flight_of(waiting) == ["b"]
+
+
+def test_nobody_waits_for_an_overdue_flight_without_a_session_in_it() -> None:
+    waiting = line(caller("a"))
+    overdue(departed(waiting))
+    waiting.join(caller("more", "a"))
+    waiting.join(caller("b"))
+    assert flight_of(waiting) == ["b"]
+
+
+def test_nobody_overtakes_within_a_session() -> None:
+    waiting = line(caller("a"))
+    overdue(departed(waiting))
+    waiting.join(caller("batch", "a", "b"))
+    waiting.join(caller("b"))
+    waiting.join(caller("c"))
+    assert flight_of(waiting) == ["c"]
+
+
+def test_a_flight_has_room_for_so_many_events() -> None:
+    waiting = line(caller("a", parts=PARTS_MAX - 1), caller("b"), caller("c"))
+    assert flight_of(waiting) == ["a", "b"]
+
+
+def test_a_flight_has_room_for_so_much_json() -> None:
+    waiting = line(caller("a", size_bytes=BYTES_MAX - 1), caller("b"), caller("c"))
+    assert flight_of(waiting) == ["a", "b"]
+
+
+def test_who_brings_more_than_there_is_room_for_goes_alone() -> None:
+    waiting = line(caller("a", parts=PARTS_MAX + 1), caller("b"))
+    assert flight_of(waiting) == ["a"]
+
+
+def test_who_has_to_stay_takes_no_room_in_a_flight() -> None:
+    waiting = line(caller("a"))
+    overdue(departed(waiting))
+    for each in (caller("many", "a", parts=PARTS_MAX), caller("b"), caller("c")):
+        waiting.join(each)
+    assert flight_of(waiting) == ["b", "c"]
+
+
+def test_who_left_is_not_taken_along() -> None:
+    gone = caller("a")
+    waiting = line(gone, caller("b"))
+    gone.left = True
+    assert flight_of(waiting) == ["b"]
+
+
+def test_who_has_no_answer_when_a_flight_lands_is_first_in_the_line() -> None:
+    waiting = line(caller("a"), caller("b"))
+    flight = departed(waiting)
+    waiting.join(caller("c"))
+    flight.callers[0].answer({})
+    waiting.land(flight)
+    assert flight_of(waiting) == ["b", "c"]
+
+
+def test_to_land_twice_is_to_land_once() -> None:
+    waiting = line(caller("a"))
+    flight = departed(waiting)
+    waiting.land(flight)
+    waiting.land(flight)
+    assert flight_of(waiting) == ["a"]
+
+
+def test_a_caller_leads_only_the_flight_it_is_on() -> None:
+    waiting = line(caller("a"))
+    overdue(departed(waiting))
+    held_up, free = caller("more", "a"), caller("b")
+    waiting.join(held_up)
+    waiting.join(free)
+    assert not waiting.depart(Flight(), held_up)
+    assert waiting.depart(Flight(), free)
+
+
+def test_the_next_to_lead_is_the_first_who_can_go() -> None:
+    waiting = line(caller("a"))
+    departed(waiting)
+    free = caller("b")
+    for each in (caller("more", "a"), free, caller("c")):
+        waiting.join(each)
+    assert waiting.next_leader() is free
+
+
+def test_who_finds_the_line_idle_goes_at_once() -> None:
+    assert line().take_off(Flight(["a"]))
+
+
+def test_who_finds_somebody_waiting_joins_them() -> None:
+    assert not line(caller("a")).take_off(Flight(["b"]))
+
+
+# A flight that failed.
+
+
+def failed(error: Exception, *callers: Who, late: Sequence[Part] = ()) -> list[list[Part]]:
+    """The flights in which callers go whose first one failed."""
+    waiting = line(*callers)
+    flight = departed(waiting)
+    flight.split(error, lambda each: each.question.parts[0] in late)
+    flights = []
+    while flight.callers:
+        waiting.land(flight)
+        flight = Flight()
+        if waiting.depart(flight):
+            flights.append(names(flight))
+            for each in flight.callers:
+                each.answer({})
+    return flights
+
+
+def test_a_failed_flight_goes_again_in_halves() -> None:
+    assert failed(ValueError(), *map(caller, "abcd")) == [["a", "b"], ["c", "d"]]
+
+
+def test_who_failed_alone_is_told() -> None:
+    alone = caller("a")
+    assert failed(ValueError("refused"), alone) == []
+    with pytest.raises(ValueError, match="refused"):
+        alone.outcome()
+
+
+def test_a_lost_connection_is_told_to_all_who_were_on_it() -> None:
+    callers = [caller("a"), caller("b")]
+    assert failed(ConnectionFailed("gone"), *callers) == []
+    for each in callers:
+        with pytest.raises(ConnectionFailed):
+            each.outcome()
+
+
+def test_each_is_told_by_an_error_of_its_own() -> None:
+    callers = [caller("a"), caller("b")]
+    error = ConnectionFailed("gone", host="db")
+    error.__cause__ = OSError("reset")
+    failed(error, *callers)
+    told = [outcome(each) for each in callers]
+    assert told[0] is not told[1]
+    assert [(each.details, str(each.__cause__)) for each in told] == [({"host": "db"}, "reset")] * 2
+
+
+def outcome(caller: Who) -> Any:
+    try:
+        return caller.outcome()
+    except Exception as error:
+        return error
+
+
+def test_after_a_timeout_each_session_goes_alone() -> None:
+    callers = [caller("a1", "a"), caller("b"), caller("a2", "a")]
+    assert failed(StorageTimeout(""), *callers) == [["a1", "a2"], ["b"]]
+
+
+def test_after_a_timeout_who_is_late_is_told() -> None:
+    callers = [caller("a"), caller("b")]
+    assert failed(StorageTimeout(""), *callers, late=["a"]) == [["b"]]
+    assert isinstance(outcome(callers[0]), StorageTimeout)
+
+
+def test_a_timeout_of_one_session_is_told_to_all_who_append_to_it() -> None:
+    callers = [caller("a1", "a"), caller("a2", "a")]
+    assert failed(StorageTimeout(""), *callers) == []
+    assert all(isinstance(outcome(each), StorageTimeout) for each in callers)
+
+
+# Threads.
+
+
+class Counter:
+    """Where questions are asked. It answers so many as it is opened for."""
+
+    def __init__(self, answer: Callable[[list[Part]], Answers] = capitals) -> None:
+        self.asked: list[list[Part]] = []
+        self.brief: list[bool] = []
+        self._answer = answer
+        self._changed = threading.Condition()
+        self._answers = 0
+
+    def __call__(self, ask: Ask[Any], /, *, retry_for: float, brief: bool) -> Answers:
+        parts = list(ask.params["parts"])
+        with self._changed:
+            self.asked.append(parts)
+            self.brief.append(brief)
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: self._answers, SOON_S)
+            self._answers -= 1
+        return self._answer(parts)
+
+    def open(self, answers: int = 1_000_000) -> None:
+        with self._changed:
+            self._answers += answers
+            self._changed.notify_all()
+
+    def wait_for(self, questions: int) -> None:
+        """Until so many were asked."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.asked) >= questions, SOON_S)
+
+
+class Threads:
+    """Threads that ask, and what they are told."""
+
+    def __init__(self, counter: Any, *, timeout: float = SOON_S) -> None:
+        self.gather = Gather(counter, lanes=1, timeout=timeout, retry_for=0)
+        self.told: dict[Part, Any] = {}
+        self._threads: list[threading.Thread] = []
+
+    def ask(self, name: Part, *sessions: str) -> None:
+        """One more thread, which is in the line, or on its way, when this returns."""
+        here = self._here()
+        thread = threading.Thread(target=self._asked, args=(question(name, *sessions),), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        until(lambda: self._here() > here or not thread.is_alive())
+
+    def finish(self) -> dict[Part, Any]:
+        for thread in self._threads:
+            thread.join(SOON_S)
+        assert not any(thread.is_alive() for thread in self._threads)
+        return self.told
+
+    def _here(self) -> int:
+        waiting = self.gather._line
+        with self.gather._lock:
+            return len(waiting._waiting) + sum(len(each.callers) or 1 for each in waiting._flights)
+
+    def _asked(self, question: Joining[str]) -> None:
+        try:
+            self.told[question.parts[0]] = self.gather.ask(question)
+        except BaseException as error:
+            self.told[question.parts[0]] = error
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SOON_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0)
+
+
+def asked_at_once(counter: Counter, *callers: Part) -> dict[Part, Any]:
+    """What callers are told of whom the first is on its way while the others come."""
+    threads = Threads(counter)
+    threads.ask(callers[0])
+    counter.wait_for(1)
+    for name in callers[1:]:
+        threads.ask(name)
+    counter.open()
+    return threads.finish()
+
+
+def test_alone_a_thread_asks_at_once() -> None:
+    counter = Counter()
+    counter.open()
+    assert Gather(counter, lanes=1, timeout=1, retry_for=0).ask(question("a")) == "A"
+
+
+def test_threads_that_wait_go_together_and_each_gets_its_own_answer() -> None:
+    counter = Counter()
+    assert asked_at_once(counter, *"abcd") == capitals("abcd")
+    assert counter.asked == [["a"], ["b", "c", "d"]]
+
+
+def refusing(parts: Iterable[Part]) -> Answers:
+    if "x" in parts:
+        raise ValueError("refused")
+    return capitals(parts)
+
+
+def test_a_refused_thread_fails_no_other() -> None:
+    told = asked_at_once(Counter(refusing), *"abcxde")
+    assert str(told.pop("x")) == "refused"
+    assert told == capitals("abcde")
+
+
+class Interrupt(BaseException):
+    pass
+
+
+def test_an_interrupted_leader_leaves_the_others_their_answers() -> None:
+    interrupts = [Interrupt()]
+
+    def interrupted(parts: list[Part]) -> Answers:
+        if len(parts) > 1 and interrupts:
+            raise interrupts.pop()
+        return capitals(parts)
+
+    told = asked_at_once(Counter(interrupted), *"abcd")
+    assert sorted(map(str, told.values())) == ["", "A", "C", "D"]
+    assert isinstance(told["b"], Interrupt)
+
+
+def test_only_a_flight_of_several_sessions_waits_briefly_for_a_lock() -> None:
+    counter = Counter()
+    threads = Threads(counter)
+    threads.ask("a")
+    counter.wait_for(1)
+    threads.ask("b")
+    threads.ask("c")
+    counter.open(1)
+    counter.wait_for(2)
+    threads.ask("d1", "d")
+    threads.ask("d2", "d")
+    counter.open()
+    threads.finish()
+    assert counter.brief == [False, True, False]
+
+
+def test_an_append_in_the_midst_of_an_append_of_the_same_thread_goes_alone() -> None:
+    inner: list[str] = []
+
+    def interrupted(parts: list[Part]) -> Answers:
+        if parts == ["a"]:
+            inner.append(threads.gather.ask(question("handler", "a")))
+        return capitals(parts)
+
+    counter = Counter(interrupted)
+    counter.open()
+    threads = Threads(counter)
+    threads.ask("a")
+    assert threads.finish() == {"a": "A"}
+    assert inner == ["HANDLER"]
+
+
+def test_closing_in_the_midst_of_an_append_of_the_same_thread_waits_for_nobody() -> None:
+    def interrupted(parts: list[Part]) -> Answers:
+        threads.gather.finish()
+        return capitals(parts)
+
+    counter = Counter(interrupted)
+    counter.open()
+    threads = Threads(counter)
+    threads.ask("a")
+    assert threads.finish() == {"a": "A"}
+
+
+def test_a_thread_that_cannot_go_in_time_is_told() -> None:
+    counter = Counter()
+    threads = Threads(counter, timeout=0)
+    threads.ask("a1", "a")
+    counter.wait_for(1)
+    threads.ask("a2", "a")
+    until(lambda: "a2" in threads.told)
+    counter.open()
+    told = threads.finish()
+    assert isinstance(told.pop("a2"), StorageTimeout)
+    assert told == {"a1": "A1"}
+
+
+def test_a_thread_of_another_session_does_not_wait_for_an_overdue_flight() -> None:
+    counter = Counter()
+    threads = Threads(counter)
+    threads.ask("a")
+    counter.wait_for(1)
+    threads.ask("b")
+    counter.wait_for(2)
+    counter.open()
+    assert threads.finish() == capitals("ab")
+    assert counter.asked == [["a"], ["b"]]
+
+
+def test_finishing_waits_for_all_threads_that_are_here() -> None:
+    counter = Counter()
+    threads = Threads(counter)
+    threads.ask("a")
+    counter.wait_for(1)
+    threads.ask("b")
+    closing = threading.Thread(target=threads.gather.finish)
+    closing.start()
+    counter.open(1)
+    counter.wait_for(2)
+    assert closing.is_alive()
+    counter.open()
+    closing.join(SOON_S)
+    assert not closing.is_alive()
+    assert threads.finish() == capitals("ab")
+
+
+def test_after_finishing_a_thread_is_refused() -> None:
+    threads = Threads(Counter())
+    threads.gather.finish()
+    with pytest.raises(StoreClosed):
+        threads.gather.ask(question("a"))
+
+
+class Cut:
+    """Interrupts its thread at one of the lines of `gather.py` that it comes by."""
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self._inside: set[tuple[FrameType, int]] = set()
+
+    @property
+    def has_cut(self) -> bool:
+        return self._left == 0
+
+    def __enter__(self) -> None:
+        sys.settrace(self._entered)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _entered(self, frame: FrameType, _event: str, _arg: object) -> Any:
+        return self._line if frame.f_code.co_filename == gather.__file__ else None
+
+    def _line(self, frame: FrameType, event: str, _arg: object) -> Any:
+        if event == "line" and self._may_cut(frame):
+            self._left -= 1
+            if self.has_cut:
+                sys.settrace(None)
+                raise Interrupt
+        return self._line
+
+    def _may_cut(self, frame: FrameType) -> bool:
+        # Python lets no signal in between the end of a `with` and its `__exit__`, nor before the
+        # one call of a `finally`.
+        line = linecache.getline(gather.__file__, frame.f_lineno).strip()
+        if "_inside.discard" in line:
+            return False
+        key = (frame, frame.f_lineno)
+        if line.startswith("with self.") and key in self._inside:
+            self._inside.discard(key)
+            return False
+        if line.startswith("with self."):
+            self._inside.add(key)
+        return True
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["alone", "leader", "follower"])
+def test_wherever_a_thread_is_interrupted_the_others_get_their_answers(place: int) -> None:
+    at, cut = 1, Cut(1)
+    while at == 1 or cut.has_cut:
+        cut = Cut(at)
+        assert_others_are_answered(place, cut)
+        at += 1
+    assert at > 30
+
+
+def assert_others_are_answered(place: int, cut: Cut) -> None:
+    counter = Counter()
+    threads = Threads(counter)
+    victim = threading.Thread(target=interrupted, args=(threads.gather, cut), daemon=True)
+    for name in "ab"[:place]:
+        threads.ask(name)
+        counter.wait_for(1)
+    here = threads._here()
+    victim.start()
+    until(lambda: threads._here() > here or not victim.is_alive())
+    threads.ask("c")
+    counter.open()
+    victim.join(SOON_S)
+    assert not victim.is_alive()
+    assert threads.finish() == capitals("ab"[:place] + "c")
+    assert_finishes(threads.gather)
+
+
+def interrupted(gather: Gather, cut: Cut) -> None:
+    try:
+        with cut:
+            gather.ask(question("victim"))
+    except Interrupt:
+        pass
+
+
+def assert_finishes(gather: Gather) -> None:
+    closing = threading.Thread(target=gather.finish, daemon=True)
+    closing.start()
+    closing.join(SOON_S)
+    assert not closing.is_alive()
+
+
+# Tasks.
+
+
+class AsyncCounter:
+    """The same, awaited."""
+
+    def __init__(self, answer: Callable[[list[Part]], Answers] = capitals) -> None:
+        self.asked: list[list[Part]] = []
+        self._answer = answer
+        self._opened = asyncio.Event()
+        self.shut_for: list[Part] = []
+
+    async def __call__(self, ask: Ask[Any], /, *, retry_for: float, brief: bool) -> Answers:
+        parts = list(ask.params["parts"])
+        self.asked.append(parts)
+        await self._opened.wait()
+        if parts == self.shut_for:
+            await asyncio.Event().wait()
+        return self._answer(parts)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+Tasks: TypeAlias = "list[asyncio.Task[str]]"
+
+
+class Crowd:
+    """Tasks that ask, of which the first is on its way."""
+
+    def __init__(self, counter: AsyncCounter, *, timeout: float = SOON_S) -> None:
+        self.counter = counter
+        self.gather = AsyncGather(counter, lanes=1, timeout=timeout, retry_for=0)
+        self.tasks: Tasks = []
+
+    async def ask(self, *callers: Part) -> Tasks:
+        for name in callers:
+            self.tasks.append(asyncio.create_task(self.gather.ask(question(name))))
+            await asyncio.sleep(0)
+        return self.tasks
+
+    async def finish(self) -> list[Any]:
+        """What each was told."""
+        self.counter.open()
+        async with asyncio.timeout(SOON_S):
+            told = await asyncio.gather(*self.tasks, return_exceptions=True)
+            await self.gather.finish()
+        return told
+
+
+def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test that awaits."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+@in_a_loop
+async def test_alone_a_task_asks_at_once() -> None:
+    crowd = Crowd(AsyncCounter())
+    await crowd.ask("a")
+    assert await crowd.finish() == ["A"]
+
+
+@in_a_loop
+async def test_tasks_that_wait_go_together_and_each_gets_its_own_answer() -> None:
+    crowd = Crowd(AsyncCounter())
+    await crowd.ask(*"abcd")
+    assert await crowd.finish() == list("ABCD")
+    assert crowd.counter.asked == [["a"], ["b", "c", "d"]]
+
+
+@in_a_loop
+async def test_a_refused_task_fails_no_other() -> None:
+    crowd = Crowd(AsyncCounter(refusing))
+    await crowd.ask(*"abxc")
+    assert list(map(str, await crowd.finish())) == ["A", "B", "refused", "C"]
+
+
+@pytest.mark.parametrize("cancelled", ["a", "b", "d", "abcd", "bc"])
+@in_a_loop
+async def test_cancelled_tasks_take_no_other_with_them(cancelled: str) -> None:
+    crowd = Crowd(AsyncCounter())
+    for name, task in zip("abcd", await crowd.ask(*"abcd"), strict=True):
+        if name in cancelled:
+            task.cancel()
+    told = await crowd.finish()
+    assert [each for each in told if isinstance(each, str)] == [
+        name.upper() for name in "abcd" if name not in cancelled
+    ]
+
+
+@in_a_loop
+async def test_a_task_that_left_the_line_is_not_asked_for() -> None:
+    crowd = Crowd(AsyncCounter())
+    (await crowd.ask(*"abc"))[1].cancel()
+    await crowd.finish()
+    assert crowd.counter.asked == [["a"], ["c"]]
+
+
+@pytest.mark.parametrize("steps", range(3))
+@in_a_loop
+async def test_when_the_task_of_a_flight_is_cancelled_its_callers_get_their_answers(steps: int) -> None:
+    crowd = Crowd(AsyncCounter())
+    await crowd.ask(*"abc")
+    crowd.counter.open()
+    await begun(crowd)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    for flying in crowd.gather._flying:
+        flying.cancel()
+    assert await crowd.finish() == list("ABC")
+
+
+async def begun(crowd: Crowd) -> None:
+    """Until a flight has a task, which has not yet made a step."""
+    for _ in range(10):
+        if crowd.gather._flying:
+            return
+        await asyncio.sleep(0)
+
+
+@in_a_loop
+async def test_when_all_tasks_are_cancelled_no_other_begins() -> None:
+    crowd = Crowd(AsyncCounter())
+    await crowd.ask(*"abc")
+    everything = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in everything:
+        each.cancel()
+    await asyncio.gather(*everything, return_exceptions=True)
+    await crowd.finish()
+    assert crowd.counter.asked == [["a"]]
+
+
+@in_a_loop
+async def test_one_session_that_is_held_up_holds_up_no_other_of_its_flight() -> None:
+    timeouts = [StorageTimeout("")]
+
+    def held_up(parts: list[Part]) -> Answers:
+        if len(parts) > 1 and timeouts:
+            raise timeouts.pop()
+        return capitals(parts)
+
+    crowd = Crowd(AsyncCounter(held_up))
+    await crowd.ask(*"abcd")
+    crowd.counter.shut_for = ["b"]
+    crowd.counter.open()
+    async with asyncio.timeout(SOON_S):
+        assert [await crowd.tasks[2], await crowd.tasks[3]] == ["C", "D"]
+    assert not crowd.tasks[1].done()
+    crowd.tasks[1].cancel()
+
+
+@in_a_loop
+async def test_a_task_that_cannot_go_in_time_is_told() -> None:
+    crowd = Crowd(AsyncCounter(), timeout=0)
+    first = asyncio.create_task(crowd.gather.ask(question("a1", "a")))
+    await asyncio.sleep(0)
+    with pytest.raises(StorageTimeout):
+        await crowd.gather.ask(question("a2", "a"))
+    crowd.counter.open()
+    assert await first == "A1"
+
+
+@in_a_loop
+async def test_finishing_waits_for_all_tasks_that_are_here_whoever_else_finishes() -> None:
+    crowd = Crowd(AsyncCounter())
+    await crowd.ask(*"abc")
+    finishing = [asyncio.create_task(crowd.gather.finish()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not any(each.done() for each in finishing)
+    crowd.counter.open()
+    async with asyncio.timeout(SOON_S):
+        await asyncio.gather(*finishing)
+    assert [len(asked) for asked in crowd.counter.asked] == [1, 2]
+
+
+@in_a_loop
+async def test_after_finishing_a_task_is_refused() -> None:
+    crowd = Crowd(AsyncCounter())
+    await crowd.gather.finish()
+    with pytest.raises(StoreClosed):
+        await crowd.gather.ask(question("a"))

@@ -574,19 +574,20 @@ class AsyncCounter:
     def __init__(self, answer: Callable[[list[Part]], Answers] = capitals) -> None:
         self.asked: list[list[Part]] = []
         self._answer = answer
-        self._opened = asyncio.Event()
+        self._answers = asyncio.Semaphore(0)
         self.shut_for: list[Part] = []
 
     async def __call__(self, ask: Ask[Any], /, *, retry_for: float, brief: bool) -> Answers:
         parts = list(ask.params["parts"])
         self.asked.append(parts)
-        await self._opened.wait()
+        await self._answers.acquire()
         if parts == self.shut_for:
             await asyncio.Event().wait()
         return self._answer(parts)
 
-    def open(self) -> None:
-        self._opened.set()
+    def open(self, answers: int = 1_000) -> None:
+        for _ in range(answers):
+            self._answers.release()
 
 
 Tasks: TypeAlias = "list[asyncio.Task[str]]"
@@ -714,6 +715,9 @@ async def test_one_session_that_is_held_up_holds_up_no_other_of_its_flight() -> 
     crowd = Crowd(AsyncCounter(held_up))
     await crowd.ask(*"abcd")
     crowd.counter.shut_for = ["b"]
+    crowd.counter.open(1)
+    # Until nobody is in the line, and so nobody looks around any more.
+    await asyncio.sleep(2 * OVERDUE_S)
     crowd.counter.open()
     async with asyncio.timeout(SOON_S):
         assert [await crowd.tasks[2], await crowd.tasks[3]] == ["C", "D"]

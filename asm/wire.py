@@ -104,7 +104,9 @@ class Wire:
         for result in results:
             _check(result)
         self._named.update(named)
-        return [self._rows(sql, result) for sql, result in zip(sent, results, strict=False) if sql is not None]
+        return [
+            self._rows(sql, result) for sql, result in zip(sent, results, strict=False) if sql is not None
+        ]
 
     def _forget(self, sql: str) -> None:
         self._named.pop(sql, None)

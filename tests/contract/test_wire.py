@@ -35,7 +35,7 @@ def ask(request: pytest.FixtureRequest, connection: PatientConnection) -> Callab
     """The rows of a statement by the short way, prepared and not."""
 
     def rows(statement: str, **params: Any) -> Any:
-        return connection.ask(statement, params, prepare=request.param)
+        return connection.follow(connection.wire.ask(statement, params, prepare=request.param))
 
     return rows
 
@@ -108,7 +108,7 @@ def test_a_set_of_values_may_be_a_tuple(ask: Callable[..., Any]) -> None:
 
 
 def test_a_value_of_another_type_is_refused_by_name(ask: Callable[..., Any]) -> None:
-    with pytest.raises(TypeError, match="object is nothing that a statement takes"):
+    with pytest.raises(TypeError, match="no value of type object goes to PostgreSQL"):
         ask("select %(value)s::text", value=object())
 
 
@@ -139,11 +139,13 @@ def test_a_statement_the_server_cannot_prepare_says_why(ask: Callable[..., Any])
 def test_a_statement_that_was_forgotten_is_prepared_again(
     connection: PatientConnection, command: str
 ) -> None:
-    statement = "select %(value)s::text"
-    connection.ask(statement, {"value": "a"}, prepare=True)
+    def asked(statement: str, **params: Any) -> Any:
+        return connection.follow(connection.wire.ask(statement, params, prepare=True))
+
+    asked("select %(value)s::text", value="a")
     connection.execute(command)
-    assert connection.ask("select %(other)s::bigint", {"other": 1}, prepare=True) == [(1,)]
-    assert connection.ask(statement, {"value": "b"}, prepare=True) == [("b",)]
+    assert asked("select %(other)s::bigint", other=1) == [(1,)]
+    assert asked("select %(value)s::text", value="b") == [("b",)]
 
 
 def test_a_table_may_change_between_two_statements(

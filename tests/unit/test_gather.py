@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import wraps
+from itertools import count
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -47,11 +48,17 @@ def caller(name: str, *sessions: str, **size: int) -> Who:
     return Caller(question(name, *sessions, **size))
 
 
-def line(*callers: Who, lanes: int = 1) -> Line[Who]:
-    made: Line[Who] = Line(lanes)
+def line(*callers: Who, crowd: int | None = None) -> Line[Who]:
+    made: Line[Who] = Line(crowd)
     for each in callers:
         made.join(each)
     return made
+
+
+def sessions_of_half(half: int) -> list[str]:
+    """Two sessions of one half, which is for Python to say, anew in each process."""
+    found = (str(number) for number in count() if caller(str(number)).half == half)
+    return [next(found), next(found)]
 
 
 def flight_of(line: Line[Who]) -> list[Part]:
@@ -89,11 +96,35 @@ def test_while_one_flight_is_on_its_way_nobody_departs() -> None:
     assert flight_of(waiting) == []
 
 
-def test_with_two_lanes_two_flights_are_on_their_way() -> None:
-    waiting = line(caller("a"), lanes=2)
+def test_a_crowd_goes_in_halves_two_at_a_time() -> None:
+    (a, c), (b, d) = sessions_of_half(0), sessions_of_half(1)
+    waiting = line(caller(a), caller(b), caller(c), caller(d), crowd=4)
+    assert [flight_of(waiting), flight_of(waiting)] == [[a, c], [b, d]]
+
+
+def test_while_both_halves_are_on_their_way_nobody_departs() -> None:
+    (a, c), (b, d) = sessions_of_half(0), sessions_of_half(1)
+    waiting = line(caller(a), caller(b), crowd=2)
+    flights = [departed(waiting), departed(waiting)]
+    waiting.join(caller(c))
+    waiting.join(caller(d))
+    assert (len(flights), flight_of(waiting)) == (2, [])
+
+
+def test_a_few_behind_a_flight_of_all_wait_for_it() -> None:
+    waiting = line(caller("a"), crowd=2)
     departed(waiting)
     waiting.join(caller("b"))
-    assert flight_of(waiting) == ["b"]
+    assert flight_of(waiting) == []
+
+
+def test_a_crowd_that_waits_for_one_session_holds_nobody_back() -> None:
+    (a, _), (b, _) = sessions_of_half(0), sessions_of_half(1)
+    waiting = line(caller(a), crowd=2)
+    overdue(departed(waiting))
+    waiting.join(caller("more", a))
+    waiting.join(caller(b))
+    assert flight_of(waiting) == [b]
 
 
 def test_nobody_waits_for_an_overdue_flight_without_a_session_in_it() -> None:
@@ -172,7 +203,7 @@ def test_a_caller_leads_only_the_flight_it_is_on() -> None:
 
 def test_the_next_to_lead_is_the_first_who_can_go() -> None:
     waiting = line(caller("a"))
-    departed(waiting)
+    overdue(departed(waiting))
     free = caller("b")
     for each in (caller("more", "a"), free, caller("c")):
         waiting.join(each)
@@ -297,7 +328,7 @@ class Threads:
     """Threads that ask, and what they are told."""
 
     def __init__(self, counter: Any, *, timeout: float = SOON_S) -> None:
-        self.gather = Gather(counter, lanes=1, timeout=timeout, retry_for=0)
+        self.gather = Gather(counter, crowd=None, timeout=timeout, retry_for=0)
         self.told: dict[Part, Any] = {}
         self._threads: list[threading.Thread] = []
 
@@ -348,7 +379,7 @@ def asked_at_once(counter: Counter, *callers: Part) -> dict[Part, Any]:
 def test_alone_a_thread_asks_at_once() -> None:
     counter = Counter()
     counter.open()
-    assert Gather(counter, lanes=1, timeout=1, retry_for=0).ask(question("a")) == "A"
+    assert Gather(counter, crowd=None, timeout=1, retry_for=0).ask(question("a")) == "A"
 
 
 def test_threads_that_wait_go_together_and_each_gets_its_own_answer() -> None:
@@ -598,7 +629,7 @@ class Crowd:
 
     def __init__(self, counter: AsyncCounter, *, timeout: float = SOON_S) -> None:
         self.counter = counter
-        self.gather = AsyncGather(counter, lanes=1, timeout=timeout, retry_for=0)
+        self.gather = AsyncGather(counter, crowd=None, timeout=timeout, retry_for=0)
         self.tasks: Tasks = []
 
     async def ask(self, *callers: Part) -> Tasks:

@@ -417,6 +417,25 @@ def test_an_interrupted_leader_leaves_the_others_their_answers() -> None:
     assert isinstance(told["b"], Interrupt)
 
 
+def test_a_thread_that_is_interrupted_while_it_waits_is_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    counter = Counter()
+    threads = Threads(counter)
+    threads.ask("a")
+    counter.wait_for(1)
+    monkeypatch.setattr(gather._Thread, "sleep", interrupt)
+    with pytest.raises(Interrupt):
+        threads.gather.ask(question("b"))
+    counter.open()
+    threads.finish()
+    assert_finishes(threads.gather)
+    assert counter.asked == [["a"]]
+
+
 def test_only_a_flight_of_several_sessions_waits_briefly_for_a_lock() -> None:
     counter = Counter()
     threads = Threads(counter)

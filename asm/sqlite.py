@@ -347,7 +347,7 @@ def _bound(value: Any) -> Any:
 
 def _moment(value: datetime) -> str:
     # One width for every year, so that times sort as text.
-    return f"{value.isoformat(timespec='microseconds')[:26]}Z"
+    return value.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def _rows(cursor: sqlite3.Cursor) -> Rows:

@@ -45,7 +45,8 @@ BOTH_HALVES = (0, 1)
 """Where many wait there are two flights at a time, each with the sessions of one half."""
 
 BRIEF_S = 1.0
-"""A flight of several sessions waits no longer for a lock that one of them may be held by."""
+"""A flight of several sessions waits no longer for a lock that one of them may be held by, unless
+the quickest of the last flights took a quarter of it: then the server is slow, and not one session."""
 
 
 class Caller(Generic[T]):
@@ -140,6 +141,7 @@ class Line(Generic[C]):
         self._crowd = crowd
         self._waiting: deque[C] = deque()
         self._flights: list[Flight[C]] = []
+        self._took_s: deque[float] = deque([0.0], maxlen=8)
 
     @property
     def waiting(self) -> list[C]:
@@ -197,7 +199,12 @@ class Line(Generic[C]):
             return
         if flight.callers:
             self._waiting.extendleft(caller for caller in reversed(flight.callers) if caller.waits)
+        self._took_s.append(time.monotonic() - flight.departed_at)
         self._flights.remove(flight)
+
+    def patience_with(self, flight: Flight[C]) -> float | None:
+        """How long a flight of several sessions may take before each goes alone."""
+        return max(BRIEF_S, 4 * min(self._took_s)) if flight.is_mixed else None
 
     def _boarding(self, now: float) -> tuple[list[C], deque[C], tuple[int, ...]]:
         """Who could go next, who would stay, and which halves of the sessions are meant."""
@@ -232,9 +239,9 @@ class Line(Generic[C]):
 
 
 class Send(Protocol):
-    """One question to the database, tried again for so long; a brief one does not wait long for a lock."""
+    """One question to the database, tried again for so long; one with a brief patience is given up."""
 
-    def __call__(self, question: Ask[Any], /, *, retry_for: float, brief: bool) -> Any: ...
+    def __call__(self, question: Ask[Any], /, *, retry_for: float, brief_s: float | None) -> Any: ...
 
 
 class Gather:
@@ -276,7 +283,7 @@ class Gather:
 
     def _alone(self, question: Joining[T]) -> T:
         asked = question.together(question.parts)
-        return question.answer(self._send(asked, retry_for=self._retry_for, brief=False))
+        return question.answer(self._send(asked, retry_for=self._retry_for, brief_s=None))
 
     def _in_line(self, question: Joining[T]) -> T:
         if self._closed:
@@ -326,7 +333,9 @@ class Gather:
     def _fly(self, flight: Flight[_Thread[Any]]) -> None:
         left_s = flight.asked_last + self._retry_for - time.monotonic()
         try:
-            answers = self._send(flight.question(), retry_for=max(left_s, 0), brief=flight.is_mixed)
+            answers = self._send(
+                flight.question(), retry_for=max(left_s, 0), brief_s=self._line.patience_with(flight)
+            )
         except Exception as error:
             flight.split(error, self._is_late)
         else:
@@ -387,7 +396,9 @@ class _Thread(Caller[T]):
 class AsyncSend(Protocol):
     """The same, awaited."""
 
-    def __call__(self, question: Ask[Any], /, *, retry_for: float, brief: bool) -> Awaitable[Any]: ...
+    def __call__(
+        self, question: Ask[Any], /, *, retry_for: float, brief_s: float | None
+    ) -> Awaitable[Any]: ...
 
 
 class AsyncGather:
@@ -432,7 +443,7 @@ class AsyncGather:
     async def _alone(self, caller: _Task[T], flight: Flight[_Task[Any]]) -> T:
         # In the caller's own task, so that cancelling it stops the statement on the server.
         try:
-            answers = await self._send(flight.question(), retry_for=self._retry_for, brief=False)
+            answers = await self._send(flight.question(), retry_for=self._retry_for, brief_s=None)
         except BaseException:
             caller.left = True
             # Those who wait may be cancelled with it, and are given the moment to leave.
@@ -451,7 +462,9 @@ class AsyncGather:
     async def _fly(self, flight: Flight[_Task[Any]]) -> None:
         left_s = flight.asked_last + self._retry_for - time.monotonic()
         try:
-            answers = await self._send(flight.question(), retry_for=max(left_s, 0), brief=flight.is_mixed)
+            answers = await self._send(
+                flight.question(), retry_for=max(left_s, 0), brief_s=self._line.patience_with(flight)
+            )
         except Exception as error:
             flight.split(error, self._is_late)
         else:

@@ -37,7 +37,7 @@ from asm.errors import (
     StorageTimeout,
     StoreClosed,
 )
-from asm.gather import BRIEF_S, AsyncGather, Gather
+from asm.gather import AsyncGather, Gather
 from asm.patience import check_loop, check_process, pauses, worth_another_try
 from asm.plan import Ask, Joining, Plan, Question, Rows, Steps, Volley, drive, drive_async
 from asm.queries import Form, Queries
@@ -95,22 +95,22 @@ class Postgres:
             return self._gather.ask(question)
         return self._sent(question, retry_for=self._retry_for)
 
-    def _sent(self, question: _Once[T], *, retry_for: float, brief: bool = False) -> T:
-        return self._retried(partial(self._once, question, brief=brief), retry_for)
+    def _sent(self, question: _Once[T], *, retry_for: float, brief_s: float | None = None) -> T:
+        return self._retried(partial(self._once, question, brief_s=brief_s), retry_for)
 
-    def _once(self, question: _Once[T], *, brief: bool) -> T:
+    def _once(self, question: _Once[T], *, brief_s: float | None) -> T:
         with translated():
             connection = self._taken()
             try:
                 try:
                     if isinstance(question, Ask):
-                        return question.read(self._alone(connection, question, brief=brief))
+                        return question.read(self._alone(connection, question, brief_s=brief_s))
                     if isinstance(question, Volley):
                         return self._at_once(connection, question)
                 except psycopg.errors.UniqueViolation:
                     if isinstance(question, Steps) or question.instead is None:
                         raise
-                return self._driven(connection, question, self._limits.begin_for(question, brief=brief))
+                return self._driven(connection, question, self._limits.begin_for(question, brief_s=brief_s))
             finally:
                 self._give_back(connection)
 
@@ -151,11 +151,11 @@ class Postgres:
         cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
 
-    def _alone(self, connection: psycopg.Connection[Any], ask: Ask[Any], *, brief: bool) -> Rows:
+    def _alone(self, connection: psycopg.Connection[Any], ask: Ask[Any], *, brief_s: float | None) -> Rows:
         if not isinstance(connection, PatientConnection):
-            return self._alone_on_borrowed(connection, ask, brief=brief)
+            return self._alone_on_borrowed(connection, ask, brief_s=brief_s)
         form = self.queries[ask.query].form(ask.params)
-        connection.patience_s = self._limits.patience_s(form, brief=brief)
+        connection.patience_s = self._limits.patience_s(form, brief_s=brief_s)
         try:
             if not connection.wire.speaks_utf8:
                 return self.answer(connection, ask)
@@ -174,11 +174,13 @@ class Postgres:
         finally:
             connection.patience_s = None
 
-    def _alone_on_borrowed(self, connection: psycopg.Connection[Any], ask: Ask[Any], *, brief: bool) -> Rows:
+    def _alone_on_borrowed(
+        self, connection: psycopg.Connection[Any], ask: Ask[Any], *, brief_s: float | None
+    ) -> Rows:
         # Only one of ours can be patient by itself; only one of ours is sure to be in autocommit.
-        if connection.autocommit and not (brief or self._limits.bound_statements):
+        if connection.autocommit and not (brief_s or self._limits.bound_statements):
             return self.answer(connection, ask)
-        with self._transaction(connection, self._limits.begin_for(ask, brief=brief)):
+        with self._transaction(connection, self._limits.begin_for(ask, brief_s=brief_s)):
             return self.answer(connection, ask)
 
     @contextmanager
@@ -312,22 +314,24 @@ class AsyncPostgres:
             return await self._gather.ask(question)
         return await self._sent(question, retry_for=self._retry_for)
 
-    async def _sent(self, question: _Once[T], *, retry_for: float, brief: bool = False) -> T:
-        return await self._retried(partial(self._once, question, brief=brief), retry_for)
+    async def _sent(self, question: _Once[T], *, retry_for: float, brief_s: float | None = None) -> T:
+        return await self._retried(partial(self._once, question, brief_s=brief_s), retry_for)
 
-    async def _once(self, question: _Once[T], *, brief: bool) -> T:
+    async def _once(self, question: _Once[T], *, brief_s: float | None) -> T:
         with translated():
             connection = await self._taken()
             try:
                 try:
                     if isinstance(question, Ask):
-                        return question.read(await self._alone(connection, question, brief=brief))
+                        return question.read(await self._alone(connection, question, brief_s=brief_s))
                     if isinstance(question, Volley):
                         return await self._at_once(connection, question)
                 except psycopg.errors.UniqueViolation:
                     if isinstance(question, Steps) or question.instead is None:
                         raise
-                return await self._driven(connection, question, self._limits.begin_for(question, brief=brief))
+                return await self._driven(
+                    connection, question, self._limits.begin_for(question, brief_s=brief_s)
+                )
             finally:
                 await self._give_back(connection)
 
@@ -368,13 +372,13 @@ class AsyncPostgres:
         await cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
-    async def _alone(self, connection: AsyncConnection[Any], ask: Ask[Any], *, brief: bool) -> Rows:
+    async def _alone(self, connection: AsyncConnection[Any], ask: Ask[Any], *, brief_s: float | None) -> Rows:
         if not connection.autocommit:
             # A borrowed connection; one of ours is always in autocommit.
-            async with self._transaction(connection, self._limits.begin_for(ask, brief=brief)):
+            async with self._transaction(connection, self._limits.begin_for(ask, brief_s=brief_s)):
                 return await self.answer(connection, ask)
         form = self.queries[ask.query].form(ask.params)
-        patience_s = self._limits.patience_s(form, brief=brief)
+        patience_s = self._limits.patience_s(form, brief_s=brief_s)
         if not isinstance(connection, AsyncWiredConnection) or not connection.wire.speaks_utf8:
             async with _patient(patience_s):
                 return await self.answer(connection, ask)
@@ -558,27 +562,25 @@ class _Limits:
     def __init__(self, timeout: float | None, statement_timeout: float | None) -> None:
         self.timeout = timeout
         self.bound_statements = statement_timeout is not None
-        brief = _shortest(timeout, BRIEF_S)
+        self._statement_timeout = statement_timeout
         self.begin = _begin("read committed", timeout, statement_timeout)
-        self._begin_briefly = _begin("read committed", brief, statement_timeout)
         self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
         # One that writes and takes long waits for a lock.
         self._writing_s = _shortest(timeout, statement_timeout)
-        self._writing_briefly_s = _shortest(brief, statement_timeout)
         self._reading_s = statement_timeout
+
+    def begin_for(self, question: _Once[Any], *, brief_s: float | None) -> str:
+        if brief_s is not None:
+            return _begin("read committed", _shortest(self.timeout, brief_s), self._statement_timeout)
+        return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self.begin
+
+    def patience_s(self, form: Form, *, brief_s: float | None) -> float | None:
+        if not form.writes:
+            return self._reading_s
+        return self._writing_s if brief_s is None else _shortest(self._writing_s, brief_s)
 
     def patience_with(self, volley: Volley[Any]) -> float | None:
         return None if self._writing_s is None else self._writing_s * volley.size
-
-    def begin_for(self, question: _Once[Any], *, brief: bool) -> str:
-        if brief:
-            return self._begin_briefly
-        return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self.begin
-
-    def patience_s(self, form: Form, *, brief: bool) -> float | None:
-        if not form.writes:
-            return self._reading_s
-        return self._writing_briefly_s if brief else self._writing_s
 
 
 def _shortest(*limits_s: float | None) -> float | None:

@@ -17,7 +17,7 @@ import pytest
 
 from asm import gather
 from asm.errors import ConnectionFailed, StorageTimeout, StoreClosed
-from asm.gather import BYTES_MAX, OVERDUE_S, PARTS_MAX, AsyncGather, Caller, Flight, Gather, Line
+from asm.gather import BRIEF_S, BYTES_MAX, OVERDUE_S, PARTS_MAX, AsyncGather, Caller, Flight, Gather, Line
 from asm.plan import Ask, Joining
 
 Part: TypeAlias = str
@@ -210,6 +210,21 @@ def test_the_next_to_lead_is_the_first_who_can_go() -> None:
     assert waiting.next_leader() is free
 
 
+def test_where_every_flight_is_slow_one_of_several_sessions_is_given_more_time() -> None:
+    waiting = line()
+    for name in "abcdefgh":
+        waiting.join(caller(name))
+        slow = departed(waiting)
+        slow.departed_at -= BRIEF_S
+        waiting.land(slow)
+        slow.callers[0].answer({})
+    for name in "ab":
+        waiting.join(caller(name))
+    patience_s = waiting.patience_with(departed(waiting))
+    assert patience_s is not None
+    assert patience_s > 3 * BRIEF_S
+
+
 def test_who_finds_the_line_idle_goes_at_once() -> None:
     assert line().take_off(Flight(["a"]))
 
@@ -298,16 +313,16 @@ class Counter:
 
     def __init__(self, answer: Callable[[list[Part]], Answers] = capitals) -> None:
         self.asked: list[list[Part]] = []
-        self.brief: list[bool] = []
+        self.brief: list[float | None] = []
         self._answer = answer
         self._changed = threading.Condition()
         self._answers = 0
 
-    def __call__(self, ask: Ask[Any], /, *, retry_for: float, brief: bool) -> Answers:
+    def __call__(self, ask: Ask[Any], /, *, retry_for: float, brief_s: float | None) -> Answers:
         parts = list(ask.params["parts"])
         with self._changed:
             self.asked.append(parts)
-            self.brief.append(brief)
+            self.brief.append(brief_s)
             self._changed.notify_all()
             assert self._changed.wait_for(lambda: self._answers, SOON_S)
             self._answers -= 1
@@ -449,7 +464,7 @@ def test_only_a_flight_of_several_sessions_waits_briefly_for_a_lock() -> None:
     threads.ask("d2", "d")
     counter.open()
     threads.finish()
-    assert counter.brief == [False, True, False]
+    assert counter.brief == [None, BRIEF_S, None]
 
 
 def test_an_append_in_the_midst_of_an_append_of_the_same_thread_goes_alone() -> None:
@@ -627,7 +642,7 @@ class AsyncCounter:
         self._answers = asyncio.Semaphore(0)
         self.shut_for: list[Part] = []
 
-    async def __call__(self, ask: Ask[Any], /, *, retry_for: float, brief: bool) -> Answers:
+    async def __call__(self, ask: Ask[Any], /, *, retry_for: float, brief_s: float | None) -> Answers:
         parts = list(ask.params["parts"])
         self.asked.append(parts)
         await self._answers.acquire()

@@ -39,8 +39,13 @@ create table asm_events (
 )
 with (fillfactor = 100, autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.02);
 
+create index asm_events_by_correlation on asm_events (correlation_id, session_id, sequence_number)
+ where correlation_id is not null;
+
 create index asm_events_by_run on asm_events (run_id, session_id, sequence_number)
  where run_id is not null;
+
+create index asm_events_by_time on asm_events ("timestamp", session_id, sequence_number);
 
 create index asm_events_by_type on asm_events (type, session_id, sequence_number);
 
@@ -70,7 +75,15 @@ create table asm_runs (
 
 create index asm_runs_by_id on asm_runs (id, started_at);
 
+create index asm_runs_by_provider on asm_runs (provider, started_at, session_id, id);
+
 create index asm_runs_by_start on asm_runs (session_id, started_at, id);
+
+create index asm_runs_by_status on asm_runs (status, started_at);
+
+create index asm_runs_by_time on asm_runs (started_at, session_id, id);
+
+create index asm_runs_by_tokens on asm_runs (coalesce(total_tokens, 0::bigint), session_id, id);
 
 create table asm_session_sequences (
     session_id text collate "C" not null,
@@ -97,6 +110,17 @@ create table asm_sessions (
 
 create index asm_sessions_by_agent on asm_sessions (agent_id, created_at, id);
 
+create index asm_sessions_by_agent_update on asm_sessions (agent_id, updated_at, id);
+
 create index asm_sessions_by_creation on asm_sessions (created_at, id);
 
 create index asm_sessions_by_status on asm_sessions (status, created_at, id);
+
+create index asm_sessions_by_status_update on asm_sessions (status, updated_at, id);
+
+create index asm_sessions_by_tag on asm_sessions using gin (tags) with (fastupdate=off);
+
+create index asm_sessions_by_update on asm_sessions (updated_at, id);
+
+create index asm_sessions_deleted on asm_sessions (deleted_at, id)
+ where deleted_at is not null;

@@ -36,8 +36,13 @@ create table asm_events (
     unique (session_id, id)
 ) strict;
 
+create index asm_events_by_correlation on asm_events (correlation_id, session_id, sequence_number)
+ where correlation_id is not null;
+
 create index asm_events_by_run on asm_events (run_id, session_id, sequence_number)
  where run_id is not null;
+
+create index asm_events_by_time on asm_events (timestamp, session_id, sequence_number);
 
 create index asm_events_by_type on asm_events (type, session_id, sequence_number);
 
@@ -67,7 +72,15 @@ create table asm_runs (
 
 create index asm_runs_by_id on asm_runs (id, started_at);
 
+create index asm_runs_by_provider on asm_runs (provider, started_at, session_id, id);
+
 create index asm_runs_by_start on asm_runs (session_id, started_at, id);
+
+create index asm_runs_by_status on asm_runs (status, started_at, session_id, id);
+
+create index asm_runs_by_time on asm_runs (started_at, session_id, id, total_tokens);
+
+create index asm_runs_by_tokens on asm_runs (coalesce(total_tokens, 0), session_id, id);
 
 create table asm_session_sequences (
     session_id text not null primary key,
@@ -99,6 +112,15 @@ create table asm_sessions (
 
 create index asm_sessions_by_agent on asm_sessions (agent_id, created_at, id);
 
+create index asm_sessions_by_agent_update on asm_sessions (agent_id, updated_at, id);
+
 create index asm_sessions_by_creation on asm_sessions (created_at, id);
 
 create index asm_sessions_by_status on asm_sessions (status, created_at, id);
+
+create index asm_sessions_by_status_update on asm_sessions (status, updated_at, id);
+
+create index asm_sessions_by_update on asm_sessions (updated_at, id);
+
+create index asm_sessions_deleted on asm_sessions (deleted_at, id)
+ where deleted_at is not null;

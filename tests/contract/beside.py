@@ -22,7 +22,8 @@ from asm import dsn as dsns
 from asm.queries import sql_folder
 
 ROOT = Path(__file__).parents[2]
-STEP = "0001-agent-sessions"
+STEPS = ["0001-agent-sessions", "0002-search"]
+STEP, LAST_STEP = STEPS[0], STEPS[-1]
 TABLES = {"asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts"}
 
 STOPPING_STEP = """

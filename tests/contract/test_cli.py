@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 import asm
 from asm.cli import cli
 from tests.conftest import POSTGRES
-from tests.contract.beside import only
+from tests.contract.beside import STEP, STEPS, only
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests" / "data" / "small.traj"
@@ -30,8 +30,6 @@ REAL = ROOT.parent / "shared" / "data" / "trajectories"
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-
-STEP = "0001-agent-sessions"
 
 
 @pytest.fixture
@@ -101,7 +99,7 @@ def a_session(store: asm.SessionStore, *events: tuple[str, dict[str, Any]], **fi
 
 
 def test_migrate_says_what_it_applied(dsn: str) -> None:
-    assert shown("migrate", dsn) == f"applied {STEP}\n"
+    assert shown("migrate", dsn) == "".join(f"applied {step}\n" for step in STEPS)
 
 
 def test_migrate_says_when_there_is_nothing_to_apply(migrated: str) -> None:
@@ -124,8 +122,8 @@ def test_rollback_does_nothing_unless_it_is_told_yes(migrated: str, store: asm.S
 
 
 def test_rollback_takes_the_tables_away(migrated: str) -> None:
-    assert shown("rollback", migrated, "--yes") == f"took back {STEP}\n"
-    assert asm.pending_migrations(migrated) == [STEP]
+    assert shown("rollback", migrated, "--yes") == "".join(f"took back {step}\n" for step in STEPS[::-1])
+    assert asm.pending_migrations(migrated) == STEPS
 
 
 def test_rollback_of_nothing_says_so(dsn: str) -> None:
@@ -144,7 +142,7 @@ def test_status_counts_the_rows(migrated: str, store: asm.SessionStore) -> None:
 def test_status_gives_programs_the_same(migrated: str, store: asm.SessionStore) -> None:
     a_session(store, ("message_sent", {}))
     found = json.loads(shown("status", migrated, "--json"))
-    assert (found["applied"], found["pending"], found["rows"]["events"]) == ([STEP], [], 1)
+    assert (found["applied"], found["pending"], found["rows"]["events"]) == (STEPS, [], 1)
 
 
 @pytest.mark.parametrize("command", ["status", "rollback", "sessions", "show"])

@@ -22,7 +22,9 @@ import asm
 from asm import dsn as dsns
 from tests.conftest import INSTALLATIONS, POSTGRES, Cluster, an_event, numbers
 from tests.contract.beside import (
+    LAST_STEP,
     STEP,
+    STEPS,
     TABLES,
     connected,
     copied_folder,
@@ -45,7 +47,7 @@ from tests.servers import fresh_folder, give_away, server_user
 migrate_module = sys.modules["asm.migrate"]
 
 PROCESSES = 8
-LATER = "0002-notes"
+LATER = "9999-notes"
 AWKWARD_NAMES = ["we\"ird o'brien", "100% %(name)s %s", "Capital grüße"]
 
 sqlite_only = only(["sqlite"], why="a file can be read-only, missing or something else; a server cannot")
@@ -67,12 +69,12 @@ def step_file(folder: Path, dsn: str, id: str = STEP) -> Path:
 
 def add_step(folder: Path, dsn: str, statements: str, undo: str = "") -> None:
     file = step_file(folder, dsn, LATER)
-    file.write_text(f"-- Notes.\n-- depends: {STEP}\n\n{statements}\n")
+    file.write_text(f"-- Notes.\n-- depends: {LAST_STEP}\n\n{statements}\n")
     file.with_suffix(".rollback.sql").write_text(undo)
 
 
 def test_migrating_returns_what_was_applied(dsn: str) -> None:
-    assert asm.migrate(dsn) == [STEP]
+    assert asm.migrate(dsn) == STEPS
 
 
 def test_migrating_makes_the_tables(dsn: str) -> None:
@@ -87,11 +89,11 @@ def test_migrating_again_does_nothing(dsn: str) -> None:
 
 def test_several_steps_are_applied_in_their_order(dsn: str, folder: Path) -> None:
     add_step(folder, dsn, "create table notes (id integer);")
-    assert asm.migrate(dsn) == [STEP, LATER]
+    assert asm.migrate(dsn) == [*STEPS, LATER]
 
 
 def test_everything_is_pending_in_a_database_that_was_never_touched(dsn: str) -> None:
-    assert asm.pending_migrations(dsn) == [STEP]
+    assert asm.pending_migrations(dsn) == STEPS
 
 
 def test_asking_what_is_pending_changes_nothing(dsn: str) -> None:
@@ -106,7 +108,7 @@ def test_nothing_is_pending_after_migrating(migrated: str) -> None:
 def test_rolling_back_returns_what_was_taken_back_the_last_first(dsn: str, folder: Path) -> None:
     add_step(folder, dsn, "create table notes (id integer);", "drop table notes;")
     asm.migrate(dsn)
-    assert asm.rollback(dsn) == [LATER, STEP]
+    assert asm.rollback(dsn) == [LATER, *STEPS[::-1]]
 
 
 def test_rolling_back_takes_every_table(migrated: str) -> None:
@@ -116,7 +118,7 @@ def test_rolling_back_takes_every_table(migrated: str) -> None:
 
 def test_what_was_rolled_back_is_pending(migrated: str) -> None:
     asm.rollback(migrated)
-    assert asm.pending_migrations(migrated) == [STEP]
+    assert asm.pending_migrations(migrated) == STEPS
 
 
 def test_rolling_back_an_empty_database_does_nothing(dsn: str) -> None:
@@ -133,12 +135,12 @@ def test_a_database_goes_up_down_and_up_again(dsn: str) -> None:
 
 def test_the_dsn_comes_from_the_environment(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASM_DSN", dsn)
-    assert (asm.pending_migrations(), asm.migrate(), asm.rollback()) == ([STEP], [STEP], [STEP])
+    assert (asm.pending_migrations(), asm.migrate(), asm.rollback()) == (STEPS, STEPS, STEPS[::-1])
 
 
 def test_the_status_of_an_empty_database(dsn: str) -> None:
     status = migrate_module.status(dsn)
-    assert (status.dialect, status.applied, status.pending) == (dsns.place(dsn).dialect, [], [STEP])
+    assert (status.dialect, status.applied, status.pending) == (dsns.place(dsn).dialect, [], STEPS)
     assert (status.rows, status.version != "") == ({}, True)
 
 
@@ -146,7 +148,7 @@ def test_the_status_counts_the_rows_of_each_table(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
         store.append_events([an_event("ses_1"), an_event("ses_1"), an_event("ses_2")])
     status = migrate_module.status(migrated)
-    assert (status.applied, status.pending) == ([STEP], [])
+    assert (status.applied, status.pending) == (STEPS, [])
     assert status.rows == {"sessions": 0, "runs": 0, "events": 3, "session_sequences": 2, "artifacts": 0}
 
 
@@ -166,31 +168,31 @@ def test_a_store_opens_on_what_yoyo_applied_by_hand(dsn: str) -> None:
 
 def test_yoyo_by_hand_finds_nothing_to_do_after_asm(migrated: str) -> None:
     yoyo("apply", migrated)
-    assert told(migrated, "select count(*) from _yoyo_log") == [(1,)]
+    assert told(migrated, "select count(*) from _yoyo_log") == [(len(STEPS),)]
 
 
 def test_yoyo_by_hand_lists_what_asm_applied(migrated: str) -> None:
-    assert f"A         {STEP}" in yoyo("list", migrated)
+    assert all(f"A         {step}" in yoyo("list", migrated) for step in STEPS)
 
 
 def test_yoyo_by_hand_takes_back_what_asm_applied(migrated: str) -> None:
-    yoyo("rollback", migrated)
+    yoyo("rollback --all", migrated)
     assert not any(name.startswith("asm_") for name in tables(migrated))
 
 
 def test_asm_takes_back_what_yoyo_applied_by_hand(dsn: str) -> None:
     yoyo("apply", dsn)
-    assert asm.rollback(dsn) == [STEP]
+    assert asm.rollback(dsn) == STEPS[::-1]
 
 
 def test_asm_applies_what_yoyo_took_back_by_hand(migrated: str) -> None:
-    yoyo("rollback", migrated)
-    assert asm.migrate(migrated) == [STEP]
+    yoyo("rollback --all", migrated)
+    assert asm.migrate(migrated) == STEPS
 
 
 def test_migrating_where_the_marks_were_lost_marks_again(migrated: str) -> None:
     told(migrated, "delete from _yoyo_migration")
-    assert (asm.migrate(migrated), asm.migrate(migrated)) == ([STEP], [])
+    assert (asm.migrate(migrated), asm.migrate(migrated)) == (STEPS, [])
 
 
 def test_migrating_where_the_marks_were_lost_keeps_the_rows(migrated: str) -> None:
@@ -203,12 +205,12 @@ def test_migrating_where_the_marks_were_lost_keeps_the_rows(migrated: str) -> No
 
 def test_a_table_that_was_dropped_is_pending(migrated: str) -> None:
     told(migrated, "drop table asm_runs")
-    assert asm.pending_migrations(migrated) == [STEP]
+    assert asm.pending_migrations(migrated) == STEPS
 
 
 def test_migrating_mends_a_table_that_was_dropped(migrated: str) -> None:
     told(migrated, "drop table asm_runs")
-    assert (asm.migrate(migrated), tables(migrated) >= TABLES) == ([STEP], True)
+    assert (asm.migrate(migrated), tables(migrated) >= TABLES) == (STEPS, True)
 
 
 # An application's own migrations
@@ -226,7 +228,7 @@ def applications(tmp_path: Path) -> Path:
 
 def test_an_applications_own_migrations_are_left_alone(dsn: str, applications: Path) -> None:
     yoyo("apply", dsn, applications)
-    assert (asm.migrate(dsn), asm.rollback(dsn)) == ([STEP], [STEP])
+    assert (asm.migrate(dsn), asm.rollback(dsn)) == (STEPS, STEPS[::-1])
     assert ("orders" in tables(dsn), "A " in yoyo("list", dsn, applications)) == (True, True)
 
 
@@ -239,7 +241,7 @@ def test_an_application_that_rolls_its_own_back_leaves_ours(migrated: str, appli
 def test_the_status_of_a_database_with_an_applications_migrations_only(dsn: str, applications: Path) -> None:
     yoyo("apply", dsn, applications)
     status = migrate_module.status(dsn)
-    assert (status.pending, status.rows) == ([STEP], {})
+    assert (status.pending, status.rows) == (STEPS, {})
 
 
 # Several at once, and some that die
@@ -252,9 +254,7 @@ def test_of_many_processes_that_migrate_at_once_one_does_it_and_all_can_write(ds
         for process in processes:
             tell(process)
         ends = [process.communicate() for process in processes]
-    assert sorted(json.loads(output or errors) for output, errors in ends) == [[]] * (PROCESSES - 1) + [
-        [STEP]
-    ]
+    assert sorted(json.loads(output or errors) for output, errors in ends) == [[]] * (PROCESSES - 1) + [STEPS]
     with asm.SessionStore(dsn) as store:
         assert numbers(store.get_events("ses_1")) == list(range(1, PROCESSES + 1))
 
@@ -262,13 +262,13 @@ def test_of_many_processes_that_migrate_at_once_one_does_it_and_all_can_write(ds
 def test_many_threads_may_migrate_at_once(dsn: str) -> None:
     with ThreadPoolExecutor(8) as threads:
         results = list(threads.map(lambda _: asm.migrate(dsn), range(8)))
-    assert sorted(results) == [[]] * 7 + [[STEP]]
+    assert sorted(results) == [[]] * 7 + [STEPS]
 
 
 @pytest.fixture
 def killed_half_way(dsn: str, tmp_path: Path) -> str:
     """A database on which a process was killed after the statements of the first step."""
-    migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0002-stops")
+    migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0001-stops")
     with running("tests.contract.migrating", dsn, str(migrations.parents[1])) as process:
         tell(process)
         assert [said(process), said(process)] == ["ready", "stopped"]
@@ -281,7 +281,7 @@ def test_a_process_that_is_killed_while_migrating_leaves_nothing(killed_half_way
 
 
 def test_migrating_succeeds_after_a_process_was_killed_at_it(killed_half_way: str) -> None:
-    assert asm.migrate(killed_half_way) == [STEP]
+    assert asm.migrate(killed_half_way) == STEPS
 
 
 def test_the_lock_that_a_killed_yoyo_left_is_cleared(
@@ -292,7 +292,7 @@ def test_the_lock_that_a_killed_yoyo_left_is_cleared(
         assert said(process) == "stopped"
         process.kill()
     monkeypatch.setattr(migrate_module, "STALE_AFTER_S", 0.0)
-    assert (asm.migrate(dsn), told(dsn, "select * from yoyo_lock")) == ([STEP], [])
+    assert (asm.migrate(dsn), told(dsn, "select * from yoyo_lock")) == (STEPS, [])
 
 
 def test_migrating_waits_for_yoyos_own_command(dsn: str, tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_yoyos_own_command_may_come_first_while_asm_migrates(dsn: str) -> None:
         applied = asm.migrate(dsn)
         _, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
-    assert told(dsn, "select migration_id from _yoyo_migration") == [(STEP,)], applied
+    assert told(dsn, "select migration_id from _yoyo_migration") == [(step,) for step in STEPS], applied
 
 
 # Files that change
@@ -338,7 +338,7 @@ def test_a_file_with_other_line_ends_can_be_applied(dsn: str, folder: Path) -> N
     for file in step_file(folder, dsn).parent.iterdir():
         file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
     asm.migrate(dsn)
-    assert asm.rollback(dsn) == [STEP]
+    assert asm.rollback(dsn) == STEPS[::-1]
 
 
 def test_a_file_may_be_changed_while_it_is_not_applied(dsn: str, folder: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_file_may_be_changed_while_it_is_not_applied(dsn: str, folder: Path) -
     asm.rollback(dsn)
     with step_file(folder, dsn).open("a") as file:
         file.write("create table if not exists asm_afterthoughts (id integer);\n")
-    assert (asm.pending_migrations(dsn), asm.migrate(dsn)) == ([STEP], [STEP])
+    assert (asm.pending_migrations(dsn), asm.migrate(dsn)) == (STEPS, STEPS)
 
 
 def test_a_file_that_yoyo_applied_by_hand_is_not_compared(dsn: str, folder: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_step_that_failed_is_applied_once_it_is_mended(dsn: str, folder: Path)
     with pytest.raises(Exception, match="oops"):
         asm.migrate(dsn)
     add_step(folder, dsn, "create table notes (id integer);")
-    assert asm.migrate(dsn) == [STEP, LATER]
+    assert asm.migrate(dsn) == [*STEPS, LATER]
 
 
 def test_a_rollback_that_fails_half_way_leaves_everything(dsn: str, folder: Path) -> None:
@@ -432,7 +432,7 @@ def test_a_rollback_that_fails_half_way_leaves_everything(dsn: str, folder: Path
 @schemas_only
 @pytest.mark.parametrize("schema", AWKWARD_NAMES)
 def test_a_schema_of_any_name_is_migrated(dsn: str, schema: str) -> None:
-    assert (asm.migrate(dsn, schema=schema), asm.pending_migrations(dsn, schema=schema)) == ([STEP], [])
+    assert (asm.migrate(dsn, schema=schema), asm.pending_migrations(dsn, schema=schema)) == (STEPS, [])
 
 
 @schemas_only
@@ -455,7 +455,7 @@ def test_nothing_of_a_schema_lands_in_public(dsn: str, schema: str) -> None:
 @pytest.mark.parametrize("schema", AWKWARD_NAMES)
 def test_rolling_back_empties_a_schema_of_any_name(dsn: str, schema: str) -> None:
     asm.migrate(dsn, schema=schema)
-    assert (asm.rollback(dsn, schema=schema), tables(dsn, schema) & TABLES) == ([STEP], set())
+    assert (asm.rollback(dsn, schema=schema), tables(dsn, schema) & TABLES) == (STEPS[::-1], set())
 
 
 @schemas_only
@@ -479,7 +479,7 @@ def test_stores_in_two_schemas_see_their_own_rows(dsn: str) -> None:
 
 @schemas_only
 def test_a_schema_is_pending_beside_a_public_that_is_migrated(migrated: str) -> None:
-    assert asm.pending_migrations(migrated, schema="one") == [STEP]
+    assert asm.pending_migrations(migrated, schema="one") == STEPS
 
 
 @schemas_only
@@ -561,13 +561,13 @@ def host_of(dsn: str) -> dict[str, str]:
 @servers_only
 def test_a_url_may_carry_any_password(dsn: str, role: Role) -> None:
     url = f"postgresql://{url_part(dsn, user=role.name, password=role.password)}"
-    assert (asm.migrate(url), asm.rollback(url)) == ([STEP], [STEP])
+    assert (asm.migrate(url), asm.rollback(url)) == (STEPS, STEPS[::-1])
 
 
 @servers_only
 def test_a_key_value_dsn_may_carry_any_password(dsn: str, role: Role) -> None:
     conninfo = make_conninfo(user=role.name, password=role.password, **host_of(dsn))
-    assert (asm.migrate(conninfo), asm.rollback(conninfo)) == ([STEP], [STEP])
+    assert (asm.migrate(conninfo), asm.rollback(conninfo)) == (STEPS, STEPS[::-1])
 
 
 @servers_only
@@ -583,7 +583,7 @@ def test_a_role_that_may_make_no_schema_migrates_one_that_is_there(dsn: str, rol
     told(dsn, "alter database {} owner to current_user".format(host_of(dsn)["dbname"]))
     told(dsn, f"create schema one authorization {role.name}")
     conninfo = make_conninfo(user=role.name, password=role.password, **host_of(dsn))
-    assert (asm.migrate(conninfo, schema="one"), asm.rollback(conninfo, schema="one")) == ([STEP], [STEP])
+    assert (asm.migrate(conninfo, schema="one"), asm.rollback(conninfo, schema="one")) == (STEPS, STEPS[::-1])
 
 
 @servers_only
@@ -604,7 +604,7 @@ def test_a_password_that_was_not_encoded_is_told_without_it(password: str) -> No
 def test_a_host_that_is_down_is_passed_over(dsn: str) -> None:
     part = conninfo_to_dict(dsn)
     several = make_conninfo(dsn, host=f"127.0.0.1,{part['host']}", port=f"1,{part['port']}")
-    assert asm.migrate(several) == [STEP]
+    assert asm.migrate(several) == STEPS
 
 
 @only(list(INSTALLATIONS), why="only where we started the server do we know its socket")
@@ -693,7 +693,7 @@ def as_anyone(work: Callable[[], Any]) -> Any:
 def test_a_file_that_others_hold_open_is_migrated(dsn: str) -> None:
     with connected(dsn) as connection:
         connection.execute("select 1")
-        assert asm.migrate(dsn) == [STEP]
+        assert asm.migrate(dsn) == STEPS
 
 
 @pytest.mark.parametrize("name", ["two words.db", "100%.db", "a#b.db", "%41.db", "ü.db", "it's.db"])

@@ -35,7 +35,7 @@ from tests.conftest import (
     in_loop,
     numbers,
 )
-from tests.contract.beside import STEP, connected, in_a_child, only, tables, told, url_part
+from tests.contract.beside import STEP, STEPS, connected, in_a_child, only, tables, told, url_part
 from tests.servers import Server
 
 Opener = Callable[..., Any]
@@ -207,7 +207,7 @@ def test_what_is_no_dsn_is_refused(dsn: Any, opened: Opener) -> None:
 def test_opening_names_what_is_missing_and_the_command_that_mends_it(dsn: str, opened: Opener) -> None:
     with pytest.raises(asm.MigrationRequired, match=rf"{STEP}.*`asm migrate`") as raised:
         opened(dsn)
-    assert raised.value.details["pending"] == [STEP]
+    assert raised.value.details["pending"] == STEPS
 
 
 def test_opening_names_a_table_that_was_dropped(migrated: str, opened: Opener) -> None:

@@ -27,9 +27,12 @@ class Ask(Generic[T]):
     `instead` is for a question that bets on its rows being new. Where the bet is lost (the
     database says a row is there already), and inside a transaction, where a lost bet would
     spoil everything before it, the plan that `instead` makes is asked in its place.
+
+    `prepare=False` is for a question whose best way depends on its values. It is planned for them
+    each time, where PostgreSQL may plan a prepared one once for all values.
     """
 
-    __slots__ = ("instead", "params", "query", "read")
+    __slots__ = ("instead", "params", "prepare", "query", "read")
 
     def __init__(
         self,
@@ -37,11 +40,14 @@ class Ask(Generic[T]):
         params: Mapping[str, Any],
         read: Callable[[Rows], T],
         instead: Callable[[], Plan[T]] | None = None,
+        *,
+        prepare: bool = True,
     ) -> None:
         self.query = query
         self.params = params
         self.read = read
         self.instead = instead
+        self.prepare = prepare
 
     def __iter__(self) -> Plan[T]:
         """Be a plan of this one question, so that `yield from` gives its answer."""

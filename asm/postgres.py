@@ -148,7 +148,8 @@ class Postgres:
         """The rows of one question."""
         form = self.queries[ask.query].form(ask.params)
         cursor = PlainCursor(connection, row_factory=tuple_row)
-        cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
+        prepare = self._prepare and ask.prepare
+        cursor.execute(form.statements[0].sql, bind(ask.params), prepare=prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
 
     def _alone(self, connection: psycopg.Connection[Any], ask: Ask[Any], *, brief_s: float | None) -> Rows:
@@ -160,7 +161,8 @@ class Postgres:
             if not connection.wire.speaks_utf8:
                 return self.answer(connection, ask)
             sql = form.statements[0].sql
-            return connection.follow(connection.wire.ask(sql, ask.params, prepare=self._prepare))
+            prepare = self._prepare and ask.prepare
+            return connection.follow(connection.wire.ask(sql, ask.params, prepare=prepare))
         finally:
             connection.patience_s = None
 
@@ -369,7 +371,8 @@ class AsyncPostgres:
         """The rows of one question."""
         form = self.queries[ask.query].form(ask.params)
         cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
-        await cursor.execute(form.statements[0].sql, bind(ask.params), prepare=self._prepare, binary=True)
+        prepare = self._prepare and ask.prepare
+        await cursor.execute(form.statements[0].sql, bind(ask.params), prepare=prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
     async def _alone(self, connection: AsyncConnection[Any], ask: Ask[Any], *, brief_s: float | None) -> Rows:
@@ -383,7 +386,7 @@ class AsyncPostgres:
             async with _patient(patience_s):
                 return await self.answer(connection, ask)
         sql = form.statements[0].sql
-        exchange = connection.wire.ask(sql, ask.params, prepare=self._prepare)
+        exchange = connection.wire.ask(sql, ask.params, prepare=self._prepare and ask.prepare)
         async with _patient(patience_s):
             return await connection.follow(exchange)
 

@@ -23,7 +23,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from asm import artifacts, dsn, events, follow, postgres, runs, sessions
+from asm import artifacts, dsn, events, follow, postgres, runs, search, sessions
 from asm.errors import MigrationRequired, StoreClosed, ValidationError
 from asm.follow import Stream, Wait
 from asm.migrate import check_complete, check_tables, list_applied, migrate_connection
@@ -139,11 +139,36 @@ class AsyncArtifacts:
     delete = awaits(artifacts.delete)
 
 
+class Query:
+    """`store.query`: questions across sessions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    search_sessions = asks(search.search_sessions)
+    search_runs = asks(search.search_runs)
+    search_events = asks(search.search_events)
+    count_events = asks(search.count_events)
+
+
+class AsyncQuery:
+    """`store.query`, awaited."""
+
+    def __init__(self, database: AsyncDatabase) -> None:
+        self._database = database
+
+    search_sessions = awaits(search.search_sessions)
+    search_runs = awaits(search.search_runs)
+    search_events = awaits(search.search_events)
+    count_events = awaits(search.count_events)
+
+
 class Operations:
     """What can be asked of a store, and within a transaction of one."""
 
     _database: Database
     artifacts: Artifacts
+    query: Query
 
     save_session = asks(sessions.save_session)
     get_session = asks(sessions.get_session)
@@ -171,6 +196,7 @@ class AsyncOperations:
 
     _database: AsyncDatabase
     artifacts: AsyncArtifacts
+    query: AsyncQuery
 
     save_session = awaits(sessions.save_session)
     get_session = awaits(sessions.get_session)
@@ -201,6 +227,7 @@ class Transaction(Operations):
     def __init__(self, database: SQLiteTransaction | postgres.PostgresTransaction) -> None:
         self._database = database
         self.artifacts = Artifacts(database)
+        self.query = Query(database)
 
     @property
     def connection(self) -> Any:
@@ -216,6 +243,7 @@ class AsyncTransaction(AsyncOperations):
     def __init__(self, database: AsyncSQLiteTransaction | postgres.AsyncPostgresTransaction) -> None:
         self._database = database
         self.artifacts = AsyncArtifacts(database)
+        self.query = AsyncQuery(database)
 
     @property
     def connection(self) -> Any:
@@ -264,6 +292,7 @@ class SessionStore(Operations):
         else:
             self._database = postgres.connect(self._place.address, schema=schema, **limits)
         self.artifacts = Artifacts(self._database)
+        self.query = Query(self._database)
         try:
             self._open(migrate=migrate)
         except BaseException:
@@ -338,6 +367,7 @@ class AsyncSessionStore(AsyncOperations):
         self._closed = False
         self._database: AsyncSQLite | postgres.AsyncPostgres | _Unopened = _Unopened()
         self.artifacts = AsyncArtifacts(self._database)
+        self.query = AsyncQuery(self._database)
 
     async def open(self) -> Self:
         """Connect, and check that the tables are there and current. A closed store stays closed."""
@@ -347,6 +377,7 @@ class AsyncSessionStore(AsyncOperations):
             return self
         self._database = await self._connected()
         self.artifacts = AsyncArtifacts(self._database)
+        self.query = AsyncQuery(self._database)
         try:
             await self._checked()
         except BaseException:

@@ -18,6 +18,8 @@ from tests.conftest import DATABASES, POSTGRES, Cluster, Where, an_artifact, an_
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SESSIONS = 1_200
 BUSY_SESSIONS = 60
+TAGS = {"prod": 1, "nightly": 20, "incident": 200}
+"""Every how many sessions have a tag."""
 
 
 @pytest.fixture(scope="session", params=DATABASES)
@@ -68,8 +70,8 @@ def _fill(dsn: str) -> None:
     with asm.SessionStore(dsn) as store:
         with store.transaction() as tx:
             for number in range(SESSIONS):
-                tx.save_session(_session(number))
-                tx.save_run(_run(number))
+                tx.save_session(a_session(number))
+                tx.save_run(a_run(number))
                 tx.artifacts.register(_artifact(number))
             tx.append_events(
                 an_event_of(number, n)
@@ -94,26 +96,30 @@ def an_event_of(number: int, n: int) -> asm.Event:
         run_id=f"run_{number:06}_{n // 50}",
         timestamp=START + timedelta(seconds=n),
         data={"n": n, "text": "as long as a short message"},
+        correlation_id=f"cor_{number:06}_{n // 5}" if n % 10 == 3 else None,
     )
 
 
-def _session(number: int) -> asm.Session:
+def a_session(number: int) -> asm.Session:
     at = START + timedelta(minutes=number)
     return asm.Session(
         id=session_id(number),
         agent_id=f"agent_{number % 6}",
         status="paused" if number % 20 == 7 else "completed",
+        tags=tuple(tag for tag, each in TAGS.items() if number % each == 0),
         created_at=at,
-        updated_at=at,
+        updated_at=at + timedelta(minutes=number * 7 % 60),
     )
 
 
-def _run(number: int) -> asm.Run:
+def a_run(number: int) -> asm.Run:
     return asm.Run(
         id=f"run_{number:06}",
         session_id=session_id(number // 20),
         status="running" if number % 20 == 19 else "completed",
         started_at=START + timedelta(minutes=number),
+        provider="openai" if number % 5 == 3 else "claude",
+        token_usage={"total_tokens": number * 7919 % 100_000},
     )
 
 

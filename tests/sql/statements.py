@@ -43,10 +43,39 @@ def names_by_file(dialect: Dialect) -> dict[str, list[str]]:
     }
 
 
+# Of the names in each of these a form has one at most.
+ALTERNATIVES = [
+    {"created_at_asc", "created_at_desc", "updated_at_desc"},
+    {"started_at_asc", "started_at_desc", "token_usage_desc"},
+    {"sequence_asc", "timestamp_asc", "timestamp_desc"},
+    {"agent_id", "agent_ids"},
+    {"correlation_id", "correlation_ids"},
+    {"provider", "providers"},
+    {"run_id", "run_ids"},
+    {"session_id", "session_ids"},
+    {"status", "statuses"},
+    {"type", "types"},
+]
+
+
 def every_form(query: Query) -> Iterator[dict[str, str]]:
-    """Values for every combination of a query's optional names."""
-    for given in product([False, True], repeat=len(query.options)):
-        yield {name: ANY_VALUE for name, is_given in zip(query.options, given, strict=True) if is_given}
+    """Values for every combination of a query's optional names that is ever asked for."""
+    for given in product(*_choices(query)):
+        yield dict.fromkeys((name for name in given if name), ANY_VALUE)
+
+
+def fullest_form(query: Query) -> dict[str, str]:
+    """Values for as many of a query's optional names as go together."""
+    return dict.fromkeys((names[-1] for names in _choices(query) if names[-1]), ANY_VALUE)
+
+
+def _choices(query: Query) -> list[list[str | None]]:
+    """What may be given of each optional name, or of those that are alternatives: one of them or none."""
+    choices: dict[frozenset[str], list[str | None]] = {}
+    for name in query.options:
+        group = next((group for group in ALTERNATIVES if name in group), {name})
+        choices.setdefault(frozenset(group), [None]).append(name)
+    return list(choices.values())
 
 
 def numbered(sql: str) -> str:
@@ -91,7 +120,7 @@ def executed(connection: sqlite3.Connection, query: Query) -> list[tuple[Stateme
     try:
         return [
             (statement, _columns(connection, statement))
-            for statement in query.form(dict.fromkeys(query.options, ANY_VALUE)).statements
+            for statement in query.form(fullest_form(query)).statements
         ]
     finally:
         connection.rollback()

@@ -39,16 +39,21 @@ COLUMNS_WITHOUT_NAMES = {
     "check_tables": "never gives a row",
     "count_rows": "pairs of a table's name and its number of rows, read by their place",
     "get_version": "one value",
+    "count_sessions": "one value",
+    "count_events": "one value",
 }
 
 MODELS = {
     "get_session": asm.Session,
     "list_sessions": asm.Session,
+    "search_sessions": asm.Session,
     "get_run": asm.Run,
     "list_runs": asm.Run,
+    "search_runs": asm.Run,
     "find_active_run": asm.Run,
     "find_events": asm.Event,
     "get_events": asm.Event,
+    "search_events": asm.Event,
     "find_artifact": asm.Artifact,
     "list_artifacts": asm.Artifact,
 }

@@ -6,18 +6,21 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 from psycopg import ClientCursor
 
-from asm import artifacts, events, postgres, runs, sessions, sqlite
+from asm import artifacts, events, postgres, runs, search, sessions, sqlite
 from asm import dsn as dsns
+from asm.cursors import Order
 from asm.plan import Ask, drive
 from tests.conftest import Where
 from tests.make_schema import schema_file
-from tests.sql.conftest import an_event_of, session_id
+from tests.sql.conftest import START, a_run, a_session, an_event_of, session_id
 from tests.sql.statements import numbered, parameters_in_order, queries
 
 HOT: dict[str, tuple[Ask[Any], str]] = {
@@ -57,13 +60,77 @@ ORDERED = [
     "list_by_session",
 ]
 
+# Each order of a search with the index that gives it, and the row behind which a page begins.
+ORDERS: dict[str, tuple[Callable[..., Any], Any, str]] = {
+    "created_at_asc": (search.search_sessions, a_session(700), "asm_sessions_by_creation"),
+    "created_at_desc": (search.search_sessions, a_session(700), "asm_sessions_by_creation"),
+    "updated_at_desc": (search.search_sessions, a_session(700), "asm_sessions_by_update"),
+    "started_at_asc": (search.search_runs, a_run(700), "asm_runs_by_time"),
+    "started_at_desc": (search.search_runs, a_run(700), "asm_runs_by_time"),
+    "token_usage_desc": (search.search_runs, a_run(700), "asm_runs_by_tokens"),
+    "sequence_asc": (
+        search.search_events,
+        replace(an_event_of(30, 100), sequence_number=101),
+        "asm_events_pkey",
+    ),
+    "timestamp_asc": (
+        search.search_events,
+        replace(an_event_of(30, 100), sequence_number=101),
+        "asm_events_by_time",
+    ),
+    "timestamp_desc": (
+        search.search_events,
+        replace(an_event_of(30, 100), sequence_number=101),
+        "asm_events_by_time",
+    ),
+}
+
+# Filters that have an index which gives their rows in the order asked for.
+FILTERED: dict[str, tuple[Any, str]] = {
+    "sessions of an agent": (search.search_sessions(agent_id="agent_3"), "asm_sessions_by_agent_update"),
+    "sessions of a status": (
+        search.search_sessions(status="paused", limit=10),
+        "asm_sessions_by_status_update",
+    ),
+    "sessions of an agent by creation": (
+        search.search_sessions(agent_id="agent_3", order_by="created_at_desc"),
+        "asm_sessions_by_agent",
+    ),
+    "runs of a provider": (search.search_runs(provider="openai"), "asm_runs_by_provider"),
+    "runs of a session": (search.search_runs(session_id=session_id(3)), "asm_runs_by_start"),
+    "runs with many tokens": (
+        search.search_runs(min_tokens=90_000, order_by="token_usage_desc", limit=5),
+        "asm_runs_by_tokens",
+    ),
+    "events of a session": (search.search_events(session_ids=session_id(3)), "asm_events_pkey"),
+    "events of a run": (search.search_events(run_ids="run_000003_2"), "asm_events_by_run"),
+    "events of a type": (search.search_events(types="error_occurred"), "asm_events_by_type"),
+    "events of a correlation": (
+        search.search_events(correlation_id="cor_000003_4"),
+        "asm_events_by_correlation",
+    ),
+    "events of an hour": (
+        search.search_events(since=START, until=START + timedelta(hours=1), order_by="timestamp_asc"),
+        "asm_events_by_time",
+    ),
+}
+
+# Filters whose index finds a few rows, which are then sorted or counted.
+FOUND: dict[str, tuple[Any, str]] = {
+    "runs of a status": (search.search_runs(status="running", limit=5), "asm_runs_by_status"),
+    "events of a type counted": (search.count_events(types="error_occurred"), "asm_events_by_type"),
+    "events of a correlation by time": (
+        search.search_events(correlation_id="cor_000003_4", order_by="timestamp_desc"),
+        "asm_events_by_correlation",
+    ),
+}
+
 # The indexes behind keys have names of their own in SQLite; a table without rowids is its own index.
 KEYS_OF_SQLITE = {
     "sqlite_autoindex_asm_sessions_1": "asm_sessions_pkey",
     "sqlite_autoindex_asm_runs_1": "asm_runs_pkey",
     "sqlite_autoindex_asm_events_1": "asm_events_pkey",
     "sqlite_autoindex_asm_events_2": "asm_events_id_key",
-    "PRIMARY KEY": "asm_session_sequences_pkey",
 }
 
 
@@ -91,6 +158,66 @@ def test_a_hot_read_takes_its_order_from_the_index(question: str, filled: Where)
     ways = list(_ways[filled.dialect](filled.dsn, ask))
 
     assert [way.sorts for way in ways] == [False] * len(ways)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_order_of_a_search_comes_from_its_index(order: str, filled: Where) -> None:
+    operation, _, index = ORDERS[order]
+
+    ways = list(_ways[filled.dialect](filled.dsn, operation(order_by=order)))
+
+    assert ways == [Way({index}, set(), sorts=False)] * len(ways)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_next_page_of_every_order_is_a_range_of_its_index(order: str, filled: Where) -> None:
+    operation, last, index = ORDERS[order]
+    every_order: list[Order[Any]] = [*search.SESSION_ORDERS, *search.RUN_ORDERS, *search.EVENT_ORDERS]
+    (cursor,) = (each.cursor(last) for each in every_order if each.name == order)
+
+    ways = list(_ways[filled.dialect](filled.dsn, operation(order_by=order, cursor=cursor)))
+
+    assert ways == [Way({index}, set(), sorts=False)] * len(ways)
+
+
+@pytest.mark.parametrize("question", FILTERED)
+def test_a_search_by_a_value_takes_its_rows_in_order_from_an_index(question: str, filled: Where) -> None:
+    ask, index = FILTERED[question]
+
+    ways = list(_ways[filled.dialect](filled.dsn, ask))
+
+    assert ways == [Way({index}, set(), sorts=False)] * len(ways)
+
+
+def test_sessions_with_a_rare_tag_are_found_by_the_index_on_tags(filled: Where) -> None:
+    ask: Any = search.search_sessions(tags=["prod", "incident"])
+
+    ways = list(_ways[filled.dialect](filled.dsn, ask))
+
+    indexes = {
+        "sqlite": {"asm_session_tags_pkey", "asm_sessions_pkey"},
+        "postgres": {"asm_sessions_by_tag"},
+    }
+    assert [(way.indexes, way.scanned) for way in ways] == [(indexes[filled.dialect], set())] * len(ways)
+
+
+def test_runs_with_many_tokens_are_found_by_an_index(filled: Where) -> None:
+    ask = search.search_runs(min_tokens=99_900)
+
+    ways = list(_ways[filled.dialect](filled.dsn, ask))
+
+    # SQLite cannot tell a rare value from a common one: it passes by the others in the order of time.
+    index = "asm_runs_by_time" if filled.dialect == "sqlite" else "asm_runs_by_tokens"
+    assert [(way.indexes, way.scanned) for way in ways] == [({index}, set())] * len(ways)
+
+
+@pytest.mark.parametrize("question", FOUND)
+def test_a_search_for_a_rare_value_finds_it_by_an_index(question: str, filled: Where) -> None:
+    ask, index = FOUND[question]
+
+    ways = list(_ways[filled.dialect](filled.dsn, ask))
+
+    assert [(way.indexes, way.scanned) for way in ways] == [({index}, set())] * len(ways)
 
 
 def test_a_run_of_a_named_session_is_found_by_an_index(filled: Where) -> None:
@@ -125,21 +252,30 @@ def _asked(plan: Any, query: str) -> list[Ask[Any]]:
 
 
 def _on_postgres(dsn: str, ask: Ask[Any]) -> Iterator[Way]:
-    # PostgreSQL plans a prepared statement for its values the first five times, and then
-    # decides whether to keep one plan for all values.
     form = queries("postgres")[ask.query].form(ask.params)
     sql, values = form.statements[0].sql, postgres.bind(ask.params)
-    in_order = [values[name] for name in parameters_in_order(sql)]
-    marks = ", ".join(["%s"] * len(in_order))
     with psycopg.connect(dsn) as connection, ClientCursor(connection) as cursor:
-        # On a few thousand rows a sort costs next to nothing, and a bitmap wants one.
-        cursor.execute("set enable_bitmapscan = off")
+        # On a few thousand rows a sort costs next to nothing, and a bitmap wants one. For tags there is
+        # no other way.
+        if not ask.params.get("tags"):
+            cursor.execute("set enable_bitmapscan = off")
+        if not ask.prepare:
+            yield _planned(cursor, cursor.mogrify(sql, values))
+            return
+        # PostgreSQL plans a prepared statement for its values the first five times, and then
+        # decides whether to keep one plan for all values.
+        in_order = [values[name] for name in parameters_in_order(sql)]
+        marks = ", ".join(["%s"] * len(in_order))
         cursor.execute(f"prepare hot as {numbered(sql)}".encode())
         execute = cursor.mogrify(f"execute hot ({marks})" if marks else "execute hot", in_order)
         for _ in range(8):
-            cursor.execute(f"explain (format json) {execute}".encode())
-            ((explained,),) = cursor.fetchall()
-            yield _way(list(_nodes(explained[0]["Plan"])))
+            yield _planned(cursor, execute)
+
+
+def _planned(cursor: ClientCursor[Any], statement: str) -> Way:
+    cursor.execute(f"explain (format json) {statement}".encode())
+    ((explained,),) = cursor.fetchall()
+    return _way(list(_nodes(explained[0]["Plan"])))
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -181,7 +317,8 @@ def _one_of(value: Any) -> Any:
 def _way_of_sqlite(lines: list[str]) -> Way:
     """What is said as `SEARCH table USING INDEX name (columns)`."""
     read = [line for line in lines if re.match(r"(SEARCH|SCAN) asm_", line)]
-    used = [re.search(r"USING (?:INDEX |COVERING INDEX )?(.*?)(?: \(|$)", line) for line in read]
+    told = [re.sub(r"^(\w+) (\w+) USING PRIMARY KEY", r"\1 \2 USING INDEX \2_pkey", line) for line in read]
+    used = [re.search(r"USING (?:INDEX |COVERING INDEX )?(.*?)(?: \(|$)", line) for line in told]
     return Way(
         indexes={KEYS_OF_SQLITE.get(name[1], name[1]) for name in used if name},
         scanned={line for line, name in zip(read, used, strict=True) if not name},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm.store import Artifacts, AsyncArtifacts, AsyncTransaction, Transaction
+from asm.store import Artifacts, AsyncArtifacts, AsyncQuery, AsyncTransaction, Query, Transaction
 
 OPERATIONS = """
 save_session(session) -> None
@@ -36,6 +36,13 @@ session_stats(session_id) -> ArtifactStats
 delete(key) -> None
 """.strip().splitlines()
 
+QUERIES = """
+search_sessions(*, agent_id=None, status=None, provider=None, tags=None, created_after=None, created_before=None, include_deleted=False, order_by='updated_at_desc', limit=50, cursor=None, count_total=False) -> Page[Session]
+search_runs(*, session_id=None, provider=None, status=None, started_after=None, started_before=None, min_tokens=None, order_by='started_at_desc', limit=50, cursor=None) -> Page[Run]
+search_events(*, session_ids=None, run_ids=None, types=None, providers=None, since=None, until=None, correlation_id=None, order_by='sequence_asc', limit=100, cursor=None) -> Page[Event]
+count_events(*, session_ids=None, run_ids=None, types=None, providers=None, since=None, until=None, correlation_id=None) -> int
+""".strip().splitlines()  # noqa: E501
+
 OPENING = (
     "(dsn=None, *, pool=None, schema=None, migrate=False, min_size=1, max_size=10, timeout=30.0, "
     "statement_timeout=None, retry_for=10.0, prepare=True)"
@@ -53,6 +60,7 @@ PUBLIC_NAMES = {
 
 WITH_OPERATIONS = [asm.SessionStore, asm.AsyncSessionStore, Transaction, AsyncTransaction]
 WITH_ARTIFACTS = [Artifacts, AsyncArtifacts]
+WITH_QUERIES = [Query, AsyncQuery]
 
 
 @pytest.mark.parametrize("promise", OPERATIONS, ids=lambda promise: promise.partition("(")[0])
@@ -84,6 +92,12 @@ def test_help_shows_the_answers_own_type_where_it_is_awaited(owner: type, promis
 @pytest.mark.parametrize("promise", OPERATIONS_ON_ARTIFACTS, ids=lambda promise: promise.partition("(")[0])
 @pytest.mark.parametrize("owner", WITH_ARTIFACTS)
 def test_help_shows_the_own_type_of_an_answer_about_artifacts(owner: type, promise: str) -> None:
+    assert _as_written(owner, _name(promise)) == promise
+
+
+@pytest.mark.parametrize("promise", QUERIES, ids=lambda promise: promise.partition("(")[0])
+@pytest.mark.parametrize("owner", WITH_QUERIES)
+def test_a_question_across_sessions_is_as_it_was_promised(owner: type, promise: str) -> None:
     assert _as_written(owner, _name(promise)) == promise
 
 
@@ -123,6 +137,10 @@ def test_a_transaction_offers_what_its_store_does_and_the_connection() -> None:
 
 def test_both_kinds_of_artifacts_offer_the_same() -> None:
     assert _public(Artifacts) == _public(AsyncArtifacts)
+
+
+def test_both_kinds_of_questions_across_sessions_are_the_same() -> None:
+    assert _public(Query) == _public(AsyncQuery)
 
 
 def test_the_operations_of_a_store_are_the_promised_ones() -> None:

@@ -87,3 +87,47 @@ select id, type, timestamp, session_id, run_id, sequence_number, data, metadata,
 select last_sequence
   from asm_session_sequences
  where session_id = %(session_id)s;
+
+-- search_events
+-- Events across sessions in one of several orders, a page at a time.
+select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where true
+   and false                                               -- if nothing
+   and session_id = %(session_id)s                         -- if session_id
+   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and run_id = %(run_id)s                                 -- if run_id
+   and run_id = any(%(run_ids)s)                           -- if run_ids
+   and type = %(type)s                                     -- if type
+   and type = any(%(types)s)                               -- if types
+   and provider = any(%(providers)s)                       -- if providers
+   and correlation_id = %(correlation_id)s                 -- if correlation_id
+   and correlation_id = any(%(correlation_ids)s)           -- if correlation_ids
+   and timestamp >= %(since)s                              -- if since
+   and timestamp < %(until)s                               -- if until
+   and (session_id, sequence_number) > (%(last_session)s, %(last_sequence)s) -- if sequence_asc and last_sequence
+   and (timestamp, session_id, sequence_number) > (%(last_at)s, %(last_session)s, %(last_sequence)s) -- if timestamp_asc and last_sequence
+   and (timestamp, session_id, sequence_number) < (%(last_at)s, %(last_session)s, %(last_sequence)s) -- if timestamp_desc and last_sequence
+ order by session_id, sequence_number                      -- if sequence_asc
+ order by timestamp, session_id, sequence_number           -- if timestamp_asc
+ order by timestamp desc, session_id desc, sequence_number desc -- if timestamp_desc
+ limit %(limit)s;
+
+-- count_events
+-- How many `search_events` would find on all its pages.
+select count(*)
+  from asm_events
+ where true
+   and false                                               -- if nothing
+   and session_id = %(session_id)s                         -- if session_id
+   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and run_id = %(run_id)s                                 -- if run_id
+   and run_id = any(%(run_ids)s)                           -- if run_ids
+   and type = %(type)s                                     -- if type
+   and type = any(%(types)s)                               -- if types
+   and provider = any(%(providers)s)                       -- if providers
+   and correlation_id = %(correlation_id)s                 -- if correlation_id
+   and correlation_id = any(%(correlation_ids)s)           -- if correlation_ids
+   and timestamp >= %(since)s                              -- if since
+   and timestamp < %(until)s                               -- if until
+;

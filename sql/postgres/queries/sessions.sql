@@ -43,3 +43,47 @@ with gone_events as (
     delete from asm_artifacts where session_id = %(session_id)s
 )
 delete from asm_sessions where id = %(session_id)s;
+
+-- search_sessions
+-- Sessions in one of several orders, a page at a time.
+select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at
+  from asm_sessions
+ where true
+   and false                                               -- if nothing
+   and agent_id = %(agent_id)s                             -- if agent_id
+   and agent_id = any(%(agent_ids)s)                       -- if agent_ids
+   and status = %(status)s                                 -- if status
+   and status = any(%(statuses)s)                          -- if statuses
+   and exists (select 1 from asm_runs                      -- if providers
+                where session_id = asm_sessions.id         -- if providers
+                  and provider = any(%(providers)s))       -- if providers
+   and tags @> %(tags)s                                    -- if tags
+   and created_at >= %(created_after)s                     -- if created_after
+   and created_at < %(created_before)s                     -- if created_before
+   and deleted_at is null                                  -- if only_live
+   and (created_at, id) > (%(last_at)s, %(last_id)s)       -- if created_at_asc and last_id
+   and (created_at, id) < (%(last_at)s, %(last_id)s)       -- if created_at_desc and last_id
+   and (updated_at, id) < (%(last_at)s, %(last_id)s)       -- if updated_at_desc and last_id
+ order by created_at, id                                   -- if created_at_asc
+ order by created_at desc, id desc                         -- if created_at_desc
+ order by updated_at desc, id desc                         -- if updated_at_desc
+ limit %(limit)s;
+
+-- count_sessions
+-- How many `search_sessions` would find on all its pages.
+select count(*)
+  from asm_sessions
+ where true
+   and false                                               -- if nothing
+   and agent_id = %(agent_id)s                             -- if agent_id
+   and agent_id = any(%(agent_ids)s)                       -- if agent_ids
+   and status = %(status)s                                 -- if status
+   and status = any(%(statuses)s)                          -- if statuses
+   and exists (select 1 from asm_runs                      -- if providers
+                where session_id = asm_sessions.id         -- if providers
+                  and provider = any(%(providers)s))       -- if providers
+   and tags @> %(tags)s                                    -- if tags
+   and created_at >= %(created_after)s                     -- if created_after
+   and created_at < %(created_before)s                     -- if created_before
+   and deleted_at is null                                  -- if only_live
+;

@@ -65,3 +65,47 @@ select id, type, timestamp, session_id, run_id, sequence_number, data, metadata,
 select last_sequence
   from asm_session_sequences
  where session_id = :session_id;
+
+-- search_events
+-- Events across sessions in one of several orders, a page at a time.
+select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where true
+   and false                                               -- if nothing
+   and session_id = :session_id                            -- if session_id
+   and session_id in (select value from json_each(:session_ids)) -- if session_ids
+   and run_id = :run_id                                    -- if run_id
+   and run_id in (select value from json_each(:run_ids))   -- if run_ids
+   and type = :type                                        -- if type
+   and type in (select value from json_each(:types))       -- if types
+   and provider in (select value from json_each(:providers)) -- if providers
+   and correlation_id = :correlation_id                    -- if correlation_id
+   and correlation_id in (select value from json_each(:correlation_ids)) -- if correlation_ids
+   and timestamp >= :since                                 -- if since
+   and timestamp < :until                                  -- if until
+   and (session_id, sequence_number) > (:last_session, :last_sequence) -- if sequence_asc and last_sequence
+   and (timestamp, session_id, sequence_number) > (:last_at, :last_session, :last_sequence) -- if timestamp_asc and last_sequence
+   and (timestamp, session_id, sequence_number) < (:last_at, :last_session, :last_sequence) -- if timestamp_desc and last_sequence
+ order by session_id, sequence_number                      -- if sequence_asc
+ order by timestamp, session_id, sequence_number           -- if timestamp_asc
+ order by timestamp desc, session_id desc, sequence_number desc -- if timestamp_desc
+ limit :limit;
+
+-- count_events
+-- How many `search_events` would find on all its pages.
+select count(*)
+  from asm_events
+ where true
+   and false                                               -- if nothing
+   and session_id = :session_id                            -- if session_id
+   and session_id in (select value from json_each(:session_ids)) -- if session_ids
+   and run_id = :run_id                                    -- if run_id
+   and run_id in (select value from json_each(:run_ids))   -- if run_ids
+   and type = :type                                        -- if type
+   and type in (select value from json_each(:types))       -- if types
+   and provider in (select value from json_each(:providers)) -- if providers
+   and correlation_id = :correlation_id                    -- if correlation_id
+   and correlation_id in (select value from json_each(:correlation_ids)) -- if correlation_ids
+   and timestamp >= :since                                 -- if since
+   and timestamp < :until                                  -- if until
+;

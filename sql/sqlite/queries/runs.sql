@@ -50,3 +50,26 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
    and status = 'running'
  order by started_at desc, id desc
  limit 1;
+
+-- search_runs
+-- Runs across sessions in one of several orders, a page at a time.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where true
+   and false                                               -- if nothing
+   and session_id = :session_id                            -- if session_id
+   and session_id in (select value from json_each(:session_ids)) -- if session_ids
+   and provider = :provider                                -- if provider
+   and provider in (select value from json_each(:providers)) -- if providers
+   and status = :status                                    -- if status
+   and status in (select value from json_each(:statuses))  -- if statuses
+   and started_at >= :started_after                        -- if started_after
+   and started_at < :started_before                        -- if started_before
+   and coalesce(total_tokens, 0) >= :min_tokens            -- if min_tokens
+   and (started_at, session_id, id) > (:last_at, :last_session, :last_id) -- if started_at_asc and last_id
+   and (started_at, session_id, id) < (:last_at, :last_session, :last_id) -- if started_at_desc and last_id
+   and (coalesce(total_tokens, 0), session_id, id) < (:last_tokens, :last_session, :last_id) -- if token_usage_desc and last_id
+ order by started_at, session_id, id                       -- if started_at_asc
+ order by started_at desc, session_id desc, id desc        -- if started_at_desc
+ order by coalesce(total_tokens, 0) desc, session_id desc, id desc -- if token_usage_desc
+ limit :limit;

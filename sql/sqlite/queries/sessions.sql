@@ -46,3 +46,55 @@ delete from asm_runs where session_id = :session_id;
 delete from asm_artifacts where session_id = :session_id;
 delete from asm_session_tags where session_id = :session_id;
 delete from asm_sessions where id = :session_id;
+
+-- search_sessions
+-- Sessions in one of several orders, a page at a time.
+-- The tags are looked up in their own table, as SQLite has no index into a list; the plus keeps it from
+-- reading that table in the order of sessions.
+select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at
+  from asm_sessions
+ where true
+   and false                                               -- if nothing
+   and agent_id = :agent_id                                -- if agent_id
+   and agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
+   and status = :status                                    -- if status
+   and status in (select value from json_each(:statuses))  -- if statuses
+   and exists (select 1 from asm_runs                      -- if providers
+                where session_id = asm_sessions.id         -- if providers
+                  and provider in (select value from json_each(:providers))) -- if providers
+   and id in (select session_id from asm_session_tags      -- if tags
+               where tag in (select value from json_each(:tags)) -- if tags
+               group by +session_id                        -- if tags
+              having count(*) = json_array_length(:tags))  -- if tags
+   and created_at >= :created_after                        -- if created_after
+   and created_at < :created_before                        -- if created_before
+   and deleted_at is null                                  -- if only_live
+   and (created_at, id) > (:last_at, :last_id)             -- if created_at_asc and last_id
+   and (created_at, id) < (:last_at, :last_id)             -- if created_at_desc and last_id
+   and (updated_at, id) < (:last_at, :last_id)             -- if updated_at_desc and last_id
+ order by created_at, id                                   -- if created_at_asc
+ order by created_at desc, id desc                         -- if created_at_desc
+ order by updated_at desc, id desc                         -- if updated_at_desc
+ limit :limit;
+
+-- count_sessions
+-- How many `search_sessions` would find on all its pages.
+select count(*)
+  from asm_sessions
+ where true
+   and false                                               -- if nothing
+   and agent_id = :agent_id                                -- if agent_id
+   and agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
+   and status = :status                                    -- if status
+   and status in (select value from json_each(:statuses))  -- if statuses
+   and exists (select 1 from asm_runs                      -- if providers
+                where session_id = asm_sessions.id         -- if providers
+                  and provider in (select value from json_each(:providers))) -- if providers
+   and id in (select session_id from asm_session_tags      -- if tags
+               where tag in (select value from json_each(:tags)) -- if tags
+               group by +session_id                        -- if tags
+              having count(*) = json_array_length(:tags))  -- if tags
+   and created_at >= :created_after                        -- if created_after
+   and created_at < :created_before                        -- if created_before
+   and deleted_at is null                                  -- if only_live
+;

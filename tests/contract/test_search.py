@@ -1,0 +1,454 @@
+"""What a store promises about searching across sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from enum import Enum, StrEnum
+from typing import Any
+
+import pytest
+
+import asm
+from tests.conftest import POSTGRES, an_event, events_of
+from tests.contract.beside import only
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+ORDERS = [
+    ("search_sessions", "created_at_asc"),
+    ("search_sessions", "created_at_desc"),
+    ("search_sessions", "updated_at_desc"),
+    ("search_runs", "started_at_asc"),
+    ("search_runs", "started_at_desc"),
+    ("search_runs", "token_usage_desc"),
+    ("search_events", "sequence_asc"),
+    ("search_events", "timestamp_asc"),
+    ("search_events", "timestamp_desc"),
+]
+SEARCHES = ["search_sessions", "search_runs", "search_events"]
+
+
+def at(minute: float) -> datetime:
+    return NOON + timedelta(minutes=minute)
+
+
+def ids(found: Any) -> list[str]:
+    return [item.id for item in found]
+
+
+def pages(search: Callable[..., Any], **wanted: Any) -> Iterator[Any]:
+    """Every page of a search, the first first."""
+    page = search(**wanted)
+    yield page
+    while page.cursor is not None:
+        page = search(**wanted, cursor=page.cursor)
+        yield page
+
+
+@pytest.fixture
+def sessions(store: Any) -> Any:
+    """Five sessions, one of them deleted, the last to be created the first to be updated."""
+    runs = {
+        "a": ["claude"],
+        "b": ["openai", "openai"],
+        "c": ["claude", "openai"],
+        "d": [],
+        "gone": ["claude"],
+    }
+    with store.transaction() as tx:
+        for session in (
+            asm.Session(
+                id="a", agent_id="x", status="active", tags=("prod", "eu"), created_at=at(1), updated_at=at(9)
+            ),
+            asm.Session(
+                id="b", agent_id="x", status="failed", tags=("prod",), created_at=at(2), updated_at=at(8)
+            ),
+            asm.Session(id="c", agent_id="y", status="active", created_at=at(3), updated_at=at(7)),
+            asm.Session(
+                id="d",
+                agent_id="z",
+                status="completed",
+                tags=("eu", "prod", "pinned"),
+                created_at=at(4),
+                updated_at=at(6),
+            ),
+            asm.Session(
+                id="gone",
+                agent_id="x",
+                status="active",
+                tags=("prod",),
+                created_at=at(5),
+                updated_at=at(10),
+                deleted_at=at(11),
+            ),
+        ):
+            tx.save_session(session)
+            for provider in runs[session.id]:
+                tx.save_run(asm.Run(session_id=session.id, provider=provider))
+    return store
+
+
+@pytest.fixture
+def runs(store: Any) -> Any:
+    """Five runs of two sessions. The last tells of no tokens, the one before only of their parts."""
+    usages: list[dict[str, Any]] = [
+        {"total_tokens": 30},
+        {"total_tokens": 10},
+        {"total_tokens": 20, "input_tokens": 1},
+        {"input_tokens": 15, "output_tokens": 10},
+        {"other": 99},
+    ]
+    with store.transaction() as tx:
+        for number, usage in enumerate(usages, 1):
+            run = asm.Run(
+                id=f"r{number}",
+                session_id="s1" if number < 4 else "s2",
+                status=["running", "completed", "failed"][number % 3],
+                provider=["claude", "openai", None][number % 3],
+                started_at=at(number),
+                token_usage=usage,
+            )
+            tx.save_run(run)
+    return store
+
+
+@pytest.fixture
+def events(store: Any) -> Any:
+    """Six events of two sessions, the first of `s2` earlier than the last of `s1`."""
+    kinds = ["message_sent", "error_occurred", "acme.plan"]
+    for number, session_id in enumerate(["s1", "s1", "s2", "s1", "s2", "s2"]):
+        event = an_event(
+            session_id,
+            kinds[number % 3],
+            id=f"e{number}",
+            run_id=[None, "r1", "r2"][number % 3],
+            provider=["claude", "openai", None][number // 2],
+            correlation_id=["c1", None, "c2", "c1", None, None][number],
+            timestamp=at(10 - number),
+        )
+        store.append_event(event)
+    return store
+
+
+class TestSessions:
+    @pytest.mark.parametrize(
+        ("filters", "expected"),
+        [
+            ({}, "abcd"),
+            ({"agent_id": "x"}, "ab"),
+            ({"agent_id": ["y", "z", "nobody"]}, "cd"),
+            ({"status": "active"}, "ac"),
+            ({"status": asm.SessionStatus.FAILED}, "b"),
+            ({"status": {"failed", "completed"}}, "bd"),
+            ({"provider": "claude"}, "ac"),
+            ({"provider": ["claude", "openai"]}, "abc"),
+            ({"provider": "gemini"}, ""),
+            ({"tags": "prod"}, "abd"),
+            ({"tags": ["prod"]}, "abd"),
+            ({"tags": ("prod", "eu")}, "ad"),
+            ({"tags": ["eu", "prod", "eu"]}, "ad"),
+            ({"tags": ["prod", "pinned", "eu"]}, "d"),
+            ({"tags": ["prod", "absent"]}, ""),
+            ({"created_after": at(2)}, "bcd"),
+            ({"created_before": at(2)}, "a"),
+            ({"created_after": at(2), "created_before": at(4)}, "bc"),
+            ({"created_after": at(4), "created_before": at(2)}, ""),
+            ({"agent_id": "x", "status": "active", "tags": "eu", "provider": "claude"}, "a"),
+            ({"agent_id": "x", "status": "active", "tags": "pinned"}, ""),
+        ],
+    )
+    def test_filters(self, sessions: Any, filters: dict[str, Any], expected: str) -> None:
+        assert ids(sessions.query.search_sessions(**filters)) == list(expected)
+
+    @pytest.mark.parametrize(
+        ("order_by", "expected"),
+        [
+            ("created_at_asc", ["a", "b", "c", "d", "gone"]),
+            ("created_at_desc", ["gone", "d", "c", "b", "a"]),
+            ("updated_at_desc", ["gone", "a", "b", "c", "d"]),
+        ],
+    )
+    def test_orders(self, sessions: Any, order_by: str, expected: list[str]) -> None:
+        assert ids(sessions.query.search_sessions(order_by=order_by, include_deleted=True)) == expected
+
+    def test_sessions_come_back_as_they_were_saved(self, store: Any) -> None:
+        session = asm.Session(agent_id="a", metadata={"n": [1, None]}, context={"é": "\0"}, tags=("x", "y"))
+        store.save_session(session)
+        assert store.query.search_sessions().items == [session]
+
+    def test_a_session_with_several_runs_of_a_provider_is_found_once(self, sessions: Any) -> None:
+        assert ids(sessions.query.search_sessions(provider="openai")) == ["b", "c"]
+
+    def test_tags_are_those_the_session_has_now(self, sessions: Any) -> None:
+        sessions.save_session(asm.Session(id="a", agent_id="x", tags=("new",)))
+        assert ids(sessions.query.search_sessions(tags="eu")) == ["d"]
+        assert ids(sessions.query.search_sessions(tags="new")) == ["a"]
+
+    def test_a_deleted_session_is_not_found_by_its_tags(self, sessions: Any) -> None:
+        sessions.delete_session("d")
+        assert ids(sessions.query.search_sessions(tags="eu")) == ["a"]
+
+    def test_the_total_counts_all_pages(self, sessions: Any) -> None:
+        found = list(pages(sessions.query.search_sessions, tags="prod", limit=2, count_total=True))
+        assert [(ids(page), page.total_count) for page in found] == [(["a", "b"], 3), (["d"], 3)]
+
+    def test_the_total_counts_deleted_ones_when_they_are_asked_for(self, sessions: Any) -> None:
+        assert sessions.query.search_sessions(include_deleted=True, count_total=True).total_count == 5
+
+    def test_there_is_no_total_unless_it_is_asked_for(self, sessions: Any) -> None:
+        assert sessions.query.search_sessions().total_count is None
+
+    def test_sessions_updated_at_the_same_moment_have_one_order(self, store: Any) -> None:
+        for name in "bCaé":
+            store.save_session(asm.Session(id=name, agent_id="a", updated_at=NOON))
+        found = pages(store.query.search_sessions, limit=1)
+        assert [ids(page) for page in found] == [["é"], ["b"], ["a"], ["C"]]
+
+
+class TestRuns:
+    @pytest.mark.parametrize(
+        ("filters", "expected"),
+        [
+            ({}, "54321"),
+            ({"session_id": "s1"}, "321"),
+            ({"session_id": ["s1", "s2", "s3"]}, "54321"),
+            ({"provider": "openai"}, "41"),
+            ({"provider": ["openai", "claude"]}, "431"),
+            ({"status": "completed"}, "41"),
+            ({"status": ["failed", asm.RunStatus.RUNNING]}, "532"),
+            ({"started_after": at(3)}, "543"),
+            ({"started_before": at(3)}, "21"),
+            ({"started_after": at(2), "started_before": at(5)}, "432"),
+            ({"min_tokens": 20}, "431"),
+            ({"min_tokens": 25}, "41"),
+            ({"min_tokens": 1}, "4321"),
+            ({"min_tokens": 0}, "54321"),
+            ({"min_tokens": 2**63 - 1}, ""),
+            ({"session_id": "s2", "min_tokens": 20, "status": "completed", "provider": "openai"}, "4"),
+        ],
+    )
+    def test_filters(self, runs: Any, filters: dict[str, Any], expected: str) -> None:
+        assert ids(runs.query.search_runs(**filters)) == [f"r{number}" for number in expected]
+
+    @pytest.mark.parametrize(
+        ("order_by", "expected"),
+        [("started_at_asc", "12345"), ("started_at_desc", "54321"), ("token_usage_desc", "14325")],
+    )
+    def test_orders(self, runs: Any, order_by: str, expected: str) -> None:
+        assert ids(runs.query.search_runs(order_by=order_by)) == [f"r{number}" for number in expected]
+
+    def test_runs_come_back_as_they_were_saved(self, store: Any) -> None:
+        run = asm.Run(session_id="s", input=[1], output={"a": None}, error="no", cost_usd=0.25, provider="p")
+        store.save_run(run)
+        assert store.query.search_runs().items == [run]
+
+    def test_a_run_without_tokens_stands_among_those_that_used_none(self, store: Any) -> None:
+        for name, usage in {"b": {"total_tokens": 0}, "c": {}, "a": {}, "d": {"total_tokens": 0}}.items():
+            store.save_run(asm.Run(id=name, session_id="s", token_usage=usage))
+        found = pages(store.query.search_runs, order_by="token_usage_desc", limit=1)
+        assert [ids(page) for page in found] == [["d"], ["c"], ["b"], ["a"]]
+
+    def test_runs_of_the_same_id_in_two_sessions_are_both_found(self, store: Any) -> None:
+        for session_id in ("s1", "s2"):
+            store.save_run(asm.Run(id="r", session_id=session_id, started_at=NOON))
+        for order_by in ("started_at_asc", "started_at_desc", "token_usage_desc"):
+            found = pages(store.query.search_runs, order_by=order_by, limit=1)
+            assert sorted(run.session_id for page in found for run in page) == ["s1", "s2"]
+
+
+class TestEvents:
+    @pytest.mark.parametrize(
+        ("filters", "expected"),
+        [
+            ({}, "013245"),
+            ({"session_ids": "s2"}, "245"),
+            ({"session_ids": ["s2"]}, "245"),
+            ({"session_ids": ["s2", "s1", "s2"]}, "013245"),
+            ({"run_ids": "r1"}, "14"),
+            ({"run_ids": ["r1", "r2"]}, "1245"),
+            ({"types": "acme.plan"}, "25"),
+            ({"types": [asm.EventType.ERROR_OCCURRED, "acme.plan"]}, "1245"),
+            ({"providers": "openai"}, "32"),
+            ({"providers": ["openai", "claude"]}, "0132"),
+            ({"correlation_id": "c1"}, "03"),
+            ({"correlation_id": ["c1", "c2"]}, "032"),
+            ({"correlation_id": "c3"}, ""),
+            ({"since": at(7)}, "0132"),
+            ({"until": at(7)}, "45"),
+            ({"since": at(7), "until": at(9)}, "32"),
+            ({"session_ids": "s1", "types": "message_sent", "correlation_id": "c1", "since": at(8)}, "0"),
+        ],
+    )
+    def test_filters(self, events: Any, filters: dict[str, Any], expected: str) -> None:
+        wanted = [f"e{number}" for number in expected]
+        assert ids(events.query.search_events(**filters)) == wanted
+        assert events.query.count_events(**filters) == len(wanted)
+
+    @pytest.mark.parametrize(
+        ("order_by", "expected"),
+        [("sequence_asc", "013245"), ("timestamp_asc", "543210"), ("timestamp_desc", "012345")],
+    )
+    def test_orders(self, events: Any, order_by: str, expected: str) -> None:
+        assert ids(events.query.search_events(order_by=order_by)) == [f"e{number}" for number in expected]
+
+    def test_events_come_back_as_they_were_stored(self, store: Any) -> None:
+        stored = store.append_event(an_event(data={"a": [None, "\0"]}, correlation_id="c"))
+        assert store.query.search_events().items == [stored]
+
+    def test_events_of_one_moment_have_one_order(self, store: Any) -> None:
+        for session_id in ("b", "a"):
+            store.append_events(events_of(session_id, 2, timestamp=NOON))
+        for order_by, expected in [("timestamp_asc", "aabb"), ("timestamp_desc", "bbaa")]:
+            found = pages(store.query.search_events, order_by=order_by, limit=1)
+            assert [event.session_id for page in found for event in page] == list(expected)
+
+    def test_nothing_stored_counts_as_zero(self, store: Any) -> None:
+        assert store.query.count_events() == 0
+
+
+class TestPages:
+    @pytest.mark.parametrize(("search", "number"), list(zip(SEARCHES, [50, 50, 100], strict=True)))
+    def test_a_page_has_so_many_items_unless_told_otherwise(
+        self, store: Any, search: str, number: int
+    ) -> None:
+        with store.transaction() as tx:
+            for _ in range(number + 1):
+                tx.save_session(asm.Session(agent_id="a"))
+                tx.save_run(asm.Run(session_id="s"))
+            tx.append_events(events_of("s", number + 1))
+        found = list(pages(getattr(store.query, search)))
+        assert [len(page) for page in found] == [number, 1]
+
+    @pytest.mark.parametrize(("search", "order_by"), ORDERS)
+    def test_pages_of_every_order_add_up_to_the_whole(
+        self, sessions: Any, runs: Any, events: Any, search: str, order_by: str
+    ) -> None:
+        search_all = getattr(sessions.query, search)
+        whole = search_all(order_by=order_by).items
+        found = list(pages(search_all, order_by=order_by, limit=2))
+        assert [item for page in found for item in page] == whole
+        assert len(found) == -(-len(whole) // 2)
+
+    @pytest.mark.parametrize("search", SEARCHES)
+    def test_the_only_page_of_an_empty_store_is_the_last(self, store: Any, search: str) -> None:
+        page = getattr(store.query, search)()
+        assert (page.items, page.cursor) == ([], None)
+
+    def test_iterating_over_a_page_iterates_over_its_items(self, sessions: Any) -> None:
+        page = sessions.query.search_sessions()
+        assert (list(page), len(page)) == (page.items, 4)
+
+    @pytest.mark.parametrize(
+        ("order_by", "second", "expected"),
+        [("created_at_asc", 2.5, ["c", "new", "d"]), ("created_at_desc", 2.5, ["b", "a"])],
+    )
+    def test_what_is_added_meanwhile_neither_repeats_nor_hides_what_was_there(
+        self, sessions: Any, order_by: str, second: float, expected: list[str]
+    ) -> None:
+        first = sessions.query.search_sessions(order_by=order_by, limit=2)
+        sessions.save_session(asm.Session(id="new", agent_id="x", created_at=at(3.5)))
+        sessions.save_session(
+            asm.Session(id="before", agent_id="x", created_at=at(0 if order_by.endswith("asc") else 9))
+        )
+        rest = sessions.query.search_sessions(order_by=order_by, cursor=first.cursor)
+        assert ids(rest) == expected
+
+    def test_a_page_follows_though_the_row_it_follows_is_gone(self, sessions: Any) -> None:
+        first = sessions.query.search_sessions(order_by="created_at_asc", limit=2)
+        sessions.delete_session("b")
+        assert ids(sessions.query.search_sessions(order_by="created_at_asc", cursor=first.cursor)) == [
+            "c",
+            "d",
+        ]
+
+    @pytest.mark.parametrize("name", ["%s", "a\u00e9\U0001f600", "x" * 255, "a b&c=d/+", " "])
+    def test_ids_of_any_kind_are_places_for_a_page_to_start(self, store: Any, name: str) -> None:
+        store.save_run(asm.Run(id=name, session_id=name, started_at=at(1)))
+        store.save_run(asm.Run(id="last", session_id="s", started_at=at(2)))
+        found = pages(store.query.search_runs, order_by="started_at_asc", limit=1)
+        assert [ids(page) for page in found] == [[name], ["last"]]
+
+    @pytest.mark.parametrize(
+        "moment", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)]
+    )
+    def test_times_of_any_year_are_places_for_a_page_to_start(self, store: Any, moment: datetime) -> None:
+        store.append_events(events_of("s", 3, timestamp=moment))
+        found = pages(store.query.search_events, order_by="timestamp_desc", limit=2)
+        assert [[event.sequence_number for event in page] for page in found] == [[3, 2], [1]]
+
+
+@pytest.mark.parametrize(("search", "order_by"), ORDERS)
+def test_the_cursor_of_another_order_or_search_is_refused(
+    sessions: Any, runs: Any, events: Any, search: str, order_by: str
+) -> None:
+    for other, its_order in ORDERS:
+        if (other, its_order) != (search, order_by):
+            cursor = getattr(sessions.query, other)(order_by=its_order, limit=1).cursor
+            with pytest.raises(asm.InvalidCursor):
+                getattr(sessions.query, search)(order_by=order_by, cursor=cursor)
+
+
+@pytest.mark.parametrize(
+    ("search", "name"),
+    [
+        *(("search_sessions", name) for name in ("agent_id", "status", "provider", "tags")),
+        *(("search_runs", name) for name in ("session_id", "provider", "status")),
+        *(
+            ("search_events", name)
+            for name in ("session_ids", "run_ids", "types", "providers", "correlation_id")
+        ),
+    ],
+)
+def test_looking_for_none_of_them_finds_nothing(
+    sessions: Any, runs: Any, events: Any, search: str, name: str
+) -> None:
+    assert getattr(sessions.query, search)(**{name: []}).items == []
+
+
+def test_looking_for_none_of_them_counts_nothing(sessions: Any, events: Any) -> None:
+    assert sessions.query.search_sessions(tags=[], count_total=True).total_count == 0
+    assert events.query.count_events(types=[]) == 0
+
+
+def test_filters_take_any_iterable(sessions: Any) -> None:
+    assert ids(sessions.query.search_sessions(agent_id=iter(["x", "y"]))) == ["a", "b", "c"]
+
+
+def test_filters_take_enums_of_the_callers_own(sessions: Any) -> None:
+    class Provider(str, Enum):  # noqa: UP042
+        CLAUDE = "claude"
+
+    class Tag(StrEnum):
+        EU = "eu"
+
+    assert ids(sessions.query.search_sessions(provider=Provider.CLAUDE, tags=[Tag.EU])) == ["a"]
+    assert ids(sessions.query.search_sessions(agent_id=Tag.EU)) == []
+
+
+def test_a_transaction_searches_what_it_has_written(store: Any) -> None:
+    with store.transaction() as tx:
+        tx.save_session(asm.Session(id="a", agent_id="x", tags=("new",)))
+        tx.append_event(an_event("a"))
+        assert ids(tx.query.search_sessions(tags="new")) == ["a"]
+        assert tx.query.search_sessions(count_total=True).total_count == 1
+        assert tx.query.count_events() == 1
+
+
+@only(POSTGRES, why="SQLite plans without looking at values")
+def test_a_search_is_planned_for_its_values_each_time(migrated: str) -> None:
+    with asm.SessionStore(migrated, max_size=1) as store:
+        _ask_everything(store)
+        with store.transaction() as tx:
+            _ask_everything(tx)
+            prepared = tx.connection.execute("select statement from pg_prepared_statements").fetchall()
+    assert [text for (text,) in prepared if "limit" in text or "count" in text] == []
+    assert any("asm_session_sequences" in text for (text,) in prepared)
+
+
+def _ask_everything(store: Any) -> None:
+    store.get_latest_sequence("ses_1")
+    store.query.search_sessions(tags="common", count_total=True)
+    store.query.search_runs()
+    store.query.search_events()
+    store.query.count_events()

@@ -1,0 +1,80 @@
+"""What a search refuses, before there is a question to put to any database."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+import asm
+from asm import search
+
+SEARCHES = ["search_sessions", "search_runs", "search_events"]
+
+
+@pytest.mark.parametrize("operation", SEARCHES)
+@pytest.mark.parametrize("limit", [0, -1, 1_001, 2**64, 1.0, "5", None, True])
+def test_a_limit_is_from_1_to_1000(operation: str, limit: Any) -> None:
+    with pytest.raises(asm.ValidationError, match="limit must be a whole number from 1 to 1,000"):
+        getattr(search, operation)(limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("operation", "known"),
+    [
+        ("search_sessions", "created_at_asc, created_at_desc, updated_at_desc"),
+        ("search_runs", "started_at_asc, started_at_desc, token_usage_desc"),
+        ("search_events", "sequence_asc, timestamp_asc, timestamp_desc"),
+    ],
+)
+@pytest.mark.parametrize("order_by", ["newest", "", None, ["created_at_asc"], "id; drop table asm_runs"])
+def test_an_order_that_nobody_knows_is_refused(operation: str, known: str, order_by: Any) -> None:
+    with pytest.raises(asm.ValidationError, match=f"known are {known}$"):
+        getattr(search, operation)(order_by=order_by)
+
+
+def test_a_status_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(asm.InvalidStatus, match="known are pending, active"):
+        search.search_sessions(status=["active", "actve"])
+    with pytest.raises(asm.InvalidStatus, match="known are pending, running"):
+        search.search_runs(status="active")
+
+
+def test_a_type_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(asm.InvalidEventType, match=r"message_snet.*known are session_created"):
+        search.search_events(types="message_snet")
+
+
+@pytest.mark.parametrize(
+    ("operation", "filters"),
+    [
+        ("search_sessions", {"agent_id": ""}),
+        ("search_sessions", {"agent_id": ["x", 7]}),
+        ("search_sessions", {"provider": b"claude"}),
+        ("search_sessions", {"tags": ["a\0b"]}),
+        ("search_sessions", {"tags": [["prod"]]}),
+        ("search_sessions", {"created_after": datetime(2026, 1, 1)}),
+        ("search_sessions", {"created_before": "2026-01-01"}),
+        ("search_runs", {"session_id": "\ud800"}),
+        ("search_runs", {"min_tokens": -1}),
+        ("search_runs", {"min_tokens": 2**63}),
+        ("search_runs", {"min_tokens": "5"}),
+        ("search_runs", {"started_after": 5}),
+        ("search_events", {"session_ids": [None]}),
+        ("search_events", {"run_ids": "x" * 256}),
+        ("search_events", {"since": datetime(2026, 1, 1)}),
+        ("count_events", {"until": datetime(2026, 1, 1)}),
+        ("count_events", {"correlation_id": 3}),
+    ],
+)
+def test_a_filter_that_makes_no_sense_is_refused(operation: str, filters: dict[str, Any]) -> None:
+    with pytest.raises(asm.ValidationError):
+        getattr(search, operation)(**filters)
+
+
+@pytest.mark.parametrize("operation", SEARCHES)
+@pytest.mark.parametrize("cursor", ["", "x", "not a cursor", "AAAA", "=" * 8, "é", "x" * 10_000, 7, b"AAAA"])
+def test_what_is_no_cursor_is_refused(operation: str, cursor: Any) -> None:
+    with pytest.raises(asm.InvalidCursor, match="no cursor of"):
+        getattr(search, operation)(cursor=cursor)

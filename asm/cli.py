@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
@@ -19,14 +18,13 @@ from rich.text import Text
 import asm
 from asm import dsn as dsns
 from asm import readers
+from asm.command import opened, print_json, prints_json, takes_dsn, takes_dsn_option
 from asm.documents import Document
 from asm.errors import AsmError, ValidationError
 from asm.migrate import status as look_at
 from asm.models import SessionStatus
 from asm.show import Sheet, counted, one_line, show_session, show_sessions, show_status
 from asm.store import SessionStore
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Asm(click.Group):
@@ -61,23 +59,6 @@ def _complaining() -> Iterator[None]:
         raise _Complaint(str(error)) from error
 
 
-def _takes_dsn(command: F) -> F:
-    return click.argument("dsn", required=False)(_takes_schema(command))
-
-
-def _takes_dsn_option(command: F) -> F:
-    option = click.option("--dsn", metavar="DSN", help="The store. Default: $ASM_DSN, else sqlite:///asm.db.")
-    return option(_takes_schema(command))
-
-
-def _takes_schema(command: F) -> F:
-    return click.option("--schema", metavar="NAME", help="The PostgreSQL schema the tables are in.")(command)
-
-
-def _prints_json(command: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
-
-
 @click.group(cls=_Asm, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="asm-store", message="asm %(version)s")
 def cli() -> None:
@@ -90,7 +71,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_takes_dsn
+@takes_dsn
 def migrate(dsn: str | None, schema: str | None) -> None:
     """Create the tables, or bring them up to date."""
     applied = asm.migrate(dsn, schema=schema)
@@ -101,7 +82,7 @@ def migrate(dsn: str | None, schema: str | None) -> None:
 
 
 @cli.command()
-@_takes_dsn
+@takes_dsn
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def rollback(dsn: str | None, schema: str | None, *, yes: bool) -> None:
     """Take the tables away again, with all that is in them."""
@@ -118,13 +99,13 @@ def rollback(dsn: str | None, schema: str | None, *, yes: bool) -> None:
 
 
 @cli.command()
-@_takes_dsn
-@_prints_json
+@takes_dsn
+@prints_json
 def status(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
     """Say which database it is, which migrations it has, and how many rows."""
     found = look_at(dsn, schema=schema)
     if as_json:
-        _print_json(asdict(found))
+        print_json(asdict(found))
     else:
         show_status(Sheet(), str(dsns.place(dsn, schema)), found)
 
@@ -133,7 +114,7 @@ def status(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
 @click.argument(
     "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
 )
-@_takes_dsn_option
+@takes_dsn_option
 def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
     """Import what other tools recorded: files, or folders of them.
 
@@ -144,14 +125,14 @@ def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
     exit status is 1. A SQLite file that does not exist yet is created; for any other store run
     `asm migrate` first.
     """
-    with _opened(dsn, schema, migrate=dsns.place(dsn, schema).is_new_file) as store:
+    with opened(dsn, schema, migrate=dsns.place(dsn, schema).is_new_file) as store:
         imported = _import(store, paths)
     click.echo(imported.summary())
     sys.exit(1 if imported.failures else 0)
 
 
 @cli.command()
-@_takes_dsn_option
+@takes_dsn_option
 @click.option(
     "--status",
     "statuses",
@@ -162,7 +143,7 @@ def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
 @click.option("--agent", metavar="ID", help="Only sessions of this agent.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
 @click.option("--all", "include_deleted", is_flag=True, help="Soft-deleted ones too.")
-@_prints_json
+@prints_json
 def sessions(
     dsn: str | None,
     schema: str | None,
@@ -174,12 +155,12 @@ def sessions(
     as_json: bool,
 ) -> None:
     """List sessions, the newest first."""
-    with _opened(dsn, schema) as store:
+    with opened(dsn, schema) as store:
         found = store.list_sessions(
             status=statuses or None, agent_id=agent, include_deleted=include_deleted, limit=limit + 1
         )
     if as_json:
-        _print_json([session.to_dict() for session in found[:limit]])
+        print_json([session.to_dict() for session in found[:limit]])
     else:
         show_sessions(Sheet(), found[:limit])
     if len(found) > limit:
@@ -188,14 +169,14 @@ def sessions(
 
 @cli.command()
 @click.argument("session")
-@_takes_dsn_option
+@takes_dsn_option
 @click.option("--full", is_flag=True, help="Shorten nothing. In a pipe nothing ever is.")
-@_prints_json
+@prints_json
 def show(session: str, dsn: str | None, schema: str | None, *, full: bool, as_json: bool) -> None:
     """Show a session, its runs and its events."""
-    with _opened(dsn, schema) as store:
+    with opened(dsn, schema) as store:
         if as_json:
-            _print_json(_document(store, session))
+            print_json(_document(store, session))
         else:
             show_session(store, session, full=full)
 
@@ -208,14 +189,6 @@ def main() -> None:
     # A document may hold an integer of any size, and it is ours to print.
     sys.set_int_max_str_digits(0)
     cli(prog_name="asm")
-
-
-# Stores.
-
-
-def _opened(dsn: str | None, schema: str | None, *, migrate: bool = False) -> SessionStore:
-    # A person at a terminal would rather know at once than wait.
-    return SessionStore(dsn, schema=schema, migrate=migrate, retry_for=0)
 
 
 # Importing.
@@ -270,7 +243,7 @@ def _told(imported: _Imported, console: Console) -> Iterator[None]:
         console.print(Text(f"asm: {one_line(str(error))}"), soft_wrap=True)
 
 
-# Printing.
+# Showing.
 
 
 def _document(store: SessionStore, session_id: str) -> Document:
@@ -279,11 +252,6 @@ def _document(store: SessionStore, session_id: str) -> Document:
         "runs": [run.to_dict() for run in store.list_runs(session_id)],
         "events": [event.to_dict() for event in store.iter_events(session_id)],
     }
-
-
-def _print_json(value: Any) -> None:
-    # ASCII, because a lone surrogate is nothing a stream could encode.
-    click.echo(json.dumps(value, indent=2, ensure_ascii=True))
 
 
 if __name__ == "__main__":

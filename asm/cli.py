@@ -23,6 +23,7 @@ from asm.documents import Document
 from asm.errors import AsmError, ValidationError
 from asm.migrate import status as look_at
 from asm.models import SessionStatus
+from asm.search_command import search
 from asm.show import Sheet, counted, one_line, show_session, show_sessions, show_status
 from asm.store import SessionStore
 
@@ -179,6 +180,9 @@ def show(session: str, dsn: str | None, schema: str | None, *, full: bool, as_js
             print_json(_document(store, session))
         else:
             show_session(store, session, full=full)
+
+
+cli.add_command(search)
 
 
 def main() -> None:

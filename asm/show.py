@@ -50,30 +50,71 @@ _DATABASES = {"postgres": "PostgreSQL", "sqlite": "SQLite"}
 
 
 def show_sessions(sheet: Sheet, sessions: Sequence[Session]) -> None:
-    if not sessions:
-        sheet.line("no sessions")
+    _show_table(sheet, "sessions", [_session_row(session) for session in sessions])
+
+
+def show_runs(sheet: Sheet, runs: Sequence[Run]) -> None:
+    _show_table(sheet, "runs", [_run_row(run) for run in runs])
+
+
+def show_events(sheet: Sheet, events: Sequence[Event]) -> None:
+    """Print events of any sessions, a row each."""
+    _show_table(sheet, "events", [_event_row(event) for event in events])
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of a table: whose it is, what it is in a word, when it was, and what else there is to say."""
+
+    id: str
+    word: str
+    style: str
+    time: datetime
+    rest: tuple[str, ...]
+
+    def cells(self) -> list[str]:
+        return [_inline(self.id), _inline(self.word), f"{self.time:%Y-%m-%d %H:%M}", *map(_inline, self.rest)]
+
+
+def _show_table(sheet: Sheet, what: str, rows: Sequence[_Row]) -> None:
+    if not rows:
+        sheet.line(f"no {what}")
         return
-    rows = [_row(session) for session in sessions]
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    for session, row in zip(sessions, rows, strict=True):
-        id, status, *rest = (set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True))
-        heading: list[Part] = [(id, "bold"), "  ", (status, _style(session.status))]
-        if sheet.fits(sum(widths) + 2 * len(widths)):
-            sheet.line(*heading, "  ", "  ".join(rest))
+    table = [row.cells() for row in rows]
+    # The last column has nothing behind it, and may be long.
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    fits = sheet.fits(sum(widths) + 2 * len(widths))
+    for row, (*cells, last) in zip(rows, table, strict=True):
+        id, word, time, *rest = map(set_cell_size, cells, widths)
+        heading: list[Part] = [(id, "bold"), "  ", (word, row.style), "  ", time]
+        words = "  ".join([*rest, last])
+        if fits:
+            sheet.line(*heading, "  ", words)
         else:
-            sheet.line(*heading, "  ", rest[0])
-            sheet.brief("  ", "  ".join(rest[1:]))
+            sheet.line(*heading)
+            sheet.brief("  ", words)
 
 
-def _row(session: Session) -> list[str]:
+def _session_row(session: Session) -> _Row:
     about = [*session.tags, *(value for value in session.metadata.values() if isinstance(value, str))]
-    return [
-        _inline(session.id),
-        "deleted" if session.deleted_at else str(session.status),
-        f"{session.created_at:%Y-%m-%d %H:%M}",
-        _inline(session.agent_id),
-        _inline(", ".join(about)),
-    ]
+    return _Row(
+        id=session.id,
+        word="deleted" if session.deleted_at else str(session.status),
+        style=_style(session.status),
+        time=session.created_at,
+        rest=(session.agent_id, ", ".join(about)),
+    )
+
+
+def _run_row(run: Run) -> _Row:
+    status = str(run.status)
+    return _Row(run.id, status, _style(status), run.started_at, (run.session_id, _model(run), _usage(run)))
+
+
+def _event_row(event: Event) -> _Row:
+    style = "red" if event.type in _TROUBLE else ""
+    rest = (f"{event.sequence_number:>5}", _inline(event.data))
+    return _Row(event.session_id, str(event.type), style, event.timestamp, rest)
 
 
 def _show_session(sheet: Sheet, session: Session) -> None:
@@ -97,11 +138,10 @@ def _show_session(sheet: Sheet, session: Session) -> None:
 def _show_run(sheet: Sheet, run: Run) -> None:
     sheet.line()
     _show_heading(sheet, "Run", run)
-    model = run.provider_metadata.get("model")
     _show_fields(
         sheet,
         {
-            "model": " at ".join(_plain(name) for name in (model, run.provider) if name),
+            "model": _model(run),
             "usage": _usage(run),
             "started": _moment(run.started_at),
             "took": _span((run.ended_at - run.started_at).total_seconds()) if run.ended_at else None,
@@ -298,6 +338,11 @@ def _safe(text: str) -> str:
 _UNSAFE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+
+
+def _model(run: Run) -> str:
+    names = (run.provider_metadata.get("model"), run.provider)
+    return " at ".join(_plain(name) for name in names if name)
 
 
 def _usage(run: Run) -> str:

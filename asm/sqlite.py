@@ -373,7 +373,10 @@ def _read(row: Row, readers: list[tuple[int, Callable[[str], Any]]]) -> Row:
 _READERS: dict[str, Callable[[str], Any]] = {
     "tags": json.loads,
     **dict.fromkeys(
-        ("timestamp", "created_at", "updated_at", "deleted_at", "started_at", "ended_at"),
+        (
+            *("timestamp", "created_at", "updated_at", "deleted_at", "started_at", "ended_at"),
+            *("first_event_at", "last_event_at"),
+        ),
         datetime.fromisoformat,
     ),
 }

@@ -23,7 +23,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from asm import artifacts, dsn, events, follow, postgres, runs, search, sessions
+from asm import artifacts, dsn, events, follow, postgres, runs, search, sessions, summaries
 from asm.errors import MigrationRequired, StoreClosed, ValidationError
 from asm.follow import Stream, Wait
 from asm.migrate import check_complete, check_tables, list_applied, migrate_connection
@@ -149,6 +149,9 @@ class Query:
     search_runs = asks(search.search_runs)
     search_events = asks(search.search_events)
     count_events = asks(search.count_events)
+    get_session_stats = asks(summaries.get_session_stats)
+    get_usage_summary = asks(summaries.get_usage_summary)
+    get_cost_summary = asks(summaries.get_cost_summary)
 
 
 class AsyncQuery:
@@ -161,6 +164,9 @@ class AsyncQuery:
     search_runs = awaits(search.search_runs)
     search_events = awaits(search.search_events)
     count_events = awaits(search.count_events)
+    get_session_stats = awaits(summaries.get_session_stats)
+    get_usage_summary = awaits(summaries.get_usage_summary)
+    get_cost_summary = awaits(summaries.get_cost_summary)
 
 
 class Operations:

@@ -41,6 +41,9 @@ search_sessions(*, agent_id=None, status=None, provider=None, tags=None, created
 search_runs(*, session_id=None, provider=None, status=None, started_after=None, started_before=None, min_tokens=None, order_by='started_at_desc', limit=50, cursor=None) -> Page[Run]
 search_events(*, session_ids=None, run_ids=None, types=None, providers=None, since=None, until=None, correlation_id=None, order_by='sequence_asc', limit=100, cursor=None) -> Page[Event]
 count_events(*, session_ids=None, run_ids=None, types=None, providers=None, since=None, until=None, correlation_id=None) -> int
+get_session_stats(session_id) -> SessionStats
+get_usage_summary(*, session_id=None, agent_id=None, provider=None, since=None, until=None) -> UsageSummary
+get_cost_summary(*, session_id=None, agent_id=None, provider=None, since=None, until=None, pricing=None) -> CostSummary
 """.strip().splitlines()  # noqa: E501
 
 OPENING = (

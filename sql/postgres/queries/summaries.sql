@@ -1,0 +1,101 @@
+-- get_session_stats
+-- A row for each status and provider of its runs, or one without, and in each what else there is of it.
+-- Events are numbered without holes but for those that pruning left, so nobody has to count them.
+-- Sums of integers are numerics here and have no largest, so nothing is left above.
+select (select true from asm_sessions where id = %(session_id)s) as is_kept,
+       (
+           select last_sequence - pruned_events
+             from asm_session_sequences
+            where session_id = %(session_id)s
+       ) as event_count,
+       (
+           select timestamp
+             from asm_events
+            where session_id = %(session_id)s
+            order by sequence_number
+            limit 1
+       ) as first_event_at,
+       (
+           select timestamp
+             from asm_events
+            where session_id = %(session_id)s
+            order by sequence_number desc
+            limit 1
+       ) as last_event_at,
+       status, provider, run_count,
+       input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, total_tokens,
+       input_above, output_above, cache_read_above, cache_creation_above, total_above
+  from (select 1) as session
+  left join (
+    select status, provider, count(*) as run_count,
+           sum(input_tokens) as input_tokens,
+           sum(output_tokens) as output_tokens,
+           sum(cache_read_tokens) as cache_read_tokens,
+           sum(cache_creation_tokens) as cache_creation_tokens,
+           sum(total_tokens) as total_tokens,
+           0 as input_above,
+           0 as output_above,
+           0 as cache_read_above,
+           0 as cache_creation_above,
+           0 as total_above
+      from asm_runs
+     where session_id = %(session_id)s
+     group by status, provider
+  ) as runs on true;
+
+-- get_usage_summary
+-- Sums over runs, a row for each provider and model.
+-- Sums of integers are numerics here and have no largest, so nothing is left above.
+select provider, model, count(*) as run_count,
+       sum(input_tokens) as input_tokens,
+       sum(output_tokens) as output_tokens,
+       sum(cache_read_tokens) as cache_read_tokens,
+       sum(cache_creation_tokens) as cache_creation_tokens,
+       sum(total_tokens) as total_tokens,
+       0 as input_above,
+       0 as output_above,
+       0 as cache_read_above,
+       0 as cache_creation_above,
+       0 as total_above
+  from asm_runs
+ where true
+   and session_id = %(session_id)s                                                               -- if session_id
+   and session_id = any(%(session_ids)s)                                                         -- if session_ids
+   and session_id in (select id from asm_sessions where agent_id = %(agent_id)s)                 -- if agent_id
+   and session_id in (                                                                           -- if agent_ids
+       select id from asm_sessions where agent_id = any(%(agent_ids)s)                           -- if agent_ids
+   )                                                                                             -- if agent_ids
+   and provider = %(provider)s                                                                   -- if provider
+   and provider = any(%(providers)s)                                                             -- if providers
+   and started_at >= %(since)s                                                                   -- if since
+   and started_at < %(until)s                                                                    -- if until
+ group by provider, model;
+
+-- get_cost_summary
+-- A row for each provider and model: how many runs, how many with a cost of their own and the sum of
+-- those, and the tokens of the others. Costs are divided by 2^64, so that their sum cannot be too large
+-- for a float; that is exact but for costs next to nothing, which are left out.
+-- Sums of integers are numerics here and have no largest, so nothing is left above.
+select provider, model, count(*) as run_count, count(cost_usd) as own_count,
+       sum(cost_usd / 18446744073709551616.0) filter (where cost_usd > 1e-200) as own_cost,
+       sum(input_tokens) filter (where cost_usd is null) as input_tokens,
+       sum(output_tokens) filter (where cost_usd is null) as output_tokens,
+       sum(cache_read_tokens) filter (where cost_usd is null) as cache_read_tokens,
+       sum(cache_creation_tokens) filter (where cost_usd is null) as cache_creation_tokens,
+       0 as input_above,
+       0 as output_above,
+       0 as cache_read_above,
+       0 as cache_creation_above
+  from asm_runs
+ where true
+   and session_id = %(session_id)s                                                               -- if session_id
+   and session_id = any(%(session_ids)s)                                                         -- if session_ids
+   and session_id in (select id from asm_sessions where agent_id = %(agent_id)s)                 -- if agent_id
+   and session_id in (                                                                           -- if agent_ids
+       select id from asm_sessions where agent_id = any(%(agent_ids)s)                           -- if agent_ids
+   )                                                                                             -- if agent_ids
+   and provider = %(provider)s                                                                   -- if provider
+   and provider = any(%(providers)s)                                                             -- if providers
+   and started_at >= %(since)s                                                                   -- if since
+   and started_at < %(until)s                                                                    -- if until
+ group by provider, model;

@@ -18,7 +18,7 @@ from rich.text import Text
 import asm
 from asm import dsn as dsns
 from asm import readers
-from asm.command import opened, print_json, prints_json, takes_dsn, takes_dsn_option
+from asm.command import opened, print_json, prints_json, several, takes_dsn, takes_dsn_option
 from asm.documents import Document
 from asm.errors import AsmError, ValidationError
 from asm.migrate import status as look_at
@@ -26,6 +26,7 @@ from asm.models import SessionStatus
 from asm.search_command import search
 from asm.show import Sheet, counted, one_line, show_session, show_sessions, show_status
 from asm.store import SessionStore
+from asm.summary_commands import cost, stats, usage
 
 
 class _Asm(click.Group):
@@ -133,22 +134,16 @@ def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
 
 
 @cli.command()
-@takes_dsn_option
-@click.option(
-    "--status",
-    "statuses",
-    type=click.Choice([each.value for each in SessionStatus]),
-    multiple=True,
-    help="May be repeated.",
-)
-@click.option("--agent", metavar="ID", help="Only sessions of this agent.")
+@several("--status", type=click.Choice([each.value for each in SessionStatus]))
+@click.option("--agent", metavar="ID", help="Of this agent.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
 @click.option("--all", "include_deleted", is_flag=True, help="Soft-deleted ones too.")
+@takes_dsn_option
 @prints_json
 def sessions(
     dsn: str | None,
     schema: str | None,
-    statuses: Sequence[str],
+    status: Sequence[str] | None,
     agent: str | None,
     limit: int,
     *,
@@ -158,7 +153,7 @@ def sessions(
     """List sessions, the newest first."""
     with opened(dsn, schema) as store:
         found = store.list_sessions(
-            status=statuses or None, agent_id=agent, include_deleted=include_deleted, limit=limit + 1
+            status=status, agent_id=agent, include_deleted=include_deleted, limit=limit + 1
         )
     if as_json:
         print_json([session.to_dict() for session in found[:limit]])
@@ -182,7 +177,8 @@ def show(session: str, dsn: str | None, schema: str | None, *, full: bool, as_js
             show_session(store, session, full=full)
 
 
-cli.add_command(search)
+for command in (search, stats, usage, cost):
+    cli.add_command(command)
 
 
 def main() -> None:

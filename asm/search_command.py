@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from asm.command import opened, print_json, prints_json, takes_dsn_option
+from asm.command import TIMES, F, moment, opened, print_json, prints_json, several, takes_dsn_option
 from asm.cursors import Order
 from asm.models import Event, Page, Run, RunStatus, Session, SessionStatus
 from asm.search import EVENT_ORDERS, LIMIT_MAX, RUN_ORDERS, SESSION_ORDERS
 from asm.show import Sheet, counted, show_events, show_runs, show_sessions
 
-F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", Session, Run, Event)
-
-
-def _time(text: str) -> datetime:
-    """A time in ISO 8601, in UTC unless it names another zone."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is no time in ISO 8601, as in 2026-01-31 or 2026-01-31T12:30Z."
-        ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _several(*names: str, **extra: Any) -> Callable[[F], F]:
-    return click.option(*names, multiple=True, **extra)
-
-
-def _moment(*names: str, help: str) -> Callable[[F], F]:
-    return click.option(*names, type=_time, metavar="TIME", help=help)
 
 
 def _paged(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> Callable[[F], F]:
@@ -66,8 +45,7 @@ def _paged(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> Callable
 def search() -> None:
     """Find sessions, runs or events across sessions.
 
-    Options that may be repeated want one of their values, --tag wants all of them. Times are ISO 8601,
-    as in 2026-01-31 or 2026-01-31T12:30+01:00; without a zone they are UTC.
+    Options that may be repeated want one of their values, --tag wants all of them.
 
     \b
     asm search sessions --tag prod --status failed
@@ -77,13 +55,13 @@ def search() -> None:
     """
 
 
-@search.command()
-@_several("--agent", "agent_id", metavar="ID", help="Of this agent. May be repeated.")
-@_several("--status", type=click.Choice([each.value for each in SessionStatus]), help="May be repeated.")
-@_several("--provider", metavar="NAME", help="With a run of this provider. May be repeated.")
-@_several("--tag", "tags", metavar="TAG", help="With this tag. May be repeated: with all of them.")
-@_moment("--created-after", help="Created then or later.")
-@_moment("--created-before", help="Created before then.")
+@search.command(epilog=TIMES)
+@several("--agent", "agent_id", metavar="ID", help="Of this agent.")
+@several("--status", type=click.Choice([each.value for each in SessionStatus]))
+@several("--provider", metavar="NAME", help="With a run of this provider.")
+@several("--tag", "tags", metavar="TAG", help="With this tag, and each other that is given.")
+@moment("--created-after", help="Created then or later.")
+@moment("--created-before", help="Created before then.")
 @click.option("--all", "include_deleted", is_flag=True, help="Soft-deleted ones too.")
 @click.option("--total", "count_total", is_flag=True, help="Say how many there are in all.")
 @_paged(SESSION_ORDERS, order_by="updated_at_desc", limit=50)
@@ -95,16 +73,16 @@ def sessions(dsn: str | None, schema: str | None, *, as_json: bool, **wanted: An
     asm search sessions --tag prod --tag eu --created-after 2026-01-01 --total
     """
     with opened(dsn, schema) as store:
-        page = store.query.search_sessions(**_given(wanted))
+        page = store.query.search_sessions(**wanted)
     _print_page(page, show_sessions, as_json=as_json)
 
 
-@search.command()
-@_several("--session", "session_id", metavar="ID", help="Of this session. May be repeated.")
-@_several("--provider", metavar="NAME", help="Of this provider. May be repeated.")
-@_several("--status", type=click.Choice([each.value for each in RunStatus]), help="May be repeated.")
-@_moment("--started-after", help="Started then or later.")
-@_moment("--started-before", help="Started before then.")
+@search.command(epilog=TIMES)
+@several("--session", "session_id", metavar="ID", help="Of this session.")
+@several("--provider", metavar="NAME", help="Of this provider.")
+@several("--status", type=click.Choice([each.value for each in RunStatus]))
+@moment("--started-after", help="Started then or later.")
+@moment("--started-before", help="Started before then.")
 @click.option(
     "--min-tokens", type=click.IntRange(min=0), metavar="N", help="With at least so many tokens in total."
 )
@@ -117,18 +95,18 @@ def runs(dsn: str | None, schema: str | None, *, as_json: bool, **wanted: Any) -
     asm search runs --status running --started-before 2026-01-31
     """
     with opened(dsn, schema) as store:
-        page = store.query.search_runs(**_given(wanted))
+        page = store.query.search_runs(**wanted)
     _print_page(page, show_runs, as_json=as_json)
 
 
-@search.command()
-@_several("--session", "session_ids", metavar="ID", help="Of this session. May be repeated.")
-@_several("--run", "run_ids", metavar="ID", help="Of this run. May be repeated.")
-@_several("--type", "types", metavar="TYPE", help="As error_occurred, or one of your own. May be repeated.")
-@_several("--provider", "providers", metavar="NAME", help="Of this provider. May be repeated.")
-@_several("--correlation", "correlation_id", metavar="ID", help="With this correlation id. May be repeated.")
-@_moment("--since", help="From then on.")
-@_moment("--until", help="Before then.")
+@search.command(epilog=TIMES)
+@several("--session", "session_ids", metavar="ID", help="Of this session.")
+@several("--run", "run_ids", metavar="ID", help="Of this run.")
+@several("--type", "types", metavar="TYPE", help="As error_occurred, or one of your own.")
+@several("--provider", "providers", metavar="NAME", help="Of this provider.")
+@several("--correlation", "correlation_id", metavar="ID", help="With this correlation id.")
+@moment("--since", help="From then on.")
+@moment("--until", help="Before then.")
 @click.option("--count", "only_count", is_flag=True, help="Print only how many there are.")
 @_paged(EVENT_ORDERS, order_by="sequence_asc", limit=100)
 def events(dsn: str | None, schema: str | None, *, as_json: bool, only_count: bool, **wanted: Any) -> None:
@@ -140,14 +118,13 @@ def events(dsn: str | None, schema: str | None, *, as_json: bool, only_count: bo
     """
     with opened(dsn, schema) as store:
         if only_count:
-            click.echo(store.query.count_events(**_given(wanted, but=("order_by", "limit", "cursor"))))
+            click.echo(store.query.count_events(**_without_page(wanted)))
         else:
-            _print_page(store.query.search_events(**_given(wanted)), show_events, as_json=as_json)
+            _print_page(store.query.search_events(**wanted), show_events, as_json=as_json)
 
 
-def _given(wanted: dict[str, Any], but: Sequence[str] = ()) -> dict[str, Any]:
-    """What was asked for: an option that may be repeated and was not even given once is no filter."""
-    return {name: value for name, value in wanted.items() if value != () and name not in but}
+def _without_page(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in wanted.items() if name not in ("order_by", "limit", "cursor")}
 
 
 def _print_page(page: Page[T], show: Callable[[Sheet, Sequence[T]], None], *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 A_DSN = re.compile(r'"(?:sqlite|postgresql)://[^"]*"')
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["blocking", "awaited", "searching"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=[str(n) for n, _ in enumerate(EXAMPLES, 1)])
 def test_an_example_runs(migrated: str, example: str, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "example"}
     exec(A_DSN.sub(repr(migrated), example, count=1), names)

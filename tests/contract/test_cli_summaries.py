@@ -1,0 +1,220 @@
+"""What `asm stats`, `asm usage` and `asm cost` promise to people and to programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asm
+from asm.pricing import LISTED_ON
+from tests.conftest import events_of
+from tests.contract.test_cli import COLOUR, on_a_terminal, ran, shown
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+COMMANDS = pytest.mark.parametrize("command", ["usage", "cost"])
+
+
+@pytest.fixture
+def store(migrated: str) -> Iterator[asm.SessionStore]:
+    with asm.SessionStore(migrated) as store:
+        yield store
+
+
+@pytest.fixture(autouse=True)
+def _at_the_prices_of_the_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASM_PRICING", raising=False)
+
+
+def save_runs(store: asm.SessionStore) -> None:
+    for session_id, provider, model, tokens, fields in (
+        ("ses_1", "openai", "gpt-4o-2024-08-06", 2_000_000, {}),
+        ("ses_1", "openai", "gpt-4o", 1_000_000, {"cost_usd": 1_000.5}),
+        ("ses_2", "anthropic", "claude-haiku-4-5", 50, {"started_at": NOON}),
+        ("ses_2", None, None, 7, {}),
+    ):
+        run: dict[str, Any] = {
+            "session_id": session_id,
+            "provider": provider,
+            "provider_metadata": {"model": model} if model else {},
+            "token_usage": {"input_tokens": tokens},
+        }
+        store.save_run(asm.Run(**run | fields))
+
+
+def lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.splitlines()]
+
+
+def test_usage_is_a_table_by_provider_and_one_by_model(migrated: str, store: asm.SessionStore) -> None:
+    save_runs(store)
+    assert lines(shown("usage", "--dsn", migrated)) == [
+        "3,000,057 tokens in 4 runs",
+        "",
+        "provider   runs         in      total",
+        "openai        2  3,000,000  3,000,000",
+        "anthropic     1         50         50",
+        "(none)        1          7          7",
+        "",
+        "model              runs         in      total",
+        "gpt-4o-2024-08-06     1  2,000,000  2,000,000",
+        "gpt-4o                1  1,000,000  1,000,000",
+        "claude-haiku-4-5      1         50         50",
+        "(none)                1          7          7",
+    ]
+
+
+def test_cost_is_a_table_that_says_what_priced_the_runs(migrated: str, store: asm.SessionStore) -> None:
+    save_runs(store)
+    assert lines(shown("cost", "--dsn", migrated)) == [
+        "$1,005.50 for 3 runs",
+        "1 more run without a price: see `asm cost --help`",
+        "",
+        "provider        cost  runs  own cost  exact name  prefix  no price",
+        "openai     $1,005.50     2         1                   1",
+        "anthropic    $0.0001     1                     1",
+        "(none)                   1                                       1",
+        "",
+        "model                   cost  runs  own cost  exact name  prefix  no price",
+        "gpt-4o             $1,000.50     1         1",
+        "gpt-4o-2024-08-06      $5.00     1                             1",
+        "claude-haiku-4-5     $0.0001     1                     1",
+        "(none)                           1                                       1",
+    ]
+
+
+@COMMANDS
+def test_a_summary_of_nothing_has_no_tables(command: str, migrated: str) -> None:
+    [line] = shown(command, "--dsn", migrated).splitlines()
+    assert line.endswith(" 0 runs")
+
+
+@COMMANDS
+def test_a_summary_is_given_to_programs(command: str, migrated: str, store: asm.SessionStore) -> None:
+    save_runs(store)
+    summary = getattr(store.query, f"get_{command}_summary")()
+    assert json.loads(shown(command, "--dsn", migrated, "--json")) == summary.to_dict()
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("options", "runs"),
+    [
+        (["--session", "ses_1"], 2),
+        (["--session", "ses_1", "--session", "ses_2"], 4),
+        (["--agent", "helper"], 2),
+        (["--provider", "openai", "--provider", "anthropic"], 3),
+        (["--until", "2026-01-02"], 1),
+        (["--until", "2026-01-01T13:00+01:00"], 0),
+        (["--since", "2026-01-01T12:00", "--until", "2026-01-01T12:00:01"], 1),
+    ],
+)
+def test_runs_are_chosen_by_options(
+    command: str, options: list[str], runs: int, migrated: str, store: asm.SessionStore
+) -> None:
+    store.save_session(asm.Session(id="ses_2", agent_id="helper"))
+    save_runs(store)
+    summary = json.loads(shown(command, "--dsn", migrated, "--json", *options))
+    assert summary["run_count"] == runs
+
+
+@COMMANDS
+def test_a_time_that_is_none_is_refused(command: str) -> None:
+    result = ran(command, "--since", "yesterday")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "asm: Invalid value for '--since': 'yesterday' is no time in ISO 8601, as in 2026-01-31"
+    )
+
+
+@pytest.mark.parametrize("command", [["usage"], ["cost"], ["stats", "ses_1"]])
+def test_asking_a_file_that_is_not_there_does_not_create_it(command: list[str], tmp_path: Path) -> None:
+    assert ran(*command, "--dsn", f"sqlite:///{tmp_path / 'absent.db'}").exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cost_takes_the_prices_of_a_file(
+    migrated: str, store: asm.SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"openai": {"default": {"input": 1e-6, "output": 0}}}')
+    monkeypatch.setenv("ASM_PRICING", str(prices))
+    save_runs(store)
+    assert shown("cost", "--dsn", migrated).startswith("$1,002.50 for 2 runs\n")
+
+
+def test_a_file_of_prices_that_cannot_be_is_one_line(
+    migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text("[openai.default]\ninput = 'dear'\noutput = 1\n")
+    monkeypatch.setenv("ASM_PRICING", str(prices))
+    result = ran("cost", "--dsn", migrated)
+    assert result.exit_code == 1
+    assert result.stderr == f"asm: {prices}: openai.default.input must be a number, not str\n"
+
+
+def test_help_tells_the_day_of_the_lists() -> None:
+    assert LISTED_ON in shown("cost", "--help")
+
+
+@COMMANDS
+def test_a_table_fits_a_narrow_terminal(command: str, migrated: str, store: asm.SessionStore) -> None:
+    store.save_run(
+        asm.Run(
+            session_id="ses_1",
+            provider="p" * 70,
+            token_usage=dict.fromkeys(["input_tokens", "output_tokens", "cache_read_tokens"], 10**9),
+        )
+    )
+    seen = lines(COLOUR.sub("", on_a_terminal(command, "--dsn", migrated)))
+    assert "p" * 70 in seen
+    assert max(map(len, seen)) <= 80
+
+
+def test_a_name_that_would_steer_a_terminal_is_shown_and_not_sent(
+    migrated: str, store: asm.SessionStore
+) -> None:
+    store.save_run(asm.Run(session_id="ses_1", provider="\x1b[31mred"))
+    assert "\\x1b[31mred" in shown("usage", "--dsn", migrated)
+
+
+# Stats.
+
+
+def test_stats_say_what_there_is_of_a_session(migrated: str, store: asm.SessionStore) -> None:
+    store.append_events(events_of("ses_1", 3, timestamp=NOON))
+    save_runs(store)
+    assert lines(shown("stats", "ses_1", "--dsn", migrated)) == [
+        "Session ses_1",
+        "  events    3",
+        "  first     2026-01-01 12:00:00 UTC",
+        "  last      2026-01-01 12:00:00 UTC",
+        "  runs      2 pending",
+        "  tokens    3,000,000 in, 3,000,000 total",
+        "  providers openai",
+    ]
+
+
+def test_stats_of_a_session_with_nothing_in_it_are_short(migrated: str, store: asm.SessionStore) -> None:
+    store.save_session(asm.Session(id="ses_1", agent_id="a"))
+    assert lines(shown("stats", "ses_1", "--dsn", migrated)) == [
+        "Session ses_1",
+        "  events    0",
+        "  runs      0",
+    ]
+
+
+def test_stats_are_given_to_programs(migrated: str, store: asm.SessionStore) -> None:
+    save_runs(store)
+    stats = store.query.get_session_stats("ses_1")
+    assert json.loads(shown("stats", "ses_1", "--dsn", migrated, "--json")) == stats.to_dict()
+
+
+def test_stats_of_a_session_that_is_not_there_say_so(migrated: str) -> None:
+    result = ran("stats", "ses_9", "--dsn", migrated)
+    assert (result.exit_code, result.stderr) == (1, "asm: no session has the id 'ses_9'\n")

@@ -7,9 +7,10 @@ A pricing is a mapping of providers, as JSON and TOML can say it:
                                              "cache_read": 5e-7, "cache_creation": 6.25e-6}}}}
 
 A model is priced under its exact name, else by the longest name that it begins with, else by the
-provider's default; where there is none of these, it has no price. Tokens read from a cache or
-written to one are beside the input tokens, not among them; a price that does not name them takes
-them for input, which is what they are where nothing is said of caches.
+provider's default; where there is none of these, it has no price. One that is stored as
+`provider/model` is looked for without its provider, too. Tokens read from a cache or written to one
+are beside the input tokens, not among them; a price that does not name them takes them for input,
+which is what they are where nothing is said of caches.
 
 Without a pricing of the caller's own it is that of the file that ASM_PRICING names (.json or
 .toml), and without that LIST_PRICES. Each takes the place of the next as a whole, so that what is
@@ -217,7 +218,7 @@ def _per_million(input: str, output: str, cache_read: str = "", cache_creation: 
 
 
 LISTED_ON = "2026-11-04"
-"""The day on which LIST_PRICES were the public ones."""
+"""The day to which LIST_PRICES had been kept up."""
 
 # Input, output, read from a cache, written to one (Anthropic: for five minutes).
 LIST_PRICES: dict[str, dict[str, Any]] = {
@@ -256,6 +257,10 @@ LIST_PRICES: dict[str, dict[str, Any]] = {
     "openai": {
         "models": {
             "gpt-3.5-turbo": _per_million("0.5", "1.5"),
+            "gpt-3.5-turbo-0613": _per_million("1.5", "2"),
+            "gpt-3.5-turbo-1106": _per_million("1", "2"),
+            "gpt-3.5-turbo-16k": _per_million("3", "4"),
+            "gpt-3.5-turbo-instruct": _per_million("1.5", "2"),
             "gpt-4": _per_million("30", "60"),
             "gpt-4-32k": _per_million("60", "120"),
             "gpt-4-0125-preview": _per_million("10", "30"),
@@ -331,11 +336,11 @@ LIST_PRICES: dict[str, dict[str, Any]] = {
         }
     },
 }
-"""What the providers' public lists asked for tokens of text on LISTED_ON, as collected by the
-genai-prices project. Lists change, some of these were introductory, and a run of another day is
+"""What the providers' public lists asked for tokens of text, as the genai-prices project had collected
+them by LISTED_ON. Lists change, some of these prices were introductory, and a run of another day is
 priced like one of that day: for a bill, give prices of your own.
 
 They are those of ordinary calls with short prompts. Stored sums do not tell a long prompt, a batch,
-a region or a discount, which cost more or less. There are no defaults, because no list has any: a
-model that is not here, and begins with no name that is, has no price.
+a region, an image or a discount, which cost more or less. There are no defaults, because no list has
+any: a model that is not here, and begins with no name that is, has no price.
 """

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import ClientCursor
 
-from asm import artifacts, events, postgres, runs, search, sessions, sqlite
+from asm import artifacts, events, postgres, runs, search, sessions, sqlite, summaries
 from asm import dsn as dsns
 from asm.cursors import Order
 from asm.plan import Ask, drive
@@ -227,6 +227,22 @@ def test_a_run_of_a_named_session_is_found_by_an_index(filled: Where) -> None:
 
     # Both lead to a single row, and the planners differ in which they like better.
     assert all(len(way.indexes & {"asm_runs_pkey", "asm_runs_by_id"}) == 1 for way in ways)
+
+
+def test_stats_read_only_what_belongs_to_their_session(filled: Where) -> None:
+    ways = list(_ways[filled.dialect](filled.dsn, summaries.get_session_stats(session_id(3))))
+
+    found = {"asm_sessions_pkey", "asm_session_sequences_pkey", "asm_events_pkey"}
+    runs_of_a_session = {"asm_runs_pkey", "asm_runs_by_start"}
+    assert [(way.indexes - runs_of_a_session, way.scanned) for way in ways] == [(found, set())] * len(ways)
+
+
+@pytest.mark.parametrize("summary", [summaries.get_usage_summary, summaries.get_cost_summary])
+def test_a_summary_of_a_session_reads_only_its_runs(summary: Callable[..., Ask[Any]], filled: Where) -> None:
+    ways = list(_ways[filled.dialect](filled.dsn, summary(session_id=session_id(3))))
+
+    runs_of_a_session = {"asm_runs_pkey", "asm_runs_by_start"}
+    assert all(len(way.indexes & runs_of_a_session) == 1 and not way.scanned for way in ways)
 
 
 def test_looking_for_ids_that_may_be_stored_uses_the_index_on_them(filled: Where) -> None:

@@ -18,6 +18,7 @@ from asm.errors import (
     StoreClosed,
     ValidationError,
 )
+from asm.exports import SessionExport
 from asm.migrate import migrate, pending_migrations, rollback
 from asm.models import Artifact, Event, EventType, Page, Run, RunStatus, Session, SessionStatus
 from asm.store import AsyncSessionStore, SessionStore
@@ -42,6 +43,7 @@ __all__ = [
     "RunStatus",
     "SequenceConflict",
     "Session",
+    "SessionExport",
     "SessionNotFound",
     "SessionStatus",
     "SessionStore",

@@ -48,8 +48,13 @@ def get_by_key(key: str) -> Ask[Artifact | None]:
 
 def list_by_session(session_id: str) -> Ask[list[Artifact]]:
     """The live artifacts of a session, the oldest first."""
-    params = {"session_id": text(session_id, "session_id")}
-    return Ask("list_artifacts", params, lambda rows: [read_artifact(row) for row in rows])
+    params = {"session_id": text(session_id, "session_id"), "only_live": True}
+    return Ask("list_artifacts", params, read_artifacts)
+
+
+def list_all(session_id: str) -> Ask[list[Artifact]]:
+    """The artifacts of a session, soft-deleted ones too, the oldest first."""
+    return Ask("list_artifacts", {"session_id": text(session_id, "session_id")}, read_artifacts)
 
 
 def session_stats(session_id: str) -> Ask[ArtifactStats]:
@@ -70,3 +75,7 @@ def _stats(rows: Rows) -> ArtifactStats:
 def read_artifact(row: Row) -> Artifact:
     *plain, metadata, created_at, deleted_at = row
     return artifact_from_row(*plain, load(metadata), created_at, deleted_at)
+
+
+def read_artifacts(rows: Rows) -> list[Artifact]:
+    return [read_artifact(row) for row in rows]

@@ -23,7 +23,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from asm import artifacts, dsn, events, follow, postgres, runs, search, sessions, summaries
+from asm import artifacts, dsn, events, exports, follow, postgres, runs, search, sessions, summaries
 from asm.errors import MigrationRequired, StoreClosed, ValidationError
 from asm.follow import Stream, Wait
 from asm.migrate import check_complete, check_tables, list_applied, migrate_connection
@@ -152,6 +152,7 @@ class Query:
     get_session_stats = asks(summaries.get_session_stats)
     get_usage_summary = asks(summaries.get_usage_summary)
     get_cost_summary = asks(summaries.get_cost_summary)
+    export_session = asks(exports.export_session)
 
 
 class AsyncQuery:
@@ -167,6 +168,7 @@ class AsyncQuery:
     get_session_stats = awaits(summaries.get_session_stats)
     get_usage_summary = awaits(summaries.get_usage_summary)
     get_cost_summary = awaits(summaries.get_cost_summary)
+    export_session = awaits(exports.export_session)
 
 
 class Operations:

@@ -44,6 +44,7 @@ count_events(*, session_ids=None, run_ids=None, types=None, providers=None, sinc
 get_session_stats(session_id) -> SessionStats
 get_usage_summary(*, session_id=None, agent_id=None, provider=None, since=None, until=None) -> UsageSummary
 get_cost_summary(*, session_id=None, agent_id=None, provider=None, since=None, until=None, pricing=None) -> CostSummary
+export_session(session_id, *, include_artifacts=False) -> SessionExport
 """.strip().splitlines()  # noqa: E501
 
 OPENING = (
@@ -53,7 +54,7 @@ OPENING = (
 
 PUBLIC_NAMES = {
     *("SessionStore", "AsyncSessionStore", "Session", "Run", "Event", "Artifact"),
-    *("SessionStatus", "RunStatus", "EventType", "Page"),
+    *("SessionStatus", "RunStatus", "EventType", "Page", "SessionExport"),
     *("migrate", "rollback", "pending_migrations"),
     *("AsmError", "ValidationError", "InvalidStatus", "InvalidEventType", "InvalidCursor"),
     *("NotFound", "SessionNotFound", "RunNotFound"),
@@ -102,6 +103,7 @@ def test_help_shows_the_own_type_of_an_answer_about_artifacts(owner: type, promi
 @pytest.mark.parametrize("owner", WITH_QUERIES)
 def test_a_question_across_sessions_is_as_it_was_promised(owner: type, promise: str) -> None:
     assert _as_written(owner, _name(promise)) == promise
+    assert getattr(owner, _name(promise)).__doc__
 
 
 @pytest.mark.parametrize("name", [promise.partition("(")[0] for promise in OPERATIONS])
@@ -142,8 +144,8 @@ def test_both_kinds_of_artifacts_offer_the_same() -> None:
     assert _public(Artifacts) == _public(AsyncArtifacts)
 
 
-def test_both_kinds_of_questions_across_sessions_are_the_same() -> None:
-    assert _public(Query) == _public(AsyncQuery)
+def test_both_kinds_of_questions_across_sessions_are_the_promised_ones() -> None:
+    assert _public(Query) == _public(AsyncQuery) == {_name(promise) for promise in QUERIES}
 
 
 def test_the_operations_of_a_store_are_the_promised_ones() -> None:

@@ -17,7 +17,7 @@ select id, session_id, run_id, key, content_type, byte_size, checksum_sha256, st
 select id, session_id, run_id, key, content_type, byte_size, checksum_sha256, storage_backend, storage_ref, metadata, created_at, deleted_at
   from asm_artifacts
  where session_id = :session_id
-   and deleted_at is null
+   and deleted_at is null                                  -- if only_live
  order by created_at, id;
 
 -- get_artifact_stats

@@ -36,6 +36,12 @@ on conflict (session_id) do update
    set last_sequence = counter.last_sequence
 returning session_id, last_sequence;
 
+-- find_counters
+-- Those of the asked for that are there.
+select session_id, last_sequence, pruned_events
+  from asm_session_sequences
+ where session_id in (select value from json_each(:session_ids));
+
 -- delete_counter
 delete from asm_session_sequences where session_id = :session_id;
 

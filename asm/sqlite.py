@@ -340,9 +340,13 @@ def _bound(value: Any) -> Any:
         return _moment(value)
     if isinstance(value, tuple):
         return json.dumps(value)
-    if isinstance(value, list) and isinstance(next(iter(value), None), datetime):
-        return [_moment(each) for each in value]
+    if isinstance(value, list) and isinstance(_first_given(value), datetime):
+        return [each and _moment(each) for each in value]
     return value
+
+
+def _first_given(values: list[Any]) -> Any:
+    return next((each for each in values if each is not None), None)
 
 
 def _moment(value: datetime) -> str:

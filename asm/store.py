@@ -23,7 +23,19 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from asm import artifacts, dsn, events, exports, follow, postgres, runs, search, sessions, summaries
+from asm import (
+    artifacts,
+    dsn,
+    events,
+    exports,
+    follow,
+    imports,
+    postgres,
+    runs,
+    search,
+    sessions,
+    summaries,
+)
 from asm.errors import MigrationRequired, StoreClosed, ValidationError
 from asm.follow import Stream, Wait
 from asm.migrate import check_complete, check_tables, list_applied, migrate_connection
@@ -193,6 +205,7 @@ class Operations:
     get_latest_sequence = asks(events.get_latest_sequence)
 
     flush = asks(sessions.flush)
+    import_session = asks(imports.import_session)
 
     get_events = waits(follow.get_events)
     iter_events = streams(follow.iter_events)
@@ -221,6 +234,7 @@ class AsyncOperations:
     get_latest_sequence = awaits(events.get_latest_sequence)
 
     flush = awaits(sessions.flush)
+    import_session = awaits(imports.import_session)
 
     get_events = waits_async(follow.get_events)
     iter_events = streams_async(follow.iter_events)

@@ -150,6 +150,18 @@ def migrated(where: Where) -> str:
 
 
 @pytest.fixture
+def other(kind: str, tmp_path: Path, clusters: Callable[[str], Cluster]) -> Iterator[str]:
+    """The DSN of a second database with tables, of the same kind as `migrated`."""
+    if kind == "sqlite":
+        dsn = f"sqlite:///{tmp_path / 'other.db'}"
+        asm.migrate(dsn)
+        yield dsn
+    else:
+        with clusters(kind).database(migrated=True) as dsn:
+            yield dsn
+
+
+@pytest.fixture
 def dsn(kind: str, tmp_path: Path, clusters: Callable[[str], Cluster]) -> Iterator[str]:
     """The DSN of an empty database without tables, on every kind of database."""
     if kind == "sqlite":

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import asm
-from tests.conftest import an_artifact, an_event, events_of, numbers
+from asm import dsn as dsns
+from asm import exports
+from asm.models import new_id
+from asm.plan import Plan, Rows, Steps
+from tests.conftest import Blocking, an_artifact, an_event, events_of, in_loop, numbers
+from tests.contract.beside import told
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -81,3 +92,378 @@ def test_a_transaction_exports_what_it_has_written(store: Any) -> None:
     with store.transaction() as tx:
         a_session(tx)
         assert numbers(tx.query.export_session("ses_1").events) == [1, 2, 3]
+
+
+def test_an_export_is_of_one_moment(store: Any, migrated: str) -> None:
+    a_session(store, events=3)
+    before = store.query.export_session("ses_1", include_artifacts=True)
+    export = exports.export_session("ses_1", include_artifacts=True)
+
+    with asm.SessionStore(migrated) as another:
+        between = partial(write_something, another)
+        assert asked_of(store, disturbed(export, between)) == before
+
+    after = store.query.export_session("ses_1", include_artifacts=True)
+    assert len(after.events) > 3
+    assert len(after.runs) > 2
+    assert len(after.artifacts) > 2
+
+
+def disturbed(question: Steps[Any], disturb: Callable[[], None]) -> Steps[Any]:
+    """A plan between whose questions something happens."""
+
+    def plan() -> Plan[Any]:
+        rows: Rows | None = None
+        inner = iter(question)
+        while True:
+            try:
+                ask = inner.send(rows) if rows is not None else next(inner)
+            except StopIteration as end:
+                return end.value
+            rows = yield ask
+            disturb()
+
+    return Steps(plan, snapshot=question.snapshot)
+
+
+def asked_of(store: Any, question: Steps[Any]) -> Any:
+    if isinstance(store, Blocking):
+        return in_loop(store._target._database.run(question))
+    return store._database.run(question)
+
+
+def write_something(store: asm.SessionStore) -> None:
+    session = store.get_session("ses_1").update_status("failed")
+    store.flush(session, asm.Run(session_id="ses_1"), events_of("ses_1", 2))
+    store.artifacts.register(an_artifact(new_id("key_"), session_id="ses_1"))
+
+
+# Importing.
+
+
+@pytest.fixture
+def target(opened: Callable[..., Any], other: str) -> Any:
+    """An empty store of the same kind and colour as `store`."""
+    return opened(other)
+
+
+def moved(export: asm.SessionExport, target: Any) -> asm.SessionExport:
+    """What the target exports once it has imported."""
+    target.import_session(export)
+    exported: asm.SessionExport = target.query.export_session(export.session.id, include_artifacts=True)
+    return exported
+
+
+def test_an_import_keeps_everything_as_it_was(store: Any, target: Any) -> None:
+    a_session(store)
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    assert moved(export, target) == export
+
+
+@pytest.mark.parametrize("ends", [(None, NOON), (NOON, None)])
+def test_runs_that_have_ended_are_imported_with_others_that_have_not(
+    store: Any, target: Any, ends: tuple[datetime | None, ...]
+) -> None:
+    for end in ends:
+        store.save_run(asm.Run(session_id="ses_1", started_at=NOON, ended_at=end))
+    store.save_session(asm.Session(agent_id="agent", id="ses_1"))
+    target.import_session(store.query.export_session("ses_1"))
+    assert target.list_runs("ses_1") == store.list_runs("ses_1")
+
+
+def test_importing_again_changes_nothing(store: Any, target: Any) -> None:
+    a_session(store)
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    assert moved(export, target) == moved(export, target) == export
+
+
+def test_the_next_event_takes_the_number_after_the_last_imported_one(store: Any, target: Any) -> None:
+    a_session(store, events=3)
+    target.import_session(store.query.export_session("ses_1"))
+    assert target.append_event(an_event("ses_1")).sequence_number == 4
+
+
+def test_a_session_is_imported_with_its_tokens_and_its_tags(store: Any, target: Any, other: str) -> None:
+    a_session(store)
+    target.import_session(store.query.export_session("ses_1"))
+    columns = "input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens, model"
+    counted = told(other, f"select {columns} from asm_runs order by id")
+    assert counted == [(3, None, 3, None, None, "gpt-4o")] * 2
+    if dsns.place(other).dialect == "sqlite":
+        assert told(other, "select tag from asm_session_tags order by tag") == [("a",), ("b",)]
+
+
+def test_an_import_adds_what_an_earlier_one_did_not_have(store: Any, target: Any) -> None:
+    a_session(store, events=3)
+    target.import_session(store.query.export_session("ses_1"))
+    store.append_events(events_of("ses_1", 2))
+    store.save_run(asm.Run(session_id="ses_1"))
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    assert moved(export, target) == export
+
+
+def test_an_import_leaves_what_a_session_has_become_since(store: Any, target: Any) -> None:
+    a_session(store, events=3)
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    target.import_session(export)
+    target.append_events(events_of("ses_1", 2))
+    target.save_run(asm.Run(session_id="ses_1"))
+    before = target.query.export_session("ses_1", include_artifacts=True)
+    assert moved(export, target) == before
+
+
+def test_events_that_came_before_their_session_are_part_of_what_is_imported(store: Any, target: Any) -> None:
+    a_session(store, events=3)
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    target.append_events(export.events[:2])
+    assert moved(export, target) == export
+
+
+def test_a_session_of_more_events_than_one_statement_takes_is_moved(store: Any, target: Any) -> None:
+    store.save_session(asm.Session(agent_id="a", id="ses_1"))
+    store.append_events(events_of("ses_1", 2_500))
+    export = store.query.export_session("ses_1")
+    target.append_events(export.events[:1_200])
+    assert moved(export, target) == export
+
+
+def test_an_import_is_part_of_a_transaction(store: Any, target: Any) -> None:
+    a_session(store)
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    with pytest.raises(KeyError), target.transaction() as tx:
+        tx.import_session(export)
+        assert tx.query.export_session("ses_1", include_artifacts=True) == export
+        raise KeyError
+    assert (target.list_sessions(), target.get_latest_sequence("ses_1")) == ([], 0)
+
+
+def test_appends_and_an_import_of_one_session_take_turns(store: Any, target: Any) -> None:
+    store.save_session(asm.Session(agent_id="a", id="ses_1"))
+    store.append_events(events_of("ses_1", 50))
+    export = store.query.export_session("ses_1")
+    target.append_event(export.events[0])
+
+    def append(_: int) -> bool:
+        target.append_event(an_event("ses_1", id="after"))
+        return True
+
+    def bring_in(_: int) -> bool:
+        try:
+            target.import_session(export)
+        except asm.Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        appended, imported = pool.submit(append, 0), pool.submit(bring_in, 0)
+        was_first = appended.result() and imported.result()
+    ids = [event.id for event in target.get_events("ses_1")]
+    first = export.events[0].id
+    assert ids == ([event.id for event in export.events] + ["after"] if was_first else [first, "after"])
+    assert numbers(target.get_events("ses_1")) == list(range(1, len(ids) + 1))
+
+
+# Pruned sessions.
+
+
+def prune(dsn: str, sequence_numbers: Iterable[int]) -> None:
+    """Events gone from ses_1 as retention takes them: counted, and the others keep their numbers."""
+    gone = list(sequence_numbers)
+    told(dsn, f"delete from asm_events where sequence_number in ({', '.join(map(str, gone))})")
+    told(dsn, f"update asm_session_sequences set pruned_events = pruned_events + {len(gone)}")
+
+
+def adds_up(store: Any) -> bool:
+    export = store.query.export_session("ses_1")
+    return bool(len(export.events) + export.pruned_events == export.last_sequence)
+
+
+def test_a_pruned_session_is_imported_with_its_holes(store: Any, target: Any, migrated: str) -> None:
+    a_session(store, events=5)
+    prune(migrated, [1, 2, 5])
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    assert (numbers(export.events), export.last_sequence, export.pruned_events) == ([3, 4], 5, 3)
+    assert moved(export, target) == export
+    assert target.append_event(an_event("ses_1")).sequence_number == 6
+
+
+def test_a_session_that_lost_all_events_goes_on_where_it_stood(
+    store: Any, target: Any, migrated: str
+) -> None:
+    a_session(store, events=3)
+    prune(migrated, [1, 2, 3])
+    target.import_session(store.query.export_session("ses_1"))
+    assert target.append_event(an_event("ses_1")).sequence_number == 4
+    assert adds_up(target)
+
+
+def test_events_that_were_pruned_come_back_from_an_export(store: Any, migrated: str) -> None:
+    a_session(store, events=5)
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    prune(migrated, [1, 2])
+    assert moved(export, store) == export
+
+
+def test_events_that_were_pruned_come_back_to_a_session_that_went_on(store: Any, migrated: str) -> None:
+    a_session(store, events=5)
+    export = store.query.export_session("ses_1")
+    prune(migrated, [1, 2])
+    store.append_events(events_of("ses_1", 2))
+    prune(migrated, [6])
+    store.import_session(export)
+    stands = store.query.export_session("ses_1")
+    assert (numbers(stands.events), stands.pruned_events) == ([1, 2, 3, 4, 5, 7], 1)
+
+
+def test_an_import_does_not_prune(store: Any, target: Any, migrated: str) -> None:
+    a_session(store, events=5)
+    whole = store.query.export_session("ses_1", include_artifacts=True)
+    target.import_session(whole)
+    prune(migrated, [1, 2])
+    assert moved(store.query.export_session("ses_1"), target) == whole
+
+
+def test_what_was_pruned_on_either_side_adds_up_after_an_import(
+    store: Any, target: Any, migrated: str, other: str
+) -> None:
+    some = st.sets(st.integers(1, 9))
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.integers(0, 4), some, some, st.integers(0, 3), some)
+    def check(first: int, gone: set[int], gone_there: set[int], more: int, gone_later: set[int]) -> None:
+        for each in (store, target):
+            each.delete_session("ses_1")
+        store.save_session(session)
+        store.append_events(events_of("ses_1", first))
+        prune_those_of(store, migrated, gone)
+        target.import_session(store.query.export_session("ses_1"))
+        prune_those_of(target, other, gone_there)
+        store.append_events(events_of("ses_1", more))
+        prune_those_of(store, migrated, gone_later)
+        target.import_session(store.query.export_session("ses_1"))
+
+        assert adds_up(store)
+        assert adds_up(target)
+        assert target.get_latest_sequence("ses_1") == first + more
+
+    session = asm.Session(agent_id="a", id="ses_1")
+    check()
+
+
+def prune_those_of(store: Any, dsn: str, wanted: set[int]) -> None:
+    if there := wanted.intersection(numbers(store.get_events("ses_1"))):
+        prune(dsn, there)
+
+
+def test_a_hole_that_pruning_does_not_explain_stays_one(store: Any, target: Any, migrated: str) -> None:
+    a_session(store, events=5)
+    told(migrated, "delete from asm_events where sequence_number = 2")
+    target.import_session(store.query.export_session("ses_1"))
+    assert not adds_up(target)
+
+
+# Conflicts.
+
+
+def test_a_session_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
+    session = a_session(store)
+    target.save_session(replace(session, status="failed", context={"x": 1}))
+    refuses(target, store.query.export_session("ses_1"), "session 'ses_1' .* differ in status, context[)]")
+
+
+def test_a_run_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
+    a_session(store)
+    target.save_run(replace(store.get_run("run_1"), turn_count=9))
+    refuses(target, store.query.export_session("ses_1"), "run 'run_1' .* differ in turn_count[)]")
+
+
+def test_an_event_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
+    a_session(store)
+    export = store.query.export_session("ses_1")
+    target.append_events([export.events[0], replace(export.events[1], data={"n": "other"})])
+    refuses(target, export, f"event '{export.events[1].id}' .* differ in data[)]")
+
+
+def test_an_event_that_is_there_under_another_number_is_a_conflict(store: Any, target: Any) -> None:
+    a_session(store)
+    export = store.query.export_session("ses_1")
+    target.append_event(export.events[1])
+    refuses(target, export, f"event '{export.events[1].id}' .* differ in sequence_number[)]")
+
+
+def test_a_number_that_another_event_has_is_a_conflict(store: Any, target: Any) -> None:
+    a_session(store)
+    target.append_event(an_event("ses_1"))
+    refuses(target, store.query.export_session("ses_1"), "session 'ses_1' has another event 1")
+
+
+def test_an_artifact_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
+    a_session(store)
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    target.artifacts.register(replace(export.artifacts[1], byte_size=1))
+    refuses(target, export, f"artifact '{export.artifacts[1].id}' .* differ in byte_size[)]")
+
+
+def test_a_key_that_another_live_artifact_holds_is_a_conflict(store: Any, target: Any) -> None:
+    a_session(store)
+    target.artifacts.register(an_artifact("ses_1 0"))
+    refuses(target, store.query.export_session("ses_1", include_artifacts=True), "the key 'ses_1 0'")
+
+
+def refuses(target: Any, export: asm.SessionExport, complaint: str) -> None:
+    """A Conflict that writes nothing, also where it is part of a transaction that is kept."""
+    before = everything(target)
+    with pytest.raises(asm.Conflict, match=complaint):
+        target.import_session(export)
+    with target.transaction() as tx, pytest.raises(asm.Conflict, match=complaint):
+        tx.import_session(export)
+    assert everything(target) == before
+
+
+def everything(store: Any) -> list[Any]:
+    session_id = "ses_1"
+    return [
+        store.list_sessions(include_deleted=True),
+        store.list_runs(session_id),
+        store.get_events(session_id),
+        store.get_latest_sequence(session_id),
+        store.artifacts.list_by_session(session_id),
+    ]
+
+
+def test_documents_are_compared_as_values(store: Any, target: Any) -> None:
+    a_session(store)
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    ordered, reverse = {"a": 1, "b": {"c": 2, "d": []}}, {"b": {"d": [], "c": 2}, "a": 1.0}
+    target.import_session(replace(export, session=replace(export.session, context=ordered)))
+    target.import_session(replace(export, session=replace(export.session, context=reverse)))
+    assert target.get_session("ses_1").context == ordered
+
+
+def test_a_deleted_artifact_holds_no_key(store: Any, target: Any) -> None:
+    a_session(store)
+    target.artifacts.register(an_artifact("ses_1 1"))
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    assert moved(export, target) == export
+
+
+@pytest.mark.parametrize("export", [None, "ses_1", {"session": {}}, asm.Session(agent_id="a")])
+def test_only_exports_can_be_imported(store: Any, export: Any) -> None:
+    with pytest.raises(asm.ValidationError, match="import_session takes a SessionExport"):
+        store.import_session(export)
+
+
+def test_an_export_that_ceased_to_be_json_is_refused_before_anything_is_written(store: Any) -> None:
+    export = an_export()
+    export.events[1].data["bad"] = {1}
+    with pytest.raises(asm.ValidationError, match=r"data\.bad"):
+        store.import_session(export)
+    assert (store.list_sessions(), store.get_latest_sequence("ses_1")) == ([], 0)
+
+
+def an_export(events: int = 3) -> asm.SessionExport:
+    session = asm.Session(agent_id="a", id="ses_1")
+    numbered = [
+        replace(event, sequence_number=number) for number, event in enumerate(events_of("ses_1", events), 1)
+    ]
+    return asm.SessionExport(session=session, runs=[asm.Run(session_id="ses_1")], events=numbered)

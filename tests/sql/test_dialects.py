@@ -47,14 +47,17 @@ MODELS = {
     "get_session": asm.Session,
     "list_sessions": asm.Session,
     "search_sessions": asm.Session,
+    "find_sessions": asm.Session,
     "get_run": asm.Run,
     "list_runs": asm.Run,
     "search_runs": asm.Run,
+    "find_runs": asm.Run,
     "find_active_run": asm.Run,
     "find_events": asm.Event,
     "get_events": asm.Event,
     "search_events": asm.Event,
     "find_artifact": asm.Artifact,
+    "find_artifacts": asm.Artifact,
     "list_artifacts": asm.Artifact,
 }
 

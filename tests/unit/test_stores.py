@@ -26,6 +26,7 @@ iter_events(session_id, *, run_id=None, type=None, since=None, after=None, befor
 follow_events(session_id, *, run_id=None, type=None, since=None, after=0, before=None, limit=None, page_size=1000, idle_timeout=None) -> Iterator[Event]
 get_latest_sequence(session_id) -> int
 flush(session, run, events=()) -> list[Event]
+import_session(export) -> None
 """.strip().splitlines()  # noqa: E501
 
 OPERATIONS_ON_ARTIFACTS = """

@@ -42,14 +42,8 @@ def import_session(export: SessionExport) -> Steps[None]:
     """
     if not isinstance(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
-    batch = Batch(
-        sessions=[export.session],
-        runs=export.runs,
-        events=export.events,
-        artifacts=export.artifacts,
-        counters={export.session.id: Counter(export.last_sequence, export.pruned_events)},
-    )
-    return batch.import_all()
+    batch = Batch.of(export)
+    return Steps(partial(_quietly, batch))
 
 
 class Batch:
@@ -75,9 +69,29 @@ class Batch:
         self.artifacts = [_Row(artifact, dict(register(artifact).params)) for artifact in artifacts]
         self.counters = dict(counters or {})
 
-    def import_all(self) -> Steps[None]:
+    @classmethod
+    def of(cls, export: SessionExport) -> Batch:
+        """The rows of an export."""
+        return cls(
+            sessions=[export.session],
+            runs=export.runs,
+            events=export.events,
+            artifacts=export.artifacts,
+            counters={export.session.id: Counter(export.last_sequence, export.pruned_events)},
+        )
+
+    def import_all(self) -> Steps[Written]:
         """Write what is missing, all of it or none of it. Conflict where something else is there."""
         return Steps(partial(_import, self))
+
+
+class Written(NamedTuple):
+    """How many rows were missing, and are there now."""
+
+    sessions: int = 0
+    runs: int = 0
+    events: int = 0
+    artifacts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +109,11 @@ def _event_values(event: Event) -> Values:
     return {**New(event).params(), "sequence_number": event.sequence_number}
 
 
-def _import(batch: Batch) -> Plan[None]:
+def _quietly(batch: Batch) -> Plan[None]:
+    yield from _import(batch)
+
+
+def _import(batch: Batch) -> Plan[Written]:
     # Counters first: they are the lock of their sessions, and whoever locks more than one thing
     # begins with them.
     counters = yield from _locked(batch.counters)
@@ -104,13 +122,13 @@ def _import(batch: Batch) -> Plan[None]:
     artifacts = yield from _missing(_ARTIFACTS, batch.artifacts)
     yield from _check_keys(artifacts)
     events = yield from _missing_events(batch.events, counters)
-    yield from _check_numbers(events, counters)
 
     yield from _insert("import_runs", runs)
     yield from _insert("import_sessions", sessions)
     yield from _insert("import_artifacts", artifacts)
     yield from _insert("import_events", events)
     yield from _move(counters, batch.counters, events)
+    return Written(len(sessions), len(runs), len(events), len(artifacts))
 
 
 def _locked(counters: Mapping[str, Counter]) -> Plan[dict[str, Counter]]:
@@ -171,11 +189,17 @@ def _missing(kind: _Kind[M], rows: Sequence[_Row[M]]) -> Plan[list[_Row[M]]]:
 
 
 def _missing_events(rows: Sequence[_Row[Event]], counters: Mapping[str, Counter]) -> Plan[list[_Row[Event]]]:
-    # Only a session that has given numbers has events to look for.
-    has_some = {session_id for session_id, counter in counters.items() if counter.last_sequence}
-    first_ones = [row for row in rows if row.model.session_id not in has_some]
-    others = [row for row in rows if row.model.session_id in has_some]
-    return first_ones + (yield from _missing(_EVENTS, others))
+    # Beyond the counter nothing is stored, so nothing is looked for; and should an id stand under
+    # a lower number all the same, the database refuses to store it twice.
+    passed = [row for row in rows if _is_passed(row.model, counters)]
+    new = [row for row in rows if not _is_passed(row.model, counters)]
+    missing = yield from _missing(_EVENTS, passed)
+    yield from _check_numbers(missing)
+    return missing + new
+
+
+def _is_passed(event: Event, counters: Mapping[str, Counter]) -> bool:
+    return (event.sequence_number or 0) <= counters[event.session_id].last_sequence
 
 
 def _other_contents(noun: str, ours: Imported, theirs: Imported) -> Conflict:
@@ -201,10 +225,9 @@ def _check_keys(artifacts: Sequence[_Row[Artifact]]) -> Plan[None]:
         )
 
 
-def _check_numbers(events: Sequence[_Row[Event]], counters: Mapping[str, Counter]) -> Plan[None]:
-    """Whether the numbers are free. Those beyond the counter are."""
-    passed = [row for row in events if _is_passed(row.model, counters)]
-    for piece in _pieces(passed):
+def _check_numbers(events: Sequence[_Row[Event]]) -> Plan[None]:
+    """Whether the numbers are free: pruning has left holes."""
+    for piece in _pieces(events):
         params = {
             "session_ids": [row.model.session_id for row in piece],
             "sequence_numbers": [row.model.sequence_number for row in piece],
@@ -216,10 +239,6 @@ def _check_numbers(events: Sequence[_Row[Event]], counters: Mapping[str, Counter
                 session_id=session_id,
                 sequence_number=number,
             )
-
-
-def _is_passed(event: Event, counters: Mapping[str, Counter]) -> bool:
-    return (event.sequence_number or 0) <= counters[event.session_id].last_sequence
 
 
 def _firsts(rows: Rows) -> list[Any]:

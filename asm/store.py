@@ -462,6 +462,11 @@ class AsyncSessionStore(AsyncOperations):
         return f"<AsyncSessionStore {self._place}>"
 
 
+def ask(store: SessionStore, question: Question[T]) -> T:
+    """The answer to a question that is no operation of a store, such as a command needs."""
+    return store._database.run(question)
+
+
 class _Unopened:
     """What an async store has for a database before it is opened."""
 

@@ -387,8 +387,21 @@ def test_an_event_that_is_there_under_other_contents_is_a_conflict(store: Any, t
 def test_an_event_that_is_there_under_another_number_is_a_conflict(store: Any, target: Any) -> None:
     a_session(store)
     export = store.query.export_session("ses_1")
+    target.append_events(export.events[1::-1])
+    refuses(target, export, f"event '{export.events[0].id}' .* differ in sequence_number[)]")
+
+
+def test_an_event_that_is_there_under_a_number_from_before_the_export_is_a_conflict(
+    store: Any, target: Any, migrated: str
+) -> None:
+    a_session(store, events=4)
+    prune(migrated, [1, 2])
+    export = store.query.export_session("ses_1")
     target.append_event(export.events[1])
-    refuses(target, export, f"event '{export.events[1].id}' .* differ in sequence_number[)]")
+    before = everything(target)
+    with pytest.raises(asm.Conflict):
+        target.import_session(export)
+    assert everything(target) == before
 
 
 def test_a_number_that_another_event_has_is_a_conflict(store: Any, target: Any) -> None:

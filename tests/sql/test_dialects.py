@@ -59,6 +59,10 @@ MODELS = {
     "find_artifact": asm.Artifact,
     "find_artifacts": asm.Artifact,
     "list_artifacts": asm.Artifact,
+    "page_sessions": asm.Session,
+    "page_runs": asm.Run,
+    "page_artifacts": asm.Artifact,
+    "find_events_between": asm.Event,
 }
 
 

@@ -14,7 +14,18 @@ import psycopg
 import pytest
 from psycopg import ClientCursor
 
-from asm import artifacts, events, postgres, runs, search, sessions, sqlite, summaries
+from asm import (
+    artifacts,
+    copying,
+    events,
+    exports,
+    postgres,
+    runs,
+    search,
+    sessions,
+    sqlite,
+    summaries,
+)
 from asm import dsn as dsns
 from asm.cursors import Order
 from asm.plan import Ask, drive
@@ -47,6 +58,22 @@ HOT: dict[str, tuple[Ask[Any], str]] = {
     "get_latest_sequence": (events.get_latest_sequence(session_id(3)), "asm_session_sequences_pkey"),
     "get_by_key": (artifacts.get_by_key("key_000700"), "asm_artifacts_live_key"),
     "list_by_session": (artifacts.list_by_session(session_id(3)), "asm_artifacts_by_session"),
+    "find_counters": (exports.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
+    "find_sessions": (Ask("find_sessions", {"ids": (session_id(3),)}, list), "asm_sessions_pkey"),
+    "find_artifacts": (Ask("find_artifacts", {"ids": ("art_1",)}, list), "asm_artifacts_pkey"),
+    "find_live_keys": (Ask("find_live_keys", {"keys": ("key_000700",)}, list), "asm_artifacts_live_key"),
+    "find_numbers": (
+        Ask("find_numbers", {"session_ids": [session_id(3)], "sequence_numbers": [3]}, list),
+        "asm_events_pkey",
+    ),
+    "page_sessions": (copying.page_sessions(session_id(3)), "asm_sessions_pkey"),
+    "page_runs": (copying.page_runs(session_id(3), "run_000061"), "asm_runs_pkey"),
+    "page_artifacts": (copying.page_artifacts("art_1"), "asm_artifacts_pkey"),
+    "page_counters": (copying.page_counters(session_id(3)), "asm_session_sequences_pkey"),
+    "find_events_between": (
+        copying.find_events_between([copying.Slice(session_id(3), 50, 150)]),
+        "asm_events_pkey",
+    ),
 }
 ORDERED = [
     "list_sessions",
@@ -58,6 +85,11 @@ ORDERED = [
     "get_events of a run",
     "get_events a page at a time",
     "list_by_session",
+    "page_sessions",
+    "page_runs",
+    "page_artifacts",
+    "page_counters",
+    "find_events_between",
 ]
 
 # Each order of a search with the index that gives it, and the row behind which a page begins.
@@ -129,6 +161,7 @@ FOUND: dict[str, tuple[Any, str]] = {
 KEYS_OF_SQLITE = {
     "sqlite_autoindex_asm_sessions_1": "asm_sessions_pkey",
     "sqlite_autoindex_asm_runs_1": "asm_runs_pkey",
+    "sqlite_autoindex_asm_artifacts_1": "asm_artifacts_pkey",
     "sqlite_autoindex_asm_events_1": "asm_events_pkey",
     "sqlite_autoindex_asm_events_2": "asm_events_id_key",
 }
@@ -220,9 +253,15 @@ def test_a_search_for_a_rare_value_finds_it_by_an_index(question: str, filled: W
     assert [(way.indexes, way.scanned) for way in ways] == [({index}, set())] * len(ways)
 
 
-def test_a_run_of_a_named_session_is_found_by_an_index(filled: Where) -> None:
-    ask = runs.get_run("run_000061", session_id=session_id(3))
-
+@pytest.mark.parametrize(
+    "ask",
+    [
+        runs.get_run("run_000061", session_id=session_id(3)),
+        Ask("find_runs", {"session_ids": [session_id(3)], "ids": ["run_000061"]}, list),
+    ],
+    ids=lambda ask: ask.query,
+)
+def test_a_run_of_a_named_session_is_found_by_an_index(ask: Ask[Any], filled: Where) -> None:
     ways = list(_ways[filled.dialect](filled.dsn, ask))
 
     # Both lead to a single row, and the planners differ in which they like better.

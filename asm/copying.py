@@ -1,0 +1,163 @@
+"""A whole store into another, in batches that each are a transaction of the target.
+
+Rows go table by table in the order of their keys, so that memory holds no more than a batch.
+What the target has already is compared, and not written again. Events are the many: how far an
+earlier copy came with those of a session, its counter in the target tells, and this one goes on
+from there. Rows without a session are copied like others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from asm.artifacts import read_artifacts
+from asm.events import read_events
+from asm.exports import Counter, find_counters
+from asm.imports import Batch
+from asm.models import Artifact, Event, Run, Session
+from asm.plan import Ask
+from asm.runs import read_runs
+from asm.sessions import read_sessions
+from asm.store import SessionStore, ask
+
+T = TypeVar("T")
+Counted: TypeAlias = tuple[str, Counter]
+
+COPIED = ("sessions", "runs", "artifacts", "events")
+ROWS_PER_BATCH = 500
+
+
+def copy(source: SessionStore, target: SessionStore) -> Iterator[int]:
+    """Copy what the target lacks, and say after each batch how many rows it was.
+
+    A copy that was cut short is taken up again by another. Conflict where the target has something
+    under other contents: what was copied before stays. Nothing is locked in the source, so what is
+    written to it meanwhile may be missing; `count_rows` of both tells.
+    """
+    for sessions in _pages(source, page_sessions, lambda session: (session.id,)):
+        ask(target, Batch(sessions=sessions).import_all())
+        yield len(sessions)
+    for runs in _pages(source, page_runs, lambda run: (run.session_id, run.id)):
+        ask(target, Batch(runs=runs).import_all())
+        yield len(runs)
+    for artifacts in _pages(source, page_artifacts, lambda artifact: (artifact.id,)):
+        ask(target, Batch(artifacts=artifacts).import_all())
+        yield len(artifacts)
+    for counters in _pages(source, page_counters, lambda counted: (counted[0],)):
+        yield from _copy_events(source, target, dict(counters))
+
+
+def all_sessions(store: SessionStore) -> Iterator[Session]:
+    """Every session of a store, soft-deleted ones too, a page at a time."""
+    for page in _pages(store, page_sessions, lambda session: (session.id,)):
+        yield from page
+
+
+def count_rows(store: SessionStore) -> dict[str, int]:
+    """How many rows there are in each table that is copied row by row."""
+    counted = ask(store, Ask[dict[str, int]]("count_rows", {}, dict))
+    return {table: rows for table, rows in counted.items() if table in COPIED}
+
+
+def _pages(
+    source: SessionStore, page: Callable[..., Ask[list[T]]], key: Callable[[T], tuple[str, ...]]
+) -> Iterator[list[T]]:
+    found = ask(source, page())
+    while found:
+        yield found
+        found = ask(source, page(*key(found[-1])))
+
+
+def _copy_events(
+    source: SessionStore, target: SessionStore, counters: Mapping[str, Counter]
+) -> Iterator[int]:
+    copied = ask(target, find_counters(counters))
+    yield sum(_there(counter, copied.get(session_id)) for session_id, counter in counters.items())
+    for batch in _batches(_slices(counters, copied)):
+        events = ask(source, find_events_between(batch))
+        told = {
+            each.session_id: counters[each.session_id]._replace(last_sequence=each.last) for each in batch
+        }
+        ask(target, Batch(events=events, counters=told).import_all())
+        yield len(events)
+
+
+def _there(counter: Counter, copied: Counter | None) -> int:
+    """About how many events of a session need not be copied any more."""
+    return (
+        0
+        if copied is None
+        else max(0, min(counter.last_sequence, copied.last_sequence) - counter.pruned_events)
+    )
+
+
+class Slice(NamedTuple):
+    """The events of a session behind one number, up to another."""
+
+    session_id: str
+    after: int
+    last: int
+
+
+def _slices(counters: Mapping[str, Counter], copied: Mapping[str, Counter]) -> Iterator[Slice]:
+    for session_id, counter in counters.items():
+        stands = copied[session_id].last_sequence if session_id in copied else 0
+        if stands < counter.last_sequence:
+            # The last one that is there comes along to be compared: a session that has gone on in
+            # the target is no copy of this one any more.
+            for after in range(max(0, stands - 1), counter.last_sequence, ROWS_PER_BATCH):
+                yield Slice(session_id, after, min(after + ROWS_PER_BATCH, counter.last_sequence))
+
+
+def _batches(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
+    """Slices that together are no more than a batch. A session has one slice in each: others are full."""
+    batch: list[Slice] = []
+    size = 0
+    for each in slices:
+        if batch and size + each.last - each.after > ROWS_PER_BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(each)
+        size += each.last - each.after
+    if batch:
+        yield batch
+
+
+# What is asked of the source: pages in the order of keys, which no empty text comes behind.
+
+
+def page_sessions(after: str = "") -> Ask[list[Session]]:
+    """The sessions behind an id."""
+    return Ask("page_sessions", {"after": after, "limit": ROWS_PER_BATCH}, read_sessions)
+
+
+def page_runs(after_session: str = "", after: str = "") -> Ask[list[Run]]:
+    """The runs behind a session's id and a run's."""
+    params = {"after_session": after_session, "after": after, "limit": ROWS_PER_BATCH}
+    return Ask("page_runs", params, read_runs)
+
+
+def page_artifacts(after: str = "") -> Ask[list[Artifact]]:
+    """The artifacts behind an id, soft-deleted ones too."""
+    return Ask("page_artifacts", {"after": after, "limit": ROWS_PER_BATCH}, read_artifacts)
+
+
+def page_counters(after: str = "") -> Ask[list[Counted]]:
+    """The counters of the sessions behind an id. Those that stand at 0 have nothing to tell."""
+    return Ask(
+        "page_counters",
+        {"after": after, "limit": ROWS_PER_BATCH},
+        lambda rows: [(session_id, Counter(last, pruned)) for session_id, last, pruned in rows],
+    )
+
+
+def find_events_between(slices: Sequence[Slice]) -> Ask[list[Event]]:
+    """The events of some slices."""
+    params = {
+        "session_ids": [each.session_id for each in slices],
+        "afters": [each.after for each in slices],
+        "lasts": [each.last for each in slices],
+        "limit": ROWS_PER_BATCH,
+    }
+    return Ask("find_events_between", params, read_events)

@@ -1,0 +1,183 @@
+"""What `asm copy` promises about a whole store that moves into another."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import asm
+from asm import copying
+from tests.conftest import an_artifact, an_event, events_of, numbers
+from tests.contract.beside import told
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def source_dsn(tmp_path: Path) -> str:
+    """A SQLite file with tables: what most copies are made of."""
+    dsn = f"sqlite:///{tmp_path / 'source.db'}"
+    asm.migrate(dsn)
+    return dsn
+
+
+@pytest.fixture
+def source(source_dsn: str) -> Iterator[asm.SessionStore]:
+    with asm.SessionStore(source_dsn) as store:
+        yield store
+
+
+@pytest.fixture
+def target(migrated: str) -> Iterator[asm.SessionStore]:
+    """The store that is copied to, on every kind of database."""
+    with asm.SessionStore(migrated) as store:
+        yield store
+
+
+def fill(store: asm.SessionStore, sessions: int = 3, events: int = 4) -> None:
+    with store.transaction() as tx:
+        for number in range(sessions):
+            session_id = f"ses_{number:06}"
+            tx.save_session(asm.Session(agent_id="a", id=session_id, tags=("t",), metadata={"n": number}))
+            tx.save_run(asm.Run(session_id=session_id, token_usage={"input_tokens": number}))
+            tx.append_events(events_of(session_id, events))
+            tx.artifacts.register(an_artifact(f"key {number}", session_id=session_id))
+
+
+def all_of(store: asm.SessionStore) -> list[asm.SessionExport]:
+    return [
+        store.query.export_session(session.id, include_artifacts=True)
+        for session in sorted(store.list_sessions(include_deleted=True), key=lambda each: each.id)
+    ]
+
+
+def copied(source: asm.SessionStore, target: asm.SessionStore) -> int:
+    """Copy all of it, and say how many rows were dealt with."""
+    return sum(copying.copy(source, target))
+
+
+def test_a_copy_exports_what_its_source_does(source: asm.SessionStore, target: asm.SessionStore) -> None:
+    fill(source)
+    copied(source, target)
+    assert all_of(target) == all_of(source)
+
+
+def test_a_copy_goes_on_where_its_source_stood(source: asm.SessionStore, target: asm.SessionStore) -> None:
+    fill(source, events=4)
+    copied(source, target)
+    assert target.append_event(an_event("ses_000001")).sequence_number == 5
+
+
+def test_soft_deleted_sessions_are_copied(source: asm.SessionStore, target: asm.SessionStore) -> None:
+    session = asm.Session(agent_id="a", deleted_at=NOON)
+    source.save_session(session)
+    copied(source, target)
+    assert target.get_session(session.id) == session
+
+
+def test_rows_without_a_session_are_copied(source: asm.SessionStore, target: asm.SessionStore) -> None:
+    run = asm.Run(session_id="nobody's")
+    source.save_run(run)
+    source.append_events(events_of("nobody's", 3))
+    copied(source, target)
+    assert target.get_run(run.id) == run
+    assert target.get_events("nobody's") == source.get_events("nobody's")
+
+
+def test_artifacts_are_copied_whosever_they_are(source: asm.SessionStore, target: asm.SessionStore) -> None:
+    for key, session_id in (("a", "ses_1"), ("b", None), ("gone", None)):
+        source.artifacts.register(an_artifact(key, session_id=session_id, created_at=NOON))
+    source.artifacts.delete("gone")
+    copied(source, target)
+    assert [target.artifacts.get_by_key(key) for key in ("a", "b", "gone")] == [
+        source.artifacts.get_by_key(key) for key in ("a", "b", "gone")
+    ]
+    assert copying.count_rows(target)["artifacts"] == 3
+
+
+def test_pruned_sessions_are_copied_with_their_holes(
+    source: asm.SessionStore, target: asm.SessionStore, source_dsn: str
+) -> None:
+    fill(source, sessions=1, events=1_700)
+    told(source_dsn, "delete from asm_events where sequence_number in (1, 500, 501, 1300, 1700)")
+    told(source_dsn, "update asm_session_sequences set pruned_events = 5")
+    copied(source, target)
+    (export,) = all_of(target)
+    assert [export] == all_of(source)
+    assert (export.last_sequence, export.pruned_events) == (1_700, 5)
+
+
+def test_a_session_that_lost_all_events_is_copied(
+    source: asm.SessionStore, target: asm.SessionStore, source_dsn: str
+) -> None:
+    fill(source, sessions=1, events=3)
+    told(source_dsn, "delete from asm_events")
+    told(source_dsn, "update asm_session_sequences set pruned_events = 3")
+    copied(source, target)
+    assert all_of(target) == all_of(source)
+
+
+def test_copying_again_changes_nothing(source: asm.SessionStore, target: asm.SessionStore) -> None:
+    fill(source)
+    first = copied(source, target)
+    before = all_of(target)
+    assert copied(source, target) == first
+    assert all_of(target) == before
+
+
+def test_a_copy_takes_up_what_came_since(source: asm.SessionStore, target: asm.SessionStore) -> None:
+    fill(source, events=4)
+    copied(source, target)
+    source.append_events(events_of("ses_000001", 3))
+    source.save_session(asm.Session(agent_id="late"))
+    copied(source, target)
+    assert all_of(target) == all_of(source)
+
+
+def test_events_that_are_there_are_not_read_again(source: asm.SessionStore, target: asm.SessionStore) -> None:
+    fill(source, sessions=1, events=1_200)
+    target.append_events(source.get_events("ses_000000", limit=1_100))
+    *_, there, rest = copying.copy(source, target)
+    assert (there, rest) == (1_100, 101)
+
+
+def test_what_the_target_has_besides_stays(source: asm.SessionStore, target: asm.SessionStore) -> None:
+    fill(source)
+    fill(target, sessions=1)
+    own = asm.Session(agent_id="own")
+    with pytest.raises(asm.Conflict):
+        copied(source, target)
+    target.delete_session("ses_000000")
+    target.save_session(own)
+    copied(source, target)
+    assert target.get_session(own.id) == own
+    assert len(all_of(target)) == 4
+
+
+def test_a_session_that_has_gone_on_by_itself_is_a_conflict(
+    source: asm.SessionStore, target: asm.SessionStore
+) -> None:
+    fill(source, sessions=1, events=4)
+    copied(source, target)
+    target.append_event(an_event("ses_000000"))
+    source.append_events(events_of("ses_000000", 3))
+    with pytest.raises(asm.Conflict, match="another event 5"):
+        copied(source, target)
+    assert numbers(target.get_events("ses_000000")) == [1, 2, 3, 4, 5]
+
+
+def test_memory_holds_a_batch_and_not_the_store(source: asm.SessionStore, target: asm.SessionStore) -> None:
+    for number in range(3):
+        batch = events_of(f"ses_{number}", 2_000, metadata={"text": "x" * 2_000})
+        source.append_events(batch)
+    del batch
+    tracemalloc.start()
+    copied(source, target)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert copying.count_rows(target)["events"] == 6_000
+    assert most_bytes < 9_000_000

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
-from rich.text import Text
 
 import asm
 from asm import dsn as dsns
-from asm import readers
 from asm.command import opened, print_json, prints_json, several, takes_dsn, takes_dsn_option
-from asm.documents import Document
-from asm.errors import AsmError, ValidationError
+from asm.errors import AsmError
 from asm.migrate import status as look_at
 from asm.models import SessionStatus
+from asm.moving_commands import copy, export, import_
 from asm.search_command import search
-from asm.show import Sheet, counted, one_line, show_session, show_sessions, show_status
-from asm.store import SessionStore
+from asm.show import Sheet, one_line, show_session, show_sessions, show_status
 from asm.summary_commands import cost, stats, usage
 
 
@@ -112,27 +106,6 @@ def status(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
         show_status(Sheet(), str(dsns.place(dsn, schema)), found)
 
 
-@cli.command("import")
-@click.argument(
-    "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
-)
-@takes_dsn_option
-def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
-    """Import what other tools recorded: files, or folders of them.
-
-    Reads the trajectories of SWE-agent (.traj), each as one session with one run. Ids are made of the
-    content, so importing a file again, or a copy of it, adds nothing.
-
-    A file that cannot be read is named with what is wrong with it, the others are imported, and the
-    exit status is 1. A SQLite file that does not exist yet is created; for any other store run
-    `asm migrate` first.
-    """
-    with opened(dsn, schema, migrate=dsns.place(dsn, schema).is_new_file) as store:
-        imported = _import(store, paths)
-    click.echo(imported.summary())
-    sys.exit(1 if imported.failures else 0)
-
-
 @cli.command()
 @several("--status", type=click.Choice([each.value for each in SessionStatus]))
 @click.option("--agent", metavar="ID", help="Of this agent.")
@@ -172,12 +145,12 @@ def show(session: str, dsn: str | None, schema: str | None, *, full: bool, as_js
     """Show a session, its runs and its events."""
     with opened(dsn, schema) as store:
         if as_json:
-            print_json(_document(store, session))
+            print_json(store.query.export_session(session).to_dict())
         else:
             show_session(store, session, full=full)
 
 
-for command in (search, stats, usage, cost):
+for command in (search, stats, usage, cost, import_, export, copy):
     cli.add_command(command)
 
 
@@ -189,69 +162,6 @@ def main() -> None:
     # A document may hold an integer of any size, and it is ours to print.
     sys.set_int_max_str_digits(0)
     cli(prog_name="asm")
-
-
-# Importing.
-
-
-@dataclass
-class _Imported:
-    sessions: int = 0
-    events: int = 0
-    known: int = 0
-    failures: int = 0
-
-    def summary(self) -> str:
-        parts = [f"imported {counted(self.sessions, 'session')} with {counted(self.events, 'event')}"]
-        if self.known:
-            parts.append(f"{self.known:,} {'was' if self.known == 1 else 'were'} there already")
-        if self.failures:
-            parts.append(f"{self.failures:,} could not be read")
-        return ", ".join(parts)
-
-
-def _import(store: SessionStore, paths: Iterable[Path]) -> _Imported:
-    imported = _Imported()
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        for file in progress.track(_files(paths, imported, console), description="Importing"):
-            with _told(imported, console):
-                transcript = readers.read(file)
-                if readers.keep(store, transcript):
-                    imported.sessions += 1
-                    imported.events += len(transcript.events)
-                else:
-                    imported.known += 1
-    return imported
-
-
-def _files(paths: Iterable[Path], imported: _Imported, console: Console) -> list[Path]:
-    files: list[Path] = []
-    for path in paths:
-        with _told(imported, console):
-            files += readers.files(path)
-    return files
-
-
-@contextmanager
-def _told(imported: _Imported, console: Console) -> Iterator[None]:
-    """Say what is wrong with a file, and go on to the next."""
-    try:
-        yield
-    except ValidationError as error:
-        imported.failures += 1
-        console.print(Text(f"asm: {one_line(str(error))}"), soft_wrap=True)
-
-
-# Showing.
-
-
-def _document(store: SessionStore, session_id: str) -> Document:
-    return {
-        "session": store.get_session(session_id).to_dict(),
-        "runs": [run.to_dict() for run in store.list_runs(session_id)],
-        "events": [event.to_dict() for event in store.iter_events(session_id)],
-    }
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
-"""Files that other tools left behind, read as sessions.
+"""Files that other tools left behind, or another store, read as sessions.
 
-A Reader is a format that has a name, knows its own files when it sees them, and makes a
-Transcript of one. Formats agree on a few words, so that what was imported reads alike: a
-message has a `role` and its `content`, a tool call its `name` and `input`, and what came of
-it is its `output`, after `duration_s` seconds.
+A Reader is a format that has a name, knows its own files when it sees them, and finds the
+sessions in one. What other tools recorded becomes a Transcript. Their formats agree on a few
+words, so that what was imported reads alike: a message has a `role` and its `content`, a tool
+call its `name` and `input`, and what came of it is its `output`, after `duration_s` seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
+from asm import lines
 from asm.errors import SessionNotFound, ValidationError
+from asm.exports import SessionExport
+from asm.imports import Batch, Written
 from asm.models import Event, Run, Session
-from asm.store import SessionStore
+from asm.store import SessionStore, ask
 
 HEAD_BYTES = 4_096
 """So much of a file a Reader sees before it says whether the file is one of its own."""
@@ -29,30 +33,37 @@ class Transcript:
     events: list[Event]
 
 
+Found: TypeAlias = Transcript | SessionExport
+"""What a file may hold: a session to be numbered here, or one that has its numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """A format: its name, whether a path and the head of its content look like it, and how to read it."""
 
     name: str
     recognises: Callable[[Path, bytes], bool]
-    read: Callable[[Path], Transcript]
+    read: Callable[[Path], Iterable[Found]]
 
 
-def keep(store: SessionStore, transcript: Transcript) -> bool:
-    """Write a transcript, all of it or none of it. One whose session is there is left alone: False.
+def keep(store: SessionStore, found: Found) -> Written:
+    """Write what is not there yet, all of it or none of it, and say how much that was.
 
-    Alone, because that session may have been tagged, paused or deleted since.
+    A transcript whose session is there is left alone, because that session may have been tagged,
+    paused or deleted since. An export that differs from what is there is a Conflict.
     """
+    if isinstance(found, SessionExport):
+        return ask(store, Batch.of(found).import_all())
     try:
-        store.get_session(transcript.session.id)
+        store.get_session(found.session.id)
     except SessionNotFound:
-        store.flush(transcript.session, transcript.run, transcript.events)
-        return True
-    return False
+        store.flush(found.session, found.run, found.events)
+        return Written(sessions=1, runs=1, events=len(found.events))
+    return Written()
 
 
-def read(path: Path) -> Transcript:
-    """The transcript in a file, or a ValidationError that names the file and what is wrong with it."""
+def read(path: Path) -> Iterator[Found]:
+    """What is in a file, one session after another; a ValidationError names the file and what is wrong."""
     reader = find_reader(path)
     if reader is None:
         names = " or ".join(each.name for each in readers())
@@ -60,7 +71,7 @@ def read(path: Path) -> Transcript:
             f"{path}: asm does not know this format; it reads {names} files", path=str(path)
         )
     try:
-        return reader.read(path)
+        yield from reader.read(path)
     except ValidationError as error:
         raise ValidationError(f"{path}: {error}", path=str(path)) from error
 
@@ -86,7 +97,8 @@ def readers() -> list[Reader]:
     # Here, because formats are made of what this module defines.
     from asm import trajectories
 
-    return [trajectories.READER]
+    # Ours first: whatever an export tells of trajectories does not make it one.
+    return [Reader("asm export", lines.recognises, lines.read), trajectories.READER]
 
 
 def _head(path: Path) -> bytes:

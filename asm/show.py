@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice, repeat, tee
@@ -27,13 +27,12 @@ from asm.store import SessionStore
 
 def show_session(store: SessionStore, session_id: str, *, full: bool = False) -> None:
     """Print a session, its runs and its events, as `asm show` does."""
-    session = store.get_session(session_id)
-    runs = store.list_runs(session_id)
+    export = store.query.export_session(session_id)
     sheet = Sheet(full=full)
-    _show_session(sheet, session)
-    for run in runs:
+    _show_session(sheet, export.session)
+    for run in export.runs:
         _show_run(sheet, run)
-    _show_events(sheet, store.iter_events(session_id), has_runs=len(runs) > 1)
+    _show_events(sheet, export.events, has_runs=len(export.runs) > 1)
 
 
 def show_status(sheet: Sheet, place: str, found: StoreStatus) -> None:
@@ -47,6 +46,14 @@ def show_status(sheet: Sheet, place: str, found: StoreStatus) -> None:
 
 
 _DATABASES = {"postgres": "PostgreSQL", "sqlite": "SQLite"}
+
+
+def show_copied(sheet: Sheet, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """Print how many rows of each table the source of a copy has, and how many its target."""
+    sheet.line((f"  {'':<12}{'SRC':>12}{'DST':>12}", "dim"))
+    for table, rows in before.items():
+        style = "red" if after[table] < rows else ""
+        sheet.line(f"  {table:<12}{rows:>12,}", (f"{after[table]:>12,}", style))
 
 
 def show_sessions(sheet: Sheet, sessions: Sequence[Session]) -> None:

@@ -75,7 +75,7 @@ def read(path: Path) -> Transcript:
     return Transcript(session, run, events)
 
 
-READER = Reader(FORMAT, recognises, read)
+READER = Reader(FORMAT, recognises, lambda path: [read(path)])
 
 
 def _id(prefix: str, content: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
 import os
 import pty
@@ -20,8 +21,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 import asm
+from asm import lines
 from asm.cli import cli
-from tests.conftest import POSTGRES
+from tests.conftest import POSTGRES, an_artifact
 from tests.contract.beside import STEP, STEPS, only
 
 ROOT = Path(__file__).parents[2]
@@ -145,10 +147,15 @@ def test_status_gives_programs_the_same(migrated: str, store: asm.SessionStore) 
     assert (found["applied"], found["pending"], found["rows"]["events"]) == (STEPS, [], 1)
 
 
-@pytest.mark.parametrize("command", ["status", "rollback", "sessions", "show"])
+@pytest.mark.parametrize("command", ["status", "rollback", "sessions", "show", "export"])
 def test_looking_for_a_file_that_is_not_there_does_not_create_it(command: str, tmp_path: Path) -> None:
     dsn = f"sqlite:///{tmp_path / 'absent.db'}"
-    ran(*{"sessions": ["sessions", "--dsn"], "show": ["show", "ses_1", "--dsn"]}.get(command, [command]), dsn)
+    named = {
+        "sessions": ["sessions", "--dsn"],
+        "show": ["show", "ses_1", "--dsn"],
+        "export": ["export", "--all", "--dsn"],
+    }
+    ran(*named.get(command, [command]), dsn)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -233,6 +240,138 @@ def test_real_runs_are_imported_once(migrated: str) -> None:
     assert first == "imported 7 sessions with 233 events\n"
     assert shown("import", REAL, "--dsn", migrated).endswith("7 were there already\n")
     assert shown("status", migrated) == before
+
+
+# Exporting.
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Iterator[asm.SessionStore]:
+    """A store of its own for what another one exports."""
+    with asm.SessionStore(f"sqlite:///{tmp_path / 'another.db'}", migrate=True) as store:
+        yield store
+
+
+def exported(store: asm.SessionStore) -> list[asm.SessionExport]:
+    sessions = sorted(store.list_sessions(include_deleted=True), key=lambda session: session.id)
+    return [store.query.export_session(session.id, include_artifacts=True) for session in sessions]
+
+
+def fill(store: asm.SessionStore) -> list[asm.Session]:
+    """Three sessions, one of them deleted, with all that JSON can say, and an artifact each."""
+    filled = [a_session(store, *TALK, ("message_sent", {"odd": "\ud800", "n": 10**5_000})) for _ in range(2)]
+    filled.append(a_session(store, deleted_at=filled[0].created_at))
+    for session in filled:
+        store.artifacts.register(an_artifact(session.id, session_id=session.id))
+    return filled
+
+
+def test_an_exported_store_comes_back_whole(
+    migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
+) -> None:
+    fill(store)
+    file = tmp_path / "store.jsonl"
+    shown("export", "--all", "--artifacts", "-o", file, "--dsn", migrated)
+    told = shown("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
+    assert told == "imported 3 sessions with 18 events\n"
+    assert exported(another) == exported(store)
+
+
+def test_sessions_are_exported_by_name(migrated: str, store: asm.SessionStore) -> None:
+    first, second, _ = fill(store)
+    written = started("export", second.id, first.id, "--dsn", migrated).stdout
+    exports = list(lines.load(written.encode().splitlines(keepends=True)))
+    assert exports == [store.query.export_session(each.id) for each in (second, first)]
+
+
+def test_an_export_goes_through_a_pipe(
+    migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
+) -> None:
+    fill(store)
+    written = started("export", "--all", "--artifacts", "-o", "-", "--dsn", migrated).stdout
+    into = ["import", "-", "--dsn", f"sqlite:///{tmp_path / 'another.db'}"]
+    assert CliRunner().invoke(cli, into, input=written).exit_code == 0
+    assert exported(another) == exported(store)
+
+
+def test_an_export_is_utf_8_whatever_the_locale(migrated: str, store: asm.SessionStore) -> None:
+    session = a_session(store, agent_id="é")
+    written = started("export", session.id, "--dsn", migrated, PYTHONIOENCODING="latin-1").stdout
+    (export,) = lines.load(written.encode().splitlines(keepends=True))
+    assert export.session == session
+
+
+def test_importing_an_export_again_adds_nothing(
+    migrated: str, store: asm.SessionStore, tmp_path: Path
+) -> None:
+    fill(store)
+    file = tmp_path / "store.jsonl"
+    shown("export", "--all", "-o", file, "--dsn", migrated)
+    told = shown("import", file, "--dsn", migrated)
+    assert told == "imported 0 sessions with 0 events, 3 were there already\n"
+
+
+def test_a_compressed_export_is_imported(
+    migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
+) -> None:
+    session = a_session(store, *TALK)
+    written = started("export", session.id, "--dsn", migrated).stdout
+    file = tmp_path / "store.jsonl.gz"
+    file.write_bytes(gzip.compress(written.encode()))
+    shown("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
+    assert exported(another) == exported(store)
+
+
+def test_what_is_there_under_other_contents_is_named_and_the_others_are_imported(
+    migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
+) -> None:
+    first, *_ = fill(store)
+    another.save_session(first.update_status("failed"))
+    file = tmp_path / "store.jsonl"
+    shown("export", "--all", "-o", file, "--dsn", migrated)
+    result = ran("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
+    assert result.exit_code == 1
+    assert result.stdout == "imported 2 sessions with 9 events, 1 was there under other contents\n"
+    assert result.stderr.startswith(f"asm: {file}: session '{first.id}' is there already under other")
+
+
+def test_an_export_that_was_cut_is_named_with_its_line(
+    migrated: str, store: asm.SessionStore, tmp_path: Path
+) -> None:
+    session = a_session(store, *TALK)
+    written = started("export", session.id, "--dsn", migrated).stdout
+    file = tmp_path / "cut.jsonl"
+    file.write_text("".join(written.splitlines(keepends=True)[:5]))
+    result = ran("import", file, "--dsn", migrated)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"asm: {file}: line 6: `event` should stand here")
+
+
+def test_an_export_that_fails_leaves_no_file_and_an_older_one_alone(
+    migrated: str, store: asm.SessionStore, tmp_path: Path
+) -> None:
+    session = a_session(store)
+    (tmp_path / "out").mkdir()
+    file = tmp_path / "out" / "store.jsonl"
+    file.write_text("older")
+    result = ran("export", session.id, "ses_none", "-o", file, "--dsn", migrated)
+    assert (result.exit_code, result.stderr) == (1, "asm: no session has the id 'ses_none'\n")
+    assert (list(file.parent.iterdir()), file.read_text()) == ([file], "older")
+
+
+def test_an_export_to_where_nothing_can_be_written_says_so(
+    migrated: str, store: asm.SessionStore, tmp_path: Path
+) -> None:
+    session = a_session(store)
+    file = tmp_path / "absent" / "store.jsonl"
+    result = ran("export", session.id, "-o", file, "--dsn", migrated)
+    assert (result.exit_code, result.stderr) == (1, f"asm: {file}: No such file or directory\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["ses_1", "--all"]])
+def test_an_export_is_of_named_sessions_or_of_all(migrated: str, arguments: list[str]) -> None:
+    result = ran("export", *arguments, "--dsn", migrated)
+    assert (result.exit_code, "Name the sessions to export, or give --all" in result.stderr) == (2, True)
 
 
 # Listing.
@@ -412,13 +551,13 @@ def test_what_is_nested_as_deep_as_can_be_stored_is_shown(migrated: str, store: 
     assert document["events"][0]["data"] == deep
 
 
-@pytest.mark.parametrize("json_or_not", [[], ["--json"]])
+@pytest.mark.parametrize("command", [["show"], ["show", "--json"], ["export"]], ids=" ".join)
 def test_a_reader_may_leave_before_the_end(
-    json_or_not: list[str], migrated: str, store: asm.SessionStore
+    command: list[str], migrated: str, store: asm.SessionStore
 ) -> None:
     session = a_session(store, *[("message_sent", {"content": LONG})] * 50)
-    command = [sys.executable, "-m", "asm.cli", "show", session.id, "--dsn", migrated, *json_or_not]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    asked = [sys.executable, "-m", "asm.cli", *command, session.id, "--dsn", migrated]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()

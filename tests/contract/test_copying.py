@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import Popen
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 import asm
 from asm import copying
-from tests.conftest import an_artifact, an_event, events_of, numbers
-from tests.contract.beside import told
+from asm.cli import cli
+from tests.conftest import POSTGRES, an_artifact, an_event, events_of, numbers
+from tests.contract.beside import only, running, told
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -181,3 +187,120 @@ def test_memory_holds_a_batch_and_not_the_store(source: asm.SessionStore, target
     tracemalloc.stop()
     assert copying.count_rows(target)["events"] == 6_000
     assert most_bytes < 9_000_000
+
+
+# The command.
+
+
+def ran(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["copy", *arguments], catch_exceptions=False)
+
+
+def test_the_command_counts_both_sides(source: asm.SessionStore, source_dsn: str, migrated: str) -> None:
+    fill(source)
+    result = ran(source_dsn, migrated)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["SRC", "DST"],
+        ["sessions", "3", "3"],
+        ["runs", "3", "3"],
+        ["events", "12", "12"],
+        ["artifacts", "3", "3"],
+    ]
+
+
+def test_the_command_makes_the_tables_of_an_empty_database(
+    source: asm.SessionStore, source_dsn: str, dsn: str
+) -> None:
+    fill(source)
+    assert ran(source_dsn, dsn).exit_code == 0
+    with asm.SessionStore(dsn) as target:
+        assert all_of(target) == all_of(source)
+
+
+def test_the_command_says_when_rows_are_missing(
+    source: asm.SessionStore, source_dsn: str, migrated: str
+) -> None:
+    fill(source, sessions=1, events=4)
+    told(source_dsn, "update asm_session_sequences set last_sequence = 2")
+    result = ran(source_dsn, migrated)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("asm: DST has fewer rows than SRC")
+
+
+def test_the_command_names_what_is_there_under_other_contents(
+    source: asm.SessionStore, source_dsn: str, target: asm.SessionStore, migrated: str
+) -> None:
+    fill(source)
+    target.save_session(replace(source.get_session("ses_000001"), agent_id="other"))
+    result = ran(source_dsn, migrated)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("asm: session 'ses_000001' is there already under other contents")
+
+
+def test_a_store_is_not_copied_into_itself(
+    source_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = ran(source_dsn, "sqlite:///source.db")
+    assert (result.exit_code, "the same store" in result.stderr) == (2, True)
+
+
+def test_a_source_that_is_not_there_leaves_no_target_behind(tmp_path: Path) -> None:
+    result = ran(f"sqlite:///{tmp_path / 'absent.db'}", f"sqlite:///{tmp_path / 'new.db'}")
+    assert (result.exit_code, list(tmp_path.iterdir())) == (1, [])
+
+
+@only(POSTGRES, why="SQLite has no schemas")
+def test_the_tables_of_both_may_be_in_schemas(source_dsn: str, source: asm.SessionStore, dsn: str) -> None:
+    fill(source)
+    assert ran(source_dsn, dsn, "--to-schema", "first").exit_code == 0
+    assert ran(dsn, dsn, "--from-schema", "first", "--to-schema", "second").exit_code == 0
+    with asm.SessionStore(dsn, schema="second") as target:
+        assert all_of(target) == all_of(source)
+
+
+def test_a_copy_that_was_killed_is_finished_by_another(
+    source: asm.SessionStore, source_dsn: str, target: asm.SessionStore, migrated: str
+) -> None:
+    fill(source, sessions=40, events=500)
+    with running("asm.cli", "copy", source_dsn, migrated) as process:
+        wait_for_events(target, process)
+        process.kill()
+        process.wait()
+    assert 0 < copying.count_rows(target)["events"] < 20_000
+    assert all(len(events) == last for events, last in events_and_counters(target))
+
+    assert ran(source_dsn, migrated).exit_code == 0
+    assert all_of(target) == all_of(source)
+
+
+def wait_for_events(target: asm.SessionStore, process: Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while copying.count_rows(target)["events"] == 0:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def events_and_counters(store: asm.SessionStore) -> Iterator[tuple[list[Any], int]]:
+    for session in store.list_sessions():
+        yield store.get_events(session.id), store.get_latest_sequence(session.id)
+
+
+@only(POSTGRES[:1], why="one server is enough for a hundred thousand events")
+def test_a_hundred_thousand_events_go_to_postgres_and_back(
+    source: asm.SessionStore, source_dsn: str, migrated: str, tmp_path: Path
+) -> None:
+    fill(source, sessions=200, events=200)
+    source.append_events(events_of("ses_000007", 60_000))
+    back = f"sqlite:///{tmp_path / 'back.db'}"
+
+    assert ran(source_dsn, migrated).exit_code == 0
+    assert ran(migrated, back).exit_code == 0
+
+    with asm.SessionStore(back) as returned:
+        assert copying.count_rows(returned)["events"] == 100_000
+        for session in copying.all_sessions(source):
+            exported = source.query.export_session(session.id, include_artifacts=True)
+            assert returned.query.export_session(session.id, include_artifacts=True) == exported

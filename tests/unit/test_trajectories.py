@@ -36,6 +36,13 @@ def written(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+def read(file: Path) -> Transcript:
+    """The one transcript in a file."""
+    (transcript,) = readers.read(file)
+    assert isinstance(transcript, Transcript)
+    return transcript
+
+
 def small(**changes: Any) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(SMALL.read_bytes())
     return document | changes
@@ -74,16 +81,16 @@ def of_step(type: str, data: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("file", [SMALL, *REAL])
 def test_nothing_in_a_file_is_lost(file: Path) -> None:
-    assert restored(readers.read(file)) == json.loads(file.read_bytes())
+    assert restored(read(file)) == json.loads(file.read_bytes())
 
 
 def test_a_file_with_empty_parts_comes_back_with_them(written: Callable[..., Path]) -> None:
     document: dict[str, Any] = {"trajectory": [], "history": None, "info": {}}
-    assert restored(readers.read(written(document))) == document
+    assert restored(read(written(document))) == document
 
 
 def test_the_events_tell_the_conversation_in_its_order() -> None:
-    told = [(str(event.type), event.data.get("role")) for event in readers.read(SMALL).events]
+    told = [(str(event.type), event.data.get("role")) for event in read(SMALL).events]
     assert told == [
         ("session_created", None),
         ("run_started", None),
@@ -112,23 +119,23 @@ def test_the_events_tell_the_conversation_in_its_order() -> None:
 
 
 def test_a_demonstration_is_no_answer_of_the_model() -> None:
-    shown = [event for event in readers.read(SMALL).events if event.data.get("is_demo")]
+    shown = [event for event in read(SMALL).events if event.data.get("is_demo")]
     assert [event.type for event in shown] == ["message_sent", "message_sent"]
 
 
 def test_a_step_without_an_action_is_no_tool_call(written: Callable[..., Path]) -> None:
     step = {"response": "Hm.", "action": "", "observation": "Say a command."}
-    told = readers.read(written({"trajectory": [step]})).events[2:4]
+    told = read(written({"trajectory": [step]})).events[2:4]
     assert [event.type for event in told] == ["message_received", "message_sent"]
 
 
 def test_a_call_and_its_output_share_the_id_of_the_call() -> None:
-    calls = [event for event in readers.read(SMALL).events if event.correlation_id == "call_1"]
+    calls = [event for event in read(SMALL).events if event.correlation_id == "call_1"]
     assert [event.type for event in calls] == ["tool_call_started", "tool_call_completed"]
 
 
 def test_the_run_has_the_tokens_the_cost_and_the_model() -> None:
-    run = readers.read(SMALL).run
+    run = read(SMALL).run
     assert run.token_usage == {"input_tokens": 1200, "output_tokens": 34}
     assert run.cost_usd == 0.0625
     assert run.turn_count == 5
@@ -143,18 +150,18 @@ def test_a_provider_is_told_by_the_model_s_name(
     name: str, provider: str, written: Callable[..., Path]
 ) -> None:
     config = {"agent": {"model": {"name": name}}}
-    assert readers.read(written(small(replay_config=config))).run.provider == provider
+    assert read(written(small(replay_config=config))).run.provider == provider
 
 
 @pytest.mark.parametrize("status", ["submitted", "submitted (exit_cost)"])
 def test_a_run_that_was_submitted_is_completed(status: str, written: Callable[..., Path]) -> None:
-    transcript = readers.read(written(small(info={"exit_status": status})))
+    transcript = read(written(small(info={"exit_status": status})))
     assert (transcript.run.status, transcript.session.status) == ("completed", "completed")
 
 
 @pytest.mark.parametrize("status", ["exit_cost", "", None])
 def test_a_run_that_was_not_submitted_has_failed(status: str | None, written: Callable[..., Path]) -> None:
-    transcript = readers.read(written(small(info={"exit_status": status})))
+    transcript = read(written(small(info={"exit_status": status})))
     assert (transcript.run.status, transcript.session.status) == ("failed", "failed")
     assert [event.type for event in transcript.events[-2:]] == ["run_failed", "session_failed"]
     assert transcript.run.error == {"exit_status": status}
@@ -163,7 +170,7 @@ def test_a_run_that_was_not_submitted_has_failed(status: str | None, written: Ca
 def test_a_copy_has_the_same_ids_however_it_is_called_and_laid_out(tmp_path: Path) -> None:
     copy = tmp_path / "other.traj"
     copy.write_text(json.dumps(json.loads(SMALL.read_bytes())))
-    ours, theirs = readers.read(SMALL), readers.read(copy)
+    ours, theirs = read(SMALL), read(copy)
     assert ids(ours) == ids(theirs)
 
 
@@ -172,19 +179,19 @@ def ids(transcript: Transcript) -> list[str]:
 
 
 def test_other_content_has_other_ids(written: Callable[..., Path]) -> None:
-    ours, theirs = readers.read(SMALL), readers.read(written(small(environment="other")))
+    ours, theirs = read(SMALL), read(written(small(environment="other")))
     assert not set(ids(ours)) & set(ids(theirs))
 
 
 def test_no_two_ids_in_a_file_are_the_same() -> None:
-    every = ids(readers.read(SMALL))
+    every = ids(read(SMALL))
     assert len(set(every)) == len(every)
 
 
 def test_all_is_dated_to_when_the_file_was_last_modified(tmp_path: Path) -> None:
     copy = Path(shutil.copy(SMALL, tmp_path / "copy.traj"))
     os.utime(copy, (0, 1_700_000_000))
-    transcript = readers.read(copy)
+    transcript = read(copy)
     times = {
         transcript.session.created_at,
         transcript.run.ended_at,
@@ -194,7 +201,7 @@ def test_all_is_dated_to_when_the_file_was_last_modified(tmp_path: Path) -> None
 
 
 def test_a_trajectory_is_known_by_how_it_begins_when_its_name_does_not_tell(tmp_path: Path) -> None:
-    assert readers.read(Path(shutil.copy(SMALL, tmp_path / "run.json"))).events
+    assert read(Path(shutil.copy(SMALL, tmp_path / "run.json"))).events
 
 
 def test_a_folder_gives_the_files_that_can_be_read(tmp_path: Path) -> None:
@@ -245,15 +252,15 @@ def test_a_broken_file_is_named_with_what_is_wrong_with_it(
 ) -> None:
     file = written(content)
     with pytest.raises(ValidationError, match=complaint) as caught:
-        readers.read(file)
+        read(file)
     assert str(caught.value).startswith(f"{file}: ")
 
 
 def test_a_file_of_no_known_format_is_refused(written: Callable[..., Path]) -> None:
     with pytest.raises(ValidationError, match=r"notes\.txt: asm does not know this format"):
-        readers.read(written(b"remember the milk", "notes.txt"))
+        read(written(b"remember the milk", "notes.txt"))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"gone\.traj: No such file"):
-        readers.read(tmp_path / "gone.traj")
+        read(tmp_path / "gone.traj")

@@ -142,10 +142,10 @@ def sessions(
 @click.option("--full", is_flag=True, help="Shorten nothing. In a pipe nothing ever is.")
 @prints_json
 def show(session: str, dsn: str | None, schema: str | None, *, full: bool, as_json: bool) -> None:
-    """Show a session, its runs and its events."""
+    """Show a session, its runs and its events. As JSON, its artifacts' rows and its counter too."""
     with opened(dsn, schema) as store:
         if as_json:
-            print_json(store.query.export_session(session).to_dict())
+            print_json(store.query.export_session(session, include_artifacts=True).to_dict())
         else:
             show_session(store, session, full=full)
 

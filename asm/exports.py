@@ -83,7 +83,7 @@ def export_session(session_id: str, *, include_artifacts: bool = False) -> Steps
 
     A soft-deleted session is exported like any other. With `include_artifacts` the rows of its
     artifacts go along, soft-deleted ones too; the bytes they tell of stay where they are.
-    SessionNotFound where there is no such session.
+    SessionNotFound where there is no such session. All of it is held in memory at once.
     """
     return Steps(partial(_export, text(session_id, "session_id"), include_artifacts), snapshot=True)
 

@@ -49,9 +49,9 @@ def import_session(export: SessionExport) -> Steps[None]:
 class Batch:
     """Rows on their way in, their documents spelled out, which is also their last check.
 
-    `counters` has the counter of each session whose events are here, as it is to be when the last
-    of these events is there. Pruned may be all that the session ever lost: of those, no more are
-    counted than there are numbers missing.
+    `counters` says of each session whose events are here where it stands behind the last of them,
+    and how many it has lost to pruning. Of those no more are counted than there are numbers missing,
+    so the events of one session may come in several batches, in their order.
     """
 
     def __init__(

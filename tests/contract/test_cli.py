@@ -483,6 +483,7 @@ def test_a_session_is_shown_to_programs_with_all_that_is_stored(
     assert asm.Session.from_dict(document["session"]) == session
     assert [asm.Run.from_dict(run) for run in document["runs"]] == store.list_runs(session.id)
     assert [asm.Event.from_dict(event) for event in document["events"]] == store.get_events(session.id)
+    assert (document["artifacts"], document["last_sequence"], document["pruned_events"]) == ([], 9, 0)
 
 
 def test_a_session_that_is_not_there_is_one_line(migrated: str) -> None:

@@ -19,6 +19,7 @@ from asm import copying
 from asm.cli import cli
 from tests.conftest import POSTGRES, an_artifact, an_event, events_of, numbers
 from tests.contract.beside import only, running, told
+from tests.contract.test_cli import on_a_terminal
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -249,6 +250,13 @@ def test_a_store_is_not_copied_into_itself(
 def test_a_source_that_is_not_there_leaves_no_target_behind(tmp_path: Path) -> None:
     result = ran(f"sqlite:///{tmp_path / 'absent.db'}", f"sqlite:///{tmp_path / 'new.db'}")
     assert (result.exit_code, list(tmp_path.iterdir())) == (1, [])
+
+
+def test_a_person_at_a_terminal_sees_how_far_it_is(
+    source: asm.SessionStore, source_dsn: str, migrated: str
+) -> None:
+    fill(source)
+    assert "Copying" in on_a_terminal("copy", source_dsn, migrated)
 
 
 @only(POSTGRES, why="SQLite has no schemas")

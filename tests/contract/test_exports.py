@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import asm
 from asm import dsn as dsns
-from asm import exports
+from asm import exports, imports
 from asm.models import new_id
 from asm.plan import Plan, Rows, Steps
 from tests.conftest import Blocking, an_artifact, an_event, events_of, in_loop, numbers
@@ -235,6 +235,37 @@ def test_an_import_is_part_of_a_transaction(store: Any, target: Any) -> None:
         assert tx.query.export_session("ses_1", include_artifacts=True) == export
         raise KeyError
     assert (target.list_sessions(), target.get_latest_sequence("ses_1")) == ([], 0)
+
+
+def test_an_import_that_is_cut_anywhere_leaves_nothing(store: Any, target: Any) -> None:
+    nothing = everything(target)
+    a_session(store)
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    cuts = 0
+    while was_cut(target, export, cuts):
+        assert everything(target) == nothing
+        cuts += 1
+    assert cuts > 8
+    assert target.query.export_session("ses_1", include_artifacts=True) == export
+
+
+class Cut(Exception):
+    pass
+
+
+def was_cut(target: Any, export: asm.SessionExport, asked: int) -> bool:
+    """Whether an import had more questions than so many, after which it is cut off."""
+    left = iter(range(asked))
+
+    def count() -> None:
+        if next(left, None) is None:
+            raise Cut
+
+    try:
+        asked_of(target, disturbed(imports.import_session(export), count))
+    except Cut:
+        return True
+    return False
 
 
 def test_appends_and_an_import_of_one_session_take_turns(store: Any, target: Any) -> None:

@@ -25,7 +25,9 @@ T = TypeVar("T")
 Counted: TypeAlias = tuple[str, Counter]
 
 COPIED = ("sessions", "runs", "artifacts", "events")
+
 ROWS_PER_BATCH = 500
+"""So many rows are in memory at a time, and in one transaction of the target."""
 
 
 def copy(source: SessionStore, target: SessionStore) -> Iterator[int]:
@@ -73,8 +75,9 @@ def _copy_events(
     source: SessionStore, target: SessionStore, counters: Mapping[str, Counter]
 ) -> Iterator[int]:
     copied = ask(target, find_counters(counters))
-    yield sum(_there(counter, copied.get(session_id)) for session_id, counter in counters.items())
-    for batch in _batches(_slices(counters, copied)):
+    stands = {session_id: counter.last_sequence for session_id, counter in copied.items()}
+    yield sum(_number_there(counter, stands.get(session_id, 0)) for session_id, counter in counters.items())
+    for batch in _batches(_slices(counters, stands)):
         events = ask(source, find_events_between(batch))
         told = {
             each.session_id: counters[each.session_id]._replace(last_sequence=each.last) for each in batch
@@ -83,13 +86,9 @@ def _copy_events(
         yield len(events)
 
 
-def _there(counter: Counter, copied: Counter | None) -> int:
-    """About how many events of a session need not be copied any more."""
-    return (
-        0
-        if copied is None
-        else max(0, min(counter.last_sequence, copied.last_sequence) - counter.pruned_events)
-    )
+def _number_there(counter: Counter, stands: int) -> int:
+    """About how many events of a session need not be copied any more, for those who watch."""
+    return max(0, min(counter.last_sequence, stands) - counter.pruned_events)
 
 
 class Slice(NamedTuple):
@@ -100,18 +99,18 @@ class Slice(NamedTuple):
     last: int
 
 
-def _slices(counters: Mapping[str, Counter], copied: Mapping[str, Counter]) -> Iterator[Slice]:
+def _slices(counters: Mapping[str, Counter], stands: Mapping[str, int]) -> Iterator[Slice]:
     for session_id, counter in counters.items():
-        stands = copied[session_id].last_sequence if session_id in copied else 0
-        if stands < counter.last_sequence:
+        last = counter.last_sequence
+        if stands.get(session_id, 0) < last:
             # The last one that is there comes along to be compared: a session that has gone on in
             # the target is no copy of this one any more.
-            for after in range(max(0, stands - 1), counter.last_sequence, ROWS_PER_BATCH):
-                yield Slice(session_id, after, min(after + ROWS_PER_BATCH, counter.last_sequence))
+            for after in range(max(0, stands.get(session_id, 0) - 1), last, ROWS_PER_BATCH):
+                yield Slice(session_id, after, min(after + ROWS_PER_BATCH, last))
 
 
 def _batches(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
-    """Slices that together are no more than a batch. A session has one slice in each: others are full."""
+    """Slices that together are no more than a batch, and no two of one session: all but its last are full."""
     batch: list[Slice] = []
     size = 0
     for each in slices:
@@ -124,7 +123,7 @@ def _batches(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
         yield batch
 
 
-# What is asked of the source: pages in the order of keys, which no empty text comes behind.
+# What is asked of the source. Every key comes behind the empty text.
 
 
 def page_sessions(after: str = "") -> Ask[list[Session]]:

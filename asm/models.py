@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 from asm import documents
 from asm.documents import Document
@@ -21,6 +21,9 @@ from asm.errors import InvalidEventType, InvalidStatus, ValidationError
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
+
+Texts: TypeAlias = str | Iterable[str]
+"""One string or several."""
 
 TEXT_LENGTH_MAX = 255
 REFERENCE_LENGTH_MAX = 4_096
@@ -379,6 +382,20 @@ def texts(values: Any, name: str) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValidationError(f"{name} must be a list of strings, not {type(values).__name__}", path=name)
     return tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values))
+
+
+def texts_to_find(value: Any, name: str) -> tuple[str, ...] | None:
+    """One string or several, each once, as a set to look for; None is no set."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return (_plain_text(value, name),)
+    return tuple(dict.fromkeys(_plain_text(each, f"{name}[{index}]") for index, each in enumerate(value)))
+
+
+def _plain_text(value: Any, name: str) -> str:
+    # To the drivers, a member of an enum of the caller's own would be no string.
+    return str.__str__(text(value, name))
 
 
 def moment(value: Any, name: str) -> datetime:

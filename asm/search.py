@@ -28,9 +28,10 @@ from asm.models import (
     RunStatus,
     Session,
     SessionStatus,
+    Texts,
     optional_count,
     optional_moment,
-    text,
+    texts_to_find,
     token_counts,
 )
 from asm.plan import Ask, Plan, Rows, Steps, first, one_or_several
@@ -40,7 +41,6 @@ T = TypeVar("T")
 LIMIT_MAX = 1_000
 """So many items a page may have."""
 
-Texts: TypeAlias = str | Iterable[str]
 SessionOrder: TypeAlias = Literal["created_at_asc", "created_at_desc", "updated_at_desc"]
 RunOrder: TypeAlias = Literal["started_at_asc", "started_at_desc", "token_usage_desc"]
 EventOrder: TypeAlias = Literal["sequence_asc", "timestamp_asc", "timestamp_desc"]
@@ -71,11 +71,11 @@ def search_sessions(
     `count_total` the page tells how many sessions there are on all pages together.
     """
     filters = _filters(
-        one_or_several("agent_id", "agent_ids", _texts(agent_id, "agent_id")),
+        one_or_several("agent_id", "agent_ids", texts_to_find(agent_id, "agent_id")),
         one_or_several("status", "statuses", sessions.statuses(status)),
         {
-            "providers": _texts(provider, "provider"),
-            "tags": _texts(tags, "tags"),
+            "providers": texts_to_find(provider, "provider"),
+            "tags": texts_to_find(tags, "tags"),
             "created_after": optional_moment(created_after, "created_after"),
             "created_before": optional_moment(created_before, "created_before"),
             "only_live": None if include_deleted else True,
@@ -110,8 +110,8 @@ def search_runs(
     `cursor` asks for what follows, and is None on the last; InvalidCursor in another order.
     """
     filters = _filters(
-        one_or_several("session_id", "session_ids", _texts(session_id, "session_id")),
-        one_or_several("provider", "providers", _texts(provider, "provider")),
+        one_or_several("session_id", "session_ids", texts_to_find(session_id, "session_id")),
+        one_or_several("provider", "providers", texts_to_find(provider, "provider")),
         one_or_several("status", "statuses", runs.statuses(status)),
         {
             "started_after": optional_moment(started_after, "started_after"),
@@ -260,12 +260,12 @@ def _event_filters(
     correlation_id: Texts | None,
 ) -> dict[str, Any]:
     return _filters(
-        one_or_several("session_id", "session_ids", _texts(session_ids, "session_ids")),
-        one_or_several("run_id", "run_ids", _texts(run_ids, "run_ids")),
+        one_or_several("session_id", "session_ids", texts_to_find(session_ids, "session_ids")),
+        one_or_several("run_id", "run_ids", texts_to_find(run_ids, "run_ids")),
         one_or_several("type", "types", event_types(types)),
-        one_or_several("correlation_id", "correlation_ids", _texts(correlation_id, "correlation_id")),
+        one_or_several("correlation_id", "correlation_ids", texts_to_find(correlation_id, "correlation_id")),
         {
-            "providers": _texts(providers, "providers"),
+            "providers": texts_to_find(providers, "providers"),
             "since": optional_moment(since, "since"),
             "until": optional_moment(until, "until"),
         },
@@ -276,17 +276,3 @@ def _filters(*parts: Mapping[str, Any]) -> dict[str, Any]:
     """All filters together, and whether one of them leaves nothing to be found."""
     filters = {name: value for part in parts for name, value in part.items()}
     return {**filters, "nothing": True if () in filters.values() else None}
-
-
-def _texts(value: Any, name: str) -> tuple[str, ...] | None:
-    """One text or several, each once, as a set to look for."""
-    if value is None:
-        return None
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return (_text(value, name),)
-    return tuple(dict.fromkeys(_text(each, f"{name}[{index}]") for index, each in enumerate(value)))
-
-
-def _text(value: Any, name: str) -> str:
-    # As plain text: to the drivers, a member of an enum of the caller's own would be no string.
-    return str.__str__(text(value, name))

@@ -13,17 +13,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from asm.documents import Document
 from asm.errors import SessionNotFound
-from asm.models import RunStatus, optional_moment, text, texts
+from asm.models import RunStatus, Texts, optional_moment, text, texts_to_find
 from asm.plan import Ask, Row, Rows, one_or_several
 from asm.pricing import Match, PricedBy, Prices, Pricing, prices
 
 T = TypeVar("T", "Usage", "Cost")
-
-Texts: TypeAlias = str | Iterable[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,20 +205,12 @@ def _filters(
     until: datetime | None,
 ) -> dict[str, Any]:
     return {
-        **one_or_several("session_id", "session_ids", _values(session_id, "session_id")),
-        **one_or_several("agent_id", "agent_ids", _values(agent_id, "agent_id")),
-        **one_or_several("provider", "providers", _values(provider, "provider")),
+        **one_or_several("session_id", "session_ids", texts_to_find(session_id, "session_id")),
+        **one_or_several("agent_id", "agent_ids", texts_to_find(agent_id, "agent_id")),
+        **one_or_several("provider", "providers", texts_to_find(provider, "provider")),
         "since": optional_moment(since, "since"),
         "until": optional_moment(until, "until"),
     }
-
-
-def _values(given: Any, name: str) -> tuple[str, ...] | None:
-    """One value or several, as a set to look for."""
-    if given is None:
-        return None
-    is_one = isinstance(given, str) or not isinstance(given, Iterable)
-    return (text(given, name),) if is_one else texts(given, name)
 
 
 # Rows.

@@ -75,7 +75,9 @@ create table asm_runs (
 
 create index asm_runs_by_id on asm_runs (id, started_at);
 
-create index asm_runs_by_provider on asm_runs (provider, started_at, session_id, id);
+create index asm_runs_by_model on asm_runs (provider, model, started_at) include (cost_usd, input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens);
+
+create index asm_runs_by_provider on asm_runs (provider, started_at);
 
 create index asm_runs_by_start on asm_runs (session_id, started_at, id);
 

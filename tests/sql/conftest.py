@@ -37,6 +37,9 @@ def filled(
     else:
         with clusters(request.param).database(migrated=True) as dsn:
             _fill(dsn)
+            # An index alone answers only where the table is known to hold nothing newer.
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute("vacuum asm_runs")
             yield Where(request.param, dsn)
 
 
@@ -118,7 +121,8 @@ def a_run(number: int) -> asm.Run:
         session_id=session_id(number // 20),
         status="running" if number % 20 == 19 else "completed",
         started_at=START + timedelta(minutes=number),
-        provider="openai" if number % 5 == 3 else "claude",
+        output={"text": "as long as a short answer " * 20},
+        provider="openai" if number % 20 == 3 else "claude",
         token_usage={"total_tokens": number * 7919 % 100_000},
     )
 

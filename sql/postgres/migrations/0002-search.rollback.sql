@@ -4,6 +4,8 @@ drop index if exists asm_events_by_correlation;
 
 drop index if exists asm_runs_by_tokens;
 
+drop index if exists asm_runs_by_model;
+
 drop index if exists asm_runs_by_status;
 
 drop index if exists asm_runs_by_provider;

@@ -1,4 +1,4 @@
--- Indexes for searching across sessions, and for what retention looks for.
+-- Indexes for searching across sessions, for adding up runs, and for what retention looks for.
 -- depends: 0001-agent-sessions
 
 -- An index here gives a page its rows in their order, so that a limit ends the search however many rows
@@ -22,11 +22,17 @@ create index if not exists asm_sessions_deleted on asm_sessions (deleted_at, id)
 
 create index if not exists asm_runs_by_time on asm_runs (started_at, session_id, id);
 
-create index if not exists asm_runs_by_provider on asm_runs (provider, started_at, session_id, id);
+-- Runs of one provider or one status that began in the same microsecond are sorted when they are read: a
+-- run is saved after every turn, and changes all indexes here, so these are short. With the session in it,
+-- that of the status would look as good as asm_runs_by_start to whoever asks which run of a session is running.
+create index if not exists asm_runs_by_provider on asm_runs (provider, started_at);
 
--- Runs of one status that began in the same microsecond are sorted when they are read. With the session in
--- it, this index would look as good as asm_runs_by_start to whoever asks which run of a session is running.
 create index if not exists asm_runs_by_status on asm_runs (status, started_at);
+
+-- In the order in which runs are added up, with all that is added, so that the runs themselves are not read:
+-- the usage of 60,000 takes 9 ms instead of 25.
+create index if not exists asm_runs_by_model on asm_runs (provider, model, started_at)
+include (cost_usd, input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens);
 
 -- A run that tells of no tokens has used none.
 create index if not exists asm_runs_by_tokens on asm_runs (coalesce(total_tokens, 0), session_id, id);

@@ -3,6 +3,9 @@
 A summary is read from one row for each provider and model, however many runs there are. Counts of
 tokens are exact, however large. Prices are applied to the sums. Costs are floats, which a database
 adds in the order it likes: of their sixteen digits the first ten or so are sure.
+
+Summaries are not prepared: whether a filter leaves an hour or all the years decides which index
+serves.
 """
 
 from __future__ import annotations
@@ -171,7 +174,8 @@ def get_usage_summary(
     does not undo what was used. An `agent_id` is found in the session, so it finds no run that came
     before its session.
     """
-    return Ask("get_usage_summary", _filters(session_id, agent_id, provider, since, until), _usage_summary)
+    filters = _filters(session_id, agent_id, provider, since, until)
+    return Ask("get_usage_summary", filters, _usage_summary, prepare=False)
 
 
 def get_cost_summary(
@@ -193,8 +197,8 @@ def get_cost_summary(
     `pricing` is in USD per token, as `asm.pricing` describes it, which also says what holds without
     one. The filters are those of `get_usage_summary`.
     """
-    read = partial(_cost_summary, prices(pricing))
-    return Ask("get_cost_summary", _filters(session_id, agent_id, provider, since, until), read)
+    filters = _filters(session_id, agent_id, provider, since, until)
+    return Ask("get_cost_summary", filters, partial(_cost_summary, prices(pricing)), prepare=False)
 
 
 def _filters(

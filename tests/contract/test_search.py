@@ -436,7 +436,7 @@ def test_a_transaction_searches_what_it_has_written(store: Any) -> None:
 
 
 @only(POSTGRES, why="SQLite plans without looking at values")
-def test_a_search_is_planned_for_its_values_each_time(migrated: str) -> None:
+def test_searches_and_summaries_are_planned_for_their_values_each_time(migrated: str) -> None:
     with asm.SessionStore(migrated, max_size=1) as store:
         _ask_everything(store)
         with store.transaction() as tx:
@@ -452,3 +452,5 @@ def _ask_everything(store: Any) -> None:
     store.query.search_runs()
     store.query.search_events()
     store.query.count_events()
+    store.query.get_usage_summary()
+    store.query.get_cost_summary()

@@ -85,14 +85,14 @@ def test_stats_name_each_provider_of_the_runs_once(store: Any) -> None:
     assert store.query.get_session_stats("ses_1").providers_used == ("claude", "openai")
 
 
-def test_stats_tell_when_the_first_and_the_last_event_of_the_order_were(store: Any) -> None:
+def test_stats_tell_the_earliest_and_the_latest_time_of_the_events(store: Any) -> None:
     store.append_events(an_event(timestamp=NOON + timedelta(seconds=n)) for n in (5, 9, 1, 7))
 
     stats = store.query.get_session_stats("ses_1")
 
     assert (stats.first_event_at, stats.last_event_at) == (
-        NOON + timedelta(seconds=5),
-        NOON + timedelta(seconds=7),
+        NOON + timedelta(seconds=1),
+        NOON + timedelta(seconds=9),
     )
 
 

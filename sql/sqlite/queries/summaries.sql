@@ -1,32 +1,19 @@
 -- get_session_stats
 -- A row for each status and provider of its runs, or one without, and in each what else there is of it.
--- Events are numbered without holes but for those that pruning left, so nobody has to count them.
 -- A sum of integers beyond 64 bits is an error here, so the lower 32 bits of each are added apart from
 -- those above.
 select (select true from asm_sessions where id = :session_id) as is_kept,
-       (
-           select last_sequence - pruned_events
-             from asm_session_sequences
-            where session_id = :session_id
-       ) as event_count,
-       (
-           select timestamp
-             from asm_events
-            where session_id = :session_id
-            order by sequence_number
-            limit 1
-       ) as first_event_at,
-       (
-           select timestamp
-             from asm_events
-            where session_id = :session_id
-            order by sequence_number desc
-            limit 1
-       ) as last_event_at,
+       event_count, first_event_at, last_event_at,
        status, provider, run_count,
        input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, total_tokens,
        input_above, output_above, cache_read_above, cache_creation_above, total_above
-  from (select 1) as session
+  from (
+    select count(*) as event_count,
+           min(timestamp) as first_event_at,
+           max(timestamp) as last_event_at
+      from asm_events
+     where session_id = :session_id
+  ) as events
   left join (
     select status, provider, count(*) as run_count,
            sum(input_tokens & 4294967295) as input_tokens,

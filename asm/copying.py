@@ -1,9 +1,10 @@
 """A whole store into another, in batches that each are a transaction of the target.
 
-Rows go table by table in the order of their keys, so that memory holds no more than a batch.
-What the target has already is compared, and not written again. Events are the many: how far an
-earlier copy came with those of a session, its counter in the target tells, and this one goes on
-from there. Rows without a session are copied like others.
+Rows go table by table in the order of their keys, so that memory holds no more than a batch. How
+large they are is known when they are read: so they are read a few at a time, and written when
+there are enough of them. What the target has already is compared, and not written again. Events
+are the many: how far an earlier copy came with those of a session, its counter in the target
+tells, and this one goes on from there. Rows without a session are copied like others.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ Counted: TypeAlias = tuple[str, Counter]
 COPIED = ("sessions", "runs", "artifacts", "events")
 
 ROWS_PER_BATCH = 500
-"""So many rows are in memory at a time, and in one transaction of the target."""
+BYTES_PER_BATCH = 8 * 1024 * 1024
+"""With so many rows, or so much in them, a batch is written."""
+
+ROWS_PER_READ = 50
 
 
 def copy(source: SessionStore, target: SessionStore) -> Iterator[int]:
@@ -37,15 +41,9 @@ def copy(source: SessionStore, target: SessionStore) -> Iterator[int]:
     under other contents: what was copied before stays. Nothing is locked in the source, so what is
     written to it meanwhile may be missing; `count_rows` of both tells.
     """
-    for sessions in _pages(source, page_sessions, lambda session: (session.id,)):
-        ask(target, Batch(sessions=sessions).import_all())
-        yield len(sessions)
-    for runs in _pages(source, page_runs, lambda run: (run.session_id, run.id)):
-        ask(target, Batch(runs=runs).import_all())
-        yield len(runs)
-    for artifacts in _pages(source, page_artifacts, lambda artifact: (artifact.id,)):
-        ask(target, Batch(artifacts=artifacts).import_all())
-        yield len(artifacts)
+    for batch in _filled(_all_but_events(source)):
+        ask(target, batch.import_all())
+        yield batch.row_count
     for counters in _pages(source, page_counters, lambda counted: (counted[0],)):
         yield from _copy_events(source, target, dict(counters))
 
@@ -71,19 +69,47 @@ def _pages(
         found = ask(source, page(*key(found[-1])))
 
 
+def _all_but_events(source: SessionStore) -> Iterator[Batch]:
+    for sessions in _pages(source, page_sessions, lambda session: (session.id,)):
+        yield Batch(sessions=sessions)
+    for runs in _pages(source, page_runs, lambda run: (run.session_id, run.id)):
+        yield Batch(runs=runs)
+    for artifacts in _pages(source, page_artifacts, lambda artifact: (artifact.id,)):
+        yield Batch(artifacts=artifacts)
+
+
 def _copy_events(
     source: SessionStore, target: SessionStore, counters: Mapping[str, Counter]
 ) -> Iterator[int]:
     copied = ask(target, find_counters(counters))
     stands = {session_id: counter.last_sequence for session_id, counter in copied.items()}
     yield sum(_number_there(counter, stands.get(session_id, 0)) for session_id, counter in counters.items())
-    for batch in _batches(_slices(counters, stands)):
-        events = ask(source, find_events_between(batch))
+    for batch in _filled(_events(source, counters, stands)):
+        ask(target, batch.import_all())
+        yield batch.row_count
+
+
+def _events(
+    source: SessionStore, counters: Mapping[str, Counter], stands: Mapping[str, int]
+) -> Iterator[Batch]:
+    for slices in _readings(_slices(counters, stands)):
         told = {
-            each.session_id: counters[each.session_id]._replace(last_sequence=each.last) for each in batch
+            each.session_id: counters[each.session_id]._replace(last_sequence=each.last) for each in slices
         }
-        ask(target, Batch(events=events, counters=told).import_all())
-        yield len(events)
+        events = ask(source, find_events_between(slices))
+        yield Batch(events=events, counters=told)
+
+
+def _filled(readings: Iterable[Batch]) -> Iterator[Batch]:
+    """What was read, put together until a batch is full."""
+    batch = Batch()
+    for reading in readings:
+        batch.add(reading)
+        if batch.row_count >= ROWS_PER_BATCH or batch.size_bytes >= BYTES_PER_BATCH:
+            yield batch
+            batch = Batch()
+    if batch.row_count or batch.counters:
+        yield batch
 
 
 def _number_there(counter: Counter, stands: int) -> int:
@@ -105,22 +131,22 @@ def _slices(counters: Mapping[str, Counter], stands: Mapping[str, int]) -> Itera
         if stands.get(session_id, 0) < last:
             # The last one that is there comes along to be compared: a session that has gone on in
             # the target is no copy of this one any more.
-            for after in range(max(0, stands.get(session_id, 0) - 1), last, ROWS_PER_BATCH):
-                yield Slice(session_id, after, min(after + ROWS_PER_BATCH, last))
+            for after in range(max(0, stands.get(session_id, 0) - 1), last, ROWS_PER_READ):
+                yield Slice(session_id, after, min(after + ROWS_PER_READ, last))
 
 
-def _batches(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
-    """Slices that together are no more than a batch, and no two of one session: all but its last are full."""
-    batch: list[Slice] = []
-    size = 0
+def _readings(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
+    """Slices that are read together, and no two of one session: all but its last are full."""
+    reading: list[Slice] = []
+    rows = 0
     for each in slices:
-        if batch and size + each.last - each.after > ROWS_PER_BATCH:
-            yield batch
-            batch, size = [], 0
-        batch.append(each)
-        size += each.last - each.after
-    if batch:
-        yield batch
+        if reading and rows + each.last - each.after > ROWS_PER_READ:
+            yield reading
+            reading, rows = [], 0
+        reading.append(each)
+        rows += each.last - each.after
+    if reading:
+        yield reading
 
 
 # What is asked of the source. Every key comes behind the empty text.
@@ -128,18 +154,18 @@ def _batches(slices: Iterable[Slice]) -> Iterator[list[Slice]]:
 
 def page_sessions(after: str = "") -> Ask[list[Session]]:
     """The sessions behind an id."""
-    return Ask("page_sessions", {"after": after, "limit": ROWS_PER_BATCH}, read_sessions)
+    return Ask("page_sessions", {"after": after, "limit": ROWS_PER_READ}, read_sessions)
 
 
 def page_runs(after_session: str = "", after: str = "") -> Ask[list[Run]]:
     """The runs behind a session's id and a run's."""
-    params = {"after_session": after_session, "after": after, "limit": ROWS_PER_BATCH}
+    params = {"after_session": after_session, "after": after, "limit": ROWS_PER_READ}
     return Ask("page_runs", params, read_runs)
 
 
 def page_artifacts(after: str = "") -> Ask[list[Artifact]]:
     """The artifacts behind an id, soft-deleted ones too."""
-    return Ask("page_artifacts", {"after": after, "limit": ROWS_PER_BATCH}, read_artifacts)
+    return Ask("page_artifacts", {"after": after, "limit": ROWS_PER_READ}, read_artifacts)
 
 
 def page_counters(after: str = "") -> Ask[list[Counted]]:
@@ -157,6 +183,6 @@ def find_events_between(slices: Sequence[Slice]) -> Ask[list[Event]]:
         "session_ids": [each.session_id for each in slices],
         "afters": [each.after for each in slices],
         "lasts": [each.last for each in slices],
-        "limit": ROWS_PER_BATCH,
+        "limit": ROWS_PER_READ,
     }
     return Ask("find_events_between", params, read_events)

@@ -68,6 +68,9 @@ class Batch:
         self.events = [_Row(event, _event_values(event)) for event in events]
         self.artifacts = [_Row(artifact, dict(register(artifact).params)) for artifact in artifacts]
         self.counters = dict(counters or {})
+        rows: list[_Row[Any]] = [*self.sessions, *self.runs, *self.events, *self.artifacts]
+        self.row_count = len(rows)
+        self.size_bytes = sum(row.size_bytes for row in rows)
 
     @classmethod
     def of(cls, export: SessionExport) -> Batch:
@@ -79,6 +82,16 @@ class Batch:
             artifacts=export.artifacts,
             counters={export.session.id: Counter(export.last_sequence, export.pruned_events)},
         )
+
+    def add(self, more: Batch) -> None:
+        """Take in what comes behind these rows."""
+        self.sessions += more.sessions
+        self.runs += more.runs
+        self.events += more.events
+        self.artifacts += more.artifacts
+        self.counters |= more.counters
+        self.row_count += more.row_count
+        self.size_bytes += more.size_bytes
 
     def import_all(self) -> Steps[Written]:
         """Write what is missing, all of it or none of it. Conflict where something else is there."""
@@ -98,6 +111,10 @@ class Written(NamedTuple):
 class _Row(Generic[M]):
     model: M
     values: Values
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(value) for value in self.values.values() if isinstance(value, str))
 
 
 def _session_values(session: Session) -> Values:
@@ -288,11 +305,10 @@ def _pieces(rows: Sequence[_Row[M]]) -> Iterator[list[_Row[M]]]:
     piece: list[_Row[M]] = []
     size_bytes = 0
     for row in rows:
-        more_bytes = sum(len(value) for value in row.values.values() if isinstance(value, str))
-        if piece and (len(piece) == ROWS_PER_STATEMENT or size_bytes + more_bytes > BYTES_PER_STATEMENT):
+        if piece and (len(piece) == ROWS_PER_STATEMENT or size_bytes + row.size_bytes > BYTES_PER_STATEMENT):
             yield piece
             piece, size_bytes = [], 0
         piece.append(row)
-        size_bytes += more_bytes
+        size_bytes += row.size_bytes
     if piece:
         yield piece

@@ -152,6 +152,15 @@ def test_events_that_are_there_are_not_read_again(source: asm.SessionStore, targ
     assert (there, rest) == (1_100, 101)
 
 
+def test_a_batch_has_fewer_events_where_they_are_large(
+    source: asm.SessionStore, target: asm.SessionStore
+) -> None:
+    source.append_events(events_of("ses_1", 150, metadata={"picture": "x" * 100_000}))
+    _, *batches = copying.copy(source, target)
+    assert batches == [100, 50]
+    assert target.get_events("ses_1") == source.get_events("ses_1")
+
+
 def test_what_the_target_has_besides_stays(source: asm.SessionStore, target: asm.SessionStore) -> None:
     fill(source)
     fill(target, sessions=1)

@@ -21,6 +21,7 @@ from asm.errors import (
 from asm.exports import SessionExport
 from asm.migrate import migrate, pending_migrations, rollback
 from asm.models import Artifact, Event, EventType, Page, Run, RunStatus, Session, SessionStatus
+from asm.retention import RetentionPolicy
 from asm.store import AsyncSessionStore, SessionStore
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "MigrationRequired",
     "NotFound",
     "Page",
+    "RetentionPolicy",
     "Run",
     "RunNotFound",
     "RunStatus",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from asm import artifacts, events, runs, sessions
 from asm.errors import ValidationError
 from asm.models import Artifact, Event, Model, Run, Session, count, text
-from asm.plan import Ask, Plan, Steps
+from asm.plan import Ask, Plan, Rows, Steps
 
 M = TypeVar("M", bound=Model)
 
@@ -115,11 +115,11 @@ class Counter(NamedTuple):
 
 def find_counters(session_ids: Iterable[str]) -> Ask[dict[str, Counter]]:
     """The counters of those of the sessions that have one."""
-    return Ask(
-        "find_counters",
-        {"session_ids": tuple(session_ids)},
-        lambda rows: {session_id: Counter(last, pruned) for session_id, last, pruned in rows},
-    )
+    return Ask("find_counters", {"session_ids": tuple(session_ids)}, read_counters)
+
+
+def read_counters(rows: Rows) -> dict[str, Counter]:
+    return {session_id: Counter(last, pruned) for session_id, last, pruned in rows}
 
 
 # What an export must be like.

@@ -2,9 +2,9 @@
 
 Every operation is a function in the module of its noun, which returns a question. `asks`
 makes a method of it that puts the question to the store's database, `awaits` one that is
-awaited; `waits` and `streams` do the same for questions that are asked more than once. The
-method keeps the function's parameters, result and docstring, so type checkers and `help()`
-see them, and all three are written once.
+awaited; `waits` and `streams` do the same for questions that are asked more than once, and
+`performs` for procedures. The method keeps the function's parameters, result and docstring, so
+type checkers and `help()` see them, and all three are written once.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from asm import (
     events,
     exports,
     follow,
+    health,
     imports,
     postgres,
+    retention,
     runs,
     search,
     sessions,
@@ -41,7 +43,7 @@ from asm.follow import Stream, Wait
 from asm.migrate import check_complete, check_tables, list_applied, migrate_connection
 from asm.migrate import migrate as apply_pending
 from asm.models import Event, count
-from asm.plan import AsyncDatabase, Database, Question
+from asm.plan import AsyncDatabase, Database, Procedure, Question, perform, perform_async
 from asm.sqlite import AsyncSQLite, AsyncSQLiteTransaction, SQLite, SQLiteTransaction
 
 P = ParamSpec("P")
@@ -102,6 +104,24 @@ def streams_async(operation: Callable[P, Stream]) -> Callable[Concatenate[Any, P
         return follow.stream_async(self._database, operation(*args, **kwargs))
 
     return _described(method, operation, "AsyncIterator[Event]")
+
+
+def performs(operation: Callable[P, Procedure[T]]) -> Callable[Concatenate[Any, P], T]:
+    """A method that takes a procedure from step to step, and returns its result."""
+
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return perform(operation(*args, **kwargs), self._database)
+
+    return _described(method, operation, _answer(operation))
+
+
+def performs_async(
+    operation: Callable[P, Procedure[T]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await perform_async(operation(*args, **kwargs), self._database)
+
+    return _described(method, operation, _answer(operation))
 
 
 def _described(method: F, operation: Callable[..., Any], answer: str) -> F:
@@ -181,6 +201,39 @@ class AsyncQuery:
     get_usage_summary = awaits(summaries.get_usage_summary)
     get_cost_summary = awaits(summaries.get_cost_summary)
     export_session = awaits(exports.export_session)
+
+
+class Maintenance:
+    """`store.maintenance`: keeping only what should be kept, and looking whether all is well.
+
+    Nothing of it runs by itself, nor inside a transaction: it has many short ones of its own.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    execute = performs(retention.execute)
+    soft_delete_expired_sessions = performs(retention.soft_delete_expired_sessions)
+    hard_delete_expired_sessions = performs(retention.hard_delete_expired_sessions)
+    prune_session_events = performs(retention.prune_session_events)
+    clean_orphaned_artifacts = performs(retention.clean_orphaned_artifacts)
+    clean_orphaned_sequences = performs(retention.clean_orphaned_sequences)
+    health_check = performs(health.health_check)
+
+
+class AsyncMaintenance:
+    """`store.maintenance`, awaited."""
+
+    def __init__(self, database: AsyncDatabase) -> None:
+        self._database = database
+
+    execute = performs_async(retention.execute)
+    soft_delete_expired_sessions = performs_async(retention.soft_delete_expired_sessions)
+    hard_delete_expired_sessions = performs_async(retention.hard_delete_expired_sessions)
+    prune_session_events = performs_async(retention.prune_session_events)
+    clean_orphaned_artifacts = performs_async(retention.clean_orphaned_artifacts)
+    clean_orphaned_sequences = performs_async(retention.clean_orphaned_sequences)
+    health_check = performs_async(health.health_check)
 
 
 class Operations:
@@ -315,6 +368,7 @@ class SessionStore(Operations):
             self._database = postgres.connect(self._place.address, schema=schema, **limits)
         self.artifacts = Artifacts(self._database)
         self.query = Query(self._database)
+        self.maintenance = Maintenance(self._database)
         try:
             self._open(migrate=migrate)
         except BaseException:
@@ -390,6 +444,7 @@ class AsyncSessionStore(AsyncOperations):
         self._database: AsyncSQLite | postgres.AsyncPostgres | _Unopened = _Unopened()
         self.artifacts = AsyncArtifacts(self._database)
         self.query = AsyncQuery(self._database)
+        self.maintenance = AsyncMaintenance(self._database)
 
     async def open(self) -> Self:
         """Connect, and check that the tables are there and current. A closed store stays closed."""
@@ -400,6 +455,7 @@ class AsyncSessionStore(AsyncOperations):
         self._database = await self._connected()
         self.artifacts = AsyncArtifacts(self._database)
         self.query = AsyncQuery(self._database)
+        self.maintenance = AsyncMaintenance(self._database)
         try:
             await self._checked()
         except BaseException:

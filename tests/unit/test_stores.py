@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 import asm
-from asm.store import Artifacts, AsyncArtifacts, AsyncQuery, AsyncTransaction, Query, Transaction
+from asm.store import (
+    Artifacts,
+    AsyncArtifacts,
+    AsyncMaintenance,
+    AsyncQuery,
+    AsyncTransaction,
+    Maintenance,
+    Query,
+    Transaction,
+)
 
 OPERATIONS = """
 save_session(session) -> None
@@ -48,6 +57,16 @@ get_cost_summary(*, session_id=None, agent_id=None, provider=None, since=None, u
 export_session(session_id, *, include_artifacts=False) -> SessionExport
 """.strip().splitlines()  # noqa: E501
 
+OPERATIONS_OF_MAINTENANCE = """
+execute(policy, *, dry_run=False, progress=None) -> MaintenanceReport
+soft_delete_expired_sessions(policy) -> int
+hard_delete_expired_sessions(policy) -> int
+prune_session_events(session_id, policy) -> int
+clean_orphaned_artifacts() -> int
+clean_orphaned_sequences() -> int
+health_check() -> list[HealthIssue]
+""".strip().splitlines()
+
 OPENING = (
     "(dsn=None, *, pool=None, schema=None, migrate=False, min_size=1, max_size=10, timeout=30.0, "
     "statement_timeout=None, retry_for=10.0, prepare=True)"
@@ -55,7 +74,7 @@ OPENING = (
 
 PUBLIC_NAMES = {
     *("SessionStore", "AsyncSessionStore", "Session", "Run", "Event", "Artifact"),
-    *("SessionStatus", "RunStatus", "EventType", "Page", "SessionExport"),
+    *("SessionStatus", "RunStatus", "EventType", "Page", "SessionExport", "RetentionPolicy"),
     *("migrate", "rollback", "pending_migrations"),
     *("AsmError", "ValidationError", "InvalidStatus", "InvalidEventType", "InvalidCursor"),
     *("NotFound", "SessionNotFound", "RunNotFound"),
@@ -66,6 +85,7 @@ PUBLIC_NAMES = {
 WITH_OPERATIONS = [asm.SessionStore, asm.AsyncSessionStore, Transaction, AsyncTransaction]
 WITH_ARTIFACTS = [Artifacts, AsyncArtifacts]
 WITH_QUERIES = [Query, AsyncQuery]
+WITH_MAINTENANCE = [Maintenance, AsyncMaintenance]
 
 
 @pytest.mark.parametrize("promise", OPERATIONS, ids=lambda promise: promise.partition("(")[0])
@@ -80,6 +100,13 @@ def test_an_operation_on_artifacts_is_there_with_the_parameters_it_was_promised(
     owner: type, promise: str
 ) -> None:
     assert _without_result(_as_written(owner, _name(promise))) == _without_result(promise)
+
+
+@pytest.mark.parametrize("promise", OPERATIONS_OF_MAINTENANCE, ids=lambda promise: promise.partition("(")[0])
+@pytest.mark.parametrize("owner", WITH_MAINTENANCE)
+def test_an_operation_of_maintenance_is_there_as_it_was_promised(owner: type, promise: str) -> None:
+    assert _as_written(owner, _name(promise)) == promise
+    assert getattr(owner, _name(promise)).__doc__
 
 
 @pytest.mark.parametrize("promise", OPERATIONS, ids=lambda promise: promise.partition("(")[0])
@@ -147,6 +174,12 @@ def test_both_kinds_of_artifacts_offer_the_same() -> None:
 
 def test_both_kinds_of_questions_across_sessions_are_the_promised_ones() -> None:
     assert _public(Query) == _public(AsyncQuery) == {_name(promise) for promise in QUERIES}
+
+
+def test_both_kinds_of_maintenance_offer_what_was_promised() -> None:
+    names = {_name(promise) for promise in OPERATIONS_OF_MAINTENANCE}
+
+    assert _public(Maintenance) == _public(AsyncMaintenance) == names
 
 
 def test_the_operations_of_a_store_are_the_promised_ones() -> None:

@@ -1,0 +1,143 @@
+"""Maintenance may be stopped anywhere, and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asm
+from asm import archives, retention
+from asm.plan import Question, perform
+from tests.conftest import Where
+from tests.contract.beside import running, said
+from tests.contract.keeping import a_full_store, everything, there
+
+
+class Stopped(BaseException):
+    """As when a process is killed: nothing in the procedure can answer it."""
+
+
+class Stopping:
+    """A database that is gone after so many questions, the last of which has or has not been answered."""
+
+    def __init__(self, store: asm.SessionStore, questions: int, *, answers_the_last: bool) -> None:
+        self._database = store._database
+        self._left = questions
+        self._answers_the_last = answers_the_last
+
+    def run(self, question: Question[Any]) -> Any:
+        self._left -= 1
+        if self._left > 0:
+            return self._database.run(question)
+        if self._answers_the_last:
+            self._database.run(question)
+        raise Stopped
+
+
+@pytest.fixture
+def store(where: Where) -> Iterator[asm.SessionStore]:
+    with asm.SessionStore(where.dsn) as store:
+        yield store
+
+
+def a_policy(**fields: Any) -> asm.RetentionPolicy:
+    return asm.RetentionPolicy(
+        max_session_age_days=95, max_events_per_session=5, max_total_events=60, batch_size=2, **fields
+    )
+
+
+def without_times(rows: list[Any]) -> list[Any]:
+    """Everything in a store, but when a session was soft-deleted only whether."""
+    sessions, *others = rows
+    return [[(*rest, deleted_at is None) for *rest, deleted_at in sessions], *others]
+
+
+def issues(store: asm.SessionStore) -> set[tuple[str, str]]:
+    return {(issue.code, issue.session_id) for issue in store.maintenance.health_check()}
+
+
+def emptied(store: asm.SessionStore) -> None:
+    for session_id in [*there(store), "alone", "orphan"]:
+        store.delete_session(session_id)
+    with store.transaction() as tx:
+        tx.connection.execute("delete from asm_artifacts")
+
+
+@pytest.mark.parametrize("answers_the_last", [False, True], ids=["before", "after"])
+def test_stopped_at_any_question_and_run_again_it_ends_the_same(
+    where: Where, store: asm.SessionStore, answers_the_last: bool
+) -> None:
+    a_full_store(store, where)
+    healthy = issues(store)
+    store.maintenance.execute(a_policy())
+    end = without_times(everything(where))
+    for questions in range(1, 200):
+        emptied(store)
+        a_full_store(store, where)
+        database = Stopping(store, questions, answers_the_last=answers_the_last)
+        try:
+            perform(retention.execute(a_policy()), database)
+            break
+        except Stopped:
+            pass
+        assert issues(store) <= healthy
+        store.maintenance.execute(a_policy())
+        assert without_times(everything(where)) == end
+    assert questions > 20
+
+
+def events_by_session(store: asm.SessionStore) -> dict[str, set[str]]:
+    return {name: {event.id for event in store.get_events(name)} for name in there(store)}
+
+
+def archived_events(folder: Path) -> dict[str, set[str]]:
+    exports = [archives.read(file) for file in folder.glob("*.jsonl.gz")]
+    return {export.session.id: {event.id for event in export.events} for export in exports}
+
+
+def missing(before: dict[str, set[str]], *places: dict[str, set[str]]) -> set[str]:
+    """The events that were there before and now are nowhere."""
+    return {
+        event_id
+        for name, event_ids in before.items()
+        for event_id in event_ids.difference(*(place.get(name, set()) for place in places))
+    }
+
+
+@pytest.mark.parametrize("questions", range(4, 54, 7))
+def test_stopped_anywhere_nothing_is_lost_that_was_not_archived(
+    where: Where, store: asm.SessionStore, tmp_path: Path, questions: int
+) -> None:
+    a_full_store(store, where)
+    before = events_by_session(store)
+
+    with pytest.raises(Stopped):
+        database = Stopping(store, questions, answers_the_last=True)
+        perform(retention.execute(a_policy(archive=tmp_path)), database)
+
+    assert missing(before, events_by_session(store), archived_events(tmp_path)) == set()
+
+
+@pytest.mark.parametrize("batches", [1, 6, 12])
+def test_killed_anywhere_nothing_is_lost_and_the_next_run_goes_on(
+    where: Where, store: asm.SessionStore, tmp_path: Path, batches: int
+) -> None:
+    a_full_store(store, where)
+    before = events_by_session(store)
+    healthy = issues(store)
+
+    with running("tests.contract.maintained", where.dsn, str(tmp_path)) as process:
+        heard = [said(process) for _ in range(batches)]
+        # It has gone on by now: the kill meets it wherever it is.
+        process.kill()
+        process.wait()
+
+    assert all(heard)
+    assert missing(before, events_by_session(store), archived_events(tmp_path)) == set()
+    assert issues(store) <= healthy
+    policy = asm.RetentionPolicy(max_events_per_session=5, max_total_events=60, archive=tmp_path)
+    assert store.maintenance.execute(policy).errors == []
+    assert missing(before, events_by_session(store), archived_events(tmp_path)) == set()

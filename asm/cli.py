@@ -15,6 +15,7 @@ import asm
 from asm import dsn as dsns
 from asm.command import opened, print_json, prints_json, several, takes_dsn, takes_dsn_option
 from asm.errors import AsmError
+from asm.maintenance_commands import health, maintain
 from asm.migrate import status as look_at
 from asm.models import SessionStatus
 from asm.moving_commands import copy, export, import_
@@ -150,7 +151,7 @@ def show(session: str, dsn: str | None, schema: str | None, *, full: bool, as_js
             show_session(store, session, full=full)
 
 
-for command in (search, stats, usage, cost, import_, export, copy):
+for command in (search, stats, usage, cost, import_, export, copy, maintain, health):
     cli.add_command(command)
 
 

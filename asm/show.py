@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.text import Text
 
 from asm.documents import Document
+from asm.health import HealthIssue
 from asm.migrate import StoreStatus
 from asm.models import Event, EventType, Run, Session, is_number
+from asm.retention import MaintenanceReport
 from asm.store import SessionStore
 
 
@@ -54,6 +56,22 @@ def show_copied(sheet: Sheet, before: Mapping[str, int], after: Mapping[str, int
     for table, rows in before.items():
         style = "red" if after[table] < rows else ""
         sheet.line(f"  {table:<12}{rows:>12,}", (f"{after[table]:>12,}", style))
+
+
+def show_report(sheet: Sheet, report: MaintenanceReport, *, dry_run: bool) -> None:
+    if dry_run:
+        sheet.line("nothing was changed; a run would make of it:")
+    for name, number in report.to_dict().items():
+        if name not in ("duration_ms", "errors"):
+            sheet.line(f"{name.replace('_', ' '):<28}{number:>12,}")
+
+
+def show_issues(sheet: Sheet, issues: Sequence[HealthIssue]) -> None:
+    if not issues:
+        sheet.line("healthy")
+        return
+    for issue in issues:
+        sheet.line((_inline(issue.session_id), "bold"), "  ", (issue.code, "red"), f"  {issue.message}")
 
 
 def show_sessions(sheet: Sheet, sessions: Sequence[Session]) -> None:

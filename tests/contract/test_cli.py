@@ -628,6 +628,6 @@ def test_the_version_is_that_of_the_package() -> None:
     assert re.fullmatch(r"asm \d+\.\d+\.\d+\n", shown("--version"))
 
 
-@pytest.mark.parametrize("command", ["migrate", "rollback", "status", "import", "sessions", "show", "search"])
+@pytest.mark.parametrize("command", cli.commands)
 def test_every_command_explains_itself(command: str) -> None:
     assert shown(command, "--help").startswith(f"Usage: cli {command}")

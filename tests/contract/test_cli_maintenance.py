@@ -1,0 +1,167 @@
+"""What `asm maintain` and `asm health` promise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import asm
+from tests.conftest import events_of, numbers
+from tests.contract.keeping import a_session, appended, there
+from tests.contract.test_cli import ran, shown
+
+
+@pytest.fixture
+def store(migrated: str) -> Iterator[asm.SessionStore]:
+    with asm.SessionStore(migrated) as store:
+        yield store
+
+
+def test_maintaining_says_what_was_done(migrated: str, store: asm.SessionStore) -> None:
+    store.save_session(a_session("old", untouched=91))
+    store.save_session(a_session("older", deleted=31))
+
+    lines = shown("maintain", "--dsn", migrated).splitlines()
+
+    assert [line.split() for line in lines] == [
+        ["sessions", "soft", "deleted", "1"],
+        ["sessions", "hard", "deleted", "1"],
+        ["events", "pruned", "0"],
+        ["artifacts", "cleaned", "0"],
+        ["orphaned", "sequences", "cleaned", "0"],
+    ]
+    assert there(store) == ["old"]
+
+
+def test_a_dry_run_says_that_nothing_was_changed(migrated: str, store: asm.SessionStore) -> None:
+    store.save_session(a_session(deleted=31))
+
+    printed = shown("maintain", "--dry-run", "--dsn", migrated)
+
+    assert printed.startswith("nothing was changed")
+    assert there(store) == ["ses_1"]
+
+
+def test_maintaining_tells_programs_in_json(migrated: str, store: asm.SessionStore) -> None:
+    appended(store, "ses_1", *["message_sent"] * 5)
+
+    report = json.loads(shown("maintain", "--json", "--max-events-per-session", "2", "--dsn", migrated))
+
+    assert report.pop("duration_ms") >= 0
+    assert report == {
+        "sessions_soft_deleted": 0,
+        "sessions_hard_deleted": 0,
+        "events_pruned": 3,
+        "artifacts_cleaned": 0,
+        "orphaned_sequences_cleaned": 0,
+        "errors": [],
+    }
+
+
+def test_every_field_of_a_policy_is_an_option(migrated: str, store: asm.SessionStore, tmp_path: Path) -> None:
+    store.save_session(a_session("pending", status="pending", untouched=6))
+    store.save_session(a_session("completed", untouched=4))
+    store.save_session(a_session("active", status="active", untouched=20))
+    store.save_session(a_session("failed", status="failed", untouched=20))
+    store.save_session(a_session("tagged", untouched=20, tags=("keep",)))
+    store.save_session(a_session("due", deleted=3))
+    appended(store, "active", "acme.noise", *["message_sent"] * 4)
+    appended(store, "pending", *["message_sent"] * 4)
+    options = {
+        "--max-session-age-days": 5,
+        "--max-completed-session-age-days": 3,
+        "--hard-delete-after-days": 2,
+        "--max-events-per-session": 4,
+        "--max-total-events": 7,
+        "--exempt-tag": "keep",
+        "--exempt-status": "failed",
+        "--prune-first": "acme.noise",
+        "--archive": tmp_path / "archive",
+        "--batch-size": 1,
+    }
+
+    shown("maintain", "--dsn", migrated, *(str(word) for option in options.items() for word in option))
+
+    sessions = store.list_sessions(include_deleted=True)
+    assert {session.id for session in sessions if session.deleted_at} == {"pending", "completed", "active"}
+    assert there(store) == ["active", "completed", "failed", "pending", "tagged"]
+    left = numbers(store.get_events("active")), numbers(store.get_events("pending"))
+    assert left == ([3, 4, 5], [1, 2, 3, 4])
+    assert {file.name for file in (tmp_path / "archive").iterdir()} == {"active.jsonl.gz", "due.jsonl.gz"}
+
+
+def test_a_bound_may_be_never(migrated: str, store: asm.SessionStore) -> None:
+    store.save_session(a_session("old", untouched=1_000))
+    store.save_session(a_session("older", deleted=1_000))
+    never = ["--max-completed-session-age-days", "never", "--hard-delete-after-days", "never"]
+
+    shown("maintain", "--dsn", migrated, *never)
+
+    assert [session.id for session in store.list_sessions()] == ["old"]
+    assert there(store) == ["old", "older"]
+
+
+def test_what_was_archived_can_be_imported(migrated: str, store: asm.SessionStore, tmp_path: Path) -> None:
+    store.flush(a_session(deleted=31), asm.Run(session_id="ses_1"), events_of("ses_1", 3))
+    export = store.query.export_session("ses_1")
+    shown("maintain", "--dsn", migrated, "--archive", tmp_path / "archive")
+    assert there(store) == []
+
+    shown("import", tmp_path / "archive", "--dsn", migrated)
+
+    assert store.query.export_session("ses_1") == export
+
+
+def test_what_failed_is_told_and_the_exit_status_1(
+    migrated: str, store: asm.SessionStore, tmp_path: Path
+) -> None:
+    store.save_session(a_session(deleted=31))
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "ses_1.jsonl.gz").write_text("something else")
+
+    result = ran("maintain", "--dsn", migrated, "--archive", tmp_path / "archive")
+
+    assert (result.exit_code, there(store)) == (1, ["ses_1"])
+    assert result.stderr.startswith("asm: sessions_hard_deleted of session 'ses_1': ")
+
+
+@pytest.mark.parametrize("bound", ["0", "-1", "1.5", "many"])
+def test_a_bound_that_is_no_number_is_refused(bound: str) -> None:
+    result = ran("maintain", "--max-total-events", bound)
+
+    assert result.exit_code == 2
+    assert "from 1 up" in result.stderr
+
+
+def test_a_healthy_store_is_healthy(migrated: str, store: asm.SessionStore) -> None:
+    store.flush(a_session(), asm.Run(session_id="ses_1"), events_of("ses_1", 3))
+
+    assert shown("health", "--dsn", migrated) == "healthy\n"
+    assert json.loads(shown("health", "--json", "--dsn", migrated)) == []
+
+
+def test_what_is_wrong_is_shown_and_the_exit_status_1(migrated: str, store: asm.SessionStore) -> None:
+    store.append_events(events_of("alone", 3))
+
+    result = ran("health", "--dsn", migrated)
+
+    assert result.exit_code == 1
+    assert result.stdout == "alone  events_without_session  events of a session that is not there: 3\n"
+
+
+def test_what_is_wrong_is_told_to_programs_in_json(migrated: str, store: asm.SessionStore) -> None:
+    store.append_events(events_of("alone", 3))
+
+    result = ran("health", "--json", "--dsn", migrated)
+
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == [
+        {
+            "code": "events_without_session",
+            "message": "events of a session that is not there: 3",
+            "session_id": "alone",
+        }
+    ]

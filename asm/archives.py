@@ -6,9 +6,11 @@ session has no more stays in it. So a session that is pruned every day is whole 
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from itertools import count
@@ -27,7 +29,10 @@ def keep(folder: Path, export: SessionExport) -> None:
     A session that began anew under the id of an earlier one has a file of its own beside that one's.
     """
     _make(folder)
-    _write(*next(_places(folder, export)))
+    with _held(folder) as descriptor:
+        _write(*next(_places(folder, export)))
+        # The folder itself, so that the disk knows the file's name, too.
+        os.fsync(descriptor)
 
 
 def read(file: Path) -> SessionExport:
@@ -79,7 +84,7 @@ def _joined(earlier: SessionExport, later: SessionExport) -> SessionExport:
 
 def _write(file: Path, export: SessionExport) -> None:
     # Beside it and then in its place: who is killed on the way leaves the earlier one.
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside = file.with_name(f".{file.name}.new")
     try:
         with beside.open("wb") as raw:
             with gzip.GzipFile("", "wb", fileobj=raw) as packed:
@@ -90,19 +95,21 @@ def _write(file: Path, export: SessionExport) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _sync(file.parent)
 
 
 def _make(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        _sync(folder.parent)
+        with _held(folder.parent) as descriptor:
+            os.fsync(descriptor)
 
 
-def _sync(folder: Path) -> None:
-    """Have the disk know the names in a folder, too."""
-    opened = os.open(folder, os.O_RDONLY)
+@contextmanager
+def _held(folder: Path) -> Iterator[int]:
+    """A folder for us alone: two who add to one file at a time would lose what the other added."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
-        os.close(opened)
+        os.close(descriptor)

@@ -451,7 +451,7 @@ def _archived_shares(job: _Job, shares: Sequence[_Share]) -> Procedure[Sequence[
     for share in shares:
         export = yield from job.archived("events_pruned", share.session_id)
         if export is not None:
-            archived.append(share._replace(upto=export.last_sequence, pruned=export.pruned_events))
+            archived.append(share._replace(upto=export.last_sequence))
     return archived
 
 
@@ -465,9 +465,10 @@ def _take(job: _Job, keep: int, shares: Sequence[_Share]) -> Plan[dict[str, int]
     counters = yield from _hold_counters(share.session_id for share in shares)
     standing = [share for share in shares if share.stands(counters)]
     numbers = yield from _count_prunable(job, keep, standing)
+    uptos = {share.session_id: share.upto for share in standing}
     params = {
         "session_ids": list(numbers),
-        "uptos": [share.upto for share in standing if share.session_id in numbers],
+        "uptos": [uptos[session_id] for session_id in numbers],
         "numbers": list(numbers.values()),
         "first_types": job.first_types,
         "protected_types": PROTECTED_TYPES,

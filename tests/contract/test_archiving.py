@@ -6,6 +6,9 @@ import gzip
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +277,20 @@ def test_an_archive_that_fails_on_its_way_leaves_the_earlier_one(
     assert archives.read(tmp_path / "archive" / "ses_1.jsonl.gz") == before
     assert [file.name for file in (tmp_path / "archive").iterdir()] == ["ses_1.jsonl.gz"]
     assert kept(store) == [3, 4, 5, 6]
+
+
+def test_what_many_archive_at_once_is_all_in_the_file(tmp_path: Path) -> None:
+    session = a_session()
+    events = [replace(event, sequence_number=n) for n, event in enumerate(events_of("ses_1", 24), 1)]
+    exports = [
+        asm.SessionExport(session=session, events=[event], last_sequence=24, pruned_events=23)
+        for event in events
+    ]
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(partial(archives.keep, tmp_path), exports))
+
+    assert archives.read(tmp_path / "ses_1.jsonl.gz").events == events
 
 
 def test_a_file_and_its_name_are_on_the_disk_before_anything_is_deleted(

@@ -1,0 +1,116 @@
+"""Retention, with a database that a test plays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from asm import retention
+from asm.plan import Ask, Question, Rows, drive, perform
+from asm.retention import RetentionPolicy
+
+
+class Played:
+    """A database that answers by the name of the query, and otherwise with no rows."""
+
+    def __init__(self, **answers: Rows) -> None:
+        self._answers = answers
+        self.asked: list[Ask[Any]] = []
+        self.transactions: list[list[str]] = []
+
+    def run(self, question: Question[Any]) -> Any:
+        self.transactions.append([])
+        return drive(question, self._answer)
+
+    def _answer(self, ask: Ask[Any]) -> Rows:
+        self.asked.append(ask)
+        self.transactions[-1].append(ask.query)
+        return self._answers.pop(ask.query, [])
+
+    def params(self, query: str) -> list[Mapping[str, Any]]:
+        return [ask.params for ask in self.asked if ask.query == query]
+
+
+def pruning(**answers: Rows) -> Played:
+    return Played(
+        find_long_sessions=[("a", 30, 0), ("b", 20, 5)],
+        hold_counters=[("a", 30, 0), ("b", 20, 5)],
+        count_prunable=[("a", 20), ("b", 5)],
+        **answers,
+    )
+
+
+def pruned(database: Played, **fields: Any) -> int:
+    policy = RetentionPolicy(max_events_per_session=10, **fields)
+    return perform(retention.prune_session_events("a", policy), database)
+
+
+def test_a_batch_is_pruned_in_one_transaction() -> None:
+    database = pruning()
+
+    number = pruned(database)
+
+    assert number == 25
+    assert database.transactions == [
+        ["find_long_sessions"],
+        ["hold_counters", "count_prunable", "prune_events"],
+        ["find_long_sessions"],
+    ]
+
+
+def test_each_session_is_pruned_up_to_where_it_was_seen_however_the_counts_are_ordered() -> None:
+    database = pruning()
+    database._answers["count_prunable"] = [("b", 5), ("a", 20)]
+
+    pruned(database)
+
+    (params,) = database.params("prune_events")
+    assert (params["session_ids"], params["uptos"], params["numbers"]) == (["b", "a"], [20, 30], [5, 20])
+
+
+def test_a_session_that_does_not_stand_as_it_was_seen_is_not_counted() -> None:
+    database = pruning()
+    database._answers["hold_counters"] = [("a", 29, 0), ("b", 20, 6)]
+    database._answers["count_prunable"] = []
+
+    pruned(database)
+
+    assert database.params("count_prunable")[0]["session_ids"] == []
+
+
+def test_protected_types_are_never_among_those_that_go_first() -> None:
+    database = pruning()
+
+    pruned(database, prune_event_types_first=["run_started", "message_sent", "error_occurred"])
+
+    assert database.params("prune_events")[0]["first_types"] == ("message_sent",)
+
+
+def test_sessions_are_deleted_counters_first() -> None:
+    database = Played(
+        find_due_sessions=[(None, "b"), (None, "a")],
+        lock_counters=[("a", 1), ("b", 2)],
+        hold_due_sessions=[("a",)],
+    )
+
+    number = perform(retention.hard_delete_expired_sessions(RetentionPolicy()), database)
+
+    assert (number, database.params("delete_sessions")) == (1, [{"session_ids": ("a",)}])
+    assert database.transactions[1] == ["lock_counters", "hold_due_sessions", "delete_sessions"]
+
+
+def test_a_dry_run_asks_nothing_that_writes() -> None:
+    database = pruning(
+        find_due_sessions=[(None, "b")],
+        find_expired_sessions=[(None, "c")],
+        find_orphaned_artifacts=[("d", 3)],
+        find_orphaned_counters=[("e",)],
+        count_stored=[(100,)],
+        count_oldest=[(40,)],
+    )
+
+    policy = RetentionPolicy(max_events_per_session=10, max_total_events=50)
+    report = perform(retention.execute(policy, dry_run=True), database)
+
+    assert {ask.query.partition("_")[0] for ask in database.asked} == {"find", "count"}
+    assert report.events_pruned == 40

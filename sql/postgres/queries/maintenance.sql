@@ -197,13 +197,13 @@ select alone.session_id, alone.number
          from asm_artifacts as artifact
         where artifact.session_id is not null
           and artifact.session_id > %(after)s              -- if after
-          and not exists (select 1 from asm_sessions as session where session.id = artifact.session_id)
+          and not exists (select 1 from asm_sessions where id = artifact.session_id)
         group by artifact.session_id
         order by artifact.session_id
        offset 0
   ) as alone
- where (select 1 from asm_events as event where event.session_id = alone.session_id limit 1) is null
-   and (select 1 from asm_runs as run where run.session_id = alone.session_id limit 1) is null
+ where (select 1 from asm_events where session_id = alone.session_id limit 1) is null
+   and (select 1 from asm_runs where session_id = alone.session_id limit 1) is null
  order by alone.session_id
  limit %(limit)s;
 
@@ -211,9 +211,9 @@ select alone.session_id, alone.number
 -- Those of sessions of which there still is nothing else.
 delete from asm_artifacts as artifact
  where artifact.session_id = any(%(session_ids)b::text[])
-   and not exists (select 1 from asm_sessions as session where session.id = artifact.session_id)
-   and (select 1 from asm_events as event where event.session_id = artifact.session_id limit 1) is null
-   and (select 1 from asm_runs as run where run.session_id = artifact.session_id limit 1) is null
+   and not exists (select 1 from asm_sessions where id = artifact.session_id)
+   and (select 1 from asm_events where session_id = artifact.session_id limit 1) is null
+   and (select 1 from asm_runs where session_id = artifact.session_id limit 1) is null
 returning id;
 
 -- find_orphaned_counters
@@ -225,11 +225,11 @@ select alone.session_id
          from asm_session_sequences as counter
         where counter.pruned_events = 0
           and counter.session_id > %(after)s               -- if after
-          and not exists (select 1 from asm_sessions as session where session.id = counter.session_id)
+          and not exists (select 1 from asm_sessions where id = counter.session_id)
         order by counter.session_id
        offset 0
   ) as alone
- where (select 1 from asm_events as event where event.session_id = alone.session_id limit 1) is null
+ where (select 1 from asm_events where session_id = alone.session_id limit 1) is null
  order by alone.session_id
  limit %(limit)s;
 
@@ -238,6 +238,6 @@ select alone.session_id
 delete from asm_session_sequences as counter
  where counter.session_id = any(%(session_ids)b::text[])
    and counter.pruned_events = 0
-   and not exists (select 1 from asm_sessions as session where session.id = counter.session_id)
-   and (select 1 from asm_events as event where event.session_id = counter.session_id limit 1) is null
+   and not exists (select 1 from asm_sessions where id = counter.session_id)
+   and (select 1 from asm_events where session_id = counter.session_id limit 1) is null
 returning session_id;

@@ -40,7 +40,7 @@ select told.session_id, told.last_sequence, told.pruned_events, told.stored, tol
 -- Sessions that have runs but no row.
 select run.session_id, count(*) as number
   from asm_runs as run
- where not exists (select 1 from asm_sessions as session where session.id = run.session_id)
+ where not exists (select 1 from asm_sessions where id = run.session_id)
    and run.session_id > :after                             -- if after
    and run.session_id <= :upto                             -- if upto
  group by run.session_id
@@ -64,7 +64,7 @@ having count(*) > 1
 select artifact.session_id, count(*) as number
   from asm_artifacts as artifact
  where artifact.session_id is not null
-   and not exists (select 1 from asm_sessions as session where session.id = artifact.session_id)
+   and not exists (select 1 from asm_sessions where id = artifact.session_id)
    and artifact.session_id > :after                        -- if after
    and artifact.session_id <= :upto                        -- if upto
  group by artifact.session_id

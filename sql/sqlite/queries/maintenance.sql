@@ -1,45 +1,45 @@
 -- find_expired_sessions
 -- Of one status, those untouched for longest.
 select updated_at, id
-  from asm_sessions as session
+  from asm_sessions
  where status = :status
    and updated_at <= :until
    and deleted_at is null
-   and not exists (select 1 from asm_session_tags where session_id = session.id and tag in (select value from json_each(:exempt_tags)))
+   and not exists (select 1 from asm_session_tags where session_id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
    and (updated_at, id) > (:last_at, :last_id)             -- if last_at and last_id
  order by updated_at, id
  limit :limit;
 
 -- soft_delete_sessions
 -- Those of them that still are what they were found for.
-update asm_sessions as session
+update asm_sessions
    set deleted_at = :at
  where id in (select value from json_each(:session_ids))
    and status = :status
    and updated_at <= :until
    and deleted_at is null
-   and not exists (select 1 from asm_session_tags where session_id = session.id and tag in (select value from json_each(:exempt_tags)))
+   and not exists (select 1 from asm_session_tags where session_id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
 returning id;
 
 -- find_due_sessions
 -- Soft-deleted long ago, the longest first.
 select deleted_at, id
-  from asm_sessions as session
+  from asm_sessions
  where deleted_at <= :due_until
    and status not in (select value from json_each(:exempt_statuses))
-   and not exists (select 1 from asm_session_tags where session_id = session.id and tag in (select value from json_each(:exempt_tags)))
+   and not exists (select 1 from asm_session_tags where session_id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
    and (deleted_at, id) > (:last_at, :last_id)             -- if last_at and last_id
  order by deleted_at, id
  limit :limit;
 
 -- hold_due_sessions
 -- Those of them that still are due. It changes nothing; here the whole file is locked.
-update asm_sessions as session
+update asm_sessions
    set deleted_at = deleted_at
  where id in (select value from json_each(:session_ids))
    and deleted_at <= :due_until
    and status not in (select value from json_each(:exempt_statuses))
-   and not exists (select 1 from asm_session_tags where session_id = session.id and tag in (select value from json_each(:exempt_tags)))
+   and not exists (select 1 from asm_session_tags where session_id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
 returning id;
 
 -- delete_sessions
@@ -184,9 +184,9 @@ select artifact.session_id, count(*) as number
   from asm_artifacts as artifact
  where artifact.session_id is not null
    and artifact.session_id > :after                        -- if after
-   and not exists (select 1 from asm_sessions as session where session.id = artifact.session_id)
-   and not exists (select 1 from asm_events as event where event.session_id = artifact.session_id)
-   and not exists (select 1 from asm_runs as run where run.session_id = artifact.session_id)
+   and not exists (select 1 from asm_sessions where id = artifact.session_id)
+   and not exists (select 1 from asm_events where session_id = artifact.session_id)
+   and not exists (select 1 from asm_runs where session_id = artifact.session_id)
  group by artifact.session_id
  order by artifact.session_id
  limit :limit;
@@ -195,9 +195,9 @@ select artifact.session_id, count(*) as number
 -- Those of sessions of which there still is nothing else.
 delete from asm_artifacts as artifact
  where artifact.session_id in (select value from json_each(:session_ids))
-   and not exists (select 1 from asm_sessions as session where session.id = artifact.session_id)
-   and not exists (select 1 from asm_events as event where event.session_id = artifact.session_id)
-   and not exists (select 1 from asm_runs as run where run.session_id = artifact.session_id)
+   and not exists (select 1 from asm_sessions where id = artifact.session_id)
+   and not exists (select 1 from asm_events where session_id = artifact.session_id)
+   and not exists (select 1 from asm_runs where session_id = artifact.session_id)
 returning id;
 
 -- find_orphaned_counters
@@ -206,8 +206,8 @@ select counter.session_id
   from asm_session_sequences as counter
  where counter.pruned_events = 0
    and counter.session_id > :after                         -- if after
-   and not exists (select 1 from asm_sessions as session where session.id = counter.session_id)
-   and not exists (select 1 from asm_events as event where event.session_id = counter.session_id)
+   and not exists (select 1 from asm_sessions where id = counter.session_id)
+   and not exists (select 1 from asm_events where session_id = counter.session_id)
  order by counter.session_id
  limit :limit;
 
@@ -216,6 +216,6 @@ select counter.session_id
 delete from asm_session_sequences as counter
  where counter.session_id in (select value from json_each(:session_ids))
    and counter.pruned_events = 0
-   and not exists (select 1 from asm_sessions as session where session.id = counter.session_id)
-   and not exists (select 1 from asm_events as event where event.session_id = counter.session_id)
+   and not exists (select 1 from asm_sessions where id = counter.session_id)
+   and not exists (select 1 from asm_events where session_id = counter.session_id)
 returning session_id;

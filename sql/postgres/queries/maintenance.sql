@@ -58,17 +58,16 @@ delete from asm_session_sequences where session_id = any(%(session_ids)b::text[]
 
 -- find_long_sessions
 -- Those with more events than are to be kept, as their counters tell. Not those that are about to be
--- deleted as a whole.
-select counter.session_id, counter.last_sequence, counter.pruned_events
+-- deleted as a whole. Only the rows of long ones are looked at: a join would begin with all sessions.
+select session_id, last_sequence, pruned_events
   from asm_session_sequences as counter
-  left join asm_sessions as session on session.id = counter.session_id
- where counter.last_sequence - counter.pruned_events > %(keep)s
-   and (session.tags && %(exempt_tags)b::text[]) is not true
-   and (session.deleted_at <= %(due_until)s and session.status <> all(%(exempt_statuses)b::text[])) is not true  -- if due_until
-   and session.id is not null                              -- if saved
-   and counter.session_id = %(session_id)s                 -- if session_id
-   and counter.session_id > %(after)s                      -- if after
- order by counter.session_id
+ where last_sequence - pruned_events > %(keep)s
+   and (select tags && %(exempt_tags)b::text[] from asm_sessions where id = counter.session_id) is not true
+   and (select deleted_at <= %(due_until)s and status <> all(%(exempt_statuses)b::text[]) from asm_sessions where id = counter.session_id) is not true  -- if due_until
+   and (select true from asm_sessions where id = counter.session_id)  -- if saved
+   and session_id = %(session_id)s                         -- if session_id
+   and session_id > %(after)s                              -- if after
+ order by session_id
  limit %(limit)s;
 
 -- hold_counters
@@ -147,12 +146,10 @@ update asm_session_sequences as counter
 
 -- count_stored
 -- All events, as the counters tell, but for those that are about to be deleted with their sessions.
-select coalesce(sum(counter.last_sequence - counter.pruned_events), 0)::bigint as number
-  from asm_session_sequences as counter
-  left join asm_sessions as session on session.id = counter.session_id
- where true
-   and (session.deleted_at <= %(due_until)s and session.status <> all(%(exempt_statuses)b::text[]) and not session.tags && %(exempt_tags)b::text[]) is not true  -- if due_until
-;
+select coalesce(sum(last_sequence - pruned_events), 0)::bigint
+       - (select coalesce(sum(counter.last_sequence - counter.pruned_events), 0)::bigint from asm_sessions as session join asm_session_sequences as counter on counter.session_id = session.id where session.deleted_at <= %(due_until)s and session.status <> all(%(exempt_statuses)b::text[]) and not session.tags && %(exempt_tags)b::text[])  -- if due_until
+       as number
+  from asm_session_sequences;
 
 -- find_oldest
 -- Whose are the oldest events that may go, and how many of them are whose.

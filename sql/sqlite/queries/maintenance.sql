@@ -53,17 +53,16 @@ delete from asm_session_sequences where session_id in (select value from json_ea
 
 -- find_long_sessions
 -- Those with more events than are to be kept, as their counters tell. Not those that are about to be
--- deleted as a whole.
-select counter.session_id, counter.last_sequence, counter.pruned_events
+-- deleted as a whole. Only the rows of long ones are looked at.
+select session_id, last_sequence, pruned_events
   from asm_session_sequences as counter
-  left join asm_sessions as session on session.id = counter.session_id
- where counter.last_sequence - counter.pruned_events > :keep
-   and not exists (select 1 from asm_session_tags where session_id = session.id and tag in (select value from json_each(:exempt_tags)))
-   and (session.deleted_at <= :due_until and session.status not in (select value from json_each(:exempt_statuses))) is not true  -- if due_until
-   and session.id is not null                              -- if saved
-   and counter.session_id = :session_id                    -- if session_id
-   and counter.session_id > :after                         -- if after
- order by counter.session_id
+ where last_sequence - pruned_events > :keep
+   and not exists (select 1 from asm_session_tags where session_id = counter.session_id and tag in (select value from json_each(:exempt_tags)))
+   and (select deleted_at <= :due_until and status not in (select value from json_each(:exempt_statuses)) from asm_sessions where id = counter.session_id) is not true  -- if due_until
+   and (select true from asm_sessions where id = counter.session_id)  -- if saved
+   and session_id = :session_id                            -- if session_id
+   and session_id > :after                                 -- if after
+ order by session_id
  limit :limit;
 
 -- hold_counters
@@ -137,12 +136,10 @@ delete from asm_events
 
 -- count_stored
 -- All events, as the counters tell, but for those that are about to be deleted with their sessions.
-select coalesce(sum(counter.last_sequence - counter.pruned_events), 0) as number
-  from asm_session_sequences as counter
-  left join asm_sessions as session on session.id = counter.session_id
- where true
-   and (session.deleted_at <= :due_until and session.status not in (select value from json_each(:exempt_statuses)) and not exists (select 1 from asm_session_tags where session_id = session.id and tag in (select value from json_each(:exempt_tags)))) is not true  -- if due_until
-;
+select coalesce(sum(last_sequence - pruned_events), 0)
+       - (select coalesce(sum(counter.last_sequence - counter.pruned_events), 0) from asm_sessions as session join asm_session_sequences as counter on counter.session_id = session.id where session.deleted_at <= :due_until and session.status not in (select value from json_each(:exempt_statuses)) and not exists (select 1 from asm_session_tags where session_id = session.id and tag in (select value from json_each(:exempt_tags))))  -- if due_until
+       as number
+  from asm_session_sequences;
 
 -- find_oldest
 -- Whose are the oldest events that may go, and how many of them are whose.

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple, TypeAlias
 from asm import archives
 from asm.errors import AsmError, SessionNotFound, ValidationError
 from asm.events import lock_counters, types
-from asm.exports import Counter, SessionExport, export_session, read_counters
+from asm.exports import Counter, SessionExport, export_session, find_counters, read_counters
 from asm.models import EventType, SessionStatus, count, now, session_status, text, texts
 from asm.plan import Ask, Plan, Procedure, Row, Rows, Steps, Work, first, nothing, result_of
 
 EVENTS_PER_TRANSACTION = 10_000
-"""So many events at most are pruned in one transaction."""
+"""So many events at most go in one transaction; a session is hard-deleted in one, however large."""
 
 ARCHIVING_FAILURES_MAX = 10
 """So many sessions that cannot be archived end a step: a full disk fails every one of them."""
@@ -67,7 +67,7 @@ class RetentionPolicy:
     archived is not deleted; a session without a row cannot be archived. An AsyncSessionStore
     also takes an async function.
 
-    `batch_size` is how many sessions are dealt with in one transaction.
+    `batch_size` is how many sessions at most are dealt with in one transaction.
     """
 
     max_session_age_days: int | None = None
@@ -346,12 +346,30 @@ def _hard_delete_batch(job: _Job, due: Mapping[str, Any], found: Rows) -> Proced
     if job.dry_run:
         yield from job.advance("sessions_hard_deleted", len(session_ids))
     elif job.policy.archive is None:
-        yield from _hard_delete_now(job, due, session_ids)
+        counters = yield from result_of(find_counters(session_ids))
+        for portion in _portions(session_ids, counters):
+            yield from _hard_delete_now(job, due, portion)
     else:
         for session_id in session_ids:
             export = yield from job.archived("sessions_hard_deleted", session_id)
             if export is not None:
                 yield from _hard_delete_now(job, due, [session_id], export)
+
+
+def _portions(session_ids: Iterable[str], counters: Mapping[str, Counter]) -> Iterator[list[str]]:
+    """Sessions with no more events together than a short transaction deletes, or a single one."""
+    portion: list[str] = []
+    size = 0
+    for session_id in session_ids:
+        counter = counters.get(session_id, Counter(0, 0))
+        more = counter.last_sequence - counter.pruned_events
+        if portion and size + more > EVENTS_PER_TRANSACTION:
+            yield portion
+            portion, size = [], 0
+        portion.append(session_id)
+        size += more
+    if portion:
+        yield portion
 
 
 def _hard_delete_now(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from asm import retention
 from asm.plan import Ask, Question, Rows, drive, perform
 from asm.retention import RetentionPolicy
@@ -96,7 +98,20 @@ def test_sessions_are_deleted_counters_first() -> None:
     number = perform(retention.hard_delete_expired_sessions(RetentionPolicy()), database)
 
     assert (number, database.params("delete_sessions")) == (1, [{"session_ids": ("a",)}])
-    assert database.transactions[1] == ["lock_counters", "hold_due_sessions", "delete_sessions"]
+    assert ["lock_counters", "hold_due_sessions", "delete_sessions"] in database.transactions
+
+
+def test_sessions_with_many_events_are_deleted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", 10)
+    database = Played(
+        find_due_sessions=[(None, name) for name in "abcde"],
+        find_counters=[("a", 6, 0), ("b", 5, 0), ("c", 25, 20), ("d", 90, 0)],
+    )
+
+    perform(retention.hard_delete_expired_sessions(RetentionPolicy()), database)
+
+    batches = [params["session_ids"] for params in database.params("hold_due_sessions")]
+    assert batches == [("a",), ("b", "c"), ("d",), ("e",)]
 
 
 def test_a_dry_run_asks_nothing_that_writes() -> None:

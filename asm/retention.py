@@ -511,46 +511,54 @@ def _count_prunable(job: _Job, keep: int, shares: Sequence[_Share]) -> Ask[dict[
 def _prune_total(job: _Job, prunable: Mapping[str, Any]) -> Procedure[None]:
     if job.policy.max_total_events is None:
         return
+    excess = yield from result_of(_count_excess(job, prunable))
     if job.dry_run:
-        yield from _count_total(job, prunable)
+        yield from _count_total(job, prunable, excess)
         return
-    yield from _prune_oldest(job, prunable, {"types": job.first_types, "not_types": None})
     rest = (*job.first_types, *PROTECTED_TYPES)
-    yield from _prune_oldest(job, prunable, {"types": None, "not_types": rest})
+    excess -= yield from _prune_oldest(job, prunable, {"types": job.first_types, "not_types": None}, excess)
+    yield from _prune_oldest(job, prunable, {"types": None, "not_types": rest}, excess)
 
 
-def _count_total(job: _Job, prunable: Mapping[str, Any]) -> Procedure[None]:
+def _count_total(job: _Job, prunable: Mapping[str, Any], excess: int) -> Procedure[None]:
     # What pruning each session would take is still there, and is among what may go.
     counted = job.done["events_pruned"]
-    excess = yield from result_of(Steps(partial(_count_excess, job, prunable), snapshot=True))
     if excess > counted:
         params = {**prunable, "saved": _saved(job), "not_types": PROTECTED_TYPES, "limit": excess}
         number = yield from result_of(Ask("count_oldest", params, first))
         yield from job.advance("events_pruned", number - counted)
 
 
-def _prune_oldest(job: _Job, prunable: Mapping[str, Any], wanted: Mapping[str, Any]) -> Procedure[None]:
-    since: datetime | None = None
-    while True:
-        params = {**prunable, **wanted, "since": since, "saved": _saved(job)}
+def _prune_oldest(
+    job: _Job, prunable: Mapping[str, Any], wanted: Mapping[str, Any], most: int
+) -> Procedure[int]:
+    """Prune the oldest of all events that are wanted, so many at most, and say how many went."""
+    gone, since = 0, None
+    # Not until nothing is too many: while others append, that may never be.
+    while gone < most:
+        limit = min(most - gone, EVENTS_PER_TRANSACTION)
+        params = {**prunable, **wanted, "since": since, "saved": _saved(job), "limit": limit}
         found = yield from result_of(Steps(partial(_find_oldest, job, prunable, params), snapshot=True))
-        gone = yield from _prune_shares(job, [_Share(*row[:4]) for row in found])
-        if not gone:
-            return
+        number = yield from _prune_shares(job, [_Share(*row[:4]) for row in found])
+        if not number:
+            break
+        gone += number
         since = max(row[4] for row in found)
+    return gone
 
 
 def _find_oldest(job: _Job, prunable: Mapping[str, Any], params: Mapping[str, Any]) -> Plan[Rows]:
     # How many are too many, and which are the oldest, as of one moment: where another run prunes
     # at the same time, either we know, or the session no longer stands as it was seen.
     excess = yield from _count_excess(job, prunable)
-    limit = min(excess, EVENTS_PER_TRANSACTION)
+    limit = min(excess, params["limit"])
     return (yield from Ask("find_oldest", {**params, "limit": limit}, _rows)) if limit > 0 else []
 
 
-def _count_excess(job: _Job, prunable: Mapping[str, Any]) -> Plan[int]:
-    stored: int = yield from Ask("count_stored", prunable, first)
-    return stored - (job.policy.max_total_events or 0)
+def _count_excess(job: _Job, prunable: Mapping[str, Any]) -> Ask[int]:
+    """How many events more there are than all sessions together may have."""
+    bound = job.policy.max_total_events or 0
+    return Ask("count_stored", prunable, lambda rows: rows[0][0] - bound)
 
 
 def _prune_shares(job: _Job, shares: Sequence[_Share]) -> Procedure[int]:

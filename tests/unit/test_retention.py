@@ -114,6 +114,24 @@ def test_sessions_with_many_events_are_deleted_a_few_at_a_time(monkeypatch: pyte
     assert batches == [("a",), ("b", "c"), ("d",), ("e",)]
 
 
+def test_no_more_go_than_were_too_many_at_first_however_many_are_appended() -> None:
+    class Growing(Played):
+        def _answer(self, ask: Ask[Any]) -> Rows:
+            rows = super()._answer(ask)
+            number = ask.params.get("limit", 0) if ask.query == "find_oldest" else 0
+            always: dict[str, Rows] = {
+                "count_stored": [(70,)],
+                "find_oldest": [("a", 90, 0, number, None)],
+                "hold_counters": [("a", 90, 0)],
+                "count_prunable": [("a", sum(ask.params.get("mosts", [])))],
+            }
+            return always.get(ask.query, rows)
+
+    report = perform(retention.execute(RetentionPolicy(max_total_events=50)), Growing())
+
+    assert report.events_pruned == 20
+
+
 def test_a_dry_run_asks_nothing_that_writes() -> None:
     database = pruning(
         find_due_sessions=[(None, "b")],

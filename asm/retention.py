@@ -319,7 +319,8 @@ def _expiries(job: _Job) -> Iterator[tuple[str, datetime]]:
 def _find_aged(job: _Job, query: str, wanted: Mapping[str, Any], last: Row | None) -> Ask[Rows]:
     last_at, last_id = last or (None, None)
     params = {**wanted, "last_at": last_at, "last_id": last_id, "limit": job.policy.batch_size}
-    return Ask(query, params, _rows)
+    # How many are of a status and how many are old decides which index serves.
+    return Ask(query, params, _rows, prepare=False)
 
 
 def _soft_delete_batch(job: _Job, wanted: Mapping[str, Any], found: Rows) -> Procedure[None]:

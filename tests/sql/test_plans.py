@@ -157,6 +157,14 @@ FOUND: dict[str, tuple[Any, str]] = {
     ),
 }
 
+# What retention goes through in batches, with the index that gives it, the longest due first.
+_BEHIND = {"exempt_tags": ("pinned",), "last_at": START, "last_id": session_id(3), "limit": 100}
+_UNTIL = START + timedelta(hours=3)
+DUE: dict[str, tuple[dict[str, Any], str]] = {
+    "find_expired_sessions": ({"status": "paused", "until": _UNTIL}, "asm_sessions_by_status_update"),
+    "find_due_sessions": ({"due_until": _UNTIL, "exempt_statuses": ("active",)}, "asm_sessions_deleted"),
+}
+
 # The indexes behind keys have names of their own in SQLite; a table without rowids is its own index.
 KEYS_OF_SQLITE = {
     "sqlite_autoindex_asm_sessions_1": "asm_sessions_pkey",
@@ -251,6 +259,18 @@ def test_a_search_for_a_rare_value_finds_it_by_an_index(question: str, filled: W
     ways = list(_ways[filled.dialect](filled.dsn, ask))
 
     assert [(way.indexes, way.scanned) for way in ways] == [({index}, set())] * len(ways)
+
+
+@pytest.mark.parametrize("query", DUE)
+def test_retention_finds_what_is_due_in_the_order_of_an_index(query: str, filled: Where) -> None:
+    wanted, index = DUE[query]
+    ask = Ask(query, wanted | _BEHIND, list, prepare=False)
+
+    ways = list(_ways[filled.dialect](filled.dsn, ask))
+
+    # SQLite has the tags in a table of their own.
+    found = [way._replace(indexes=way.indexes - {"asm_session_tags_by_session"}) for way in ways]
+    assert found == [Way({index}, set(), sorts=False)] * len(ways)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from asm.maintenance_commands import health, maintain
 from asm.migrate import status as look_at
 from asm.models import SessionStatus
 from asm.moving_commands import copy, export, import_
-from asm.search_command import search
+from asm.search_commands import search
 from asm.show import Sheet, one_line, show_session, show_sessions, show_status
 from asm.summary_commands import cost, stats, usage
 

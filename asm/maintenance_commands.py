@@ -142,6 +142,10 @@ def health(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
     """Look for what should not be: rows that belong to nobody, counters that do not add up.
 
     The exit status is 1 where something is found. Nothing is changed.
+
+    \b
+    asm health --dsn sqlite:///agents.db
+    asm health --json | jq .[].session_id
     """
     with opened(dsn, schema) as store:
         issues = store.maintenance.health_check()

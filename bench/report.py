@@ -101,7 +101,7 @@ def page(everything: Sequence[Found]) -> str:
             PREFACE,
             *_machine(newest["environment"]),
             "",
-            "## What issue 3 asks for",
+            "## What was asked for",
             "",
             *_markdown(_asked_for(everything)),
             "",

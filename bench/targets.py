@@ -1,4 +1,4 @@
-"""What issue 3 asks for: every row of its table, in its order. A question measures some of them."""
+"""What the store is to reach, row by row. A question measures some of them."""
 
 from dataclasses import dataclass
 

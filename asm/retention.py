@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from asm import archives
-from asm.errors import AsmError, SessionNotFound, ValidationError
+from asm.errors import AsmError, SessionNotFound, StoreClosed, ValidationError
 from asm.events import lock_counters, types
 from asm.exports import Counter, SessionExport, export_session, find_counters, read_counters
 from asm.models import EventType, SessionStatus, count, now, session_status, text, texts
@@ -268,6 +268,9 @@ def _execute(job: _Job) -> Procedure[MaintenanceReport]:
 def _tried(step: str, job: _Job) -> Procedure[None]:
     try:
         yield from _STEPS[step](job)
+    except StoreClosed:
+        # There is nothing left to try.
+        raise
     except Exception as error:
         job.errors.append(Failure(step, error))
 

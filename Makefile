@@ -10,7 +10,8 @@ WORKERS ?= 2
 ROUNDS ?= 5
 SECONDS ?= 1
 EVENTS ?= 1000000
-bench_options = --rounds $(ROUNDS) --seconds $(SECONDS) --events $(EVENTS)
+SCALE ?= 1
+bench_options = --rounds $(ROUNDS) --seconds $(SECONDS) --events $(EVENTS) --scale $(SCALE)
 comma := ,
 # Not on the command line, where everybody on the machine could read a password.
 bench bench-peers: export ASM_BENCH_DSN = $(DSN)
@@ -40,7 +41,7 @@ format: .venv/installed ## lay out the code and mend what lint can mend
 schema: .venv/installed ## write each schema.sql from its migrations
 	@.venv/bin/python -m tests.make_schema
 
-bench: .venv/installed ## measure on SQLite and PostgreSQL; DSN=postgresql://…, ONLY=reads,flush, ROUNDS=5, SECONDS=1, EVENTS=10000000
+bench: .venv/installed ## measure on SQLite and PostgreSQL; DSN=postgresql://…, ONLY=reads,flush, ROUNDS=5, SECONDS=1, EVENTS=10000000, SCALE=10
 	@.venv/bin/python -m bench $(bench_options) $(subst $(comma), ,$(ONLY))
 
 bench-peers: .venv/peers/installed ## measure libraries of a like kind beside ours

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -26,6 +27,7 @@ QUESTIONS = (
     "growth",
     "thin",
     "callers",
+    "questions",
 )
 MORE = ("peers",)
 RESULTS = Path(__file__).parent / "results"
@@ -45,14 +47,27 @@ RESULTS = Path(__file__).parent / "results"
 @click.option(
     "--events", type=click.IntRange(10_000), default=1_000_000, show_default=True, help="How far growth goes."
 )
+@click.option(
+    "--scale",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Ask the questions of so many times the data, too.",
+)
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Where the files go.")
 def main(
-    questions: tuple[str, ...], dsn: str | None, rounds: int, seconds: float, events: int, results: Path
+    questions: tuple[str, ...],
+    dsn: str | None,
+    rounds: int,
+    seconds: float,
+    events: int,
+    scale: int,
+    results: Path,
 ) -> None:
     """Measure the store beside its floors: every QUESTION, or those named.
 
-    single_append, async_append, batches, reads, flush, sqlite, growth, thin, callers; and peers, which only
-    runs when it is named.
+    single_append, async_append, batches, reads, flush, sqlite, growth, thin, callers, questions; and peers,
+    which only runs when it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)
@@ -60,9 +75,13 @@ def main(
         where = report.environment(places.settings())
         for name in questions or QUESTIONS:
             module = importlib.import_module(f"bench.{name}")
-            # How far growth goes is its own affair.
-            options = {"sizes": sizes(events)} if name == "growth" else {}
-            lines = measured(console, name, partial(module.lines, places=places, **options), every)
+            # How much is stored is the affair of these two.
+            own: dict[str, dict[str, Any]] = {
+                "growth": {"sizes": sizes(events)},
+                "questions": {"scale": scale},
+            }
+            question = partial(module.lines, places=places, **own.get(name, {}))
+            lines = measured(console, name, question, every)
             if lines:
                 report.show(console, lines)
             absent = module.absent() if name == "peers" else []
@@ -92,8 +111,9 @@ def measured(
         try:
             for line in question(rounds):
                 lines.append(line)
+                told = report.measured(report.told(line))
                 console.print(
-                    f"{name}: {line.target.what}: {line.ratio:.2f}x of {line.floor_name}",
+                    f"{name}: {line.target.what}: {told} beside {line.floor_name}",
                     highlight=False,
                     soft_wrap=True,
                 )

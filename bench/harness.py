@@ -34,6 +34,8 @@ class Sample:
     """CPU time of the server's processes, where they are ours to look at."""
     shares: Sequence[int] = ()
     """How many units each caller got."""
+    peak_mb: float | None = None
+    """The most that Python held at once of what a call allocated, where that was looked at."""
 
     @property
     def rate(self) -> float:
@@ -59,6 +61,7 @@ class Figures:
     client_us: float
     server_us: float | None
     spread: float | None
+    peak_mb: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Line:
             "p99" if wanted.p99_ms is not None and self.ours.p99_ms >= wanted.p99_ms else None,
             "shares" if wanted.spread is not None and (self.ours.spread or 1) > wanted.spread else None,
             "wait" if wanted.longest_ms is not None and self.ours.longest_ms >= wanted.longest_ms else None,
+            "median" if wanted.median_ms is not None and self.ours.p50_ms > wanted.median_ms else None,
+            "memory" if wanted.peak_mb is not None and (self.ours.peak_mb or 0) >= wanted.peak_mb else None,
         ]
         return [each for each in found if each]
 
@@ -139,6 +144,7 @@ def taken_together(samples: Sequence[Sample]) -> Figures:
     spreads = [
         max(sample.shares) / max(1, min(sample.shares)) for sample in samples if len(sample.shares) > 1
     ]
+    peaks = [sample.peak_mb for sample in samples if sample.peak_mb is not None]
     return Figures(
         rate=median(sample.rate for sample in samples),
         p50_ms=quantile(latencies, 0.50) * 1e3,
@@ -147,6 +153,7 @@ def taken_together(samples: Sequence[Sample]) -> Figures:
         client_us=median(sample.client_s / sample.units for sample in samples) * 1e6,
         server_us=median(server) * 1e6 if server else None,
         spread=median(spreads) if spreads else None,
+        peak_mb=max(peaks, default=None),
     )
 
 

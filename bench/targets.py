@@ -1,6 +1,6 @@
 """What the store is to reach, row by row. A question measures some of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,11 @@ class Target:
     spread: float | None = None
     """The busiest caller's share over the idlest one's."""
     longest_ms: float | None = None
+    median_ms: float | None = None
+    peak_mb: float | None = None
+    """Of what Python allocates in one call."""
+    reference: str = ""
+    """What the reference library took, for information."""
 
     def __str__(self) -> str:
         wanted = [
@@ -21,8 +26,11 @@ class Target:
             None if self.p99_ms is None else f"p99 under {self.p99_ms:g} ms",
             None if self.spread is None else f"shares within {self.spread:g}x",
             None if self.longest_ms is None else f"nobody waits {self.longest_ms:g} ms",
+            None if self.median_ms is None else f"{self.median_ms:g} ms",
+            None if self.peak_mb is None else f"under {self.peak_mb:g} MB",
         ]
-        return ", ".join(each for each in wanted if each)
+        asked = ", ".join(each for each in wanted if each)
+        return f"{asked} (reference: {self.reference})" if self.reference else asked
 
 
 COPY = "COPY of the same rows into the same table"
@@ -82,3 +90,55 @@ TARGETS = [
     SQLITE_BATCHES,
     SQLITE_ASYNC,
 ]
+
+LOOKUP = "get_session"
+"""What every question across sessions is asked in turn with: one row by its primary key."""
+
+
+def _median(what: str, milliseconds: float, reference_ms: float) -> Target:
+    return Target(what, LOOKUP, median_ms=milliseconds, reference=f"{reference_ms:g} ms")
+
+
+BY_AGENT = _median("sessions by agent", 1, 1.3)
+BY_TAG = _median("sessions by a tag on 1,000 of them, limit 50", 2, 857)
+BY_TOKENS = _median("runs by token usage", 1.5, 32)
+MIN_TOKENS = _median("runs by min_tokens", 1.5, 57)
+USAGE = _median("usage summary", 15, 332)
+COST = _median("cost summary", 20, 455)
+BY_CORRELATION = _median("events by correlation", 0.5, 0.5)
+BY_TYPE = _median("events by type, 100", 2, 15)
+RARE_TYPE = _median("a rare type counted", 2, 16)
+STATS = _median("session stats", 0.6, 0.6)
+EXPORT = _median("export of 120 events", 2, 1.9)
+HEALTH = _median("health check", 250, 450)
+PRUNING = _median("pruning 40,000 events of 2,000 sessions", 600, 2_800)
+MEMORY = Target("Python memory of a summary", LOOKUP, peak_mb=1, reference="54 MB")
+
+SLOWER_ON_SQLITE = 3
+
+
+def asked_of(database: str, target: Target) -> Target:
+    """The same, asked of a database: SQLite may take three times as long, but no more memory."""
+    if database != "SQLite":
+        return target
+    slower = None if target.median_ms is None else target.median_ms * SLOWER_ON_SQLITE
+    return replace(target, what=f"SQLite: {target.what}", median_ms=slower, reference="")
+
+
+_QUESTIONS = [
+    BY_AGENT,
+    BY_TAG,
+    BY_TOKENS,
+    MIN_TOKENS,
+    USAGE,
+    COST,
+    BY_CORRELATION,
+    BY_TYPE,
+    RARE_TYPE,
+    STATS,
+    EXPORT,
+    HEALTH,
+    PRUNING,
+    MEMORY,
+]
+QUESTIONS = [asked_of(database, target) for database in ("PostgreSQL", "SQLite") for target in _QUESTIONS]

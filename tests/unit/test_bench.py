@@ -17,9 +17,11 @@ from bench.harness import Rounds, Sample, Side
 from bench.places import Places
 
 TINY = Rounds(rounds=1, seconds=0.02)
+ASKED_FOR = (*targets.TARGETS, *targets.QUESTIONS)
 OPTIONS: dict[str, dict[str, Any]] = {
     "growth": {"sizes": (1_000, 2_000)},
     "callers": {"callers": (1, 4)},
+    "questions": {"sessions": 200, "scale": 2},
 }
 ASKED = {
     "single_append": {
@@ -50,6 +52,7 @@ ASKED = {
         targets.SQLITE_BATCHES,
         targets.SQLITE_ASYNC,
     },
+    "questions": set(targets.QUESTIONS),
 }
 
 
@@ -68,7 +71,7 @@ def test_a_question_gives_its_rows_and_they_are_kept(name: str, places: Places, 
     lines = list(module.lines(TINY, places, **OPTIONS.get(name, {})))
     report.keep(tmp_path, report.found(name, "Why?", lines, TINY, report.environment(places.settings())))
 
-    assert {line.target for line in lines}.intersection(targets.TARGETS) == ASKED.get(name, set())
+    assert {line.target for line in lines}.intersection(ASKED_FOR) == ASKED.get(name, set())
     assert lines
     assert all(line.ratio > 0 and not math.isnan(line.ours.p99_ms) for line in lines)
     assert all(f"| {line.target.what} |" in (tmp_path / "README.md").read_text() for line in lines)
@@ -76,7 +79,7 @@ def test_a_question_gives_its_rows_and_they_are_kept(name: str, places: Places, 
 
 
 def test_all_that_was_asked_for_is_some_questions_row() -> None:
-    assert {target for asked in ASKED.values() for target in asked} == set(targets.TARGETS)
+    assert {target for asked in ASKED.values() for target in asked} == set(ASKED_FOR)
 
 
 def test_sides_alternate_and_the_ratio_is_the_median_of_the_rounds() -> None:
@@ -96,3 +99,15 @@ def test_sides_alternate_and_the_ratio_is_the_median_of_the_rounds() -> None:
     assert line.ratio == 1.0
     assert line.floor.rate == 40
     assert line.misses == []
+
+
+def test_a_median_or_a_memory_above_what_was_asked_for_is_a_miss() -> None:
+    sample = Sample(3, 1.0, [0.002, 0.004, 0.009], 0.5, peak_mb=2.0)
+    side = Side("either", lambda _: sample)
+
+    def misses(median_ms: float, peak_mb: float) -> list[str]:
+        target = targets.Target("what", "beside", median_ms=median_ms, peak_mb=peak_mb)
+        return Rounds(rounds=1).compare(target, side, side).misses
+
+    assert misses(median_ms=4, peak_mb=2.1) == []
+    assert misses(median_ms=3.9, peak_mb=2) == ["median", "memory"]

@@ -31,7 +31,7 @@ from asm.models import (
 from asm.plan import Ask, Joining, Plan, Row, Rows, Steps, Volley, one_or_several
 
 EVENTS_PER_STATEMENT = 500
-"""A larger batch goes in several statements of one transaction."""
+"""A larger batch goes in several statements of one trip: the server inserts one while the next is packed."""
 
 BYTES_PER_STATEMENT = 32 * 1024 * 1024
 """So much JSON in one statement; a single larger event goes alone."""

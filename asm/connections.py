@@ -31,6 +31,7 @@ T = TypeVar("T")
 C = TypeVar("C", psycopg.Connection[Any], AsyncConnection[Any])
 
 AT_HAND_S = 1.0
+"""How long a connection may stay out of its pool."""
 
 
 class PatientConnection(psycopg.Connection[Any]):

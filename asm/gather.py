@@ -3,9 +3,8 @@
 Callers queue in a line; those who travel together are a flight. While one flight is on its
 way, those who come wait, and when it has landed all who wait are the next. There is no timer
 that holds anybody back and no thread of ours: who finds the line empty goes at once, alone, and
-among threads the first who can go leads all who wait. On a disk that syncs in 0.3 ms, 64
-threads append three times as much this way as each for itself, 64 tasks four times
-(`bench/single_append.py`, `bench/async_append.py`).
+among threads the first who can go leads all who wait. 64 threads, or 64 tasks, append about
+three times as much this way as each for itself (`bench/single_append.py`, `bench/async_append.py`).
 
 A flight that does not land soon, because another transaction holds a session of it, no longer
 counts: the next leaves without it, and without the sessions that it has. If it was of several

@@ -14,14 +14,13 @@ from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from struct import Struct
-from typing import Any, Generic, Never, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Cursor, pq
 from psycopg.adapt import AdaptersMap, Buffer, Loader
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import TextBinaryLoader
-from psycopg.waiting import Ready, Wait
 
 from asm.errors import StorageTimeout
 from asm.plan import Row
@@ -44,37 +43,11 @@ class PatientConnection(psycopg.Connection[Any]):
         return Wire(self.pgconn)
 
     def follow(self, exchange: Exchange[T]) -> T:
-        """What comes of an exchange by the short way, with so much patience."""
+        """What comes of an exchange by the short way."""
         try:
-            self._followed(exchange)
-        except StopIteration as end:
-            answer: T = end.value
-            return answer
-        except (KeyboardInterrupt, SystemExit, _Overdue) as interruption:
-            self._stop(exchange)
-            if isinstance(interruption, _Overdue):
-                raise self._too_late() from interruption
-            raise
+            return self.wait(exchange)
         finally:
             close_if_amiss(self)
-
-    def _followed(self, exchange: Exchange[Any]) -> Never:
-        deadline = None if self.patience_s is None else time.monotonic() + self.patience_s
-        wanted = next(exchange)
-        while True:
-            longest_ms = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1e3)) + 1
-            if not (ready := self._ready(wanted, longest_ms)):
-                raise _Overdue
-            wanted = exchange.send(ready)
-
-    def _ready(self, wanted: Wait, longest_ms: int | None) -> Ready:
-        if wanted is Wait.R:
-            return Ready.R if self.readable.poll(longest_ms) else Ready.NONE
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN | select.POLLOUT)
-        found = dict(poll.poll(longest_ms)).get(self.fileno(), 0)
-        # A socket that has failed tells so to whoever reads.
-        return Ready(Ready.W * bool(found & select.POLLOUT) | Ready.R * bool(found & ~select.POLLOUT))
 
     @cached_property
     def readable(self) -> select.poll:
@@ -90,10 +63,9 @@ class PatientConnection(psycopg.Connection[Any]):
             return super().wait(_until(time.monotonic() + self.patience_s, gen), *args, **kwargs)
         except _Overdue as overdue:
             self._stop(gen)
-            raise self._too_late() from overdue
-
-    def _too_late(self) -> StorageTimeout:
-        return StorageTimeout(f"no answer after {self.patience_s:g} s, so the statement was stopped")
+            raise StorageTimeout(
+                f"no answer after {self.patience_s:g} s, so the statement was stopped"
+            ) from overdue
 
     def _stop(self, gen: Generator[Any, Any, Any]) -> None:
         patience_s, self.patience_s = self.patience_s, None

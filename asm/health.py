@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from asm.plan import Ask, Procedure, Rows, result_of
+from asm.plan import Ask, Rows
+from asm.procedures import Procedure, result_of
 
 SESSIONS_PER_STATEMENT = 10_000
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 
 from asm import dsn as dsns
-from asm import postgres, sqlite
+from asm import postgres_errors, sqlite, sqlite_errors
 from asm.errors import Conflict, MigrationRequired, ValidationError
 from asm.plan import Ask, Rows, nothing
 from asm.queries import Dialect, Queries, quote_identifier, sql_folder
@@ -221,7 +221,7 @@ class _Postgres(_Database):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        with postgres.translated(), self._connection.transaction():
+        with postgres_errors.translated(), self._connection.transaction():
             self._connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT_S:g}s'".encode())
             self._connection.execute("select pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
             if self._schema is not None:
@@ -245,7 +245,7 @@ class _Postgres(_Database):
     def rows(self, query: str) -> Rows:
         statement = self.queries[query].form({}).statements[0]
         # In a savepoint, so that a table that is missing does not spoil the transaction around it.
-        with postgres.translated(), self._connection.transaction():
+        with postgres_errors.translated(), self._connection.transaction():
             return self._connection.execute(statement.sql.encode(), {}).fetchall()
 
 
@@ -258,7 +258,7 @@ class _SQLite(_Database):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        with sqlite.translated():
+        with sqlite_errors.translated():
             self._connection.execute("begin immediate")
             try:
                 yield
@@ -274,7 +274,7 @@ class _SQLite(_Database):
 
     def rows(self, query: str) -> Rows:
         statement = self.queries[query].form({}).statements[0]
-        with sqlite.translated():
+        with sqlite_errors.translated():
             return self._connection.execute(statement.sql).fetchall()
 
 
@@ -292,7 +292,7 @@ def _looked_at(place: dsns.Place) -> Iterator[_Database]:
 @contextmanager
 def _opened(place: dsns.Place) -> Iterator[_Database]:
     if place.dialect == "postgres":
-        with postgres.translated(), psycopg.connect(place.address, autocommit=True) as connection:
+        with postgres_errors.translated(), psycopg.connect(place.address, autocommit=True) as connection:
             yield _Postgres(connection, place.schema)
     elif place.address == dsns.MEMORY:
         raise ValidationError(

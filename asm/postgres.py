@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import psycopg
 from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from asm.connections import (
     AsyncPlainCursor,
@@ -29,18 +29,17 @@ from asm.connections import (
     was_cut,
 )
 from asm.errors import (
-    AsmError,
-    Conflict,
     ConnectionFailed,
-    MigrationRequired,
     StorageError,
     StorageTimeout,
     StoreClosed,
 )
 from asm.gather import AsyncGather, Gather
+from asm.limits import Limits
 from asm.patience import check_loop, check_process, pauses, worth_another_try
 from asm.plan import Ask, Joining, Plan, Question, Rows, Steps, Volley, drive, drive_async
-from asm.queries import Form, Queries
+from asm.postgres_errors import translated
+from asm.queries import Queries
 
 T = TypeVar("T")
 
@@ -75,7 +74,7 @@ class Postgres:
         self._pool = pool
         self._conninfo = conninfo
         self._closed = False
-        self._limits = _Limits(timeout, statement_timeout)
+        self._limits = Limits(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
         self._in_use: set[psycopg.Connection[Any]] = set()
@@ -292,7 +291,7 @@ class AsyncPostgres:
         self._pool = pool
         self._conninfo = conninfo
         self._closed = False
-        self._limits = _Limits(timeout, statement_timeout)
+        self._limits = Limits(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
         self._in_use: set[AsyncConnection[Any]] = set()
@@ -559,52 +558,6 @@ async def _patient(patience_s: float | None) -> AsyncIterator[None]:
         raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was stopped") from error
 
 
-class _Limits:
-    """How long things may take: what a transaction begins with, and what a lone statement is given."""
-
-    def __init__(self, timeout: float | None, statement_timeout: float | None) -> None:
-        self.timeout = timeout
-        self.bound_statements = statement_timeout is not None
-        self._statement_timeout = statement_timeout
-        self.begin = _begin("read committed", timeout, statement_timeout)
-        self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
-        # One that writes and takes long waits for a lock.
-        self._writing_s = _shortest(timeout, statement_timeout)
-        self._reading_s = statement_timeout
-
-    def begin_for(self, question: _Once[Any], *, brief_s: float | None) -> str:
-        if brief_s is not None:
-            return _begin("read committed", _shortest(self.timeout, brief_s), self._statement_timeout)
-        return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self.begin
-
-    def patience_s(self, form: Form, *, brief_s: float | None) -> float | None:
-        if not form.writes:
-            return self._reading_s
-        return self._writing_s if brief_s is None else _shortest(self._writing_s, brief_s)
-
-    def patience_with(self, volley: Volley[Any]) -> float | None:
-        return None if self._writing_s is None else self._writing_s * volley.size
-
-
-def _shortest(*limits_s: float | None) -> float | None:
-    return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
-
-
-def _begin(isolation: str, timeout: float | None, statement_timeout: float | None) -> str:
-    # One trip, and nothing that outlives the transaction. Without parameters, because only
-    # so does PostgreSQL take several statements at once.
-    begin = f"begin isolation level {isolation}"
-    if timeout is not None:
-        begin += f"; set local lock_timeout = {_milliseconds(timeout)}"
-    if statement_timeout is not None:
-        begin += f"; set local statement_timeout = {_milliseconds(statement_timeout)}"
-    return begin
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, min(int(seconds * 1000), 2**31 - 1))
-
-
 def _check_not_spoilt(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:
     # PostgreSQL answers the commit of a failed transaction with a rollback and no error.
     if connection.info.transaction_status == pq.TransactionStatus.INERROR:
@@ -621,72 +574,3 @@ def _check_version(version: int) -> None:
 def bind(params: Mapping[str, Any]) -> dict[str, Any]:
     """The values as psycopg takes them: to it, a tuple would be a composite."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()}
-
-
-class translated:  # noqa: N801
-    """Our errors for PostgreSQL's. What is not in the table goes through untouched."""
-
-    # Not a generator made into a context manager, because every question goes through it.
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, psycopg.Error):
-            ours = _translation(error)
-            if ours is not None:
-                raise ours from error
-
-
-def _translation(error: psycopg.Error) -> AsmError | None:
-    if isinstance(error, PoolClosed):
-        return StoreClosed("this store is closed")
-    if isinstance(error, PoolTimeout | TooManyRequests):
-        return StorageTimeout(f"no connection in time: {error}")
-    state = error.sqlstate or ""
-    if state in _STATES:
-        kind, message = _STATES[state]
-        return kind(f"{message}: {_said(error)}", sqlstate=state)
-    if state in _AGAIN:
-        return StorageError(f"{_AGAIN[state]}: {_said(error)}", retryable=True, sqlstate=state)
-    if state[:2] in _CLASSES:
-        kind, message = _CLASSES[state[:2]]
-        return kind(f"{message}: {_said(error)}", sqlstate=state)
-    if not state and isinstance(error, psycopg.OperationalError):
-        return ConnectionFailed(f"the connection failed: {_said(error)}")
-    return None
-
-
-def _said(error: psycopg.Error) -> str:
-    return error.diag.message_primary or str(error).strip().partition("\n")[0]
-
-
-_STATES: dict[str, tuple[type[AsmError], str]] = {
-    "23505": (Conflict, "a row with these keys is there already"),
-    "25006": (ConnectionFailed, "the server only reads"),
-    "25P02": (StorageError, "an earlier statement of this transaction failed, so nothing of it is kept"),
-    "25P03": (ConnectionFailed, "the server ended the connection"),
-    "25P04": (StorageTimeout, "the transaction took too long"),
-    "42P01": (MigrationRequired, "a table is missing, run `asm migrate`"),
-    "42703": (MigrationRequired, "a column is missing, run `asm migrate`"),
-    "55P03": (StorageTimeout, "a lock was not to be had in time"),
-    "57014": (StorageTimeout, "the statement was stopped"),
-    "57P01": (ConnectionFailed, "the server shut the connection down"),
-    "57P02": (ConnectionFailed, "the server crashed"),
-    "57P03": (ConnectionFailed, "the server does not take connections now"),
-    "57P05": (ConnectionFailed, "the server ended an idle connection"),
-    "53300": (ConnectionFailed, "the server has no connection to spare"),
-}
-_AGAIN = {
-    "40001": "the transaction met another and has to be run again",
-    "40P01": "the transaction met another and has to be run again",
-}
-_CLASSES: dict[str, tuple[type[AsmError], str]] = {
-    "08": (ConnectionFailed, "the connection failed"),
-    "28": (ConnectionFailed, "the server refused the user"),
-    "53": (StorageError, "the server lacks something"),
-    "54": (StorageError, "the server's limits do not allow this"),
-    "58": (StorageError, "the server's disk failed"),
-    "XX": (StorageError, "the server found something wrong with itself"),
-}

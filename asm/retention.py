@@ -22,7 +22,8 @@ from asm.errors import AsmError, SessionNotFound, StoreClosed, ValidationError
 from asm.events import lock_counters, types
 from asm.exports import Counter, SessionExport, export_session, find_counters, read_counters
 from asm.models import EventType, SessionStatus, count, now, session_status, text, texts
-from asm.plan import Ask, Plan, Procedure, Row, Rows, Steps, Work, first, nothing, result_of
+from asm.plan import Ask, Plan, Row, Rows, Steps, first, nothing
+from asm.procedures import Procedure, Work, result_of
 
 EVENTS_PER_TRANSACTION = 10_000
 """So many events at most go in one transaction; a session is hard-deleted in one, however large."""

@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import random
-import re
 import sqlite3
 import threading
 import time
@@ -23,10 +22,7 @@ from typing import Any, TypeVar
 
 from asm.dsn import MEMORY
 from asm.errors import (
-    AsmError,
     Conflict,
-    ConnectionFailed,
-    MigrationRequired,
     StorageError,
     StorageTimeout,
     StoreClosed,
@@ -35,6 +31,7 @@ from asm.gather import AsyncGather, Gather
 from asm.patience import check_loop, check_process, pauses
 from asm.plan import Ask, Joining, Plan, Question, Row, Rows, Steps, Volley, drive
 from asm.queries import Queries, Statement, by_position
+from asm.sqlite_errors import is_busy, translated
 
 T = TypeVar("T")
 
@@ -249,7 +246,7 @@ class _Shared:
             try:
                 return self._one("begin immediate")
             except sqlite3.OperationalError as error:
-                if not _is_busy(error) or time.monotonic() > deadline:
+                if not is_busy(error) or time.monotonic() > deadline:
                     raise
             time.sleep(random.uniform(*STEP_S))
 
@@ -320,14 +317,10 @@ def _write_ahead(connection: sqlite3.Connection, timeout: float) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
                 return
-            if not _is_busy(error):
+            if not is_busy(error):
                 raise
         time.sleep(pause)
     connection.execute("pragma journal_mode = wal").fetchone()
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def bind(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -383,52 +376,6 @@ _READERS: dict[str, Callable[[str], Any]] = {
         ),
         datetime.fromisoformat,
     ),
-}
-
-
-@contextmanager
-def translated(path: str = "") -> Iterator[None]:
-    """Our errors for SQLite's. What is not in the table goes through untouched."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        ours = _translation(error, path)
-        if ours is None:
-            raise
-        raise ours from error
-
-
-def _translation(error: sqlite3.Error, path: str) -> AsmError | None:
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        return StoreClosed("this store is closed") if isinstance(error, sqlite3.ProgrammingError) else None
-    if code in _ROW_EXISTS:
-        return Conflict("a row with these keys is there already")
-    kind, message = _KINDS.get(code & 0xFF, (None, ""))
-    if kind is not None:
-        return kind(
-            f"{message}{f' ({path})' if path else ''}: {error}", sqlite_errorname=error.sqlite_errorname
-        )
-    # SQLite tells a missing table from other errors in its message only.
-    if _MISSING.match(str(error)):
-        return MigrationRequired(f"{error}: run `asm migrate`, or open the store with migrate=True")
-    return None
-
-
-_ROW_EXISTS = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
-_MISSING = re.compile(r"no such (table|column): ")
-_KINDS: dict[int, tuple[type[StorageError], str]] = {
-    sqlite3.SQLITE_BUSY: (StorageTimeout, "another connection holds the file's lock"),
-    sqlite3.SQLITE_LOCKED: (StorageTimeout, "another connection holds the table's lock"),
-    sqlite3.SQLITE_INTERRUPT: (StorageTimeout, "the statement took longer than statement_timeout"),
-    sqlite3.SQLITE_CANTOPEN: (ConnectionFailed, "the file cannot be opened: does its folder exist"),
-    sqlite3.SQLITE_FULL: (StorageError, "the disk is full"),
-    sqlite3.SQLITE_IOERR: (StorageError, "the disk failed"),
-    sqlite3.SQLITE_READONLY: (StorageError, "the file can only be read"),
-    sqlite3.SQLITE_PERM: (StorageError, "the file may not be used"),
-    sqlite3.SQLITE_CORRUPT: (StorageError, "the file is damaged"),
-    sqlite3.SQLITE_NOTADB: (StorageError, "the file is no SQLite database"),
-    sqlite3.SQLITE_NOMEM: (StorageError, "out of memory"),
 }
 
 

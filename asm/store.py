@@ -43,7 +43,8 @@ from asm.follow import Stream, Wait
 from asm.migrate import check_complete, check_tables, list_applied, migrate_connection
 from asm.migrate import migrate as apply_pending
 from asm.models import Event, count
-from asm.plan import AsyncDatabase, Database, Procedure, Question, perform, perform_async
+from asm.plan import AsyncDatabase, Database, Question
+from asm.procedures import Procedure, perform, perform_async
 from asm.sqlite import AsyncSQLite, AsyncSQLiteTransaction, SQLite, SQLiteTransaction
 
 P = ParamSpec("P")

@@ -11,7 +11,8 @@ import pytest
 
 import asm
 from asm import retention
-from asm.plan import Ask, Question, Steps, perform
+from asm.plan import Ask, Question, Steps
+from asm.procedures import perform
 from tests.conftest import Where, an_artifact, an_event
 from tests.contract.beside import told
 from tests.contract.keeping import (

@@ -10,7 +10,8 @@ import pytest
 
 import asm
 from asm import archives, retention
-from asm.plan import Question, perform
+from asm.plan import Question
+from asm.procedures import perform
 from tests.conftest import Where
 from tests.contract.beside import running, said
 from tests.contract.keeping import a_full_store, everything, there

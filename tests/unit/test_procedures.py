@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from asm.errors import ConnectionFailed, ValidationError
-from asm.plan import Ask, Procedure, Question, Work, first, perform, perform_async, result_of
+from asm.plan import Ask, Question, first
+from asm.procedures import Procedure, Work, perform, perform_async, result_of
 
 Answer = Any
 

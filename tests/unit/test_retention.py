@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from asm import retention
-from asm.plan import Ask, Question, Rows, drive, perform
+from asm.plan import Ask, Question, Rows, drive
+from asm.procedures import perform
 from asm.retention import RetentionPolicy
 
 

@@ -1,0 +1,54 @@
+"""How long a question to PostgreSQL may take, and who sees to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asm.plan import Question, Steps, Volley
+from asm.queries import Form
+
+
+class Limits:
+    """How long things may take: what a transaction begins with, and what a lone statement is given."""
+
+    def __init__(self, timeout: float | None, statement_timeout: float | None) -> None:
+        self.timeout = timeout
+        self.bound_statements = statement_timeout is not None
+        self._statement_timeout = statement_timeout
+        self.begin = _begin("read committed", timeout, statement_timeout)
+        self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
+        # One that writes and takes long waits for a lock.
+        self._writing_s = _shortest(timeout, statement_timeout)
+        self._reading_s = statement_timeout
+
+    def begin_for(self, question: Question[Any], *, brief_s: float | None) -> str:
+        if brief_s is not None:
+            return _begin("read committed", _shortest(self.timeout, brief_s), self._statement_timeout)
+        return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self.begin
+
+    def patience_s(self, form: Form, *, brief_s: float | None) -> float | None:
+        if not form.writes:
+            return self._reading_s
+        return self._writing_s if brief_s is None else _shortest(self._writing_s, brief_s)
+
+    def patience_with(self, volley: Volley[Any]) -> float | None:
+        return None if self._writing_s is None else self._writing_s * volley.size
+
+
+def _shortest(*limits_s: float | None) -> float | None:
+    return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
+
+
+def _begin(isolation: str, timeout: float | None, statement_timeout: float | None) -> str:
+    # One trip, and nothing that outlives the transaction. Without parameters, because only
+    # so does PostgreSQL take several statements at once.
+    begin = f"begin isolation level {isolation}"
+    if timeout is not None:
+        begin += f"; set local lock_timeout = {_milliseconds(timeout)}"
+    if statement_timeout is not None:
+        begin += f"; set local statement_timeout = {_milliseconds(statement_timeout)}"
+    return begin
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, min(int(seconds * 1000), 2**31 - 1))

@@ -1,0 +1,85 @@
+"""PostgreSQL's errors as ours, told by their SQLSTATE."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
+
+from asm.errors import (
+    AsmError,
+    Conflict,
+    ConnectionFailed,
+    MigrationRequired,
+    StorageError,
+    StorageTimeout,
+    StoreClosed,
+)
+
+
+class translated:  # noqa: N801
+    """Our errors for PostgreSQL's. What is not in the table goes through untouched."""
+
+    # Not a generator made into a context manager, because every question goes through it.
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, psycopg.Error):
+            ours = _translation(error)
+            if ours is not None:
+                raise ours from error
+
+
+def _translation(error: psycopg.Error) -> AsmError | None:
+    if isinstance(error, PoolClosed):
+        return StoreClosed("this store is closed")
+    if isinstance(error, PoolTimeout | TooManyRequests):
+        return StorageTimeout(f"no connection in time: {error}")
+    state = error.sqlstate or ""
+    if state in _STATES:
+        kind, message = _STATES[state]
+        return kind(f"{message}: {_said(error)}", sqlstate=state)
+    if state in _AGAIN:
+        return StorageError(f"{_AGAIN[state]}: {_said(error)}", retryable=True, sqlstate=state)
+    if state[:2] in _CLASSES:
+        kind, message = _CLASSES[state[:2]]
+        return kind(f"{message}: {_said(error)}", sqlstate=state)
+    if not state and isinstance(error, psycopg.OperationalError):
+        return ConnectionFailed(f"the connection failed: {_said(error)}")
+    return None
+
+
+def _said(error: psycopg.Error) -> str:
+    return error.diag.message_primary or str(error).strip().partition("\n")[0]
+
+
+_STATES: dict[str, tuple[type[AsmError], str]] = {
+    "23505": (Conflict, "a row with these keys is there already"),
+    "25006": (ConnectionFailed, "the server only reads"),
+    "25P02": (StorageError, "an earlier statement of this transaction failed, so nothing of it is kept"),
+    "25P03": (ConnectionFailed, "the server ended the connection"),
+    "25P04": (StorageTimeout, "the transaction took too long"),
+    "42P01": (MigrationRequired, "a table is missing, run `asm migrate`"),
+    "42703": (MigrationRequired, "a column is missing, run `asm migrate`"),
+    "55P03": (StorageTimeout, "a lock was not to be had in time"),
+    "57014": (StorageTimeout, "the statement was stopped"),
+    "57P01": (ConnectionFailed, "the server shut the connection down"),
+    "57P02": (ConnectionFailed, "the server crashed"),
+    "57P03": (ConnectionFailed, "the server does not take connections now"),
+    "57P05": (ConnectionFailed, "the server ended an idle connection"),
+    "53300": (ConnectionFailed, "the server has no connection to spare"),
+}
+_AGAIN = {
+    "40001": "the transaction met another and has to be run again",
+    "40P01": "the transaction met another and has to be run again",
+}
+_CLASSES: dict[str, tuple[type[AsmError], str]] = {
+    "08": (ConnectionFailed, "the connection failed"),
+    "28": (ConnectionFailed, "the server refused the user"),
+    "53": (StorageError, "the server lacks something"),
+    "54": (StorageError, "the server's limits do not allow this"),
+    "58": (StorageError, "the server's disk failed"),
+    "XX": (StorageError, "the server found something wrong with itself"),
+}

@@ -138,10 +138,7 @@ def of_sqlite(rounds: Rounds, places: Places, sessions: int) -> Iterator[Stock]:
             _execute(connection, (*_RESTORED, _CHECKPOINTED))
 
         _fill(rounds, "SQLite", sessions, insert, lambda tags: orjson.dumps(tags).decode())
-        # A list of tags has no index here: they stand in a table of their own, too.
-        tagged = ((tag, session_id(number)) for number in range(sessions) for tag in _tags(number))
-        insert("asm_session_tags", "tag, session_id", tagged)
-        _execute(connection, (_CHECKPOINTED, _LAID_BY))
+        _execute(connection, (_TAGGED, _CHECKPOINTED, _LAID_BY))
         with asm.SessionStore(file.dsn) as store:
             yield Stock("SQLite", sessions, store, restore, None)
 
@@ -179,6 +176,10 @@ _VACUUMED: tuple[LiteralString, ...] = (
     "vacuum (analyze) asm_events",
     "vacuum (analyze) asm_session_sequences",
 )
+_TAGGED: LiteralString = """insert into asm_session_tags (tag, id, created_at, updated_at)
+select value, asm_sessions.id, created_at, updated_at
+  from asm_sessions, json_each(tags)"""
+"""A list of tags has no index in SQLite: they stand in a table of their own, too."""
 _CHECKPOINTED: LiteralString = "pragma wal_checkpoint(truncate)"
 
 

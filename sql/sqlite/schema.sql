@@ -94,11 +94,17 @@ create table asm_session_sequences (
 
 create table asm_session_tags (
     tag text not null,
-    session_id text not null,
-    primary key (tag, session_id)
+    id text not null,
+    created_at text not null,
+    updated_at text not null,
+    primary key (tag, id)
 ) strict, without rowid;
 
-create index asm_session_tags_by_session on asm_session_tags (session_id);
+create index asm_session_tags_by_creation on asm_session_tags (tag, created_at, id);
+
+create index asm_session_tags_by_session on asm_session_tags (id);
+
+create index asm_session_tags_by_update on asm_session_tags (tag, updated_at, id);
 
 create table asm_sessions (
     id text not null primary key,

@@ -359,6 +359,22 @@ def test_a_file_that_yoyo_applied_by_hand_is_not_compared(dsn: str, folder: Path
 # Steps that come later
 
 
+@only(["sqlite"], why="PostgreSQL has an index into the list of tags")
+def test_tags_from_before_they_stood_in_order_are_found(dsn: str, folder: Path) -> None:
+    for id in STEPS[2:]:
+        step_file(folder, dsn, id).rename(folder / id)
+    asm.migrate(dsn)
+    told(
+        dsn,
+        "insert into asm_sessions values ('ses_1', 'agent', 'active', null, '{}', '{}', '[\"prod\"]', "
+        "'2026-01-01T00:00:00.000000Z', '2026-01-02T00:00:00.000000Z', null)",
+    )
+    for id in STEPS[2:]:
+        (folder / id).rename(step_file(folder, dsn, id))
+    with asm.SessionStore(dsn, migrate=True) as store:
+        assert [session.id for session in store.query.search_sessions(tags="prod")] == ["ses_1"]
+
+
 def test_a_later_step_is_pending(dsn: str, folder: Path) -> None:
     asm.migrate(dsn)
     add_step(folder, dsn, "create table notes (id integer);")

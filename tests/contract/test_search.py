@@ -426,6 +426,21 @@ def test_filters_take_enums_of_the_callers_own(sessions: Any) -> None:
     assert ids(sessions.query.search_sessions(agent_id=Tag.EU)) == []
 
 
+def test_a_tagged_session_that_is_saved_again_stands_where_its_new_time_puts_it(sessions: Any) -> None:
+    sessions.save_session(
+        asm.Session(id="d", agent_id="z", tags=("prod",), created_at=at(0), updated_at=at(20))
+    )
+
+    assert ids(sessions.query.search_sessions(tags="prod")) == ["d", "a", "b"]
+    assert ids(sessions.query.search_sessions(tags="prod", order_by="created_at_asc")) == ["d", "a", "b"]
+
+
+def test_of_several_tags_the_order_does_not_matter(sessions: Any) -> None:
+    found = [ids(sessions.query.search_sessions(tags=tags)) for tags in (["eu", "prod"], ["prod", "eu"])]
+
+    assert found == [["a", "d"]] * 2
+
+
 def test_a_transaction_searches_what_it_has_written(store: Any) -> None:
     with store.transaction() as tx:
         tx.save_session(asm.Session(id="a", agent_id="x", tags=("new",)))

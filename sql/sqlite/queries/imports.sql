@@ -37,8 +37,10 @@ insert into asm_sessions (id, agent_id, status, parent_session_id, metadata, con
 values (:id, :agent_id, :status, :parent_session_id, :metadata, :context, :tags, :created_at, :updated_at, :deleted_at)
 on conflict do nothing;
 -- The tags stand in a table of their own too, because SQLite has no index into a list.
-insert or ignore into asm_session_tags (tag, session_id)
-select value, :id from json_each(:tags);
+insert or ignore into asm_session_tags (tag, id, created_at, updated_at)
+select value, asm_sessions.id, created_at, updated_at
+  from asm_sessions, json_each(tags)
+ where asm_sessions.id = :id;
 
 -- import_runs
 -- Runs that were not there. One that has been saved meanwhile stays: it is the newer.

@@ -5,7 +5,7 @@ select updated_at, id
  where status = :status
    and updated_at <= :until
    and deleted_at is null
-   and not exists (select 1 from asm_session_tags where session_id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
+   and not exists (select 1 from asm_session_tags where id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
    and (updated_at, id) > (:last_at, :last_id)             -- if last_at and last_id
  order by updated_at, id
  limit :limit;
@@ -18,7 +18,7 @@ update asm_sessions
    and status = :status
    and updated_at <= :until
    and deleted_at is null
-   and not exists (select 1 from asm_session_tags where session_id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
+   and not exists (select 1 from asm_session_tags where id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
 returning id;
 
 -- find_due_sessions
@@ -27,7 +27,7 @@ select deleted_at, id
   from asm_sessions
  where deleted_at <= :due_until
    and status not in (select value from json_each(:exempt_statuses))
-   and not exists (select 1 from asm_session_tags where session_id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
+   and not exists (select 1 from asm_session_tags where id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
    and (deleted_at, id) > (:last_at, :last_id)             -- if last_at and last_id
  order by deleted_at, id
  limit :limit;
@@ -39,7 +39,7 @@ update asm_sessions
  where id in (select value from json_each(:session_ids))
    and deleted_at <= :due_until
    and status not in (select value from json_each(:exempt_statuses))
-   and not exists (select 1 from asm_session_tags where session_id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
+   and not exists (select 1 from asm_session_tags where id = asm_sessions.id and tag in (select value from json_each(:exempt_tags)))
 returning id;
 
 -- delete_sessions
@@ -47,7 +47,7 @@ returning id;
 delete from asm_events where session_id in (select value from json_each(:session_ids));
 delete from asm_runs where session_id in (select value from json_each(:session_ids));
 delete from asm_artifacts where session_id in (select value from json_each(:session_ids));
-delete from asm_session_tags where session_id in (select value from json_each(:session_ids));
+delete from asm_session_tags where id in (select value from json_each(:session_ids));
 delete from asm_sessions where id in (select value from json_each(:session_ids));
 delete from asm_session_sequences where session_id in (select value from json_each(:session_ids));
 
@@ -57,7 +57,7 @@ delete from asm_session_sequences where session_id in (select value from json_ea
 select session_id, last_sequence, pruned_events
   from asm_session_sequences as counter
  where last_sequence - pruned_events > :keep
-   and not exists (select 1 from asm_session_tags where session_id = counter.session_id and tag in (select value from json_each(:exempt_tags)))
+   and not exists (select 1 from asm_session_tags where id = counter.session_id and tag in (select value from json_each(:exempt_tags)))
    and (select deleted_at <= :due_until and status not in (select value from json_each(:exempt_statuses)) from asm_sessions where id = counter.session_id) is not true  -- if due_until
    and (select true from asm_sessions where id = counter.session_id)  -- if saved
    and session_id = :session_id                            -- if session_id
@@ -94,7 +94,7 @@ select :session_ids as session_id, count(*) as number
                 )
         ))
   )
- where not exists (select 1 from asm_session_tags where session_id = :session_ids and tag in (select value from json_each(:exempt_tags)));
+ where not exists (select 1 from asm_session_tags where id = :session_ids and tag in (select value from json_each(:exempt_tags)));
 
 -- prune_events
 -- Of each session so many of its events up to a number: the oldest of the types that go first, then the
@@ -137,7 +137,7 @@ delete from asm_events
 -- count_stored
 -- All events, as the counters tell, but for those that are about to be deleted with their sessions.
 select coalesce(sum(last_sequence - pruned_events), 0)
-       - (select coalesce(sum(counter.last_sequence - counter.pruned_events), 0) from asm_sessions as session join asm_session_sequences as counter on counter.session_id = session.id where session.deleted_at <= :due_until and session.status not in (select value from json_each(:exempt_statuses)) and not exists (select 1 from asm_session_tags where session_id = session.id and tag in (select value from json_each(:exempt_tags))))  -- if due_until
+       - (select coalesce(sum(counter.last_sequence - counter.pruned_events), 0) from asm_sessions as session join asm_session_sequences as counter on counter.session_id = session.id where session.deleted_at <= :due_until and session.status not in (select value from json_each(:exempt_statuses)) and not exists (select 1 from asm_session_tags where id = session.id and tag in (select value from json_each(:exempt_tags))))  -- if due_until
        as number
   from asm_session_sequences;
 
@@ -152,7 +152,7 @@ select oldest.session_id, counter.last_sequence, counter.pruned_events, count(*)
           and event.type in (select value from json_each(:types))          -- if types
           and event.type not in (select value from json_each(:not_types))  -- if not_types
           and event.timestamp >= :since                    -- if since
-          and not exists (select 1 from asm_session_tags where session_id = session.id and tag in (select value from json_each(:exempt_tags)))
+          and not exists (select 1 from asm_session_tags where id = session.id and tag in (select value from json_each(:exempt_tags)))
           and (session.deleted_at <= :due_until and session.status not in (select value from json_each(:exempt_statuses))) is not true  -- if due_until
           and session.id is not null                       -- if saved
         order by event.timestamp, event.session_id, event.sequence_number
@@ -169,7 +169,7 @@ select count(*) as number
          from asm_events as event
          left join asm_sessions as session on session.id = event.session_id
         where event.type not in (select value from json_each(:not_types))
-          and not exists (select 1 from asm_session_tags where session_id = session.id and tag in (select value from json_each(:exempt_tags)))
+          and not exists (select 1 from asm_session_tags where id = session.id and tag in (select value from json_each(:exempt_tags)))
           and (session.deleted_at <= :due_until and session.status not in (select value from json_each(:exempt_statuses))) is not true  -- if due_until
           and session.id is not null                       -- if saved
         limit :limit

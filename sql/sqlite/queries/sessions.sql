@@ -14,10 +14,12 @@ on conflict (id) do update
        deleted_at = excluded.deleted_at;
 -- The tags stand in a table of their own too, because SQLite has no index into a list.
 delete from asm_session_tags
- where session_id = :id
+ where id = :id
    and tag not in (select value from json_each(:tags));
-insert or ignore into asm_session_tags (tag, session_id)
-select value, :id from json_each(:tags);
+insert or replace into asm_session_tags (tag, id, created_at, updated_at)
+select value, asm_sessions.id, created_at, updated_at
+  from asm_sessions, json_each(tags)
+ where asm_sessions.id = :id;
 
 -- get_session
 -- No row: no session has that id.
@@ -44,15 +46,19 @@ offset :offset;
 delete from asm_events where session_id = :session_id;
 delete from asm_runs where session_id = :session_id;
 delete from asm_artifacts where session_id = :session_id;
-delete from asm_session_tags where session_id = :session_id;
+delete from asm_session_tags where id = :session_id;
 delete from asm_sessions where id = :session_id;
 
 -- search_sessions
 -- Sessions in one of several orders, a page at a time.
--- The tags are looked up in their own table, as SQLite has no index into a list; the plus keeps it from
--- reading that table in the order of sessions.
+-- SQLite has no index into a list. Those with a tag are read from the tags' own table, which has the times that
+-- sessions are listed by; of several tags, from the one that fewest have, where they are fewer than a thousand.
+-- A column that both have and that names no table is that of the table read first.
 select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at
-  from asm_sessions
+  from
+       asm_session_tags cross join                         -- if tags
+       asm_sessions
+ using (id, created_at, updated_at)                        -- if tags
  where true
    and false                                               -- if nothing
    and agent_id = :agent_id                                -- if agent_id
@@ -62,10 +68,15 @@ select id, agent_id, status, parent_session_id, metadata, context, tags, created
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
                   and provider in (select value from json_each(:providers))) -- if providers
-   and id in (select session_id from asm_session_tags      -- if tags
-               where tag in (select value from json_each(:tags)) -- if tags
-               group by +session_id                        -- if tags
-              having count(*) = json_array_length(:tags))  -- if tags
+   and tag = (select value                                 -- if tags
+                from json_each(:tags)                      -- if tags
+               order by (select count(*)                   -- if tags
+                           from (select 1 from asm_session_tags as bearer where bearer.tag = value limit 1000)) -- if tags
+               limit 1)                                    -- if tags
+   and not exists (select 1 from json_each(:tags)          -- if tags
+                    where not exists (select 1 from asm_session_tags as bearer -- if tags
+                                       where bearer.tag = value -- if tags
+                                         and bearer.id = asm_session_tags.id)) -- if tags
    and created_at >= :created_after                        -- if created_after
    and created_at < :created_before                        -- if created_before
    and deleted_at is null                                  -- if only_live
@@ -80,7 +91,10 @@ select id, agent_id, status, parent_session_id, metadata, context, tags, created
 -- count_sessions
 -- How many `search_sessions` would find on all its pages.
 select count(*)
-  from asm_sessions
+  from
+       asm_session_tags cross join                         -- if tags
+       asm_sessions
+ using (id, created_at, updated_at)                        -- if tags
  where true
    and false                                               -- if nothing
    and agent_id = :agent_id                                -- if agent_id
@@ -90,10 +104,15 @@ select count(*)
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
                   and provider in (select value from json_each(:providers))) -- if providers
-   and id in (select session_id from asm_session_tags      -- if tags
-               where tag in (select value from json_each(:tags)) -- if tags
-               group by +session_id                        -- if tags
-              having count(*) = json_array_length(:tags))  -- if tags
+   and tag = (select value                                 -- if tags
+                from json_each(:tags)                      -- if tags
+               order by (select count(*)                   -- if tags
+                           from (select 1 from asm_session_tags as bearer where bearer.tag = value limit 1000)) -- if tags
+               limit 1)                                    -- if tags
+   and not exists (select 1 from json_each(:tags)          -- if tags
+                    where not exists (select 1 from asm_session_tags as bearer -- if tags
+                                       where bearer.tag = value -- if tags
+                                         and bearer.id = asm_session_tags.id)) -- if tags
    and created_at >= :created_after                        -- if created_after
    and created_at < :created_before                        -- if created_before
    and deleted_at is null                                  -- if only_live

@@ -27,6 +27,7 @@ QUESTIONS = (
     "growth",
     "thin",
     "callers",
+    "indexes",
     "questions",
 )
 MORE = ("peers",)
@@ -66,8 +67,8 @@ def main(
 ) -> None:
     """Measure the store beside its floors: every QUESTION, or those named.
 
-    single_append, async_append, batches, reads, flush, sqlite, growth, thin, callers, questions; and peers,
-    which only runs when it is named.
+    single_append, async_append, batches, reads, flush, sqlite, growth, thin, callers, indexes, questions;
+    and peers, which only runs when it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)

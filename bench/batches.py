@@ -11,7 +11,7 @@ import psycopg
 import asm
 from bench import floors, payload, targets
 from bench.harness import Line, Rounds, Sample, Server, Side, in_turn
-from bench.places import Places, Postgres
+from bench.places import Places
 
 T = TypeVar("T")
 
@@ -31,17 +31,19 @@ def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
     ):
         for target, size in CASES:
             floor = copying(connection, place.schema, size, place.server)
-            yield rounds.compare(target, floor, ours(store, place, size), share=SHARE)
+            yield rounds.compare(target, floor, ours(store, place.server, size), share=SHARE)
         floor = copying(connection, place.schema, 1_000, place.server)
         yield rounds.compare(
-            SPANNING, floor, ours(store, place, 1_000, sessions=payload.SESSIONS), share=SHARE
+            SPANNING, floor, ours(store, place.server, 1_000, sessions=payload.SESSIONS), share=SHARE
         )
         with floors.reference_schema(place) as reference:
             floor = copying(connection, reference, 1_000, place.server)
-            yield rounds.compare(targets.BATCH_REFERENCE, floor, ours(store, place, 1_000), share=SHARE)
+            yield rounds.compare(
+                targets.BATCH_REFERENCE, floor, ours(store, place.server, 1_000), share=SHARE
+            )
 
 
-def ours(store: asm.SessionStore, place: Postgres, size: int, *, sessions: int = 1) -> Side:
+def ours(store: asm.SessionStore, server: Server, size: int, *, sessions: int = 1) -> Side:
     def batch() -> list[asm.Event]:
         ids = payload.session_ids(sessions)
         return [payload.event(ids[number % sessions], number) for number in range(size)]
@@ -49,7 +51,7 @@ def ours(store: asm.SessionStore, place: Postgres, size: int, *, sessions: int =
     def step(events: list[asm.Event]) -> int:
         return len(store.append_events(events))
 
-    return Side(f"append_events of {size:,}", supplied(batch, step, size, place.server))
+    return Side(f"append_events of {size:,}", supplied(batch, step, size, server))
 
 
 def copying(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import asm
 from bench import batches, payload, targets
-from bench.harness import Line, Rounds, Side
-from bench.places import Places, Postgres
+from bench.harness import Line, Rounds, Server, Side
+from bench.places import Places
 
 EVENTS = 50
 SHARE = 0.5
@@ -20,10 +20,10 @@ def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
         place.connect() as connection,
     ):
         floor = batches.copying(connection, place.schema, EVENTS, place.server)
-        yield rounds.compare(targets.FLUSH, floor, ours(store, place), share=SHARE)
+        yield rounds.compare(targets.FLUSH, floor, ours(store, place.server), share=SHARE)
 
 
-def ours(store: asm.SessionStore, place: Postgres) -> Side:
+def ours(store: asm.SessionStore, server: Server) -> Side:
     def turn() -> tuple[asm.Session, asm.Run, list[asm.Event]]:
         session = asm.Session(agent_id="bench", status="active", metadata={"repository": "asm"})
         run = asm.Run(
@@ -34,4 +34,4 @@ def ours(store: asm.SessionStore, place: Postgres) -> Side:
     def step(turn: tuple[asm.Session, asm.Run, list[asm.Event]]) -> int:
         return len(store.flush(*turn))
 
-    return Side("flush", batches.supplied(turn, step, EVENTS, place.server))
+    return Side("flush", batches.supplied(turn, step, EVENTS, server))

@@ -1,0 +1,72 @@
+"""What do the indexes that searches want cost those who write? The same beside tables without them."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+
+from psycopg import sql
+
+import asm
+from asm.queries import Dialect, sql_folder
+from bench import appends, batches, flush
+from bench.harness import Line, Rounds, Server, Side
+from bench.places import Places
+from bench.targets import Target
+
+STEP = "0002-search"
+KEPT = 0.9
+"""What must be left of the rate."""
+SHARE = 0.5
+
+Opened = Callable[[Places, bool], AbstractContextManager[tuple[asm.SessionStore, Server]]]
+
+
+def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+    databases: tuple[tuple[str, Opened], ...] = (("SQLite", _file), ("PostgreSQL", _schema))
+    for database, opened in databases:
+        with opened(places, False) as bare, opened(places, True) as whole:
+            for name, side in SIDES.items():
+                target = Target(f"{database}: {name}", "without the indexes of searches", KEPT)
+                yield rounds.compare(target, side(*bare), side(*whole), share=SHARE)
+
+
+def appending(store: asm.SessionStore, server: Server) -> Side:
+    return appends.threads(store, 1, appends.own(), server)
+
+
+def in_batches(store: asm.SessionStore, server: Server) -> Side:
+    return batches.ours(store, server, 1_000)
+
+
+SIDES = {"one append": appending, "append_events of 1,000": in_batches, "flush": flush.ours}
+
+
+@contextmanager
+def _schema(places: Places, is_whole: bool) -> Iterator[tuple[asm.SessionStore, Server]]:
+    with places.postgres() as place:
+        if not is_whole:
+            with place.connect() as connection:
+                for name in _indexes("postgres"):
+                    connection.execute(sql.SQL("drop index {}").format(sql.Identifier(place.schema, name)))
+        with asm.SessionStore(place.dsn, schema=place.schema) as store:
+            yield store, place.server
+
+
+@contextmanager
+def _file(places: Places, is_whole: bool) -> Iterator[tuple[asm.SessionStore, Server]]:
+    with places.file() as file:
+        if not is_whole:
+            with closing(sqlite3.connect(file.path)) as connection:
+                for name in _indexes("sqlite"):
+                    connection.execute(f"drop index {name}")
+        with asm.SessionStore(file.dsn) as store:
+            yield store, None
+
+
+def _indexes(dialect: Dialect) -> list[str]:
+    """Those that came with searching."""
+    made = (sql_folder(dialect) / "migrations" / f"{STEP}.sql").read_text()
+    return re.findall(r"^create index if not exists (\w+)", made, re.MULTILINE)

@@ -83,7 +83,7 @@ create index asm_runs_by_start on asm_runs (session_id, started_at, id);
 
 create index asm_runs_by_status on asm_runs (status, started_at);
 
-create index asm_runs_by_time on asm_runs (started_at, session_id, id);
+create index asm_runs_by_time on asm_runs (started_at, session_id, id) include (total_tokens);
 
 create index asm_runs_by_tokens on asm_runs (coalesce(total_tokens, 0::bigint), session_id, id);
 

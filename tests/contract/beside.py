@@ -22,7 +22,7 @@ from asm import dsn as dsns
 from asm.queries import sql_folder
 
 ROOT = Path(__file__).parents[2]
-STEPS = ["0001-agent-sessions", "0002-search", "0003-tags-in-order"]
+STEPS = ["0001-agent-sessions", "0002-search", "0003-pages-in-order"]
 STEP, LAST_STEP = STEPS[0], STEPS[-1]
 TABLES = {"asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts"}
 

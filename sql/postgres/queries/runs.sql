@@ -53,8 +53,11 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
 
 -- search_runs
 -- Runs across sessions in one of several orders, a page at a time.
+-- By time, those that used many tokens are found in an index first, without reading the others, and then looked up.
 select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
   from asm_runs
+  join (select session_id, id from asm_runs                -- if started_at_asc and min_tokens
+  join (select session_id, id from asm_runs                -- if started_at_desc and min_tokens
  where true
    and false                                               -- if nothing
    and session_id = %(session_id)s                         -- if session_id
@@ -72,4 +75,7 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  order by started_at, session_id, id                       -- if started_at_asc
  order by started_at desc, session_id desc, id desc        -- if started_at_desc
  order by coalesce(total_tokens, 0) desc, session_id desc, id desc -- if token_usage_desc
- limit %(limit)s;
+ limit %(limit)s
+       ) as found using (session_id, id) order by started_at, session_id, id -- if started_at_asc and min_tokens
+       ) as found using (session_id, id) order by started_at desc, session_id desc, id desc -- if started_at_desc and min_tokens
+;

@@ -1,2 +1,0 @@
--- Nothing changes here: an index into the list of tags serves, and PostgreSQL knows how frequent a tag is.
--- depends: 0002-search

@@ -17,17 +17,20 @@ from struct import Struct
 from typing import Any, Generic, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, Cursor, pq
+from psycopg import AsyncConnection, AsyncCursor, Cursor, pq, sql
 from psycopg.adapt import AdaptersMap, Buffer, Loader
+from psycopg.rows import tuple_row
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import TextBinaryLoader
 
-from asm.errors import StorageTimeout
-from asm.plan import Row
+from asm.errors import StorageError, StorageTimeout
+from asm.plan import Row, Rows
 from asm.wire import Exchange, Wire
 
 T = TypeVar("T")
 C = TypeVar("C", psycopg.Connection[Any], AsyncConnection[Any])
+
+OLDEST_VERSION = 140000
 
 AT_HAND_S = 1.0
 """How long a connection may stay out of its pool."""
@@ -171,6 +174,93 @@ def close_if_amiss(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -
 
 
 _AT_REST = (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)
+
+
+def set_up(connection: PatientConnection) -> None:
+    """Have nothing prepared on a new connection that would not find it again."""
+    if not keeps_prepared(connection):
+        connection.prepare_threshold = None
+        connection.wire.prepares = False
+
+
+async def set_up_async(connection: AsyncWiredConnection) -> None:
+    if not await keeps_prepared_async(connection):
+        connection.prepare_threshold = None
+        connection.wire.prepares = False
+
+
+def keeps_prepared(connection: psycopg.Connection[Any]) -> bool:
+    """Whether what is prepared under a name is found there again, and nothing else.
+
+    A transaction pooler gives each transaction any of its server processes, where the name may stand
+    for nothing, or for the statement of another client, which would be run in place of ours. A pooler
+    is known by the process it tells of, which is none of the server's. PgBouncer 1.21 and newer have
+    names of their own for what is prepared, if `max_prepared_statements` is set.
+    """
+    cursor = PlainCursor(connection, row_factory=tuple_row)
+    try:
+        # In one transaction, and so on one server process.
+        with connection.transaction():
+            [(process,)] = cursor.execute(_PROCESS, prepare=False).fetchall()
+            if process == connection.info.backend_pid:
+                return True
+            names = cursor.execute(_OWN_NAME, prepare=True).fetchall()
+            for name in _not_poolers(names):
+                cursor.execute(sql.SQL("deallocate {}").format(sql.Identifier(name)), prepare=False)
+            return bool(names) and not _not_poolers(names)
+    except psycopg.errors.DuplicatePreparedStatement:
+        return False
+
+
+async def keeps_prepared_async(connection: AsyncConnection[Any]) -> bool:
+    cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+    try:
+        async with connection.transaction():
+            await cursor.execute(_PROCESS, prepare=False)
+            [(process,)] = await cursor.fetchall()
+            if process == connection.info.backend_pid:
+                return True
+            await cursor.execute(_OWN_NAME, prepare=True)
+            names = await cursor.fetchall()
+            for name in _not_poolers(names):
+                await cursor.execute(sql.SQL("deallocate {}").format(sql.Identifier(name)), prepare=False)
+            return bool(names) and not _not_poolers(names)
+    except psycopg.errors.DuplicatePreparedStatement:
+        return False
+
+
+_PROCESS = "select pg_backend_pid()"
+_OWN_NAME = (
+    "select name from pg_prepared_statements where strpos(statement, 'select name from pg_prepared') > 0"
+)
+
+
+def _not_poolers(names: Rows) -> list[str]:
+    return [name for (name,) in names if not name.startswith("PGBOUNCER_")]
+
+
+def check_server(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:
+    """StorageError for a server or a connection that could not keep what the store promises to keep."""
+    if connection.info.server_version < OLDEST_VERSION:
+        raise StorageError(
+            f"asm needs PostgreSQL {OLDEST_VERSION // 10000} or newer; "
+            f"this is {connection.info.server_version // 10000}"
+        )
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in _ENCODINGS:
+        raise StorageError(
+            f"this database is kept in {encoding}, which has no way to write all characters: "
+            "create one with `create database … encoding 'UTF8' template template0`"
+        )
+    if connection.info.encoding != "utf-8":
+        raise StorageError(
+            f"these connections speak {connection.info.parameter_status('client_encoding')}, which has no "
+            "way to write all characters: give the pool's connections client_encoding=UTF8"
+        )
+
+
+_ENCODINGS = ("UTF8", "SQL_ASCII")
+"""In the second, too, what is sent in UTF-8 is kept as it is: nothing is ever converted."""
 
 
 def was_cut(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:

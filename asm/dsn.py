@@ -114,7 +114,7 @@ def _conninfo(dsn: str) -> str:
         raise ValidationError(_UNREADABLE)
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
     # Whatever the DSN and the environment say: documents are read as they stand, in UTF-8.
-    return make_conninfo(dsn, client_encoding="utf8", **defaults)
+    return make_conninfo(dsn, client_encoding="UTF8", **defaults)
 
 
 def _is_misread(given: Mapping[str, Any]) -> bool:

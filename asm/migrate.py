@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +25,7 @@ import psycopg
 
 from asm import dsn as dsns
 from asm import postgres_errors, sqlite, sqlite_errors
+from asm.connections import check_server
 from asm.errors import Conflict, MigrationRequired, ValidationError
 from asm.plan import Ask, Rows, nothing
 from asm.queries import Dialect, Queries, quote_identifier, sql_folder
@@ -292,7 +294,10 @@ def _looked_at(place: dsns.Place) -> Iterator[_Database]:
 @contextmanager
 def _opened(place: dsns.Place) -> Iterator[_Database]:
     if place.dialect == "postgres":
-        with postgres_errors.translated(), psycopg.connect(place.address, autocommit=True) as connection:
+        # Nothing is prepared, because a pooler may give each transaction another server process.
+        connected = partial(psycopg.connect, place.address, autocommit=True, prepare_threshold=None)
+        with postgres_errors.translated(), connected() as connection:
+            check_server(connection)
             yield _Postgres(connection, place.schema)
     elif place.address == dsns.MEMORY:
         raise ValidationError(

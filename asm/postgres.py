@@ -26,6 +26,11 @@ from asm.connections import (
     AtHand,
     PatientConnection,
     PlainCursor,
+    check_server,
+    keeps_prepared,
+    keeps_prepared_async,
+    set_up,
+    set_up_async,
     was_cut,
 )
 from asm.errors import (
@@ -45,8 +50,6 @@ T = TypeVar("T")
 
 _Once: TypeAlias = "Ask[T] | Steps[T] | Volley[T]"
 """A question that is put to the database by itself, with no other."""
-
-OLDEST_VERSION = 140000
 
 CROWD = 128
 """From so many waiting appends on, two batches at a time: 38,000/s from 512 tasks instead of 29,000;
@@ -86,6 +89,8 @@ class Postgres:
         if self._conninfo is not None:
             self._retried(partial(_probe, self._conninfo), self._retry_for)
             self._pool.open()
+        else:
+            self._retried(self._look_at_server, self._retry_for)
 
     def run(self, question: Question[T]) -> T:
         """Put a question to the database, and again while what cut it off may pass."""
@@ -198,6 +203,15 @@ class Postgres:
                 connection.rollback()
             raise
 
+    def _look_at_server(self) -> None:
+        with translated():
+            connection = self._taken()
+            try:
+                check_server(connection)
+                self._prepare = self._prepare and keeps_prepared(connection)
+            finally:
+                self._give_back(connection)
+
     def _taken(self) -> psycopg.Connection[Any]:
         check_process(self.process)
         if self._closed:
@@ -306,6 +320,8 @@ class AsyncPostgres:
         if self._conninfo is not None:
             await self._retried(partial(_probe_async, self._conninfo), self._retry_for)
             await self._pool.open()
+        else:
+            await self._retried(self._look_at_server, self._retry_for)
 
     async def run(self, question: Question[T]) -> T:
         """Put a question to the database, and again while what cut it off may pass."""
@@ -411,6 +427,15 @@ class AsyncPostgres:
                 await connection.rollback()
             raise
 
+    async def _look_at_server(self) -> None:
+        with translated():
+            connection = await self._taken()
+            try:
+                check_server(connection)
+                self._prepare = self._prepare and await keeps_prepared_async(connection)
+            finally:
+                await self._give_back(connection)
+
     async def _taken(self) -> AsyncConnection[Any]:
         check_process(self.process)
         check_loop(self._loop)
@@ -487,47 +512,56 @@ class AsyncPostgresTransaction:
         self._open = False
 
 
-def connect(conninfo: str, *, min_size: int, max_size: int, timeout: float, **options: Any) -> Postgres:
+def connect(
+    conninfo: str, *, min_size: int, max_size: int, timeout: float, prepare: bool, **options: Any
+) -> Postgres:
     """A database behind a pool of its own, not yet opened."""
     pool = ConnectionPool(
         conninfo,
         connection_class=PatientConnection,
-        kwargs={"autocommit": True},
+        kwargs=_kwargs(prepare=prepare),
+        configure=set_up if prepare else None,
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,
         open=False,
     )
-    return Postgres(pool, conninfo=conninfo, timeout=timeout, **options)
+    return Postgres(pool, conninfo=conninfo, timeout=timeout, prepare=prepare, **options)
 
 
 def connect_async(
-    conninfo: str, *, min_size: int, max_size: int, timeout: float, **options: Any
+    conninfo: str, *, min_size: int, max_size: int, timeout: float, prepare: bool, **options: Any
 ) -> AsyncPostgres:
     """A database behind a pool of its own, not yet opened."""
     pool = AsyncConnectionPool(
         conninfo,
         connection_class=AsyncWiredConnection,
-        kwargs={"autocommit": True},
+        kwargs=_kwargs(prepare=prepare),
+        configure=set_up_async if prepare else None,
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,
         open=False,
     )
-    return AsyncPostgres(pool, conninfo=conninfo, timeout=timeout, **options)
+    return AsyncPostgres(pool, conninfo=conninfo, timeout=timeout, prepare=prepare, **options)
+
+
+def _kwargs(*, prepare: bool) -> dict[str, Any]:
+    # An application's own statements in our transactions are not prepared either.
+    return {"autocommit": True} if prepare else {"autocommit": True, "prepare_threshold": None}
 
 
 def _probe(conninfo: str) -> None:
     # A connection of its own says at once and in full what is wrong, where a pool would go on
     # trying in the background.
     with translated(), psycopg.connect(conninfo, autocommit=True) as connection:
-        _check_version(connection.info.server_version)
+        check_server(connection)
 
 
 async def _probe_async(conninfo: str) -> None:
     with translated():
         async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
-            _check_version(connection.info.server_version)
+            check_server(connection)
 
 
 class _Salvo(Generic[T]):
@@ -562,13 +596,6 @@ def _check_not_spoilt(connection: psycopg.Connection[Any] | AsyncConnection[Any]
     # PostgreSQL answers the commit of a failed transaction with a rollback and no error.
     if connection.info.transaction_status == pq.TransactionStatus.INERROR:
         raise StorageError("an earlier statement of this transaction failed, so nothing of it is kept")
-
-
-def _check_version(version: int) -> None:
-    if version < OLDEST_VERSION:
-        raise StorageError(
-            f"asm needs PostgreSQL {OLDEST_VERSION // 10000} or newer; this is {version // 10000}"
-        )
 
 
 def bind(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,12 +43,14 @@ _FORGOTTEN = (b"26000", b"0A000")
 class Wire:
     """The way of one connection, with the statements that were prepared on it."""
 
-    __slots__ = ("_loaders", "_named", "_pgconn")
+    __slots__ = ("_loaders", "_named", "_pgconn", "prepares")
 
     def __init__(self, pgconn: pq.abc.PGconn) -> None:
         self._pgconn = pgconn
         self._named: dict[str, bytes] = {}
         self._loaders: dict[str, abc.Transformer] = {}
+        self.prepares = True
+        """Whether what is prepared under a name is found there again."""
 
     @property
     def speaks_utf8(self) -> bool:
@@ -57,6 +59,7 @@ class Wire:
 
     def ask(self, sql: str, params: Mapping[str, Any], *, prepare: bool) -> Exchange[Rows]:
         """Send a statement with its values, and read its rows."""
+        prepare = prepare and self.prepares
         is_old = prepare and sql in self._named
         if prepare and not is_old:
             name = self._send_prepare(sql)
@@ -76,6 +79,7 @@ class Wire:
 
         The server begins with the first while the next is made ready.
         """
+        prepare = prepare and self.prepares
         pgconn, sent, named = self._pgconn, list[str | None](), dict[str, bytes]()
         pgconn.enter_pipeline_mode()
         for sql, params in questions:

@@ -82,7 +82,7 @@ def test_an_application_keeps_its_own_name() -> None:
 def test_documents_travel_in_utf_8_whatever_the_dsn_says() -> None:
     address = place("postgresql:///db?client_encoding=latin1").address
 
-    assert conninfo_to_dict(address)["client_encoding"] == "utf8"
+    assert conninfo_to_dict(address)["client_encoding"] == "UTF8"
 
 
 @pytest.mark.parametrize(

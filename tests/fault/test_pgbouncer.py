@@ -1,0 +1,291 @@
+"""A store behind PgBouncer, which gives each transaction another of its server connections."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import psycopg
+import psycopg_pool
+import pytest
+
+import asm
+from asm.migrate import status
+from tests.conftest import (
+    INSTALLATIONS,
+    POSTGRES,
+    Cluster,
+    an_artifact,
+    an_event,
+    events_of,
+    in_loop,
+    numbers,
+)
+from tests.contract.beside import only
+from tests.poolers import PGBOUNCER, Pooler, pgbouncer_version
+from tests.servers import Server
+
+pytestmark = [
+    only(POSTGRES[:1], why="SQLite has no poolers, and to one pooler all servers are alike"),
+    pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian's package pgbouncer)"),
+]
+
+CALLERS = 6
+SOON_S = 30.0
+
+CAN_KEEP = pgbouncer_version() >= (1, 21)
+KEEPS = [
+    pytest.param({"max_prepared_statements": 0} if CAN_KEEP else {}, id="forgetting"),
+    pytest.param(
+        {"max_prepared_statements": 200},
+        id="keeping",
+        marks=pytest.mark.skipif(not CAN_KEEP, reason="this PgBouncer cannot keep prepared statements"),
+    ),
+]
+
+
+@pytest.fixture(params=KEEPS)
+def pooler(request: pytest.FixtureRequest, kind: str, clusters: Callable[[str], Cluster]) -> Iterator[Pooler]:
+    with Pooler(clusters(kind).dsn, **request.param) as pooler:
+        yield pooler
+
+
+def at_once(work: Callable[[int], Any]) -> list[Any]:
+    """What each of several callers gets."""
+    with ThreadPoolExecutor(CALLERS) as threads:
+        return list(threads.map(work, range(CALLERS)))
+
+
+def waited_for(connection: Any, statement: str) -> Any:
+    """The first value of an application's own statement, on a connection of either colour."""
+    cursor = connection.execute(statement)
+    if asyncio.iscoroutine(cursor):
+        cursor = in_loop(cursor)
+    [(value,)] = fetched if not asyncio.iscoroutine(fetched := cursor.fetchall()) else in_loop(fetched)
+    return value
+
+
+def server_process(store: Any) -> int:
+    with store.transaction() as tx:
+        return int(waited_for(tx.connection, "select pg_backend_pid()"))
+
+
+def use_all_of_it(store: Any, caller: int) -> None:
+    """Every kind of question there is, some more than once."""
+    session = asm.Session(agent_id=f"agent_{caller}", id=f"ses_{caller}", tags=("pooled",))
+    run = asm.Run(session_id=session.id, token_usage={"input_tokens": 1}, provider="p", status="running")
+    store.flush(session, run, events_of(session.id, 3))
+    for _ in range(5):
+        store.append_event(an_event(session.id))
+        store.append_event(an_event("shared"))
+        assert store.get_session(session.id) == session
+        assert store.get_run(run.id) == run
+    # More than one statement of a batch, of one session and of several.
+    store.append_events(events_of(session.id, 1_200))
+    store.append_events([event for n in range(600) for event in events_of(f"ses_{caller}_{n % 2}", 1)])
+    stored = store.get_events(session.id)
+    assert numbers(stored) == list(range(1, 1_209))
+    assert store.append_event(stored[0]) == stored[0]
+    assert len(list(store.iter_events(session.id, page_size=500))) == 1_208
+    assert store.get_events(session.id, after=1_208, wait_timeout=0.1) == []
+    assert len(list(store.follow_events(session.id, after=1_200, idle_timeout=0.1))) == 8
+    with store.transaction() as tx:
+        tx.append_event(an_event(session.id))
+        tx.artifacts.register(an_artifact(f"key_{caller}", session_id=session.id))
+        assert waited_for(tx.connection, "select count(*) from pg_stat_activity") > 0
+    with suppress(ZeroDivisionError), store.transaction() as tx:
+        tx.append_event(an_event(session.id))
+        raise ZeroDivisionError
+    assert store.get_latest_sequence(session.id) == 1_209
+    assert store.append_event(an_event(session.id), expected_sequence=1_209).sequence_number == 1_210
+    with pytest.raises(asm.SequenceConflict):
+        store.append_event(an_event(session.id), expected_sequence=1_209)
+    assert session in store.query.search_sessions(tags="pooled", count_total=True).items
+    assert store.query.search_runs(session_id=session.id).items == [run]
+    assert store.query.count_events(session_ids=session.id) == 1_210
+    assert store.query.get_session_stats(session.id).event_count == 1_210
+    assert store.query.get_usage_summary(session_id=session.id).input_tokens == 1
+    export = store.query.export_session(session.id, include_artifacts=True)
+    store.import_session(export)
+    assert store.query.export_session(session.id, include_artifacts=True) == export
+
+
+@pytest.mark.parametrize(("schema", "prepare"), [(None, True), ("Of Its Own", True), ("Of Its Own", False)])
+def test_everything_works_through_a_transaction_pooler(
+    dsn: str, pooler: Pooler, opened: Callable[..., Any], schema: str | None, prepare: bool
+) -> None:
+    address = pooler.dsn(dsn)
+    store = opened(address, schema=schema, prepare=prepare, migrate=True)
+    at_once(partial(use_all_of_it, store))
+    assert numbers(store.get_events("shared")) == list(range(1, 5 * CALLERS + 1))
+
+    policy = asm.RetentionPolicy(max_events_per_session=10)
+    assert store.maintenance.execute(policy).errors == []
+    assert {issue.code for issue in store.maintenance.health_check()} == {"events_without_session"}
+    assert status(address, schema=schema).rows["sessions"] == CALLERS
+    assert len({server_process(store) for _ in range(20)}) > 1
+
+
+def prepare_everywhere(address: str, names: list[str]) -> None:
+    """Give names on every server connection of the pooler to statements of another client."""
+    for _ in range(20):
+        with psycopg.connect(address, autocommit=True) as connection:
+            for name in names:
+                connection.pgconn.prepare(name.encode(), b"select 'of another client', $1::text")
+
+
+def test_a_statement_of_another_client_is_never_run_in_place_of_ours(
+    migrated: str, pooler: Pooler, opened: Callable[..., Any]
+) -> None:
+    address = pooler.dsn(migrated)
+    prepare_everywhere(address, [f"{prefix}_{n}" for prefix in ("asm", "_pg3") for n in range(40)])
+    store = opened(address)
+    at_once(lambda caller: store.save_session(asm.Session(agent_id="a", id=f"ses_{caller}")))
+    at_once(lambda caller: [store.append_event(an_event(f"ses_{caller}")) for _ in range(5)])
+    with store.transaction() as tx:
+        found = [tx.get_session(f"ses_{caller}").id for caller in range(CALLERS)]
+    assert found == [f"ses_{caller}" for caller in range(CALLERS)]
+    assert {store.get_latest_sequence(name) for name in found} == {5}
+
+
+def test_stores_behind_one_pooler_do_not_meet(
+    migrated: str, pooler: Pooler, opened: Callable[..., Any]
+) -> None:
+    stores = [opened(pooler.dsn(migrated), max_size=2) for _ in range(CALLERS)]
+    at_once(lambda caller: [stores[caller].append_event(an_event("shared")) for _ in range(20)])
+    assert numbers(stores[0].get_events("shared")) == list(range(1, 20 * CALLERS + 1))
+
+
+@pytest.mark.parametrize("command", ["deallocate all", "discard all"])
+def test_a_pooler_may_reset_its_server_connections(
+    migrated: str, kind: str, clusters: Callable[[str], Cluster], opened: Callable[..., Any], command: str
+) -> None:
+    with Pooler(clusters(kind).dsn, server_reset_query=command, server_reset_query_always=1) as pooler:
+        store = opened(pooler.dsn(migrated))
+        at_once(lambda caller: [store.append_event(an_event(f"ses_{caller}")) for _ in range(10)])
+        assert {store.get_latest_sequence(f"ses_{caller}") for caller in range(CALLERS)} == {10}
+
+
+def test_a_pooler_may_pool_sessions(
+    migrated: str, kind: str, clusters: Callable[[str], Cluster], opened: Callable[..., Any]
+) -> None:
+    with Pooler(clusters(kind).dsn, pool_mode="session", default_pool_size=20) as pooler:
+        store = opened(pooler.dsn(migrated), max_size=4)
+        at_once(partial(use_all_of_it, store))
+        assert numbers(store.get_events("shared")) == list(range(1, 5 * CALLERS + 1))
+
+
+@pytest.mark.parametrize("autocommit", [True, False], ids=["autocommit", "no-autocommit"])
+def test_a_borrowed_pool_may_lead_through_a_pooler(migrated: str, pooler: Pooler, autocommit: bool) -> None:
+    address, options = pooler.dsn(migrated), {"autocommit": autocommit}
+    with (
+        psycopg_pool.ConnectionPool(address, kwargs=options, max_size=4, open=True) as pool,
+        asm.SessionStore(pool=pool) as store,
+    ):
+        at_once(partial(use_all_of_it, store))
+        assert numbers(store.get_events("shared")) == list(range(1, 5 * CALLERS + 1))
+
+
+def test_what_waits_too_long_behind_a_pooler_is_stopped(
+    migrated: str, pooler: Pooler, opened: Callable[..., Any]
+) -> None:
+    store = opened(pooler.dsn(migrated), timeout=0.5, retry_for=0, max_size=4)
+    with store.transaction() as tx:
+        tx.append_event(an_event())
+        with pytest.raises(asm.StorageTimeout):
+            store.append_event(an_event())
+        with pytest.raises(asm.StorageTimeout):
+            store.delete_session("ses_1")
+    assert numbers([store.append_event(an_event())]) == [2]
+
+
+def test_a_pooler_without_a_server_connection_to_spare_holds_nobody_for_ever(
+    migrated: str, kind: str, clusters: Callable[[str], Cluster]
+) -> None:
+    limits: dict[str, Any] = {"timeout": 0.5, "statement_timeout": 0.5, "retry_for": 0, "min_size": 2}
+    with (
+        Pooler(clusters(kind).dsn, default_pool_size=1) as pooler,
+        asm.SessionStore(pooler.dsn(migrated), **limits) as store,
+    ):
+        with store.transaction() as tx:
+            tx.append_event(an_event())
+            with pytest.raises(asm.StorageTimeout):
+                store.get_events("ses_1")
+        assert numbers([store.append_event(an_event())]) == [2]
+
+
+@contextmanager
+def busy(store: Any) -> Iterator[list[asm.Event]]:
+    """Several callers that append without a break; what they were answered."""
+    stored: list[asm.Event] = []
+    over = threading.Event()
+
+    def work(caller: int) -> None:
+        while not over.is_set():
+            stored.append(store.append_event(an_event(f"ses_{caller % 2}")))
+            store.get_latest_sequence("ses_0")
+
+    with ThreadPoolExecutor(CALLERS) as threads:
+        callers = [threads.submit(work, caller) for caller in range(CALLERS)]
+        try:
+            yield stored
+        finally:
+            over.set()
+            for caller in callers:
+                caller.result(SOON_S)
+
+
+def until_more_than(number: int, stored: list[asm.Event]) -> None:
+    deadline = time.monotonic() + SOON_S
+    while len(stored) <= number:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def assert_all_there(store: Any, stored: list[asm.Event]) -> None:
+    there = {event for session_id in ("ses_0", "ses_1") for event in store.get_events(session_id)}
+    assert set(stored) <= there
+    for session_id in ("ses_0", "ses_1"):
+        read = numbers(store.get_events(session_id))
+        assert read == list(range(1, len(read) + 1))
+
+
+def test_nobody_notices_that_a_pooler_is_started_again(
+    migrated: str, pooler: Pooler, opened: Callable[..., Any]
+) -> None:
+    store = opened(pooler.dsn(migrated), retry_for=SOON_S)
+    with busy(store) as stored:
+        until_more_than(20, stored)
+        pooler.stop()
+        time.sleep(0.2)
+        pooler.start()
+        until_more_than(len(stored) + 50, stored)
+    assert_all_there(store, stored)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    if not INSTALLATIONS:
+        pytest.skip("only a server of our own can be stopped")
+    with Server(next(iter(INSTALLATIONS.values()))) as server:
+        yield server
+
+
+def test_nobody_notices_that_the_server_behind_a_pooler_is_started_again(
+    kind: str, server: Server, opened: Callable[..., Any], colour: str
+) -> None:
+    assert kind != "sqlite"
+    with Pooler(server.dsn(), server_login_retry=1) as pooler:
+        store = opened(pooler.dsn(server.dsn()), schema=f"of_{colour}", migrate=True, retry_for=SOON_S)
+        with busy(store) as stored:
+            until_more_than(20, stored)
+            server.stop("immediate")
+            server.start()
+            until_more_than(len(stored) + 50, stored)
+        assert_all_there(store, stored)

@@ -263,6 +263,20 @@ _ENCODINGS = ("UTF8", "SQL_ASCII")
 """In the second, too, what is sent in UTF-8 is kept as it is: nothing is ever converted."""
 
 
+def restore(connection: psycopg.Connection[Any]) -> None:
+    """Have a connection of ours speak UTF-8 again, if an application set another encoding on it."""
+    if isinstance(connection, PatientConnection) and not connection.wire.speaks_utf8:
+        connection.execute(_SPEAK_UTF8, prepare=False)
+
+
+async def restore_async(connection: AsyncConnection[Any]) -> None:
+    if isinstance(connection, AsyncWiredConnection) and not connection.wire.speaks_utf8:
+        await connection.execute(_SPEAK_UTF8, prepare=False)
+
+
+_SPEAK_UTF8 = "set client_encoding to 'UTF8'"
+
+
 def was_cut(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
     """Whether a connection was closed by the server while it lay in the pool.
 

@@ -29,6 +29,8 @@ from asm.connections import (
     check_server,
     keeps_prepared,
     keeps_prepared_async,
+    restore,
+    restore_async,
     set_up,
     set_up_async,
     was_cut,
@@ -135,6 +137,8 @@ class Postgres:
                     yield tx
                 finally:
                     tx.end()
+            with suppress(psycopg.Error):
+                restore(connection)
         finally:
             self._give_back(connection)
 
@@ -162,8 +166,6 @@ class Postgres:
         form = self.queries[ask.query].form(ask.params)
         connection.patience_s = self._limits.patience_s(form, brief_s=brief_s)
         try:
-            if not connection.wire.speaks_utf8:
-                return self.answer(connection, ask)
             sql = form.statements[0].sql
             prepare = self._prepare and ask.prepare
             return connection.follow(connection.wire.ask(sql, ask.params, prepare=prepare))
@@ -171,7 +173,7 @@ class Postgres:
             connection.patience_s = None
 
     def _at_once(self, connection: psycopg.Connection[Any], volley: Volley[T]) -> T:
-        if not isinstance(connection, PatientConnection) or not connection.wire.speaks_utf8:
+        if not isinstance(connection, PatientConnection):
             return self._driven(connection, volley.bet(), self._limits.begin)
         connection.patience_s = self._limits.patience_with(volley)
         salvo = _Salvo(self.queries, volley)
@@ -369,6 +371,8 @@ class AsyncPostgres:
                     yield tx
                 finally:
                     tx.end()
+            with suppress(psycopg.Error):
+                await restore_async(connection)
         finally:
             await self._give_back(connection)
 
@@ -397,7 +401,7 @@ class AsyncPostgres:
                 return await self.answer(connection, ask)
         form = self.queries[ask.query].form(ask.params)
         patience_s = self._limits.patience_s(form, brief_s=brief_s)
-        if not isinstance(connection, AsyncWiredConnection) or not connection.wire.speaks_utf8:
+        if not isinstance(connection, AsyncWiredConnection):
             async with _patient(patience_s):
                 return await self.answer(connection, ask)
         sql = form.statements[0].sql
@@ -406,7 +410,7 @@ class AsyncPostgres:
             return await connection.follow(exchange)
 
     async def _at_once(self, connection: AsyncConnection[Any], volley: Volley[T]) -> T:
-        if not isinstance(connection, AsyncWiredConnection) or not connection.wire.speaks_utf8:
+        if not isinstance(connection, AsyncWiredConnection):
             return await self._driven(connection, volley.bet(), self._limits.begin)
         salvo = _Salvo(self.queries, volley)
         async with _patient(self._limits.patience_with(volley)):

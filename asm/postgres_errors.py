@@ -30,6 +30,8 @@ class translated:  # noqa: N801
             ours = _translation(error)
             if ours is not None:
                 raise ours from error
+        elif isinstance(error, UnicodeEncodeError):
+            raise StorageError(f"{_SPEAK_UTF8}: {error.reason}") from error
 
 
 def _translation(error: psycopg.Error) -> AsmError | None:
@@ -55,7 +57,10 @@ def _said(error: psycopg.Error) -> str:
     return error.diag.message_primary or str(error).strip().partition("\n")[0]
 
 
+_SPEAK_UTF8 = "not all characters can be written in the connection's encoding, give it client_encoding=UTF8"
 _STATES: dict[str, tuple[type[AsmError], str]] = {
+    "22021": (StorageError, _SPEAK_UTF8),
+    "22P05": (StorageError, _SPEAK_UTF8),
     "23505": (Conflict, "a row with these keys is there already"),
     "25006": (ConnectionFailed, "the server only reads"),
     "25P02": (StorageError, "an earlier statement of this transaction failed, so nothing of it is kept"),

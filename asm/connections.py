@@ -176,15 +176,23 @@ def close_if_amiss(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -
 _AT_REST = (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)
 
 
-def set_up(connection: PatientConnection) -> None:
-    """Have nothing prepared on a new connection that would not find it again."""
-    if not keeps_prepared(connection):
+def set_up(connection: PatientConnection, *, lock_timeout: str, prepare: bool) -> None:
+    """Make a new connection ready: patient with locks, and preparing only what it finds again.
+
+    Neither holds behind a pooler, which may give each transaction another server process: what is set
+    would be set for others.
+    """
+    cursor = PlainCursor(connection, row_factory=tuple_row)
+    is_direct = cursor.execute(_SET_IF_DIRECT, _own(connection, lock_timeout), prepare=False).rowcount
+    if not is_direct and not (prepare and keeps_prepared(connection)):
         connection.prepare_threshold = None
         connection.wire.prepares = False
 
 
-async def set_up_async(connection: AsyncWiredConnection) -> None:
-    if not await keeps_prepared_async(connection):
+async def set_up_async(connection: AsyncWiredConnection, *, lock_timeout: str, prepare: bool) -> None:
+    cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+    await cursor.execute(_SET_IF_DIRECT, _own(connection, lock_timeout), prepare=False)
+    if not cursor.rowcount and not (prepare and await keeps_prepared_async(connection)):
         connection.prepare_threshold = None
         connection.wire.prepares = False
 
@@ -192,17 +200,16 @@ async def set_up_async(connection: AsyncWiredConnection) -> None:
 def keeps_prepared(connection: psycopg.Connection[Any]) -> bool:
     """Whether what is prepared under a name is found there again, and nothing else.
 
-    A transaction pooler gives each transaction any of its server processes, where the name may stand
-    for nothing, or for the statement of another client, which would be run in place of ours. A pooler
-    is known by the process it tells of, which is none of the server's. PgBouncer 1.21 and newer have
-    names of their own for what is prepared, if `max_prepared_statements` is set.
+    In another server process the name may stand for nothing, or for the statement of another client,
+    which would be run in place of ours. A pooler is known by the process it tells of, which is none of
+    the server's. PgBouncer 1.21 and newer have names of their own for what is prepared, if
+    `max_prepared_statements` is set.
     """
     cursor = PlainCursor(connection, row_factory=tuple_row)
     try:
         # In one transaction, and so on one server process.
         with connection.transaction():
-            [(process,)] = cursor.execute(_PROCESS, prepare=False).fetchall()
-            if process == connection.info.backend_pid:
+            if cursor.execute(_IS_DIRECT, _own(connection), prepare=False).rowcount:
                 return True
             names = cursor.execute(_OWN_NAME, prepare=True).fetchall()
             for name in _not_poolers(names):
@@ -216,9 +223,8 @@ async def keeps_prepared_async(connection: AsyncConnection[Any]) -> bool:
     cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
     try:
         async with connection.transaction():
-            await cursor.execute(_PROCESS, prepare=False)
-            [(process,)] = await cursor.fetchall()
-            if process == connection.info.backend_pid:
+            await cursor.execute(_IS_DIRECT, _own(connection), prepare=False)
+            if cursor.rowcount:
                 return True
             await cursor.execute(_OWN_NAME, prepare=True)
             names = await cursor.fetchall()
@@ -229,10 +235,19 @@ async def keeps_prepared_async(connection: AsyncConnection[Any]) -> bool:
         return False
 
 
-_PROCESS = "select pg_backend_pid()"
+_IS_DIRECT = "select 1 where pg_backend_pid() = %(process)s"
+_SET_IF_DIRECT = (
+    "select set_config('lock_timeout', %(lock_timeout)s, false) where pg_backend_pid() = %(process)s"
+)
 _OWN_NAME = (
     "select name from pg_prepared_statements where strpos(statement, 'select name from pg_prepared') > 0"
 )
+
+
+def _own(
+    connection: psycopg.Connection[Any] | AsyncConnection[Any], lock_timeout: str | None = None
+) -> dict[str, Any]:
+    return {"process": connection.info.backend_pid, "lock_timeout": lock_timeout}
 
 
 def _not_poolers(names: Rows) -> list[str]:

@@ -44,11 +44,12 @@ def _begin(isolation: str, timeout: float | None, statement_timeout: float | Non
     # so does PostgreSQL take several statements at once.
     begin = f"begin isolation level {isolation}"
     if timeout is not None:
-        begin += f"; set local lock_timeout = {_milliseconds(timeout)}"
+        begin += f"; set local lock_timeout = {milliseconds(timeout)}"
     if statement_timeout is not None:
-        begin += f"; set local statement_timeout = {_milliseconds(statement_timeout)}"
+        begin += f"; set local statement_timeout = {milliseconds(statement_timeout)}"
     return begin
 
 
-def _milliseconds(seconds: float) -> int:
+def milliseconds(seconds: float) -> int:
+    """For a setting of the server, where 0 would be no limit at all."""
     return max(1, min(int(seconds * 1000), 2**31 - 1))

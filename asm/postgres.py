@@ -42,7 +42,7 @@ from asm.errors import (
     StoreClosed,
 )
 from asm.gather import AsyncGather, Gather
-from asm.limits import Limits
+from asm.limits import Limits, milliseconds
 from asm.patience import check_loop, check_process, pauses, worth_another_try
 from asm.plan import Ask, Joining, Plan, Question, Rows, Steps, Volley, drive, drive_async
 from asm.postgres_errors import translated
@@ -84,6 +84,8 @@ class Postgres:
         self._prepare = prepare
         self._in_use: set[psycopg.Connection[Any]] = set()
         self._at_hand: AtHand[psycopg.Connection[Any]] = AtHand()
+        # A pool that may be empty is to see when nobody needs a connection.
+        self._keeps = conninfo is not None and pool.min_size > 0
         self._gather = Gather(self._sent, crowd=CROWD, timeout=timeout or pool.timeout, retry_for=retry_for)
         self.process = os.getpid()
 
@@ -233,7 +235,7 @@ class Postgres:
 
     def _give_back(self, connection: psycopg.Connection[Any]) -> None:
         self._in_use.discard(connection)
-        if self._conninfo is None or not self._at_hand.keep(connection):
+        if not (self._keeps and self._at_hand.keep(connection)):
             self._pool.putconn(connection)
 
     def _given(self) -> psycopg.Connection[Any]:
@@ -312,6 +314,8 @@ class AsyncPostgres:
         self._prepare = prepare
         self._in_use: set[AsyncConnection[Any]] = set()
         self._at_hand: AtHand[AsyncConnection[Any]] = AtHand()
+        # A pool that may be empty is to see when nobody needs a connection.
+        self._keeps = conninfo is not None and pool.min_size > 0
         self._gather = AsyncGather(
             self._sent, crowd=CROWD, timeout=timeout or pool.timeout, retry_for=retry_for
         )
@@ -460,7 +464,7 @@ class AsyncPostgres:
 
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
         self._in_use.discard(connection)
-        if self._conninfo is None or not self._at_hand.keep(connection):
+        if not (self._keeps and self._at_hand.keep(connection)):
             await self._pool.putconn(connection)
 
     async def _given(self) -> AsyncConnection[Any]:
@@ -524,7 +528,7 @@ def connect(
         conninfo,
         connection_class=PatientConnection,
         kwargs=_kwargs(prepare=prepare),
-        configure=set_up if prepare else None,
+        configure=partial(set_up, lock_timeout=f"{milliseconds(timeout)}ms", prepare=prepare),
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,
@@ -541,7 +545,7 @@ def connect_async(
         conninfo,
         connection_class=AsyncWiredConnection,
         kwargs=_kwargs(prepare=prepare),
-        configure=set_up_async if prepare else None,
+        configure=partial(set_up_async, lock_timeout=f"{milliseconds(timeout)}ms", prepare=prepare),
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,

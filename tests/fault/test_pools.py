@@ -1,0 +1,256 @@
+"""A pool whose connections fail, grow old or are not needed: none is lost, none is kept too long."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import psycopg_pool
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+
+import asm
+from asm import postgres
+from asm.connections import PatientConnection
+from asm.events import append_event, get_latest_sequence
+from tests.conftest import INSTALLATIONS, POSTGRES, Colour, an_event, events_of, in_loop, numbers
+from tests.contract.beside import connected, only, told
+from tests.servers import Server
+
+pytestmark = only(POSTGRES[:1], why="SQLite has no pool, and pools are the driver's, whatever the server")
+
+SOON_S = 20.0
+
+# What is appended to a session named after an SQLSTATE fails with it.
+FAILS_AS_IT_IS_NAMED = """
+create function fail() returns trigger language plpgsql as $$
+begin
+    if new.session_id = 'fail_killed' then
+        perform pg_terminate_backend(pg_backend_pid());
+    elsif new.session_id like 'fail\\_%' then
+        raise exception 'as it is named' using errcode = substr(new.session_id, 6);
+    end if;
+    return new;
+end $$;
+create trigger fails before insert on asm_events for each row execute function fail()
+"""
+STATES = [
+    *("08006", "22012", "22P05", "23502", "23505", "25006", "28000", "40001", "42501", "42P01"),
+    *("53100", "53300", "54000", "55P03", "57014", "57P01", "58030", "P0001", "XX000", "killed"),
+]
+
+
+def connections(dsn: str) -> int:
+    counted = "application_name = 'counted' and datname = current_database()"
+    return len(told(dsn, f"select pid from pg_stat_activity where {counted}"))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Lent:
+    """A pool of an application, of either colour, that lets go of its connections in the end."""
+
+    def __init__(self, colour: Colour, dsn: str, **options: Any) -> None:
+        kinds = {"sync": psycopg_pool.ConnectionPool, "async": psycopg_pool.AsyncConnectionPool}
+        self._colour = colour
+        self.pool: Any = kinds[colour](dsn, open=False, **options)
+        self._done(self.pool.open())
+
+    def close(self) -> None:
+        self._done(self.pool.close())
+
+    def _done(self, work: Any) -> None:
+        if self._colour == "async":
+            in_loop(work)
+
+
+@pytest.fixture
+def lend(colour: Colour) -> Iterator[Callable[..., Any]]:
+    lent: list[Lent] = []
+
+    def lend_pool(dsn: str, **options: Any) -> Any:
+        lent.append(Lent(colour, dsn, **options))
+        return lent[-1].pool
+
+    yield lend_pool
+    for each in lent:
+        each.close()
+
+
+WHOSE = ["own", "lent", "lent without autocommit"]
+
+
+@pytest.fixture(params=WHOSE)
+def store(
+    request: pytest.FixtureRequest, migrated: str, opened: Callable[..., Any], lend: Callable[..., Any]
+) -> Any:
+    """A store with one connection, of its own or an application's."""
+    dsn = make_conninfo(migrated, application_name="counted")
+    if request.param == "own":
+        return opened(dsn, max_size=1, timeout=5, retry_for=0)
+    kwargs = {"autocommit": request.param == "lent", "row_factory": dict_row}
+    return opened(pool=lend(dsn, min_size=1, max_size=1, timeout=5, kwargs=kwargs), retry_for=0)
+
+
+def in_a_transaction(store: Any, events: list[asm.Event]) -> None:
+    with store.transaction() as tx:
+        tx.append_event(an_event("fine"))
+        tx.append_events(events)
+
+
+WAYS: dict[str, Callable[[Any, list[asm.Event]], Any]] = {
+    "append": lambda store, events: store.append_event(events[0]),
+    "gather": lambda store, events: store.append_events(events),
+    "volley": lambda store, events: store.append_events([*events_of("fine", 600), *events]),
+    "expect": lambda store, events: store.append_event(events[0], expected_sequence=0),
+    "transaction": in_a_transaction,
+}
+
+
+def test_no_error_of_the_server_costs_a_connection(migrated: str, store: Any) -> None:
+    told(migrated, FAILS_AS_IT_IS_NAMED)
+    for state, way in itertools.product(STATES, WAYS):
+        with pytest.raises((asm.AsmError, psycopg.Error)):
+            WAYS[way](store, events_of(f"fail_{state}", 2))
+        # There is but one connection, and it is at rest.
+        assert store.get_latest_sequence(f"fail_{state}") == 0
+    assert store.get_latest_sequence("fine") == 0
+    assert numbers([store.append_event(an_event("fine"))]) == [1]
+    until(lambda: connections(migrated) == 1)
+    busy = "select 1 from pg_stat_activity where application_name = 'counted' and state <> 'idle'"
+    assert told(migrated, busy) == []
+
+
+def test_a_user_without_rights_is_told_so(migrated: str, opened: Callable[..., Any]) -> None:
+    user = f"reader_{time.time_ns()}"
+    told(migrated, f"create role {user}; grant select on all tables in schema public to {user}")
+    try:
+        store = opened(make_conninfo(migrated, options=f"-c role={user}"), max_size=1, retry_for=0)
+        assert store.get_events("ses_1") == []
+        with pytest.raises(asm.StorageError, match="permission denied") as caught:
+            store.append_event(an_event())
+        assert not caught.value.retryable
+    finally:
+        store.close()
+        told(migrated, f"drop owned by {user}; drop role {user}")
+
+
+# Connections that grow old, and that nobody needs
+
+
+def pool_of(dsn: str, **options: Any) -> postgres.Postgres:
+    kwargs = {"autocommit": True, "application_name": "counted"}
+    pool = psycopg_pool.ConnectionPool(
+        dsn, connection_class=PatientConnection, kwargs=kwargs, open=False, **options
+    )
+    return postgres.Postgres(pool, conninfo=dsn, timeout=5)
+
+
+@contextmanager
+def open_database(dsn: str, **options: Any) -> Iterator[postgres.Postgres]:
+    database = pool_of(dsn, **options)
+    database.open()
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def test_a_connection_that_is_always_in_use_is_replaced_when_its_time_is_up(migrated: str) -> None:
+    with open_database(migrated, min_size=1, max_size=1, max_lifetime=0.1) as database:
+
+        def process() -> int:
+            database.run(get_latest_sequence("ses_1"))
+            rows = told(migrated, "select pid from pg_stat_activity where application_name = 'counted'")
+            return int(rows[0][0]) if rows else 0
+
+        first = process()
+        until(lambda: process() not in (0, first))
+
+
+def test_a_pool_that_may_be_empty_is_emptied_when_nobody_asks(migrated: str) -> None:
+    with open_database(migrated, min_size=0, max_size=4, max_idle=0.1) as database:
+        database.run(append_event(an_event()))
+        until(lambda: connections(migrated) == 0)
+        assert database.run(get_latest_sequence("ses_1")) == 1
+
+
+# Waiting for what others hold
+
+
+def test_reading_what_is_locked_ends_in_a_timeout(migrated: str, opened: Callable[..., Any]) -> None:
+    store = opened(migrated, timeout=0.5, max_size=1)
+    with connected(migrated) as other:
+        other.execute("begin; lock table asm_events in access exclusive mode")
+        for read in (
+            lambda: store.get_events("ses_1"),
+            lambda: list(store.iter_events("ses_1")),
+            lambda: store.query.search_events(),
+            lambda: store.query.get_session_stats("ses_1"),
+            lambda: store.query.count_events(),
+        ):
+            with pytest.raises(asm.StorageTimeout):
+                read()
+    assert store.get_events("ses_1") == []
+
+
+def test_a_crowd_that_waits_in_vain_for_a_lock_is_told_so_and_the_store_works_on(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, timeout=0.5, max_size=2)
+    failed: list[BaseException] = []
+
+    def append() -> None:
+        try:
+            store.append_event(an_event())
+        except asm.AsmError as error:
+            failed.append(error)
+
+    with connected(migrated) as other:
+        other.execute("begin; lock table asm_session_sequences in access exclusive mode")
+        threads = [threading.Thread(target=append) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SOON_S)
+            assert not thread.is_alive()
+    assert [type(error) for error in failed] == [asm.StorageTimeout] * 20
+    read = len(store.get_events("ses_1"))
+    assert numbers([store.append_event(an_event())]) == [read + 1]
+
+
+# Servers that are away for a while
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    if not INSTALLATIONS:
+        pytest.skip("only a server of our own can be stopped")
+    with Server(next(iter(INSTALLATIONS.values()))) as server:
+        asm.migrate(server.dsn())
+        yield server
+
+
+@pytest.mark.parametrize("autocommit", [True, False], ids=["autocommit", "no-autocommit"])
+def test_a_borrowed_pool_outlives_a_restart_of_its_server(
+    kind: str, server: Server, opened: Callable[..., Any], lend: Callable[..., Any], autocommit: bool
+) -> None:
+    assert kind in POSTGRES
+    pool = lend(server.dsn(), min_size=3, max_size=3, kwargs={"autocommit": autocommit})
+    store = opened(pool=pool, retry_for=SOON_S)
+    before = store.get_latest_sequence("ses_1")
+    server.stop("immediate")
+    server.start()
+    stored = [store.append_event(an_event()) for _ in range(5)]
+    assert numbers(stored) == list(range(before + 1, before + 6))

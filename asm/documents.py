@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,7 +25,10 @@ DEPTH_MAX = 500
 """Levels of nesting. Beyond it the JSON readers of Python and of SQLite begin to refuse."""
 
 TEXT_LENGTH_MAX = 64 * 1024 * 1024
-"""Characters of one document's text. A row has two or more, and PostgreSQL stops at 1 GB a row."""
+"""Characters of one document's text."""
+
+ROW_LENGTH_MAX = 2 * TEXT_LENGTH_MAX
+"""Characters of all documents of a row. One has up to four bytes, and both databases stop at 1 GB a row."""
 
 _AS_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 BEHIND_MARK = "!"
@@ -62,6 +66,17 @@ def dump_object(value: Any, name: str) -> str:
     if not isinstance(value, dict):
         raise ValidationError(f"{name} must be a dict, not {type(value).__name__}", path=name)
     return dump(value, name) if value else "{}"
+
+
+def check_together(texts: Iterable[Any], name: str) -> None:
+    """ValidationError where the documents of a row, each small enough, together are not."""
+    length = sum(len(text) for text in texts if text is not None)
+    if length > ROW_LENGTH_MAX:
+        raise ValidationError(
+            f"the documents of {name} are {length:,} characters of JSON together; "
+            f"at most {ROW_LENGTH_MAX:,} are kept: store the largest elsewhere, registered as artifacts",
+            length=length,
+        )
 
 
 def load(text: str | bytes) -> Any:

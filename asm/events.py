@@ -23,6 +23,7 @@ from asm.models import (
     EventType,
     event_from_row,
     event_type,
+    not_too_many,
     optional_count,
     optional_moment,
     optional_text,
@@ -327,7 +328,7 @@ def types(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
-    return tuple(str(event_type(each)) for each in values)
+    return not_too_many(tuple(dict.fromkeys(str(event_type(each)) for each in values)), "type")
 
 
 def read_event(row: Row) -> Event:

@@ -28,6 +28,7 @@ Texts: TypeAlias = str | Iterable[str]
 TEXT_LENGTH_MAX = 255
 REFERENCE_LENGTH_MAX = 4_096
 INTEGER_MAX = 2**63 - 1
+VALUES_MAX = 100_000
 
 
 class SessionStatus(StrEnum):
@@ -381,7 +382,7 @@ def texts(values: Any, name: str) -> tuple[str, ...]:
     """Several strings. One string alone is most likely a slip, and is refused."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValidationError(f"{name} must be a list of strings, not {type(values).__name__}", path=name)
-    return tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values))
+    return not_too_many(tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values)), name)
 
 
 def texts_to_find(value: Any, name: str) -> tuple[str, ...] | None:
@@ -390,7 +391,18 @@ def texts_to_find(value: Any, name: str) -> tuple[str, ...] | None:
         return None
     if isinstance(value, str) or not isinstance(value, Iterable):
         return (_plain_text(value, name),)
-    return tuple(dict.fromkeys(_plain_text(each, f"{name}[{index}]") for index, each in enumerate(value)))
+    each_once = dict.fromkeys(_plain_text(each, f"{name}[{index}]") for index, each in enumerate(value))
+    return not_too_many(tuple(each_once), name)
+
+
+def not_too_many(values: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """So many that one statement and one row can carry them."""
+    if len(values) > VALUES_MAX:
+        raise ValidationError(
+            f"{name} has {len(values):,} values; at most {VALUES_MAX:,} go at once: ask in several parts",
+            path=name,
+        )
+    return values
 
 
 def _plain_text(value: Any, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from asm.documents import dump, dump_object, load
+from asm.documents import check_together, dump, dump_object, load
 from asm.errors import RunNotFound, ValidationError
 from asm.models import (
     Run,
@@ -19,6 +19,7 @@ from asm.models import (
 )
 from asm.plan import Ask, Row, Rows, nothing, one_or_several
 
+_DOCUMENTS = ("input", "output", "error", "metadata", "token_usage", "provider_metadata")
 _STATUSES = {str(status): status for status in RunStatus}
 
 
@@ -45,6 +46,7 @@ def save_run(run: Run) -> Ask[None]:
         "model": model if is_text(model) else None,
         **token_counts(run.token_usage),
     }
+    check_together([params[name] for name in _DOCUMENTS], f"run {run.id!r}")
     return Ask("save_run", params, nothing)
 
 

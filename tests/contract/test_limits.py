@@ -1,0 +1,160 @@
+"""What is too large is refused before it is sent, and what is not comes back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+import asm
+from asm import documents, models
+from tests.conftest import an_artifact, an_event, numbers
+
+LARGEST = 2**63 - 1
+FIRST = datetime.min.replace(tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
+
+
+def widest(length: int = models.TEXT_LENGTH_MAX) -> str:
+    """A string of that many characters, in as many bytes as can be, that nothing makes shorter."""
+    return "".join(chr(random.randrange(0x10000, 0x110000)) for _ in range(length))
+
+
+def test_every_string_may_be_as_long_as_it_is_allowed_to_be(store: Any) -> None:
+    # In every index that it stands in, too: a key in one of PostgreSQL's has room for 2,704 bytes.
+    session = asm.Session(id=widest(), agent_id=widest(), parent_session_id=widest(), tags=(widest(),) * 20)
+    run = asm.Run(
+        id=widest(), session_id=session.id, provider=widest(), provider_metadata={"model": widest()}
+    )
+    fields = {"run_id": run.id, "provider": widest(), "correlation_id": widest()}
+    events = [an_event(session.id, f"a.{widest(253)}", id=widest(), **fields) for _ in range(3)]
+    texts = {name: widest() for name in ("content_type", "checksum_sha256", "storage_backend")}
+    artifact = an_artifact(
+        widest(), id=widest(), session_id=session.id, run_id=run.id, storage_ref=widest(4_096), **texts
+    )
+    store.append_event(events[0])
+    stored = store.flush(session, run, events)
+    store.artifacts.register(artifact)
+
+    assert store.get_events(session.id) == stored
+    assert store.query.search_events(types=events[1].type).items == [stored[1]]
+    assert store.query.search_sessions(tags=session.tags[:1], agent_id=session.agent_id).items == [session]
+    assert store.query.search_runs(provider=run.provider).items == [run]
+    assert store.artifacts.get_by_key(artifact.key) == artifact
+
+
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))])
+def test_a_time_is_any_in_the_years_1_to_9999_in_utc(store: Any, zone: timezone) -> None:
+    for moment in (FIRST + timedelta(hours=14), LAST - timedelta(hours=14)):
+        stored = store.append_event(an_event(timestamp=moment.astimezone(zone)))
+        assert stored.timestamp == moment
+        found = store.query.search_events(since=moment.astimezone(zone), order_by="timestamp_desc").items
+        assert stored in found
+        assert stored in store.get_events("ses_1", since=moment)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
+    ],
+)
+def test_a_time_outside_of_them_is_refused(store: Any, moment: datetime) -> None:
+    for refused in (
+        lambda: an_event(timestamp=moment),
+        lambda: store.get_events("ses_1", since=moment),
+        lambda: store.query.search_events(until=moment),
+        lambda: store.query.search_sessions(created_after=moment),
+        lambda: store.query.search_runs(started_before=moment),
+        lambda: store.query.get_usage_summary(since=moment),
+    ):
+        with pytest.raises(asm.ValidationError, match="years 1 to 9999"):
+            refused()
+
+
+NUMBERS: dict[str, Callable[[Any, int], Any]] = {
+    "after": lambda store, n: store.get_events("ses_1", after=n),
+    "before": lambda store, n: store.get_events("ses_1", before=n),
+    "limit": lambda store, n: store.get_events("ses_1", limit=n),
+    "iter_events": lambda store, n: list(store.iter_events("ses_1", page_size=n)),
+    "follow_events": lambda store, n: list(store.follow_events("ses_1", after=n, idle_timeout=0)),
+    "list_sessions": lambda store, n: store.list_sessions(limit=n, offset=n),
+    "list_runs": lambda store, n: store.list_runs("ses_1", limit=n),
+    "min_tokens": lambda store, n: store.query.search_runs(min_tokens=n),
+    "byte_size": lambda store, n: store.artifacts.register(an_artifact(byte_size=n)),
+    "turn_count": lambda store, n: store.save_run(asm.Run(session_id="ses_1", turn_count=n)),
+    "tokens": lambda store, n: store.save_run(asm.Run(session_id="ses_1", token_usage={"input_tokens": n})),
+    "schema_version": lambda store, n: store.append_event(an_event(schema_version=n)),
+}
+
+
+@pytest.mark.parametrize("what", NUMBERS)
+def test_a_whole_number_is_any_of_63_bits(store: Any, what: str) -> None:
+    NUMBERS[what](store, LARGEST)
+    for number in (LARGEST + 1, 2**70, 10**5_000, -1):
+        with pytest.raises(asm.ValidationError, match="must be from 0 to"):
+            NUMBERS[what](store, number)
+
+
+def test_sums_may_be_larger_than_what_is_summed(store: Any) -> None:
+    for n in range(3):
+        usage = {"input_tokens": LARGEST}
+        store.save_run(asm.Run(session_id="ses_1", id=f"run_{n}", token_usage=usage))
+        store.artifacts.register(an_artifact(f"key_{n}", session_id="ses_1", byte_size=LARGEST))
+    assert store.query.get_usage_summary().input_tokens == 3 * LARGEST
+    assert store.artifacts.session_stats("ses_1").total_bytes == 3 * LARGEST
+
+
+def test_a_filter_takes_so_many_values(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "VALUES_MAX", 3)
+    ids = ["ses_1", "ses_2", "ses_3", "ses_1"]
+    stored = [store.append_event(an_event(session_id)) for session_id in ids[:3]]
+    assert store.query.search_events(session_ids=ids).items == stored
+    for refused in (
+        lambda: store.query.search_events(session_ids=[*ids, "ses_4"]),
+        lambda: store.query.count_events(types=[f"acme.{n}" for n in range(4)]),
+        lambda: store.query.search_sessions(tags=[*ids, "tag_4"]),
+        lambda: asm.Session(agent_id="a", tags=tuple(ids)),
+    ):
+        with pytest.raises(asm.ValidationError, match="at most 3 go at once"):
+            refused()
+
+
+def test_what_a_thousand_values_ask_for_is_found(store: Any) -> None:
+    stored = store.append_events([an_event(f"ses_{n:04d}") for n in range(0, 1_000, 2)])
+    ids = [f"ses_{n:04d}" for n in range(1_000)]
+    assert store.query.count_events(session_ids=ids) == 500
+    assert store.query.search_events(session_ids=ids, limit=500).items == stored
+
+
+def test_a_document_is_so_long(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "TEXT_LENGTH_MAX", 1_000)
+    longest = {"text": "😀" * (1_000 - len('{"text":""}'))}
+    stored = store.append_event(an_event(data=longest, metadata=longest))
+    assert store.get_events("ses_1") == [stored]
+    longer = {"text": longest["text"] + "😀"}
+    for field in ("data", "metadata"):
+        with pytest.raises(asm.ValidationError, match=f"{field} is 1,001 characters.*artifact"):
+            asm.Event.from_dict({"type": "message_sent", "session_id": "ses_1", field: longer})
+
+
+def test_the_documents_of_a_run_are_together_so_long(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "ROW_LENGTH_MAX", 2_000)
+    session = asm.Session(agent_id="a", id="ses_1")
+    fits = asm.Run(session_id="ses_1", input="x" * 900, output="x" * 900)
+    store.flush(session, fits, [an_event()])
+    too_long = asm.Run(session_id="ses_1", input="x" * 900, output="x" * 900, error="x" * 900)
+    refusals: tuple[Callable[[], Any], ...] = (
+        lambda: store.save_run(too_long),
+        lambda: store.flush(session, too_long, [an_event()]),
+        lambda: store.import_session(asm.SessionExport(session=session, runs=[too_long], events=[])),
+    )
+    for refused in refusals:
+        with pytest.raises(asm.ValidationError, match="together; at most 2,000 are kept"):
+            refused()
+    assert store.list_runs("ses_1") == [fits]
+    assert numbers(store.get_events("ses_1")) == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from asm.moving_commands import copy, export, import_
 from asm.search_commands import search
 from asm.show import Sheet, one_line, show_session, show_sessions, show_status
 from asm.summary_commands import cost, stats, usage
+
+_PASSWORD = re.compile(r"(?<=:)[^/@\s][^@\s]*(?=@)|(?<=password=)(?:'[^']*'?|[^\s&'()]+)", re.IGNORECASE)
 
 
 class _Asm(click.Group):
@@ -51,7 +54,9 @@ def _complaining() -> Iterator[None]:
         yield
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "asm"
-        raise _Misuse(f"{error.format_message()} See `{command} --help`.") from error
+        # A DSN where none belongs is repeated by click.
+        complaint = _PASSWORD.sub("…", error.format_message())
+        raise _Misuse(f"{complaint} See `{command} --help`.") from error
     except AsmError as error:
         raise _Complaint(str(error)) from error
 

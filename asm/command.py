@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from asm.dsn import concealed
 from asm.store import SessionStore
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,11 +19,13 @@ TIMES = "TIME is ISO 8601, as in 2026-01-31 or 2026-01-31T12:30+01:00; without a
 
 
 def takes_dsn(command: F) -> F:
-    return click.argument("dsn", required=False)(_takes_schema(command))
+    return click.argument("dsn", required=False, type=concealed)(_takes_schema(command))
 
 
 def takes_dsn_option(command: F) -> F:
-    option = click.option("--dsn", metavar="DSN", help="The store. Default: $ASM_DSN, else sqlite:///asm.db.")
+    option = click.option(
+        "--dsn", type=concealed, metavar="DSN", help="The store. Default: $ASM_DSN, else sqlite:///asm.db."
+    )
     return option(_takes_schema(command))
 
 

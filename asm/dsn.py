@@ -19,12 +19,30 @@ ENVIRONMENT_VARIABLE = "ASM_DSN"
 DEFAULT = "sqlite:///asm.db"
 MEMORY = ":memory:"
 
+_SCHEMES = ("postgresql://", "postgres://")
 _KEY_VALUE = re.compile(r"\s*[a-z_]+\s*=", re.IGNORECASE)
 _FORMS = (
     "postgresql://…, a libpq key=value string, sqlite:///relative.db, sqlite:////absolute.db or sqlite://"
 )
 _DEFAULTS = {"fallback_application_name": "asm", "connect_timeout": "10"}
 _UNREADABLE = "libpq cannot read this DSN: check that @ : / and % in its password are percent-encoded"
+
+
+class Address(str):
+    """A DSN, or what the driver makes of one: text that may hold a password, and does not show in a repr.
+
+    So it stays out of a traceback that prints the values of variables, as error reporters do.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<an address>"
+
+
+def concealed(dsn: str | None) -> str | None:
+    """A DSN as an Address."""
+    return Address(dsn) if isinstance(dsn, str) else dsn
 
 
 class Place(NamedTuple):
@@ -38,7 +56,7 @@ class Place(NamedTuple):
     @property
     def dsn(self) -> str:
         """A DSN that leads here again."""
-        return f"sqlite:///{self.address}" if self.dialect == "sqlite" else self.address
+        return Address(f"sqlite:///{self.address}") if self.dialect == "sqlite" else self.address
 
     @property
     def is_new_file(self) -> bool:
@@ -61,15 +79,14 @@ class Place(NamedTuple):
 
 def place(dsn: Any = None, schema: Any = None) -> Place:
     """What a DSN means. Without one, ASM_DSN; without that, sqlite:///asm.db."""
-    if dsn is None:
-        dsn = os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT
+    dsn = concealed(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT if dsn is None else dsn)
     if not isinstance(dsn, str) or not dsn.strip() or not _is_text(dsn):
         raise ValidationError(f"a DSN is text: {_FORMS}")
     if dsn.startswith("sqlite:"):
         if schema is not None:
             raise ValidationError("SQLite has no schemas: leave `schema` out, or use a file of its own")
         return Place("sqlite", _path(dsn))
-    if dsn.startswith(("postgresql://", "postgres://")) or _KEY_VALUE.match(dsn):
+    if dsn.startswith(_SCHEMES) or _KEY_VALUE.match(dsn):
         if schema is not None:
             _check_schema(schema)
         return Place("postgres", _conninfo(dsn), schema)
@@ -104,17 +121,29 @@ def _path(dsn: str) -> str:
     return path
 
 
-def _conninfo(dsn: str) -> str:
+def _conninfo(dsn: str) -> Address:
+    # Whatever the DSN and the environment say: documents are read as they stand, in UTF-8.
+    if not _is_readable(dsn):
+        raise ValidationError(_UNREADABLE)
+    given = conninfo_to_dict(dsn).keys()
+    defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
+    return Address(make_conninfo(dsn, client_encoding="UTF8", **defaults))
+
+
+def _is_readable(dsn: str) -> bool:
     try:
         given = conninfo_to_dict(dsn)
     except (ProgrammingError, UnicodeDecodeError):
-        # libpq repeats what it could not read, which may hold the password; so the cause is not kept.
-        raise ValidationError(_UNREADABLE) from None
-    if _is_misread(given):
-        raise ValidationError(_UNREADABLE)
-    defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
-    # Whatever the DSN and the environment say: documents are read as they stand, in UTF-8.
-    return make_conninfo(dsn, client_encoding="UTF8", **defaults)
+        # libpq repeats what it could not read, which may hold the password; so its words are not kept.
+        return False
+    return not _is_misread(given) and not _has_bare_at(dsn)
+
+
+def _has_bare_at(dsn: str) -> bool:
+    """Whether the end of a password with a bare / in it was taken for a URL's database."""
+    if not dsn.startswith(_SCHEMES):
+        return False
+    return "@" in dsn.partition("://")[2].partition("/")[2].partition("?")[0]
 
 
 def _is_misread(given: Mapping[str, Any]) -> bool:

@@ -66,6 +66,7 @@ def migrate(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
     Returns [] when the database is up to date. Several processes may call it at once. Conflict
     when the file of a migration that was applied has been changed since.
     """
+    dsn = dsns.concealed(dsn)
     with _opened(dsns.place(dsn, schema)) as database:
         return database.migrate()
 
@@ -77,18 +78,21 @@ def migrate_connection(connection: sqlite3.Connection) -> list[str]:
 
 def rollback(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
     """Take every migration back, the last one first, with all that is stored, and return their ids."""
+    dsn = dsns.concealed(dsn)
     with _looked_at(dsns.place(dsn, schema)) as database:
         return database.rollback()
 
 
 def pending_migrations(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
     """The ids of what `migrate` would apply. Conflict when an applied file was changed."""
+    dsn = dsns.concealed(dsn)
     with _looked_at(dsns.place(dsn, schema)) as database:
         return database.pending()
 
 
 def status(dsn: str | None = None, *, schema: str | None = None) -> StoreStatus:
     """What a database holds of ours, tables or not."""
+    dsn = dsns.concealed(dsn)
     with _looked_at(dsns.place(dsn, schema)) as database:
         return database.status()
 

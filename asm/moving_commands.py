@@ -97,8 +97,8 @@ def export(
 
 
 @click.command()
-@click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST")
+@click.argument("source", metavar="SRC", type=dsns.concealed)
+@click.argument("target", metavar="DST", type=dsns.concealed)
 @click.option("--from-schema", metavar="NAME", help="The PostgreSQL schema SRC's tables are in.")
 @click.option("--to-schema", metavar="NAME", help="The PostgreSQL schema DST's tables are in.")
 def copy(source: str, target: str, from_schema: str | None, to_schema: str | None) -> None:

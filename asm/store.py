@@ -38,6 +38,7 @@ from asm import (
     sessions,
     summaries,
 )
+from asm.dsn import concealed
 from asm.errors import MigrationRequired, StoreClosed, ValidationError
 from asm.follow import Stream, Wait
 from asm.migrate import check_complete, check_tables, list_applied, migrate_connection
@@ -357,6 +358,7 @@ class SessionStore(Operations):
         retry_for: float = 10.0,
         prepare: bool = True,
     ) -> None:
+        dsn = concealed(dsn)
         limits = _limits(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
         self._place = _place(dsn, pool, ConnectionPool, schema, migrate)
         self._database: SQLite | postgres.Postgres
@@ -417,7 +419,8 @@ class SessionStore(Operations):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<SessionStore {self._place}>"
+        # Also while it is being made, for whoever prints the variables of a traceback.
+        return f"<SessionStore {getattr(self, '_place', None)}>"
 
 
 class AsyncSessionStore(AsyncOperations):
@@ -437,6 +440,7 @@ class AsyncSessionStore(AsyncOperations):
         retry_for: float = 10.0,
         prepare: bool = True,
     ) -> None:
+        dsn = concealed(dsn)
         self._limits = _limits(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
         self._place = _place(dsn, pool, AsyncConnectionPool, schema, migrate)
         self._pool = pool
@@ -516,7 +520,8 @@ class AsyncSessionStore(AsyncOperations):
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<AsyncSessionStore {self._place}>"
+        # Also while it is being made, for whoever prints the variables of a traceback.
+        return f"<AsyncSessionStore {getattr(self, '_place', None)}>"
 
 
 def ask(store: SessionStore, question: Question[T]) -> T:

@@ -2,11 +2,12 @@
 
 They wait for one statement only so long, tell whether the server has closed them, and read
 documents as they stand and times in UTC. All of that is ours alone: nothing is set on a
-connection that an application sees in `tx.connection`.
+connection that an application sees in `tx.connection`, but how long it waits for a lock.
 """
 
 from __future__ import annotations
 
+import asyncio
 import select
 import threading
 import time
@@ -34,6 +35,10 @@ OLDEST_VERSION = 140000
 
 AT_HAND_S = 1.0
 """How long a connection may stay out of its pool."""
+
+
+SET_UP_S = 10.0
+"""How long a new connection may take to be made ready: a pool has few workers, and they wait for it."""
 
 
 class PatientConnection(psycopg.Connection[Any]):
@@ -183,18 +188,21 @@ def set_up(connection: PatientConnection, *, lock_timeout: str, prepare: bool) -
     would be set for others.
     """
     cursor = PlainCursor(connection, row_factory=tuple_row)
+    connection.patience_s = SET_UP_S
     is_direct = cursor.execute(_SET_IF_DIRECT, _own(connection, lock_timeout), prepare=False).rowcount
     if not is_direct and not (prepare and keeps_prepared(connection)):
         connection.prepare_threshold = None
         connection.wire.prepares = False
+    connection.patience_s = None
 
 
 async def set_up_async(connection: AsyncWiredConnection, *, lock_timeout: str, prepare: bool) -> None:
     cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
-    await cursor.execute(_SET_IF_DIRECT, _own(connection, lock_timeout), prepare=False)
-    if not cursor.rowcount and not (prepare and await keeps_prepared_async(connection)):
-        connection.prepare_threshold = None
-        connection.wire.prepares = False
+    async with asyncio.timeout(SET_UP_S):
+        await cursor.execute(_SET_IF_DIRECT, _own(connection, lock_timeout), prepare=False)
+        if not cursor.rowcount and not (prepare and await keeps_prepared_async(connection)):
+            connection.prepare_threshold = None
+            connection.wire.prepares = False
 
 
 def keeps_prepared(connection: psycopg.Connection[Any]) -> bool:

@@ -1,8 +1,8 @@
 """PostgreSQL, through a pool of connections in autocommit.
 
 A question of one statement is one trip. A plan is one transaction, READ COMMITTED, because
-the counter's lock has to show what its last holder committed. Nothing is left set on a
-connection, so a pooler may give each transaction another server process.
+the counter's lock has to show what its last holder committed. Nothing rests on what was set on a
+connection before, so a pooler may give each transaction another server process.
 """
 
 from __future__ import annotations

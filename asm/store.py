@@ -338,7 +338,7 @@ class SessionStore(Operations):
 
     `timeout` seconds wait for a connection or a lock, `statement_timeout` bounds one statement;
     both end in StorageTimeout. For `retry_for` seconds an operation that was cut off is asked
-    again. `prepare=False` is for poolers that cannot keep prepared statements.
+    again. `prepare=False` prepares no statement, as behind a pooler that cannot keep them.
 
     Opening checks that the tables are there and current, else MigrationRequired; `migrate=True`
     applies what is pending first. A store may be shared by threads, not by processes.

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.servers import Server, free_port, fresh_folder, give_away, is_free, printed, server_user
@@ -85,15 +84,6 @@ class Pooler:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-
-    def pause(self) -> None:
-        """It is there and says nothing, until it is stopped or goes on."""
-        assert self._process is not None
-        psutil.Process(self._process.pid).suspend()
-
-    def go_on(self) -> None:
-        assert self._process is not None
-        psutil.Process(self._process.pid).resume()
 
     def close(self) -> None:
         self.stop()

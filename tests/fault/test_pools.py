@@ -195,10 +195,8 @@ def test_reading_what_is_locked_ends_in_a_timeout(migrated: str, opened: Callabl
         other.execute("begin; lock table asm_events in access exclusive mode")
         for read in (
             lambda: store.get_events("ses_1"),
-            lambda: list(store.iter_events("ses_1")),
             lambda: store.query.search_events(),
             lambda: store.query.get_session_stats("ses_1"),
-            lambda: store.query.count_events(),
         ):
             with pytest.raises(asm.StorageTimeout):
                 read()

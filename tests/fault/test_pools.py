@@ -191,13 +191,14 @@ def test_a_pool_that_may_be_empty_is_emptied_when_nobody_asks(migrated: str) -> 
 
 def test_reading_what_is_locked_ends_in_a_timeout(migrated: str, opened: Callable[..., Any]) -> None:
     store = opened(migrated, timeout=0.5, max_size=1)
+    reads: tuple[Callable[[], Any], ...] = (
+        lambda: store.get_events("ses_1"),
+        lambda: store.query.search_events(),
+        lambda: store.query.get_session_stats("ses_1"),
+    )
     with connected(migrated) as other:
         other.execute("begin; lock table asm_events in access exclusive mode")
-        for read in (
-            lambda: store.get_events("ses_1"),
-            lambda: store.query.search_events(),
-            lambda: store.query.get_session_stats("ses_1"),
-        ):
+        for read in reads:
             with pytest.raises(asm.StorageTimeout):
                 read()
     assert store.get_events("ses_1") == []

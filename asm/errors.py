@@ -16,7 +16,10 @@ AsmError
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import copy
+from typing import Any, ClassVar, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class AsmError(Exception):
@@ -127,3 +130,10 @@ class StoreClosed(StorageError):
     """The store was closed, or belongs to another process or event loop."""
 
     code = "store_closed"
+
+
+def copied(error: E) -> E:
+    """The same error for one more: raised in several threads, one would collect the tracebacks of all."""
+    own = copy.copy(error)
+    own.__cause__ = error.__cause__
+    return own

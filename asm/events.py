@@ -53,7 +53,7 @@ def append_event(event: Event, *, expected_sequence: int | None = None) -> Joini
     new = New(event)
     expected = optional_count(expected_sequence, "expected_sequence")
     if expected is not None:
-        return Steps(lambda: _first(settle([new], expected)))
+        return Steps(lambda: _first(settle([new], expected)), sessions=(new.session_id,))
     return Joining(
         (new,),
         _together,
@@ -78,7 +78,7 @@ def append_events(
     if expected is not None and len(sessions) > 1:
         raise ValidationError("expected_sequence is about one session, and these events are of several")
     if expected is not None or not batch:
-        return Steps(partial(settle, batch, expected))
+        return Steps(partial(settle, batch, expected), sessions=sessions)
     if len(batch) > EVENTS_PER_STATEMENT or sum(new.size_bytes for new in batch) > BYTES_PER_STATEMENT:
         return volley(batch, partial(settle, batch))
     return Joining(
@@ -189,7 +189,7 @@ def volley(
     """Statements that bet on all events being new, and more behind them, in one trip."""
     distinct = _distinct(batch)
     pieces = list(_pieces(distinct))
-    sessions = {new.session_id for new in distinct}
+    sessions = sorted({new.session_id for new in distinct})
     # All counters first, in one order, so that two batches cannot wait for each other.
     locks = [lock_counters(sessions)] if len(pieces) > 1 and len(sessions) > 1 else []
 
@@ -204,7 +204,8 @@ def volley(
             known.update(stored)
         return [known[new.key] for new in batch]
 
-    return Volley(asks, read, instead, size=len(locks) + len(pieces) + len(more))
+    size = len(locks) + len(pieces) + len(more)
+    return Volley(asks, read, instead, size=size, sessions=sessions)
 
 
 def _settled(batch: Sequence[New]) -> Plan[Stored]:

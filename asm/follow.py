@@ -1,29 +1,39 @@
 """Reading a session's events: at once, a page at a time, or as they come.
 
-Waiting is asking again. The answer is in the table, so nothing can be missed, and a lost
-connection costs no more than a pause.
+Waiting is asking again when the session has moved. The answer is in the table, so nothing can be
+missed, and a lost connection costs no more than a pause.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from asm import events
 from asm.errors import ValidationError
 from asm.events import Types
 from asm.models import Event, count
 from asm.plan import Ask, AsyncDatabase, Database
+from asm.watch import AsyncWatch, AsyncWatchInTransaction, Watch, WatchInTransaction
 
-FIRST_PAUSE_S = 0.005
-LONGEST_PAUSE_S = 0.05
+
+class Watched(Database, Protocol):
+    """A database, or a transaction of one, in which one can wait."""
+
+    @property
+    def watch(self) -> Watch | WatchInTransaction: ...
+
+
+class AsyncWatched(AsyncDatabase, Protocol):
+    """The same, awaited."""
+
+    @property
+    def watch(self) -> AsyncWatch | AsyncWatchInTransaction: ...
 
 
 class Wait(NamedTuple):
-    """A question that is asked again until it finds something, for so many seconds."""
+    """A question that is asked until it finds something, for so many seconds."""
 
     ask: Ask[list[Event]]
     patience_s: float
@@ -53,7 +63,8 @@ def get_events(
 
     `after` and `before` are sequence numbers, exclusive; `since` is a time, inclusive; `type`
     is one or several; `limit=0` gives nothing. When there is nothing to return, `wait_timeout`
-    waits up to so many seconds for it to be appended, by this process or another.
+    waits up to so many seconds for it to be appended, by this process or another. What the store
+    appends is found at once, what others append within 30 ms; meanwhile no connection is held.
     """
     ask = events.get_events(
         session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
@@ -95,7 +106,8 @@ def follow_events(
     """The events of a session in their order, and then those that are appended, as they come.
 
     Filtered as in `get_events`. It goes on for ever, or until nothing came for `idle_timeout`
-    seconds, or until `limit` or `before` leave nothing to come.
+    seconds, or until `limit` or `before` leave nothing to come. A server that restarts meanwhile
+    is no error if it is back within the store's `retry_for`, and no event is missed or repeated.
     """
     ask = events.get_events(
         session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
@@ -109,23 +121,25 @@ def follow_events(
     )
 
 
-def wait(database: Database, wanted: Wait) -> list[Event]:
-    for pause_s in _pauses(wanted.patience_s):
-        if found := database.run(wanted.ask):
-            return found
-        time.sleep(pause_s)
-    return database.run(wanted.ask)
+def wait(database: Watched, wanted: Wait) -> list[Event]:
+    if not wanted.patience_s:
+        return database.run(wanted.ask)
+    with database.watch.waiting(*_awaited(wanted)) as waiter:
+        while not (found := database.run(wanted.ask)) and waiter.has_moved():
+            pass
+        return found
 
 
-async def wait_async(database: AsyncDatabase, wanted: Wait) -> list[Event]:
-    for pause_s in _pauses(wanted.patience_s):
-        if found := await database.run(wanted.ask):
-            return found
-        await asyncio.sleep(pause_s)
-    return await database.run(wanted.ask)
+async def wait_async(database: AsyncWatched, wanted: Wait) -> list[Event]:
+    if not wanted.patience_s:
+        return await database.run(wanted.ask)
+    with database.watch.waiting(*_awaited(wanted)) as waiter:
+        while not (found := await database.run(wanted.ask)) and await waiter.has_moved():
+            pass
+        return found
 
 
-def stream(database: Database, wanted: Stream) -> Iterator[Event]:
+def stream(database: Watched, wanted: Stream) -> Iterator[Event]:
     left, after = wanted.ask.params["limit"], wanted.ask.params["after"] or 0
     while (page := _page(wanted, after, left)) is not None:
         found = wait(database, page)
@@ -135,7 +149,7 @@ def stream(database: Database, wanted: Stream) -> Iterator[Event]:
         after, left = _next(found, left)
 
 
-async def stream_async(database: AsyncDatabase, wanted: Stream) -> AsyncIterator[Event]:
+async def stream_async(database: AsyncWatched, wanted: Stream) -> AsyncIterator[Event]:
     left, after = wanted.ask.params["limit"], wanted.ask.params["after"] or 0
     while (page := _page(wanted, after, left)) is not None:
         found = await wait_async(database, page)
@@ -154,6 +168,12 @@ def seconds(value: Any, name: str) -> float | None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
         raise ValidationError(f"{name} must be a number of seconds, 0 or more, not {value!r:.80}", path=name)
     return float(value)
+
+
+def _awaited(wanted: Wait) -> tuple[str, int, float]:
+    """The session, the number that events must be behind, and for how long to wait for one."""
+    params = wanted.ask.params
+    return params["session_id"], params["after"] or 0, wanted.patience_s
 
 
 def _page(wanted: Stream, after: int, left: int | None) -> Wait | None:
@@ -180,11 +200,3 @@ def _at_least_one(page_size: int) -> int:
     if count(page_size, "page_size") == 0:
         raise ValidationError("page_size must be at least 1", path="page_size")
     return page_size
-
-
-def _pauses(budget_s: float) -> Iterator[float]:
-    deadline = time.monotonic() + budget_s
-    pause_s = FIRST_PAUSE_S
-    while (left_s := deadline - time.monotonic()) > 0:
-        yield min(pause_s, left_s)
-        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)

@@ -17,7 +17,6 @@ line, in a flight or in both, never in neither, and ids make a second append har
 from __future__ import annotations
 
 import asyncio
-import copy
 import threading
 import time
 from collections import deque
@@ -26,7 +25,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from asm.errors import ConnectionFailed, StorageTimeout, StoreClosed
+from asm.errors import ConnectionFailed, StorageTimeout, StoreClosed, copied
 from asm.plan import Ask, Joining
 
 T = TypeVar("T")
@@ -127,10 +126,7 @@ class Flight(Generic[C]):
 
 def _fail(callers: Iterable[Caller[Any]], error: Exception) -> None:
     for caller in callers:
-        # One exception raised in several threads would collect the tracebacks of all.
-        own = copy.copy(error)
-        own.__cause__ = error.__cause__
-        caller.fail(own)
+        caller.fail(copied(error))
 
 
 class Line(Generic[C]):

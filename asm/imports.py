@@ -43,7 +43,7 @@ def import_session(export: SessionExport) -> Steps[None]:
     if not isinstance(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
     batch = Batch.of(export)
-    return Steps(partial(_quietly, batch))
+    return Steps(partial(_quietly, batch), sessions=tuple(batch.counters))
 
 
 class Batch:
@@ -95,7 +95,7 @@ class Batch:
 
     def import_all(self) -> Steps[Written]:
         """Write what is missing, all of it or none of it. Conflict where something else is there."""
-        return Steps(partial(_import, self))
+        return Steps(partial(_import, self), sessions=tuple(self.counters))
 
 
 class Written(NamedTuple):

@@ -10,7 +10,7 @@ another thread in one hop.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -33,6 +33,9 @@ class Ask(Generic[T]):
     """
 
     __slots__ = ("instead", "params", "prepare", "query", "read")
+
+    # What adds events may be joined by others of its kind, so it is no bare Ask.
+    sessions: ClassVar[Sequence[str]] = ()
 
     def __init__(
         self,
@@ -61,14 +64,18 @@ class Steps(Generic[T]):
     """A plan that can be run again: each time it is iterated over, it is made anew.
 
     One that is a `snapshot` only reads, and all its questions see the database as it stood at
-    the first; inside a caller's transaction they see what that one sees.
+    the first; inside a caller's transaction they see what that one sees. `sessions` are those
+    to which it may add events.
     """
 
-    __slots__ = ("_make", "snapshot")
+    __slots__ = ("_make", "sessions", "snapshot")
 
-    def __init__(self, make: Callable[[], Plan[T]], *, snapshot: bool = False) -> None:
+    def __init__(
+        self, make: Callable[[], Plan[T]], *, snapshot: bool = False, sessions: Sequence[str] = ()
+    ) -> None:
         self._make = make
         self.snapshot = snapshot
+        self.sessions = sessions
 
     def __iter__(self) -> Plan[T]:
         return self._make()
@@ -79,6 +86,7 @@ class Joining(Generic[T]):
 
     `together` makes one question of the parts of any number of them, and `answer` finds in
     its answer what this one wanted to know. Inside a transaction it is the plan that `alone` makes.
+    `sessions` are those to which it may add events.
     """
 
     __slots__ = ("alone", "answer", "parts", "sessions", "size_bytes", "together")
@@ -109,10 +117,10 @@ class Volley(Generic[T]):
 
     `read` makes the result of all their answers. `asks` gives the questions one by one, so that
     one is made ready while the server is busy with those before it; `size` is how many there are.
-    It bets, like an Ask.
+    `sessions` are those to which it may add events. It bets, like an Ask.
     """
 
-    __slots__ = ("asks", "instead", "read", "size")
+    __slots__ = ("asks", "instead", "read", "sessions", "size")
 
     def __init__(
         self,
@@ -121,11 +129,13 @@ class Volley(Generic[T]):
         instead: Callable[[], Plan[T]],
         *,
         size: int,
+        sessions: Sequence[str],
     ) -> None:
         self.asks = asks
         self.read = read
         self.instead = instead
         self.size = size
+        self.sessions = sessions
 
     def bet(self) -> Plan[T]:
         """The same, one question after the other."""

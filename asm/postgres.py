@@ -47,6 +47,7 @@ from asm.patience import check_loop, check_process, pauses, worth_another_try
 from asm.plan import Ask, Joining, Plan, Question, Rows, Steps, Volley, drive, drive_async
 from asm.postgres_errors import translated
 from asm.queries import Queries
+from asm.watch import AsyncWatch, AsyncWatchInTransaction, Watch, WatchInTransaction
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ class Postgres:
         # A pool that may be empty is to see when nobody needs a connection.
         self._keeps = conninfo is not None and pool.min_size > 0
         self._gather = Gather(self._sent, crowd=CROWD, timeout=timeout or pool.timeout, retry_for=retry_for)
+        self.watch = Watch(self.run)
         self.process = os.getpid()
 
     def open(self) -> None:
@@ -100,8 +102,12 @@ class Postgres:
         """Put a question to the database, and again while what cut it off may pass."""
         if isinstance(question, Joining):
             check_process(self.process)
-            return self._gather.ask(question)
-        return self._sent(question, retry_for=self._retry_for)
+            answer = self._gather.ask(question)
+        else:
+            answer = self._sent(question, retry_for=self._retry_for)
+        if self.watch.waiters:
+            self.watch.announce(question.sessions)
+        return answer
 
     def _sent(self, question: _Once[T], *, retry_for: float, brief_s: float | None = None) -> T:
         return self._retried(partial(self._once, question, brief_s=brief_s), retry_for)
@@ -139,6 +145,7 @@ class Postgres:
                     yield tx
                 finally:
                     tx.end()
+            self.watch.announce(tx.moved)
             with suppress(psycopg.Error):
                 restore(connection)
         finally:
@@ -147,6 +154,7 @@ class Postgres:
     def close(self) -> None:
         if os.getpid() != self.process:
             return
+        self.watch.close()
         self._gather.finish()
         self._closed = True
         if self._conninfo is not None:
@@ -275,15 +283,19 @@ class Postgres:
 class PostgresTransaction:
     """Operations within one transaction."""
 
+    watch = WatchInTransaction()
+
     def __init__(self, database: Postgres, connection: psycopg.Connection[Any]) -> None:
         self._database = database
         self._open = True
+        self.moved: set[str] = set()
         self.connection = connection
 
     def run(self, question: Question[T]) -> T:
         check_process(self._database.process)
         if not self._open:
             raise StoreClosed("this transaction has ended")
+        self.moved.update(question.sessions)
         with translated():
             return drive(question, partial(self._database.answer, self.connection))
 
@@ -319,6 +331,7 @@ class AsyncPostgres:
         self._gather = AsyncGather(
             self._sent, crowd=CROWD, timeout=timeout or pool.timeout, retry_for=retry_for
         )
+        self.watch = AsyncWatch(self.run)
         self.process = os.getpid()
         self._loop = asyncio.get_running_loop()
 
@@ -334,8 +347,12 @@ class AsyncPostgres:
         if isinstance(question, Joining):
             check_process(self.process)
             check_loop(self._loop)
-            return await self._gather.ask(question)
-        return await self._sent(question, retry_for=self._retry_for)
+            answer = await self._gather.ask(question)
+        else:
+            answer = await self._sent(question, retry_for=self._retry_for)
+        if self.watch.waiters:
+            self.watch.announce(question.sessions)
+        return answer
 
     async def _sent(self, question: _Once[T], *, retry_for: float, brief_s: float | None = None) -> T:
         return await self._retried(partial(self._once, question, brief_s=brief_s), retry_for)
@@ -375,6 +392,7 @@ class AsyncPostgres:
                     yield tx
                 finally:
                     tx.end()
+            self.watch.announce(tx.moved)
             with suppress(psycopg.Error):
                 await restore_async(connection)
         finally:
@@ -383,6 +401,7 @@ class AsyncPostgres:
     async def close(self) -> None:
         if os.getpid() != self.process:
             return
+        self.watch.close()
         await self._gather.finish()
         self._closed = True
         if self._conninfo is not None:
@@ -504,15 +523,19 @@ class AsyncPostgres:
 class AsyncPostgresTransaction:
     """Operations within one transaction, awaited."""
 
+    watch = AsyncWatchInTransaction()
+
     def __init__(self, database: AsyncPostgres, connection: AsyncConnection[Any]) -> None:
         self._database = database
         self._open = True
+        self.moved: set[str] = set()
         self.connection = connection
 
     async def run(self, question: Question[T]) -> T:
         check_process(self._database.process)
         if not self._open:
             raise StoreClosed("this transaction has ended")
+        self.moved.update(question.sessions)
         with translated():
             return await drive_async(question, partial(self._database.answer, self.connection))
 

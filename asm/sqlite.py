@@ -32,6 +32,7 @@ from asm.patience import check_loop, check_process, pauses
 from asm.plan import Ask, Joining, Plan, Question, Row, Rows, Steps, Volley, drive
 from asm.queries import Queries, Statement, by_position
 from asm.sqlite_errors import is_busy, translated
+from asm.watch import AsyncWatch, AsyncWatchInTransaction, Watch, WatchInTransaction
 
 T = TypeVar("T")
 
@@ -58,13 +59,19 @@ class SQLite:
         )
         # Never two batches at a time, because there is one writer.
         self._gather = Gather(self.send, crowd=None, timeout=timeout, retry_for=0)
+        self.watch = Watch(self.look)
+        self._looked: tuple[object, ...] = ()
 
     def run(self, question: Question[T]) -> T:
         """Put a question to the database: alone where it is one statement, else as a transaction."""
         if isinstance(question, Joining):
             self.check_process()
-            return self._gather.ask(question)
-        return self.send(question)
+            answer = self._gather.ask(question)
+        else:
+            answer = self.send(question)
+        if self.watch.waiters:
+            self.watch.announce(question.sessions)
+        return answer
 
     def send(self, question: Ask[T] | Steps[T] | Volley[T], **_limits: object) -> T:
         """One question at a time. The file's lock is everybody's, so nobody waits more briefly for it."""
@@ -81,6 +88,16 @@ class SQLite:
         with self._reader.held() as shared, translated(), shared.snapshot():
             return drive(question, partial(self.answer, shared))
 
+    def look(self, question: Ask[T]) -> T | None:
+        """The answer, or None if the same was asked last and nobody has written since."""
+        with self._reader.held() as shared, translated():
+            looked = (shared.version(), question.params)
+            if looked == self._looked:
+                return None
+            answer = question.read(self.answer(shared, question))
+            self._looked = looked
+            return answer
+
     def _driven(self, plan: Question[T] | Plan[T]) -> T:
         with self._writer.held() as shared, translated(), shared.transaction():
             return drive(plan, partial(self.answer, shared))
@@ -95,9 +112,11 @@ class SQLite:
                 tx.check_not_spoilt()
             finally:
                 tx.end()
+        self.watch.announce(tx.moved)
 
     def close(self) -> None:
         if os.getpid() == self._writer.process:
+            self.watch.close()
             self._gather.finish()
         self._reader.close()
         self._writer.close()
@@ -139,11 +158,14 @@ class SQLite:
 class SQLiteTransaction:
     """Operations within one transaction. An operation that failed in the database spoils it."""
 
+    watch = WatchInTransaction()
+
     def __init__(self, database: SQLite, shared: _Shared) -> None:
         self._database = database
         self._shared = shared
         self._open = True
         self._spoilt = False
+        self.moved: set[str] = set()
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -154,6 +176,7 @@ class SQLiteTransaction:
         if not self._open:
             raise StoreClosed("this transaction has ended")
         self.check_not_spoilt()
+        self.moved.update(question.sessions)
         try:
             with translated():
                 return drive(question, partial(self._database.answer, self._shared))
@@ -269,6 +292,11 @@ class _Shared:
             return []
         return [row for element in each for row in _rows(self.driver.execute(sql, element))]
 
+    def version(self) -> object:
+        """Another after every commit, whoever's it was."""
+        # The one changes with every other connection's commits, the other with this one's changes.
+        return self.execute(_DATA_VERSION, {})[0][0], self.driver.total_changes
+
     def close(self) -> None:
         with suppress(StoreClosed), self.held():
             self._open = False
@@ -280,6 +308,9 @@ class _Shared:
 
     def _overdue(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
+
+
+_DATA_VERSION = Statement("pragma data_version", frozenset(), returns=True)
 
 
 def open_file(path: str, *, timeout: float) -> sqlite3.Connection:
@@ -392,17 +423,27 @@ class AsyncSQLite:
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._gather = AsyncGather(self._send, crowd=None, timeout=database.timeout, retry_for=0)
+        self.watch = AsyncWatch(self._look)
         self._closed = False
 
     async def run(self, question: Question[T]) -> T:
         check_loop(self._loop)
         if isinstance(question, Joining):
             self._database.check_process()
-            return await self._gather.ask(question)
-        return await self._send(question)
+            answer = await self._gather.ask(question)
+        else:
+            answer = await self._send(question)
+        if self.watch.waiters:
+            self.watch.announce(question.sessions)
+        return answer
 
     async def _send(self, question: Ask[T] | Steps[T] | Volley[T], **_limits: object) -> T:
-        work = partial(self._database.send, question)
+        return await self._in_thread(question, partial(self._database.send, question))
+
+    async def _look(self, question: Ask[T]) -> T | None:
+        return await self._in_thread(question, partial(self._database.look, question))
+
+    async def _in_thread(self, question: Ask[Any] | Steps[Any] | Volley[Any], work: Callable[[], T]) -> T:
         if not self._closed and not self._database.writes(question):
             return await _in(self._reading, work)
         async with self._our_turn():
@@ -422,6 +463,7 @@ class AsyncSQLite:
                 await _finish(self._writing, partial(entered.leave, error))
                 raise
             await _finish(self._writing, entered.leave)
+            self.watch.announce(tx.moved)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -430,6 +472,7 @@ class AsyncSQLite:
     async def close(self) -> None:
         if self._closed:
             return
+        self.watch.close()
         await self._gather.finish()
         # In turn, because a transaction that is open needs the thread to end. Another task may
         # have closed it meanwhile.
@@ -461,6 +504,8 @@ class AsyncSQLite:
 
 class AsyncSQLiteTransaction:
     """Operations within one transaction, awaited."""
+
+    watch = AsyncWatchInTransaction()
 
     def __init__(self, tx: SQLiteTransaction, thread: Executor) -> None:
         self._tx = tx

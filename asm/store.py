@@ -47,6 +47,7 @@ from asm.models import Event, count
 from asm.plan import AsyncDatabase, Database, Question
 from asm.procedures import Procedure, perform, perform_async
 from asm.sqlite import AsyncSQLite, AsyncSQLiteTransaction, SQLite, SQLiteTransaction
+from asm.watch import AsyncWatch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,6 +55,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 LIMIT_MAX_S = 2_147_483
 """PostgreSQL counts timeouts in milliseconds of 31 bits."""
+
+NOT_OPEN = "this store is not open yet: use `async with`, or `await store.open()`"
 
 
 def asks(operation: Callable[P, Question[T]]) -> Callable[Concatenate[Any, P], T]:
@@ -533,12 +536,16 @@ class _Unopened:
     """What an async store has for a database before it is opened."""
 
     async def run(self, _question: Question[T]) -> T:
-        raise StoreClosed("this store is not open yet: use `async with`, or `await store.open()`")
+        raise StoreClosed(NOT_OPEN)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         await self.run(check_tables())
         yield
+
+    @property
+    def watch(self) -> AsyncWatch:
+        raise StoreClosed(NOT_OPEN)
 
     async def close(self) -> None:
         pass

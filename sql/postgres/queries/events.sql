@@ -67,6 +67,12 @@ select session_id, last_sequence, pruned_events
   from asm_session_sequences
  where session_id = any(%(session_ids)b::text[]);
 
+-- find_positions
+-- Where those of the asked for stand that are there, and when they moved there, for who waits for them to move.
+select session_id, last_sequence, updated_at as moved_at
+  from asm_session_sequences
+ where session_id = any(%(session_ids)s);
+
 -- delete_counter
 delete from asm_session_sequences where session_id = %(session_id)s;
 

@@ -60,10 +60,6 @@ HOT: dict[str, tuple[Ask[Any], str]] = {
     "get_by_key": (artifacts.get_by_key("key_000700"), "asm_artifacts_live_key"),
     "list_by_session": (artifacts.list_by_session(session_id(3)), "asm_artifacts_by_session"),
     "find_positions": (watch.find_positions([session_id(3)]), "asm_session_sequences_pkey"),
-    "find_positions of many": (
-        watch.find_positions(map(session_id, range(0, 1_200, 60))),
-        "asm_session_sequences_pkey",
-    ),
     "find_counters": (exports.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
     "find_sessions": (Ask("find_sessions", {"ids": (session_id(3),)}, list), "asm_sessions_pkey"),
     "find_artifacts": (Ask("find_artifacts", {"ids": ("art_1",)}, list), "asm_artifacts_pkey"),

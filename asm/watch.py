@@ -26,7 +26,7 @@ from asm.plan import Ask, Row
 
 W = TypeVar("W", bound="Waiter")
 
-SOONEST_S, LATEST_S = 0.005, 0.025
+SOONEST_S, LATEST_S = 0.005, 0.03
 LEISURE = 50
 """Between two looks lie so many times as long as the last one took, within these bounds: one that costs
 little is soon taken again, and a thousand sessions cost a twentieth of a core (`bench/waiting.py`)."""

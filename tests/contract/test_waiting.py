@@ -291,6 +291,7 @@ def test_who_waits_holds_no_connection(
     assert numbers(waiting.result(SOON_S)) == [1]
 
 
+@pytest.mark.usefixtures("nobody_looks")
 def test_closing_a_store_ends_all_waiting(store: Any, threads: ThreadPoolExecutor) -> None:
     waiting = [threads.submit(store.get_events, f"ses_{n}", wait_timeout=float("inf")) for n in range(8)]
     following = [threads.submit(lambda: list(store.follow_events("ses_1"))) for n in range(8)]
@@ -334,6 +335,21 @@ def test_one_question_is_asked_for_all_who_wait(store: Any, threads: ThreadPoolE
     assert sorted(watch_of(store)._question().params["session_ids"]) == [f"ses_{n}" for n in range(8)]
     store.append_events(an_event(f"ses_{n}") for n in range(8))
     assert all(each.result(SOON_S) for each in waiting)
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("place", ["a file", "memory"])
+def test_sqlite_answers_a_look_only_where_something_was_written_or_others_are_looked_for(
+    place: str, migrated: str
+) -> None:
+    with asm.SessionStore("sqlite://" if place == "memory" else migrated, migrate=True) as store:
+        look = store._database.watch._look
+        stood = [look(watch.find_positions(asked)) for asked in (["ses_1"], ["ses_1"], ["ses_1", "ses_2"])]
+        store.append_event(an_event())
+        moved = look(watch.find_positions(["ses_1", "ses_2"]))
+    assert stood == [{}, None, {}]
+    assert moved is not None
+    assert list(moved) == ["ses_1"]
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")

@@ -29,6 +29,7 @@ QUESTIONS = (
     "callers",
     "indexes",
     "questions",
+    "waiting",
 )
 MORE = ("peers",)
 RESULTS = Path(__file__).parent / "results"
@@ -67,8 +68,8 @@ def main(
 ) -> None:
     """Measure the store beside its floors: every QUESTION, or those named.
 
-    single_append, async_append, batches, reads, flush, sqlite, growth, thin, callers, indexes, questions;
-    and peers, which only runs when it is named.
+    single_append, async_append, batches, reads, flush, sqlite, growth, thin, callers, indexes, questions,
+    waiting; and peers, which only runs when it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)

@@ -62,6 +62,8 @@ class Figures:
     server_us: float | None
     spread: float | None
     peak_mb: float | None
+    core: float
+    """CPU time of the side's own process over the time that went by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Line:
             "wait" if wanted.longest_ms is not None and self.ours.longest_ms >= wanted.longest_ms else None,
             "median" if wanted.median_ms is not None and self.ours.p50_ms > wanted.median_ms else None,
             "memory" if wanted.peak_mb is not None and (self.ours.peak_mb or 0) >= wanted.peak_mb else None,
+            "core" if wanted.core is not None and self.ours.core >= wanted.core else None,
         ]
         return [each for each in found if each]
 
@@ -154,6 +157,7 @@ def taken_together(samples: Sequence[Sample]) -> Figures:
         server_us=median(server) * 1e6 if server else None,
         spread=median(spreads) if spreads else None,
         peak_mb=max(peaks, default=None),
+        core=median(sample.client_s / sample.elapsed_s for sample in samples),
     )
 
 

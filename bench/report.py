@@ -199,6 +199,8 @@ def measured(line: Found) -> str:
         None if ours["spread"] is None or wanted["spread"] is None else f"shares {ours['spread']:.2f}x",
         None if wanted["longest_ms"] is None else f"longest {ours['longest_ms']:.0f} ms",
         None if wanted["peak_mb"] is None else f"{ours['peak_mb']:.3f} MB",
+        # Results of earlier commits do not tell.
+        None if wanted.get("core") is None else f"{ours['core']:.1%} of a core",
     )
     return ", ".join([ratio, *(each for each in others if each)])
 

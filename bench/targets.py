@@ -17,6 +17,8 @@ class Target:
     median_ms: float | None = None
     peak_mb: float | None = None
     """Of what Python allocates in one call."""
+    core: float | None = None
+    """The share of a core that the asking process takes."""
     reference: str = ""
     """What the reference library took, for information."""
 
@@ -28,6 +30,7 @@ class Target:
             None if self.longest_ms is None else f"nobody waits {self.longest_ms:g} ms",
             None if self.median_ms is None else f"{self.median_ms:g} ms",
             None if self.peak_mb is None else f"under {self.peak_mb:g} MB",
+            None if self.core is None else f"under {self.core:.0%} of a core",
         ]
         asked = ", ".join(each for each in wanted if each)
         return f"{asked} (reference: {self.reference})" if self.reference else asked
@@ -66,6 +69,21 @@ SQLITE_BATCHES = Target("SQLite batches of 1,000", "raw executemany in one trans
 SQLITE_ASYNC = Target("async SQLite, one task", "sync", 0.5)
 PEERS = Target("every peer, every row", "the one that comes closest", 1.0)
 
+APPENDING = "the append itself"
+WAITED_FOR = (1, 100, 1_000)
+
+
+def woken(database: str, sessions: int) -> Target:
+    """A wake-up by another process's append, while one process waits for so many sessions."""
+    what = f"{database}: woken by another process, one of {sessions:,} followers"
+    return Target(what, APPENDING, p99_ms=50, core=0.10)
+
+
+WOKEN = [woken(database, sessions) for database in ("PostgreSQL", "SQLite") for sessions in WAITED_FOR]
+BESIDE_WAITERS = Target(
+    "64 tasks, beside 1,000 followers of other sessions", "the same while nobody waits", 0.85
+)
+
 TARGETS = [
     ONE_THREAD,
     EIGHT_THREADS,
@@ -89,6 +107,8 @@ TARGETS = [
     SQLITE_PROCESSES,
     SQLITE_BATCHES,
     SQLITE_ASYNC,
+    *WOKEN,
+    BESIDE_WAITERS,
 ]
 
 LOOKUP = "get_session"

@@ -53,6 +53,7 @@ ASKED = {
         targets.SQLITE_ASYNC,
     },
     "questions": set(targets.QUESTIONS),
+    "waiting": {*targets.WOKEN, targets.BESIDE_WAITERS},
 }
 
 

@@ -1,0 +1,140 @@
+"""How soon does another process's append reach a follower, what do followers cost, and what do appends lose?
+
+A wake-up is counted from the call of the append to the event in the follower's hands; its floor is that call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import asm
+from bench import appends, targets
+from bench.harness import Line, Rounds, Sample, Side, Stopwatch, at_rest, line
+from bench.places import Places
+
+WRITERS = 64
+ROOT = Path(__file__).parents[1]
+
+
+def lines(rounds: Rounds, places: Places, sessions: tuple[int, ...] = targets.WAITED_FOR) -> Iterator[Line]:
+    with places.file() as file:
+        yield from wake_ups(rounds, "SQLite", file.dsn, "", sessions)
+    with places.postgres() as place:
+        yield from wake_ups(rounds, "PostgreSQL", place.dsn, place.schema, sessions)
+        with asyncio.Runner() as runner, appends.opened(runner, place.dsn, place.schema) as store:
+            side = appends.tasks(runner, store, WRITERS, appends.own(), place.server)
+            waited_for = Side(side.name, _waited_for(runner, store, side, sessions[-1]))
+            yield rounds.compare(targets.BESIDE_WAITERS, side, waited_for)
+
+
+def wake_ups(
+    rounds: Rounds, database: str, dsn: str, schema: str, sessions: tuple[int, ...]
+) -> Iterator[Line]:
+    for number in sessions:
+        with ExitStack() as stack:
+            runner = stack.enter_context(asyncio.Runner())
+            store = stack.enter_context(appends.opened(runner, dsn, schema or None))
+            prefix = f"ses_{number}_"
+            followers = stack.enter_context(following(runner, store, prefix, number))
+            writer = stack.enter_context(writing(dsn, schema, prefix))
+            turns = Turns(runner, followers, writer)
+            target = targets.woken(database, number)
+            (woken,) = rounds.alternate(target.what, [Side("wake-ups", turns.run)])
+            yield line(target, "wake-up", "the append itself", turns.calls[-len(woken) :], woken)
+
+
+class Followers:
+    """Tasks that each follow a session of their own, and how long each event took to reach them."""
+
+    def __init__(self, store: asm.AsyncSessionStore, prefix: str, number: int) -> None:
+        self.latencies_s: list[float] = []
+        self.number = number
+        self._tasks = [asyncio.create_task(self._follow(store, f"{prefix}{n}")) for n in range(number)]
+
+    async def _follow(self, store: asm.AsyncSessionStore, session_id: str) -> None:
+        async for event in store.follow_events(session_id):
+            self.latencies_s.append(time.monotonic() - event.data["at"])
+
+    async def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+
+
+@contextmanager
+def following(
+    runner: asyncio.Runner, store: asm.AsyncSessionStore, prefix: str, number: int
+) -> Iterator[Followers]:
+    """Followers that run whenever the runner does, after a moment for all to ask their first question."""
+
+    async def begun() -> Followers:
+        followers = Followers(store, prefix, number)
+        await asyncio.sleep(0.1 + number / 500)
+        return followers
+
+    followers = runner.run(begun())
+    try:
+        yield followers
+    finally:
+        runner.run(followers.end())
+
+
+@contextmanager
+def writing(dsn: str, schema: str, prefix: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "bench.pacing", dsn, schema, prefix]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        yield writer
+        writer.communicate()
+
+
+class Turns:
+    """Turns of a writer and those who follow it: each gives a sample of wake-ups, and one of calls."""
+
+    def __init__(self, runner: asyncio.Runner, followers: Followers, writer: subprocess.Popen[str]) -> None:
+        self.calls: list[Sample] = []
+        self._runner = runner
+        self._followers = followers
+        self._writer = writer
+
+    def run(self, seconds: float) -> Sample:
+        self._followers.latencies_s.clear()
+        with at_rest(), Stopwatch(None) as watch:
+            took_s = self._runner.run(self._turn(seconds))
+        self.calls.append(Sample(len(took_s), watch.elapsed_s, took_s, 0.0))
+        woken = list(self._followers.latencies_s)
+        return watch.sample(len(woken), woken)
+
+    async def _turn(self, seconds: float) -> list[float]:
+        took_s: list[float] = await asyncio.to_thread(self._told, seconds)
+        deadline = time.monotonic() + 60
+        while len(self._followers.latencies_s) < len(took_s):
+            if time.monotonic() > deadline:
+                raise RuntimeError("an event did not reach its follower")
+            await asyncio.sleep(0.001)
+        return took_s
+
+    def _told(self, seconds: float) -> Any:
+        assert self._writer.stdin
+        assert self._writer.stdout
+        print(seconds, self._followers.number, file=self._writer.stdin, flush=True)
+        return json.loads(self._writer.stdout.readline())
+
+
+def _waited_for(runner: asyncio.Runner, store: asm.AsyncSessionStore, side: Side, sessions: int) -> Any:
+    """The same while others of the same process wait for other sessions."""
+
+    def run(seconds: float) -> Sample:
+        with following(runner, store, "ses_other_", sessions):
+            return side.run(seconds)
+
+    return run

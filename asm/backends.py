@@ -86,9 +86,13 @@ class _Within(DatabaseBackend):
         if internalmigrations.needs_upgrading(self):
             internalmigrations.upgrade(self)
 
-    def is_locked(self) -> bool:
-        """Whether yoyo's lock row stands, set by its own command or left by a crash."""
-        return self.execute(f"select 1 from {self.lock_table_quoted}").fetchone() is not None
+    def takes_lock(self) -> bool:
+        """Whether yoyo's lock row is ours now. It is not where its own command set one, or a crash left it.
+
+        Not yoyo's own way, which takes a lost connection for a lock, and waits.
+        """
+        insert = f"insert into {self.lock_table_quoted} (locked, pid) values (1, :pid) on conflict do nothing"
+        return bool(self.execute(insert, {"pid": os.getpid()}).rowcount)
 
     def read_migrations(self, folder: Path) -> MigrationList:
         return yoyo.read_migrations(str(folder))

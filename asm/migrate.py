@@ -26,7 +26,14 @@ import psycopg
 from asm import dsn as dsns
 from asm import postgres_errors, sqlite, sqlite_errors
 from asm.connections import check_server
-from asm.errors import Conflict, MigrationRequired, ValidationError
+from asm.errors import (
+    Conflict,
+    ConnectionFailed,
+    MigrationRequired,
+    StorageError,
+    StorageTimeout,
+    ValidationError,
+)
 from asm.plan import Ask, Rows, nothing
 from asm.queries import Dialect, Queries, quote_identifier, sql_folder
 
@@ -167,17 +174,18 @@ class _Database(ABC):
         """The rows of a query without parameters."""
 
     def _exclusively(self, work: Callable[[Any], T]) -> T:
-        deadline = time.monotonic() + STALE_AFTER_S
+        begun = time.monotonic()
         while True:
             # Not waiting inside: whoever holds yoyo's lock by hand needs the database to finish.
-            with self.locked():
+            with _again_if_met(until=begun + LOCK_TIMEOUT_S), self.locked():
                 backend = self.backend()
-                if time.monotonic() > deadline:
+                if time.monotonic() > begun + STALE_AFTER_S:
                     backend.break_lock()
-                if not backend.is_locked():
-                    with backend.lock():
-                        backend.ensure_internal_schema_updated()
-                        return work(backend)
+                if backend.takes_lock():
+                    backend.ensure_internal_schema_updated()
+                    done = work(backend)
+                    backend.break_lock()
+                    return done
             time.sleep(0.1)
 
     def _apply(self, backend: Any) -> list[str]:
@@ -215,6 +223,18 @@ class _Database(ABC):
                     "and put the change into a migration of its own",
                     migration=step.id,
                 )
+
+
+@contextmanager
+def _again_if_met(until: float) -> Iterator[None]:
+    """Pass over what a transaction that met another is told, for some time."""
+    try:
+        yield
+    except StorageError as error:
+        # A step may lock tables in another order than those who write to them meanwhile.
+        met = error.retryable and not isinstance(error, ConnectionFailed | StorageTimeout)
+        if not met or time.monotonic() > until:
+            raise
 
 
 class _Postgres(_Database):

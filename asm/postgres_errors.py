@@ -43,7 +43,7 @@ def _translation(error: psycopg.Error) -> AsmError | None:
     if state in _STATES:
         kind, message = _STATES[state]
         return kind(f"{message}: {_said(error)}", sqlstate=state)
-    if state in _AGAIN:
+    if state in _AGAIN and (state != _UNSUPPORTED or _is_outdated(error)):
         return StorageError(f"{_AGAIN[state]}: {_said(error)}", retryable=True, sqlstate=state)
     if state[:2] in _CLASSES:
         kind, message = _CLASSES[state[:2]]
@@ -51,6 +51,12 @@ def _translation(error: psycopg.Error) -> AsmError | None:
     if not state and isinstance(error, psycopg.OperationalError):
         return ConnectionFailed(f"the connection failed: {_said(error)}")
     return None
+
+
+def _is_outdated(error: psycopg.Error) -> bool:
+    # Nothing but this and the message tells it from what the server cannot do at all. The driver
+    # forgets the statement when the transaction is rolled back.
+    return error.diag.source_function == "RevalidateCachedQuery"
 
 
 def _said(error: psycopg.Error) -> str:
@@ -77,7 +83,9 @@ _STATES: dict[str, tuple[type[AsmError], str]] = {
     "57P05": (ConnectionFailed, "the server ended an idle connection"),
     "53300": (ConnectionFailed, "the server has no connection to spare"),
 }
+_UNSUPPORTED = "0A000"
 _AGAIN = {
+    _UNSUPPORTED: "the tables were changed under a statement, which has to be prepared again",
     "40001": "the transaction met another and has to be run again",
     "40P01": "the transaction met another and has to be run again",
 }

@@ -94,11 +94,11 @@ def yoyo(command: str, dsn: str, folder: Path | None = None) -> str:
 
 
 def yoyo_running(command: str, dsn: str, folder: Path) -> AbstractContextManager[subprocess.Popen[str]]:
-    options = [*command.split(), "--batch", "--no-config-file", "--database", _yoyo_url(dsn), str(folder)]
+    options = [*command.split(), "--batch", "--no-config-file", "--database", yoyo_url(dsn), str(folder)]
     return running("yoyo", *options)
 
 
-def _yoyo_url(dsn: str) -> str:
+def yoyo_url(dsn: str) -> str:
     place = dsns.place(dsn)
     if place.dialect == "sqlite":
         return f"sqlite:///{place.address}"

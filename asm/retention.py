@@ -182,7 +182,8 @@ def prune_session_events(session_id: str, policy: RetentionPolicy) -> Procedure[
 def clean_orphaned_artifacts() -> Procedure[int]:
     """Delete the rows of artifacts whose session is gone, and say how many.
 
-    A session that has events or runs is not gone: its own row may yet come.
+    A session that has events or runs, or had events before they were pruned, is not gone: its own
+    row may yet come.
     """
     return _alone("artifacts_cleaned", _Job(RetentionPolicy()))
 

@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count, islice
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -143,6 +144,25 @@ def test_a_copy_takes_up_what_came_since(source: asm.SessionStore, target: asm.S
     source.save_session(asm.Session(agent_id="late"))
     copied(source, target)
     assert all_of(target) == all_of(source)
+
+
+def test_a_copy_that_was_stopped_after_any_batch_is_finished_by_another(
+    source: asm.SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "ROWS_PER_READ", 2)
+    monkeypatch.setattr(copying, "ROWS_PER_BATCH", 3)
+    fill(source, sessions=4, events=5)
+    source.append_events(events_of("alone", 4))
+    whole = all_of(source)
+    for stopped_after in count(1):
+        dsn = f"sqlite:///{tmp_path / f'{stopped_after}.db'}"
+        with asm.SessionStore(dsn, migrate=True) as target:
+            batches = len(list(islice(copying.copy(source, target), stopped_after)))
+            copied(source, target)
+            assert (all_of(target), target.get_events("alone")) == (whole, source.get_events("alone"))
+        if batches < stopped_after:
+            break
+    assert stopped_after > 10
 
 
 def test_events_that_are_there_are_not_read_again(source: asm.SessionStore, target: asm.SessionStore) -> None:

@@ -381,6 +381,18 @@ def test_artifacts_of_a_session_that_is_yet_to_be_saved_are_kept(store: Any) -> 
     assert store.maintenance.clean_orphaned_artifacts() == 0
 
 
+def test_artifacts_of_a_session_without_a_row_whose_events_were_all_pruned_are_kept(store: Any) -> None:
+    appended(store, "alone", "message_sent", timestamp=days_ago(1))
+    appended(store, "later", "message_sent")
+    store.artifacts.register(an_artifact(session_id="alone"))
+    policy = only_pruning(max_total_events=1)
+
+    dry = store.maintenance.execute(policy, dry_run=True)
+
+    assert (counted(dry), dry.events_pruned) == (counted(store.maintenance.execute(policy)), 1)
+    assert store.artifacts.get_by_key("report.pdf") is not None
+
+
 def test_counters_of_sessions_that_are_gone_are_cleaned(where: Where, store: Any) -> None:
     store.save_session(a_session("saved"))
     for name in ("saved", "with events", "gone"):

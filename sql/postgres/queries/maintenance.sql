@@ -186,8 +186,8 @@ select count(*) as number
   ) as loose;
 
 -- find_orphaned_artifacts
--- Sessions of which nothing is there but artifacts, and how many. Of those without a row only are events
--- and runs looked for: `offset 0` keeps the planner from doing it for all.
+-- Sessions of which nothing is there but artifacts, and how many. One whose events were all pruned is there.
+-- Of those without a row only are events and runs looked for: `offset 0` keeps the planner from doing it for all.
 select alone.session_id, alone.number
   from (
        select artifact.session_id, count(*) as number
@@ -201,6 +201,7 @@ select alone.session_id, alone.number
   ) as alone
  where (select 1 from asm_events where session_id = alone.session_id limit 1) is null
    and (select 1 from asm_runs where session_id = alone.session_id limit 1) is null
+   and not exists (select 1 from asm_session_sequences where session_id = alone.session_id and pruned_events > 0)
  order by alone.session_id
  limit %(limit)s;
 
@@ -211,6 +212,7 @@ delete from asm_artifacts as artifact
    and not exists (select 1 from asm_sessions where id = artifact.session_id)
    and (select 1 from asm_events where session_id = artifact.session_id limit 1) is null
    and (select 1 from asm_runs where session_id = artifact.session_id limit 1) is null
+   and not exists (select 1 from asm_session_sequences where session_id = artifact.session_id and pruned_events > 0)
 returning id;
 
 -- find_orphaned_counters

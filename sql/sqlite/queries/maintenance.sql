@@ -176,7 +176,7 @@ select count(*) as number
   ) as loose;
 
 -- find_orphaned_artifacts
--- Sessions of which nothing is there but artifacts, and how many.
+-- Sessions of which nothing is there but artifacts, and how many. One whose events were all pruned is there.
 select artifact.session_id, count(*) as number
   from asm_artifacts as artifact
  where artifact.session_id is not null
@@ -184,6 +184,7 @@ select artifact.session_id, count(*) as number
    and not exists (select 1 from asm_sessions where id = artifact.session_id)
    and not exists (select 1 from asm_events where session_id = artifact.session_id)
    and not exists (select 1 from asm_runs where session_id = artifact.session_id)
+   and not exists (select 1 from asm_session_sequences where session_id = artifact.session_id and pruned_events > 0)
  group by artifact.session_id
  order by artifact.session_id
  limit :limit;
@@ -195,6 +196,7 @@ delete from asm_artifacts as artifact
    and not exists (select 1 from asm_sessions where id = artifact.session_id)
    and not exists (select 1 from asm_events where session_id = artifact.session_id)
    and not exists (select 1 from asm_runs where session_id = artifact.session_id)
+   and not exists (select 1 from asm_session_sequences where session_id = artifact.session_id and pruned_events > 0)
 returning id;
 
 -- find_orphaned_counters

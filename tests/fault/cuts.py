@@ -7,6 +7,8 @@ import resource
 import select
 import signal
 import sqlite3
+import sys
+import traceback
 from collections.abc import Callable, Generator
 from itertools import count
 from typing import Any
@@ -31,7 +33,10 @@ def begun(work: Callable[[], object], cut: Callable[[], None]) -> int:
             cut()
             work()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     return child
 
@@ -53,7 +58,7 @@ def while_the_server_answers(number: int) -> None:
 
     def cut(self: Any, exchange: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         if next(numbers) == number:
-            next(exchange)
+            next(exchange, None)
             _die()
         return wait(self, exchange, *args, **kwargs)
 
@@ -80,10 +85,10 @@ def before_a_commit(number: int) -> None:
 
 
 def in_a_write(number: int) -> None:
-    """Killed when a file grows over so many half pages, by the system, in the middle of a write."""
+    """Killed when a file grows over `number` times 10,000 bytes, by the system, in the middle of a write."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (number * 2048, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (number * 10_000, resource.RLIM_INFINITY))
 
 
 def _traced(is_the_end: Callable[[str], bool]) -> None:

@@ -182,10 +182,33 @@ def test_what_yoyos_own_command_left_half_done_is_completed(
     assert number > len(steps_of(dsn))
 
 
+@one_of_each
+def test_what_yoyos_own_command_left_half_taken_back_is_taken_back(
+    migrated: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate_module, "STALE_AFTER_S", 0.0)
+    asm.rollback(other)
+    for number in count(1):
+        if not cuts.killed(partial(take_back_with_yoyo, migrated), partial(cuts.before_a_commit, number)):
+            break
+        asm.rollback(migrated)
+        assert state(migrated) == state(other), f"cut at commit {number}"
+        asm.migrate(migrated)
+    assert number > len(steps_of(migrated))
+
+
 def apply_with_yoyo(dsn: str) -> None:
     backend = yoyo_package.get_backend(yoyo_url(dsn))
     with backend.lock():
         backend.apply_migrations(backend.to_apply(yoyo_package.read_migrations(str(migrations_of(dsn)))))
+
+
+def take_back_with_yoyo(dsn: str) -> None:
+    backend = yoyo_package.get_backend(yoyo_url(dsn))
+    with backend.lock():
+        backend.rollback_migrations(
+            backend.to_rollback(yoyo_package.read_migrations(str(migrations_of(dsn))))
+        )
 
 
 @one_of_each

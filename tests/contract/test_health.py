@@ -148,6 +148,31 @@ def test_whatever_stands_between_two_stretches_is_found(
     assert [issue.session_id for issue in issues if issue.code == "runs_without_session"] == ["a", "z"]
 
 
+@pytest.mark.parametrize("sessions", [1, 2, 3])
+def test_nothing_is_wrong_where_one_stretch_ends_and_another_begins(
+    store: Any, monkeypatch: pytest.MonkeyPatch, sessions: int
+) -> None:
+    monkeypatch.setattr(health, "SESSIONS_PER_STATEMENT", sessions)
+    a_healthy_store(store)
+
+    assert store.maintenance.health_check() == []
+
+
+def test_what_is_wrong_where_a_stretch_ends_is_told_once(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "SESSIONS_PER_STATEMENT", 2)
+    names = [f"ses_{number}" for number in range(5)]
+    for name in names:
+        store.append_event(an_event(name))
+        store.artifacts.register(an_artifact(name, session_id=name))
+        for _ in range(2):
+            store.save_run(asm.Run(session_id=name, status="running"))
+
+    told_of = [(issue.session_id, issue.code) for issue in store.maintenance.health_check()]
+
+    codes = "artifacts_without_session events_without_session runs_without_session several_running_runs"
+    assert sorted(told_of) == [(name, code) for name in names for code in codes.split()]
+
+
 def test_no_more_is_told_than_anybody_would_read(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "ISSUES_MAX", 3)
     for number in range(5):

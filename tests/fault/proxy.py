@@ -1,0 +1,302 @@
+"""A TCP proxy in front of a PostgreSQL server that breaks what goes through it when it is told to.
+
+It runs in a thread of its own. What it is told has happened when the call returns, but for
+`cut_when`, which waits for its words to come by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Literal, NamedTuple, Self, TypeVar
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+T = TypeVar("T")
+Moment = Literal["before", "in", "after"]
+Way = Literal["server", "client"]
+
+HOST = "127.0.0.1"
+SOON_S = 10.0
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+END_OF_ANSWER = b"Z\0\0\0\5"
+"""PostgreSQL is ready for the next question; the state of the transaction follows in one byte."""
+
+
+class Proxy:
+    """A place in front of a server. `with` opens it, and cuts whoever is still there at the end.
+
+    `faults` counts what was done: a cut once for each connection, all else once for each call.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        given = conninfo_to_dict(dsn)
+        self._server = (str(given["host"]), int(given.get("port") or 5432))
+        self._dsn = dsn
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._links: set[_Link] = set()
+        self._triggers: list[_Trigger] = []
+        self._silent: set[Way] = set()
+        self._delay_s = 0.0
+        self._listening: _Listening | None = None
+        self.faults: Counter[str] = Counter()
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.accept()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._do(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def dsn(self) -> str:
+        """The server's DSN, by way of the proxy. Nothing is encrypted, for needles to be found."""
+        return make_conninfo(self._dsn, host=HOST, port=self.port, sslmode="disable", gssencmode="disable")
+
+    @property
+    def connections(self) -> int:
+        """How many go through it now."""
+        return len(self._links)
+
+    def cut(self) -> int:
+        """Reset all connections; how many there were."""
+        return self._do(self._cut_all())
+
+    def cut_when(self, needle: bytes, moment: Moment, *, times: int = 1) -> None:
+        """Reset the next connections whose client says this, in any case of letters.
+
+        `before`: the server never hears it. `in`: it does, and its answer finds nobody.
+        `after`: the server has answered in full, and the answer is lost.
+        """
+        self._do(self._await_needle(_Trigger(needle.lower(), moment, times)))
+
+    def black_hole(self, *ways: Way) -> None:
+        """Swallow what goes one way or, by default, both, as if the other side were stuck.
+
+        Its kernel lives: every byte is acknowledged. Until `mend`, and these connections for ever.
+        """
+        self._do(self._swallow(set(ways or ("server", "client"))))
+
+    def unplug(self) -> None:
+        """Drop every packet from and to clients, as if the cable were out. `mend` puts it back."""
+        self._do(self._unplug())
+
+    def mend(self) -> None:
+        """New connections pass again, at once and unharmed, and unplugged ones go on."""
+        self._do(self._mend())
+
+    def delay(self, seconds: float) -> None:
+        """Hold whatever comes back so long, from now on, each piece by itself."""
+        self.faults["delay"] += 1
+        self._delay_s = seconds
+
+    def half_close(self) -> None:
+        """Say to all clients that nothing more will come, and go on listening to them."""
+        self._do(self._half_close_all())
+
+    def refuse(self) -> None:
+        """Refuse new connections, as a port where nobody listens."""
+        self.faults["refuse"] += 1
+        self._do(self._stop_listening())
+
+    def accept(self) -> None:
+        """Take new connections, always at the same port."""
+        self._do(self._listen())
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SOON_S)
+
+    # From here on, in the proxy's own thread.
+
+    async def _listen(self) -> None:
+        if self._listening is None:
+            self._listening = _Listening(self.port)
+            self.port = self._listening.port
+            self._listening.task = asyncio.create_task(self._welcome(self._listening.socket))
+
+    async def _stop_listening(self) -> None:
+        if self._listening is not None:
+            listening, self._listening = self._listening, None
+            await _ended(listening.task)
+            listening.socket.close()
+
+    async def _welcome(self, listening: socket.socket) -> None:
+        while True:
+            client, _ = await self._loop.sock_accept(listening)
+            client.setblocking(False)
+            link = _Link(client, self._silent)
+            self._links.add(link)
+            link.task = asyncio.create_task(self._serve(link))
+            link.task.add_done_callback(partial(self._left, link))
+
+    async def _serve(self, link: _Link) -> None:
+        try:
+            await self._loop.sock_connect(link.server, self._server)
+            async with asyncio.TaskGroup() as ways:
+                ways.create_task(self._to_server(link))
+                ways.create_task(self._to_client(link))
+        except* (OSError, _Cut):
+            pass
+
+    def _left(self, link: _Link, _task: asyncio.Task[None]) -> None:
+        self._links.discard(link)
+        link.close()
+
+    async def _to_server(self, link: _Link) -> None:
+        before = b""
+        while data := await self._loop.sock_recv(link.client, 65_536):
+            if "server" in link.silent:
+                continue
+            said = (before + data).lower()
+            before = data[-64:]
+            moment = self._moment(said)
+            if moment == "before":
+                raise _Cut
+            link.loses_answer = link.loses_answer or moment == "after"
+            await self._loop.sock_sendall(link.server, data)
+            if moment == "in":
+                raise _Cut
+        link.server.shutdown(socket.SHUT_WR)
+
+    async def _to_client(self, link: _Link) -> None:
+        while data := await self._loop.sock_recv(link.server, 65_536):
+            if link.loses_answer:
+                if data[-6:-1] == END_OF_ANSWER:
+                    raise _Cut
+                continue
+            await asyncio.sleep(self._delay_s)
+            await link.plugged_in.wait()
+            if "client" not in link.silent:
+                await self._loop.sock_sendall(link.client, data)
+        await link.plugged_in.wait()
+        if "client" not in link.silent:
+            link.client.shutdown(socket.SHUT_WR)
+
+    def _moment(self, said: bytes) -> Moment | None:
+        for trigger in self._triggers:
+            if trigger.needle in said:
+                self._triggers.remove(trigger)
+                if trigger.times > 1:
+                    self._triggers.append(trigger._replace(times=trigger.times - 1))
+                self.faults[f"cut {trigger.moment}"] += 1
+                return trigger.moment
+        return None
+
+    async def _cut_all(self) -> int:
+        links = list(self._links)
+        self.faults["cut"] += len(links)
+        for link in links:
+            await _ended(link.task)
+        return len(links)
+
+    async def _await_needle(self, trigger: _Trigger) -> None:
+        self._triggers.append(trigger)
+
+    async def _swallow(self, ways: set[Way]) -> None:
+        self.faults["black hole"] += 1
+        self._silent = ways
+        for link in self._links:
+            link.silent = ways
+
+    async def _unplug(self) -> None:
+        self.faults["unplug"] += 1
+        if self._listening is not None:
+            _deafen(self._listening.socket)
+        for link in self._links:
+            link.plugged_in.clear()
+            _deafen(link.client)
+
+    async def _mend(self) -> None:
+        self._silent = set()
+        self._delay_s = 0.0
+        if self._listening is not None:
+            _undeafen(self._listening.socket)
+        for link in self._links:
+            _undeafen(link.client)
+            link.plugged_in.set()
+
+    async def _half_close_all(self) -> None:
+        self.faults["half close"] += len(self._links)
+        for link in self._links:
+            link.silent = {*link.silent, "client"}
+            link.client.shutdown(socket.SHUT_WR)
+
+    async def _close(self) -> None:
+        await self._stop_listening()
+        for link in list(self._links):
+            await _ended(link.task)
+
+
+class _Cut(Exception):
+    pass
+
+
+class _Trigger(NamedTuple):
+    needle: bytes
+    moment: Moment
+    times: int
+
+
+class _Listening:
+    """A socket that takes connections, and the task that does."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_server((HOST, port))
+        self.socket.setblocking(False)
+        self.port: int = self.socket.getsockname()[1]
+
+
+class _Link:
+    """A client's connection, and the one to the server that was made for it."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self, client: socket.socket, silent: set[Way]) -> None:
+        self.client = client
+        self.server = socket.socket()
+        self.server.setblocking(False)
+        for each in (self.client, self.server):
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.silent = silent
+        self.loses_answer = False
+        self.plugged_in = asyncio.Event()
+        self.plugged_in.set()
+
+    def close(self) -> None:
+        # The client is reset, the server merely left: it does what it was told before.
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.client.close()
+        self.server.close()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _deafen(listener: socket.socket) -> None:
+    """Have the kernel drop every packet that comes for a socket, without an acknowledgement."""
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+    listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def _undeafen(listener: socket.socket) -> None:
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+    except FileNotFoundError:
+        return  # It was not deaf.

@@ -1,0 +1,122 @@
+"""The proxy does to connections what it says it does."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from select import select
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.conftest import POSTGRES, Cluster
+from tests.contract.beside import connected, told
+from tests.fault.proxy import HOST, SOON_S, Moment, Proxy
+
+WRITES = "insert into written values (1)"
+
+
+@pytest.fixture
+def server(clusters: Callable[[str], Cluster]) -> Iterator[str]:
+    with clusters(POSTGRES[0]).database(migrated=False) as dsn:
+        told(dsn, "create table written (n int)")
+        yield dsn
+
+
+@pytest.fixture
+def proxy(server: str) -> Iterator[Proxy]:
+    with Proxy(server) as proxy:
+        yield proxy
+
+
+def answers(proxy: Proxy) -> bool:
+    try:
+        return told(make_conninfo(proxy.dsn, connect_timeout=2), "select 1") == [(1,)]
+    except psycopg.OperationalError:
+        return False
+
+
+def test_what_goes_through_comes_out_unchanged(proxy: Proxy) -> None:
+    text = "x" * 1_000_000
+    with connected(proxy.dsn) as connection:
+        assert connection.execute("select %s::text", [text]).fetchone() == (text,)
+
+
+def test_all_connections_are_cut(proxy: Proxy) -> None:
+    with connected(proxy.dsn) as one, connected(proxy.dsn) as other:
+        assert proxy.cut() == 2
+        for connection in (one, other):
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("select 1")
+    assert proxy.faults["cut"] == 2
+    assert answers(proxy)
+
+
+@pytest.mark.parametrize(("moment", "writes"), [("before", 0), ("in", 1), ("after", 1)])
+def test_a_connection_is_cut_when_its_client_says_so(
+    server: str, proxy: Proxy, moment: Moment, writes: int
+) -> None:
+    proxy.cut_when(b"INSERT into written", moment)
+    with connected(proxy.dsn) as connection, pytest.raises(psycopg.OperationalError):
+        connection.execute(WRITES)
+    # Whoever locks the table has waited for the statement that has lost its client.
+    with connected(server) as connection, connection.transaction():
+        connection.execute("lock table written")
+        assert connection.execute("select count(*) from written").fetchone() == (writes,)
+    assert proxy.faults[f"cut {moment}"] == 1
+    told(proxy.dsn, WRITES)
+
+
+def test_a_black_hole_swallows_and_new_connections_pass_when_it_is_mended(proxy: Proxy) -> None:
+    with closing(psycopg.connect(proxy.dsn)) as connection:
+        proxy.black_hole()
+        assert not answers(proxy)
+        proxy.mend()
+        assert answers(proxy)
+        connection.pgconn.send_query(b"select 1")
+        assert not select([connection], [], [], 0.1)[0]
+
+
+@pytest.mark.parametrize("is_asked", [False, True], ids=["at rest", "asked"])
+def test_an_unplugged_network_is_noticed_by_the_kernel(proxy: Proxy, is_asked: bool) -> None:
+    options = "keepalives_idle=1 keepalives_interval=1 keepalives_count=2 tcp_user_timeout=2000"
+    with closing(psycopg.connect(f"{proxy.dsn} {options}")) as connection:
+        proxy.unplug()
+        if is_asked:
+            connection.pgconn.send_query(b"select 1")
+        assert select([connection], [], [], SOON_S)[0]
+        with pytest.raises(psycopg.OperationalError):
+            connection.pgconn.consume_input()
+
+
+def test_an_unplugged_network_goes_on_when_it_is_mended(proxy: Proxy) -> None:
+    with connected(proxy.dsn) as connection:
+        proxy.unplug()
+        assert not answers(proxy)
+        proxy.mend()
+        assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_connections_are_refused_and_accepted_at_the_same_port(proxy: Proxy) -> None:
+    proxy.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((HOST, proxy.port), timeout=2)
+    proxy.accept()
+    assert answers(proxy)
+
+
+def test_a_half_closed_connection_ends_for_its_client(proxy: Proxy) -> None:
+    with connected(proxy.dsn) as connection:
+        proxy.half_close()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("select 1")
+
+
+def test_what_comes_back_is_delayed(proxy: Proxy) -> None:
+    with closing(psycopg.connect(proxy.dsn)) as connection:
+        proxy.delay(0.3)
+        connection.pgconn.send_query(b"select 1")
+        assert not select([connection], [], [], 0.1)[0]
+        assert select([connection], [], [], SOON_S)[0]

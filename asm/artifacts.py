@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from asm.documents import dump_object, load
 from asm.errors import AlreadyExists, ValidationError
 from asm.models import Artifact, ArtifactStats, artifact_from_row, text
-from asm.plan import Ask, Row, Rows, nothing
+from asm.plan import Ask, Plan, Row, Rows, nothing
 
 
 def register(artifact: Artifact) -> Ask[None]:
@@ -15,12 +18,7 @@ def register(artifact: Artifact) -> Ask[None]:
 
     def read(rows: Rows) -> None:
         if not rows:
-            raise AlreadyExists(
-                f"an artifact with the key {artifact.key!r} or the id {artifact.id!r} is there already: "
-                "delete it first, or register another key",
-                key=artifact.key,
-                id=artifact.id,
-            )
+            raise _already_exists(artifact)
 
     params = {
         "id": artifact.id,
@@ -36,7 +34,26 @@ def register(artifact: Artifact) -> Ask[None]:
         "created_at": artifact.created_at,
         "deleted_at": artifact.deleted_at,
     }
-    return Ask("register_artifact", params, read)
+    return Ask("register_artifact", params, read, again=lambda: _register_again(artifact, params))
+
+
+def _register_again(artifact: Artifact, params: dict[str, Any]) -> Plan[None]:
+    """Keep an artifact's row that may be there from an attempt whose answer was lost."""
+    is_new = yield from Ask("register_artifact", params, bool)
+    if not is_new:
+        stored = yield from Ask("find_artifacts", {"ids": (artifact.id,)}, read_artifacts)
+        # It may have been deleted since.
+        if not any(replace(each, deleted_at=artifact.deleted_at) == artifact for each in stored):
+            raise _already_exists(artifact)
+
+
+def _already_exists(artifact: Artifact) -> AlreadyExists:
+    return AlreadyExists(
+        f"an artifact with the key {artifact.key!r} or the id {artifact.id!r} is there already: "
+        "delete it first, or register another key",
+        key=artifact.key,
+        id=artifact.id,
+    )
 
 
 def get_by_key(key: str) -> Ask[Artifact | None]:

@@ -24,7 +24,16 @@ _KEY_VALUE = re.compile(r"\s*[a-z_]+\s*=", re.IGNORECASE)
 _FORMS = (
     "postgresql://…, a libpq key=value string, sqlite:///relative.db, sqlite:////absolute.db or sqlite://"
 )
-_DEFAULTS = {"fallback_application_name": "asm", "connect_timeout": "10"}
+_DEFAULTS = {
+    "fallback_application_name": "asm",
+    "connect_timeout": "10",
+    # A server that has fallen silent, its packets lost without a word, is given up after 20 to 25 s:
+    # at rest, it is asked for a sign of life; asked something, it has to acknowledge that.
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
 _UNREADABLE = "libpq cannot read this DSN: check that @ : / and % in its password are percent-encoded"
 
 

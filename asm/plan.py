@@ -28,11 +28,14 @@ class Ask(Generic[T]):
     database says a row is there already), and inside a transaction, where a lost bet would
     spoil everything before it, the plan that `instead` makes is asked in its place.
 
+    `again` is for a question that answers otherwise once it has been heard. Where nobody knows
+    whether it was, because the connection was lost, the plan that `again` makes is asked.
+
     `prepare=False` is for a question whose best way depends on its values. It is planned for them
     each time, where PostgreSQL may plan a prepared one once for all values.
     """
 
-    __slots__ = ("instead", "params", "prepare", "query", "read")
+    __slots__ = ("again", "instead", "params", "prepare", "query", "read")
 
     # What adds events may be joined by others of its kind, so it is no bare Ask.
     sessions: ClassVar[Sequence[str]] = ()
@@ -44,8 +47,10 @@ class Ask(Generic[T]):
         read: Callable[[Rows], T],
         instead: Callable[[], Plan[T]] | None = None,
         *,
+        again: Callable[[], Plan[T]] | None = None,
         prepare: bool = True,
     ) -> None:
+        self.again = again
         self.query = query
         self.params = params
         self.read = read
@@ -79,6 +84,13 @@ class Steps(Generic[T]):
 
     def __iter__(self) -> Plan[T]:
         return self._make()
+
+
+def once_more(question: Ask[T] | Steps[T] | Volley[T]) -> Ask[T] | Steps[T] | Volley[T]:
+    """The question for a second attempt, when nobody knows what became of the first."""
+    if isinstance(question, Ask) and question.again is not None:
+        return Steps(question.again)
+    return question
 
 
 class Joining(Generic[T]):

@@ -44,9 +44,10 @@ from asm.errors import (
 from asm.gather import AsyncGather, Gather
 from asm.limits import Limits, milliseconds
 from asm.patience import check_loop, check_process, pauses, worth_another_try
-from asm.plan import Ask, Joining, Plan, Question, Rows, Steps, Volley, drive, drive_async
-from asm.postgres_errors import translated
+from asm.plan import Ask, Joining, Plan, Question, Rows, Steps, Volley, drive, drive_async, once_more
+from asm.postgres_errors import only_reads, translated
 from asm.queries import Queries
+from asm.refusals import explained
 from asm.watch import AsyncWatch, AsyncWatchInTransaction, Watch, WatchInTransaction
 
 T = TypeVar("T")
@@ -57,6 +58,9 @@ _Once: TypeAlias = "Ask[T] | Steps[T] | Volley[T]"
 CROWD = 128
 """From so many waiting appends on, two batches at a time: 38,000/s from 512 tasks instead of 29,000;
 with 64 tasks two are no faster than one, and cost the client a fifth more."""
+
+RECONNECT_S = 3.0
+"""The pool tries to connect at growing intervals for so long, and then when it is next asked."""
 
 SOON_S = 1.0
 """A pool that gives no connection in that time is asked why."""
@@ -93,7 +97,9 @@ class Postgres:
 
     def open(self) -> None:
         if self._conninfo is not None:
-            self._retried(partial(_probe, self._conninfo), self._retry_for)
+            self._retried(
+                partial(_probe, self._conninfo), self._retry_for, partial(_probe_again, self._conninfo)
+            )
             self._pool.open()
         else:
             self._retried(self._look_at_server, self._retry_for)
@@ -110,7 +116,8 @@ class Postgres:
         return answer
 
     def _sent(self, question: _Once[T], *, retry_for: float, brief_s: float | None = None) -> T:
-        return self._retried(partial(self._once, question, brief_s=brief_s), retry_for)
+        first = partial(self._once, question, brief_s=brief_s)
+        return self._retried(first, retry_for, lambda: self._once(once_more(question), brief_s=brief_s))
 
     def _once(self, question: _Once[T], *, brief_s: float | None) -> T:
         with translated():
@@ -125,6 +132,9 @@ class Postgres:
                     if isinstance(question, Steps) or question.instead is None:
                         raise
                 return self._driven(connection, question, self._limits.begin_for(question, brief_s=brief_s))
+            except psycopg.errors.ReadOnlySqlTransaction:
+                self._turn_away_from(connection)
+                raise
             finally:
                 self._give_back(connection)
 
@@ -148,6 +158,10 @@ class Postgres:
             self.watch.announce(tx.moved)
             with suppress(psycopg.Error):
                 restore(connection)
+        except (ConnectionFailed, psycopg.Error) as error:
+            if only_reads(error):
+                self._turn_away_from(connection)
+            raise
         finally:
             self._give_back(connection)
 
@@ -241,6 +255,12 @@ class Postgres:
             return self._taken()
         return connection
 
+    def _turn_away_from(self, connection: psycopg.Connection[Any]) -> None:
+        # A server that only reads is no longer the one to ask, and the whole pool leads there.
+        connection.close()
+        if self._conninfo is not None and not self._closed:
+            self._pool.drain()
+
     def _give_back(self, connection: psycopg.Connection[Any]) -> None:
         self._in_use.discard(connection)
         if not (self._keeps and self._at_hand.keep(connection)):
@@ -256,7 +276,7 @@ class Postgres:
             # Either all are in use, and one will come back; or none is to be had, and to know
             # why takes a connection of our own, because the pool tries in the background.
             if len(self._in_use) < self._pool.max_size:
-                _probe(self._conninfo)
+                _probe_again(self._conninfo)
                 raise ConnectionFailed("the pool has not connected again yet") from None
             if timeout <= SOON_S:
                 raise
@@ -266,7 +286,7 @@ class Postgres:
         connection: psycopg.Connection[Any] = self._pool.getconn(timeout)
         return connection
 
-    def _retried(self, attempt: Callable[[], T], budget_s: float) -> T:
+    def _retried(self, attempt: Callable[[], T], budget_s: float, again: Callable[[], T] | None = None) -> T:
         waits = None
         while True:
             try:
@@ -277,6 +297,7 @@ class Postgres:
                 pause_s = next(waits, None) if worth_another_try(error) else None
                 if pause_s is None:
                     raise
+            attempt = again or attempt
             time.sleep(pause_s)
 
 
@@ -337,7 +358,11 @@ class AsyncPostgres:
 
     async def open(self) -> None:
         if self._conninfo is not None:
-            await self._retried(partial(_probe_async, self._conninfo), self._retry_for)
+            await self._retried(
+                partial(_probe_async, self._conninfo),
+                self._retry_for,
+                partial(_probe_again_async, self._conninfo),
+            )
             await self._pool.open()
         else:
             await self._retried(self._look_at_server, self._retry_for)
@@ -355,7 +380,8 @@ class AsyncPostgres:
         return answer
 
     async def _sent(self, question: _Once[T], *, retry_for: float, brief_s: float | None = None) -> T:
-        return await self._retried(partial(self._once, question, brief_s=brief_s), retry_for)
+        first = partial(self._once, question, brief_s=brief_s)
+        return await self._retried(first, retry_for, lambda: self._once(once_more(question), brief_s=brief_s))
 
     async def _once(self, question: _Once[T], *, brief_s: float | None) -> T:
         with translated():
@@ -372,6 +398,9 @@ class AsyncPostgres:
                 return await self._driven(
                     connection, question, self._limits.begin_for(question, brief_s=brief_s)
                 )
+            except psycopg.errors.ReadOnlySqlTransaction:
+                await self._turn_away_from(connection)
+                raise
             finally:
                 await self._give_back(connection)
 
@@ -395,6 +424,10 @@ class AsyncPostgres:
             self.watch.announce(tx.moved)
             with suppress(psycopg.Error):
                 await restore_async(connection)
+        except (ConnectionFailed, psycopg.Error) as error:
+            if only_reads(error):
+                await self._turn_away_from(connection)
+            raise
         finally:
             await self._give_back(connection)
 
@@ -481,6 +514,11 @@ class AsyncPostgres:
             return await self._taken()
         return connection
 
+    async def _turn_away_from(self, connection: AsyncConnection[Any]) -> None:
+        await connection.close()
+        if self._conninfo is not None and not self._closed:
+            await self._pool.drain()
+
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
         self._in_use.discard(connection)
         if not (self._keeps and self._at_hand.keep(connection)):
@@ -496,7 +534,7 @@ class AsyncPostgres:
             # Either all are in use, and one will come back; or none is to be had, and to know
             # why takes a connection of our own, because the pool tries in the background.
             if len(self._in_use) < self._pool.max_size:
-                await _probe_async(self._conninfo)
+                await _probe_again_async(self._conninfo)
                 raise ConnectionFailed("the pool has not connected again yet") from None
             if timeout <= SOON_S:
                 raise
@@ -506,7 +544,12 @@ class AsyncPostgres:
         connection: AsyncConnection[Any] = await self._pool.getconn(timeout)
         return connection
 
-    async def _retried(self, attempt: Callable[[], Awaitable[T]], budget_s: float) -> T:
+    async def _retried(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        budget_s: float,
+        again: Callable[[], Awaitable[T]] | None = None,
+    ) -> T:
         waits = None
         while True:
             try:
@@ -517,6 +560,7 @@ class AsyncPostgres:
                 pause_s = next(waits, None) if worth_another_try(error) else None
                 if pause_s is None:
                     raise
+            attempt = again or attempt
             await asyncio.sleep(pause_s)
 
 
@@ -555,6 +599,8 @@ def connect(
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,
+        # So soon it begins anew, with short pauses, as long as somebody asks.
+        reconnect_timeout=RECONNECT_S,
         open=False,
     )
     return Postgres(pool, conninfo=conninfo, timeout=timeout, prepare=prepare, **options)
@@ -572,6 +618,8 @@ def connect_async(
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,
+        # So soon it begins anew, with short pauses, as long as somebody asks.
+        reconnect_timeout=RECONNECT_S,
         open=False,
     )
     return AsyncPostgres(pool, conninfo=conninfo, timeout=timeout, prepare=prepare, **options)
@@ -589,10 +637,25 @@ def _probe(conninfo: str) -> None:
         check_server(connection)
 
 
+def _probe_again(conninfo: str) -> None:
+    # What failed once may fail for good.
+    try:
+        _probe(conninfo)
+    except ConnectionFailed as error:
+        raise explained(error, conninfo) from error.__cause__
+
+
 async def _probe_async(conninfo: str) -> None:
     with translated():
         async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
             check_server(connection)
+
+
+async def _probe_again_async(conninfo: str) -> None:
+    try:
+        await _probe_async(conninfo)
+    except ConnectionFailed as error:
+        raise await asyncio.to_thread(explained, error, conninfo) from error.__cause__
 
 
 class _Salvo(Generic[T]):

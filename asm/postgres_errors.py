@@ -59,6 +59,12 @@ def _is_outdated(error: psycopg.Error) -> bool:
     return error.diag.source_function == "RevalidateCachedQuery"
 
 
+def only_reads(error: ConnectionFailed | psycopg.Error) -> bool:
+    """Whether the server refused to write because it may not."""
+    state = error.sqlstate if isinstance(error, psycopg.Error) else error.details.get("sqlstate")
+    return state == "25006"
+
+
 def _said(error: psycopg.Error) -> str:
     return error.diag.message_primary or str(error).strip().partition("\n")[0]
 

@@ -23,7 +23,7 @@ Moment = Literal["before", "in", "after"]
 Way = Literal["server", "client"]
 
 HOST = "127.0.0.1"
-SOON_S = 10.0
+SOON_S = 30.0
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 END_OF_ANSWER = b"Z\0\0\0\5"
 """PostgreSQL is ready for the next question; the state of the transaction follows in one byte."""

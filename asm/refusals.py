@@ -1,0 +1,66 @@
+"""Why a server lets nobody in.
+
+libpq tells the SQLSTATE of a failed login to its trace alone, and that since version 17. With an
+older one nothing is known, and every failure may pass.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import time
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, timeout_from_conninfo
+
+from asm.errors import ConnectionFailed
+
+_ANSWER = re.compile(rb'\tErrorResponse\t.*? C "(\w{5})"')
+_FINAL = ("28", "3D")
+"""No such user, a wrong password, a host that is not let in; no such database."""
+
+
+def explained(error: ConnectionFailed, conninfo: str) -> ConnectionFailed:
+    """The error with the server's SQLSTATE, where it gave one; not retryable where asking again is no use."""
+    cause = error.__cause__
+    if isinstance(cause, psycopg.OperationalError) and cause.pgconn and cause.pgconn.needs_password:
+        error.retryable = False
+        return error
+    is_silent = isinstance(cause, psycopg.errors.ConnectionTimeout)
+    if is_silent or "sqlstate" in error.details or pq.PGconn.ping(conninfo.encode()) != pq.Ping.OK:
+        return error
+    if state := _refusal(conninfo):
+        error.details["sqlstate"] = state
+        error.retryable = not state.startswith(_FINAL)
+    return error
+
+
+def _refusal(conninfo: str) -> str | None:
+    deadline = time.monotonic() + timeout_from_conninfo(conninfo_to_dict(conninfo))
+    connection = pq.PGconn.connect_start(conninfo.encode())
+    # A pipe, because what is said in a login belongs on no disk.
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    with os.fdopen(reading, "rb") as said:
+        try:
+            if connection.status != pq.ConnStatus.BAD:
+                connection.trace(writing)
+                _connect(connection, deadline)
+                connection.untrace()
+        finally:
+            connection.finish()
+            os.close(writing)
+        states = _ANSWER.findall(said.read() or b"")
+        return states[-1].decode() if states else None
+
+
+def _connect(connection: pq.abc.PGconn, deadline: float) -> None:
+    while (left_s := deadline - time.monotonic()) > 0:
+        status = connection.connect_poll()
+        if status == pq.PollingStatus.READING:
+            select.select([connection.socket], [], [], left_s)
+        elif status == pq.PollingStatus.WRITING:
+            select.select([], [connection.socket], [], left_s)
+        else:
+            return

@@ -1,0 +1,343 @@
+"""What was cut off is asked again, whatever it was and wherever it was cut."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import asm
+from tests.conftest import FORGETFUL, INSTALLATIONS, POSTGRES, Blocking, an_artifact, an_event, numbers
+from tests.contract.beside import connected, only, told
+from tests.fault.crowds import Crowd, assert_each_is_there_once, until
+from tests.fault.proxy import Moment, Proxy
+from tests.servers import Server
+
+Opener = Callable[..., Any]
+
+WAITING = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+postgres_only = only(POSTGRES, why="SQLite has no connection that could be lost")
+newest_only = only(POSTGRES[:1], why="what a client does does not depend on the server's version")
+own_servers_only = pytest.mark.skipif(
+    not INSTALLATIONS, reason="a server can be stopped only where it is ours"
+)
+
+
+@pytest.fixture
+def proxy(migrated: str) -> Iterator[Proxy]:
+    with Proxy(migrated) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[Server]]:
+    """Two that know the same password, as the hosts of one cluster do."""
+    both = [Server(INSTALLATIONS[POSTGRES[0]], settings=FORGETFUL) for _ in range(2)]
+    both[1].password = both[0].password
+    with both[0], both[1]:
+        yield both
+
+
+@pytest.fixture
+def server(servers: list[Server]) -> Iterator[Server]:
+    """One that writes, with empty tables."""
+    yield from emptied(servers[0])
+
+
+@pytest.fixture
+def successor(servers: list[Server]) -> Iterator[Server]:
+    yield from emptied(servers[1])
+
+
+def emptied(server: Server) -> Iterator[Server]:
+    asm.migrate(server.dsn())
+    told(server.dsn(), "truncate asm_events, asm_session_sequences, asm_sessions, asm_runs")
+    yield server
+    set_read_only(server.dsn(), "off")
+
+
+def in_front_of(*servers: Server) -> str:
+    """A DSN of several hosts, of which the one that writes is wanted."""
+    return make_conninfo(
+        servers[0].dsn(),
+        host=",".join(server.host for server in servers),
+        port=",".join(str(server.port) for server in servers),
+        target_session_attrs="read-write",
+    )
+
+
+class Case(NamedTuple):
+    """An operation, what its client says, and what is there when it has been done once."""
+
+    ask: Callable[[Any], Any]
+    says: bytes
+    look: Callable[[Any], Any]
+    there: Any
+
+
+def ids(session_id: str) -> Callable[[Any], list[tuple[str, int]]]:
+    return lambda store: [(event.id, event.sequence_number) for event in store.get_events(session_id)]
+
+
+LOST = asm.Session(agent_id="agent", id="ses_lost")
+RUN = asm.Run(session_id="ses_lost", id="run_lost")
+SOME = [an_event("ses_lost", id=f"evt_lost{n}") for n in range(3)]
+MANY = [an_event("ses_lost", id=f"evt_lost{n}") for n in range(1_200)]
+ARTIFACT = an_artifact(id="art_lost", metadata={"pages": 7})
+
+CASES = {
+    "append_event": Case(
+        lambda store: store.append_event(SOME[0]), b"evt_lost0", ids("ses_lost"), [("evt_lost0", 1)]
+    ),
+    "append_events": Case(
+        lambda store: store.append_events(SOME),
+        b"evt_lost1",
+        ids("ses_lost"),
+        [(event.id, n) for n, event in enumerate(SOME, 1)],
+    ),
+    "append_events, many": Case(
+        lambda store: store.append_events(MANY),
+        b"evt_lost1199",
+        ids("ses_lost"),
+        [(event.id, n) for n, event in enumerate(MANY, 1)],
+    ),
+    "append_event, expected_sequence": Case(
+        lambda store: store.append_event(SOME[0], expected_sequence=0),
+        b"commit",
+        ids("ses_lost"),
+        [("evt_lost0", 1)],
+    ),
+    "flush": Case(
+        lambda store: store.flush(LOST, RUN, SOME),
+        b"evt_lost2",
+        lambda store: (store.get_session("ses_lost"), store.get_run("run_lost"), ids("ses_lost")(store)),
+        (LOST, RUN, [(event.id, n) for n, event in enumerate(SOME, 1)]),
+    ),
+    "save_session": Case(
+        lambda store: store.save_session(LOST), b"ses_lost", lambda store: store.get_session("ses_lost"), LOST
+    ),
+    "save_run": Case(
+        lambda store: store.save_run(RUN), b"run_lost", lambda store: store.get_run("run_lost"), RUN
+    ),
+    "delete_session": Case(lambda store: store.delete_session("ses_kept"), b"ses_kept", ids("ses_kept"), []),
+    "artifacts.register": Case(
+        lambda store: store.artifacts.register(ARTIFACT),
+        b"art_lost",
+        lambda store: store.artifacts.get_by_key(ARTIFACT.key),
+        ARTIFACT,
+    ),
+    "artifacts.delete": Case(
+        lambda store: store.artifacts.delete("kept"),
+        b"kept",
+        lambda store: store.artifacts.get_by_key("kept"),
+        None,
+    ),
+    "get_events": Case(
+        lambda store: store.get_events("ses_kept"), b"ses_kept", ids("ses_kept"), [("evt_kept", 1)]
+    ),
+    "import_session": Case(
+        lambda store: store.import_session(asm.SessionExport(session=LOST)),
+        b"commit",
+        lambda store: store.get_session("ses_lost"),
+        LOST,
+    ),
+}
+
+
+@newest_only
+@pytest.mark.parametrize("moment", ["before", "in", "after"])
+@pytest.mark.parametrize("name", CASES)
+def test_an_operation_whose_connection_is_cut_is_done_once(
+    proxy: Proxy, opened: Opener, name: str, moment: Moment
+) -> None:
+    case = CASES[name]
+    store = opened(proxy.dsn)
+    store.append_event(an_event("ses_kept", id="evt_kept"))
+    store.artifacts.register(an_artifact("kept"))
+
+    proxy.cut_when(case.says, moment)
+    case.ask(store)
+
+    assert proxy.faults == {f"cut {moment}": 1}
+    assert case.look(store) == case.there
+
+
+@newest_only
+def test_an_artifact_that_another_registered_meanwhile_is_no_success(
+    proxy: Proxy, opened: Opener, migrated: str
+) -> None:
+    store, other = opened(proxy.dsn), opened(migrated)
+    proxy.cut_when(b"art_lost", "before")
+    proxy.refuse()
+    with ThreadPoolExecutor(1) as thread:
+        ours = thread.submit(store.artifacts.register, ARTIFACT)
+        until(lambda: proxy.faults["cut before"])
+        other.artifacts.register(an_artifact(id="art_theirs"))
+        proxy.accept()
+        with pytest.raises(asm.AlreadyExists):
+            ours.result()
+
+
+def test_an_artifact_that_is_registered_twice_is_there_already(store: Any) -> None:
+    store.artifacts.register(ARTIFACT)
+    with pytest.raises(asm.AlreadyExists):
+        store.artifacts.register(ARTIFACT)
+
+
+@newest_only
+def test_callers_who_travel_together_are_all_answered_when_their_connections_are_cut(
+    proxy: Proxy, opened: Opener, migrated: str
+) -> None:
+    crowd = Crowd()
+    with crowd.at_work([opened(proxy.dsn, max_size=4)], callers=16):
+        for _ in range(5):
+            until(proxy.cut)
+            crowd.all_have_worked()
+    assert_each_is_there_once(migrated, crowd.acknowledged)
+
+
+@newest_only
+def test_nothing_in_a_transaction_is_asked_again(proxy: Proxy, opened: Opener) -> None:
+    store = opened(proxy.dsn)
+    proxy.cut_when(b"evt_lost0", "before")
+    with pytest.raises(asm.ConnectionFailed), store.transaction() as tx:
+        tx.append_event(an_event("ses_lost"))
+        tx.append_event(SOME[0])
+    assert store.get_events("ses_lost") == []
+
+
+@newest_only
+def test_without_retry_for_the_first_loss_is_raised(proxy: Proxy, opened: Opener) -> None:
+    store = opened(proxy.dsn, retry_for=0)
+    proxy.cut_when(b"evt_lost0", "before")
+    with pytest.raises(asm.ConnectionFailed):
+        store.append_event(SOME[0])
+    assert store.append_event(SOME[0]).sequence_number == 1
+
+
+@newest_only
+def test_time_is_the_budget_when_nobody_answers(proxy: Proxy, opened: Opener) -> None:
+    store = opened(proxy.dsn, retry_for=1)
+    proxy.refuse()
+    proxy.cut()
+    start = time.monotonic()
+    with pytest.raises(asm.ConnectionFailed):
+        store.append_event(an_event())
+    assert time.monotonic() - start > 1
+    proxy.accept()
+    assert store.append_event(an_event()).sequence_number == 1
+
+
+@own_servers_only
+def test_no_caller_sees_that_the_server_crashed_and_was_down_for_five_seconds(server: Server) -> None:
+    crowd = Crowd()
+    with (
+        asm.SessionStore(server.dsn(), retry_for=15) as store,
+        Blocking.opened(server.dsn(), retry_for=15) as async_store,
+        crowd.at_work([store, async_store], callers=64),
+    ):
+        server.stop("immediate")
+        time.sleep(5)
+        server.start()
+    assert_each_is_there_once(server.dsn(), crowd.acknowledged)
+
+
+@own_servers_only
+def test_a_server_that_only_reads_now_is_left_for_the_one_that_writes(
+    server: Server, successor: Server, opened: Opener
+) -> None:
+    store = opened(in_front_of(server, successor), min_size=3)
+    store.append_event(an_event())
+    set_read_only(server.dsn(), "on")
+
+    store.append_event(an_event("ses_2"))
+    assert len(told(successor.dsn(), "select 1 from asm_events")) == 1
+    with store.transaction() as tx:
+        tx.append_event(an_event("ses_2"))
+    assert len(told(successor.dsn(), "select 1 from asm_events")) == 2
+
+
+@own_servers_only
+def test_a_server_that_only_reads_for_a_while_is_waited_for(server: Server, opened: Opener) -> None:
+    store = opened(server.dsn())
+    store.append_event(an_event())
+    set_read_only(server.dsn(), "on")
+    with ThreadPoolExecutor(1) as thread:
+        appended = thread.submit(store.append_event, an_event())
+        assert store.get_latest_sequence("ses_1") == 1
+        set_read_only(server.dsn(), "off")
+        assert appended.result().sequence_number == 2
+
+
+@own_servers_only
+def test_a_transaction_on_a_server_that_only_reads_is_raised_and_the_next_one_finds_another(
+    server: Server, successor: Server, opened: Opener
+) -> None:
+    store = opened(in_front_of(server, successor))
+    set_read_only(server.dsn(), "on")
+    with pytest.raises(asm.ConnectionFailed), store.transaction() as tx:
+        tx.append_event(an_event())
+    with store.transaction() as tx:
+        tx.append_event(an_event())
+    assert len(told(successor.dsn(), "select 1 from asm_events")) == 1
+
+
+def set_read_only(dsn: str, setting: str) -> None:
+    told(
+        f"{dsn}?options=-cdefault_transaction_read_only%3Doff",
+        f"alter system set default_transaction_read_only = {setting}",
+    )
+    told(dsn, "select pg_reload_conf()")
+
+
+@newest_only
+def test_another_host_is_asked_when_the_first_is_gone(proxy: Proxy, opened: Opener, migrated: str) -> None:
+    with Proxy(migrated) as other:
+        ports = f"{proxy.port},{other.port}"
+        store = opened(make_conninfo(proxy.dsn, host="127.0.0.1,127.0.0.1", port=ports))
+        store.append_event(an_event())
+        assert not other.connections
+        proxy.refuse()
+        proxy.cut()
+        assert store.append_event(an_event()).sequence_number == 2
+        assert other.connections
+
+
+@postgres_only
+def test_a_deadlock_is_asked_again(migrated: str, opened: Opener) -> None:
+    store = opened(migrated)
+    store.append_events([an_event("ses_1"), an_event("ses_2")])
+    lock = "select 1 from asm_session_sequences where session_id = '{}' for update"
+    with connected(migrated) as other, ThreadPoolExecutor(1) as thread:
+        # The one of the two that waits less long for nothing is refused.
+        other.execute("begin; set local deadlock_timeout = '1min'; " + lock.format("ses_2"))
+        appended = thread.submit(store.append_events, [an_event("ses_1"), an_event("ses_2")])
+        until(lambda: told(migrated, WAITING))
+        other.execute(lock.format("ses_1"))
+        other.execute("commit")
+        assert numbers(appended.result()) == [2, 2]
+
+
+@postgres_only
+@pytest.mark.parametrize("wrong", ["password", "dbname", "user"])
+def test_who_is_not_let_in_is_told_at_once(migrated: str, opened: Opener, wrong: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(asm.ConnectionFailed) as refused:
+        opened(make_conninfo(migrated, **{wrong: "wrong"}), retry_for=60)
+    assert time.monotonic() - start < 30
+    assert not refused.value.retryable
+    assert refused.value.details["sqlstate"] in ("28P01", "28000", "3D000")
+
+
+@newest_only
+def test_a_statement_that_is_wrong_is_raised_at_once(migrated: str, opened: Opener) -> None:
+    store = opened(migrated, retry_for=60)
+    told(migrated, "alter table asm_events add constraint none check (false) not valid")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        store.append_event(an_event())

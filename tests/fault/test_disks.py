@@ -1,0 +1,144 @@
+"""A SQLite file that cannot be written for a while: told at once, nothing half done, and then it goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import asm
+from asm import dsn as dsns
+from tests.conftest import an_event, events_of, numbers
+from tests.contract.beside import only, running, said, tell, told
+
+Opener = Callable[..., Any]
+
+pytestmark = only(["sqlite"], why="a PostgreSQL server minds its own disk")
+
+SOON_S = 30.0
+LARGE = {"text": "x" * 50_000}
+
+
+def writer(store: Any) -> sqlite3.Connection:
+    database = getattr(store, "_target", store)._database
+    connection: sqlite3.Connection = database.connection
+    return connection
+
+
+@contextmanager
+def full(store: Any) -> Iterator[None]:
+    """No page more than are there now."""
+    connection = writer(store)
+    (pages,) = connection.execute("pragma page_count").fetchone()
+    connection.execute(f"pragma max_page_count = {pages}")
+    try:
+        yield
+    finally:
+        connection.execute(f"pragma max_page_count = {2**30}")
+
+
+WRITES: dict[str, Callable[[Any], Any]] = {
+    "append_event": lambda store: store.append_event(an_event(data=LARGE)),
+    "append_events": lambda store: store.append_events([*events_of("ses_1", 3), an_event(data=LARGE)]),
+    "append_events, many": lambda store: store.append_events(events_of("ses_1", 1_200)),
+    "append_events, expected_sequence": lambda store: store.append_events(
+        [an_event(), an_event(data=LARGE)], expected_sequence=1
+    ),
+    "flush": lambda store: store.flush(
+        asm.Session(agent_id="agent", id="ses_1"), asm.Run(session_id="ses_1"), [an_event(data=LARGE)]
+    ),
+    "save_session": lambda store: store.save_session(asm.Session(agent_id="agent", context=LARGE)),
+    "import_session": lambda store: store.import_session(
+        asm.SessionExport(session=asm.Session(agent_id="agent", context=LARGE))
+    ),
+}
+
+
+def everything(dsn: str) -> list[Any]:
+    tables = ("asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts")
+    return [told(dsn, f"select * from {table} order by 1, 2") for table in tables]
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_full_disk_is_told_at_once_and_nothing_is_half_written(
+    migrated: str, opened: Opener, name: str
+) -> None:
+    store = opened(migrated)
+    store.append_event(an_event())
+    before = everything(migrated)
+    with full(store):
+        with pytest.raises(asm.StorageError) as raised:
+            WRITES[name](store)
+        assert not raised.value.retryable
+        assert everything(migrated) == before
+        assert numbers(store.get_events("ses_1")) == [1]
+    WRITES[name](store)
+    assert store.append_event(an_event()).sequence_number == store.get_latest_sequence("ses_1")
+
+
+def test_a_crowd_on_a_full_disk_is_told_so_and_no_number_is_lost(migrated: str, opened: Opener) -> None:
+    store = opened(migrated)
+    store.append_event(an_event())
+    with full(store), ThreadPoolExecutor(16) as threads:
+        asked = [threads.submit(store.append_event, an_event(data=LARGE)) for _ in range(32)]
+        assert all(isinstance(each.exception(SOON_S), asm.StorageError) for each in asked)
+    assert store.append_event(an_event(data=LARGE)).sequence_number == 2
+
+
+def test_a_transaction_on_a_full_disk_keeps_nothing(migrated: str, opened: Opener) -> None:
+    store = opened(migrated)
+    store.append_event(an_event())
+    with full(store), pytest.raises(asm.StorageError), store.transaction() as tx:
+        tx.append_event(an_event())
+        tx.append_event(an_event(data=LARGE))
+    assert numbers(store.get_events("ses_1")) == [1]
+    assert store.append_event(an_event()).sequence_number == 2
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_file_that_can_only_be_read_is_told_at_once_and_can_be_read(
+    migrated: str, opened: Opener, name: str
+) -> None:
+    store = opened(migrated)
+    store.append_event(an_event())
+    writer(store).execute("pragma query_only = on")
+    with pytest.raises(asm.StorageError) as raised:
+        WRITES[name](store)
+    assert not raised.value.retryable
+    assert numbers(store.get_events("ses_1")) == [1]
+    writer(store).execute("pragma query_only = off")
+    WRITES[name](store)
+
+
+@pytest.mark.parametrize("end", ["let go", "killed"])
+def test_a_process_that_holds_the_lock_is_waited_for_so_long_and_then_told_of(
+    migrated: str, opened: Opener, end: str
+) -> None:
+    store = opened(migrated, timeout=0.5)
+    store.append_event(an_event())
+    with running("tests.fault.holder", dsns.place(migrated).address) as holder:
+        assert said(holder) == "held"
+        with ThreadPoolExecutor(len(WRITES)) as threads:
+            asked = [threads.submit(write, store) for write in WRITES.values()]
+            assert all(isinstance(each.exception(SOON_S), asm.StorageTimeout) for each in asked)
+        assert numbers(store.get_events("ses_1")) == [1]
+        if end == "killed":
+            holder.kill()
+        else:
+            tell(holder)
+        holder.wait(SOON_S)
+    assert store.append_event(an_event()).sequence_number == 2
+
+
+def test_a_lock_that_is_let_go_in_time_is_no_error(migrated: str, opened: Opener) -> None:
+    store = opened(migrated)
+    with running("tests.fault.holder", dsns.place(migrated).address) as holder:
+        assert said(holder) == "held"
+        with ThreadPoolExecutor(8) as threads:
+            asked = [threads.submit(store.append_event, an_event()) for _ in range(8)]
+            tell(holder)
+            assert sorted(numbers([each.result(SOON_S) for each in asked])) == list(range(1, 9))

@@ -12,10 +12,11 @@ import select
 import threading
 import time
 from collections.abc import Generator
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from struct import Struct
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Cursor, pq, sql
@@ -26,12 +27,17 @@ from psycopg.types.string import TextBinaryLoader
 
 from asm.errors import StorageError, StorageTimeout
 from asm.plan import Row, Rows
+from asm.refusals import refusal
 from asm.wire import Exchange, Wire
 
 T = TypeVar("T")
 C = TypeVar("C", psycopg.Connection[Any], AsyncConnection[Any])
 
 OLDEST_VERSION = 140000
+
+ANSWER_S = 5.0
+AT_ONCE_S = 1.0
+"""How long a server that is there may take to say what it does, and for an answer that is on its way."""
 
 AT_HAND_S = 1.0
 """How long a connection may stay out of its pool."""
@@ -45,6 +51,7 @@ class PatientConnection(psycopg.Connection[Any]):
     """A connection that waits so long for one statement, and then stops it on the server."""
 
     patience_s: float | None = None
+    watch: Watch | None = None
 
     @cached_property
     def wire(self) -> Wire:
@@ -66,16 +73,28 @@ class PatientConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         if self.patience_s is None:
-            return super().wait(gen, *args, **kwargs)
+            return self._watched(self.watch, gen) if self.watch else super().wait(gen, *args, **kwargs)
         try:
             return super().wait(_until(time.monotonic() + self.patience_s, gen), *args, **kwargs)
         except _Overdue as overdue:
-            self._stop(gen)
+            if not self._stopped(gen):
+                raise Silent(f"no answer in {self.patience_s:g} s, and it could not be stopped") from overdue
             raise StorageTimeout(
                 f"no answer after {self.patience_s:g} s, so the statement was stopped"
             ) from overdue
 
-    def _stop(self, gen: Generator[Any, Any, Any]) -> None:
+    def _watched(self, watch: Watch, gen: Generator[Any, Any, T]) -> T:
+        while True:
+            with suppress(_Overdue):
+                return super().wait(_until(time.monotonic() + watch.silence_s, gen))
+            if watch.is_lost(self):
+                # The answer may have come while we asked.
+                with suppress(_Overdue):
+                    return super().wait(_until(time.monotonic() + AT_ONCE_S, gen))
+                self.close()
+                raise watch.silent()
+
+    def _stopped(self, gen: Generator[Any, Any, Any]) -> bool:
         patience_s, self.patience_s = self.patience_s, None
         try:
             self.cancel_safe(timeout=5.0)
@@ -87,10 +106,13 @@ class PatientConnection(psycopg.Connection[Any]):
             self.close()
         finally:
             self.patience_s = patience_s
+        return not self.closed
 
 
 class AsyncWiredConnection(AsyncConnection[Any]):
     """A connection with a short way for lone statements."""
+
+    watch: Watch | None = None
 
     @cached_property
     def wire(self) -> Wire:
@@ -102,6 +124,60 @@ class AsyncWiredConnection(AsyncConnection[Any]):
             return await self.wait(exchange)
         finally:
             close_if_amiss(self)
+
+    async def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        if self.watch is None:
+            return await super().wait(gen, *args, **kwargs)
+        watch = self.watch
+        while True:
+            with suppress(_Overdue):
+                return await super().wait(_until(time.monotonic() + watch.silence_s, gen))
+            if await asyncio.to_thread(watch.is_lost, self):
+                with suppress(_Overdue):
+                    return await super().wait(_until(time.monotonic() + AT_ONCE_S, gen))
+                await self.close()
+                raise watch.silent()
+
+
+class Silent(psycopg.OperationalError):
+    """A server that is there for nobody, or has forgotten us."""
+
+
+class Watch(NamedTuple):
+    """Asks, after so long a silence, whether the server is there and still at work on a statement.
+
+    Packets that are lost are the kernel's to notice. This is for a server, or a pooler in front of it,
+    whose kernel lives and which is stuck, or has forgotten us.
+    """
+
+    conninfo: str
+    silence_s: float
+
+    def is_lost(self, connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
+        """Whether no answer can come any more. It takes seconds where nobody answers at all."""
+        try:
+            other = PatientConnection.connect(self.conninfo, autocommit=True)
+        except psycopg.errors.ConnectionTimeout:
+            return True
+        except psycopg.Error:
+            # A server that is full is there.
+            return refusal(self.conninfo) in (None, "57P03")
+        with closing(other):
+            if (other.info.host, other.info.port) != (connection.info.host, connection.info.port):
+                return True
+            other.patience_s = ANSWER_S
+            try:
+                found = other.execute(_AT_WORK, [connection.pgconn.backend_pid]).fetchone()
+            except (psycopg.Error, StorageTimeout):
+                return True
+        # A pooler tells numbers of processes that the server does not know: then nobody can say.
+        return found is not None and not found[0]
+
+    def silent(self) -> Silent:
+        return Silent(f"no answer in {self.silence_s:g} s, and none will come")
+
+
+_AT_WORK = "select state not like 'idle%%' from pg_stat_activity where pid = %s and usename = current_user"
 
 
 class AtHand(Generic[C]):

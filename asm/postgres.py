@@ -26,6 +26,8 @@ from asm.connections import (
     AtHand,
     PatientConnection,
     PlainCursor,
+    Silent,
+    Watch,
     check_server,
     keeps_prepared,
     keeps_prepared_async,
@@ -61,6 +63,9 @@ with 64 tasks two are no faster than one, and cost the client a fifth more."""
 
 RECONNECT_S = 3.0
 """The pool tries to connect at growing intervals for so long, and then when it is next asked."""
+
+LATER_S = 1.0
+"""A server that stops a statement itself has so long to say so before we ask after it."""
 
 SOON_S = 1.0
 """A pool that gives no connection in that time is asked why."""
@@ -132,8 +137,9 @@ class Postgres:
                     if isinstance(question, Steps) or question.instead is None:
                         raise
                 return self._driven(connection, question, self._limits.begin_for(question, brief_s=brief_s))
-            except psycopg.errors.ReadOnlySqlTransaction:
-                self._turn_away_from(connection)
+            except (ConnectionFailed, psycopg.Error) as error:
+                if _leads_nowhere(error):
+                    self._turn_away_from(connection)
                 raise
             finally:
                 self._give_back(connection)
@@ -159,7 +165,7 @@ class Postgres:
             with suppress(psycopg.Error):
                 restore(connection)
         except (ConnectionFailed, psycopg.Error) as error:
-            if only_reads(error):
+            if _leads_nowhere(error):
                 self._turn_away_from(connection)
             raise
         finally:
@@ -256,7 +262,7 @@ class Postgres:
         return connection
 
     def _turn_away_from(self, connection: psycopg.Connection[Any]) -> None:
-        # A server that only reads is no longer the one to ask, and the whole pool leads there.
+        # A server that only reads, or answers nobody, is not the one to ask, and the whole pool leads there.
         connection.close()
         if self._conninfo is not None and not self._closed:
             self._pool.drain()
@@ -398,8 +404,9 @@ class AsyncPostgres:
                 return await self._driven(
                     connection, question, self._limits.begin_for(question, brief_s=brief_s)
                 )
-            except psycopg.errors.ReadOnlySqlTransaction:
-                await self._turn_away_from(connection)
+            except (ConnectionFailed, psycopg.Error) as error:
+                if _leads_nowhere(error):
+                    await self._turn_away_from(connection)
                 raise
             finally:
                 await self._give_back(connection)
@@ -425,7 +432,7 @@ class AsyncPostgres:
             with suppress(psycopg.Error):
                 await restore_async(connection)
         except (ConnectionFailed, psycopg.Error) as error:
-            if only_reads(error):
+            if _leads_nowhere(error):
                 await self._turn_away_from(connection)
             raise
         finally:
@@ -458,18 +465,18 @@ class AsyncPostgres:
         form = self.queries[ask.query].form(ask.params)
         patience_s = self._limits.patience_s(form, brief_s=brief_s)
         if not isinstance(connection, AsyncWiredConnection):
-            async with _patient(patience_s):
+            async with _patient(connection, patience_s):
                 return await self.answer(connection, ask)
         sql = form.statements[0].sql
         exchange = connection.wire.ask(sql, ask.params, prepare=self._prepare and ask.prepare)
-        async with _patient(patience_s):
+        async with _patient(connection, patience_s):
             return await connection.follow(exchange)
 
     async def _at_once(self, connection: AsyncConnection[Any], volley: Volley[T]) -> T:
         if not isinstance(connection, AsyncWiredConnection):
             return await self._driven(connection, volley.bet(), self._limits.begin)
         salvo = _Salvo(self.queries, volley)
-        async with _patient(self._limits.patience_with(volley)):
+        async with _patient(connection, self._limits.patience_with(volley)):
             exchange = connection.wire.ask_all(salvo, prepare=self._prepare)
             return salvo.read(await connection.follow(exchange))
 
@@ -591,11 +598,17 @@ def connect(
     conninfo: str, *, min_size: int, max_size: int, timeout: float, prepare: bool, **options: Any
 ) -> Postgres:
     """A database behind a pool of its own, not yet opened."""
+    watch = _watch(conninfo, timeout, options["statement_timeout"])
+
+    def configure(connection: PatientConnection) -> None:
+        set_up(connection, lock_timeout=f"{milliseconds(timeout)}ms", prepare=prepare)
+        connection.watch = watch
+
     pool = ConnectionPool(
         conninfo,
         connection_class=PatientConnection,
         kwargs=_kwargs(prepare=prepare),
-        configure=partial(set_up, lock_timeout=f"{milliseconds(timeout)}ms", prepare=prepare),
+        configure=configure,
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,
@@ -610,11 +623,17 @@ def connect_async(
     conninfo: str, *, min_size: int, max_size: int, timeout: float, prepare: bool, **options: Any
 ) -> AsyncPostgres:
     """A database behind a pool of its own, not yet opened."""
+    watch = _watch(conninfo, timeout, options["statement_timeout"])
+
+    async def configure(connection: AsyncWiredConnection) -> None:
+        await set_up_async(connection, lock_timeout=f"{milliseconds(timeout)}ms", prepare=prepare)
+        connection.watch = watch
+
     pool = AsyncConnectionPool(
         conninfo,
         connection_class=AsyncWiredConnection,
         kwargs=_kwargs(prepare=prepare),
-        configure=partial(set_up_async, lock_timeout=f"{milliseconds(timeout)}ms", prepare=prepare),
+        configure=configure,
         min_size=min_size,
         max_size=max_size,
         timeout=timeout,
@@ -628,6 +647,11 @@ def connect_async(
 def _kwargs(*, prepare: bool) -> dict[str, Any]:
     # An application's own statements in our transactions are not prepared either.
     return {"autocommit": True} if prepare else {"autocommit": True, "prepare_threshold": None}
+
+
+def _watch(conninfo: str, timeout: float, statement_timeout: float | None) -> Watch:
+    # The server's own word that it has stopped a statement comes first.
+    return Watch(conninfo, min(timeout, statement_timeout or timeout) + LATER_S)
 
 
 def _probe(conninfo: str) -> None:
@@ -677,13 +701,19 @@ class _Salvo(Generic[T]):
 
 
 @asynccontextmanager
-async def _patient(patience_s: float | None) -> AsyncIterator[None]:
+async def _patient(connection: AsyncConnection[Any], patience_s: float | None) -> AsyncIterator[None]:
     try:
         # Cancelled, the driver stops the statement on the server and waits for that.
         async with asyncio.timeout(patience_s):
             yield
     except TimeoutError as error:
+        if connection.closed:
+            raise Silent(f"no answer in {patience_s:g} s, and it could not be stopped") from error
         raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was stopped") from error
+
+
+def _leads_nowhere(error: ConnectionFailed | psycopg.Error) -> bool:
+    return only_reads(error) or isinstance(error, Silent) or isinstance(error.__cause__, Silent)
 
 
 def _check_not_spoilt(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:

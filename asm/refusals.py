@@ -28,16 +28,16 @@ def explained(error: ConnectionFailed, conninfo: str) -> ConnectionFailed:
     if isinstance(cause, psycopg.OperationalError) and cause.pgconn and cause.pgconn.needs_password:
         error.retryable = False
         return error
-    is_silent = isinstance(cause, psycopg.errors.ConnectionTimeout)
-    if is_silent or "sqlstate" in error.details or pq.PGconn.ping(conninfo.encode()) != pq.Ping.OK:
+    if isinstance(cause, psycopg.errors.ConnectionTimeout) or "sqlstate" in error.details:
         return error
-    if state := _refusal(conninfo):
+    if state := refusal(conninfo):
         error.details["sqlstate"] = state
         error.retryable = not state.startswith(_FINAL)
     return error
 
 
-def _refusal(conninfo: str) -> str | None:
+def refusal(conninfo: str) -> str | None:
+    """The SQLSTATE with which the server refuses a login. None: it does not, or nobody answers."""
     deadline = time.monotonic() + timeout_from_conninfo(conninfo_to_dict(conninfo))
     connection = pq.PGconn.connect_start(conninfo.encode())
     # A pipe, because what is said in a login belongs on no disk.
@@ -45,9 +45,7 @@ def _refusal(conninfo: str) -> str | None:
     with os.fdopen(reading, "rb") as said:
         try:
             if connection.status != pq.ConnStatus.BAD:
-                connection.trace(writing)
-                _connect(connection, deadline)
-                connection.untrace()
+                _connect(connection, deadline, trace=writing)
         finally:
             connection.finish()
             os.close(writing)
@@ -55,12 +53,19 @@ def _refusal(conninfo: str) -> str | None:
         return states[-1].decode() if states else None
 
 
-def _connect(connection: pq.abc.PGconn, deadline: float) -> None:
+def _connect(connection: pq.abc.PGconn, deadline: float, *, trace: int) -> None:
+    is_traced = False
     while (left_s := deadline - time.monotonic()) > 0:
         status = connection.connect_poll()
         if status == pq.PollingStatus.READING:
+            if not is_traced:
+                # Only where somebody has answered the call, because libpq never frees what it traces with.
+                connection.trace(trace)
+                is_traced = True
             select.select([connection.socket], [], [], left_s)
         elif status == pq.PollingStatus.WRITING:
             select.select([], [connection.socket], [], left_s)
         else:
-            return
+            break
+    if is_traced:
+        connection.untrace()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,6 +15,7 @@ import asm
 from tests.conftest import FORGETFUL, INSTALLATIONS, POSTGRES, Blocking, an_artifact, an_event, numbers
 from tests.contract.beside import connected, only, told
 from tests.fault.crowds import Crowd, assert_each_is_there_once, until
+from tests.fault.operations import ARTIFACT, CASES, SOME
 from tests.fault.proxy import Moment, Proxy
 from tests.servers import Server
 
@@ -72,84 +73,6 @@ def in_front_of(*servers: Server) -> str:
     )
 
 
-class Case(NamedTuple):
-    """An operation, what its client says, and what is there when it has been done once."""
-
-    ask: Callable[[Any], Any]
-    says: bytes
-    look: Callable[[Any], Any]
-    there: Any
-
-
-def ids(session_id: str) -> Callable[[Any], list[tuple[str, int]]]:
-    return lambda store: [(event.id, event.sequence_number) for event in store.get_events(session_id)]
-
-
-LOST = asm.Session(agent_id="agent", id="ses_lost")
-RUN = asm.Run(session_id="ses_lost", id="run_lost")
-SOME = [an_event("ses_lost", id=f"evt_lost{n}") for n in range(3)]
-MANY = [an_event("ses_lost", id=f"evt_lost{n}") for n in range(1_200)]
-ARTIFACT = an_artifact(id="art_lost", metadata={"pages": 7})
-
-CASES = {
-    "append_event": Case(
-        lambda store: store.append_event(SOME[0]), b"evt_lost0", ids("ses_lost"), [("evt_lost0", 1)]
-    ),
-    "append_events": Case(
-        lambda store: store.append_events(SOME),
-        b"evt_lost1",
-        ids("ses_lost"),
-        [(event.id, n) for n, event in enumerate(SOME, 1)],
-    ),
-    "append_events, many": Case(
-        lambda store: store.append_events(MANY),
-        b"evt_lost1199",
-        ids("ses_lost"),
-        [(event.id, n) for n, event in enumerate(MANY, 1)],
-    ),
-    "append_event, expected_sequence": Case(
-        lambda store: store.append_event(SOME[0], expected_sequence=0),
-        b"commit",
-        ids("ses_lost"),
-        [("evt_lost0", 1)],
-    ),
-    "flush": Case(
-        lambda store: store.flush(LOST, RUN, SOME),
-        b"evt_lost2",
-        lambda store: (store.get_session("ses_lost"), store.get_run("run_lost"), ids("ses_lost")(store)),
-        (LOST, RUN, [(event.id, n) for n, event in enumerate(SOME, 1)]),
-    ),
-    "save_session": Case(
-        lambda store: store.save_session(LOST), b"ses_lost", lambda store: store.get_session("ses_lost"), LOST
-    ),
-    "save_run": Case(
-        lambda store: store.save_run(RUN), b"run_lost", lambda store: store.get_run("run_lost"), RUN
-    ),
-    "delete_session": Case(lambda store: store.delete_session("ses_kept"), b"ses_kept", ids("ses_kept"), []),
-    "artifacts.register": Case(
-        lambda store: store.artifacts.register(ARTIFACT),
-        b"art_lost",
-        lambda store: store.artifacts.get_by_key(ARTIFACT.key),
-        ARTIFACT,
-    ),
-    "artifacts.delete": Case(
-        lambda store: store.artifacts.delete("kept"),
-        b"kept",
-        lambda store: store.artifacts.get_by_key("kept"),
-        None,
-    ),
-    "get_events": Case(
-        lambda store: store.get_events("ses_kept"), b"ses_kept", ids("ses_kept"), [("evt_kept", 1)]
-    ),
-    "import_session": Case(
-        lambda store: store.import_session(asm.SessionExport(session=LOST)),
-        b"commit",
-        lambda store: store.get_session("ses_lost"),
-        LOST,
-    ),
-}
-
-
 @newest_only
 @pytest.mark.parametrize("moment", ["before", "in", "after"])
 @pytest.mark.parametrize("name", CASES)
@@ -172,7 +95,7 @@ def test_an_operation_whose_connection_is_cut_is_done_once(
 def test_an_artifact_that_another_registered_meanwhile_is_no_success(
     proxy: Proxy, opened: Opener, migrated: str
 ) -> None:
-    store, other = opened(proxy.dsn), opened(migrated)
+    store, other = opened(proxy.dsn, max_size=1), opened(migrated)
     proxy.cut_when(b"art_lost", "before")
     proxy.refuse()
     with ThreadPoolExecutor(1) as thread:
@@ -289,11 +212,11 @@ def test_a_transaction_on_a_server_that_only_reads_is_raised_and_the_next_one_fi
 
 
 def set_read_only(dsn: str, setting: str) -> None:
-    told(
-        f"{dsn}?options=-cdefault_transaction_read_only%3Doff",
-        f"alter system set default_transaction_read_only = {setting}",
-    )
-    told(dsn, "select pg_reload_conf()")
+    """For every session, those that are open, too."""
+    able = make_conninfo(dsn, options="-c default_transaction_read_only=off")
+    told(able, f"alter system set default_transaction_read_only = {setting}")
+    told(able, "select pg_reload_conf()")
+    until(lambda: told(dsn, "show default_transaction_read_only") == [(setting,)])
 
 
 @newest_only

@@ -1,0 +1,118 @@
+"""Nobody waits for ever for a server that has fallen silent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+
+import asm
+from tests.conftest import POSTGRES, an_event
+from tests.contract.beside import connected, only, told
+from tests.fault.crowds import until
+from tests.fault.operations import CASES
+from tests.fault.proxy import Proxy
+
+Opener = Callable[..., Any]
+
+pytestmark = only(POSTGRES[:1], why="what a client does when nobody answers does not depend on the server")
+
+LONGEST_S = 45.0
+"""Two seconds of silence, the time to ask after the server, and patience with a busy machine."""
+
+AT_REST = "select 1 from pg_stat_activity where datname = current_database() and state = 'idle'"
+
+ASKED = [name for name in CASES if "many" not in name]
+
+
+@pytest.fixture
+def proxy(migrated: str) -> Iterator[Proxy]:
+    with Proxy(migrated) as proxy:
+        yield proxy
+
+
+def impatient(proxy: Proxy) -> str:
+    return f"{proxy.dsn} connect_timeout=2 tcp_user_timeout=1000"
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
+
+
+def ends(work: Callable[[], Any]) -> None:
+    with pytest.raises((asm.ConnectionFailed, asm.StorageTimeout)):
+        work()
+
+
+def test_whatever_is_asked_of_a_server_that_is_stuck_ends_typed(proxy: Proxy, opened: Opener) -> None:
+    stores = {name: opened(impatient(proxy), timeout=1, retry_for=0) for name in ASKED}
+    proxy.black_hole()
+    with ThreadPoolExecutor(len(ASKED)) as threads:
+        asked = [threads.submit(ends, partial(CASES[name].ask, stores[name])) for name in ASKED]
+        for each in asked:
+            each.result(LONGEST_S)
+        closed = [threads.submit(store.close) for store in stores.values()]
+        for each in closed:
+            each.result(LONGEST_S)
+    proxy.mend()
+
+
+def test_what_a_server_has_forgotten_is_asked_again(proxy: Proxy, opened: Opener, migrated: str) -> None:
+    # Time enough for one silent connection, and not for all of them.
+    store = opened(impatient(proxy), min_size=4, timeout=1, retry_for=5)
+    store.append_event(an_event())
+    until(lambda: len(told(migrated, AT_REST)) >= 4)
+    proxy.black_hole()
+    proxy.mend()
+    store.import_session(asm.SessionExport(session=asm.Session(agent_id="agent")))
+    assert store.get_latest_sequence("ses_1") == 1
+
+
+def test_a_network_that_is_gone_is_noticed_and_what_was_asked_is_asked_again(
+    proxy: Proxy, opened: Opener
+) -> None:
+    store = opened(impatient(proxy), retry_for=30)
+    store.append_event(an_event())
+    with ThreadPoolExecutor(1) as thread:
+        proxy.unplug()
+        appended = thread.submit(store.append_event, an_event())
+        time.sleep(3)
+        proxy.mend()
+        assert appended.result(LONGEST_S).sequence_number == 2
+
+
+def test_opening_a_store_ends_where_nobody_answers(proxy: Proxy, opened: Opener) -> None:
+    proxy.unplug()
+    assert seconds(lambda: ends(lambda: opened(impatient(proxy), retry_for=0))) < LONGEST_S
+    proxy.mend()
+
+
+def test_a_transaction_with_a_server_that_is_stuck_ends_typed(proxy: Proxy, opened: Opener) -> None:
+    store = opened(impatient(proxy), timeout=1)
+
+    def work() -> None:
+        with store.transaction() as tx:
+            tx.append_event(an_event())
+            proxy.black_hole()
+            tx.append_event(an_event())
+
+    assert seconds(lambda: ends(work)) < LONGEST_S
+    proxy.mend()
+    assert store.get_events("ses_1") == []
+
+
+def test_a_statement_that_takes_long_is_waited_for(migrated: str, opened: Opener) -> None:
+    store = opened(migrated, timeout=0.2, retry_for=0)
+    with connected(migrated) as other, ThreadPoolExecutor(1) as thread:
+        other.execute("begin; lock table asm_events")
+        found = thread.submit(store.get_events, "ses_1")
+        time.sleep(3)
+        assert not found.done()
+        other.execute("commit")
+        assert found.result(LONGEST_S) == []

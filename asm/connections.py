@@ -51,7 +51,7 @@ class PatientConnection(psycopg.Connection[Any]):
     """A connection that waits so long for one statement, and then stops it on the server."""
 
     patience_s: float | None = None
-    watch: Watch | None = None
+    doubt: Doubt | None = None
 
     @cached_property
     def wire(self) -> Wire:
@@ -73,7 +73,7 @@ class PatientConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         if self.patience_s is None:
-            return self._watched(self.watch, gen) if self.watch else super().wait(gen, *args, **kwargs)
+            return self._doubted(self.doubt, gen) if self.doubt else super().wait(gen, *args, **kwargs)
         try:
             return super().wait(_until(time.monotonic() + self.patience_s, gen), *args, **kwargs)
         except _Overdue as overdue:
@@ -83,16 +83,16 @@ class PatientConnection(psycopg.Connection[Any]):
                 f"no answer after {self.patience_s:g} s, so the statement was stopped"
             ) from overdue
 
-    def _watched(self, watch: Watch, gen: Generator[Any, Any, T]) -> T:
+    def _doubted(self, doubt: Doubt, gen: Generator[Any, Any, T]) -> T:
         while True:
             with suppress(_Overdue):
-                return super().wait(_until(time.monotonic() + watch.silence_s, gen))
-            if watch.is_lost(self):
+                return super().wait(_until(time.monotonic() + doubt.silence_s, gen))
+            if doubt.is_lost(self):
                 # The answer may have come while we asked.
                 with suppress(_Overdue):
                     return super().wait(_until(time.monotonic() + AT_ONCE_S, gen))
                 self.close()
-                raise watch.silent()
+                raise doubt.silent()
 
     def _stopped(self, gen: Generator[Any, Any, Any]) -> bool:
         patience_s, self.patience_s = self.patience_s, None
@@ -112,7 +112,7 @@ class PatientConnection(psycopg.Connection[Any]):
 class AsyncWiredConnection(AsyncConnection[Any]):
     """A connection with a short way for lone statements."""
 
-    watch: Watch | None = None
+    doubt: Doubt | None = None
 
     @cached_property
     def wire(self) -> Wire:
@@ -126,24 +126,24 @@ class AsyncWiredConnection(AsyncConnection[Any]):
             close_if_amiss(self)
 
     async def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        if self.watch is None:
+        if self.doubt is None:
             return await super().wait(gen, *args, **kwargs)
-        watch = self.watch
+        doubt = self.doubt
         while True:
             with suppress(_Overdue):
-                return await super().wait(_until(time.monotonic() + watch.silence_s, gen))
-            if await asyncio.to_thread(watch.is_lost, self):
+                return await super().wait(_until(time.monotonic() + doubt.silence_s, gen))
+            if await asyncio.to_thread(doubt.is_lost, self):
                 with suppress(_Overdue):
                     return await super().wait(_until(time.monotonic() + AT_ONCE_S, gen))
                 await self.close()
-                raise watch.silent()
+                raise doubt.silent()
 
 
 class Silent(psycopg.OperationalError):
     """A server that is there for nobody, or has forgotten us."""
 
 
-class Watch(NamedTuple):
+class Doubt(NamedTuple):
     """Asks, after so long a silence, whether the server is there and still at work on a statement.
 
     Packets that are lost are the kernel's to notice. This is for a server, or a pooler in front of it,

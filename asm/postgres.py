@@ -24,10 +24,10 @@ from asm.connections import (
     AsyncPlainCursor,
     AsyncWiredConnection,
     AtHand,
+    Doubt,
     PatientConnection,
     PlainCursor,
     Silent,
-    Watch,
     check_server,
     keeps_prepared,
     keeps_prepared_async,
@@ -465,18 +465,18 @@ class AsyncPostgres:
         form = self.queries[ask.query].form(ask.params)
         patience_s = self._limits.patience_s(form, brief_s=brief_s)
         if not isinstance(connection, AsyncWiredConnection):
-            async with _patient(connection, patience_s):
+            async with _patient(patience_s):
                 return await self.answer(connection, ask)
         sql = form.statements[0].sql
         exchange = connection.wire.ask(sql, ask.params, prepare=self._prepare and ask.prepare)
-        async with _patient(connection, patience_s):
+        async with _patient(patience_s):
             return await connection.follow(exchange)
 
     async def _at_once(self, connection: AsyncConnection[Any], volley: Volley[T]) -> T:
         if not isinstance(connection, AsyncWiredConnection):
             return await self._driven(connection, volley.bet(), self._limits.begin)
         salvo = _Salvo(self.queries, volley)
-        async with _patient(connection, self._limits.patience_with(volley)):
+        async with _patient(self._limits.patience_with(volley)):
             exchange = connection.wire.ask_all(salvo, prepare=self._prepare)
             return salvo.read(await connection.follow(exchange))
 
@@ -598,11 +598,11 @@ def connect(
     conninfo: str, *, min_size: int, max_size: int, timeout: float, prepare: bool, **options: Any
 ) -> Postgres:
     """A database behind a pool of its own, not yet opened."""
-    watch = _watch(conninfo, timeout, options["statement_timeout"])
+    doubt = _doubt(conninfo, timeout, options["statement_timeout"])
 
     def configure(connection: PatientConnection) -> None:
         set_up(connection, lock_timeout=f"{milliseconds(timeout)}ms", prepare=prepare)
-        connection.watch = watch
+        connection.doubt = doubt
 
     pool = ConnectionPool(
         conninfo,
@@ -623,11 +623,11 @@ def connect_async(
     conninfo: str, *, min_size: int, max_size: int, timeout: float, prepare: bool, **options: Any
 ) -> AsyncPostgres:
     """A database behind a pool of its own, not yet opened."""
-    watch = _watch(conninfo, timeout, options["statement_timeout"])
+    doubt = _doubt(conninfo, timeout, options["statement_timeout"])
 
     async def configure(connection: AsyncWiredConnection) -> None:
         await set_up_async(connection, lock_timeout=f"{milliseconds(timeout)}ms", prepare=prepare)
-        connection.watch = watch
+        connection.doubt = doubt
 
     pool = AsyncConnectionPool(
         conninfo,
@@ -649,9 +649,9 @@ def _kwargs(*, prepare: bool) -> dict[str, Any]:
     return {"autocommit": True} if prepare else {"autocommit": True, "prepare_threshold": None}
 
 
-def _watch(conninfo: str, timeout: float, statement_timeout: float | None) -> Watch:
+def _doubt(conninfo: str, timeout: float, statement_timeout: float | None) -> Doubt:
     # The server's own word that it has stopped a statement comes first.
-    return Watch(conninfo, min(timeout, statement_timeout or timeout) + LATER_S)
+    return Doubt(conninfo, min(timeout, statement_timeout or timeout) + LATER_S)
 
 
 def _probe(conninfo: str) -> None:
@@ -701,14 +701,12 @@ class _Salvo(Generic[T]):
 
 
 @asynccontextmanager
-async def _patient(connection: AsyncConnection[Any], patience_s: float | None) -> AsyncIterator[None]:
+async def _patient(patience_s: float | None) -> AsyncIterator[None]:
     try:
         # Cancelled, the driver stops the statement on the server and waits for that.
         async with asyncio.timeout(patience_s):
             yield
     except TimeoutError as error:
-        if connection.closed:
-            raise Silent(f"no answer in {patience_s:g} s, and it could not be stopped") from error
         raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was stopped") from error
 
 

@@ -1,0 +1,426 @@
+"""A process that works with a store until its time is up, and writes down what it did and was told.
+
+What a worker does next is a generator of operations that knows neither colour: a thread performs
+them with the blocking store, a task with the async one. Killed, another process takes its place
+and asks again for whatever had no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import asm
+from tests.fault.history import (
+    CANCELLED,
+    DIED_BEFORE_COMMIT,
+    UNTYPED,
+    Key,
+    Op,
+    Recorder,
+    an_event,
+    numbers,
+    read_file,
+    seen,
+    unfinished,
+)
+
+Work: TypeAlias = "Generator[Op, None, None]"
+
+PATIENCE: dict[str, Any] = {"timeout": 5.0, "statement_timeout": 5.0, "retry_for": 20.0}
+"""More than any fault lasts on PostgreSQL, so that most of them go unnoticed."""
+
+STEP_S = 0.02
+"""The longest that a worker thinks between two operations."""
+
+LARGE = 520
+"""More events than one statement takes."""
+
+die = threading.Event()
+"""Set by a signal: the next transaction of this process is its last act."""
+
+
+@dataclass(kw_only=True)
+class Part:
+    """What a client is told when it is started."""
+
+    name: str
+    dsn: str
+    folder: str
+    colour: Literal["sync", "async"]
+    seed: int
+    sessions: list[str]
+    workers: int
+    until: float
+    """When its workers come to an end, on the machine's monotonic clock."""
+    before: str | None = None
+    """The name of the client whose place it takes."""
+    options: dict[str, Any] = field(default_factory=lambda: dict(PATIENCE))
+
+    def file(self, name: str) -> Path:
+        return Path(self.folder) / f"{name}.jsonl"
+
+
+class Worker:
+    """What one thread or task does, and what it remembers of it."""
+
+    def __init__(self, name: str, part: Part, left_over: Sequence[Op]) -> None:
+        self._name = name
+        self._part = part
+        self._chance = random.Random(f"{part.seed} {name}")
+        self._number = count()
+        self._left_over = left_over
+        self._done: list[Op] = []
+        self._stands: dict[str, int] = {}
+
+    def work(self) -> Work:
+        for op in self._left_over:
+            yield from self._remembered(self._again(op))
+        while time.monotonic() < self._part.until:
+            if die.is_set():
+                yield self._write("die", self._some(self._session(), 1, 3))
+            yield from self._remembered(self._chance.choices(self._kinds, self._weights)[0](self))
+        session = self._session()
+        yield self._write("append", [self._new(session)], is_last=True)
+        yield self._read("get", session, after=self._stands.get(session, 0), is_last=True)
+
+    def _remembered(self, op: Op) -> Work:
+        yield op
+        if op.writes:
+            self._done = [*self._done[-50:], op]
+        for (session, _), number in zip(op.events, op.numbers or [], strict=False):
+            self._stands[session] = max(number, self._stands.get(session, 0))
+        if op.saw or op.latest:
+            latest = op.saw[-1].number if op.saw else op.latest or 0
+            self._stands[op.session] = max(latest, self._stands.get(op.session, 0))
+
+    def _append(self) -> Op:
+        return self._write("append", [self._new(self._session())])
+
+    def _batch(self) -> Op:
+        return self._write("batch", self._some(self._session(), 2, 6))
+
+    def _large_batch(self) -> Op:
+        return self._write("batch", self._some(self._session(), LARGE, LARGE + 20))
+
+    def _spanning_batch(self) -> Op:
+        sessions = [self._session() for _ in range(3)]
+        return self._write(
+            "batch", [self._new(self._chance.choice(sessions)) for _ in range(self._chance.randint(2, 8))]
+        )
+
+    def _batch_with_guests(self) -> Op:
+        singles = [op.events[0] for op in self._done if op.do == "append" and op.expected is None]
+        events = self._some(self._session(), 2, 5)
+        if not singles:
+            return self._write("batch", events)
+        guests = [self._chance.choice(singles)]
+        events.insert(self._chance.randint(0, len(events)), guests[0])
+        return self._write("batch", events, guests=guests)
+
+    def _append_expecting(self) -> Op:
+        session = self._session()
+        return self._write("append", [self._new(session)], expected=self._stands.get(session, 0))
+
+    def _batch_expecting(self) -> Op:
+        session = self._session()
+        return self._write("batch", self._some(session, 2, 5), expected=self._stands.get(session, 0))
+
+    def _flush(self) -> Op:
+        events = self._some(self._session(), 1, 4)
+        return self._write("flush", events, run=f"run-{self._name}-{next(self._number)}")
+
+    def _transaction(self) -> Op:
+        return self._write("transaction", self._some(self._session(), 2, 3))
+
+    def _repeat(self) -> Op:
+        again = [op for op in self._done if op.do != "transaction"]
+        return self._again(self._chance.choice(again)) if again else self._append()
+
+    def _get(self) -> Op:
+        session = self._session()
+        return self._read("get", session, after=self._stands.get(session, 0))
+
+    def _get_all(self) -> Op:
+        return self._read("get", self._session())
+
+    def _get_some(self) -> Op:
+        session = self._session()
+        after = self._chance.randint(0, self._stands.get(session, 0))
+        return self._read("get", session, after=after, limit=self._chance.randint(1, 50))
+
+    def _iterate(self) -> Op:
+        session = self._session()
+        after = max(0, self._stands.get(session, 0) - self._chance.randint(0, 100))
+        return self._read("iterate", session, after=after)
+
+    def _follow(self) -> Op:
+        session = self._session()
+        after = max(0, self._stands.get(session, 0) - self._chance.randint(0, 10))
+        return self._read("follow", session, after=after, limit=self._chance.randint(1, 60))
+
+    def _latest(self) -> Op:
+        return self._read("latest", self._session())
+
+    _choices: tuple[tuple[Callable[[Worker], Op], float], ...] = (
+        (_append, 40),
+        (_batch, 8),
+        (_spanning_batch, 8),
+        (_large_batch, 0.2),
+        (_batch_with_guests, 3),
+        (_append_expecting, 4),
+        (_batch_expecting, 4),
+        (_flush, 6),
+        (_transaction, 2),
+        (_repeat, 6),
+        (_get, 6),
+        (_get_all, 0.5),
+        (_get_some, 3),
+        (_iterate, 3),
+        (_follow, 3),
+        (_latest, 3),
+    )
+    _kinds = tuple(kind for kind, _ in _choices)
+    _weights = tuple(weight for _, weight in _choices)
+
+    def _session(self) -> str:
+        return self._chance.choice(self._part.sessions)
+
+    def _new(self, session: str) -> Key:
+        return (session, f"{self._name}-{next(self._number)}")
+
+    def _some(self, session: str, least: int, most: int) -> list[Key]:
+        return [self._new(session) for _ in range(self._chance.randint(least, most))]
+
+    def _write(self, do: Any, events: list[Key], **fields: Any) -> Op:
+        id = self._id()
+        session = events[0][0]
+        return Op(
+            id=id, writer=self._name, do=do, asked_at=0, session=session, events=events, block=id, **fields
+        )
+
+    def _read(self, do: Any, session: str, **fields: Any) -> Op:
+        return Op(id=self._id(), writer=self._name, do=do, asked_at=0, session=session, **fields)
+
+    def _again(self, op: Op) -> Op:
+        return Op(
+            id=self._id(),
+            writer=self._name,
+            do=op.do,
+            asked_at=0,
+            session=op.session,
+            events=op.events,
+            guests=op.guests,
+            block=op.block,
+            expected=op.expected,
+            run=op.run,
+        )
+
+    def _id(self) -> str:
+        return f"{self._name}-op{next(self._number)}"
+
+
+class Threads:
+    """The workers of a process as threads with a blocking store."""
+
+    def __init__(self, part: Part, recorder: Recorder, workers: Sequence[Worker]) -> None:
+        self._part = part
+        self._recorder = recorder
+        self._workers = workers
+
+    def run(self) -> None:
+        with _opened(self._part) as store, ThreadPoolExecutor(len(self._workers)) as threads:
+            list(threads.map(partial(self._perform_all, store), self._workers))
+
+    def _perform_all(self, store: asm.SessionStore, worker: Worker) -> None:
+        for op in worker.work():
+            op.asked_at = time.monotonic()
+            self._recorder.asked(op)
+            try:
+                self._perform(store, op)
+            except Exception as error:
+                _failed(op, error)
+            op.answered_at = time.monotonic()
+            self._recorder.answered(op)
+            time.sleep(random.uniform(0, STEP_S))
+
+    def _perform(self, store: asm.SessionStore, op: Op) -> None:
+        if op.do == "append":
+            [event] = _events(op)
+            op.numbers = numbers([store.append_event(event, expected_sequence=op.expected)])
+        elif op.do == "batch":
+            op.numbers = numbers(store.append_events(_events(op), expected_sequence=op.expected))
+        elif op.do == "flush":
+            op.numbers = numbers(store.flush(_session(op), _run(op), _events(op)))
+        elif op.do in ("transaction", "die"):
+            with store.transaction() as tx:
+                stored = [tx.append_event(event) for event in _events(op)]
+                if op.do == "die":
+                    _last_words(self._recorder, op)
+            op.numbers = numbers(stored)
+        elif op.do == "latest":
+            op.latest = store.get_latest_sequence(op.session)
+        elif op.do == "get":
+            op.saw = [seen(event) for event in store.get_events(op.session, after=op.after, limit=op.limit)]
+        else:
+            # What was read before an error was read nevertheless.
+            op.saw = []
+            for event in self._stream(store, op):
+                op.saw.append(seen(event))
+
+    def _stream(self, store: asm.SessionStore, op: Op) -> Any:
+        if op.do == "iterate":
+            return store.iter_events(op.session, after=op.after, page_size=40)
+        return store.follow_events(op.session, after=op.after, limit=op.limit, page_size=7, idle_timeout=0.3)
+
+
+class Tasks:
+    """The workers of a process as tasks with an async store. Some of what they ask is cancelled."""
+
+    def __init__(self, part: Part, recorder: Recorder, workers: Sequence[Worker]) -> None:
+        self._part = part
+        self._recorder = recorder
+        self._workers = workers
+        self._chance = random.Random(f"{part.seed} cancels {part.name}")
+
+    def run(self) -> None:
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        async with await _opened_async(self._part) as store:
+            await asyncio.gather(*(self._perform_all(store, worker) for worker in self._workers))
+
+    async def _perform_all(self, store: asm.AsyncSessionStore, worker: Worker) -> None:
+        for op in worker.work():
+            op.asked_at = time.monotonic()
+            self._recorder.asked(op)
+            try:
+                async with asyncio.timeout(self._patience_s(op)):
+                    await self._perform(store, op)
+            except Exception as error:
+                _failed(op, error)
+            op.answered_at = time.monotonic()
+            self._recorder.answered(op)
+            await asyncio.sleep(random.uniform(0, STEP_S))
+
+    def _patience_s(self, op: Op) -> float | None:
+        if op.is_last or self._chance.random() > 0.02:
+            return None
+        return self._chance.uniform(0, 0.01)
+
+    async def _perform(self, store: asm.AsyncSessionStore, op: Op) -> None:
+        if op.do == "append":
+            [event] = _events(op)
+            op.numbers = numbers([await store.append_event(event, expected_sequence=op.expected)])
+        elif op.do == "batch":
+            op.numbers = numbers(await store.append_events(_events(op), expected_sequence=op.expected))
+        elif op.do == "flush":
+            op.numbers = numbers(await store.flush(_session(op), _run(op), _events(op)))
+        elif op.do in ("transaction", "die"):
+            async with store.transaction() as tx:
+                stored = [await tx.append_event(event) for event in _events(op)]
+                if op.do == "die":
+                    _last_words(self._recorder, op)
+            op.numbers = numbers(stored)
+        elif op.do == "latest":
+            op.latest = await store.get_latest_sequence(op.session)
+        elif op.do == "get":
+            found = await store.get_events(op.session, after=op.after, limit=op.limit)
+            op.saw = [seen(event) for event in found]
+        else:
+            op.saw = []
+            async for event in self._stream(store, op):
+                op.saw.append(seen(event))
+
+    def _stream(self, store: asm.AsyncSessionStore, op: Op) -> Any:
+        if op.do == "iterate":
+            return store.iter_events(op.session, after=op.after, page_size=40)
+        return store.follow_events(op.session, after=op.after, limit=op.limit, page_size=7, idle_timeout=0.3)
+
+
+def _events(op: Op) -> list[asm.Event]:
+    return [an_event(key, op.run) for key in op.events]
+
+
+def _session(op: Op) -> asm.Session:
+    return asm.Session(agent_id="soak", id=op.session, metadata={"flushed by": op.block})
+
+
+def _run(op: Op) -> asm.Run:
+    assert op.run is not None
+    return asm.Run(session_id=op.session, id=op.run)
+
+
+def _failed(op: Op, error: Exception) -> None:
+    op.numbers = None
+    if isinstance(error, TimeoutError):
+        op.error = CANCELLED
+    else:
+        op.error = error.code if isinstance(error, asm.AsmError) else UNTYPED
+        op.message = f"{type(error).__name__}: {error}"[:300]
+
+
+def _last_words(recorder: Recorder, op: Op) -> None:
+    op.error = DIED_BEFORE_COMMIT
+    op.answered_at = time.monotonic()
+    recorder.answered(op)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _opened(part: Part) -> asm.SessionStore:
+    while True:
+        try:
+            return asm.SessionStore(part.dsn, **part.options)
+        except asm.StorageError as error:
+            _check_time(part, error)
+        time.sleep(0.2)
+
+
+async def _opened_async(part: Part) -> asm.AsyncSessionStore:
+    while True:
+        try:
+            return await asm.AsyncSessionStore(part.dsn, **part.options).open()
+        except asm.StorageError as error:
+            _check_time(part, error)
+        await asyncio.sleep(0.2)
+
+
+def _check_time(part: Part, error: asm.StorageError) -> None:
+    # A store that cannot even be opened when all is well again is a violation, told by a client's end.
+    sys.stderr.write(f"opening: {error!r}\n")
+    if time.monotonic() > part.until:
+        raise error
+
+
+def main() -> None:
+    part = Part(**json.loads(sys.argv[1]))
+    faulthandler.register(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR2, lambda *_: die.set())
+    # A write beyond what the nemesis allows fails, rather than ending the process.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    left_over = list(unfinished(read_file(part.file(part.before)))) if part.before else []
+    workers = [Worker(f"{part.name}.{n}", part, left_over[n :: part.workers]) for n in range(part.workers)]
+    recorder = Recorder(part.file(part.name))
+    (Threads if part.colour == "sync" else Tasks)(part, recorder, workers).run()
+
+
+def arguments(part: Part) -> list[str]:
+    return [sys.executable, "-m", "tests.fault.client", json.dumps(asdict(part))]
+
+
+if __name__ == "__main__":
+    main()

@@ -115,12 +115,12 @@ def clusters() -> Iterator[Callable[[str], Cluster]]:
 
 
 def _started(kind: str) -> Cluster:
-    server = Server(INSTALLATIONS[kind], folder=_in_memory(), settings=FORGETFUL)
+    server = Server(INSTALLATIONS[kind], folder=in_memory(), settings=FORGETFUL)
     server.start()
     return Cluster(server.dsn(), server)
 
 
-def _in_memory() -> Path | None:
+def in_memory() -> Path | None:
     """A file system in memory with room for a server, where there is one."""
     memory = Path("/dev/shm")
     return memory if memory.is_dir() and shutil.disk_usage(memory).free > 2**31 else None

@@ -39,6 +39,8 @@ class Crowd(Protocol):
 
     def some_pid(self) -> int | None: ...
 
+    def await_all(self) -> None: ...
+
     @contextmanager
     def replaced(self) -> Iterator[None]:
         """All clients are killed, and others take their place in here; and again at the end."""
@@ -302,7 +304,8 @@ class SQLitePlace:
             with crowd.replaced():
                 self._set_read_only(True)
             try:
-                wait(0.5, 2)
+                crowd.await_all()
+                wait(0.5, 1.5)
             finally:
                 with crowd.replaced():
                     self._set_read_only(False)

@@ -7,6 +7,7 @@ status 1 if anything was violated; then the whole history is kept, and its folde
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import random
 import shutil
@@ -26,20 +27,29 @@ from typing import Self
 
 import psycopg
 
-from tests.conftest import _in_memory
+from tests.conftest import in_memory
 from tests.fault.checker import Evidence, errors, indeterminate, violations
 from tests.fault.client import Part, arguments
 from tests.fault.history import read_history
 from tests.fault.places import Fault, Place, PostgresPlace, SQLitePlace
 from tests.servers import installations
 
-CALM_S = 3.0
-"""So long before the end no fault begins, and the last is over."""
-
 END_S = 60.0
-"""So long after the end a client may take to come to it."""
+"""So long a client may take to come to its end, when nothing is broken any more."""
 
 VIOLATIONS_TOLD = 20
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much happens in one history."""
+
+    clients: int
+    workers: int
+    """Threads or tasks of each client."""
+    seconds: float
+    pause_s: float
+    """The longest between two faults of a kind."""
 
 
 @dataclass
@@ -97,7 +107,7 @@ class Clients:
         def kill_in_transaction() -> None:
             with self._lock:
                 place = chance.randrange(len(self._parts))
-                if self._folder_has(place):
+                if self._has_begun(place):
                     self._running[place].send_signal(signal.SIGUSR2)
             # It may be opening its store, and then dies later.
             deadline = time.monotonic() + 2
@@ -117,6 +127,12 @@ class Clients:
     def some_pid(self) -> int | None:
         with self._lock:
             return next((process.pid for process in self._running if process.poll() is None), None)
+
+    def await_all(self) -> None:
+        """Wait until all have opened their stores, or have had the time."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and not all(map(self._has_begun, range(len(self._parts)))):
+            time.sleep(0.02)
 
     @contextmanager
     def replaced(self) -> Iterator[None]:
@@ -170,12 +186,12 @@ class Clients:
 
     def _replace(self, place: int) -> None:
         part = self._parts[place]
-        before = part.name if self._folder_has(place) else part.before
+        before = part.name if self._has_begun(place) else part.before
         name = f"{part.name.partition('.')[0]}.{next(self._generation)}"
         self._parts[place] = Part(**{**vars(part), "name": name, "before": before})
         self._running[place] = self._started(self._parts[place])
 
-    def _folder_has(self, place: int) -> bool:
+    def _has_begun(self, place: int) -> bool:
         return self._parts[place].file(self._parts[place].name).exists()
 
     def _last_words(self, part: Part) -> str:
@@ -210,15 +226,12 @@ class Nemesis(threading.Thread):
             self.done[name] += 1
 
 
-def history(
-    place: Place, folder: Path, *, seed: int, seconds: float, clients: int, workers: int, pause_s: float = 1.5
-) -> Tally:
+def history(place: Place, folder: Path, *, seed: int, work: Work) -> Tally:
     """One history in a fresh database, checked. What was violated is kept in the folder."""
     folder.mkdir(parents=True)
     chance = random.Random(seed)
     dsns = place.fresh()
-    until = time.monotonic() + seconds
-    sessions = [f"ses-{n}" for n in range(6)]
+    until = time.monotonic() + work.seconds
     parts = [
         Part(
             name=f"c{n}",
@@ -226,16 +239,14 @@ def history(
             folder=str(folder),
             colour="sync" if n % 2 else "async",
             seed=chance.getrandbits(32),
-            sessions=sessions,
-            workers=workers,
-            until=until,
+            workers=work.workers,
         )
-        for n in range(clients)
+        for n in range(work.clients)
     ]
     with Clients(folder, parts) as crowd:
         nemeses = [
-            Nemesis(place.faults(crowd, chance), chance, until - CALM_S, pause_s),
-            Nemesis(crowd.faults(chance), random.Random(seed + 1), until - CALM_S, 2 * pause_s),
+            Nemesis(place.faults(crowd, chance), chance, until, work.pause_s),
+            Nemesis(crowd.faults(chance), random.Random(seed + 1), until, 2 * work.pause_s),
         ]
         for nemesis in nemeses:
             nemesis.start()
@@ -243,7 +254,8 @@ def history(
             nemesis.join()
         place.heal()
         crowd.bury()
-        crowd.finish(max(until, time.monotonic()) + END_S)
+        parts[0].over.touch()
+        crowd.finish(time.monotonic() + END_S)
     evidence = Evidence(read_history(folder), place.rows(), refused=place.refused)
     tally = Tally(
         histories=1,
@@ -258,22 +270,20 @@ def history(
     if tally.violations:
         place.keep(folder)
         (folder / "violations.txt").write_text("\n".join([f"seed {seed}", *tally.violations, ""]))
-    else:
+    elif not os.environ.get("KEEP"):
         shutil.rmtree(folder)
     place.forget()
     return tally
 
 
-def soak(
-    place: Place, folder: Path, *, seed: int, minutes: float, seconds: float, clients: int, workers: int
-) -> Tally:
+def soak(place: Place, folder: Path, *, seed: int, minutes: float, work: Work) -> Tally:
     tally = Tally()
     end = time.monotonic() + minutes * 60
     for n in count():
         if time.monotonic() >= end:
             return tally
         at = folder / f"{place.kind.lower()}-{n}"
-        one = history(place, at, seed=seed + n, seconds=seconds, clients=clients, workers=workers)
+        one = history(place, at, seed=seed + n, work=work)
         tally.add(one)
         _tell(place, seed + n, one, tally)
         if one.violations:
@@ -328,7 +338,7 @@ def places(wanted: str) -> Iterator[Place]:
     if wanted in ("", "sqlite"):
         yield SQLitePlace()
     if wanted in ("", "postgres"):
-        yield PostgresPlace(installations()[0], folder=_in_memory())
+        yield PostgresPlace(installations()[0], folder=in_memory())
 
 
 def main() -> int:
@@ -339,29 +349,26 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--workers", type=int, default=6, help="threads or tasks of each client")
     parser.add_argument("--seconds", type=float, default=30, help="of one history")
+    parser.add_argument("--pause", type=float, default=1.5, help="seconds between two faults, at most")
     options = parser.parse_args()
     seed = random.randrange(2**31) if options.seed is None else options.seed
+    work = Work(
+        clients=options.clients, workers=options.workers, seconds=options.seconds, pause_s=options.pause
+    )
     folder = Path(tempfile.mkdtemp(prefix="asm-soak-"))
     print(f"seed {seed}", flush=True)
     columns = []
     for place in places(options.database):
         with place:
-            tally = soak(
-                place,
-                folder,
-                seed=seed,
-                minutes=options.minutes,
-                seconds=options.seconds,
-                clients=options.clients,
-                workers=options.workers,
-            )
+            tally = soak(place, folder, seed=seed, minutes=options.minutes, work=work)
         columns.append((place, tally))
-    command = f"make soak MINUTES={options.minutes:g} SEED={seed} CLIENTS={options.clients}"
+    database = f" DATABASE={options.database}" if options.database else ""
+    command = f"make soak MINUTES={options.minutes:g}{database} SEED={seed} CLIENTS={options.clients}"
     print("\n" + table(columns, minutes=options.minutes, command=command))
     violated = any(tally.violations for _, tally in columns)
     if violated:
         print(f"\nThe histories are in {folder}")
-    else:
+    elif not os.environ.get("KEEP"):
         shutil.rmtree(folder)
     return int(violated)
 

@@ -11,13 +11,16 @@ ROUNDS ?= 5
 SECONDS ?= 1
 EVENTS ?= 1000000
 SCALE ?= 1
+MINUTES ?= 20
+CLIENTS ?= 4
 bench_options = --rounds $(ROUNDS) --seconds $(SECONDS) --events $(EVENTS) --scale $(SCALE)
+soak_options = --minutes $(MINUTES) --clients $(CLIENTS) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 comma := ,
 # Not on the command line, where everybody on the machine could read a password.
 bench bench-peers: export ASM_BENCH_DSN = $(DSN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format schema bench bench-peers clean
+.PHONY: help demo test soak check format schema bench bench-peers clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +30,9 @@ demo: .venv/installed ## keep a session in a SQLite file and show it
 
 test: .venv/installed ## run the tests; ARGS='-k append' goes to pytest, WORKERS=0 runs them one by one
 	@.venv/bin/python -m pytest --numprocesses $(WORKERS) $(ARGS)
+
+soak: .venv/installed ## break things while clients work, and check what is left; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
+	@.venv/bin/python -m tests.fault.soak $(soak_options)
 
 check: .venv/installed ## look at format, lint and types, then run the tests
 	@.venv/bin/ruff format --check .

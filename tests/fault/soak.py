@@ -7,7 +7,6 @@ status 1 if anything was violated; then the whole history is kept, and its folde
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import random
 import shutil
@@ -270,7 +269,7 @@ def history(place: Place, folder: Path, *, seed: int, work: Work) -> Tally:
     if tally.violations:
         place.keep(folder)
         (folder / "violations.txt").write_text("\n".join([f"seed {seed}", *tally.violations, ""]))
-    elif not os.environ.get("KEEP"):
+    else:
         shutil.rmtree(folder)
     place.forget()
     return tally
@@ -349,7 +348,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--workers", type=int, default=6, help="threads or tasks of each client")
     parser.add_argument("--seconds", type=float, default=30, help="of one history")
-    parser.add_argument("--pause", type=float, default=1.5, help="seconds between two faults, at most")
+    parser.add_argument("--pause", type=float, default=2.5, help="seconds between two faults, at most")
     options = parser.parse_args()
     seed = random.randrange(2**31) if options.seed is None else options.seed
     work = Work(
@@ -368,7 +367,7 @@ def main() -> int:
     violated = any(tally.violations for _, tally in columns)
     if violated:
         print(f"\nThe histories are in {folder}")
-    elif not os.environ.get("KEEP"):
+    else:
         shutil.rmtree(folder)
     return int(violated)
 

@@ -264,7 +264,7 @@ def read_whole_blocks(evidence: Evidence) -> Iterator[str]:
     """Who reads to the end in one statement reads all or nothing of a block."""
     block_of = {key: block for block, ops in evidence.blocks.items() for key in ops[0].own}
     for op in evidence.ops:
-        if op.do != "get" or op.limit is not None or not op.succeeded or not op.saw:
+        if op.do not in ("get", "wait") or op.limit is not None or not op.succeeded or not op.saw:
             continue
         last = evidence.by_number.get((op.session, op.saw[-1].number))
         next_one = evidence.by_number.get((op.session, op.saw[-1].number + 1))

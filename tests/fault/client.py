@@ -180,6 +180,14 @@ class Worker:
         after = max(0, self._stands.get(session, 0) - self._chance.randint(0, 10))
         return self._read("follow", session, after=after, limit=self._chance.randint(1, 60))
 
+    def _follow_for_long(self) -> Op:
+        session = self._session()
+        return self._read("follow", session, after=self._stands.get(session, 0), limit=200)
+
+    def _wait(self) -> Op:
+        session = self._session()
+        return self._read("wait", session, after=self._stands.get(session, 0))
+
     def _latest(self) -> Op:
         return self._read("latest", self._session())
 
@@ -199,6 +207,8 @@ class Worker:
         (_get_some, 3),
         (_iterate, 3),
         (_follow, 3),
+        (_follow_for_long, 0.3),
+        (_wait, 2),
         (_latest, 3),
     )
     _kinds = tuple(kind for kind, _ in _choices)
@@ -285,8 +295,9 @@ class Threads:
             op.numbers = numbers(stored)
         elif op.do == "latest":
             op.latest = store.get_latest_sequence(op.session)
-        elif op.do == "get":
-            op.saw = [seen(event) for event in store.get_events(op.session, after=op.after, limit=op.limit)]
+        elif op.do in ("get", "wait"):
+            found = store.get_events(op.session, after=op.after, limit=op.limit, wait_timeout=_idle_s(op))
+            op.saw = [seen(event) for event in found]
         else:
             # What was read before an error was read nevertheless.
             op.saw = []
@@ -296,7 +307,9 @@ class Threads:
     def _stream(self, store: asm.SessionStore, op: Op) -> Any:
         if op.do == "iterate":
             return store.iter_events(op.session, after=op.after, page_size=40)
-        return store.follow_events(op.session, after=op.after, limit=op.limit, page_size=7, idle_timeout=0.3)
+        return store.follow_events(
+            op.session, after=op.after, limit=op.limit, page_size=7, idle_timeout=_idle_s(op)
+        )
 
 
 class Tasks:
@@ -349,8 +362,10 @@ class Tasks:
             op.numbers = numbers(stored)
         elif op.do == "latest":
             op.latest = await store.get_latest_sequence(op.session)
-        elif op.do == "get":
-            found = await store.get_events(op.session, after=op.after, limit=op.limit)
+        elif op.do in ("get", "wait"):
+            found = await store.get_events(
+                op.session, after=op.after, limit=op.limit, wait_timeout=_idle_s(op)
+            )
             op.saw = [seen(event) for event in found]
         else:
             op.saw = []
@@ -360,7 +375,16 @@ class Tasks:
     def _stream(self, store: asm.AsyncSessionStore, op: Op) -> Any:
         if op.do == "iterate":
             return store.iter_events(op.session, after=op.after, page_size=40)
-        return store.follow_events(op.session, after=op.after, limit=op.limit, page_size=7, idle_timeout=0.3)
+        return store.follow_events(
+            op.session, after=op.after, limit=op.limit, page_size=7, idle_timeout=_idle_s(op)
+        )
+
+
+def _idle_s(op: Op) -> float:
+    """How long to wait for what is not there yet. Whoever wants much, waits longer."""
+    if op.do == "get":
+        return 0
+    return 2 if (op.limit or 0) > 100 else 0.3
 
 
 def _events(op: Op) -> list[asm.Event]:

@@ -21,7 +21,7 @@ Key: TypeAlias = tuple[str, str]
 """A session and the id of an event."""
 
 Doing: TypeAlias = Literal[
-    "append", "batch", "flush", "transaction", "die", "get", "iterate", "follow", "latest"
+    "append", "batch", "flush", "transaction", "die", "get", "wait", "iterate", "follow", "latest"
 ]
 WRITES: tuple[Doing, ...] = ("append", "batch", "flush", "transaction", "die")
 UNTYPED = "untyped"

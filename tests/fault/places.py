@@ -283,8 +283,8 @@ class SQLitePlace:
             # Every write of that process beyond this size fails, as on a disk that is full.
             if (pid := crowd.some_pid()) is None:
                 return
-            size = chance.choice([self._file, self._log]).stat().st_size
             with suppress(ProcessLookupError, FileNotFoundError):
+                size = chance.choice([self._file, self._log]).stat().st_size
                 _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + chance.randint(0, 9_999), hard))
                 wait(0.2, 2)

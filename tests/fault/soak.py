@@ -33,6 +33,9 @@ from tests.fault.history import read_history
 from tests.fault.places import Fault, Place, PostgresPlace, SQLitePlace
 from tests.servers import installations
 
+BEGIN_S = 20.0
+"""So long a process may take to begin, on a machine that is busy with other things."""
+
 END_S = 60.0
 """So long a client may take to come to its end, when nothing is broken any more."""
 
@@ -102,6 +105,7 @@ class Clients:
                 place = chance.randrange(len(self._parts))
                 self._kill(place)
                 self._replace(place)
+            self.await_all()
 
         def kill_in_transaction() -> None:
             with self._lock:
@@ -114,7 +118,19 @@ class Clients:
                 time.sleep(0.02)
             self.bury()
 
-        return {"client killed with -9": kill, "client killed in its transaction": kill_in_transaction}
+        def suspend() -> None:
+            # As the lid of a laptop does, perhaps while it holds a lock that others wait for.
+            with self._lock:
+                process = self._running[chance.randrange(len(self._parts))]
+                process.send_signal(signal.SIGSTOP)
+                time.sleep(chance.uniform(0.1, 3))
+                process.send_signal(signal.SIGCONT)
+
+        return {
+            "client killed with -9": kill,
+            "client killed in its transaction": kill_in_transaction,
+            "client suspended": suspend,
+        }
 
     def bury(self) -> None:
         """Have others take the place of those that have died by their own hand."""
@@ -128,8 +144,8 @@ class Clients:
             return next((process.pid for process in self._running if process.poll() is None), None)
 
     def await_all(self) -> None:
-        """Wait until all have opened their stores, or have had the time."""
-        deadline = time.monotonic() + 5
+        """Wait until all have begun, or have had the time."""
+        deadline = time.monotonic() + BEGIN_S
         while time.monotonic() < deadline and not all(map(self._has_begun, range(len(self._parts)))):
             time.sleep(0.02)
 
@@ -230,7 +246,6 @@ def history(place: Place, folder: Path, *, seed: int, work: Work) -> Tally:
     folder.mkdir(parents=True)
     chance = random.Random(seed)
     dsns = place.fresh()
-    until = time.monotonic() + work.seconds
     parts = [
         Part(
             name=f"c{n}",
@@ -243,6 +258,8 @@ def history(place: Place, folder: Path, *, seed: int, work: Work) -> Tally:
         for n in range(work.clients)
     ]
     with Clients(folder, parts) as crowd:
+        crowd.await_all()
+        until = time.monotonic() + work.seconds
         nemeses = [
             Nemesis(place.faults(crowd, chance), chance, until, work.pause_s),
             Nemesis(crowd.faults(chance), random.Random(seed + 1), until, 2 * work.pause_s),

@@ -18,7 +18,7 @@ from tests.fault.places import Place, PostgresPlace, SQLitePlace
 from tests.fault.soak import Work, history
 from tests.servers import installations
 
-SHORT = Work(clients=4, workers=3, seconds=11, pause_s=0.6)
+SHORT = Work(clients=4, workers=3, seconds=9, pause_s=0.6)
 PLACES: list[Callable[[], Place]] = [
     SQLitePlace,
     *(lambda it=it: PostgresPlace(it, folder=in_memory()) for it in installations()[:1]),

@@ -7,6 +7,10 @@ from typing import Any
 from asm.plan import Question, Steps, Volley
 from asm.queries import Form
 
+ABANDONED_S = 20.0
+"""A plan that writes, and whose client says nothing for so long, is ended by the server. One whose
+machine has vanished would hold its locks until TCP gives it up, which takes two hours."""
+
 
 class Limits:
     """How long things may take: what a transaction begins with, and what a lone statement is given."""
@@ -15,7 +19,9 @@ class Limits:
         self.timeout = timeout
         self.bound_statements = statement_timeout is not None
         self._statement_timeout = statement_timeout
-        self.begin = _begin("read committed", timeout, statement_timeout)
+        self.begin_callers = _begin("read committed", timeout, statement_timeout)
+        """A transaction that its caller ends, who may take any time between two statements."""
+        self.begin = _begin_plan(timeout, statement_timeout)
         self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
         # One that writes and takes long waits for a lock.
         self._writing_s = _shortest(timeout, statement_timeout)
@@ -23,7 +29,7 @@ class Limits:
 
     def begin_for(self, question: Question[Any], *, brief_s: float | None) -> str:
         if brief_s is not None:
-            return _begin("read committed", _shortest(self.timeout, brief_s), self._statement_timeout)
+            return _begin_plan(_shortest(self.timeout, brief_s), self._statement_timeout)
         return self._begin_snapshot if isinstance(question, Steps) and question.snapshot else self.begin
 
     def patience_s(self, form: Form, *, brief_s: float | None) -> float | None:
@@ -37,6 +43,11 @@ class Limits:
 
 def _shortest(*limits_s: float | None) -> float | None:
     return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
+
+
+def _begin_plan(timeout: float | None, statement_timeout: float | None) -> str:
+    begin = _begin("read committed", timeout, statement_timeout)
+    return f"{begin}; set local idle_in_transaction_session_timeout = {milliseconds(ABANDONED_S)}"
 
 
 def _begin(isolation: str, timeout: float | None, statement_timeout: float | None) -> str:

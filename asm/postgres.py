@@ -155,7 +155,7 @@ class Postgres:
         with translated():
             connection = self._taken()
         try:
-            with self._transaction(connection, self._limits.begin):
+            with self._transaction(connection, self._limits.begin_callers):
                 tx = PostgresTransaction(self, connection)
                 try:
                     yield tx
@@ -422,7 +422,7 @@ class AsyncPostgres:
         with translated():
             connection = await self._taken()
         try:
-            async with self._transaction(connection, self._limits.begin):
+            async with self._transaction(connection, self._limits.begin_callers):
                 tx = AsyncPostgresTransaction(self, connection)
                 try:
                     yield tx

@@ -1,0 +1,75 @@
+"""A client whose machine vanishes says no farewell, and the server goes on believing in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import asm
+from asm import events, limits
+from asm.plan import Plan, Steps
+from tests.conftest import POSTGRES, Cluster, an_event, in_loop
+from tests.fault.proxy import Proxy
+
+pytestmark = pytest.mark.skipif(not POSTGRES, reason="SQLite's clients cannot vanish without their file")
+
+
+@pytest.fixture
+def server(clusters: Callable[[str], Cluster]) -> Iterator[str]:
+    with clusters(POSTGRES[0]).database(migrated=True) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def proxy(server: str) -> Iterator[Proxy]:
+    with Proxy(server) as proxy:
+        yield proxy
+
+
+def test_who_vanishes_amid_an_operation_holds_its_session_only_for_so_long(
+    server: str, proxy: Proxy, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ABANDONED_S", 1.0)
+    vanishing, other = opened(proxy.dsn, retry_for=0), opened(server, timeout=60)
+    has_locked = threading.Event()
+
+    def plan() -> Plan[None]:
+        yield from events.lock_counters(["ses_1"])
+        proxy.unplug()
+        has_locked.set()
+        yield from events.lock_counters(["ses_1"])
+
+    outcome: list[asm.AsmError] = []
+    thread = threading.Thread(target=lambda: outcome.append(error_of(vanishing, Steps(plan))))
+    thread.start()
+    has_locked.wait()
+    assert other.append_event(an_event()).sequence_number == 1
+    proxy.mend()
+    thread.join()
+    assert isinstance(outcome[0], asm.ConnectionFailed)
+
+
+def test_a_transaction_of_the_callers_may_think_for_as_long_as_it_wants(
+    server: str, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ABANDONED_S", 0.001)
+    store = opened(server)
+    with store.transaction() as tx:
+        tx.append_event(an_event())
+        shown = tx.connection.execute("show idle_in_transaction_session_timeout")
+        assert in_either(in_either(shown).fetchone()) == ("0",)
+
+
+def error_of(store: Any, question: Steps[None]) -> asm.AsmError:
+    with pytest.raises(asm.AsmError) as caught:
+        database = store._database
+        in_either(database.run(question))
+    return caught.value
+
+
+def in_either(answer: Any) -> Any:
+    """Awaited in the tests' loop, where it has to be."""
+    return in_loop(answer) if hasattr(answer, "__await__") else answer

@@ -34,7 +34,7 @@ from tests.fault.history import (
     Recorder,
     an_event,
     numbers,
-    read_file,
+    read_history,
     seen,
     unfinished,
 )
@@ -70,9 +70,6 @@ class Part:
     before: str | None = None
     """The name of the client whose place it takes."""
     options: dict[str, Any] = field(default_factory=lambda: dict(PATIENCE))
-
-    def file(self, name: str) -> Path:
-        return Path(self.folder) / f"{name}.jsonl"
 
     @property
     def over(self) -> Path:
@@ -447,9 +444,10 @@ def main() -> None:
     signal.signal(signal.SIGUSR2, lambda *_: die.set())
     # A write beyond what the nemesis allows fails, rather than ending the process.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    left_over = list(unfinished(read_file(part.file(part.before)))) if part.before else []
+    folder = Path(part.folder)
+    left_over = list(unfinished(read_history(folder, part.before))) if part.before else []
     workers = [Worker(f"{part.name}.{n}", part, left_over[n :: part.workers]) for n in range(part.workers)]
-    recorder = Recorder(part.file(part.name))
+    recorder = Recorder(folder, part.name)
     (Threads if part.colour == "sync" else Tasks)(part, recorder, workers).run()
 
 

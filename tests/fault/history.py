@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -24,6 +26,7 @@ Doing: TypeAlias = Literal[
     "append", "batch", "flush", "transaction", "die", "get", "wait", "iterate", "follow", "latest"
 ]
 WRITES: tuple[Doing, ...] = ("append", "batch", "flush", "transaction", "die")
+PIECE_BYTES = 256 * 1024
 UNTYPED = "untyped"
 CANCELLED = "cancelled"
 DIED_BEFORE_COMMIT = "died before commit"
@@ -79,10 +82,15 @@ class Op:
 
 
 class Recorder:
-    """The history of one process. A line is one write, so that only a crash of the machine could cut it."""
+    """The history of one process. A line is one write, so that only a crash of the machine could cut it.
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    It is in pieces, because the nemesis may set a limit to the size of all files of a process.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._paths = (folder / f"{name}-{n:05}.jsonl" for n in count())
+        self._lock = threading.Lock()
+        self._begin_piece()
 
     def asked(self, op: Op) -> None:
         said = {name: value for name in _ASKED if (value := getattr(op, name)) not in _UNSAID[name]}
@@ -96,7 +104,16 @@ class Recorder:
         os.close(self._file)
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        os.write(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            if self._size_bytes + len(text) > PIECE_BYTES:
+                self.close()
+                self._begin_piece()
+            self._size_bytes += os.write(self._file, text)
+
+    def _begin_piece(self) -> None:
+        self._file = os.open(next(self._paths), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._size_bytes = 0
 
 
 _ASKED = (
@@ -109,22 +126,25 @@ _UNSAID: dict[str, list[Any]] = {name: [None] for name in _ASKED} | {
 }
 
 
-def read_history(folder: Path) -> list[Op]:
-    """Every operation of every client, in the order in which they were asked."""
-    ops = [op for path in sorted(folder.glob("*.jsonl")) for op in read_file(path)]
-    return sorted(ops, key=lambda op: op.asked_at)
+def has_begun(folder: Path, name: str) -> bool:
+    return any(folder.glob(f"{name}-*.jsonl"))
 
 
-def read_file(path: Path) -> list[Op]:
+def read_history(folder: Path, name: str = "*") -> list[Op]:
+    """Every operation of one client, or of all, in the order in which they were asked."""
     ops: dict[str, Op] = {}
-    for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            said = json.loads(line)
-            if said["id"] in ops:
-                _answer(ops[said["id"]], said)
-            else:
-                ops[said["id"]] = _op(said)
-    return list(ops.values())
+    for path in sorted(folder.glob(f"{name}-*.jsonl")):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                _learn(ops, json.loads(line))
+    return sorted(ops.values(), key=lambda op: op.asked_at)
+
+
+def _learn(ops: dict[str, Op], said: dict[str, Any]) -> None:
+    if said["id"] in ops:
+        _answer(ops[said["id"]], said)
+    else:
+        ops[said["id"]] = _op(said)
 
 
 def _op(said: dict[str, Any]) -> Op:

@@ -23,6 +23,7 @@ from psycopg.conninfo import make_conninfo
 
 import asm
 from tests.fault.checker import REFUSED, REFUSED_BY_SQLITE, Rows, rows_in_postgres, rows_in_sqlite
+from tests.fault.history import PIECE_BYTES
 from tests.fault.proxy import Moment, Proxy, Way
 from tests.servers import Installation, Server, fresh_folder
 
@@ -284,7 +285,7 @@ class SQLitePlace:
             if (pid := crowd.some_pid()) is None:
                 return
             with suppress(ProcessLookupError, FileNotFoundError):
-                size = chance.choice([self._file, self._log]).stat().st_size
+                size = max(chance.choice([self._file, self._log]).stat().st_size, PIECE_BYTES)
                 _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + chance.randint(0, 9_999), hard))
                 wait(0.2, 2)

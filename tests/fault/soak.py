@@ -29,7 +29,7 @@ import psycopg
 from tests.conftest import in_memory
 from tests.fault.checker import Evidence, errors, indeterminate, violations
 from tests.fault.client import Part, arguments
-from tests.fault.history import read_history
+from tests.fault.history import has_begun, read_history
 from tests.fault.places import Fault, Place, PostgresPlace, SQLitePlace
 from tests.servers import installations
 
@@ -207,7 +207,7 @@ class Clients:
         self._running[place] = self._started(self._parts[place])
 
     def _has_begun(self, place: int) -> bool:
-        return self._parts[place].file(self._parts[place].name).exists()
+        return has_begun(self._folder, self._parts[place].name)
 
     def _last_words(self, part: Part) -> str:
         return (self._folder / f"{part.name}.err").read_text(errors="replace")[-1_500:]

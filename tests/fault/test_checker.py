@@ -23,6 +23,7 @@ from tests.fault.checker import (
 from tests.fault.history import (
     CANCELLED,
     DIED_BEFORE_COMMIT,
+    PIECE_BYTES,
     UNTYPED,
     Key,
     Op,
@@ -451,7 +452,7 @@ def test_on_sqlite_an_error_is_a_refusal() -> None:
 
 def test_a_history_comes_back_as_it_was_written_down(tmp_path: Path) -> None:
     written = History().ops
-    recorder = Recorder(tmp_path / "c1.jsonl")
+    recorder = Recorder(tmp_path, "c1")
     for op in written:
         recorder.asked(op)
         recorder.answered(op)
@@ -459,13 +460,27 @@ def test_a_history_comes_back_as_it_was_written_down(tmp_path: Path) -> None:
     assert read_history(tmp_path) == written
 
 
+def test_a_history_in_pieces_is_one(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, "c1")
+    op = History().batch
+    op.message = "x" * (PIECE_BYTES // 2)
+    for n in range(6):
+        op.id = f"op{n}"
+        recorder.asked(op)
+        recorder.answered(op)
+    recorder.close()
+    assert len(list(tmp_path.iterdir())) > 1
+    assert all(path.stat().st_size <= PIECE_BYTES for path in tmp_path.iterdir())
+    assert [op.numbers for op in read_history(tmp_path)] == [[2, 3, 4]] * 6
+
+
 def test_a_line_that_was_cut_is_none(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path / "c1.jsonl")
+    recorder = Recorder(tmp_path, "c1")
     op = History().batch
     recorder.asked(op)
     recorder.answered(op)
     recorder.close()
-    path = tmp_path / "c1.jsonl"
+    [path] = tmp_path.glob("c1-*.jsonl")
     path.write_bytes(path.read_bytes()[:-1])
     [cut] = read_history(tmp_path)
     assert cut.answered_at is None

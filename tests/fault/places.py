@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, Self
@@ -84,8 +84,16 @@ class PostgresPlace:
     kind = "PostgreSQL"
     refused: tuple[str, ...] = REFUSED
 
-    def __init__(self, installation: Installation, folder: Path | None = None) -> None:
-        self._server = Server(installation, folder=folder, settings=SETTINGS)
+    def __init__(
+        self,
+        installation: Installation,
+        folder: Path | None = None,
+        *,
+        settings: Mapping[str, str] = SETTINGS,
+        only: Collection[str] = (),
+    ) -> None:
+        self._server = Server(installation, folder=folder, settings=settings)
+        self._only = only
         self._name = ""
         self._number = 0
 
@@ -183,7 +191,7 @@ class PostgresPlace:
             wait(0.2, 3)
             proxy.accept()
 
-        return {
+        faults: dict[str, Fault] = {
             "server stopped immediately": stop_immediately,
             "server killed with -9": kill_server,
             "server restarted": restart,
@@ -200,6 +208,7 @@ class PostgresPlace:
             "half closed": half_close,
             "connections refused": refuse,
         }
+        return {name: faults[name] for name in self._only} or faults
 
     def heal(self) -> None:
         self._proxy.mend()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import in_memory
-from tests.fault.places import Place, PostgresPlace, SQLitePlace
+from tests.fault.places import SETTINGS, Place, PostgresPlace, SQLitePlace
 from tests.fault.soak import Work, history
 from tests.servers import installations
 
@@ -36,3 +36,13 @@ def test_nothing_is_lost_doubled_or_torn_whatever_breaks(
     assert tally.violations == [], f"seed {seed}; the history is in {folder}"
     assert tally.events
     assert tally.faults
+
+
+@pytest.mark.skipif(not installations(), reason="needs a PostgreSQL server of its own to crash")
+def test_a_server_that_forgets_what_it_acknowledged_is_found_out(tmp_path: Path) -> None:
+    forgetful = {**SETTINGS, "synchronous_commit": "off", "wal_writer_delay": "10s"}
+    crash = ["server stopped immediately"]
+    work = Work(clients=2, workers=4, seconds=2, pause_s=1)
+    with PostgresPlace(installations()[0], in_memory(), settings=forgetful, only=crash) as place:
+        tally = history(place, tmp_path / "history", seed=1, work=work)
+    assert any("it is lost" in violation for violation in tally.violations)

@@ -338,7 +338,12 @@ def indeterminate(evidence: Evidence) -> int:
 
 
 def errors(ops: Iterable[Op]) -> Counter[str]:
-    return Counter(op.error for op in ops if op.error and op.error not in (CANCELLED, DIED_BEFORE_COMMIT))
+    """What was raised, how often, and whether in a transaction, where nothing is tried again."""
+    return Counter(
+        f"{op.error} in a transaction" if op.do in ("transaction", "die") else op.error
+        for op in ops
+        if op.error and op.error not in (CANCELLED, DIED_BEFORE_COMMIT)
+    )
 
 
 def rows_in_sqlite(path: str) -> Rows:

@@ -10,34 +10,26 @@ import argparse
 import platform
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Self
 
 import psycopg
 
 from tests.conftest import in_memory
 from tests.fault.checker import Evidence, errors, indeterminate, violations
-from tests.fault.client import Part, arguments
-from tests.fault.history import has_begun, read_history
-from tests.fault.places import Fault, Place, PostgresPlace, SQLitePlace
+from tests.fault.client import Part
+from tests.fault.clients import Clients
+from tests.fault.faults import Fault
+from tests.fault.history import read_history
+from tests.fault.places import Place, PostgresPlace, SQLitePlace
 from tests.servers import installations
-
-BEGIN_S = 20.0
-"""So long a process may take to begin, on a machine that is busy with other things."""
-
-END_S = 60.0
-"""So long a client may take to come to its end, when nothing is broken any more."""
 
 VIOLATIONS_TOLD = 20
 
@@ -78,141 +70,6 @@ class Tally:
         self.violations += other.violations
 
 
-class Clients:
-    """The processes that work with the store, and those that took the place of killed ones."""
-
-    def __init__(self, folder: Path, parts: Sequence[Part]) -> None:
-        self._folder = folder
-        self._parts = list(parts)
-        self._running: list[subprocess.Popen[bytes]] = []
-        self._lock = threading.RLock()
-        self._generation = count(1)
-        self.started = 0
-        self.complaints: list[str] = []
-
-    def __enter__(self) -> Self:
-        self._running = [self._started(part) for part in self._parts]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._running:
-            process.kill()
-            process.wait()
-
-    def faults(self, chance: random.Random) -> dict[str, Fault]:
-        def kill() -> None:
-            with self._lock:
-                place = chance.randrange(len(self._parts))
-                self._kill(place)
-                self._replace(place)
-            self.await_all()
-
-        def kill_in_transaction() -> None:
-            with self._lock:
-                place = chance.randrange(len(self._parts))
-                if self._has_begun(place):
-                    self._running[place].send_signal(signal.SIGUSR2)
-            # It may be opening its store, and then dies later.
-            deadline = time.monotonic() + 2
-            while self._running[place].poll() is None and time.monotonic() < deadline:
-                time.sleep(0.02)
-            self.bury()
-
-        def suspend() -> None:
-            # As the lid of a laptop does, perhaps while it holds a lock that others wait for.
-            with self._lock:
-                process = self._running[chance.randrange(len(self._parts))]
-                process.send_signal(signal.SIGSTOP)
-                time.sleep(chance.uniform(0.1, 3))
-                process.send_signal(signal.SIGCONT)
-
-        return {
-            "client killed with -9": kill,
-            "client killed in its transaction": kill_in_transaction,
-            "client suspended": suspend,
-        }
-
-    def bury(self) -> None:
-        """Have others take the place of those that have died by their own hand."""
-        with self._lock:
-            for place, process in enumerate(self._running):
-                if process.poll() == -signal.SIGKILL:
-                    self._replace(place)
-
-    def some_pid(self) -> int | None:
-        with self._lock:
-            return next((process.pid for process in self._running if process.poll() is None), None)
-
-    def await_all(self) -> None:
-        """Wait until all have begun, or have had the time."""
-        deadline = time.monotonic() + BEGIN_S
-        while time.monotonic() < deadline and not all(map(self._has_begun, range(len(self._parts)))):
-            time.sleep(0.02)
-
-    @contextmanager
-    def replaced(self) -> Iterator[None]:
-        with self._lock:
-            for place in range(len(self._parts)):
-                self._kill(place)
-            yield
-            for place in range(len(self._parts)):
-                self._replace(place)
-
-    def finish(self, by: float) -> None:
-        """Wait until all have come to their end, and say who did not."""
-        for place, part in enumerate(self._parts):
-            self._end(place, part, by)
-
-    def _end(self, place: int, part: Part, by: float) -> None:
-        process = self._running[place]
-        try:
-            status = process.wait(max(0.0, by - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGUSR1)
-            time.sleep(0.5)
-            process.kill()
-            process.wait()
-            self.complaints.append(f"client {part.name} came to no end; its stacks are in {part.name}.err")
-        else:
-            if status == -signal.SIGKILL:
-                # Told to die in a transaction late, and its history may end there.
-                return
-            if status:
-                self.complaints.append(
-                    f"client {part.name} ended with status {status}: {self._last_words(part)}"
-                )
-
-    def _started(self, part: Part) -> subprocess.Popen[bytes]:
-        self.started += 1
-        with (self._folder / f"{part.name}.err").open("wb") as errors:
-            return subprocess.Popen(arguments(part), stderr=errors)
-
-    def _kill(self, place: int) -> None:
-        self._running[place].kill()
-        self._end_of(place)
-
-    def _end_of(self, place: int) -> None:
-        status = self._running[place].wait()
-        if status != -signal.SIGKILL:
-            part = self._parts[place]
-            self.complaints.append(
-                f"client {part.name} had ended with status {status}: {self._last_words(part)}"
-            )
-
-    def _replace(self, place: int) -> None:
-        part = self._parts[place]
-        before = part.name if self._has_begun(place) else part.before
-        name = f"{part.name.partition('.')[0]}.{next(self._generation)}"
-        self._parts[place] = Part(**{**vars(part), "name": name, "before": before})
-        self._running[place] = self._started(self._parts[place])
-
-    def _has_begun(self, place: int) -> bool:
-        return has_begun(self._folder, self._parts[place].name)
-
-    def _last_words(self, part: Part) -> str:
-        return (self._folder / f"{part.name}.err").read_text(errors="replace")[-1_500:]
-
-
 class Nemesis(threading.Thread):
     """Does one thing after the other, chosen by chance, until it is told that it is enough."""
 
@@ -235,10 +92,11 @@ class Nemesis(threading.Thread):
             queue = queue or self._chance.sample(sorted(self._faults), len(self._faults))
             name = queue.pop()
             try:
-                self._faults[name]()
+                times = self._faults[name]()
             except Exception as error:
                 self.complaints.append(f"the nemesis could not do {name!r}: {error!r}")
-            self.done[name] += 1
+            else:
+                self.done[name] += 1 if times is None else times
 
 
 def history(place: Place, folder: Path, *, seed: int, work: Work) -> Tally:
@@ -257,12 +115,12 @@ def history(place: Place, folder: Path, *, seed: int, work: Work) -> Tally:
         )
         for n in range(work.clients)
     ]
-    with Clients(folder, parts) as crowd:
+    with Clients(folder, parts, random.Random(seed + 1)) as crowd:
         crowd.await_all()
         until = time.monotonic() + work.seconds
         nemeses = [
             Nemesis(place.faults(crowd, chance), chance, until, work.pause_s),
-            Nemesis(crowd.faults(chance), random.Random(seed + 1), until, 2 * work.pause_s),
+            Nemesis(crowd.faults(), random.Random(seed + 2), until, 2 * work.pause_s),
         ]
         for nemesis in nemeses:
             nemesis.start()
@@ -270,8 +128,7 @@ def history(place: Place, folder: Path, *, seed: int, work: Work) -> Tally:
             nemesis.join()
         place.heal()
         crowd.bury()
-        parts[0].over.touch()
-        crowd.finish(time.monotonic() + END_S)
+        crowd.finish()
     evidence = Evidence(read_history(folder), place.rows(), refused=place.refused)
     tally = Tally(
         histories=1,
@@ -339,7 +196,7 @@ def table(columns: Sequence[tuple[Place, Tally]], *, minutes: float, command: st
         *((f"of them {name}", lambda tally, name=name: tally.faults[name]) for name in faults),
         ("writes whose outcome nobody was told", lambda tally: tally.indeterminate),
         ("operations that raised", lambda tally: tally.errors.total()),
-        *((f"of them `{name}`", lambda tally, name=name: tally.errors[name]) for name in kinds),
+        *((f"of them {name}", lambda tally, name=name: tally.errors[name]) for name in kinds),
         ("**violations**", lambda tally: len(tally.violations)),
     ]
     lines += [_row(name, *(f"{figure(tally):,}" for _, tally in columns)) for name, figure in figures]

@@ -142,6 +142,9 @@ def history(place: Place, folder: Path, *, seed: int, work: Work) -> Tally:
     )
     if tally.violations:
         place.keep(folder)
+        rows = evidence.rows
+        kept = [*rows.events, rows.counters, rows.sessions, rows.runs]
+        (folder / "rows.txt").write_text("\n".join(map(str, kept)))
         (folder / "violations.txt").write_text("\n".join([f"seed {seed}", *tally.violations, ""]))
     else:
         shutil.rmtree(folder)

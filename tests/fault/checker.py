@@ -54,6 +54,8 @@ class Rows:
     """Of each session its last number, and how many events were pruned."""
     sessions: set[str] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)
+    integrity: str = "ok"
+    """What SQLite says of its own file."""
 
 
 class Evidence:
@@ -126,6 +128,11 @@ def violations(evidence: Evidence) -> Iterator[str]:
     """What does not agree, in words, one after the other."""
     for check in CHECKS:
         yield from check(evidence)
+
+
+def undamaged(evidence: Evidence) -> Iterator[str]:
+    if evidence.rows.integrity != "ok":
+        yield f"the file is damaged: {evidence.rows.integrity}"
 
 
 def numbered_without_holes(evidence: Evidence) -> Iterator[str]:
@@ -312,6 +319,7 @@ def plainly_told(evidence: Evidence) -> Iterator[str]:
 
 
 CHECKS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
+    undamaged,
     numbered_without_holes,
     stored_once,
     counted_right,
@@ -349,6 +357,7 @@ def errors(ops: Iterable[Op]) -> Counter[str]:
 def rows_in_sqlite(path: str) -> Rows:
     with sqlite3.connect(path) as connection:
         rows = _rows(lambda sql: connection.execute(sql).fetchall())
+        [(rows.integrity,)] = connection.execute("pragma integrity_check(1)").fetchall()
     connection.close()
     return rows
 

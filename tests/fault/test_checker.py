@@ -132,6 +132,10 @@ def fail(op: Op, error: str) -> None:
     op.error = error
 
 
+def a_damaged_file(h: History) -> None:
+    h.rows.integrity = "row 1 missing from index"
+
+
 def a_hole_in_the_numbers(h: History) -> None:
     h.change("e11", number=7)
     h.late.numbers = [7]
@@ -349,6 +353,7 @@ class Planted(NamedTuple):
 
 
 PLANTED = [
+    Planted(a_damaged_file, "the file is damaged"),
     Planted(a_hole_in_the_numbers, "are not 1..6"),
     Planted(a_number_taken_twice, "are not 1..6"),
     Planted(an_event_stored_twice, "stored 2 times"),

@@ -8,12 +8,13 @@ from typing import Any
 from asm.documents import dump_object, load
 from asm.errors import AlreadyExists, ValidationError
 from asm.models import Artifact, ArtifactStats, artifact_from_row, text
+from asm.plain import is_a
 from asm.plan import Ask, Plan, Row, Rows, nothing
 
 
 def register(artifact: Artifact) -> Ask[None]:
     """Keep an artifact's row. AlreadyExists where a live one has that key, or any the id."""
-    if not isinstance(artifact, Artifact):
+    if not is_a(artifact, Artifact):
         raise ValidationError(f"register takes an Artifact, not {type(artifact).__name__}")
 
     def read(rows: Rows) -> None:

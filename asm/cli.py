@@ -162,7 +162,7 @@ for command in (search, stats, usage, cost, import_, export, copy, maintain, hea
 
 def main() -> None:
     """Run the command."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     # A document may hold an integer of any size, and it is ours to print.

@@ -18,6 +18,7 @@ from zlib import crc32
 
 from asm.errors import InvalidCursor
 from asm.models import count, text
+from asm.plain import is_a
 
 T = TypeVar("T")
 
@@ -42,6 +43,9 @@ class Order(Generic[T]):
         """The place where a page starts, empty for the first. InvalidCursor for what is no cursor of ours."""
         if cursor is None:
             return {}
+        if not is_a(cursor, str):
+            raise self._refused()
+        cursor = str.__str__(cursor)
         try:
             place = self._read(cursor)
         except (TypeError, ValueError, OverflowError) as error:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import orjson
 
 from asm.errors import ValidationError
+from asm.plain import is_a, shown
 
 Document: TypeAlias = dict[str, Any]
 
@@ -47,7 +48,8 @@ def dump(value: Any, name: str) -> str:
         written = orjson.dumps(value, option=_AS_PLAIN)
         if orjson.loads(written) == value:
             text = written.decode()
-    except (TypeError, ValueError, RecursionError):
+    except Exception:
+        # Not for orjson, or a value whose own way of comparing fails.
         pass
     if text is None:
         text = _careful(value, name)
@@ -63,9 +65,9 @@ def dump(value: Any, name: str) -> str:
 
 def dump_object(value: Any, name: str) -> str:
     """The JSON text of an object, which is what most documents must be."""
-    if not isinstance(value, dict):
+    if not is_a(value, dict):
         raise ValidationError(f"{name} must be a dict, not {type(value).__name__}", path=name)
-    return dump(value, name) if value else "{}"
+    return "{}" if type(value) is dict and not value else dump(value, name)
 
 
 def check_together(texts: Iterable[Any], name: str) -> None:
@@ -94,7 +96,7 @@ def _careful(value: Any, name: str) -> str:
         part = waiting.pop()
         if isinstance(part, str):
             pieces.append(part)
-        elif isinstance(part.value, dict | list):
+        elif is_a(part.value, dict, list):
             waiting.extend(reversed(_taken_apart(part)))
         else:
             pieces.append(_scalar(part))
@@ -112,15 +114,15 @@ def _taken_apart(part: _Part) -> list[_Part | str]:
     if depth > DEPTH_MAX:
         raise ValidationError(f"{_short(path)} is nested deeper than {DEPTH_MAX} levels", path=path)
     pieces: list[_Part | str] = []
-    if isinstance(value, list):
-        for index, inner in enumerate(value):
+    if is_a(value, list):
+        for index, inner in enumerate(list.__iter__(value)):
             pieces += [",", _Part(f"{path}[{index}]", inner, depth + 1)]
         return ["[", *pieces[1:], "]"]
-    for key, inner in value.items():
-        if not isinstance(key, str):
+    for key, inner in dict.items(value):
+        if not is_a(key, str):
             kind = type(key).__name__
             raise ValidationError(
-                f"{_short(path)} has the key {key!r:.80}, a {kind}: JSON keys are strings", path=path
+                f"{_short(path)} has the key {shown(key)}, a {kind}: JSON keys are strings", path=path
             )
         pieces += [",", f"{_text(key, part)}:", _Part(f"{path}.{key}", inner, depth + 1)]
     return ["{", *pieces[1:], "}"]
@@ -128,17 +130,17 @@ def _taken_apart(part: _Part) -> list[_Part | str]:
 
 def _scalar(part: _Part) -> str:
     value = part.value
-    if isinstance(value, str):
-        return _text(value, part)
-    if value is None or isinstance(value, bool):
+    if is_a(value, str):
+        return _text(str.__str__(value), part)
+    if value is None or type(value) is bool:
         return json.dumps(value)
-    if isinstance(value, int):
-        return _digits(value)
-    if isinstance(value, float) and math.isfinite(value):
+    if is_a(value, int):
+        return _digits(int.__int__(value))
+    if is_a(value, float) and math.isfinite(float.__float__(value)):
         return float.__repr__(value)
-    if isinstance(value, float):
-        complaint = f"is {value!r}, which JSON cannot say: use None or a string"
-    elif isinstance(value, tuple):
+    if is_a(value, float):
+        complaint = f"is {float.__repr__(value)}, which JSON cannot say: use None or a string"
+    elif is_a(value, tuple):
         complaint = "is a tuple, which would come back as a list: make it a list"
     else:
         complaint = f"is a {type(value).__name__}, which is not JSON: make it a string, number, list or dict"
@@ -173,11 +175,6 @@ def _digits(value: int) -> str:
 
 def _integer(digits: str) -> int:
     return int(digits) if len(digits) <= _EASY_DIGITS else int(Decimal(digits))
-
-
-def shown(value: int) -> str:
-    """An integer for a message, however large it is."""
-    return str(value) if value.bit_length() <= 128 else f"an integer of {value.bit_length():,} bits"
 
 
 def _short(path: str) -> str:

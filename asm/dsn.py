@@ -13,6 +13,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from asm.errors import ValidationError
+from asm.plain import is_a
 from asm.queries import Dialect, quote_identifier
 
 ENVIRONMENT_VARIABLE = "ASM_DSN"
@@ -51,7 +52,7 @@ class Address(str):
 
 def concealed(dsn: str | None) -> str | None:
     """A DSN as an Address."""
-    return Address(dsn) if isinstance(dsn, str) else dsn
+    return Address(str.__str__(dsn)) if is_a(dsn, str) else dsn  # type: ignore[arg-type]
 
 
 class Place(NamedTuple):
@@ -76,7 +77,11 @@ class Place(NamedTuple):
         if self.dialect == "postgres" or self.address == MEMORY:
             return False
         path = Path(self.address)
-        return path.parent.is_dir() and not path.exists()
+        try:
+            return path.parent.is_dir() and not path.exists()
+        except OSError:
+            # Too long a name, or a folder that may not be looked into: opening it says so.
+            return False
 
     def __repr__(self) -> str:
         return f"Place({str(self)!r})"
@@ -89,26 +94,26 @@ class Place(NamedTuple):
 def place(dsn: Any = None, schema: Any = None) -> Place:
     """What a DSN means. Without one, ASM_DSN; without that, sqlite:///asm.db."""
     dsn = concealed(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT if dsn is None else dsn)
-    if not isinstance(dsn, str) or not dsn.strip() or not _is_text(dsn):
+    if not is_a(dsn, str) or not dsn.strip() or not _is_text(dsn):
         raise ValidationError(f"a DSN is text: {_FORMS}")
     if dsn.startswith("sqlite:"):
         if schema is not None:
             raise ValidationError("SQLite has no schemas: leave `schema` out, or use a file of its own")
         return Place("sqlite", _path(dsn))
     if dsn.startswith(_SCHEMES) or _KEY_VALUE.match(dsn):
-        if schema is not None:
-            _check_schema(schema)
-        return Place("postgres", _conninfo(dsn), schema)
+        return Place("postgres", _conninfo(dsn), None if schema is None else _schema(schema))
     # Nothing of it is shown: it may hold a password, or be one.
     raise ValidationError(f"this is no DSN that asm knows; it takes {_FORMS}")
 
 
-def _check_schema(schema: Any) -> None:
-    if not isinstance(schema, str):
+def _schema(schema: Any) -> str:
+    if not is_a(schema, str):
         raise ValidationError(f"schema must be a string, not {type(schema).__name__}")
-    if not _is_text(schema):
-        raise ValidationError(f"schema {schema!r:.80} has a NUL or a lone surrogate, which are no text")
-    quote_identifier(schema)
+    name = str.__str__(schema)
+    if not _is_text(name):
+        raise ValidationError(f"schema {name!r:.80} has a NUL or a lone surrogate, which are no text")
+    quote_identifier(name)
+    return name
 
 
 def _is_text(value: str) -> bool:

@@ -21,6 +21,7 @@ from asm.models import (
     EVENT_TYPES,
     Event,
     EventType,
+    are_several,
     event_from_row,
     event_type,
     not_too_many,
@@ -135,8 +136,9 @@ class New:
     __slots__ = ("data", "event", "key", "metadata", "session_id", "size_bytes")
 
     def __init__(self, event: Event) -> None:
-        if not isinstance(event, Event):
-            raise ValidationError(f"an Event is what can be appended, not {event.__class__.__name__}")
+        # Not by `isinstance`: a mock of an event says that it is one.
+        if not issubclass(type(event), Event):
+            raise ValidationError(f"an Event is what can be appended, not {type(event).__name__}")
         self.event = event
         self.session_id = event.session_id
         self.key: Key = (event.session_id, event.id)
@@ -304,8 +306,8 @@ def _first(plan: Plan[list[Event]]) -> Plan[Event]:
 
 
 def listed(events: Iterable[Event]) -> Iterable[Event]:
-    if isinstance(events, Event) or not isinstance(events, Iterable):
-        raise ValidationError(f"append_events takes several events, not one {events.__class__.__name__}")
+    if not are_several(events):
+        raise ValidationError(f"append_events takes several events, not one {type(events).__name__}")
     return events
 
 
@@ -328,7 +330,7 @@ def types(value: Any) -> tuple[str, ...] | None:
     """One event type or several, as a set to look for."""
     if value is None:
         return None
-    values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
+    values = value if are_several(value) else [value]
     return not_too_many(tuple(dict.fromkeys(str(event_type(each)) for each in values)), "type")
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from asm import artifacts, events, runs, sessions
 from asm.errors import ValidationError
-from asm.models import Artifact, Event, Model, Run, Session, count, text
+from asm.models import Artifact, Event, Model, Run, Session, count, flag, named, text
+from asm.plain import is_a
 from asm.plan import Ask, Plan, Rows, Steps
 
 M = TypeVar("M", bound=Model)
@@ -62,11 +63,7 @@ class SessionExport:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The export that `to_dict` took apart, checked like any other input."""
-        if not isinstance(values, Mapping):
-            raise ValidationError(f"SessionExport.from_dict takes a dict, not {type(values).__name__}")
-        known = cls.__dataclass_fields__
-        if unknown := [str(name) for name in values if name not in known]:
-            raise ValidationError(f"SessionExport has no field {unknown[0]!r}; it has {', '.join(known)}")
+        values = named(values, cls.__dataclass_fields__, cls.__name__)
         if "session" not in values:
             raise ValidationError("an export without a session", path="session")
         parsed = {
@@ -85,7 +82,11 @@ def export_session(session_id: str, *, include_artifacts: bool = False) -> Steps
     artifacts go along, soft-deleted ones too; the bytes they tell of stay where they are.
     SessionNotFound where there is no such session. All of it is held in memory at once.
     """
-    return Steps(partial(_export, text(session_id, "session_id"), include_artifacts), snapshot=True)
+    session_id, include_artifacts = (
+        text(session_id, "session_id"),
+        flag(include_artifacts, "include_artifacts"),
+    )
+    return Steps(partial(_export, session_id, include_artifacts), snapshot=True)
 
 
 def _export(session_id: str, include_artifacts: bool) -> Plan[SessionExport]:
@@ -126,12 +127,12 @@ def read_counters(rows: Rows) -> dict[str, Counter]:
 
 
 def _check_kind(value: Any, kind: type[Model], name: str) -> None:
-    if not isinstance(value, kind):
+    if not is_a(value, kind):
         raise ValidationError(f"{name} must be of {kind.__name__}, not {type(value).__name__}", path=name)
 
 
 def _check_all(values: Any, kind: type[Model], name: str, session_id: str) -> None:
-    if not isinstance(values, list):
+    if not is_a(values, list):
         raise ValidationError(f"{name} must be a list, not {type(values).__name__}", path=name)
     for index, value in enumerate(values):
         _check_kind(value, kind, f"{name}[{index}]")
@@ -164,6 +165,6 @@ def _parsed(values: Any, kind: type[M], name: str) -> M:
 
 
 def _parsed_all(values: Any, kind: type[M], name: str) -> list[M]:
-    if not isinstance(values, list):
+    if not is_a(values, list):
         raise ValidationError(f"{name} must be a list, not {type(values).__name__}", path=name)
     return [_parsed(each, kind, f"{name}[{index}]") for index, each in enumerate(values)]

@@ -14,6 +14,7 @@ from asm import events
 from asm.errors import ValidationError
 from asm.events import Types
 from asm.models import Event, count
+from asm.plain import is_number, number, shown
 from asm.plan import Ask, AsyncDatabase, Database
 from asm.watch import AsyncWatch, AsyncWatchInTransaction, Watch, WatchInTransaction
 
@@ -164,10 +165,14 @@ def seconds(value: Any, name: str) -> float | None:
     """A length of time, not negative, or None."""
     if value is None:
         return None
+    length = number(value) if is_number(value) else -1
     # The comparison is this way round because NaN is no length of time either.
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-        raise ValidationError(f"{name} must be a number of seconds, 0 or more, not {value!r:.80}", path=name)
-    return float(value)
+    if not length >= 0:
+        raise ValidationError(f"{name} must be a number of seconds, 0 or more, not {shown(value)}", path=name)
+    try:
+        return float(length)
+    except OverflowError:
+        return float("inf")
 
 
 def _awaited(wanted: Wait) -> tuple[str, int, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -18,6 +18,7 @@ from asm.errors import AlreadyExists, Conflict, ValidationError
 from asm.events import BYTES_PER_STATEMENT, New, lock_counters, read_events
 from asm.exports import Counter, SessionExport, find_counters
 from asm.models import Artifact, Event, Run, Session
+from asm.plain import is_a
 from asm.plan import Ask, Plan, Rows, Steps, nothing
 from asm.runs import read_runs, save_run
 from asm.sessions import read_sessions, save_session
@@ -40,9 +41,10 @@ def import_session(export: SessionExport) -> Steps[None]:
     there under other contents is a Conflict, and nothing is written. The event appended next takes
     the number after the last one, the export's or the store's own.
     """
-    if not isinstance(export, SessionExport):
+    if not is_a(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
-    batch = Batch.of(export)
+    # Looked at once more, because an export is frozen, but its lists are not.
+    batch = Batch.of(replace(export))
     return Steps(partial(_quietly, batch), sessions=tuple(batch.counters))
 
 

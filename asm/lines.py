@@ -33,6 +33,7 @@ from asm.documents import Document
 from asm.errors import ValidationError
 from asm.exports import SessionExport
 from asm.models import Artifact, Event, Model, Run, Session, count
+from asm.plain import shown
 
 M = TypeVar("M", bound=Model)
 
@@ -182,7 +183,7 @@ class _Lines:
         if version != VERSION:
             raise _wrong(
                 self.number,
-                f"this export has version {documents.shown(version)}, and this asm reads version {VERSION}: "
+                f"this export has version {shown(version)}, and this asm reads version {VERSION}: "
                 "import it with the asm that wrote it, or a newer one",
             )
 

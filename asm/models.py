@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 from asm import documents
 from asm.documents import Document
 from asm.errors import InvalidEventType, InvalidStatus, ValidationError
+from asm.plain import is_a, is_number, number, shown
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
@@ -102,11 +103,8 @@ class Model:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The model that `to_dict` took apart, checked like any other input."""
-        if not isinstance(values, Mapping):
-            raise ValidationError(f"{cls.__name__}.from_dict takes a dict, not {type(values).__name__}")
         known = cls.__dataclass_fields__
-        if unknown := [str(name) for name in values if name not in known]:
-            raise ValidationError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(known)}")
+        values = named(values, known, cls.__name__)
         parsed = {
             name: _time_of(value, name) if name in cls._times else value for name, value in values.items()
         }
@@ -118,6 +116,21 @@ class Model:
     def _set(self, name: str, value: Any) -> None:
         # How a frozen dataclass puts a value into its own normal form while it is being made.
         object.__setattr__(self, name, value)
+
+    def _text(self, name: str, length_max: int = TEXT_LENGTH_MAX) -> None:
+        value = getattr(self, name)
+        plain = text(value, name, length_max)
+        if plain is not value:
+            self._set(name, plain)
+
+    def _optional_text(self, name: str) -> None:
+        if getattr(self, name) is not None:
+            self._text(name)
+
+    def _count(self, name: str) -> None:
+        value = getattr(self, name)
+        if count(value, name) is not value:
+            self._set(name, int.__int__(value))
 
 
 def new_id(prefix: str) -> str:
@@ -151,10 +164,10 @@ class Session(Model):
     deleted_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        text(self.id, "id")
-        text(self.agent_id, "agent_id")
+        self._text("id")
+        self._text("agent_id")
         self._set("status", session_status(self.status))
-        optional_text(self.parent_session_id, "parent_session_id")
+        self._optional_text("parent_session_id")
         documents.dump_object(self.metadata, "metadata")
         documents.dump_object(self.context, "context")
         self._set("tags", texts(self.tags, "tags"))
@@ -192,18 +205,18 @@ class Run(Model):
     cost_usd: float | None = None
 
     def __post_init__(self) -> None:
-        text(self.id, "id")
-        text(self.session_id, "session_id")
+        self._text("id")
+        self._text("session_id")
         self._set("status", run_status(self.status))
         documents.dump(self.input, "input")
         documents.dump(self.output, "output")
         documents.dump(self.error, "error")
         documents.dump_object(self.metadata, "metadata")
-        count(self.turn_count, "turn_count")
+        self._count("turn_count")
         token_counts(self.token_usage)
         self._set("started_at", moment(self.started_at, "started_at"))
         self._set("ended_at", optional_moment(self.ended_at, "ended_at"))
-        optional_text(self.provider, "provider")
+        self._optional_text("provider")
         documents.dump_object(self.provider_metadata, "provider_metadata")
         self._set("cost_usd", cost(self.cost_usd))
 
@@ -235,7 +248,7 @@ class Run(Model):
         """
         before, more = token_counts(self.token_usage), token_counts(usage)
         added = dict(self.token_usage)
-        for key, value in usage.items():
+        for key, value in dict.items(usage):
             old = added.get(key)
             added[key] = _sum(old, value, key) if is_number(value) and is_number(old) else value
         if "total_tokens" in added:
@@ -265,17 +278,18 @@ class Event(Model):
     correlation_id: str | None = None
 
     def __post_init__(self) -> None:
-        text(self.id, "id")
+        self._text("id")
         self._set("type", event_type(self.type))
         self._set("timestamp", moment(self.timestamp, "timestamp"))
-        text(self.session_id, "session_id")
-        optional_text(self.run_id, "run_id")
-        optional_count(self.sequence_number, "sequence_number")
+        self._text("session_id")
+        self._optional_text("run_id")
+        if self.sequence_number is not None:
+            self._count("sequence_number")
         documents.dump_object(self.data, "data")
         documents.dump_object(self.metadata, "metadata")
-        count(self.schema_version, "schema_version")
-        optional_text(self.provider, "provider")
-        optional_text(self.correlation_id, "correlation_id")
+        self._count("schema_version")
+        self._optional_text("provider")
+        self._optional_text("correlation_id")
 
     def __hash__(self) -> int:
         return hash((self.session_id, self.id))
@@ -301,15 +315,15 @@ class Artifact(Model):
     deleted_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        text(self.id, "id")
-        optional_text(self.session_id, "session_id")
-        optional_text(self.run_id, "run_id")
-        text(self.key, "key")
-        optional_text(self.content_type, "content_type")
-        count(self.byte_size, "byte_size")
-        text(self.checksum_sha256, "checksum_sha256")
-        text(self.storage_backend, "storage_backend")
-        text(self.storage_ref, "storage_ref", REFERENCE_LENGTH_MAX)
+        self._text("id")
+        self._optional_text("session_id")
+        self._optional_text("run_id")
+        self._text("key")
+        self._optional_text("content_type")
+        self._count("byte_size")
+        self._text("checksum_sha256")
+        self._text("storage_backend")
+        self._text("storage_ref", REFERENCE_LENGTH_MAX)
         documents.dump_object(self.metadata, "metadata")
         self._set("created_at", moment(self.created_at, "created_at"))
         self._set("deleted_at", optional_moment(self.deleted_at, "deleted_at"))
@@ -346,8 +360,8 @@ class Page(Generic[T]):
 
 def text(value: Any, name: str, length_max: int = TEXT_LENGTH_MAX) -> str:
     """A string both databases keep as it is and find again."""
-    if not isinstance(value, str):
-        raise ValidationError(f"{name} must be a string, not {type(value).__name__}", path=name)
+    if type(value) is not str:
+        value = _plain_text(value, name)
     if not value or len(value) > length_max:
         raise ValidationError(
             f"{name} must have 1 to {length_max:,} characters, not {len(value):,}", path=name
@@ -363,7 +377,14 @@ def text(value: Any, name: str, length_max: int = TEXT_LENGTH_MAX) -> str:
             raise ValidationError(
                 f"{name} holds a lone surrogate, which is no character", path=name
             ) from error
-    return value
+    return value  # type: ignore[no-any-return]
+
+
+def _plain_text(value: Any, name: str) -> str:
+    if not is_a(value, str):
+        raise ValidationError(f"{name} must be a string, not {type(value).__name__}", path=name)
+    # As plain text: an enum of the caller's own is spelled with its class otherwise.
+    return str.__str__(value)
 
 
 def optional_text(value: Any, name: str) -> str | None:
@@ -380,7 +401,7 @@ def is_text(value: Any) -> bool:
 
 def texts(values: Any, name: str) -> tuple[str, ...]:
     """Several strings. One string alone is most likely a slip, and is refused."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    if not are_several(values):
         raise ValidationError(f"{name} must be a list of strings, not {type(values).__name__}", path=name)
     return not_too_many(tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values)), name)
 
@@ -389,9 +410,9 @@ def texts_to_find(value: Any, name: str) -> tuple[str, ...] | None:
     """One string or several, each once, as a set to look for; None is no set."""
     if value is None:
         return None
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return (_plain_text(value, name),)
-    each_once = dict.fromkeys(_plain_text(each, f"{name}[{index}]") for index, each in enumerate(value))
+    if not are_several(value):
+        return (text(value, name),)
+    each_once = dict.fromkeys(text(each, f"{name}[{index}]") for index, each in enumerate(value))
     return not_too_many(tuple(each_once), name)
 
 
@@ -405,26 +426,38 @@ def not_too_many(values: tuple[str, ...], name: str) -> tuple[str, ...]:
     return values
 
 
-def _plain_text(value: Any, name: str) -> str:
-    # To the drivers, a member of an enum of the caller's own would be no string.
-    return str.__str__(text(value, name))
+def are_several(value: Any) -> bool:
+    """Whether it is values to go through, and not one of them."""
+    return is_a(value, Iterable) and not is_a(value, str)
 
 
 def moment(value: Any, name: str) -> datetime:
     """An aware time, in UTC."""
-    if not isinstance(value, datetime):
-        raise ValidationError(f"{name} must be a datetime, not {type(value).__name__}", path=name)
-    if value.tzinfo is UTC:
+    if type(value) is datetime and value.tzinfo is UTC:
         return value
-    if value.utcoffset() is None:
+    if not is_a(value, datetime):
+        raise ValidationError(f"{name} must be a datetime, not {type(value).__name__}", path=name)
+    try:
+        ahead = datetime.utcoffset(value)
+    except Exception as error:
+        raise ValidationError(f"{name} has a time zone that fails: {shown(error)}", path=name) from error
+    if ahead is None:
         raise ValidationError(
             f"{name} is naive, so it could be any hour: give it a time zone, as in datetime.now(UTC)",
             path=name,
         )
     try:
-        return value.astimezone(UTC)
+        # As a plain datetime: one of another library has its own ideas of spelling and of differences.
+        return datetime.combine(datetime.date(value), datetime.time(value), UTC) - ahead
     except OverflowError as error:
         raise ValidationError(f"{name} lies outside the years 1 to 9999 in UTC", path=name) from error
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False; what only counts as one or the other, such as the text "no", is most likely a slip."""
+    if type(value) is not bool:
+        raise ValidationError(f"{name} must be True or False, not {shown(value)}", path=name)
+    return value
 
 
 def optional_moment(value: Any, name: str) -> datetime | None:
@@ -433,13 +466,13 @@ def optional_moment(value: Any, name: str) -> datetime | None:
 
 def count(value: Any, name: str, maximum: int = INTEGER_MAX) -> int:
     """A whole number from 0 up to what a 64-bit column holds."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValidationError(f"{name} must be a whole number, not {type(value).__name__}", path=name)
+    if type(value) is not int:
+        if not is_number(value) or not is_a(value, int):
+            raise ValidationError(f"{name} must be a whole number, not {type(value).__name__}", path=name)
+        value = int.__int__(value)
     if not 0 <= value <= maximum:
-        raise ValidationError(
-            f"{name} must be from 0 to {maximum:,}, not {documents.shown(value)}", path=name
-        )
-    return value
+        raise ValidationError(f"{name} must be from 0 to {maximum:,}, not {shown(value)}", path=name)
+    return value  # type: ignore[no-any-return]
 
 
 def optional_count(value: Any, name: str) -> int | None:
@@ -453,7 +486,7 @@ def cost(value: Any) -> float | None:
     if not is_number(value):
         raise ValidationError(f"cost_usd must be a number, not {type(value).__name__}", path="cost_usd")
     try:
-        dollars = float(value)
+        dollars = float(number(value))
     except OverflowError:
         dollars = float("inf")
     if not 0 <= dollars < float("inf"):
@@ -465,8 +498,9 @@ def token_counts(usage: Any) -> dict[str, int | None]:
     """The counts the store knows, None where a count is absent. The total is input + output unless given."""
     documents.dump_object(usage, "token_usage")
     counts = {
-        name: None if usage.get(name) is None else count(usage[name], f"token_usage.{name}")
+        name: None if value is None else count(value, f"token_usage.{name}")
         for name in TOKEN_COUNTS
+        for value in (dict.get(usage, name),)
     }
     if counts["total_tokens"] is None and (counts["input_tokens"] or counts["output_tokens"]) is not None:
         total = (counts["input_tokens"] or 0) + (counts["output_tokens"] or 0)
@@ -474,15 +508,11 @@ def token_counts(usage: Any) -> dict[str, int | None]:
     return counts
 
 
-def _sum(before: Any, more: Any, key: str) -> Any:
+def _sum(before: Any, more: Any, key: str) -> int | float:
     try:
-        return before + more
+        return number(before) + number(more)
     except OverflowError as error:
         raise ValidationError(f"token_usage.{key} would be larger than a float can be", path=key) from error
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def session_status(value: Any) -> SessionStatus:
@@ -497,25 +527,27 @@ S = TypeVar("S", SessionStatus, RunStatus)
 
 
 def _status(value: Any, statuses: type[S]) -> S:
+    if type(value) is statuses:
+        return value
     try:
-        return statuses(value)
+        return statuses(str.__str__(value) if is_a(value, str) else "")
     except ValueError as error:
         known = ", ".join(statuses)
         raise InvalidStatus(
-            f"{value!r:.80} is no {statuses.__name__}; known are {known}", path="status"
+            f"{shown(value)} is no {statuses.__name__}; known are {known}", path="status"
         ) from error
 
 
 def event_type(value: Any) -> EventType | str:
     """One of EventType, or a type of the caller's own, which carries a dot."""
-    known = EVENT_TYPES.get(value) if isinstance(value, str) else None
+    name = str.__str__(value) if is_a(value, str) else ""
+    known = EVENT_TYPES.get(name)
     if known is not None:
         return known
-    if isinstance(value, str) and "." in value:
-        # As plain text: an enum of the caller's own is spelled with its class otherwise.
-        return str.__str__(text(value, "type"))
+    if "." in name:
+        return text(name, "type")
     raise InvalidEventType(
-        f"{value!r:.80} is no event type. A type of your own carries a dot, as in 'acme.plan_updated'; "
+        f"{shown(value)} is no event type. A type of your own carries a dot, as in 'acme.plan_updated'; "
         f"known are {', '.join(EventType)}",
         path="type",
     )
@@ -533,12 +565,22 @@ def _plain(value: Any) -> Any:
 
 
 def _time_of(value: Any, name: str) -> Any:
-    if not isinstance(value, str):
+    if not is_a(value, str):
         return value
     try:
-        return datetime.fromisoformat(value)
+        return datetime.fromisoformat(str.__str__(value))
     except ValueError as error:
-        raise ValidationError(f"{name} is no time in ISO 8601: {value!r:.80}", path=name) from error
+        raise ValidationError(f"{name} is no time in ISO 8601: {shown(value)}", path=name) from error
+
+
+def named(values: Any, known: Iterable[str], owner: str) -> dict[str, Any]:
+    """Values by the names of fields, of which there are no others."""
+    if not is_a(values, Mapping):
+        raise ValidationError(f"{owner}.from_dict takes a dict, not {type(values).__name__}")
+    given = {str.__str__(name) if is_a(name, str) else name: values[name] for name in values}
+    if unknown := [name for name in given if name not in known]:
+        raise ValidationError(f"{owner} has no field {shown(unknown[0])}; it has {', '.join(known)}")
+    return given
 
 
 # Rows as they come back.

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asm.errors import ValidationError
-from asm.models import is_number
+from asm.plain import is_a, is_number, number, shown
 
 T = TypeVar("T")
 
@@ -176,9 +176,10 @@ def _price(value: Any, path: str) -> Price:
 def _usd(value: Any, path: str) -> float:
     if not is_number(value):
         raise ValidationError(f"{path} must be a number, not {type(value).__name__}", path=path)
-    if not 0 <= value <= USD_MAX:
+    usd = number(value)
+    if not 0 <= usd <= USD_MAX:
         raise ValidationError(f"{path} must be from 0 to {USD_MAX:,} USD per token", path=path)
-    return float(value)
+    return float(usd)
 
 
 USD_MAX = 1_000_000
@@ -187,16 +188,17 @@ USD_MAX = 1_000_000
 
 def _mapping(value: Any, path: str, known: tuple[str, ...] | None = None) -> Mapping[str, Any]:
     name = path or "the file"
-    if not isinstance(value, Mapping):
+    if not is_a(value, Mapping):
         raise ValidationError(f"{name} must be a mapping, not {type(value).__name__}", path=path)
-    for key in value:
-        if not isinstance(key, str) or not key:
-            raise ValidationError(f"{name} has the key {key!r:.80}, which is no name", path=path)
+    mapping: Mapping[str, Any] = value
+    for key in mapping:
+        if not is_a(key, str) or not key:
+            raise ValidationError(f"{name} has the key {shown(key)}, which is no name", path=path)
         if known is not None and key not in known:
             raise ValidationError(
-                f"{name} has the key {key!r:.80}; it may have {', '.join(known)}", path=_at(path, key)
+                f"{name} has the key {shown(key)}; it may have {', '.join(known)}", path=_at(path, key)
             )
-    return value
+    return mapping
 
 
 def _at(path: str, key: str) -> str:

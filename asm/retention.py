@@ -21,7 +21,8 @@ from asm import archives
 from asm.errors import AsmError, SessionNotFound, StoreClosed, ValidationError
 from asm.events import lock_counters, types
 from asm.exports import Counter, SessionExport, export_session, find_counters, read_counters
-from asm.models import EventType, SessionStatus, count, now, session_status, text, texts
+from asm.models import EventType, SessionStatus, count, flag, now, session_status, text, texts
+from asm.plain import is_a
 from asm.plan import Ask, Plan, Row, Rows, Steps, first, nothing
 from asm.procedures import Procedure, Work, result_of
 
@@ -202,12 +203,12 @@ class _Job:
     def __init__(
         self, policy: RetentionPolicy, *, dry_run: bool = False, progress: Progress | None = None
     ) -> None:
-        if not isinstance(policy, RetentionPolicy):
+        if not is_a(policy, RetentionPolicy):
             raise ValidationError(f"policy must be a RetentionPolicy, not {type(policy).__name__}")
         if progress is not None and not callable(progress):
             raise ValidationError(f"progress must be a function, not {type(progress).__name__}")
         self.policy = policy
-        self.dry_run = dry_run
+        self.dry_run = flag(dry_run, "dry_run")
         self.done = dict.fromkeys(_STEPS, 0)
         self.errors: list[Failure] = []
         self.at = now()

@@ -10,13 +10,16 @@ from asm.errors import RunNotFound, ValidationError
 from asm.models import (
     Run,
     RunStatus,
+    are_several,
     is_text,
     optional_count,
+    optional_text,
     run_from_row,
     run_status,
     text,
     token_counts,
 )
+from asm.plain import is_a
 from asm.plan import Ask, Row, Rows, nothing, one_or_several
 
 _DOCUMENTS = ("input", "output", "error", "metadata", "token_usage", "provider_metadata")
@@ -25,9 +28,9 @@ _STATUSES = {str(status): status for status in RunStatus}
 
 def save_run(run: Run) -> Ask[None]:
     """Keep a run: insert it, or replace everything but the ids of the one that is there."""
-    if not isinstance(run, Run):
+    if not is_a(run, Run):
         raise ValidationError(f"save_run takes a Run, not {type(run).__name__}")
-    model = run.provider_metadata.get("model")
+    model = dict.get(run.provider_metadata, "model")
     params = {
         "id": run.id,
         "session_id": run.session_id,
@@ -62,11 +65,8 @@ def get_run(run_id: str, *, session_id: str | None = None) -> Ask[Run]:
             raise RunNotFound(f"no run has the id {run_id!r}{where}", run_id=run_id, session_id=session_id)
         return read_run(rows[0])
 
-    params = {
-        "id": text(run_id, "run_id"),
-        "session_id": None if session_id is None else text(session_id, "session_id"),
-    }
-    return Ask("get_run", params, read)
+    run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
+    return Ask("get_run", {"id": run_id, "session_id": session_id}, read)
 
 
 def list_runs(
@@ -93,7 +93,7 @@ def statuses(value: Any) -> tuple[str, ...] | None:
     """One status or several, as a set to look for."""
     if value is None:
         return None
-    values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
+    values = value if are_several(value) else [value]
     return tuple(str(run_status(each)) for each in values)
 
 

@@ -29,11 +29,13 @@ from asm.models import (
     Session,
     SessionStatus,
     Texts,
+    flag,
     optional_count,
     optional_moment,
     texts_to_find,
     token_counts,
 )
+from asm.plain import is_a, shown
 from asm.plan import Ask, Plan, Rows, Steps, first, one_or_several
 
 T = TypeVar("T")
@@ -78,12 +80,12 @@ def search_sessions(
             "tags": texts_to_find(tags, "tags"),
             "created_after": optional_moment(created_after, "created_after"),
             "created_before": optional_moment(created_before, "created_before"),
-            "only_live": None if include_deleted else True,
+            "only_live": None if flag(include_deleted, "include_deleted") else True,
         },
     )
     order = _order(order_by, SESSION_ORDERS)
     page = _page("search_sessions", filters, order, limit, cursor, sessions.read_sessions)
-    if not count_total:
+    if not flag(count_total, "count_total"):
         return page
     return Steps(partial(_counted, page, Ask("count_sessions", filters, first, prepare=False)), snapshot=True)
 
@@ -174,7 +176,7 @@ def _page(
     cursor: str | None,
     read: Callable[[Rows], list[T]],
 ) -> Ask[Page[T]]:
-    _check_limit(limit)
+    limit = _limit(limit)
 
     def read_page(rows: Rows) -> Page[T]:
         items = read(rows[:limit])
@@ -189,20 +191,22 @@ def _counted(page: Ask[Page[T]], total: Ask[int]) -> Plan[Page[T]]:
     return replace(found, total_count=(yield from total))
 
 
-def _check_limit(value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LIMIT_MAX:
-        raise ValidationError(f"limit must be a whole number from 1 to {LIMIT_MAX:,}", path="limit")
+def _limit(value: Any) -> int:
+    if is_a(value, int) and type(value) is not bool and 1 <= (limit := int.__int__(value)) <= LIMIT_MAX:
+        return limit
+    raise ValidationError(f"limit must be a whole number from 1 to {LIMIT_MAX:,}", path="limit")
 
 
 # Orders: what makes a row's place its own, under the names that the queries have for it.
 
 
 def _order(name: Any, orders: Iterable[Order[T]]) -> Order[T]:
+    plain = str.__str__(name) if is_a(name, str) else None
     for order in orders:
-        if order.name == name:
+        if order.name == plain:
             return order
     known = ", ".join(order.name for order in orders)
-    raise ValidationError(f"{name!r:.80} is no order; known are {known}", path="order_by")
+    raise ValidationError(f"{shown(name)} is no order; known are {known}", path="order_by")
 
 
 def _creation(session: Session) -> Place:

@@ -15,12 +15,15 @@ from asm.models import (
     Run,
     Session,
     SessionStatus,
+    are_several,
     count,
+    flag,
     optional_count,
     session_from_row,
     session_status,
     text,
 )
+from asm.plain import is_a
 from asm.plan import Ask, Plan, Row, Rows, Steps, Volley, nothing, one_or_several
 
 _STATUSES = {str(status): status for status in SessionStatus}
@@ -28,7 +31,7 @@ _STATUSES = {str(status): status for status in SessionStatus}
 
 def save_session(session: Session) -> Ask[None]:
     """Keep a session: insert it, or replace everything but the id of the one that is there."""
-    if not isinstance(session, Session):
+    if not is_a(session, Session):
         raise ValidationError(f"save_session takes a Session, not {type(session).__name__}")
     params = {
         "id": session.id,
@@ -53,7 +56,8 @@ def get_session(session_id: str) -> Ask[Session]:
             raise SessionNotFound(f"no session has the id {session_id!r}", session_id=session_id)
         return read_session(rows[0])
 
-    return Ask("get_session", {"id": text(session_id, "session_id")}, read)
+    session_id = text(session_id, "session_id")
+    return Ask("get_session", {"id": session_id}, read)
 
 
 def list_sessions(
@@ -71,7 +75,7 @@ def list_sessions(
     params = {
         **one_or_several("status", "statuses", statuses(status)),
         "agent_id": None if agent_id is None else text(agent_id, "agent_id"),
-        "only_live": None if include_deleted else True,
+        "only_live": None if flag(include_deleted, "include_deleted") else True,
         "limit": optional_count(limit, "limit"),
         "offset": count(offset, "offset"),
     }
@@ -121,7 +125,7 @@ def statuses(value: Any) -> tuple[str, ...] | None:
     """One status or several, as a set to look for."""
     if value is None:
         return None
-    values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
+    values = value if are_several(value) else [value]
     return tuple(str(session_status(each)) for each in values)
 
 

@@ -22,7 +22,8 @@ from rich.text import Text
 from asm.documents import Document
 from asm.health import HealthIssue
 from asm.migrate import StoreStatus
-from asm.models import Event, EventType, Run, Session, is_number
+from asm.models import Event, EventType, Run, Session
+from asm.plain import is_number
 from asm.retention import MaintenanceReport
 from asm.store import SessionStore
 

@@ -43,7 +43,7 @@ from asm.errors import MigrationRequired, StoreClosed, ValidationError
 from asm.follow import Stream, Wait
 from asm.migrate import check_complete, check_tables, list_applied, migrate_connection
 from asm.migrate import migrate as apply_pending
-from asm.models import Event, count
+from asm.models import Event, count, flag
 from asm.plan import AsyncDatabase, Database, Question
 from asm.procedures import Procedure, perform, perform_async
 from asm.sqlite import AsyncSQLite, AsyncSQLiteTransaction, SQLite, SQLiteTransaction
@@ -367,11 +367,11 @@ class SessionStore(Operations):
         self._database: SQLite | postgres.Postgres
         _check_exists(self._place, migrate=migrate)
         if self._place.dialect == "sqlite":
-            self._database = SQLite(self._place.address, timeout=timeout, statement_timeout=statement_timeout)
+            self._database = SQLite(self._place.address, **_of_a_file(limits))
         elif pool is not None:
-            self._database = postgres.Postgres(pool, schema=schema, **_without_pools_own(limits))
+            self._database = postgres.Postgres(pool, schema=self._place.schema, **_without_pools_own(limits))
         else:
-            self._database = postgres.connect(self._place.address, schema=schema, **limits)
+            self._database = postgres.connect(self._place.address, schema=self._place.schema, **limits)
         self.artifacts = Artifacts(self._database)
         self.query = Query(self._database)
         self.maintenance = Maintenance(self._database)
@@ -475,8 +475,7 @@ class AsyncSessionStore(AsyncOperations):
         address, schema = self._place.address, self._place.schema
         _check_exists(self._place, migrate=self._migrate)
         if self._place.dialect == "sqlite":
-            limits = {name: self._limits[name] for name in ("timeout", "statement_timeout")}
-            return AsyncSQLite(await asyncio.to_thread(SQLite, address, **limits))
+            return AsyncSQLite(await asyncio.to_thread(SQLite, address, **_of_a_file(self._limits)))
         if self._pool is not None:
             return postgres.AsyncPostgres(self._pool, schema=schema, **_without_pools_own(self._limits))
         return postgres.connect_async(address, schema=schema, **self._limits)
@@ -571,28 +570,35 @@ def _limits(
     retry_for: float,
     prepare: bool,
 ) -> dict[str, Any]:
-    if count(min_size, "min_size") > count(max_size, "max_size") or max_size == 0:
+    min_size, max_size = count(min_size, "min_size"), count(max_size, "max_size")
+    if min_size > max_size or max_size == 0:
         raise ValidationError(
             f"max_size must be at least 1 and at least min_size, not {max_size}", path="max_size"
         )
-    _check_limit(timeout, "timeout")
-    if statement_timeout is not None:
-        _check_limit(statement_timeout, "statement_timeout")
-    if follow.seconds(retry_for, "retry_for") is None:
+    patience_s = follow.seconds(retry_for, "retry_for")
+    if patience_s is None:
         raise ValidationError("retry_for must be a number of seconds; 0 turns it off", path="retry_for")
     return {
         "min_size": min_size,
         "max_size": max_size,
-        "timeout": timeout,
-        "statement_timeout": statement_timeout,
-        "retry_for": retry_for,
-        "prepare": bool(prepare),
+        "timeout": _limit(timeout, "timeout"),
+        "statement_timeout": None
+        if statement_timeout is None
+        else _limit(statement_timeout, "statement_timeout"),
+        "retry_for": patience_s,
+        "prepare": flag(prepare, "prepare"),
     }
 
 
-def _check_limit(value: float, name: str) -> None:
-    if not 0 < (follow.seconds(value, name) or 0) <= LIMIT_MAX_S:
+def _limit(value: float, name: str) -> float:
+    limit_s = follow.seconds(value, name) or 0.0
+    if not 0 < limit_s <= LIMIT_MAX_S:
         raise ValidationError(f"{name} must be more than 0 and at most {LIMIT_MAX_S:,} seconds", path=name)
+    return limit_s
+
+
+def _of_a_file(limits: dict[str, Any]) -> dict[str, Any]:
+    return {name: limits[name] for name in ("timeout", "statement_timeout")}
 
 
 def _without_pools_own(limits: dict[str, Any]) -> dict[str, Any]:

@@ -157,7 +157,8 @@ def get_session_stats(session_id: str) -> Ask[SessionStats]:
             status_counts=_counts(runs),
         )
 
-    return Ask("get_session_stats", {"session_id": text(session_id, "session_id")}, read)
+    session_id = text(session_id, "session_id")
+    return Ask("get_session_stats", {"session_id": session_id}, read)
 
 
 def get_usage_summary(

@@ -505,6 +505,15 @@ def test_an_export_that_ceased_to_be_json_is_refused_before_anything_is_written(
     assert (store.list_sessions(), store.get_latest_sequence("ses_1")) == ([], 0)
 
 
+def test_an_export_whose_lists_were_added_to_is_looked_at_again(store: Any) -> None:
+    export = an_export()
+    export.events.append(replace(an_event("ses_2"), sequence_number=4))
+
+    with pytest.raises(asm.ValidationError, match=r"events\[3\] belongs to session 'ses_2'"):
+        store.import_session(export)
+    assert store.list_sessions() == []
+
+
 def an_export(events: int = 3) -> asm.SessionExport:
     session = asm.Session(agent_id="a", id="ses_1")
     numbered = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,3 +192,7 @@ def test_a_schema_that_postgres_cannot_keep_is_refused(schema: Any) -> None:
 def test_a_schema_is_refused_on_sqlite() -> None:
     with pytest.raises(asm.ValidationError, match="schema"):
         place("sqlite:///file.db", "agents")
+
+
+def test_a_name_too_long_for_a_file_is_no_new_file(tmp_path: Path) -> None:
+    assert not place(f"sqlite:///{tmp_path / ('x' * 300)}").is_new_file

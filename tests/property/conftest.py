@@ -7,17 +7,33 @@ A property is checked inside its test, on the one store of that test, with ids o
         def check(document: Any) -> None: ...
 
         check()
+
+Set ASM_EXAMPLES to a whole number to try so many times as many. Tests that draw for themselves print
+their seed, and ASM_SEED brings it back.
 """
 
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+EXAMPLES = int(os.environ.get("ASM_EXAMPLES", "1"))
+"""How many times as many as usual."""
+
+SEED = int(os.environ.get("ASM_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+
+
+def tell(*facts: object) -> None:
+    """For whoever reads what a test printed, such as after a failure."""
+    print(*facts)  # noqa: T201
+
+
 # A database has no deadline per example, and a failure prints what brings it back.
-settings.register_profile("asm", max_examples=20, deadline=None, print_blob=True)
+settings.register_profile("asm", max_examples=20 * EXAMPLES, deadline=None, print_blob=True)
 settings.load_profile("asm")
 
 # The threads of a connection pool draw random pauses, for which hypothesis blames the strategy

@@ -1,0 +1,808 @@
+"""Whatever a caller gives: a right answer or an error of ours, and nothing is changed by an error.
+
+What there is to call is found by looking, so a new method or parameter is tried like the others. The
+same cases go to two databases in both colours, which must agree on every answer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import re
+import sqlite3
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from io import BytesIO, TextIOWrapper
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import psycopg
+import pytest
+
+import asm
+from asm import documents
+from asm.cli import cli, main
+from asm.plain import is_a, is_number, number
+from tests.conftest import POSTGRES, Blocking, Cluster, Where
+from tests.property.conftest import EXAMPLES, SEED, tell
+from tests.property.hostile import (
+    TEXTS,
+    OddMapping,
+    Raging,
+    SulkingDict,
+    SulkingList,
+    Theirs,
+    altered,
+    anything,
+)
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+SESSIONS = ["ses_1", "ses_2", "ses_3"]
+LIMIT_S = 20.0
+"""So long no case may take, on the slowest of machines."""
+
+Values = dict[str, Any]
+
+
+# Good values, to put the bad ones among.
+
+
+def _text(*values: str) -> Callable[[random.Random], Any]:
+    return lambda rng: rng.choice(values)
+
+
+def _number(*values: int | float | None) -> Callable[[random.Random], Any]:
+    return lambda rng: rng.choice(values)
+
+
+def _moment(rng: random.Random) -> datetime:
+    return START + timedelta(seconds=rng.randrange(5))
+
+
+def _document(rng: random.Random) -> Any:
+    return rng.choice([{}, {"n": rng.randrange(3)}, {"text": "é", "inner": [1, None]}])
+
+
+def _flag(rng: random.Random) -> bool:
+    return rng.random() < 0.5
+
+
+GOOD: Mapping[str, Callable[[random.Random], Any]] = {
+    **dict.fromkeys(["session_id", "session_ids"], _text(*SESSIONS)),
+    **dict.fromkeys(["run_id", "run_ids"], _text("run_1", "run_2")),
+    "id": lambda rng: rng.choice([*SESSIONS, "run_1", "run_2", f"id_{rng.randrange(12)}"]),
+    **dict.fromkeys(["agent_id"], _text("agent_1", "agent_2")),
+    **dict.fromkeys(["provider", "providers"], _text("claude", "openai")),
+    "correlation_id": _text("cor_1", "cor_2"),
+    "parent_session_id": _text("ses_9"),
+    "status": _text("completed", "failed", "pending"),
+    **dict.fromkeys(["type", "types"], _text("message_sent", "acme.planned", "message_streamed")),
+    "tags": lambda rng: rng.sample(["a", "b", "pinned"], 2),
+    "key": _text("key_1", "key_2"),
+    "content_type": _text("text/plain"),
+    "checksum_sha256": _text("0" * 64),
+    "storage_backend": _text("s3"),
+    "storage_ref": _text("s3://bucket/key"),
+    **dict.fromkeys(
+        [
+            *("since", "until", "created_after", "created_before", "started_after", "started_before"),
+            *("timestamp", "created_at", "updated_at", "started_at", "ended_at", "deleted_at"),
+        ],
+        _moment,
+    ),
+    **dict.fromkeys(
+        ["metadata", "context", "data", "provider_metadata", "input", "output", "error"], _document
+    ),
+    "token_usage": lambda rng: rng.choice([{}, {"input_tokens": 3}, {"total_tokens": 5, "other": "x"}]),
+    "usage": lambda rng: {"input_tokens": rng.randrange(9)},
+    "cost_usd": _number(0.5, None),
+    "turn_count": _number(0, 3),
+    "schema_version": _number(1, 2),
+    "sequence_number": _number(None, 1),
+    "byte_size": _number(0, 1_024),
+    **dict.fromkeys(["after", "before", "min_tokens", "offset"], _number(0, 1, 5)),
+    "expected_sequence": _number(None, 0, 1, 2),
+    "limit": _number(1, 3, 10),
+    "page_size": _number(1, 2, 100),
+    **dict.fromkeys(["wait_timeout", "idle_timeout"], _number(0, 0.0)),
+    **dict.fromkeys(["include_deleted", "include_artifacts", "count_total", "dry_run"], _flag),
+    "order_by": _text(
+        *("created_at_asc", "created_at_desc", "updated_at_desc", "started_at_asc", "started_at_desc"),
+        *("token_usage_desc", "sequence_asc", "timestamp_asc", "timestamp_desc"),
+    ),
+    "cursor": lambda rng: None,
+    "pricing": lambda rng: {"claude": {"default": {"input": 1e-6, "output": 2e-6}}},
+    "session": lambda rng: _model(asm.Session, rng),
+    "run": lambda rng: _model(asm.Run, rng),
+    "event": lambda rng: _model(asm.Event, rng),
+    "artifact": lambda rng: _model(asm.Artifact, rng),
+    "events": lambda rng: [_model(asm.Event, rng) for _ in range(rng.randrange(4))],
+    "export": lambda rng: _export(rng),
+    "policy": lambda rng: _policy(rng),
+    "progress": lambda rng: None,
+}
+
+
+MADE_BY_CLOCK = {"id", "timestamp", "created_at", "updated_at", "started_at"}
+"""Fields that a model fills with another value each time, so here they are given."""
+
+
+def _model(kind: type[Any], rng: random.Random) -> Any:
+    """A good one, mostly with a strange value or two that a model takes."""
+    for hostile in (rng.randrange(3), 1, 0):
+        try:
+            made = kind(**_fields(kind, rng, hostile))
+            break
+        except (asm.AsmError, Theirs):
+            continue
+    if rng.random() < 0.1:
+        _spoil(made, rng)
+    return made
+
+
+def _spoil(model: Any, rng: random.Random) -> None:
+    """Frozen is the model, not its documents."""
+    documents = [value for each in fields(model) if type(value := getattr(model, each.name)) is dict]
+    document = rng.choice(documents)
+    key = rng.choice(["input_tokens", "model", "a"])
+    document[key] = anything(rng)
+
+
+def _fields(kind: type[Any], rng: random.Random, hostile: int = 0) -> Values:
+    parameters = inspect.signature(kind).parameters.values()
+    return _arguments(parameters, rng, hostile)
+
+
+def _export(rng: random.Random) -> Any:
+    session = _model(asm.Session, rng)
+    runs = [asm.Run(session_id=session.id, id=f"run_{n}", started_at=START) for n in range(rng.randrange(3))]
+    events = [
+        asm.Event(
+            type="acme.kept", session_id=session.id, id=f"kept_{n}", sequence_number=n + 1, timestamp=START
+        )
+        for n in range(rng.randrange(4))
+    ]
+    export = asm.SessionExport(session=session, runs=runs, events=events)
+    if rng.random() < 0.2:
+        strange: Any = anything(rng) if rng.random() < 0.4 else _model(rng.choice([asm.Event, asm.Run]), rng)
+        lists: list[list[Any]] = [export.runs, export.events, export.artifacts]
+        rng.choice(lists).append(strange)
+    return export
+
+
+def _policy(rng: random.Random) -> asm.RetentionPolicy:
+    return asm.RetentionPolicy(
+        max_session_age_days=rng.choice([None, 10**6, 2**63 - 1]),
+        max_completed_session_age_days=rng.choice([None, 1, 10**6]),
+        hard_delete_after_days=rng.choice([None, 1, 10**6]),
+        max_events_per_session=rng.choice([None, 1, 5, 2**63 - 1]),
+        max_total_events=rng.choice([None, 20, 2**63 - 1]),
+        batch_size=rng.choice([1, 2, 100, 2**63 - 1]),
+    )
+
+
+def _arguments(parameters: Any, rng: random.Random, hostile: int) -> Values:
+    """Good values for what must be given and some of what may be, and so many hostile ones among them."""
+    parameters = list(parameters)
+    chosen = [
+        each
+        for each in parameters
+        if each.default is inspect.Parameter.empty or each.name in MADE_BY_CLOCK or rng.random() < 0.3
+    ]
+    values = {each.name: GOOD[each.name](rng) if each.name in GOOD else anything(rng) for each in chosen}
+    for parameter in rng.sample(parameters, min(hostile, len(parameters))):
+        values[parameter.name] = _hostile(parameter.name, rng)
+    return values
+
+
+def _hostile(name: str, rng: random.Random) -> Any:
+    if name == "events" and rng.random() < 0.7:
+        return [_model(asm.Event, rng), anything(rng)]
+    return anything(rng)
+
+
+# What there is to call.
+
+
+class Method(NamedTuple):
+    """A public method of a store: the part of the store it is on, and its name."""
+
+    part: str
+    name: str
+
+    def of(self, store: Any) -> Any:
+        return getattr(getattr(store, self.part) if self.part else store, self.name)
+
+
+LIFE = {"open", "close", "transaction"}
+"""What opens and ends a store takes nothing, and is tried by what is done with stores."""
+
+
+def _methods(kind: type, part: str = "") -> list[Method]:
+    names = [name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")]
+    return [Method(part, name) for name in names if name not in LIFE]
+
+
+def _parts(store: Any) -> dict[str, type]:
+    return {
+        name: type(value)
+        for name, value in vars(store).items()
+        if not name.startswith("_") and type(value).__module__.startswith("asm")
+    }
+
+
+def _offered(store: Any) -> list[Method]:
+    """All public methods of a store and of its parts."""
+    return _methods(type(store)) + [
+        each for part, kind in _parts(store).items() for each in _methods(kind, part)
+    ]
+
+
+# What comes of it.
+
+
+@dataclass
+class Outcome:
+    """How a call ended, such that two databases can be compared."""
+
+    kind: str
+    told: Any
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.told!r:.2000}"
+
+
+def _outcome(call: Callable[[], Any]) -> Outcome:
+    started = time.monotonic()
+    try:
+        result = call()
+        outcome = Outcome(
+            "answer", _plain(list(islice(result, 50)) if isinstance(result, Iterator) else result)
+        )
+    except asm.AsmError as error:
+        outcome = Outcome("refusal", (type(error).__name__, error.code, bool(str(error))))
+    except Theirs:
+        outcome = Outcome("theirs", None)
+    assert time.monotonic() - started < LIMIT_S
+    return outcome
+
+
+def _plain(value: Any) -> Any:
+    """An answer without what the clock has put into it."""
+    if isinstance(value, datetime):
+        return "now" if abs(datetime.now(UTC) - value) < timedelta(hours=1) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+        return parts | ({"duration_ms": 0} if "duration_ms" in parts else {})
+    if is_a(value, dict, list):
+        # A document, as it is read back.
+        with suppress(asm.AsmError):
+            return documents.load(documents.dump(value, ""))
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return repr(value) if isinstance(value, Exception) else value
+
+
+class Store:
+    """An open store, and a second look at its rows."""
+
+    def __init__(self, name: str, store: Any, rows: Callable[[], Any], mark: Callable[[], Any]) -> None:
+        self.name = name
+        self.store = store
+        self._rows = rows
+        self._mark = mark
+        self._seen: tuple[Any, Any] | None = None
+
+    def rows(self) -> Any:
+        """All rows, read again where something may have been written since."""
+        mark = self._mark()
+        if self._seen is None or self._seen[0] != mark:
+            self._seen = mark, self._rows()
+        return self._seen[1]
+
+
+TABLES = ("asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts")
+
+
+def _sqlite_rows(connection: sqlite3.Connection) -> Any:
+    return [sorted(map(repr, connection.execute(f"select * from {table}"))) for table in TABLES]
+
+
+def _sqlite_mark(connection: sqlite3.Connection) -> Any:
+    # Another number when another connection has written.
+    return connection.execute("pragma data_version").fetchone()
+
+
+def _postgres_mark(connection: psycopg.Connection[Any]) -> Any:
+    # Whoever writes takes the next number of a transaction.
+    return connection.execute("select pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
+
+
+def _postgres_rows(connection: psycopg.Connection[Any]) -> Any:
+    digests = [
+        f"(select md5(string_agg(r::text, '' order by r::text)) from {table} as r)" for table in TABLES
+    ]
+    return connection.execute(f"select {', '.join(digests)}".encode()).fetchone()
+
+
+@pytest.fixture(params=POSTGRES)
+def stores(
+    request: pytest.FixtureRequest, tmp_path: Path, clusters: Callable[[str], Cluster]
+) -> Iterator[list[Store]]:
+    """SQLite and one PostgreSQL, both in both colours, each on a database of its own."""
+    with ExitStack() as stack:
+        opened = []
+        for colour in ("sync", "async"):
+            file = tmp_path / f"{colour}.db"
+            asm.migrate(f"sqlite:///{file}")
+            connection = sqlite3.connect(file, isolation_level=None)
+            stack.callback(connection.close)
+            opened.append(
+                Store(
+                    f"sqlite, {colour}",
+                    stack.enter_context(_opened(colour, f"sqlite:///{file}")),
+                    partial(_sqlite_rows, connection),
+                    partial(_sqlite_mark, connection),
+                )
+            )
+        for colour in ("sync", "async"):
+            dsn = stack.enter_context(clusters(request.param).database(migrated=True))
+            server = stack.enter_context(psycopg.connect(dsn, autocommit=True))
+            opened.append(
+                Store(
+                    f"{request.param}, {colour}",
+                    stack.enter_context(_opened(colour, dsn)),
+                    partial(_postgres_rows, server),
+                    partial(_postgres_mark, server),
+                )
+            )
+        yield opened
+
+
+@contextmanager
+def _opened(colour: str, dsn: str) -> Iterator[Any]:
+    options: Values = {"max_size": 2, "timeout": 5.0, "retry_for": 0}
+    store = asm.SessionStore(dsn, **options) if colour == "sync" else Blocking.opened(dsn, **options)
+    with store:
+        yield store
+
+
+# Cases.
+
+
+@dataclass
+class Case:
+    """One call, made anew for each store, because an iterator can be read once."""
+
+    number: int
+    method: Method
+    within: str
+    cursors: list[str] = field(default_factory=list)
+
+    def arguments(self, parameters: Any) -> Values:
+        rng = random.Random(f"{SEED} {self.number}")
+        values = _arguments(parameters, rng, rng.choice([0, 1, 1, 1, 2]))
+        if self.method.name == "flush" and rng.random() < 0.5:
+            _belong_together(values)
+        if "cursor" in values and self.cursors and rng.random() < 0.7:
+            cursor = rng.choice(self.cursors)
+            values["cursor"] = cursor if rng.random() < 0.4 else altered(cursor, rng)
+        return values | _brief(values, {each.name for each in parameters})
+
+    def outcome(self, store: Any) -> Outcome:
+        arguments = self.arguments(_parameters(self.method, store))
+        if self.within == "store":
+            return _outcome(lambda: self.method.of(store)(**arguments))
+        return _outcome(lambda: self._in_transaction(store, arguments))
+
+    def _in_transaction(self, store: Any, arguments: Values) -> Any:
+        with store.transaction() as tx:
+            result = self.method.of(tx)(**arguments)
+            return list(islice(result, 50)) if isinstance(result, Iterator) else result
+
+
+def _belong_together(values: Values) -> None:
+    with suppress(AttributeError, TypeError, asm.AsmError, Theirs):
+        values["run"] = replace(values["run"], session_id=values["session"].id)
+        events = values.get("events", ())
+        values["events"] = [replace(each, session_id=values["session"].id) for each in events]
+
+
+def _parameters(method: Method, store: Any) -> Any:
+    target = store._target if isinstance(store, Blocking) else store
+    return list(inspect.signature(method.of(target)).parameters.values())
+
+
+def _brief(values: Values, names: set[str]) -> Values:
+    """What keeps a case from waiting as long as it may."""
+    if "idle_timeout" in names and values.get("idle_timeout") is None:
+        return {"idle_timeout": 0}
+    waits = (values[name] for name in ("wait_timeout", "idle_timeout") if name in values)
+    return {"limit": 0} if any(is_number(wait) and number(wait) > 0 for wait in waits) else {}
+
+
+def _runs_code(value: Any, depth: int = 0) -> bool:
+    """Whether an argument is, or has in it, code of a caller's that is ours to call and raises."""
+    kinds = (Raging, SulkingDict, SulkingList, OddMapping)
+    if (
+        type(value) in kinds
+        or inspect.isgenerator(value)
+        or (inspect.isfunction(value) and value.__name__ == "_raises")
+    ):
+        return True
+    if depth < 2 and type(value) in (list, tuple, dict):
+        return any(_runs_code(each, depth + 1) for each in (value.values() if type(value) is dict else value))
+    return False
+
+
+def test_every_method_answers_or_refuses(stores: list[Store]) -> None:
+    number = 1_600 * EXAMPLES
+    rng = random.Random(SEED)
+    methods = _offered(stores[0].store)
+    tell(f"seed {SEED}, {number:,} cases on {len(stores)} stores, {len(methods)} methods")
+    ended: Counter[tuple[Method, str]] = Counter()
+    cursors: list[str] = []
+    for n in range(number):
+        method = methods[n % len(methods)]
+        within = "transaction" if method.part != "maintenance" and rng.random() < 0.25 else "store"
+        case = Case(n, method, within, cursors[-8:])
+        outcomes = []
+        for each in stores:
+            try:
+                before = each.rows()
+                outcome = case.outcome(each.store)
+                if outcome.kind != "answer":
+                    assert each.rows() == before, "an error has changed the store"
+                outcomes.append(outcome)
+            except BaseException as error:
+                error.add_note(_shown(case, each))
+                raise
+        first = outcomes[0]
+        for each, outcome in zip(stores, outcomes, strict=True):
+            assert outcome == first, (
+                f"{_shown(case, each)}\n{stores[0].name}: {first}\n{each.name}: {outcome}"
+            )
+        if first.kind == "theirs":
+            arguments = case.arguments(_parameters(method, stores[0].store))
+            assert any(map(_runs_code, arguments.values())), _shown(case, stores[0])
+        ended[method, _how_far(first)] += 1
+        if first.kind == "answer" and isinstance(first.told, dict) and first.told.get("cursor"):
+            cursors.append(first.told["cursor"])
+
+    tell(Counter(kind for _, kind in ended.elements()))
+    assert [method for method in methods if not ended[method, "answer"]] == []
+    takes = [each for each in methods if _parameters(each, stores[0].store)]
+    assert [method for method in takes if not ended[method, "refusal"]] == []
+
+
+def _how_far(outcome: Outcome) -> str:
+    """Whether the database was asked, for what it does not have counts as asked."""
+    is_missing = outcome.kind == "refusal" and outcome.told[1].endswith("not_found")
+    return "answer" if is_missing else outcome.kind
+
+
+def _shown(case: Case, store: Store) -> str:
+    arguments = case.arguments(_parameters(case.method, store.store))
+    told = {name: _safely_shown(value) for name, value in arguments.items()}
+    return f"seed {SEED}, case {case.number} on {store.name}, within {case.within}: {case.method}({told})"
+
+
+def _safely_shown(value: Any) -> str:
+    try:
+        return f"{value!r:.300}"
+    except Exception:
+        return f"a {type(value).__name__}"
+
+
+# What is made without a store.
+
+
+def _makers() -> list[tuple[str, Callable[..., Any], list[inspect.Parameter]]]:
+    """The constructors and methods of all models, and their `from_dict`."""
+    makers: list[tuple[str, Callable[..., Any], list[inspect.Parameter]]] = []
+    for kind in MADE_BY_CALLERS:
+        fields_ = list(inspect.signature(kind).parameters.values())
+        makers.append((kind.__name__, kind, fields_))
+        for name, method in inspect.getmembers(kind, inspect.isroutine):
+            if name == "from_dict":
+                makers.append((f"{kind.__name__}.{name}", partial(_from_dict, method), fields_))
+            elif not name.startswith("_") and name != "to_dict":
+                takes = [
+                    each for each in inspect.signature(method).parameters.values() if each.name != "self"
+                ]
+                makers.append((f"{kind.__name__}.{name}", partial(_on_a_good, kind, name), takes))
+    return makers
+
+
+MADE_BY_CALLERS: list[type[Any]] = [
+    each
+    for each in vars(asm).values()
+    if isinstance(each, type) and is_dataclass(each) and each is not asm.Page
+]
+
+
+def _from_dict(method: Callable[[Any], Any], **values: Any) -> Any:
+    """Fields by their names, as JSON has them; some are of another name, or all of them something else."""
+    rng = random.Random(len(values))
+    parsed = {name: _as_json(value) for name, value in values.items()}
+    strange: list[Any] = [
+        parsed,
+        parsed,
+        parsed,
+        {**parsed, 1: 2},
+        {**parsed, "x\ud800": 1},
+        list(parsed),
+        anything(rng),
+    ]
+    return method(rng.choice(strange))
+
+
+def _as_json(value: Any) -> Any:
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value.isoformat()
+    if type(value) is list:
+        return [each.to_dict() if type(each) in MADE_BY_CALLERS else each for each in value]
+    return value.to_dict() if type(value) in MADE_BY_CALLERS and hasattr(value, "to_dict") else value
+
+
+def _on_a_good(kind: type[Any], name: str, **values: Any) -> Any:
+    return getattr(_model(kind, random.Random(0)), name)(**values)
+
+
+def test_every_model_is_made_or_refused() -> None:
+    number = 6_000 * EXAMPLES
+    makers = _makers()
+    tell(f"seed {SEED}, {number:,} cases, {len(makers)} ways to make something")
+    ended: Counter[tuple[str, str]] = Counter()
+    for n in range(number):
+        rng = random.Random(f"{SEED} model {n}")
+        name, make, parameters = makers[n % len(makers)]
+        values = _arguments(parameters, rng, rng.choice([0, 1, 1, 2]))
+        try:
+            outcome = _outcome(partial(_made_and_made_again, make, values))
+            assert outcome.kind != "theirs" or any(map(_runs_code, values.values())), "not theirs to raise"
+        except BaseException as error:
+            shown = {name: _safely_shown(value) for name, value in values.items()}
+            error.add_note(f"seed {SEED}, case {n}: {name}({shown})")
+            raise
+        ended[name, outcome.kind] += 1
+
+    tell(Counter(kind for _, kind in ended.elements()))
+    takes = [name for name, _, parameters in makers if parameters]
+    assert [name for name in takes if not ended[name, "refusal"]] == []
+    assert [name for name in takes if not ended[name, "answer"]] == []
+
+
+def _made_and_made_again(make: Callable[..., Any], values: Values) -> Any:
+    """What is made comes back equal from its dict, as it would from a file."""
+    made = make(**values)
+    if hasattr(made, "to_dict"):
+        spelled = documents.dump(made.to_dict(), "")
+        again = type(made).from_dict(documents.load(spelled))
+        assert again.to_dict() == documents.load(spelled)
+    return None
+
+
+# What opens a store.
+
+
+def _addresses(tmp_path: Path, good: str) -> list[str]:
+    (tmp_path / "text.db").write_text("no database\n" * 1_000)
+    paths = [
+        "missing/x.db",
+        "text.db",
+        "x" * 300,
+        "é\u0301.db",
+        "a\0b",
+        "\ud800",
+        "%00",
+        "a%20b",
+        "'",
+        ":memory:",
+        "?x=1",
+    ]
+    hosts = ["/nowhere", "/" + "x" * 200, "''", "'", "[::1", "\0", "127.0.0.1"]
+    return [
+        *(f"sqlite:///{tmp_path}/{path}" for path in paths),
+        *(f"host={host} port=1 dbname=x connect_timeout=2" for host in hosts),
+        *(
+            "sqlite:",
+            "sqlite:/x",
+            "sqlite://x",
+            "sqlite:////",
+            "sqlite:////dev/null",
+            f"sqlite:///{tmp_path}",
+        ),
+        *("postgresql://", "postgresql://[::1", "postgresql://%zz@/x", "postgresql:///?host=/nowhere&port=a"),
+        *(
+            "postgres://u:p@/x?host=/nowhere&nonsense=1",
+            "host=/nowhere port=99999999",
+            "port=-1 host=/nowhere",
+        ),
+        *(
+            f"{good} {option}"
+            for option in ["options='-c nonsense=1'", "client_encoding=latin1", "sslmode=x"]
+        ),
+        *(f"{good} dbname={name}" for name in ["missing", "''", "'", "é", "x" * 100]),
+    ]
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_every_store_is_opened_or_refused(
+    migrated: str, colour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASM_DSN", migrated)
+    kind = asm.SessionStore if colour == "sync" else asm.AsyncSessionStore
+    parameters = list(inspect.signature(kind).parameters)
+    addresses = _addresses(tmp_path, migrated)
+    good: Values = {"dsn": migrated, "max_size": 2, "timeout": 3.0, "retry_for": 0}
+    cases: list[Values] = [{**good, "dsn": address} for address in addresses]
+    rng = random.Random(f"{SEED} open")
+    cases += [{**good, rng.choice(parameters): anything(rng)} for _ in range(150 * EXAMPLES)]
+    tell(f"seed {SEED}, {len(cases)} cases")
+    _all_end_well(cases, lambda **options: _opened_and_closed(colour, options))
+
+
+def _opened_and_closed(colour: str, options: Values) -> None:
+    with asm.SessionStore(**options) if colour == "sync" else Blocking.opened(**options) as store:
+        assert store.get_latest_sequence("ses_1") == 0
+        assert "secret" not in repr(store)
+
+
+def test_every_place_is_migrated_or_refused(
+    migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASM_DSN", migrated)
+    addresses = _addresses(tmp_path, migrated)
+    rng = random.Random(f"{SEED} migrate")
+    cases: list[Values] = [{"dsn": address, "schema": None} for address in addresses]
+    cases += [{"dsn": anything(rng), "schema": None} for _ in range(40 * EXAMPLES)]
+    cases += [{"dsn": migrated, "schema": anything(rng)} for _ in range(40 * EXAMPLES)]
+    tell(f"seed {SEED}, {len(cases)} cases")
+    for act in (asm.pending_migrations, asm.migrate):
+        _all_end_well(cases, act)
+
+
+def _all_end_well(cases: list[Values], act: Callable[..., Any]) -> None:
+    ended: Counter[str] = Counter()
+    for values in cases:
+        try:
+            outcome = _outcome(partial(act, **values))
+            assert outcome.kind != "theirs"
+        except BaseException as error:
+            shown = {name: _safely_shown(value) for name, value in values.items()}
+            error.add_note(f"seed {SEED}: {act}({shown})")
+            raise
+        ended[outcome.kind] += 1
+    tell(ended)
+    assert ended["answer"]
+    assert ended["refusal"]
+
+
+# What is typed.
+
+
+def _typed(command: click.Command, rng: random.Random, good: Mapping[str, str]) -> list[str]:
+    """Some options and the arguments of a command, one of them hostile."""
+    strange = rng.choice(command.params).name if command.params and rng.random() < 0.7 else None
+    words: list[str] = []
+    for param in command.params:
+        is_option = isinstance(param, click.Option)
+        if is_option and param.name != strange and not (param.name in WHERE or rng.random() < 0.2):
+            continue
+        value = (
+            _word(rng)
+            if param.name == strange
+            else good.get(param.name or "", rng.choice(["1", "2025-01-01", "ses_1"]))
+        )
+        if not is_option:
+            words.append(value)
+        elif isinstance(param, click.Option) and param.is_flag:
+            words.append(param.opts[0])
+        else:
+            words += [param.opts[0], value]
+    return words
+
+
+WHERE = ("dsn",)
+"""What is always given, so that no other store is meant."""
+
+
+def _word(rng: random.Random) -> str:
+    # As the system gives them: bytes that are no UTF-8 come as surrogates, and there is no NUL.
+    awkward = [
+        "--",
+        "-",
+        "-1",
+        "--json",
+        "0",
+        "1e9",
+        "inf",
+        "9" * 30,
+        "9" * 5_000,
+        "\udcff",
+        "/dev/null",
+        "/",
+        "never",
+    ]
+    return re.sub("[\0\ud800-\udfff]", "\udcff", rng.choice([*TEXTS, *awkward]))
+
+
+def test_every_command_does_it_or_complains_in_a_line(
+    where: Where, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASM_DSN", where.dsn)
+    number = 100 * EXAMPLES
+    rng = random.Random(f"{SEED} command {where.kind}")
+    tell(f"seed {SEED}, {number} cases")
+    with asm.SessionStore(where.dsn) as store:
+        for _ in range(100):
+            with suppress(asm.AsmError, Theirs):
+                session, run, events = _model(asm.Session, rng), _model(asm.Run, rng), GOOD["events"](rng)
+                store.save_session(session)
+                store.save_run(run)
+                store.append_events(events)
+    (tmp_path / "some.jsonl").write_text('{"format": "asm-export", "version": 1}\n{"session": 1}\n')
+    good = {
+        "dsn": where.dsn,
+        "source": where.dsn,
+        "target": other,
+        "paths": "some.jsonl",
+        "output": "out.jsonl",
+    }
+    good |= {"session": "ses_1", "sessions": "ses_2", "archive": "archive"}
+    commands = sorted(cli.commands.items())
+    ended: Counter[tuple[str, Any]] = Counter()
+    for n in range(number):
+        name, command = commands[n % len(commands)]
+        words = [name, *_typed(command, rng, good)]
+        try:
+            code = _exit_code(words, monkeypatch)
+        except BaseException as error:
+            error.add_note(f"seed {SEED}, case {n}: asm {words!r:.1500}")
+            raise
+        ended[name, code] += 1
+        if name == "rollback" and code == 0:
+            asm.migrate(where.dsn)
+
+    tell(Counter(code for _, code in ended.elements()))
+    assert {code for _, code in ended} == {0, 1, 2}
+    assert {name for name, _ in ended} == set(cli.commands)
+
+
+def _exit_code(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a shell sees of the command: its exit code, and one line that says what was wrong."""
+    out, complaints = (TextIOWrapper(BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    digits = sys.get_int_max_str_digits()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["asm", *words])
+        patch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"\xff{"), "utf-8"))
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", complaints)
+        started = time.monotonic()
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            sys.set_int_max_str_digits(digits)
+        assert time.monotonic() - started < LIMIT_S
+    complaint = complaints.buffer.getvalue().decode()
+    if code and words[0] not in SAYS_WHAT_IT_FOUND:
+        assert re.search("^asm: |Aborted!$", complaint, re.MULTILINE), complaint
+    return code
+
+
+SAYS_WHAT_IT_FOUND = ("health", "import", "maintain")
+"""They fail when something is wrong with what they looked at, and print what it is."""

@@ -38,6 +38,7 @@ TABLES = ["asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "as
 # Few of each, so that they meet, and strange ones among them.
 SESSIONS = ["ses_1", "SES_1", "e\u0301 %s", "'; --"]
 IDS = ["1", "2", "é", "e\u0301", "%(id)s", '"', "🎉"]
+EVENT_IDS = [*IDS, *"abcdefgh"]
 AGENTS = ["a", "A", ":a"]
 PROVIDERS = ["claude", "openai", "{x}"]
 TAGS = ["pinned", "eu", '"', "{,}", "é"]
@@ -138,7 +139,7 @@ class Chance:
 
     def event(self, session_id: str | None = None) -> asm.Event:
         return asm.Event(
-            id=self.one(IDS),
+            id=self.one(EVENT_IDS),
             type=self.one(TYPES),
             session_id=session_id or self.one(SESSIONS),
             run_id=self.one([*IDS[:2], None]),
@@ -149,7 +150,7 @@ class Chance:
         )
 
     def events(self, session_id: str | None = None) -> list[asm.Event]:
-        return [self.event(session_id) for _ in range(self.rng.randrange(5))]
+        return [self.event(session_id) for _ in range(self.rng.randrange(8))]
 
     def artifact(self) -> asm.Artifact:
         return asm.Artifact(
@@ -170,15 +171,15 @@ class Chance:
             max_session_age_days=self.one([None, 20, 60]),
             max_completed_session_age_days=self.one([None, 3, 90]),
             hard_delete_after_days=self.one([None, 30, 70]),
-            max_events_per_session=self.one([None, 1, 3]),
+            max_events_per_session=self.one([None, 1, 3, 5, 7]),
             exempt_statuses=self.one([(), ("active", "paused"), ("failed",)]),
             exempt_tags=self.one([(), ("pinned",), ('"', "é")]),
-            prune_event_types_first=self.one([(), ("message_streamed",), ("acme.planned", "run_started")]),
+            prune_event_types_first=self.one([(), ("message_streamed",), ("acme.planned", "message_sent")]),
             batch_size=self.one([1, 2, 100]),
         )
 
     def expected(self) -> dict[str, Any]:
-        return self.some(expected_sequence=lambda: self.rng.randrange(6))
+        return self.some(expected_sequence=lambda: self.rng.randrange(8))
 
     def event_filters(self) -> dict[str, Any]:
         return self.some(
@@ -196,8 +197,8 @@ class Chance:
             run_id=lambda: self.one(IDS[:3]),
             type=lambda: self.one_or_several(TYPES),
             since=self.moment,
-            after=lambda: self.rng.randrange(5),
-            before=lambda: self.rng.randrange(7),
+            after=lambda: self.rng.randrange(12),
+            before=lambda: self.rng.randrange(15),
             limit=lambda: self.rng.randrange(4),
         )
 
@@ -317,7 +318,7 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
     ),
     "maintenance.soft_delete_expired_sessions": (1, lambda its: ((its.policy(),), {})),
     "maintenance.hard_delete_expired_sessions": (1, lambda its: ((its.policy(),), {})),
-    "maintenance.prune_session_events": (2, lambda its: ((its.one(SESSIONS), its.policy()), {})),
+    "maintenance.prune_session_events": (3, lambda its: ((its.one(SESSIONS), its.policy()), {})),
     "maintenance.clean_orphaned_artifacts": (1, lambda its: ((), {})),
     "maintenance.clean_orphaned_sequences": (1, lambda its: ((), {})),
     "maintenance.health_check": (2, lambda its: ((), {})),
@@ -366,7 +367,23 @@ def _live(chance: Chance, stores: Iterator[Any], steps: list[str], ended: Counte
         if chance.rng.random() < 0.1:
             world = _transaction(chance, next(stores), world, steps, ended)
         else:
-            _compare(chance, chance.step(), next(stores), world, steps, ended)
+            step = chance.step()
+            _compare(chance, step, next(stores), world, steps, ended)
+            if step.part == "maintenance":
+                _compare(chance, EVERY_EVENT, next(stores), world, steps, ended)
+    for step in EVERYTHING:
+        _compare(chance, step, next(stores), world, steps, ended)
+
+
+EVERY_EVENT = Step("query", "search_events", (), {})
+EVERYTHING = [
+    EVERY_EVENT,
+    Step("query", "search_runs", (), {}),
+    Step("query", "search_sessions", (), {"include_deleted": True}),
+    *(Step("artifacts", "list_by_session", (session_id,), {}) for session_id in SESSIONS),
+    *(Step("", "get_latest_sequence", (session_id,), {}) for session_id in SESSIONS),
+]
+"""What tells how a history has ended."""
 
 
 class _TakeBack(Exception):

@@ -38,14 +38,15 @@ class SessionExport:
         for name, kind in _KINDS.items():
             _check_all(getattr(self, name), kind, name, self.session.id)
         last = _last_number(self.events)
-        if count(self.last_sequence, "last_sequence") == 0:
+        object.__setattr__(self, "last_sequence", count(self.last_sequence, "last_sequence"))
+        object.__setattr__(self, "pruned_events", count(self.pruned_events, "pruned_events"))
+        if self.last_sequence == 0:
             object.__setattr__(self, "last_sequence", last)
             object.__setattr__(self, "pruned_events", last - len(self.events))
         if self.last_sequence < last:
             raise ValidationError(
                 f"last_sequence is {self.last_sequence}, but event {last} is there", path="last_sequence"
             )
-        count(self.pruned_events, "pruned_events")
 
     def __hash__(self) -> int:
         return hash(self.session)

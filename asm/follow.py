@@ -71,7 +71,7 @@ def get_events(
         session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
     )
     patience_s = seconds(wait_timeout, "wait_timeout") or 0.0
-    return Wait(ask, 0.0 if limit == 0 else patience_s)
+    return Wait(ask, 0.0 if ask.params["limit"] == 0 else patience_s)
 
 
 def iter_events(
@@ -202,6 +202,7 @@ def _next(found: list[Event], left: int | None) -> tuple[int, int | None]:
 
 
 def _at_least_one(page_size: int) -> int:
-    if count(page_size, "page_size") == 0:
+    size = count(page_size, "page_size")
+    if size == 0:
         raise ValidationError("page_size must be at least 1", path="page_size")
-    return page_size
+    return size

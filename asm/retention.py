@@ -89,8 +89,8 @@ class RetentionPolicy:
     def __post_init__(self) -> None:
         for name in _BOUNDS:
             if getattr(self, name) is not None:
-                _positive(getattr(self, name), name)
-        _positive(self.batch_size, "batch_size")
+                object.__setattr__(self, name, _positive(getattr(self, name), name))
+        object.__setattr__(self, "batch_size", _positive(self.batch_size, "batch_size"))
         statuses = texts(self.exempt_statuses, "exempt_statuses")
         object.__setattr__(self, "exempt_statuses", tuple(map(session_status, statuses)))
         object.__setattr__(self, "exempt_tags", texts(self.exempt_tags, "exempt_tags"))
@@ -637,9 +637,11 @@ def _ids(rows: Rows) -> tuple[str, ...]:
     return tuple(id for (id,) in rows)
 
 
-def _positive(value: Any, name: str) -> None:
-    if count(value, name) == 0:
+def _positive(value: Any, name: str) -> int:
+    number = count(value, name)
+    if number == 0:
         raise ValidationError(f"{name} must be at least 1, not 0", path=name)
+    return number
 
 
 def _ago(at: datetime, days: int | None) -> datetime | None:

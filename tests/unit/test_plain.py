@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, NoReturn
 from unittest.mock import Mock
 
 import pytest
 
 import asm
-from asm import artifacts, dsn, events, runs, search, sessions
+from asm import artifacts, dsn, events, follow, runs, search, sessions
 from asm.documents import dump_object
 from asm.plain import shown
 from tests.conftest import an_event
@@ -21,6 +21,10 @@ HUGE = 10**5_000
 
 class Id(StrEnum):
     ONE = "ses_1"
+
+
+class Size(IntEnum):
+    ONE = 1
 
 
 class Unequal(str):
@@ -57,6 +61,15 @@ def test_an_id_of_another_class_becomes_plain_text(value: Any) -> None:
 
     assert [type(each) for each in (event.id, event.session_id, event.run_id)] == [str, str, str]
     assert event.session_id == "ses_1"
+
+
+def test_a_number_of_another_class_becomes_a_plain_one() -> None:
+    policy = asm.RetentionPolicy(batch_size=Size.ONE, max_events_per_session=Size.ONE)
+    stream = follow.iter_events("ses_1", page_size=Size.ONE)
+    event = an_event(schema_version=Size.ONE)
+
+    numbers = (policy.batch_size, policy.max_events_per_session, stream.page_size, event.schema_version)
+    assert list(map(type, numbers)) == [int, int, int, int]
 
 
 def test_a_time_of_another_class_becomes_a_plain_one() -> None:

@@ -52,7 +52,7 @@ class Address(str):
 
 def concealed(dsn: str | None) -> str | None:
     """A DSN as an Address."""
-    return Address(str.__str__(dsn)) if is_a(dsn, str) else dsn  # type: ignore[arg-type]
+    return Address(str.__str__(dsn)) if is_a(dsn, str) else dsn
 
 
 class Place(NamedTuple):

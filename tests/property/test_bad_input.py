@@ -162,7 +162,8 @@ def _fields(kind: type[Any], rng: random.Random, hostile: int = 0) -> Values:
 
 
 def _export(rng: random.Random) -> Any:
-    session = replace(_model(asm.Session, rng), id=rng.choice([*SESSIONS, f"kept_{rng.randrange(50)}"]))
+    id = rng.choice([*SESSIONS, f"kept_{rng.randrange(50)}"])
+    session = asm.Session(**_fields(asm.Session, rng) | {"id": id})
     runs = [asm.Run(session_id=session.id, id=f"run_{n}", started_at=START) for n in range(rng.randrange(3))]
     events = [
         asm.Event(

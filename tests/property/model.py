@@ -432,7 +432,7 @@ class World:
             for each in self.artifacts.values()
             if each.session_id is not None
             and each.session_id not in self.sessions
-            and not self._stored(each.session_id)
+            and not self.get_latest_sequence(each.session_id)
             and not self.list_runs(each.session_id)
         ]
         for id in orphans:

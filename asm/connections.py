@@ -180,6 +180,15 @@ class Doubt(NamedTuple):
 _AT_WORK = "select state not like 'idle%%' from pg_stat_activity where pid = %s and usename = current_user"
 
 
+class Hold(Generic[C]):
+    """The connection that a caller has taken, and must give back."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self) -> None:
+        self.connection: C | None = None
+
+
 class AtHand(Generic[C]):
     """One connection that stays out of its pool between two questions.
 
@@ -188,26 +197,32 @@ class AtHand(Generic[C]):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A signal's handler may ask while its own thread is in here, between any two lines.
+        self._lock = threading.RLock()
         self._kept: C | None = None
         self._latest: C | None = None
         self._since = 0.0
-        self._wanted = 0
+        self._wanted: set[Hold[C]] = set()
         self._closed = False
 
-    def take(self) -> C | None:
-        """The connection. None: take one from the pool, and say when it is found."""
+    def take(self, hold: Hold[C]) -> C | None:
+        """The connection, held. None: take one from the pool, and say when it is found."""
         with self._lock:
-            kept, self._kept = self._kept, None
-            self._wanted += kept is None
-            return kept
+            # It changes hands in one line: Python lets no interrupt in between two assignments.
+            hold.connection, self._kept = self._kept, None
+            if hold.connection is None:
+                self._wanted.add(hold)
+            return hold.connection
 
-    def found(self) -> None:
-        with self._lock:
-            self._wanted -= 1
+    def found(self, hold: Hold[C]) -> None:
+        """The one who wanted a connection from the pool has it, or wants it no more."""
+        self._wanted.discard(hold)
 
-    def keep(self, connection: C) -> bool:
+    def keep(self, hold: Hold[C]) -> bool:
         """Whether it stays here. If not, it is the pool's."""
+        connection = hold.connection
+        if connection is None:
+            return True
         now = time.monotonic()
         is_idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
         with self._lock:
@@ -218,7 +233,7 @@ class AtHand(Generic[C]):
             elif now - self._since > AT_HAND_S:
                 self._latest = None
                 return False
-            self._kept = connection
+            self._kept, hold.connection = connection, None
             return True
 
     def close(self) -> C | None:

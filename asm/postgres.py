@@ -20,15 +20,18 @@ from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
+from asm.cancelling import Uncut, finished
 from asm.connections import (
     AsyncPlainCursor,
     AsyncWiredConnection,
     AtHand,
     Doubt,
+    Hold,
     PatientConnection,
     PlainCursor,
     Silent,
     check_server,
+    close_if_amiss,
     keeps_prepared,
     keeps_prepared_async,
     restore,
@@ -92,7 +95,7 @@ class Postgres:
         self._limits = Limits(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
-        self._in_use: set[psycopg.Connection[Any]] = set()
+        self._in_use: dict[psycopg.Connection[Any], Hold[psycopg.Connection[Any]]] = {}
         self._at_hand: AtHand[psycopg.Connection[Any]] = AtHand()
         # A pool that may be empty is to see when nobody needs a connection.
         self._keeps = conninfo is not None and pool.min_size > 0
@@ -125,51 +128,59 @@ class Postgres:
         return self._retried(first, retry_for, lambda: self._once(once_more(question), brief_s=brief_s))
 
     def _once(self, question: _Once[T], *, brief_s: float | None) -> T:
+        hold: Hold[psycopg.Connection[Any]] = Hold()
         with translated():
-            connection = self._taken()
             try:
                 try:
-                    if isinstance(question, Ask):
-                        return question.read(self._alone(connection, question, brief_s=brief_s))
-                    if isinstance(question, Volley):
-                        return self._at_once(connection, question)
-                except psycopg.errors.UniqueViolation:
-                    if isinstance(question, Steps) or question.instead is None:
-                        raise
-                return self._driven(connection, question, self._limits.begin_for(question, brief_s=brief_s))
-            except (ConnectionFailed, psycopg.Error) as error:
-                if _leads_nowhere(error):
-                    self._turn_away_from(connection)
-                raise
+                    connection = self._taken(hold)
+                    try:
+                        if isinstance(question, Ask):
+                            return question.read(self._alone(connection, question, brief_s=brief_s))
+                        if isinstance(question, Volley):
+                            return self._at_once(connection, question)
+                    except psycopg.errors.UniqueViolation:
+                        if isinstance(question, Steps) or question.instead is None:
+                            raise
+                    begin = self._limits.begin_for(question, brief_s=brief_s)
+                    return self._driven(connection, question, begin)
+                except (ConnectionFailed, psycopg.Error) as error:
+                    self._turn_away(hold, error)
+                    raise
+                finally:
+                    self._give_back(hold)
             finally:
-                self._give_back(connection)
+                # Once more, for an interrupt may have cut the first short.
+                self._give_back(hold)
 
     def _driven(self, connection: psycopg.Connection[Any], plan: Question[T] | Plan[T], begin: str) -> T:
-        with self._transaction(connection, begin):
+        with _Transacting(connection, begin):
             return drive(plan, partial(self.answer, connection))
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        # Only taking a connection is ours to translate, not what the caller does with it.
-        with translated():
-            connection = self._taken()
+        hold: Hold[psycopg.Connection[Any]] = Hold()
         try:
-            with self._transaction(connection, self._limits.begin_callers):
-                tx = PostgresTransaction(self, connection)
-                try:
-                    yield tx
-                finally:
-                    tx.end()
-            self.watch.announce(tx.moved)
-            with suppress(psycopg.Error):
-                restore(connection)
-        except (ConnectionFailed, psycopg.Error) as error:
-            if _leads_nowhere(error):
-                self._turn_away_from(connection)
-            raise
+            try:
+                # Only taking a connection is ours to translate, not what the caller does with it.
+                with translated():
+                    connection = self._taken(hold)
+                with _Transacting(connection, self._limits.begin_callers):
+                    tx = PostgresTransaction(self, connection)
+                    try:
+                        yield tx
+                    finally:
+                        tx.end()
+                self.watch.announce(tx.moved)
+                with suppress(psycopg.Error):
+                    restore(connection)
+            except (ConnectionFailed, psycopg.Error) as error:
+                self._turn_away(hold, error)
+                raise
+            finally:
+                self._give_back(hold)
         finally:
-            self._give_back(connection)
+            self._give_back(hold)
 
     def close(self) -> None:
         if os.getpid() != self.process:
@@ -218,59 +229,58 @@ class Postgres:
         # Only one of ours can be patient by itself; only one of ours is sure to be in autocommit.
         if connection.autocommit and not (brief_s or self._limits.bound_statements):
             return self.answer(connection, ask)
-        with self._transaction(connection, self._limits.begin_for(ask, brief_s=brief_s)):
+        with _Transacting(connection, self._limits.begin_for(ask, brief_s=brief_s)):
             return self.answer(connection, ask)
 
-    @contextmanager
-    def _transaction(self, connection: psycopg.Connection[Any], begin: str) -> Iterator[None]:
-        with translated():
-            connection.execute(begin, prepare=False)
-        try:
-            yield
-            with translated():
-                _check_not_spoilt(connection)
-                connection.execute("commit", prepare=False)
-        except BaseException:
-            with suppress(psycopg.Error):
-                connection.rollback()
-            raise
-
     def _look_at_server(self) -> None:
+        hold: Hold[psycopg.Connection[Any]] = Hold()
         with translated():
-            connection = self._taken()
             try:
+                connection = self._taken(hold)
                 check_server(connection)
                 self._prepare = self._prepare and keeps_prepared(connection)
             finally:
-                self._give_back(connection)
+                self._give_back(hold)
 
-    def _taken(self) -> psycopg.Connection[Any]:
+    def _taken(self, hold: Hold[psycopg.Connection[Any]]) -> psycopg.Connection[Any]:
         check_process(self.process)
         if self._closed:
             raise StoreClosed("this store is closed")
-        connection = self._at_hand.take()
+        connection = self._at_hand.take(hold)
         if connection is None:
             try:
-                connection = self._given()
+                connection = hold.connection = self._given()
             finally:
-                self._at_hand.found()
-        self._in_use.add(connection)
+                self._at_hand.found(hold)
+        self._in_use[connection] = hold
         if was_cut(connection):
             connection.close()
-            self._give_back(connection)
-            return self._taken()
+            self._give_back(hold)
+            return self._taken(hold)
         return connection
 
-    def _turn_away_from(self, connection: psycopg.Connection[Any]) -> None:
+    def _turn_away(
+        self, hold: Hold[psycopg.Connection[Any]], error: ConnectionFailed | psycopg.Error
+    ) -> None:
         # A server that only reads, or answers nobody, is not the one to ask, and the whole pool leads there.
-        connection.close()
-        if self._conninfo is not None and not self._closed:
-            self._pool.drain()
+        if hold.connection is not None and _leads_nowhere(error):
+            hold.connection.close()
+            if self._conninfo is not None and not self._closed:
+                self._pool.drain()
 
-    def _give_back(self, connection: psycopg.Connection[Any]) -> None:
-        self._in_use.discard(connection)
-        if not (self._keeps and self._at_hand.keep(connection)):
-            self._pool.putconn(connection)
+    def _give_back(self, hold: Hold[psycopg.Connection[Any]]) -> None:
+        """Give back what a hold has. Cut short anywhere by an interrupt, it is done by doing it again."""
+        connection = hold.connection
+        if connection is None:
+            self._at_hand.found(hold)
+        elif self._in_use.get(connection, hold) is hold and os.getpid() == self.process:
+            self._in_use.pop(connection, None)
+            if not (self._keeps and self._at_hand.keep(hold)):
+                close_if_amiss(connection)
+                # A ValueError is the pool's way to say that it has it already.
+                with suppress(ValueError):
+                    self._pool.putconn(connection)
+            hold.connection = None
 
     def _given(self) -> psycopg.Connection[Any]:
         timeout = self._limits.timeout
@@ -289,8 +299,8 @@ class Postgres:
         return self._from_pool(timeout - SOON_S)
 
     def _from_pool(self, timeout: float | None) -> psycopg.Connection[Any]:
-        connection: psycopg.Connection[Any] = self._pool.getconn(timeout)
-        return connection
+        # In one line, too.
+        return self._pool.getconn(timeout)  # type: ignore[no-any-return]
 
     def _retried(self, attempt: Callable[[], T], budget_s: float, again: Callable[[], T] | None = None) -> T:
         waits = None
@@ -305,6 +315,44 @@ class Postgres:
                     raise
             attempt = again or attempt
             time.sleep(pause_s)
+
+
+class _Transacting:
+    """A transaction around a block, rolled back where the block is left by an exception.
+
+    Not a generator made into a context manager: one that an interrupt leaves behind ends when it is
+    collected, and would roll back what somebody else does on the connection by then.
+    """
+
+    __slots__ = ("_begin", "_connection", "_process")
+
+    def __init__(self, connection: psycopg.Connection[Any], begin: str) -> None:
+        self._connection = connection
+        self._begin = begin
+        self._process = os.getpid()
+
+    def __enter__(self) -> None:
+        with translated():
+            self._connection.execute(self._begin, prepare=False)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        try:
+            if error is None:
+                check_process(self._process)
+                with translated():
+                    _check_not_spoilt(self._connection)
+                    self._connection.execute("commit", prepare=False)
+        except BaseException:
+            self._roll_back()
+            raise
+        if error is not None:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        # A forked child that leaves the block has no say in its parent's transaction.
+        if os.getpid() == self._process:
+            with suppress(psycopg.Error):
+                self._connection.rollback()
 
 
 class PostgresTransaction:
@@ -351,7 +399,7 @@ class AsyncPostgres:
         self._limits = Limits(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
-        self._in_use: set[AsyncConnection[Any]] = set()
+        self._in_use: dict[AsyncConnection[Any], Hold[AsyncConnection[Any]]] = {}
         self._at_hand: AtHand[AsyncConnection[Any]] = AtHand()
         # A pool that may be empty is to see when nobody needs a connection.
         self._keeps = conninfo is not None and pool.min_size > 0
@@ -390,9 +438,10 @@ class AsyncPostgres:
         return await self._retried(first, retry_for, lambda: self._once(once_more(question), brief_s=brief_s))
 
     async def _once(self, question: _Once[T], *, brief_s: float | None) -> T:
+        hold: Hold[AsyncConnection[Any]] = Hold()
         with translated():
-            connection = await self._taken()
             try:
+                connection = await self._taken(hold)
                 try:
                     if isinstance(question, Ask):
                         return question.read(await self._alone(connection, question, brief_s=brief_s))
@@ -401,15 +450,13 @@ class AsyncPostgres:
                 except psycopg.errors.UniqueViolation:
                     if isinstance(question, Steps) or question.instead is None:
                         raise
-                return await self._driven(
-                    connection, question, self._limits.begin_for(question, brief_s=brief_s)
-                )
+                begin = self._limits.begin_for(question, brief_s=brief_s)
+                return await self._driven(connection, question, begin)
             except (ConnectionFailed, psycopg.Error) as error:
-                if _leads_nowhere(error):
-                    await self._turn_away_from(connection)
+                await self._turn_away(hold, error)
                 raise
             finally:
-                await self._give_back(connection)
+                await self._give_back(hold)
 
     async def _driven(self, connection: AsyncConnection[Any], plan: Question[T] | Plan[T], begin: str) -> T:
         async with self._transaction(connection, begin):
@@ -418,10 +465,11 @@ class AsyncPostgres:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        # Only taking a connection is ours to translate, not what the caller does with it.
-        with translated():
-            connection = await self._taken()
+        hold: Hold[AsyncConnection[Any]] = Hold()
         try:
+            # Only taking a connection is ours to translate, not what the caller does with it.
+            with translated():
+                connection = await self._taken(hold)
             async with self._transaction(connection, self._limits.begin_callers):
                 tx = AsyncPostgresTransaction(self, connection)
                 try:
@@ -432,22 +480,26 @@ class AsyncPostgres:
             with suppress(psycopg.Error):
                 await restore_async(connection)
         except (ConnectionFailed, psycopg.Error) as error:
-            if _leads_nowhere(error):
-                await self._turn_away_from(connection)
+            await self._turn_away(hold, error)
             raise
         finally:
-            await self._give_back(connection)
+            await self._give_back(hold)
 
     async def close(self) -> None:
         if os.getpid() != self.process:
             return
+        check_loop(self._loop)
         self.watch.close()
         await self._gather.finish()
         self._closed = True
         if self._conninfo is not None:
-            await self._pool.close()
-            if (connection := self._at_hand.close()) is not None:
-                await self._pool.putconn(connection)
+            # Cut short, the pool would be closed and its connections would not.
+            await finished(self._close_pool())
+
+    async def _close_pool(self) -> None:
+        await self._pool.close()
+        if (connection := self._at_hand.close()) is not None:
+            await self._pool.putconn(connection)
 
     async def answer(self, connection: AsyncConnection[Any], ask: Ask[Any]) -> Rows:
         """The rows of one question."""
@@ -486,57 +538,68 @@ class AsyncPostgres:
             await connection.execute(begin, prepare=False)
         try:
             yield
+            check_process(self.process)
             with translated():
                 _check_not_spoilt(connection)
                 await connection.execute("commit", prepare=False)
         except BaseException:
-            with suppress(psycopg.Error):
-                await connection.rollback()
+            if os.getpid() == self.process:
+                with suppress(psycopg.Error):
+                    await connection.rollback()
             raise
 
     async def _look_at_server(self) -> None:
+        hold: Hold[AsyncConnection[Any]] = Hold()
         with translated():
-            connection = await self._taken()
             try:
+                connection = await self._taken(hold)
                 check_server(connection)
                 self._prepare = self._prepare and await keeps_prepared_async(connection)
             finally:
-                await self._give_back(connection)
+                await self._give_back(hold)
 
-    async def _taken(self) -> AsyncConnection[Any]:
+    async def _taken(self, hold: Hold[AsyncConnection[Any]]) -> AsyncConnection[Any]:
         check_process(self.process)
         check_loop(self._loop)
         if self._closed:
             raise StoreClosed("this store is closed")
-        connection = self._at_hand.take()
+        connection = self._at_hand.take(hold)
         if connection is None:
             try:
-                connection = await self._given()
+                connection = await self._given(hold)
             finally:
-                self._at_hand.found()
-        self._in_use.add(connection)
+                self._at_hand.found(hold)
+        self._in_use[connection] = hold
         if was_cut(connection):
             await connection.close()
-            await self._give_back(connection)
-            return await self._taken()
+            await self._give_back(hold)
+            return await self._taken(hold)
         return connection
 
-    async def _turn_away_from(self, connection: AsyncConnection[Any]) -> None:
-        await connection.close()
-        if self._conninfo is not None and not self._closed:
-            await self._pool.drain()
+    async def _turn_away(
+        self, hold: Hold[AsyncConnection[Any]], error: ConnectionFailed | psycopg.Error
+    ) -> None:
+        if hold.connection is not None and _leads_nowhere(error):
+            await hold.connection.close()
+            if self._conninfo is not None and not self._closed:
+                await self._pool.drain()
 
-    async def _give_back(self, connection: AsyncConnection[Any]) -> None:
-        self._in_use.discard(connection)
-        if not (self._keeps and self._at_hand.keep(connection)):
-            await self._pool.putconn(connection)
+    async def _give_back(self, hold: Hold[AsyncConnection[Any]]) -> None:
+        connection = hold.connection
+        if connection is not None and os.getpid() == self.process:
+            self._in_use.pop(connection, None)
+            if not (self._keeps and self._at_hand.keep(hold)):
+                hold.connection = None
+                # Or the pool would wait for the server's answer to a rollback, uncancelled.
+                close_if_amiss(connection)
+                await Uncut(self._pool.putconn(connection))
 
-    async def _given(self) -> AsyncConnection[Any]:
+    async def _given(self, hold: Hold[AsyncConnection[Any]]) -> AsyncConnection[Any]:
         timeout = self._limits.timeout
         if timeout is None or self._conninfo is None:
-            return await self._from_pool(None)
+            return await self._from_pool(hold, None)
         try:
-            return await self._from_pool(min(timeout, SOON_S))
+            return await self._from_pool(hold, min(timeout, SOON_S))
         except PoolTimeout:
             # Either all are in use, and one will come back; or none is to be had, and to know
             # why takes a connection of our own, because the pool tries in the background.
@@ -545,10 +608,13 @@ class AsyncPostgres:
                 raise ConnectionFailed("the pool has not connected again yet") from None
             if timeout <= SOON_S:
                 raise
-        return await self._from_pool(timeout - SOON_S)
+        return await self._from_pool(hold, timeout - SOON_S)
 
-    async def _from_pool(self, timeout: float | None) -> AsyncConnection[Any]:
+    async def _from_pool(
+        self, hold: Hold[AsyncConnection[Any]], timeout: float | None
+    ) -> AsyncConnection[Any]:
         connection: AsyncConnection[Any] = await self._pool.getconn(timeout)
+        hold.connection = connection
         return connection
 
     async def _retried(
@@ -671,8 +737,12 @@ def _probe_again(conninfo: str) -> None:
 
 async def _probe_async(conninfo: str) -> None:
     with translated():
-        async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
+        connection = await AsyncConnection.connect(conninfo, autocommit=True)
+        # Cancelled at the end of `async with`, the driver's own would stay open.
+        try:
             check_server(connection)
+        finally:
+            await connection.close()
 
 
 async def _probe_again_async(conninfo: str) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from asm.cancelling import finished
 from asm.dsn import MEMORY
 from asm.errors import (
     Conflict,
@@ -32,6 +32,7 @@ from asm.patience import check_loop, check_process, pauses
 from asm.plan import Ask, Joining, Plan, Question, Row, Rows, Steps, Volley, drive
 from asm.queries import Queries, Statement, by_position
 from asm.sqlite_errors import is_busy, translated
+from asm.turns import Turn, Turns
 from asm.watch import AsyncWatch, AsyncWatchInTransaction, Watch, WatchInTransaction
 
 T = TypeVar("T")
@@ -85,33 +86,48 @@ class SQLite:
                 raise
         if self.writes(question):
             return self._driven(question)
-        with self._reader.held() as shared, translated(), shared.snapshot():
-            return drive(question, partial(self.answer, shared))
+        answer = partial(self.answer, self._reader)
+        return self._reader.use(partial(drive, question, answer), begin="begin")
 
     def look(self, question: Ask[T]) -> T | None:
         """The answer, or None if the same was asked last and nobody has written since."""
-        with self._reader.held() as shared, translated():
-            looked = (shared.version(), question.params)
-            if looked == self._looked:
-                return None
-            answer = question.read(self.answer(shared, question))
-            self._looked = looked
-            return answer
+        return self._reader.use(partial(self._looked_at, question))
+
+    def _looked_at(self, question: Ask[T]) -> T | None:
+        looked = (self._reader.version(), question.params)
+        if looked == self._looked:
+            return None
+        answer = self._read(self._reader, question)
+        self._looked = looked
+        return answer
 
     def _driven(self, plan: Question[T] | Plan[T]) -> T:
-        with self._writer.held() as shared, translated(), shared.transaction():
-            return drive(plan, partial(self.answer, shared))
+        answer = partial(self.answer, self._writer)
+        return self._writer.use(partial(drive, plan, answer), begin="begin immediate")
 
     @contextmanager
     def transaction(self) -> Iterator[SQLiteTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        with self._writer.held() as shared, shared.transaction():
-            tx = SQLiteTransaction(self, shared)
+        turn = Turn(is_brief=False)
+        shared = self._writer
+        try:
             try:
-                yield tx
-                tx.check_not_spoilt()
+                with translated():
+                    shared.take(turn)
+                    shared.begin("begin immediate")
+                tx = SQLiteTransaction(self, shared)
+                try:
+                    yield tx
+                    tx.check_not_spoilt()
+                finally:
+                    tx.end()
+                shared.check_process()
+                with translated():
+                    shared.commit()
             finally:
-                tx.end()
+                shared.give_back(turn)
+        finally:
+            shared.give_back(turn)
         self.watch.announce(tx.moved)
 
     def close(self) -> None:
@@ -133,6 +149,10 @@ class SQLite:
     def check_process(self) -> None:
         self._writer.check_process()
 
+    @property
+    def process(self) -> int:
+        return self._writer.process
+
     def writes(self, question: Ask[Any] | Steps[Any] | Volley[Any]) -> bool:
         """Whether a question needs the connection that writes."""
         if self._reader is self._writer:
@@ -147,12 +167,12 @@ class SQLite:
         return self._writer.driver
 
     def _alone(self, ask: Ask[T]) -> T:
-        form = self.queries[ask.query].form(ask.params)
-        if not form.writes:
-            with self._reader.held() as shared, translated():
-                return ask.read(self.answer(shared, ask))
-        with self._writer.held() as shared, translated(), shared.transaction():
-            return ask.read(self.answer(shared, ask))
+        if self.queries[ask.query].writes:
+            return self._writer.use(partial(self._read, self._writer, ask), begin="begin immediate")
+        return self._reader.use(partial(self._read, self._reader, ask))
+
+    def _read(self, shared: _Shared, ask: Ask[T]) -> T:
+        return ask.read(self.answer(shared, ask))
 
 
 class SQLiteTransaction:
@@ -203,82 +223,83 @@ class _Shared:
         self._timeout = timeout
         self._statement_timeout = statement_timeout
         self._deadline: float | None = None
-        self._turn = threading.Lock()
+        self._turns = Turns(timeout)
         self.process = os.getpid()
         self._open = True
         with translated(path):
             self.driver = _connect(path, timeout, reads_only=reads_only)
             if not reads_only:
                 self.driver.execute("pragma busy_timeout = 0")
+        # One for all: a statement that an interrupt left half read, and that would go on showing
+        # what was there at its beginning, ends with the next.
+        self._cursor = self.driver.cursor()
         if statement_timeout is not None:
             self.driver.set_progress_handler(self._overdue, 1_000)
 
-    @contextmanager
-    def held(self) -> Iterator[_Shared]:
-        """Wait for a turn with this connection."""
-        self.check_process()
-        if not self._turn.acquire(timeout=self._timeout):
-            raise StorageTimeout(
-                f"no turn with the database after {self._timeout:g} s: something holds a transaction open "
-                "(inside `transaction()`, ask the transaction and not the store)"
-            )
+    def use(self, work: Callable[[], T], *, begin: str | None = None) -> T:
+        """Do work in a turn, and in a transaction where it begins with one: all of it or none."""
+        turn = Turn()
         try:
-            if not self._open:
-                raise StoreClosed("this store is closed")
-            if self.driver.in_transaction:
-                # Whoever was interrupted at the very moment of ending it.
-                self._one("rollback")
-            yield self
+            try:
+                with translated():
+                    self.take(turn)
+                    if begin is None:
+                        return work()
+                    self.begin(begin)
+                    result = work()
+                    self.commit()
+                    return result
+            finally:
+                self.give_back(turn)
         finally:
-            self._turn.release()
+            # Once more, for an interrupt may have cut the first short.
+            self.give_back(turn)
+
+    def take(self, turn: Turn) -> None:
+        """Wait for a turn with this connection, which the caller gives back whatever happens."""
+        self.check_process()
+        self._turns.take(turn)
+        if not self._open:
+            raise StoreClosed("this store is closed")
+
+    def give_back(self, turn: Turn) -> None:
+        """Roll back what was not committed, and let the next have a turn. Done twice, it is done once."""
+        # A forked child that leaves a block has no say in its parent's transaction.
+        if not self._turns.has(turn) or os.getpid() != self.process:
+            return
+        if not self._open:
+            self.driver.close()
+        elif self.driver.in_transaction:
+            with suppress(sqlite3.Error):
+                self._one("rollback")
+        self._turns.give_back(turn)
 
     def check_process(self) -> None:
         check_process(self.process)
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        try:
-            with translated():
-                self._begin()
-            yield
-            with translated():
-                self._one("commit")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._one("rollback")
-            raise
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """A transaction that only reads. It waits for nobody, and nobody for it."""
-        try:
-            self._one("begin")
-            yield
-        finally:
-            # With nothing written, there is nothing that a rollback could lose.
-            with suppress(sqlite3.Error):
-                self._one("rollback")
-
-    def _begin(self) -> None:
-        # Immediate: a transaction that reads first and writes later can be refused at its
-        # write, however long it is willing to wait. And asked again in short steps of our own:
+    def begin(self, begin: str) -> None:
+        # Immediate, where it writes: a transaction that reads first and writes later can be refused
+        # at its write, however long it is willing to wait. And asked again in short steps of our own:
         # SQLite's busy timeout waits longer the longer one has waited, so that of four processes
         # one appends ten times as much as another.
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                return self._one("begin immediate")
+                return self._one(begin)
             except sqlite3.OperationalError as error:
                 if not is_busy(error) or time.monotonic() > deadline:
                     raise
             time.sleep(random.uniform(*STEP_S))
+
+    def commit(self) -> None:
+        self._one("commit")
 
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
         self._deadline = (
             None if self._statement_timeout is None else time.monotonic() + self._statement_timeout
         )
         if not any(isinstance(values[name], list) for name in statement.parameters):
-            return _rows(self.driver.execute(statement.sql, values))
+            return _rows(self._cursor.execute(statement.sql, values))
         # A list is a column of a batch: the statement is for each of its elements, by position,
         # because named values need a dict for each: 1.4 times as dear.
         sql, names = by_position(statement.sql)
@@ -288,9 +309,9 @@ class _Shared:
             *(column if isinstance(column, list) else [column] * length for column in columns), strict=True
         )
         if not statement.returns:
-            self.driver.executemany(sql, each)
+            self._cursor.executemany(sql, each)
             return []
-        return [row for element in each for row in _rows(self.driver.execute(sql, element))]
+        return [row for element in each for row in _rows(self._cursor.execute(sql, element))]
 
     def version(self) -> object:
         """Another after every commit, whoever's it was."""
@@ -298,9 +319,17 @@ class _Shared:
         return self.execute(_DATA_VERSION, {})[0][0], self.driver.total_changes
 
     def close(self) -> None:
-        with suppress(StoreClosed), self.held():
-            self._open = False
-            self.driver.close()
+        """Let nobody have a turn any more. Whoever has one now closes the connection at its end."""
+        if os.getpid() != self.process or not self._open:
+            return
+        turn = Turn()
+        self._open = False
+        try:
+            # Or it is our own, in whose midst a signal's handler closes the store.
+            with suppress(StorageError):
+                self._turns.take(turn)
+        finally:
+            self.give_back(turn)
 
     def _one(self, sql: str) -> None:
         self._deadline = None
@@ -427,9 +456,9 @@ class AsyncSQLite:
         self._closed = False
 
     async def run(self, question: Question[T]) -> T:
+        self._database.check_process()
         check_loop(self._loop)
         if isinstance(question, Joining):
-            self._database.check_process()
             answer = await self._gather.ask(question)
         else:
             answer = await self._send(question)
@@ -451,6 +480,7 @@ class AsyncSQLite:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSQLiteTransaction]:
+        self._database.check_process()
         check_loop(self._loop)
         async with self._our_turn():
             entered = _Entered(self._database.transaction())
@@ -460,9 +490,12 @@ class AsyncSQLite:
             except BaseException as error:
                 # Queued behind whatever of ours still runs in the thread, and waited for even
                 # when we are cancelled, because the next writer needs a clean connection.
-                await _finish(self._writing, partial(entered.leave, error))
+                # A forked child that leaves the block has no such thread.
+                if os.getpid() == self._database.process:
+                    await finished(_in(self._writing, partial(entered.leave, error)))
                 raise
-            await _finish(self._writing, entered.leave)
+            self._database.check_process()
+            await finished(_in(self._writing, entered.leave))
             self.watch.announce(tx.moved)
 
     @property
@@ -470,18 +503,22 @@ class AsyncSQLite:
         return self._database.connection
 
     async def close(self) -> None:
-        if self._closed:
+        if self._closed or os.getpid() != self._database.process:
             return
+        check_loop(self._loop)
         self.watch.close()
         await self._gather.finish()
-        # In turn, because a transaction that is open needs the thread to end. Another task may
-        # have closed it meanwhile.
-        with suppress(StoreClosed):
-            async with self._our_turn():
-                self._closed = True
-                await _finish(self._writing, self._database.close)
-        self._writing.shutdown(wait=False)
-        self._reading.shutdown(wait=False)
+        try:
+            # In turn, because a transaction that is open needs the thread to end. Another task may
+            # have closed it meanwhile.
+            with suppress(StoreClosed):
+                async with self._our_turn():
+                    self._closed = True
+                    await finished(_in(self._writing, self._database.close))
+        finally:
+            if self._closed:
+                self._writing.shutdown(wait=False)
+                self._reading.shutdown(wait=False)
 
     @asynccontextmanager
     async def _our_turn(self) -> AsyncIterator[None]:
@@ -543,13 +580,3 @@ class _Entered:
 
 async def _in(thread: Executor, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(thread, work)
-
-
-async def _finish(thread: Executor, work: Callable[[], None]) -> None:
-    """Do work that must be done, cancelled or not."""
-    done = asyncio.ensure_future(_in(thread, work))
-    try:
-        await asyncio.shield(done)
-    except asyncio.CancelledError:
-        await asyncio.wait([done])
-        raise

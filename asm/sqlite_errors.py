@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from asm.errors import (
     AsmError,
@@ -18,16 +16,23 @@ from asm.errors import (
 )
 
 
-@contextmanager
-def translated(path: str = "") -> Iterator[None]:
+class translated:  # noqa: N801
     """Our errors for SQLite's. What is not in the table goes through untouched."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        ours = _translation(error, path)
-        if ours is None:
-            raise
-        raise ours from error
+
+    # Not a generator made into a context manager, because every question goes through it.
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str = "") -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            ours = _translation(error, self._path)
+            if ours is not None:
+                raise ours from error
 
 
 def _translation(error: sqlite3.Error, path: str) -> AsmError | None:

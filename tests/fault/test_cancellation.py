@@ -1,0 +1,367 @@
+"""What cancelling leaves behind: everything or nothing of what was asked, and a store that works on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import asm
+from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
+from tests.contract.beside import connected, only, told
+from tests.contract.keeping import a_session
+
+PATIENCE_S = 10.0
+"""A connection or a turn that was lost would be waited for so long, and in vain."""
+
+SOON_S = 60.0
+
+
+class Stepped:
+    """Awaits something step by step, and cancels its own task at some of its rests."""
+
+    def __init__(self, awaited: Awaitable[Any], *rests: int) -> None:
+        self._awaited = awaited
+        self._rests = rests
+        self._rested = 0
+
+    @property
+    def was_cancelled(self) -> bool:
+        return self._rested >= min(self._rests)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._awaited.__await__()
+        thrown: BaseException | None = None
+        while True:
+            try:
+                wanted = next(steps) if thrown is None else steps.throw(thrown)
+            except StopIteration as end:
+                return end.value
+            finally:
+                # Here and below: or the error would keep this frame, and this frame the error.
+                thrown = None
+            self._rested += 1
+            if self._rested == self._rests[0]:
+                cancel_soon()
+            elif self._rested in self._rests:
+                cancel_at_once()
+            try:
+                yield wanted
+            except BaseException as error:
+                thrown = error
+            del wanted
+
+
+def cancel_soon() -> None:
+    """Cancel this task when it waits, and not before, as another task would do it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_soon(task.cancel)
+
+
+def cancel_at_once() -> None:
+    """Cancel this task before what it waits for has made any step."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+class Work(NamedTuple):
+    """Something to await, and how many events a session has after it that had none before."""
+
+    do: Callable[[asm.AsyncSessionStore, str], Awaitable[Any]]
+    size: int = 0
+
+
+async def flush(store: asm.AsyncSessionStore, name: str) -> None:
+    session = asm.Session(id=name, agent_id="a")
+    await store.flush(session, asm.Run(session_id=name), events_of(name, 2))
+
+
+async def transact(store: asm.AsyncSessionStore, name: str) -> None:
+    async with store.transaction() as tx:
+        await tx.append_event(an_event(name))
+        await tx.append_events(events_of(name, 2))
+        await tx.get_latest_sequence(name)
+
+
+async def iterate(store: asm.AsyncSessionStore, _: str) -> None:
+    async for _event in store.iter_events("ses_read", page_size=1):
+        pass
+
+
+async def follow(store: asm.AsyncSessionStore, _: str) -> None:
+    async for _event in store.follow_events("ses_read", idle_timeout=0.02):
+        pass
+
+
+async def import_session(store: asm.AsyncSessionStore, name: str) -> None:
+    session = asm.Session(id=name, agent_id="a")
+    numbered = [an_event(name, sequence_number=n) for n in (1, 2, 3)]
+    export = {"session": session.to_dict(), "runs": [], "events": [each.to_dict() for each in numbered]}
+    exported = await store.query.export_session("ses_read")
+    await store.import_session(type(exported).from_dict({**exported.to_dict(), **export}))
+
+
+async def register(store: asm.AsyncSessionStore, name: str) -> None:
+    await store.artifacts.register(an_artifact(name))
+
+
+POLICY = asm.RetentionPolicy(max_events_per_session=2, batch_size=1)
+
+WORK: dict[str, Work] = {
+    "save_session": Work(lambda store, name: store.save_session(asm.Session(id=name, agent_id="a"))),
+    "get_session": Work(lambda store, _: store.get_session("ses_read")),
+    "list_sessions": Work(lambda store, _: store.list_sessions(limit=3)),
+    "delete_session": Work(lambda store, name: store.delete_session(name)),
+    "save_run": Work(lambda store, name: store.save_run(asm.Run(session_id=name))),
+    "get_run": Work(lambda store, _: store.get_run("run_read")),
+    "list_runs": Work(lambda store, _: store.list_runs("ses_read")),
+    "get_active_run": Work(lambda store, _: store.get_active_run("ses_read")),
+    "append_event": Work(lambda store, name: store.append_event(an_event(name)), 1),
+    "append_expected": Work(lambda store, name: store.append_event(an_event(name), expected_sequence=0), 1),
+    "append_again": Work(lambda store, _: store.append_event(an_event("ses_read", id="evt_read"))),
+    "append_events": Work(lambda store, name: store.append_events(events_of(name, 3)), 3),
+    "append_many": Work(lambda store, name: store.append_events(events_of(name, 1_500)), 1_500),
+    "get_latest_sequence": Work(lambda store, _: store.get_latest_sequence("ses_read")),
+    "flush": Work(flush, 2),
+    "import_session": Work(import_session, 3),
+    "get_events": Work(lambda store, _: store.get_events("ses_read")),
+    "wait": Work(lambda store, _: store.get_events("ses_read", after=9, wait_timeout=0.02)),
+    "iter_events": Work(iterate),
+    "follow_events": Work(follow),
+    "transaction": Work(transact, 3),
+    "search_sessions": Work(lambda store, _: store.query.search_sessions(limit=3, count_total=True)),
+    "search_runs": Work(lambda store, _: store.query.search_runs(limit=3)),
+    "search_events": Work(lambda store, _: store.query.search_events(limit=3)),
+    "count_events": Work(lambda store, _: store.query.count_events()),
+    "get_session_stats": Work(lambda store, _: store.query.get_session_stats("ses_read")),
+    "get_usage_summary": Work(lambda store, _: store.query.get_usage_summary()),
+    "get_cost_summary": Work(lambda store, _: store.query.get_cost_summary()),
+    "export_session": Work(lambda store, _: store.query.export_session("ses_read", include_artifacts=True)),
+    "artifacts.register": Work(register),
+    "artifacts.get_by_key": Work(lambda store, _: store.artifacts.get_by_key("key_read")),
+    "artifacts.list_by_session": Work(lambda store, _: store.artifacts.list_by_session("ses_read")),
+    "artifacts.session_stats": Work(lambda store, _: store.artifacts.session_stats("ses_read")),
+    "artifacts.delete": Work(lambda store, name: store.artifacts.delete(name)),
+    "maintenance.execute": Work(lambda store, _: store.maintenance.execute(POLICY)),
+    "soft_delete": Work(lambda store, _: store.maintenance.soft_delete_expired_sessions(POLICY)),
+    "hard_delete": Work(lambda store, _: store.maintenance.hard_delete_expired_sessions(POLICY)),
+    "prune": Work(lambda store, _: store.maintenance.prune_session_events("ses_read", POLICY)),
+    "clean_artifacts": Work(lambda store, _: store.maintenance.clean_orphaned_artifacts()),
+    "clean_sequences": Work(lambda store, _: store.maintenance.clean_orphaned_sequences()),
+    "health_check": Work(lambda store, _: store.maintenance.health_check()),
+}
+
+
+def test_every_operation_is_cancelled_in_these_tests() -> None:
+    parts = (asm.AsyncSessionStore, type(a_store().query), type(a_store().artifacts))
+    operations = {name for part in parts for name in vars(part) | vars(part.__base__) if name[0] != "_"}
+    known = {name.removeprefix("artifacts.") for name in WORK}
+    assert operations - known - {"open", "close"} == set()
+
+
+def a_store() -> asm.AsyncSessionStore:
+    return asm.AsyncSessionStore("sqlite://")
+
+
+ONE_OF_EACH = only(
+    ["sqlite", *POSTGRES[-1:]], why="what is cancelled here is Python, the same for every server"
+)
+
+
+def options(where: Where) -> dict[str, Any]:
+    return {"max_size": 1, "timeout": PATIENCE_S, "retry_for": PATIENCE_S}
+
+
+@asynccontextmanager
+async def prepared(where: Where) -> AsyncIterator[asm.AsyncSessionStore]:
+    async with asm.AsyncSessionStore(where.dsn, **options(where)) as store:
+        await store.save_session(a_session("ses_read", untouched=5))
+        await store.save_run(asm.Run(session_id="ses_read", id="run_read", status="running"))
+        await store.append_events([an_event("ses_read", id="evt_read"), *events_of("ses_read", 2)])
+        yield store
+
+
+async def cancelled_everywhere(
+    work: Callable[[int], Awaitable[Any]], look: Callable[[int], Awaitable[None]], *again: int
+) -> int:
+    """Do work again and again, each time cancelled at the next of its rests, and look after each."""
+    for at in itertools.count(1):
+        was_cancelled = await is_cancelled(Stepped(work(at), at, *(at + each for each in again)))
+        await look(at)
+        if not was_cancelled:
+            return at
+    raise AssertionError
+
+
+async def is_cancelled(stepped: Stepped) -> bool:
+    task = asyncio.ensure_future(_awaited(stepped))
+    async with asyncio.timeout(SOON_S):
+        await asyncio.wait([task])
+    assert task.cancelled() or task.exception() is None
+    return stepped.was_cancelled
+
+
+async def _awaited(what: Awaitable[Any]) -> Any:
+    return await what
+
+
+once_or_twice = pytest.mark.parametrize(
+    "again", [(), (1,), (2,)], ids=["once", "and at the next rest", "and at the one after"]
+)
+
+
+@ONE_OF_EACH
+@once_or_twice
+def test_cancelled_at_any_await_all_or_nothing_is_stored_and_the_store_works_on(
+    where: Where, again: tuple[int, ...]
+) -> None:
+    async def main() -> None:
+        async with prepared(where) as store:
+            with connected(where.dsn) as beside:
+                for asked, work in WORK.items():
+                    await assert_works_on(beside, store, asked, work, again)
+
+    asyncio.run(main())
+
+
+async def assert_works_on(
+    beside: Any, store: asm.AsyncSessionStore, asked: str, work: Work, again: tuple[int, ...]
+) -> None:
+    before = asyncio.all_tasks()
+
+    async def look(at: int) -> None:
+        try:
+            await store.append_event(an_event("ses_next"))
+            await store.get_events("ses_read", limit=1)
+        except asm.AsmError as error:
+            raise AssertionError(f"after {asked} was cancelled at rest {at}") from error
+        assert stored(beside, f"{asked}_{at}") in (0, work.size), f"{asked} at rest {at}"
+
+    times = await cancelled_everywhere(lambda at: work.do(store, f"{asked}_{at}"), look, *again)
+    assert times > 1
+    await until_gone(before)
+
+
+async def until_gone(before: set[asyncio.Task[Any]]) -> None:
+    """Wait until no task is left that was not there before."""
+    async with asyncio.timeout(PATIENCE_S):
+        while asyncio.all_tasks() - before:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def stored(beside: Any, session_id: str) -> int:
+    rows = beside.execute(f"select count(*) from asm_events where session_id = '{session_id}'").fetchall()
+    return int(rows[0][0])
+
+
+@ONE_OF_EACH
+@once_or_twice
+def test_cancelled_while_it_waits_for_another_a_task_takes_nothing_with_it(
+    where: Where, again: tuple[int, ...]
+) -> None:
+    async def main() -> None:
+        async with prepared(where) as store:
+
+            async def held_up(at: int) -> None:
+                async with store.transaction() as tx:
+                    await tx.append_event(an_event("ses_held"))
+                    cancelled = [
+                        asyncio.ensure_future(_awaited(Stepped(work, at, *(at + each for each in again))))
+                        for work in (store.delete_session("gone"), store.append_event(an_event("ses_1")))
+                    ]
+                    await asyncio.wait(cancelled, timeout=0.01)
+                    others = [asyncio.ensure_future(store.delete_session("gone")) for _ in range(2)]
+                    await asyncio.wait(others, timeout=0.01)
+                async with asyncio.timeout(SOON_S):
+                    await asyncio.gather(*others)
+                    await asyncio.wait(cancelled)
+                assert all(each.cancelled() or each.exception() is None for each in cancelled)
+
+            for at in range(1, 12):
+                await held_up(at)
+                await store.append_event(an_event("ses_next"))
+                await store.delete_session("gone")
+            async with store.transaction() as tx:
+                assert await tx.get_latest_sequence("ses_held") == 11
+
+    asyncio.run(main())
+
+
+@ONE_OF_EACH
+@once_or_twice
+def test_a_store_whose_opening_is_cancelled_anywhere_has_nothing_open(
+    where: Where, again: tuple[int, ...]
+) -> None:
+    dsn = counted(where)
+
+    async def main() -> None:
+        before = asyncio.all_tasks()
+
+        async def look(_: int) -> None:
+            await until_gone(before)
+
+        async def opened(_: int) -> None:
+            async with asm.AsyncSessionStore(dsn):
+                pass
+
+        assert await cancelled_everywhere(opened, look, *again) > 3
+        await nobody_connected(where)
+
+    asyncio.run(main())
+
+
+@ONE_OF_EACH
+@once_or_twice
+def test_a_store_whose_closing_is_cancelled_anywhere_is_closed_or_can_be(
+    where: Where, again: tuple[int, ...]
+) -> None:
+    async def main() -> None:
+        before = asyncio.all_tasks()
+        stores: list[asm.AsyncSessionStore] = []
+
+        async def closed(_: int) -> None:
+            await stores[-1].close()
+
+        async def look(_: int) -> None:
+            await stores[-1].close()
+            with pytest.raises(asm.StoreClosed):
+                await stores[-1].get_events("ses_1")
+            await until_gone(before)
+            stores.append(await a_used_store(where))
+
+        stores.append(await a_used_store(where))
+        assert await cancelled_everywhere(closed, look, *again) > 1
+        await stores[-1].close()
+        await nobody_connected(where)
+
+    asyncio.run(main())
+
+
+async def a_used_store(where: Where) -> asm.AsyncSessionStore:
+    store = await asm.AsyncSessionStore(counted(where)).open()
+    await asyncio.gather(store.append_event(an_event()), *(store.get_events("ses_1") for _ in range(3)))
+    return store
+
+
+def counted(where: Where) -> str:
+    return where.dsn if where.kind == "sqlite" else make_conninfo(where.dsn, application_name="counted")
+
+
+async def nobody_connected(where: Where) -> None:
+    """Wait until no connection of a `counted` store is left."""
+    if where.kind != "sqlite":
+        async with asyncio.timeout(PATIENCE_S):
+            while told(where.dsn, COUNTED):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+COUNTED = (
+    "select pid from pg_stat_activity where application_name = 'counted' and datname = current_database()"
+)

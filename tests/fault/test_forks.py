@@ -1,0 +1,282 @@
+"""A store in a process, a loop or a time that is not its own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import asm
+from tests.conftest import POSTGRES, Blocking, Where, an_event, events_of, numbers
+from tests.contract.beside import ROOT, in_a_child, only, told
+from tests.contract.test_opening import ASKED, MAINTAINED, answered
+
+SOON_S = 60.0
+
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+
+def in_another_loop(work: Callable[[], Any]) -> Any:
+    async def awaited() -> Any:
+        return await work()
+
+    return asyncio.run(awaited())
+
+
+class Elsewhere(Blocking):
+    """An async store that is called in an event loop which is not its own."""
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        if name in ("artifacts", "query", "maintenance"):
+            return Elsewhere(value)
+        return lambda *args, **kwargs: in_another_loop(lambda: _all(value(*args, **kwargs)))
+
+
+async def _all(asked: Any) -> Any:
+    return [each async for each in asked] if hasattr(asked, "__aiter__") else await asked
+
+
+def elsewhere(store: Blocking) -> Elsewhere:
+    return Elsewhere(store._target)
+
+
+only_async = pytest.mark.parametrize("colour", ["async"], indirect=True)
+only_sync = pytest.mark.parametrize("colour", ["sync"], indirect=True)
+
+
+@only_async
+def test_a_store_of_another_event_loop_is_closed_to_every_operation(
+    where: Where, opened: Callable[..., Any]
+) -> None:
+    store = opened(where.dsn)
+    assert answered(elsewhere(store)) == []
+    for refused in (store._target.close, store._target.transaction().__aenter__):
+        with pytest.raises(asm.StoreClosed, match="another event loop"):
+            in_another_loop(refused)
+    assert store.append_event(an_event()).sequence_number == 1
+
+
+@forks
+@only_async
+def test_an_async_store_is_closed_to_every_operation_of_a_forked_child(
+    where: Where, opened: Callable[..., Any]
+) -> None:
+    store = opened(where.dsn)
+    assert in_a_child(lambda: answered(elsewhere(store))) == []
+    assert in_a_child(lambda: in_another_loop(store._target.close)) is None
+    assert store.append_event(an_event()).sequence_number == 1
+
+
+@forks
+@only_sync
+def test_a_stream_does_not_go_on_in_a_forked_child(where: Where, opened: Callable[..., Any]) -> None:
+    store = opened(where.dsn)
+    store.append_events(events_of("ses_1", 3))
+    for stream in (store.iter_events("ses_1", page_size=1), store.follow_events("ses_1", page_size=1)):
+        next(stream)
+        assert in_a_child(partial(next, stream)) is asm.StoreClosed
+        assert next(stream).sequence_number == 2
+
+
+@forks
+@only_sync
+@pytest.mark.parametrize("raised", [None, ValueError], ids=["ended", "left by an exception"])
+def test_a_forked_child_cannot_end_its_parents_transaction(
+    where: Where, opened: Callable[..., Any], raised: type[Exception] | None
+) -> None:
+    store = opened(where.dsn)
+    ended = store.transaction()
+    tx = ended.__enter__()
+    tx.append_event(an_event())
+    outcome = in_a_child(lambda: ended.__exit__(raised, raised and raised(), None))
+    assert outcome in (asm.StoreClosed, False, None)
+    assert tx.append_event(an_event()).sequence_number == 2
+    ended.__exit__(None, None, None)
+    assert numbers(store.get_events("ses_1")) == [1, 2]
+
+
+FORKED = """
+import asyncio, os, sys, warnings
+import asm
+warnings.simplefilter("ignore", DeprecationWarning)
+dsn, colour = sys.argv[1:]
+
+class Left(BaseException):
+    pass
+
+def leave():
+    child = os.fork()
+    if child == 0:
+        # Out of every block, tidying up what there is.
+        raise Left
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+def event():
+    return asm.Event(type="message_sent", session_id="ses_1")
+
+def blocking():
+    with asm.SessionStore(dsn) as store:
+        store.append_event(event())
+        with store.transaction() as tx:
+            tx.append_event(event())
+            leave()
+            tx.append_event(event())
+        leave()
+        assert store.append_event(event()).sequence_number == 4
+
+async def awaited():
+    async with asm.AsyncSessionStore(dsn) as store:
+        await store.append_event(event())
+        async with store.transaction() as tx:
+            await tx.append_event(event())
+            leave()
+            await tx.append_event(event())
+        leave()
+        assert (await store.append_event(event())).sequence_number == 4
+
+async def main():
+    try:
+        await awaited()
+    except Left:
+        # An event loop of Python cannot be ended where it was forked: its parent's would end, too.
+        os._exit(7)
+
+if colour == "async":
+    asyncio.run(main(), debug=False)
+else:
+    try:
+        blocking()
+    except Left:
+        sys.exit(7)
+"""
+
+
+def ran(program: str, *arguments: str) -> str:
+    """What a program of its own says amiss, which has to end soon and well."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SOON_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_a_forked_child_that_exits_disturbs_nothing_of_its_parents(where: Where, colour: str) -> None:
+    assert ran(FORKED, where.dsn, colour) == ""
+    with asm.SessionStore(where.dsn) as store:
+        assert numbers(store.get_events("ses_1")) == [1, 2, 3, 4]
+
+
+LEFT_OPEN = """
+import asyncio, sys
+import asm
+dsn, colour = sys.argv[1:]
+
+async def awaited():
+    store = await asm.AsyncSessionStore(dsn).open()
+    await store.append_event(asm.Event(type="message_sent", session_id="ses_1"))
+    return store
+
+if colour == "sync":
+    store = asm.SessionStore(dsn)
+    store.append_event(asm.Event(type="message_sent", session_id="ses_1"))
+else:
+    store = asyncio.run(awaited())
+"""
+
+
+def test_a_program_that_leaves_its_store_open_ends(where: Where, colour: str) -> None:
+    ran(LEFT_OPEN, where.dsn, colour)
+
+
+def spawned(dsn: str) -> None:
+    with asm.SessionStore(dsn) as store:
+        store.append_event(an_event())
+
+
+@only_sync
+def test_a_spawned_process_opens_a_store_of_its_own(where: Where, opened: Callable[..., Any]) -> None:
+    store = opened(where.dsn)
+    store.append_event(an_event())
+    process = multiprocessing.get_context("spawn").Process(target=spawned, args=(where.dsn,))
+    process.start()
+    process.join(SOON_S)
+    assert process.exitcode == 0
+    assert store.append_event(an_event()).sequence_number == 3
+
+
+@only(POSTGRES, why="SQLite has no connections that a server counts")
+def test_a_store_that_is_forgotten_gives_its_connections_back(where: Where, colour: str) -> None:
+    dsn = make_conninfo(where.dsn, application_name="forgotten")
+    if colour == "sync":
+        asm.SessionStore(dsn).append_event(an_event())
+    else:
+        asyncio.run(forget(dsn))
+    gc.collect()
+    deadline = time.monotonic() + SOON_S
+    who = "application_name = 'forgotten' and datname = current_database()"
+    while told(where.dsn, f"select pid from pg_stat_activity where {who}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def forget(dsn: str) -> None:
+    store = await asm.AsyncSessionStore(dsn).open()
+    await store.append_event(an_event())
+
+
+def transact(store: Any) -> None:
+    with store.transaction() as tx:
+        tx.append_event(an_event("ses_tx"))
+        tx.get_latest_sequence("ses_tx")
+
+
+def test_closing_while_others_ask_answers_or_refuses_each_of_them(
+    where: Where, opened: Callable[..., Any]
+) -> None:
+    store = opened(where.dsn)
+    store.append_events(events_of("ses_1", 20))
+    work: list[Callable[[Any], Any]] = [
+        *(ASKED[name] for name in ("append_event", "get_events", "flush", "iter_events", "delete_session")),
+        *(ASKED[name] for name in ("query.export_session", "save_session")),
+        MAINTAINED["health_check"],
+        transact,
+    ]
+    begun = threading.Barrier(len(work) + 1)
+
+    def ask(asked: Callable[[Any], Any]) -> int:
+        begun.wait()
+        answers = 0
+        while True:
+            try:
+                asked(store)
+            except asm.SessionNotFound:
+                pass
+            except asm.StoreClosed:
+                return answers
+            answers += 1
+
+    with ThreadPoolExecutor(len(work)) as threads:
+        asking = [threads.submit(ask, each) for each in work]
+        begun.wait()
+        store.get_latest_sequence("ses_1")
+        store.close()
+        for each in asking:
+            each.result(SOON_S)
+    assert answered(store) == []

@@ -25,7 +25,6 @@ import psycopg
 
 from asm import dsn as dsns
 from asm import postgres_errors, sqlite, sqlite_errors
-from asm.connections import check_server
 from asm.errors import (
     Conflict,
     ConnectionFailed,
@@ -36,6 +35,7 @@ from asm.errors import (
 )
 from asm.plan import Ask, Rows, nothing
 from asm.queries import Dialect, Queries, quote_identifier, sql_folder
+from asm.servers import check_server
 
 T = TypeVar("T")
 

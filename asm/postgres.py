@@ -20,24 +20,16 @@ from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
+from asm.at_hand import AtHand, Hold
 from asm.cancelling import Uncut, finished
 from asm.connections import (
     AsyncPlainCursor,
     AsyncWiredConnection,
-    AtHand,
     Doubt,
-    Hold,
     PatientConnection,
     PlainCursor,
     Silent,
-    check_server,
     close_if_amiss,
-    keeps_prepared,
-    keeps_prepared_async,
-    restore,
-    restore_async,
-    set_up,
-    set_up_async,
     was_cut,
 )
 from asm.errors import (
@@ -53,6 +45,15 @@ from asm.plan import Ask, Joining, Plan, Question, Rows, Steps, Volley, drive, d
 from asm.postgres_errors import only_reads, translated
 from asm.queries import Queries
 from asm.refusals import explained
+from asm.servers import (
+    check_server,
+    keeps_prepared,
+    keeps_prepared_async,
+    restore,
+    restore_async,
+    set_up,
+    set_up_async,
+)
 from asm.watch import AsyncWatch, AsyncWatchInTransaction, Watch, WatchInTransaction
 
 T = TypeVar("T")

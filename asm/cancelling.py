@@ -30,6 +30,18 @@ async def finished(work: Coroutine[Any, Any, T]) -> T:
         del told
 
 
+async def cancellable(work: Awaitable[T]) -> tuple[T, bool]:
+    """What comes of work, and whether this task was cancelled meanwhile and the work kept it to itself.
+
+    Before Python 3.12 `asyncio.wait_for`, by which the pool waits, does so when both come at once: it gives
+    the result. Whoever waits for something that never comes would wait for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    result = await work
+    return result, task is not None and task.cancelling() > before
+
+
 class Uncut(Generic[T]):
     """Awaits something to its end, in this task. Whoever is cancelled learns it then.
 

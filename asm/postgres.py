@@ -21,7 +21,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from asm.at_hand import AtHand, Hold
-from asm.cancelling import Uncut, finished
+from asm.cancelling import Uncut, cancellable, finished
 from asm.connections import (
     AsyncPlainCursor,
     AsyncWiredConnection,
@@ -614,8 +614,11 @@ class AsyncPostgres:
     async def _from_pool(
         self, hold: Hold[AsyncConnection[Any]], timeout: float | None
     ) -> AsyncConnection[Any]:
-        connection: AsyncConnection[Any] = await self._pool.getconn(timeout)
+        connection: AsyncConnection[Any]
+        connection, was_cancelled = await cancellable(self._pool.getconn(timeout))
         hold.connection = connection
+        if was_cancelled:
+            raise asyncio.CancelledError
         return connection
 
     async def _retried(

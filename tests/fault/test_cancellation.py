@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg_pool import AsyncConnectionPool
 
 import asm
 from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
@@ -365,3 +366,21 @@ async def nobody_connected(where: Where) -> None:
 COUNTED = (
     "select pid from pg_stat_activity where application_name = 'counted' and datname = current_database()"
 )
+
+
+@only(POSTGRES[:1], why="SQLite has no pool, and it is the driver's, whatever the server")
+def test_cancelled_in_the_moment_of_being_given_a_connection_a_task_ends(migrated: str) -> None:
+    async def cancelled() -> bool:
+        async with (
+            AsyncConnectionPool(migrated, min_size=1, max_size=1) as pool,
+            asm.AsyncSessionStore(pool=pool) as store,
+        ):
+            async with store.transaction():
+                waiting = asyncio.ensure_future(store.get_events("ses_1", wait_timeout=float("inf")))
+                while not pool.get_stats()["requests_waiting"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting], timeout=SOON_S)
+            return waiting.cancelled()
+
+    assert asyncio.run(cancelled())

@@ -65,8 +65,7 @@ class PatientConnection(psycopg.Connection[Any]):
         try:
             return super().wait(_until(time.monotonic() + self.patience_s, gen), *args, **kwargs)
         except _Overdue as overdue:
-            if not self._stopped(gen):
-                raise Silent(f"no answer in {self.patience_s:g} s, and it could not be stopped") from overdue
+            self._stop(gen)
             raise StorageTimeout(
                 f"no answer after {self.patience_s:g} s, so the statement was stopped"
             ) from overdue
@@ -82,7 +81,7 @@ class PatientConnection(psycopg.Connection[Any]):
                 self.close()
                 raise doubt.silent()
 
-    def _stopped(self, gen: Generator[Any, Any, Any]) -> bool:
+    def _stop(self, gen: Generator[Any, Any, Any]) -> None:
         patience_s, self.patience_s = self.patience_s, None
         try:
             self.cancel_safe(timeout=5.0)
@@ -94,7 +93,6 @@ class PatientConnection(psycopg.Connection[Any]):
             self.close()
         finally:
             self.patience_s = patience_s
-        return not self.closed
 
 
 class AsyncWiredConnection(AsyncConnection[Any]):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm import connections
+from asm import at_hand
 from asm import dsn as dsns
 from tests.conftest import POSTGRES, Where, events_of
 from tests.contract.beside import connected, only
@@ -71,7 +71,7 @@ def test_interrupted_at_any_line_all_or_nothing_is_stored_and_the_store_works_on
 def test_interrupted_at_any_line_a_connection_comes_back_to_its_pool(
     where: Where, store: asm.SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "AT_HAND_S", -1.0)
+    monkeypatch.setattr(at_hand, "AT_HAND_S", -1.0)
     assert_works_on(where, store, "append")
 
 

@@ -1,7 +1,7 @@
 """Why a server lets nobody in.
 
-libpq tells the SQLSTATE of a failed login to its trace alone, and that since version 17. With an
-older one nothing is known, and every failure may pass.
+libpq tells the SQLSTATE of a failed login to its trace alone, and that since version 17; psycopg lets it
+trace on Linux alone. Elsewhere nothing is known, and every failure may pass.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import sys
 import time
 
 import psycopg
@@ -37,7 +38,9 @@ def explained(error: ConnectionFailed, conninfo: str) -> ConnectionFailed:
 
 
 def refusal(conninfo: str) -> str | None:
-    """The SQLSTATE with which the server refuses a login. None: it does not, or nobody answers."""
+    """The SQLSTATE with which the server refuses a login. None: it does not, or nobody can say."""
+    if sys.platform != "linux":
+        return None
     deadline = time.monotonic() + timeout_from_conninfo(conninfo_to_dict(conninfo))
     connection = pq.PGconn.connect_start(conninfo.encode())
     # A pipe, because what is said in a login belongs on no disk.
@@ -62,10 +65,17 @@ def _connect(connection: pq.abc.PGconn, deadline: float, *, trace: int) -> None:
                 # Only where somebody has answered the call, because libpq never frees what it traces with.
                 connection.trace(trace)
                 is_traced = True
-            select.select([connection.socket], [], [], left_s)
+            _wait(connection.socket, select.POLLIN, left_s)
         elif status == pq.PollingStatus.WRITING:
-            select.select([], [connection.socket], [], left_s)
+            _wait(connection.socket, select.POLLOUT, left_s)
         else:
             break
     if is_traced:
         connection.untrace()
+
+
+def _wait(socket: int, event: int, longest_s: float) -> None:
+    # Not `select`, which takes no number above 1,023, and a server in need has many sockets open.
+    poll = select.poll()
+    poll.register(socket, event)
+    poll.poll(longest_s * 1_000)

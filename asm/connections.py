@@ -61,7 +61,10 @@ class PatientConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         if self.patience_s is None:
-            return self._doubted(self.doubt, gen) if self.doubt else super().wait(gen, *args, **kwargs)
+            # Told how long, it waits for what others say and not for the answer to a statement.
+            if self.doubt is None or args or kwargs:
+                return super().wait(gen, *args, **kwargs)
+            return self._doubted(self.doubt, gen)
         try:
             return super().wait(_until(time.monotonic() + self.patience_s, gen), *args, **kwargs)
         except _Overdue as overdue:
@@ -112,7 +115,7 @@ class AsyncWiredConnection(AsyncConnection[Any]):
             close_if_amiss(self)
 
     async def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        if self.doubt is None:
+        if self.doubt is None or args or kwargs:
             return await super().wait(gen, *args, **kwargs)
         doubt = self.doubt
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from inspect import isawaitable
@@ -116,3 +116,16 @@ def test_a_statement_that_takes_long_is_waited_for(migrated: str, opened: Opener
             in_loop(slept)
         tx.append_event(an_event())
     assert store.get_latest_sequence("ses_1") == 1
+
+
+def test_a_transaction_that_listens_waits_as_long_as_it_says(migrated: str, opened: Opener) -> None:
+    store = opened(migrated, timeout=0.2, retry_for=0)
+    with store.transaction() as tx:
+        notified = getattr(tx, "_target", tx).connection.notifies(timeout=2)
+        assert (in_loop(listed(notified)) if hasattr(notified, "__aiter__") else list(notified)) == []
+        tx.append_event(an_event())
+    assert store.get_latest_sequence("ses_1") == 1
+
+
+async def listed(items: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in items]

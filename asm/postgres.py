@@ -255,7 +255,8 @@ class Postgres:
                 self._at_hand.found(hold)
         self._in_use[connection] = hold
         if was_cut(connection):
-            connection.close()
+            # Not by `close()`, which some pools make into a way of giving it back.
+            connection.pgconn.finish()
             self._give_back(hold)
             return self._taken(hold)
         return connection
@@ -265,7 +266,7 @@ class Postgres:
     ) -> None:
         # A server that only reads, or answers nobody, is not the one to ask, and the whole pool leads there.
         if hold.connection is not None and _leads_nowhere(error):
-            hold.connection.close()
+            hold.connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 self._pool.drain()
 
@@ -572,7 +573,7 @@ class AsyncPostgres:
                 self._at_hand.found(hold)
         self._in_use[connection] = hold
         if was_cut(connection):
-            await connection.close()
+            connection.pgconn.finish()
             await self._give_back(hold)
             return await self._taken(hold)
         return connection
@@ -581,7 +582,7 @@ class AsyncPostgres:
         self, hold: Hold[AsyncConnection[Any]], error: ConnectionFailed | psycopg.Error
     ) -> None:
         if hold.connection is not None and _leads_nowhere(error):
-            await hold.connection.close()
+            hold.connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 await self._pool.drain()
 

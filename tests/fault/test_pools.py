@@ -241,12 +241,16 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("autocommit", [True, False], ids=["autocommit", "no-autocommit"])
+@pytest.mark.parametrize(
+    "options",
+    [{"kwargs": {"autocommit": True}}, {"kwargs": {"autocommit": False}}, {"close_returns": True}],
+    ids=["autocommit", "no-autocommit", "close-returns"],
+)
 def test_a_borrowed_pool_outlives_a_restart_of_its_server(
-    kind: str, server: Server, opened: Callable[..., Any], lend: Callable[..., Any], autocommit: bool
+    kind: str, server: Server, opened: Callable[..., Any], lend: Callable[..., Any], options: dict[str, Any]
 ) -> None:
     assert kind in POSTGRES
-    pool = lend(server.dsn(), min_size=3, max_size=3, kwargs={"autocommit": autocommit})
+    pool = lend(server.dsn(), min_size=3, max_size=3, **options)
     store = opened(pool=pool, retry_for=SOON_S)
     before = store.get_latest_sequence("ses_1")
     server.stop("immediate")

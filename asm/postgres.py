@@ -170,6 +170,7 @@ class Postgres:
                     tx = PostgresTransaction(self, connection)
                     try:
                         yield tx
+                        tx.check_whole()
                     finally:
                         tx.end()
                 self.watch.announce(tx.moved)
@@ -365,6 +366,7 @@ class PostgresTransaction:
     def __init__(self, database: Postgres, connection: psycopg.Connection[Any]) -> None:
         self._database = database
         self._open = True
+        self._was_cut = False
         self.moved: set[str] = set()
         self.connection = connection
 
@@ -372,9 +374,19 @@ class PostgresTransaction:
         check_process(self._database.process)
         if not self._open:
             raise StoreClosed("this transaction has ended")
+        self.check_whole()
         self.moved.update(question.sessions)
-        with translated():
-            return drive(question, partial(self._database.answer, self.connection))
+        try:
+            with translated():
+                return drive(question, partial(self._database.answer, self.connection))
+        except BaseException as error:
+            self._was_cut = not isinstance(error, Exception)
+            raise
+
+    def check_whole(self) -> None:
+        # A caller who catches an interrupt and goes on would commit half an operation.
+        if self._was_cut:
+            raise StorageError("an operation of this transaction was cut short, so nothing of it is kept")
 
     def end(self) -> None:
         self._open = False
@@ -476,6 +488,7 @@ class AsyncPostgres:
                 tx = AsyncPostgresTransaction(self, connection)
                 try:
                     yield tx
+                    tx.check_whole()
                 finally:
                     tx.end()
             self.watch.announce(tx.moved)
@@ -650,6 +663,7 @@ class AsyncPostgresTransaction:
     def __init__(self, database: AsyncPostgres, connection: AsyncConnection[Any]) -> None:
         self._database = database
         self._open = True
+        self._was_cut = False
         self.moved: set[str] = set()
         self.connection = connection
 
@@ -657,9 +671,19 @@ class AsyncPostgresTransaction:
         check_process(self._database.process)
         if not self._open:
             raise StoreClosed("this transaction has ended")
+        self.check_whole()
         self.moved.update(question.sessions)
-        with translated():
-            return await drive_async(question, partial(self._database.answer, self.connection))
+        try:
+            with translated():
+                return await drive_async(question, partial(self._database.answer, self.connection))
+        except BaseException as error:
+            # Others of the same transaction may be under way.
+            self._was_cut = self._was_cut or not isinstance(error, Exception)
+            raise
+
+    def check_whole(self) -> None:
+        if self._was_cut:
+            raise StorageError("an operation of this transaction was cut short, so nothing of it is kept")
 
     def end(self) -> None:
         self._open = False

@@ -200,8 +200,13 @@ class SQLiteTransaction:
         try:
             with translated():
                 return drive(question, partial(self._database.answer, self._shared))
-        except Exception as error:
-            self._spoilt = isinstance(error, sqlite3.Error) or isinstance(error.__cause__, sqlite3.Error)
+        except BaseException as error:
+            # Where a caller catches an interrupt and goes on, half an operation would be committed.
+            self._spoilt = (
+                not isinstance(error, Exception)
+                or isinstance(error, sqlite3.Error)
+                or isinstance(error.__cause__, sqlite3.Error)
+            )
             raise
 
     def check_not_spoilt(self) -> None:

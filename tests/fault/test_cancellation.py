@@ -13,6 +13,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 import asm
+from asm.events import append_event
+from asm.plan import Plan, Steps
 from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
 from tests.contract.beside import connected, only, told
 from tests.contract.keeping import a_session
@@ -291,6 +293,23 @@ def test_cancelled_while_it_waits_for_another_a_task_takes_nothing_with_it(
                 await store.delete_session("gone")
             async with store.transaction() as tx:
                 assert await tx.get_latest_sequence("ses_held") == 11
+
+    asyncio.run(main())
+
+
+@ONE_OF_EACH
+def test_half_of_an_operation_is_not_kept_where_a_task_goes_on_after_a_cancellation(where: Where) -> None:
+    def half() -> Plan[None]:
+        yield from append_event(an_event("ses_half"))
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        async with asm.AsyncSessionStore(where.dsn) as store:
+            with pytest.raises(asm.StorageError, match="nothing of it is kept"):
+                async with store.transaction() as tx:
+                    with pytest.raises(asyncio.CancelledError):
+                        await tx._database.run(Steps(half))
+            assert await store.get_latest_sequence("ses_half") == 0
 
     asyncio.run(main())
 

@@ -15,6 +15,8 @@ import pytest
 import asm
 from asm import at_hand
 from asm import dsn as dsns
+from asm.events import append_event
+from asm.plan import Plan, Steps
 from tests.conftest import POSTGRES, Where, events_of
 from tests.contract.beside import connected, only
 from tests.fault.interrupting import interrupted_everywhere
@@ -97,6 +99,22 @@ def assert_works_on(where: Where, store: asm.SessionStore, asked: str) -> None:
 def stored(beside: Any, session_id: str) -> int:
     rows = beside.execute(f"select count(*) from asm_events where session_id = '{session_id}'").fetchall()
     return int(rows[0][0])
+
+
+@ONE_OF_EACH
+def test_half_of_an_operation_is_not_kept_where_a_caller_goes_on_after_an_interrupt(
+    store: asm.SessionStore,
+) -> None:
+    with pytest.raises(asm.StorageError, match="nothing of it is kept"), store.transaction() as tx:
+        tx.get_latest_sequence("ses_1")
+        with pytest.raises(KeyboardInterrupt):
+            tx._database.run(Steps(half))
+    assert store.get_latest_sequence("ses_1") == 0
+
+
+def half() -> Plan[None]:
+    yield from append_event(events_of("ses_1", 1)[0])
+    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -38,6 +38,7 @@ from asm import (
     sessions,
     summaries,
 )
+from asm.cancelling import finished
 from asm.dsn import concealed
 from asm.errors import MigrationRequired, StoreClosed, ValidationError
 from asm.follow import Stream, Wait
@@ -449,6 +450,7 @@ class AsyncSessionStore(AsyncOperations):
         self._pool = pool
         self._migrate = migrate
         self._closed = False
+        self._opening = asyncio.Lock()
         self._database: AsyncSQLite | postgres.AsyncPostgres | _Unopened = _Unopened()
         self.artifacts = AsyncArtifacts(self._database)
         self.query = AsyncQuery(self._database)
@@ -456,11 +458,20 @@ class AsyncSessionStore(AsyncOperations):
 
     async def open(self) -> Self:
         """Connect, and check that the tables are there and current. A closed store stays closed."""
-        if self._closed:
-            raise StoreClosed("this store is closed: make another")
-        if not isinstance(self._database, _Unopened):
-            return self
-        self._database = await self._connected()
+        async with self._opening:
+            if isinstance(self._database, _Unopened) or self._closed:
+                await self._open()
+        return self
+
+    async def _open(self) -> None:
+        self._check_not_closed()
+        database = await self._connected()
+        try:
+            self._check_not_closed()
+        except StoreClosed:
+            await database.close()
+            raise
+        self._database = database
         self.artifacts = AsyncArtifacts(self._database)
         self.query = AsyncQuery(self._database)
         self.maintenance = AsyncMaintenance(self._database)
@@ -469,13 +480,16 @@ class AsyncSessionStore(AsyncOperations):
         except BaseException:
             await self.close()
             raise
-        return self
+
+    def _check_not_closed(self) -> None:
+        if self._closed:
+            raise StoreClosed("this store is closed: make another")
 
     async def _connected(self) -> AsyncSQLite | postgres.AsyncPostgres:
         address, schema = self._place.address, self._place.schema
         _check_exists(self._place, migrate=self._migrate)
         if self._place.dialect == "sqlite":
-            return AsyncSQLite(await asyncio.to_thread(SQLite, address, **_of_a_file(self._limits)))
+            return AsyncSQLite(await _opened_file(partial(SQLite, address, **_of_a_file(self._limits))))
         if self._pool is not None:
             return postgres.AsyncPostgres(self._pool, schema=schema, **_without_pools_own(self._limits))
         return postgres.connect_async(address, schema=schema, **self._limits)
@@ -604,6 +618,18 @@ def _of_a_file(limits: dict[str, Any]) -> dict[str, Any]:
 def _without_pools_own(limits: dict[str, Any]) -> dict[str, Any]:
     """What a borrowed pool leaves to its borrower."""
     return {name: limits[name] for name in ("statement_timeout", "retry_for", "prepare")}
+
+
+async def _opened_file(open_file: Callable[[], SQLite]) -> SQLite:
+    # To the end, because the thread goes on where the task is cancelled.
+    opened: list[SQLite] = []
+    try:
+        await finished(asyncio.to_thread(lambda: opened.append(open_file())))
+    except BaseException:
+        for database in opened:
+            database.close()
+        raise
+    return opened[0]
 
 
 def _check_exists(place: dsn.Place, *, migrate: bool) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -335,6 +337,39 @@ def test_a_store_whose_opening_is_cancelled_anywhere_has_nothing_open(
         await nobody_connected(where)
 
     asyncio.run(main())
+
+
+@only(["sqlite"], why="files are counted here, and connections above")
+def test_a_store_whose_opening_meets_another_task_has_no_file_open(where: Where) -> None:
+    async def cancelled(store: asm.AsyncSessionStore) -> None:
+        opening = asyncio.ensure_future(store.open())
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+
+    async def closed(store: asm.AsyncSessionStore) -> None:
+        opening = asyncio.ensure_future(store.open())
+        await asyncio.sleep(0)
+        await store.close()
+        with pytest.raises(asm.StoreClosed):
+            await opening
+
+    async def opened_twice(store: asm.AsyncSessionStore) -> None:
+        await asyncio.gather(store.open(), store.open())
+        await store.close()
+
+    gc.collect()
+    gc.disable()
+    try:
+        for work in (cancelled, closed, opened_twice):
+            asyncio.run(work(asm.AsyncSessionStore(where.dsn)))
+            assert not [file for file in open_files() if file.endswith("store.db")]
+    finally:
+        gc.enable()
+
+
+def open_files() -> list[str]:
+    return [str(each.resolve()) for each in Path("/proc/self/fd").iterdir()]
 
 
 @ONE_OF_EACH

@@ -20,9 +20,11 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Cursor, pq
 from psycopg.adapt import AdaptersMap, Buffer, Loader
+from psycopg.conninfo import make_conninfo
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import TextBinaryLoader
 
+from asm.dsn import Address
 from asm.errors import StorageTimeout
 from asm.plan import Row
 from asm.refusals import refusal
@@ -70,7 +72,7 @@ class PatientConnection(psycopg.Connection[Any]):
         except _Overdue as overdue:
             self._stop(gen)
             raise StorageTimeout(
-                f"no answer after {self.patience_s:g} s, so the statement was stopped"
+                f"no answer after {self.patience_s:g} s, so the statement was given up"
             ) from overdue
 
     def _doubted(self, doubt: Doubt, gen: Generator[Any, Any, T]) -> T:
@@ -144,16 +146,25 @@ class Doubt(NamedTuple):
 
     def is_lost(self, connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
         """Whether no answer can come any more. It takes seconds where nobody answers at all."""
+        where = connection.info
+        # The same server, and not the next of several.
+        conninfo = Address(
+            make_conninfo(
+                self.conninfo,
+                host=where.host,
+                hostaddr=where.hostaddr,
+                port=where.port,
+                target_session_attrs="any",
+            )
+        )
         try:
-            other = PatientConnection.connect(self.conninfo, autocommit=True)
+            other = PatientConnection.connect(conninfo, autocommit=True)
         except psycopg.errors.ConnectionTimeout:
             return True
         except psycopg.Error:
             # A server that is full is there.
-            return refusal(self.conninfo) in (None, "57P03")
+            return refusal(conninfo) in (None, "57P03")
         with closing(other):
-            if (other.info.host, other.info.port) != (connection.info.host, connection.info.port):
-                return True
             other.patience_s = ANSWER_S
             try:
                 found = other.execute(_AT_WORK, [connection.pgconn.backend_pid]).fetchone()

@@ -254,6 +254,10 @@ class Gather:
         self._inside: set[int] = set()
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
     def ask(self, question: Joining[T]) -> T:
         """Ask together with whoever waits, and wait no longer than `timeout` to be on the way."""
         thread_id = threading.get_ident()
@@ -409,6 +413,10 @@ class AsyncGather:
         self._alarm: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
     async def ask(self, question: Joining[T]) -> T:
         """Ask together with whoever waits, and wait no longer than `timeout` to be on the way."""

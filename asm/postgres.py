@@ -238,9 +238,12 @@ class Postgres:
         hold: Hold[psycopg.Connection[Any]] = Hold()
         with translated():
             try:
-                connection = self._taken(hold)
-                check_server(connection)
-                self._prepare = self._prepare and keeps_prepared(connection)
+                try:
+                    connection = self._taken(hold)
+                    check_server(connection)
+                    self._prepare = self._prepare and keeps_prepared(connection)
+                finally:
+                    self._give_back(hold)
             finally:
                 self._give_back(hold)
 
@@ -248,19 +251,19 @@ class Postgres:
         check_process(self.process)
         if self._closed:
             raise StoreClosed("this store is closed")
-        connection = self._at_hand.take(hold)
-        if connection is None:
-            try:
-                connection = hold.connection = self._given()
-            finally:
-                self._at_hand.found(hold)
-        self._in_use[connection] = hold
-        if was_cut(connection):
+        while True:
+            connection = self._at_hand.take(hold)
+            if connection is None:
+                try:
+                    connection = hold.connection = self._given()
+                finally:
+                    self._at_hand.found(hold)
+            self._in_use[connection] = hold
+            if not was_cut(connection):
+                return connection
             # Not by `close()`, which some pools make into a way of giving it back.
             connection.pgconn.finish()
             self._give_back(hold)
-            return self._taken(hold)
-        return connection
 
     def _turn_away(
         self, hold: Hold[psycopg.Connection[Any]], error: ConnectionFailed | psycopg.Error
@@ -296,8 +299,10 @@ class Postgres:
             # why takes a connection of our own, because the pool tries in the background.
             if len(self._in_use) < self._pool.max_size:
                 _probe_again(self._conninfo)
-                raise ConnectionFailed("the pool has not connected again yet") from None
-            if timeout <= SOON_S:
+                # The server is there. The pool connects again, or a connection is just changing hands.
+                if timeout <= SOON_S:
+                    raise ConnectionFailed("the pool has not connected again yet") from None
+            elif timeout <= SOON_S:
                 raise
         return self._from_pool(timeout - SOON_S)
 
@@ -314,7 +319,7 @@ class Postgres:
                 # Made when it is needed, because mostly it is not.
                 waits = waits or pauses(budget_s)
                 pause_s = next(waits, None) if worth_another_try(error) else None
-                if pause_s is None:
+                if pause_s is None or self._gather.is_closed:
                     raise
             attempt = again or attempt
             time.sleep(pause_s)
@@ -578,18 +583,18 @@ class AsyncPostgres:
         check_loop(self._loop)
         if self._closed:
             raise StoreClosed("this store is closed")
-        connection = self._at_hand.take(hold)
-        if connection is None:
-            try:
-                connection = await self._given(hold)
-            finally:
-                self._at_hand.found(hold)
-        self._in_use[connection] = hold
-        if was_cut(connection):
+        while True:
+            connection = self._at_hand.take(hold)
+            if connection is None:
+                try:
+                    connection = await self._given(hold)
+                finally:
+                    self._at_hand.found(hold)
+            self._in_use[connection] = hold
+            if not was_cut(connection):
+                return connection
             connection.pgconn.finish()
             await self._give_back(hold)
-            return await self._taken(hold)
-        return connection
 
     async def _turn_away(
         self, hold: Hold[AsyncConnection[Any]], error: ConnectionFailed | psycopg.Error
@@ -607,7 +612,8 @@ class AsyncPostgres:
                 hold.connection = None
                 # Or the pool would wait for the server's answer to a rollback, uncancelled.
                 close_if_amiss(connection)
-                await Uncut(self._pool.putconn(connection))
+                with suppress(ValueError):
+                    await Uncut(self._pool.putconn(connection))
 
     async def _given(self, hold: Hold[AsyncConnection[Any]]) -> AsyncConnection[Any]:
         timeout = self._limits.timeout
@@ -620,8 +626,10 @@ class AsyncPostgres:
             # why takes a connection of our own, because the pool tries in the background.
             if len(self._in_use) < self._pool.max_size:
                 await _probe_again_async(self._conninfo)
-                raise ConnectionFailed("the pool has not connected again yet") from None
-            if timeout <= SOON_S:
+                # The server is there. The pool connects again, or a connection is just changing hands.
+                if timeout <= SOON_S:
+                    raise ConnectionFailed("the pool has not connected again yet") from None
+            elif timeout <= SOON_S:
                 raise
         return await self._from_pool(hold, timeout - SOON_S)
 
@@ -649,7 +657,7 @@ class AsyncPostgres:
                 # Made when it is needed, because mostly it is not.
                 waits = waits or pauses(budget_s)
                 pause_s = next(waits, None) if worth_another_try(error) else None
-                if pause_s is None:
+                if pause_s is None or self._gather.is_closed:
                     raise
             attempt = again or attempt
             await asyncio.sleep(pause_s)
@@ -806,7 +814,7 @@ async def _patient(patience_s: float | None) -> AsyncIterator[None]:
         async with asyncio.timeout(patience_s):
             yield
     except TimeoutError as error:
-        raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was stopped") from error
+        raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was given up") from error
 
 
 def _leads_nowhere(error: ConnectionFailed | psycopg.Error) -> bool:

@@ -523,7 +523,12 @@ class AsyncSessionStore(AsyncOperations):
             yield AsyncTransaction(database)
 
     async def close(self) -> None:
-        """Give the connections back. A closed store raises StoreClosed; closing it again does nothing."""
+        """Give the connections back. A closed store raises StoreClosed; closing it again does nothing.
+
+        Appends under way are answered first, but what fails meanwhile is not asked again. A SQLite file
+        is closed when the transaction that is open has ended; StorageTimeout where that takes longer than
+        `timeout`, and then it can be closed again.
+        """
         self._closed = True
         await self._database.close()
 

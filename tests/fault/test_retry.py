@@ -157,6 +157,22 @@ def test_time_is_the_budget_when_nobody_answers(proxy: Proxy, opened: Opener) ->
     assert store.append_event(an_event()).sequence_number == 1
 
 
+@newest_only
+def test_closing_does_not_wait_for_what_is_asked_again_and_again(proxy: Proxy, opened: Opener) -> None:
+    store = opened(proxy.dsn, retry_for=float("inf"))
+    store.append_event(an_event())
+    proxy.refuse()
+    proxy.cut()
+
+    with ThreadPoolExecutor(1) as thread:
+        appending = thread.submit(store.append_event, an_event())
+        until(appending.running)
+        store.close()
+
+        with pytest.raises((asm.ConnectionFailed, asm.StoreClosed)):
+            appending.result()
+
+
 @own_servers_only
 def test_no_caller_sees_that_the_server_crashed_and_was_down_for_five_seconds(server: Server) -> None:
     crowd = Crowd()

@@ -47,8 +47,8 @@ from asm.queries import Queries
 from asm.refusals import explained
 from asm.servers import (
     check_server,
-    keeps_prepared,
-    keeps_prepared_async,
+    is_direct,
+    is_direct_async,
     restore,
     restore_async,
     set_up,
@@ -241,7 +241,7 @@ class Postgres:
                 try:
                     connection = self._taken(hold)
                     check_server(connection)
-                    self._prepare = self._prepare and keeps_prepared(connection)
+                    self._prepare = self._prepare and is_direct(connection)
                 finally:
                     self._give_back(hold)
             finally:
@@ -574,7 +574,7 @@ class AsyncPostgres:
             try:
                 connection = await self._taken(hold)
                 check_server(connection)
-                self._prepare = self._prepare and await keeps_prepared_async(connection)
+                self._prepare = self._prepare and await is_direct_async(connection)
             finally:
                 await self._give_back(hold)
 
@@ -704,7 +704,7 @@ def connect(
     doubt = _doubt(conninfo, timeout, options["statement_timeout"])
 
     def configure(connection: PatientConnection) -> None:
-        set_up(connection, lock_timeout=f"{milliseconds(timeout)}ms", prepare=prepare)
+        set_up(connection, lock_timeout=f"{milliseconds(timeout)}ms")
         connection.doubt = doubt
 
     pool = ConnectionPool(
@@ -729,7 +729,7 @@ def connect_async(
     doubt = _doubt(conninfo, timeout, options["statement_timeout"])
 
     async def configure(connection: AsyncWiredConnection) -> None:
-        await set_up_async(connection, lock_timeout=f"{milliseconds(timeout)}ms", prepare=prepare)
+        await set_up_async(connection, lock_timeout=f"{milliseconds(timeout)}ms")
         connection.doubt = doubt
 
     pool = AsyncConnectionPool(

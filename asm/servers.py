@@ -6,12 +6,11 @@ import asyncio
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
 from asm.connections import AsyncPlainCursor, AsyncWiredConnection, PatientConnection, PlainCursor
 from asm.errors import StorageError
-from asm.plan import Rows
 
 OLDEST_VERSION = 140000
 
@@ -19,74 +18,51 @@ SET_UP_S = 10.0
 """How long a new connection may take to be made ready: a pool has few workers, and they wait for it."""
 
 
-def set_up(connection: PatientConnection, *, lock_timeout: str, prepare: bool) -> None:
-    """Make a new connection ready: patient with locks, and preparing only what it finds again.
+def set_up(connection: PatientConnection, *, lock_timeout: str) -> None:
+    """Make a new connection ready: patient with locks, unless a pooler stands in between.
 
-    Neither holds behind a pooler, which may give each transaction another server process: what is set
-    would be set for others.
+    A pooler may give each transaction another server process. What is set there would be set for others,
+    and what is prepared would not be found again, or be the statement of another client, which would be
+    run in place of ours. One that keeps statements apart for its clients forgets them when the driver has it
+    forget its own, and then cuts the connection. So nothing is set, and nothing prepared.
     """
     cursor = PlainCursor(connection, row_factory=tuple_row)
     connection.patience_s = SET_UP_S
-    is_direct = cursor.execute(_SET_IF_DIRECT, _own(connection, lock_timeout), prepare=False).rowcount
-    if not is_direct and not (prepare and keeps_prepared(connection)):
-        connection.prepare_threshold = None
-        connection.wire.prepares = False
+    if not cursor.execute(_SET_IF_DIRECT, _own(connection, lock_timeout), prepare=False).rowcount:
+        _prepare_nothing(connection)
     connection.patience_s = None
 
 
-async def set_up_async(connection: AsyncWiredConnection, *, lock_timeout: str, prepare: bool) -> None:
+async def set_up_async(connection: AsyncWiredConnection, *, lock_timeout: str) -> None:
     cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
     async with asyncio.timeout(SET_UP_S):
         await cursor.execute(_SET_IF_DIRECT, _own(connection, lock_timeout), prepare=False)
-        if not cursor.rowcount and not (prepare and await keeps_prepared_async(connection)):
-            connection.prepare_threshold = None
-            connection.wire.prepares = False
+        if not cursor.rowcount:
+            _prepare_nothing(connection)
 
 
-def keeps_prepared(connection: psycopg.Connection[Any]) -> bool:
-    """Whether what is prepared under a name is found there again, and nothing else.
+def _prepare_nothing(connection: PatientConnection | AsyncWiredConnection) -> None:
+    connection.prepare_threshold = None
+    connection.wire.prepares = False
 
-    In another server process the name may stand for nothing, or for the statement of another client,
-    which would be run in place of ours. A pooler is known by the process it tells of, which is none of
-    the server's. PgBouncer 1.21 and newer have names of their own for what is prepared, if
-    `max_prepared_statements` is set.
-    """
+
+def is_direct(connection: psycopg.Connection[Any]) -> bool:
+    """Whether no pooler stands in between: one tells of a process that is none of the server's."""
     cursor = PlainCursor(connection, row_factory=tuple_row)
-    try:
-        # In one transaction, and so on one server process.
-        with connection.transaction():
-            if cursor.execute(_IS_DIRECT, _own(connection), prepare=False).rowcount:
-                return True
-            names = cursor.execute(_OWN_NAME, prepare=True).fetchall()
-            for name in _not_poolers(names):
-                cursor.execute(sql.SQL("deallocate {}").format(sql.Identifier(name)), prepare=False)
-            return bool(names) and not _not_poolers(names)
-    except psycopg.errors.DuplicatePreparedStatement:
-        return False
+    with connection.transaction():
+        return bool(cursor.execute(_IS_DIRECT, _own(connection), prepare=False).rowcount)
 
 
-async def keeps_prepared_async(connection: AsyncConnection[Any]) -> bool:
+async def is_direct_async(connection: AsyncConnection[Any]) -> bool:
     cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
-    try:
-        async with connection.transaction():
-            await cursor.execute(_IS_DIRECT, _own(connection), prepare=False)
-            if cursor.rowcount:
-                return True
-            await cursor.execute(_OWN_NAME, prepare=True)
-            names = await cursor.fetchall()
-            for name in _not_poolers(names):
-                await cursor.execute(sql.SQL("deallocate {}").format(sql.Identifier(name)), prepare=False)
-            return bool(names) and not _not_poolers(names)
-    except psycopg.errors.DuplicatePreparedStatement:
-        return False
+    async with connection.transaction():
+        await cursor.execute(_IS_DIRECT, _own(connection), prepare=False)
+        return bool(cursor.rowcount)
 
 
 _IS_DIRECT = "select 1 where pg_backend_pid() = %(process)s"
 _SET_IF_DIRECT = (
     "select set_config('lock_timeout', %(lock_timeout)s, false) where pg_backend_pid() = %(process)s"
-)
-_OWN_NAME = (
-    "select name from pg_prepared_statements where strpos(statement, 'select name from pg_prepared') > 0"
 )
 
 
@@ -94,10 +70,6 @@ def _own(
     connection: psycopg.Connection[Any] | AsyncConnection[Any], lock_timeout: str | None = None
 ) -> dict[str, Any]:
     return {"process": connection.info.backend_pid, "lock_timeout": lock_timeout}
-
-
-def _not_poolers(names: Rows) -> list[str]:
-    return [name for (name,) in names if not name.startswith("PGBOUNCER_")]
 
 
 def check_server(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:

@@ -222,6 +222,8 @@ def _written(path: Path) -> Iterator[BinaryIO]:
     if path == _PIPE:
         yield sys.stdout.buffer
         return
+    if not path.name:
+        raise ValidationError("--output must name a file, or - for the standard output", path="output")
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:

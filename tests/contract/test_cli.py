@@ -368,6 +368,15 @@ def test_an_export_to_where_nothing_can_be_written_says_so(
     assert (result.exit_code, result.stderr) == (1, f"asm: {file}: No such file or directory\n")
 
 
+def test_an_export_to_a_file_without_a_name_says_so(migrated: str, store: asm.SessionStore) -> None:
+    session = a_session(store)
+    result = ran("export", session.id, "-o", "", "--dsn", migrated)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "asm: --output must name a file, or - for the standard output\n",
+    )
+
+
 @pytest.mark.parametrize("arguments", [[], ["ses_1", "--all"]])
 def test_an_export_is_of_named_sessions_or_of_all(migrated: str, arguments: list[str]) -> None:
     result = ran("export", *arguments, "--dsn", migrated)

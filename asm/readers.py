@@ -80,7 +80,11 @@ def files(path: Path) -> list[Path]:
     """A file is itself; a folder is the files in it that some Reader recognises."""
     if not path.is_dir():
         return [path]
-    found = [file for file in sorted(path.rglob("*")) if file.is_file() and find_reader(file)]
+    try:
+        found = [file for file in sorted(path.rglob("*")) if file.is_file() and find_reader(file)]
+    except OSError as error:
+        # A folder within it that went away meanwhile.
+        raise ValidationError(f"{error.filename or path}: {error.strerror}", path=str(path)) from error
     if not found:
         raise ValidationError(f"{path}: there is no file in this folder that asm can read", path=str(path))
     return found

@@ -569,7 +569,8 @@ def test_every_model_is_made_or_refused() -> None:
     for n in range(number):
         rng = random.Random(f"{SEED} model {n}")
         name, make, parameters = makers[n % len(makers)]
-        values = _arguments(parameters, rng, rng.choice([0, 1, 1, 2]))
+        # Good ones first, so that each way is sure to answer some.
+        values = _arguments(parameters, rng, rng.choice([0, 1, 1, 2]) if n > number // 4 else 0)
         try:
             outcome = _outcome(partial(_made_and_made_again, make, values))
             assert outcome.kind != "theirs" or any(map(_runs_code, values.values())), "not theirs to raise"

@@ -273,7 +273,7 @@ class _Shared:
         if not self._turns.has(turn) or os.getpid() != self.process:
             return
         if not self._open:
-            self.driver.close()
+            self._disconnect()
         elif self.driver.in_transaction:
             with suppress(sqlite3.Error):
                 self._one("rollback")
@@ -335,6 +335,13 @@ class _Shared:
                 self._turns.take(turn)
         finally:
             self.give_back(turn)
+
+    def _disconnect(self) -> None:
+        # After `executemany` a cursor keeps its statement, and with it SQLite the file: until the
+        # store is garbage, its log would neither be folded into the file nor go away.
+        with suppress(sqlite3.ProgrammingError):
+            self._cursor.close()
+        self.driver.close()
 
     def _one(self, sql: str) -> None:
         self._deadline = None

@@ -69,6 +69,11 @@ def tables(dsn: str, schema: str = "public") -> set[str]:
     return {name for (name,) in told(dsn, listed[dsns.place(dsn).dialect])}
 
 
+def open_files() -> list[Path]:
+    """The files that this process has open."""
+    return [each.resolve() for each in Path("/proc/self/fd").iterdir()]
+
+
 def copied_folder(to: Path) -> Path:
     """A copy of the `sql` folder, to be changed."""
     return Path(shutil.copytree(sql_folder("sqlite").parent, to))

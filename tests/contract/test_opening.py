@@ -35,7 +35,7 @@ from tests.conftest import (
     in_loop,
     numbers,
 )
-from tests.contract.beside import STEP, STEPS, connected, in_a_child, only, tables, told, url_part
+from tests.contract.beside import STEP, STEPS, connected, in_a_child, only, open_files, tables, told, url_part
 from tests.servers import Server
 
 Opener = Callable[..., Any]
@@ -643,6 +643,19 @@ def test_a_closed_store_leaves_no_connection(migrated: str, opened: Opener) -> N
     opened(migrated, min_size=3).close()
     while connections_to(migrated):
         pass
+
+
+@only(["sqlite"], why="a server keeps its files open")
+@pytest.mark.parametrize("name", ASKED | MAINTAINED)
+def test_a_closed_store_leaves_its_file_alone(migrated: str, opened: Opener, name: str) -> None:
+    file = Path(dsns.place(migrated).address)
+    store = opened(migrated)
+    with suppress(asm.NotFound):
+        (ASKED | MAINTAINED)[name](store)
+    assert file in open_files()
+    store.close()
+    assert file not in open_files()
+    assert [each.name for each in file.parent.iterdir()] == [file.name]
 
 
 @postgres_only

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
 from tests.conftest import FORGETFUL, INSTALLATIONS, POSTGRES, Blocking, an_artifact, an_event, numbers
@@ -22,6 +22,13 @@ from tests.servers import Server
 Opener = Callable[..., Any]
 
 WAITING = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+SESSION = asm.Session(agent_id="agent", id="ses_1")
+APPENDS: dict[str, Callable[[Any], Any]] = {
+    "append_event": lambda store: store.append_event(an_event()),
+    "append_events": lambda store: store.append_events([an_event()]),
+    "flush": lambda store: store.flush(SESSION, asm.Run(session_id="ses_1"), [an_event()]),
+}
 
 postgres_only = only(POSTGRES, why="SQLite has no connection that could be lost")
 newest_only = only(POSTGRES[:1], why="what a client does does not depend on the server's version")
@@ -261,6 +268,47 @@ def test_a_deadlock_is_asked_again(migrated: str, opened: Opener) -> None:
         other.execute(lock.format("ses_1"))
         other.execute("commit")
         assert numbers(appended.result()) == [2, 2]
+
+
+MOVE_A_COUNTER = "update asm_session_sequences set updated_at = now() where session_id = 'ses_1'"
+
+
+@pytest.fixture
+def serializable(migrated: str) -> str:
+    """A database whose statements are serializable unless somebody says otherwise."""
+    name = conninfo_to_dict(migrated)["dbname"]
+    told(migrated, f"alter database {name} set default_transaction_isolation = serializable")
+    return migrated
+
+
+@postgres_only
+@pytest.mark.parametrize("append", APPENDS)
+def test_a_serialization_failure_is_asked_again(serializable: str, opened: Opener, append: str) -> None:
+    store = opened(serializable)
+    store.append_event(an_event())
+    with connected(serializable) as other, ThreadPoolExecutor(1) as thread:
+        other.execute("begin; " + MOVE_A_COUNTER)
+        appended = thread.submit(APPENDS[append], store)
+        until(lambda: told(serializable, WAITING))
+        other.execute("commit")
+        appended.result()
+    assert numbers(store.get_events("ses_1")) == [1, 2]
+
+
+@postgres_only
+def test_a_serialization_failure_says_that_it_may_be_asked_again(serializable: str, opened: Opener) -> None:
+    store = opened(serializable, retry_for=0)
+    store.append_event(an_event())
+    with connected(serializable) as other, ThreadPoolExecutor(1) as thread:
+        other.execute("begin; " + MOVE_A_COUNTER)
+        appended = thread.submit(store.append_event, an_event())
+        until(lambda: told(serializable, WAITING))
+        other.execute("commit")
+        with pytest.raises(asm.StorageError) as failed:
+            appended.result()
+    assert failed.value.retryable
+    assert failed.value.details["sqlstate"] == "40001"
+    assert store.get_latest_sequence("ses_1") == 1
 
 
 @postgres_only

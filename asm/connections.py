@@ -32,9 +32,12 @@ from asm.wire import Exchange, Wire
 
 T = TypeVar("T")
 
+COMMIT = "commit"
+
 ANSWER_S = 5.0
+STOP_S = 5.0
 AT_ONCE_S = 1.0
-"""How long a server that is there may take to say what it does, and for an answer that is on its way."""
+"""How long a server that is there may take to say what it does, to stop, and for an answer on its way."""
 
 
 class PatientConnection(psycopg.Connection[Any]):
@@ -42,10 +45,19 @@ class PatientConnection(psycopg.Connection[Any]):
 
     patience_s: float | None = None
     doubt: Doubt | None = None
+    is_committing = False
 
     @cached_property
     def wire(self) -> Wire:
         return Wire(self.pgconn)
+
+    def commit_patiently(self) -> None:
+        """Commit. StorageTimeout where a server that is there does not say in time that it has."""
+        self.is_committing = True
+        try:
+            self.execute(COMMIT, prepare=False)
+        finally:
+            self.is_committing = False
 
     def follow(self, exchange: Exchange[T]) -> T:
         """What comes of an exchange by the short way."""
@@ -71,9 +83,7 @@ class PatientConnection(psycopg.Connection[Any]):
             return super().wait(_until(time.monotonic() + self.patience_s, gen), *args, **kwargs)
         except _Overdue as overdue:
             self._stop(gen)
-            raise StorageTimeout(
-                f"no answer after {self.patience_s:g} s, so the statement was given up"
-            ) from overdue
+            raise given_up("statement", self.patience_s) from overdue
 
     def _doubted(self, doubt: Doubt, gen: Generator[Any, Any, T]) -> T:
         while True:
@@ -85,12 +95,16 @@ class PatientConnection(psycopg.Connection[Any]):
                     return super().wait(_until(time.monotonic() + AT_ONCE_S, gen))
                 self.close()
                 raise doubt.silent()
+            if self.is_committing:
+                self._stop(gen)
+                raise given_up("commit", doubt.silence_s)
 
     def _stop(self, gen: Generator[Any, Any, Any]) -> None:
+        # The answer to a commit that is stopped says that it was done: here, and on no standby.
         patience_s, self.patience_s = self.patience_s, None
         try:
-            self.cancel_safe(timeout=5.0)
-            super().wait(_until(time.monotonic() + 5.0, gen))
+            self.cancel_safe(timeout=STOP_S)
+            super().wait(_until(time.monotonic() + STOP_S, gen))
         except psycopg.errors.QueryCanceled:
             pass
         except (psycopg.Error, _Overdue):
@@ -104,10 +118,19 @@ class AsyncWiredConnection(AsyncConnection[Any]):
     """A connection with a short way for lone statements."""
 
     doubt: Doubt | None = None
+    is_committing = False
 
     @cached_property
     def wire(self) -> Wire:
         return Wire(self.pgconn)
+
+    async def commit_patiently(self) -> None:
+        """Commit. StorageTimeout where a server that is there does not say in time that it has."""
+        self.is_committing = True
+        try:
+            await self.execute(COMMIT, prepare=False)
+        finally:
+            self.is_committing = False
 
     async def follow(self, exchange: Exchange[T]) -> T:
         """What comes of an exchange by the short way. Cancelled, the driver stops it on the server."""
@@ -128,6 +151,22 @@ class AsyncWiredConnection(AsyncConnection[Any]):
                     return await super().wait(_until(time.monotonic() + AT_ONCE_S, gen))
                 await self.close()
                 raise doubt.silent()
+            if self.is_committing:
+                await self._stop(gen)
+                raise given_up("commit", doubt.silence_s)
+
+    async def _stop(self, gen: Generator[Any, Any, Any]) -> None:
+        try:
+            await self.cancel_safe(timeout=STOP_S)
+            await super().wait(_until(time.monotonic() + STOP_S, gen))
+        except psycopg.errors.QueryCanceled:
+            pass
+        except (psycopg.Error, _Overdue):
+            await self.close()
+
+
+def given_up(what: str, after_s: float) -> StorageTimeout:
+    return StorageTimeout(f"no answer after {after_s:g} s, so the {what} was given up")
 
 
 class Silent(psycopg.OperationalError):

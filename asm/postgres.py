@@ -23,6 +23,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from asm.at_hand import AtHand, Hold
 from asm.cancelling import Uncut, cancellable, finished
 from asm.connections import (
+    COMMIT,
     AsyncPlainCursor,
     AsyncWiredConnection,
     Doubt,
@@ -30,12 +31,12 @@ from asm.connections import (
     PlainCursor,
     Silent,
     close_if_amiss,
+    given_up,
     was_cut,
 )
 from asm.errors import (
     ConnectionFailed,
     StorageError,
-    StorageTimeout,
     StoreClosed,
 )
 from asm.gather import AsyncGather, Gather
@@ -349,7 +350,7 @@ class _Transacting:
                 check_process(self._process)
                 with translated():
                     _check_not_spoilt(self._connection)
-                    self._connection.execute("commit", prepare=False)
+                    _commit(self._connection)
         except BaseException:
             self._roll_back()
             raise
@@ -561,7 +562,7 @@ class AsyncPostgres:
             check_process(self.process)
             with translated():
                 _check_not_spoilt(connection)
-                await connection.execute("commit", prepare=False)
+                await _commit_async(connection)
         except BaseException:
             if os.getpid() == self.process:
                 with suppress(psycopg.Error):
@@ -814,7 +815,7 @@ async def _patient(patience_s: float | None) -> AsyncIterator[None]:
         async with asyncio.timeout(patience_s):
             yield
     except TimeoutError as error:
-        raise StorageTimeout(f"no answer after {patience_s:g} s, so the statement was given up") from error
+        raise given_up("statement", patience_s or 0.0) from error
 
 
 def _leads_nowhere(error: ConnectionFailed | psycopg.Error) -> bool:
@@ -825,6 +826,20 @@ def _check_not_spoilt(connection: psycopg.Connection[Any] | AsyncConnection[Any]
     # PostgreSQL answers the commit of a failed transaction with a rollback and no error.
     if connection.info.transaction_status == pq.TransactionStatus.INERROR:
         raise StorageError("an earlier statement of this transaction failed, so nothing of it is kept")
+
+
+def _commit(connection: psycopg.Connection[Any]) -> None:
+    if isinstance(connection, PatientConnection):
+        connection.commit_patiently()
+    else:
+        connection.execute(COMMIT, prepare=False)
+
+
+async def _commit_async(connection: AsyncConnection[Any]) -> None:
+    if isinstance(connection, AsyncWiredConnection):
+        await connection.commit_patiently()
+    else:
+        await connection.execute(COMMIT, prepare=False)
 
 
 def bind(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -155,6 +155,9 @@ class Server:
             # Spares the disk while the cluster is made; the server that runs on it syncs as ever.
             "--no-sync",
         )
+        self._configure()
+
+    def _configure(self) -> None:
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(self._configuration())
 
@@ -210,6 +213,30 @@ class Server:
     def _end_of_log(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(["", *lines[-20:]])
+
+
+class Standby(Server):
+    """A copy of a server that runs, and that it is told every change by, until it is promoted."""
+
+    def __init__(self, primary: Server, folder: Path | None = None) -> None:
+        super().__init__(primary.installation, folder, settings=primary.settings)
+        self.password = primary.password
+        self._primary = primary
+
+    def promote(self) -> None:
+        """Returns when it writes."""
+        self._pg_ctl("promote")
+
+    def _create(self) -> None:
+        self._run(
+            "pg_basebackup",
+            f"--pgdata={self._data}",
+            f"--dbname={self._primary.dsn()}",
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+        )
+        self._configure()
 
 
 def folders_of_the_wheel() -> list[Path]:

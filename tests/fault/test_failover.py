@@ -1,0 +1,99 @@
+"""Standbys: what was acknowledged is there when one is promoted, and nobody waits for one that is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import asm
+from tests.conftest import FORGETFUL, INSTALLATIONS, POSTGRES, Blocking, an_artifact, an_event, in_memory
+from tests.contract.beside import told
+from tests.fault.crowds import Crowd, assert_each_is_there_once, until
+from tests.fault.operations import CASES
+from tests.servers import Server, Standby
+
+Opener = Callable[..., Any]
+
+REPLICATED = {**FORGETFUL, "wal_level": "replica", "max_wal_senders": "4"}
+WRITES = [name for name in CASES if not name.startswith("get_")]
+
+pytestmark = pytest.mark.skipif(not INSTALLATIONS, reason="needs PostgreSQL servers of its own")
+
+
+@pytest.fixture(params=POSTGRES)
+def primary(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with Server(INSTALLATIONS[request.param], in_memory(), settings=REPLICATED) as server:
+        asm.migrate(server.dsn())
+        yield server
+
+
+@pytest.fixture
+def standby(primary: Server) -> Iterator[Server]:
+    with Standby(primary, in_memory()) as standby:
+        told(primary.dsn(), "alter system set synchronous_standby_names = '*'")
+        told(primary.dsn(), "select pg_reload_conf()")
+        until(lambda: told(primary.dsn(), "select sync_state from pg_stat_replication") == [("sync",)])
+        yield standby
+
+
+def test_what_was_acknowledged_is_there_once_when_the_standby_is_promoted(
+    primary: Server, standby: Standby
+) -> None:
+    hosts = make_conninfo(
+        primary.dsn(),
+        host=f"{primary.host},{standby.host}",
+        port=f"{primary.port},{standby.port}",
+        target_session_attrs="read-write",
+    )
+    crowd = Crowd()
+    with (
+        asm.SessionStore(hosts, retry_for=30) as store,
+        Blocking.opened(hosts, retry_for=30) as async_store,
+        crowd.at_work([store, async_store], callers=32),
+    ):
+        primary.kill()
+        standby.promote()
+    assert_each_is_there_once(standby.dsn(), crowd.acknowledged)
+
+
+@pytest.fixture(scope="module")
+def forsaken() -> Iterator[Server]:
+    """A server that promises its clients a standby, and has none."""
+    settings = {**REPLICATED, "synchronous_standby_names": "nobody"}
+    with Server(INSTALLATIONS[POSTGRES[0]], in_memory(), settings=settings) as server:
+        asm.migrate(alone(server))
+        yield server
+
+
+def alone(server: Server) -> str:
+    """A DSN of somebody who wants no standby."""
+    return make_conninfo(server.dsn(), options="-c synchronous_commit=local")
+
+
+@pytest.fixture
+def waiting(forsaken: Server, opened: Opener) -> Any:
+    """A store whose commits wait for the standby."""
+    told(alone(forsaken), "truncate asm_sessions, asm_runs, asm_events, asm_session_sequences, asm_artifacts")
+    with asm.SessionStore(alone(forsaken)) as store:
+        store.append_event(an_event("ses_kept", id="evt_kept"))
+        store.artifacts.register(an_artifact("kept"))
+    return opened(forsaken.dsn(), timeout=1, retry_for=60)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_write_that_no_standby_confirms_is_not_acknowledged_and_ends_in_a_timeout(
+    waiting: Any, name: str
+) -> None:
+    case = CASES[name]
+    with pytest.raises(asm.StorageTimeout):
+        case.ask(waiting)
+    until(lambda: case.look(waiting) == case.there)
+
+
+def test_a_transaction_that_no_standby_confirms_ends_in_a_timeout(waiting: Any) -> None:
+    with pytest.raises(asm.StorageTimeout), waiting.transaction() as tx:
+        tx.append_event(an_event())
+    assert waiting.get_latest_sequence("ses_1") == 1

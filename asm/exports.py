@@ -114,6 +114,11 @@ class Counter(NamedTuple):
     last_sequence: int
     pruned_events: int
 
+    @property
+    def stored(self) -> int:
+        """How many of its events are there."""
+        return self.last_sequence - self.pruned_events
+
 
 def find_counters(session_ids: Iterable[str]) -> Ask[dict[str, Counter]]:
     """The counters of those of the sessions that have one."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from asm import archives
 from asm.errors import AsmError, SessionNotFound, StoreClosed, ValidationError
-from asm.events import lock_counters, types
+from asm.events import get_events, lock_counters, types
 from asm.exports import Counter, SessionExport, export_session, find_counters, read_counters
 from asm.models import EventType, SessionStatus, count, flag, now, session_status, text, texts
 from asm.plain import is_a
@@ -27,7 +27,7 @@ from asm.plan import Ask, Plan, Row, Rows, Steps, first, nothing
 from asm.procedures import Procedure, Work, result_of
 
 EVENTS_PER_TRANSACTION = 10_000
-"""So many events at most go in one transaction; a session is hard-deleted in one, however large."""
+"""So many events at most go in one transaction. Of a session with more, the first go before it."""
 
 ARCHIVING_FAILURES_MAX = 10
 """So many sessions that cannot be archived end a step: a full disk fails every one of them."""
@@ -354,29 +354,32 @@ def _hard_delete_batch(job: _Job, due: Mapping[str, Any], found: Rows) -> Proced
         yield from job.advance("sessions_hard_deleted", len(session_ids))
     elif job.policy.archive is None:
         counters = yield from result_of(find_counters(session_ids))
-        for portion in _portions(session_ids, counters):
+        for portion, size in _portions(session_ids, counters):
+            if size > EVENTS_PER_TRANSACTION:
+                yield from _thinned(due, portion[0])
             yield from _hard_delete_now(job, due, portion)
     else:
         for session_id in session_ids:
             export = yield from job.archived("sessions_hard_deleted", session_id)
             if export is not None:
+                if len(export.events) > EVENTS_PER_TRANSACTION:
+                    export = yield from _thinned(due, session_id, export)
                 yield from _hard_delete_now(job, due, [session_id], export)
 
 
-def _portions(session_ids: Iterable[str], counters: Mapping[str, Counter]) -> Iterator[list[str]]:
-    """Sessions with no more events together than a short transaction deletes, or a single one."""
+def _portions(session_ids: Iterable[str], counters: Mapping[str, Counter]) -> Iterator[tuple[list[str], int]]:
+    """Sessions with no more events together than a short transaction deletes, or a single one; how many."""
     portion: list[str] = []
     size = 0
     for session_id in session_ids:
-        counter = counters.get(session_id, Counter(0, 0))
-        more = counter.last_sequence - counter.pruned_events
+        more = counters.get(session_id, Counter(0, 0)).stored
         if portion and size + more > EVENTS_PER_TRANSACTION:
-            yield portion
+            yield portion, size
             portion, size = [], 0
         portion.append(session_id)
         size += more
     if portion:
-        yield portion
+        yield portion, size
 
 
 def _hard_delete_now(
@@ -386,11 +389,41 @@ def _hard_delete_now(
     yield from job.advance("sessions_hard_deleted", number)
 
 
+def _thinned(
+    due: Mapping[str, Any], session_id: str, archived: SessionExport | None = None
+) -> Procedure[SessionExport | None]:
+    """Delete a session's first events, until a short transaction can delete the rest. That, as archived."""
+    while gone := (yield from result_of(Steps(partial(_thin, due, session_id, archived)))):
+        if archived is not None:
+            archived = replace(
+                archived, events=archived.events[gone:], pruned_events=archived.pruned_events + gone
+            )
+    return archived
+
+
+def _thin(due: Mapping[str, Any], session_id: str, archived: SessionExport | None) -> Plan[int]:
+    """Delete the first events of a session that has more than a short transaction deletes, and say how many.
+
+    They count as pruned: who stops here leaves a session that is as healthy as any other.
+    """
+    counters = yield from _hold_counters([session_id])
+    counter = counters.get(session_id, Counter(0, 0))
+    number = min(counter.stored - EVENTS_PER_TRANSACTION, EVENTS_PER_TRANSACTION)
+    if number <= 0 or not (yield from _hold_due(due, [session_id])):
+        return 0
+    if archived is not None:
+        stands = yield from get_events(session_id, limit=number)
+        if stands != archived.events[:number]:
+            return 0
+    yield from _prune_events({session_id: number}, {session_id: counter.last_sequence})
+    return number
+
+
 def _delete(due: Mapping[str, Any], session_ids: Sequence[str], archived: SessionExport | None) -> Plan[int]:
     # The counters first, as in delete_session: whoever appends at this moment either is done and
     # goes with the rest, or waits for us and starts again at 1.
     yield from lock_counters(session_ids)
-    held = yield from Ask("hold_due_sessions", {"session_ids": tuple(session_ids), **due}, _ids)
+    held = yield from _hold_due(due, session_ids)
     if held and archived is not None:
         # What is deleted must be what was archived.
         stands = yield from export_session(archived.session.id, include_artifacts=True)
@@ -398,6 +431,11 @@ def _delete(due: Mapping[str, Any], session_ids: Sequence[str], archived: Sessio
             return 0
     yield from Ask("delete_sessions", {"session_ids": held}, nothing)
     return len(held)
+
+
+def _hold_due(due: Mapping[str, Any], session_ids: Sequence[str]) -> Ask[tuple[str, ...]]:
+    """Those that still are due, held still until the transaction ends."""
+    return Ask("hold_due_sessions", {"session_ids": tuple(session_ids), **due}, _ids)
 
 
 # Pruning.
@@ -491,15 +529,26 @@ def _take(job: _Job, keep: int, shares: Sequence[_Share]) -> Plan[dict[str, int]
     standing = [share for share in shares if share.stands(counters)]
     numbers = yield from _count_prunable(job, keep, standing)
     uptos = {share.session_id: share.upto for share in standing}
+    yield from _prune_events(numbers, uptos, first=job.first_types, never=PROTECTED_TYPES)
+    return numbers
+
+
+def _prune_events(
+    numbers: Mapping[str, int],
+    uptos: Mapping[str, int],
+    *,
+    first: Sequence[str] = (),
+    never: Sequence[str] = (),
+) -> Ask[None]:
+    """Delete so many of each session's events up to a number, the oldest, and keep how many. They exist."""
     params = {
         "session_ids": list(numbers),
         "uptos": [uptos[session_id] for session_id in numbers],
         "numbers": list(numbers.values()),
-        "first_types": job.first_types,
-        "protected_types": PROTECTED_TYPES,
+        "first_types": tuple(first),
+        "protected_types": tuple(never),
     }
-    yield from Ask("prune_events", params, nothing)
-    return numbers
+    return Ask("prune_events", params, nothing)
 
 
 def _count_prunable(job: _Job, keep: int, shares: Sequence[_Share]) -> Ask[dict[str, int]]:

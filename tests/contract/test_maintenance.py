@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import asm
-from asm import retention
+from asm import archives, retention
 from tests.conftest import Where, an_artifact, an_event, events_of
 from tests.contract.beside import told
 from tests.contract.keeping import (
@@ -162,6 +163,24 @@ def test_a_session_that_was_deleted_begins_again_at_1(store: Any) -> None:
     store.maintenance.hard_delete_expired_sessions(a_policy())
 
     assert store.append_event(an_event("ses_1")).sequence_number == 1
+
+
+@pytest.mark.parametrize("is_archived", [False, True])
+def test_a_session_of_any_length_is_deleted(
+    store: Any, where: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_archived: bool
+) -> None:
+    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", 7)
+    for name, length in {"long": 36, "short": 7, "shorter": 2}.items():
+        store.save_session(a_session(name, deleted=31))
+        appended(store, name, *["session_created", "message_sent"] * length)
+    everything_of_it = store.get_events("long")
+
+    policy = a_policy(archive=tmp_path if is_archived else None)
+    assert store.maintenance.hard_delete_expired_sessions(policy) == 3
+
+    assert all(rows == [] for rows in everything(where))
+    if is_archived:
+        assert archives.read(tmp_path / "long.jsonl.gz").events == everything_of_it
 
 
 def test_more_sessions_than_a_batch_holds_are_all_deleted(store: Any) -> None:

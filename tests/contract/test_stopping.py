@@ -12,9 +12,9 @@ import asm
 from asm import archives, retention
 from asm.plan import Question
 from asm.procedures import perform
-from tests.conftest import Where
+from tests.conftest import Where, an_event
 from tests.contract.beside import running, said
-from tests.contract.keeping import a_full_store, everything, there
+from tests.contract.keeping import a_full_store, a_session, appended, everything, kept, there
 
 
 class Stopped(BaseException):
@@ -67,6 +67,13 @@ def emptied(store: asm.SessionStore) -> None:
         tx.connection.execute("delete from asm_artifacts")
 
 
+@pytest.fixture(params=[retention.EVENTS_PER_TRANSACTION, 3])
+def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many events in one transaction: more than any session has, or less."""
+    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", request.param)
+
+
+@pytest.mark.usefixtures("most")
 @pytest.mark.parametrize("answers_the_last", [False, True], ids=["before", "after"])
 def test_stopped_at_any_question_and_run_again_it_ends_the_same(
     where: Where, store: asm.SessionStore, answers_the_last: bool
@@ -108,6 +115,7 @@ def missing(before: dict[str, set[str]], *places: dict[str, set[str]]) -> set[st
     }
 
 
+@pytest.mark.usefixtures("most")
 @pytest.mark.parametrize("questions", range(4, 54, 7))
 def test_stopped_anywhere_nothing_is_lost_that_was_not_archived(
     where: Where, store: asm.SessionStore, tmp_path: Path, questions: int
@@ -120,6 +128,27 @@ def test_stopped_anywhere_nothing_is_lost_that_was_not_archived(
         perform(retention.execute(a_policy(archive=tmp_path)), database)
 
     assert missing(before, events_by_session(store), archived_events(tmp_path)) == set()
+
+
+@pytest.mark.parametrize("archive", [None, lambda _: None])
+def test_a_session_that_is_restored_while_it_is_deleted_keeps_the_rest(
+    store: asm.SessionStore, archive: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", 7)
+    store.save_session(a_session(deleted=31))
+    appended(store, "ses_1", *["session_created"] * 36)
+    policy = asm.RetentionPolicy(archive=archive)
+
+    with pytest.raises(Stopped):
+        database = Stopping(store, 4, answers_the_last=True)
+        perform(retention.hard_delete_expired_sessions(policy), database)
+    rest = kept(store)
+    store.save_session(a_session())
+
+    assert 7 < len(rest) < 36
+    assert store.maintenance.hard_delete_expired_sessions(policy) == 0
+    assert (kept(store), issues(store)) == (rest, set())
+    assert store.append_event(an_event()).sequence_number == 37
 
 
 @pytest.mark.parametrize("batches", [1, 6, 12])

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from asm import lines
+from asm.errors import StorageError
 from asm.exports import SessionExport
 
 _NAME_LENGTH_MAX = 200
@@ -27,17 +28,27 @@ def keep(folder: Path, export: SessionExport) -> None:
     """Write a session into its file in a folder. It is on the disk when this returns.
 
     A session that began anew under the id of an earlier one has a file of its own beside that one's.
+    StorageError where the folder or an earlier archive in it does not let us.
     """
-    _make(folder)
-    with _held(folder) as descriptor:
-        _write(*next(_places(folder, export)))
-        # The folder itself, so that the disk knows the file's name, too.
-        os.fsync(descriptor)
+    try:
+        _make(folder)
+        with _held(folder) as descriptor:
+            _write(*next(_places(folder, export)))
+            # The folder itself, so that the disk knows the file's name, too.
+            os.fsync(descriptor)
+    except OSError as error:
+        path = str(error.filename or folder)
+        raise StorageError(f"cannot archive into {path}: {error.strerror or error}", path=path) from error
 
 
 def read(file: Path) -> SessionExport:
     """The session in a file, as it was archived last, with all events that ever were."""
-    (export,) = lines.read(file)
+    try:
+        (export,) = lines.read(file)
+    except ValueError as error:
+        raise StorageError(
+            f"{file} is no archive of one session, move it out of the way: {error}", path=str(file)
+        ) from error
     return export
 
 

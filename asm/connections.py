@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import select
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from struct import Struct
 from typing import Any, NamedTuple, TypeVar
 
@@ -146,7 +147,7 @@ class AsyncWiredConnection(AsyncConnection[Any]):
         while True:
             with suppress(_Overdue):
                 return await super().wait(_until(time.monotonic() + doubt.silence_s, gen))
-            if await asyncio.to_thread(doubt.is_lost, self):
+            if await _in_a_thread(partial(doubt.is_lost, self)):
                 with suppress(_Overdue):
                     return await super().wait(_until(time.monotonic() + AT_ONCE_S, gen))
                 await self.close()
@@ -217,6 +218,15 @@ class Doubt(NamedTuple):
 
 
 _AT_WORK = "select state not like 'idle%%' from pg_stat_activity where pid = %s and usename = current_user"
+
+
+async def _in_a_thread(work: Callable[[], T]) -> T:
+    # One of its own: the loop's are few, and who connects again needs them to look up its host.
+    thread = ThreadPoolExecutor(1, "asm-doubt")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    finally:
+        thread.shutdown(wait=False)
 
 
 class _Overdue(Exception):

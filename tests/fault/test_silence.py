@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +64,25 @@ def test_whatever_is_asked_of_a_server_that_is_stuck_ends_typed(proxy: Proxy, op
         for each in closed:
             each.result(LONGEST_S)
     proxy.mend()
+
+
+def test_who_doubts_a_server_waits_for_none_of_the_loops_threads(proxy: Proxy) -> None:
+    async def main() -> None:
+        loop, released = asyncio.get_running_loop(), threading.Event()
+        async with asm.AsyncSessionStore(f"{impatient(proxy)} hostaddr=127.0.0.1", timeout=1) as store:
+            loop.set_default_executor(ThreadPoolExecutor(1))
+            occupied = loop.run_in_executor(None, released.wait)
+            try:
+                with pytest.raises((asm.ConnectionFailed, asm.StorageTimeout)):
+                    async with asyncio.timeout(LONGEST_S), store.transaction() as tx:
+                        proxy.black_hole()
+                        await tx.append_event(an_event())
+            finally:
+                proxy.mend()
+                released.set()
+                await occupied
+
+    asyncio.run(main())
 
 
 def test_what_a_server_has_forgotten_is_asked_again(proxy: Proxy, opened: Opener, migrated: str) -> None:

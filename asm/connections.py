@@ -147,7 +147,7 @@ class AsyncWiredConnection(AsyncConnection[Any]):
         while True:
             with suppress(_Overdue):
                 return await super().wait(_until(time.monotonic() + doubt.silence_s, gen))
-            if await _in_a_thread(partial(doubt.is_lost, self)):
+            if await in_a_thread(partial(doubt.is_lost, self)):
                 with suppress(_Overdue):
                     return await super().wait(_until(time.monotonic() + AT_ONCE_S, gen))
                 await self.close()
@@ -220,8 +220,8 @@ class Doubt(NamedTuple):
 _AT_WORK = "select state not like 'idle%%' from pg_stat_activity where pid = %s and usename = current_user"
 
 
-async def _in_a_thread(work: Callable[[], T]) -> T:
-    # One of its own: the loop's are few, and who connects again needs them to look up its host.
+async def in_a_thread(work: Callable[[], T]) -> T:
+    """What blocks, in a thread of its own: the loop's are few, and to look up a host takes one of them."""
     thread = ThreadPoolExecutor(1, "asm-doubt")
     try:
         return await asyncio.get_running_loop().run_in_executor(thread, work)

@@ -26,7 +26,6 @@ from asm.connections import (
     COMMIT,
     AsyncPlainCursor,
     AsyncWiredConnection,
-    Doubt,
     PatientConnection,
     PlainCursor,
     Silent,
@@ -40,20 +39,21 @@ from asm.errors import (
     StoreClosed,
 )
 from asm.gather import AsyncGather, Gather
-from asm.limits import Limits, milliseconds
+from asm.limits import Limits
 from asm.patience import check_loop, check_process, pauses, worth_another_try
 from asm.plan import Ask, Joining, Plan, Question, Rows, Steps, Volley, drive, drive_async, once_more
 from asm.postgres_errors import only_reads, translated
 from asm.queries import Queries
-from asm.refusals import explained
 from asm.servers import (
     check_server,
     is_direct,
     is_direct_async,
+    probe,
+    probe_again,
+    probe_again_async,
+    probe_async,
     restore,
     restore_async,
-    set_up,
-    set_up_async,
 )
 from asm.watch import AsyncWatch, AsyncWatchInTransaction, Watch, WatchInTransaction
 
@@ -65,12 +65,6 @@ _Once: TypeAlias = "Ask[T] | Steps[T] | Volley[T]"
 CROWD = 128
 """From so many waiting appends on, two batches at a time: 38,000/s from 512 tasks instead of 29,000;
 with 64 tasks two are no faster than one, and cost the client a fifth more."""
-
-RECONNECT_S = 3.0
-"""The pool tries to connect at growing intervals for so long, and then when it is next asked."""
-
-LATER_S = 1.0
-"""A server that stops a statement itself has so long to say so before we ask after it."""
 
 SOON_S = 1.0
 """A pool that gives no connection in that time is asked why."""
@@ -108,7 +102,7 @@ class Postgres:
     def open(self) -> None:
         if self._conninfo is not None:
             self._retried(
-                partial(_probe, self._conninfo), self._retry_for, partial(_probe_again, self._conninfo)
+                partial(probe, self._conninfo), self._retry_for, partial(probe_again, self._conninfo)
             )
             self._pool.open()
         else:
@@ -299,7 +293,7 @@ class Postgres:
             # Either all are in use, and one will come back; or none is to be had, and to know
             # why takes a connection of our own, because the pool tries in the background.
             if len(self._in_use) < self._pool.max_size:
-                _probe_again(self._conninfo)
+                probe_again(self._conninfo)
                 # The server is there. The pool connects again, or a connection is just changing hands.
                 if timeout <= SOON_S:
                     raise ConnectionFailed("the pool has not connected again yet") from None
@@ -433,9 +427,9 @@ class AsyncPostgres:
     async def open(self) -> None:
         if self._conninfo is not None:
             await self._retried(
-                partial(_probe_async, self._conninfo),
+                partial(probe_async, self._conninfo),
                 self._retry_for,
-                partial(_probe_again_async, self._conninfo),
+                partial(probe_again_async, self._conninfo),
             )
             await self._pool.open()
         else:
@@ -626,7 +620,7 @@ class AsyncPostgres:
             # Either all are in use, and one will come back; or none is to be had, and to know
             # why takes a connection of our own, because the pool tries in the background.
             if len(self._in_use) < self._pool.max_size:
-                await _probe_again_async(self._conninfo)
+                await probe_again_async(self._conninfo)
                 # The server is there. The pool connects again, or a connection is just changing hands.
                 if timeout <= SOON_S:
                     raise ConnectionFailed("the pool has not connected again yet") from None
@@ -696,98 +690,6 @@ class AsyncPostgresTransaction:
 
     def end(self) -> None:
         self._open = False
-
-
-def connect(
-    conninfo: str, *, min_size: int, max_size: int, timeout: float, prepare: bool, **options: Any
-) -> Postgres:
-    """A database behind a pool of its own, not yet opened."""
-    doubt = _doubt(conninfo, timeout, options["statement_timeout"])
-
-    def configure(connection: PatientConnection) -> None:
-        set_up(connection, lock_timeout=f"{milliseconds(timeout)}ms")
-        connection.doubt = doubt
-
-    pool = ConnectionPool(
-        conninfo,
-        connection_class=PatientConnection,
-        kwargs=_kwargs(prepare=prepare),
-        configure=configure,
-        min_size=min_size,
-        max_size=max_size,
-        timeout=timeout,
-        # So soon it begins anew, with short pauses, as long as somebody asks.
-        reconnect_timeout=RECONNECT_S,
-        open=False,
-    )
-    return Postgres(pool, conninfo=conninfo, timeout=timeout, prepare=prepare, **options)
-
-
-def connect_async(
-    conninfo: str, *, min_size: int, max_size: int, timeout: float, prepare: bool, **options: Any
-) -> AsyncPostgres:
-    """A database behind a pool of its own, not yet opened."""
-    doubt = _doubt(conninfo, timeout, options["statement_timeout"])
-
-    async def configure(connection: AsyncWiredConnection) -> None:
-        await set_up_async(connection, lock_timeout=f"{milliseconds(timeout)}ms")
-        connection.doubt = doubt
-
-    pool = AsyncConnectionPool(
-        conninfo,
-        connection_class=AsyncWiredConnection,
-        kwargs=_kwargs(prepare=prepare),
-        configure=configure,
-        min_size=min_size,
-        max_size=max_size,
-        timeout=timeout,
-        # So soon it begins anew, with short pauses, as long as somebody asks.
-        reconnect_timeout=RECONNECT_S,
-        open=False,
-    )
-    return AsyncPostgres(pool, conninfo=conninfo, timeout=timeout, prepare=prepare, **options)
-
-
-def _kwargs(*, prepare: bool) -> dict[str, Any]:
-    # An application's own statements in our transactions are not prepared either.
-    return {"autocommit": True} if prepare else {"autocommit": True, "prepare_threshold": None}
-
-
-def _doubt(conninfo: str, timeout: float, statement_timeout: float | None) -> Doubt:
-    # The server's own word that it has stopped a statement comes first.
-    return Doubt(conninfo, min(timeout, statement_timeout or timeout) + LATER_S)
-
-
-def _probe(conninfo: str) -> None:
-    # A connection of its own says at once and in full what is wrong, where a pool would go on
-    # trying in the background.
-    with translated(), psycopg.connect(conninfo, autocommit=True) as connection:
-        check_server(connection)
-
-
-def _probe_again(conninfo: str) -> None:
-    # What failed once may fail for good.
-    try:
-        _probe(conninfo)
-    except ConnectionFailed as error:
-        raise explained(error, conninfo) from error.__cause__
-
-
-async def _probe_async(conninfo: str) -> None:
-    with translated():
-        connection = await AsyncConnection.connect(conninfo, autocommit=True)
-        # Cancelled at the end of `async with`, the driver's own would stay open.
-        try:
-            check_server(connection)
-        finally:
-            await connection.close()
-
-
-async def _probe_again_async(conninfo: str) -> None:
-    try:
-        await _probe_async(conninfo)
-    except ConnectionFailed as error:
-        raise await asyncio.to_thread(explained, error, conninfo) from error.__cause__
 
 
 class _Salvo(Generic[T]):

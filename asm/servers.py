@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
-from asm.connections import AsyncPlainCursor, AsyncWiredConnection, PatientConnection, PlainCursor
-from asm.errors import StorageError
+from asm.connections import (
+    AsyncPlainCursor,
+    AsyncWiredConnection,
+    PatientConnection,
+    PlainCursor,
+    in_a_thread,
+)
+from asm.errors import ConnectionFailed, StorageError
+from asm.postgres_errors import translated
+from asm.refusals import explained
 
 OLDEST_VERSION = 140000
 
@@ -94,6 +103,37 @@ def check_server(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> 
 
 _ENCODINGS = ("UTF8", "SQL_ASCII")
 """In the second, too, what is sent in UTF-8 is kept as it is: nothing is ever converted."""
+
+
+def probe(conninfo: str) -> None:
+    """Say at once and in full what is wrong, where a pool would go on trying in the background."""
+    with translated(), psycopg.connect(conninfo, autocommit=True) as connection:
+        check_server(connection)
+
+
+def probe_again(conninfo: str) -> None:
+    """The same after a failure, which may be for good."""
+    try:
+        probe(conninfo)
+    except ConnectionFailed as error:
+        raise explained(error, conninfo) from error.__cause__
+
+
+async def probe_async(conninfo: str) -> None:
+    with translated():
+        connection = await AsyncConnection.connect(conninfo, autocommit=True)
+        # Cancelled at the end of `async with`, the driver's own would stay open.
+        try:
+            check_server(connection)
+        finally:
+            await connection.close()
+
+
+async def probe_again_async(conninfo: str) -> None:
+    try:
+        await probe_async(conninfo)
+    except ConnectionFailed as error:
+        raise await in_a_thread(partial(explained, error, conninfo)) from error.__cause__
 
 
 def restore(connection: psycopg.Connection[Any]) -> None:

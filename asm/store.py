@@ -31,6 +31,7 @@ from asm import (
     follow,
     health,
     imports,
+    pools,
     postgres,
     retention,
     runs,
@@ -372,7 +373,7 @@ class SessionStore(Operations):
         elif pool is not None:
             self._database = postgres.Postgres(pool, schema=self._place.schema, **_without_pools_own(limits))
         else:
-            self._database = postgres.connect(self._place.address, schema=self._place.schema, **limits)
+            self._database = pools.connect(self._place.address, schema=self._place.schema, **limits)
         self.artifacts = Artifacts(self._database)
         self.query = Query(self._database)
         self.maintenance = Maintenance(self._database)
@@ -492,7 +493,7 @@ class AsyncSessionStore(AsyncOperations):
             return AsyncSQLite(await _opened_file(partial(SQLite, address, **_of_a_file(self._limits))))
         if self._pool is not None:
             return postgres.AsyncPostgres(self._pool, schema=schema, **_without_pools_own(self._limits))
-        return postgres.connect_async(address, schema=schema, **self._limits)
+        return pools.connect_async(address, schema=schema, **self._limits)
 
     async def _checked(self) -> None:
         if isinstance(self._database, postgres.AsyncPostgres):

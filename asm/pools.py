@@ -1,0 +1,78 @@
+"""Databases behind pools of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from asm.connections import AsyncWiredConnection, Doubt, PatientConnection
+from asm.limits import milliseconds
+from asm.postgres import AsyncPostgres, Postgres
+from asm.servers import set_up, set_up_async
+
+RECONNECT_S = 3.0
+"""The pool tries to connect at growing intervals for so long, and then when it is next asked."""
+
+LATER_S = 1.0
+"""A server that stops a statement itself has so long to say so before we ask after it."""
+
+
+def connect(
+    conninfo: str, *, min_size: int, max_size: int, timeout: float, prepare: bool, **options: Any
+) -> Postgres:
+    """A database behind a pool of its own, not yet opened."""
+    doubt = _doubt(conninfo, timeout, options["statement_timeout"])
+
+    def configure(connection: PatientConnection) -> None:
+        set_up(connection, lock_timeout=f"{milliseconds(timeout)}ms")
+        connection.doubt = doubt
+
+    pool = ConnectionPool(
+        conninfo,
+        connection_class=PatientConnection,
+        kwargs=_kwargs(prepare=prepare),
+        configure=configure,
+        min_size=min_size,
+        max_size=max_size,
+        timeout=timeout,
+        # So soon it begins anew, with short pauses, as long as somebody asks.
+        reconnect_timeout=RECONNECT_S,
+        open=False,
+    )
+    return Postgres(pool, conninfo=conninfo, timeout=timeout, prepare=prepare, **options)
+
+
+def connect_async(
+    conninfo: str, *, min_size: int, max_size: int, timeout: float, prepare: bool, **options: Any
+) -> AsyncPostgres:
+    """A database behind a pool of its own, not yet opened."""
+    doubt = _doubt(conninfo, timeout, options["statement_timeout"])
+
+    async def configure(connection: AsyncWiredConnection) -> None:
+        await set_up_async(connection, lock_timeout=f"{milliseconds(timeout)}ms")
+        connection.doubt = doubt
+
+    pool = AsyncConnectionPool(
+        conninfo,
+        connection_class=AsyncWiredConnection,
+        kwargs=_kwargs(prepare=prepare),
+        configure=configure,
+        min_size=min_size,
+        max_size=max_size,
+        timeout=timeout,
+        # So soon it begins anew, with short pauses, as long as somebody asks.
+        reconnect_timeout=RECONNECT_S,
+        open=False,
+    )
+    return AsyncPostgres(pool, conninfo=conninfo, timeout=timeout, prepare=prepare, **options)
+
+
+def _kwargs(*, prepare: bool) -> dict[str, Any]:
+    # An application's own statements in our transactions are not prepared either.
+    return {"autocommit": True} if prepare else {"autocommit": True, "prepare_threshold": None}
+
+
+def _doubt(conninfo: str, timeout: float, statement_timeout: float | None) -> Doubt:
+    # The server's own word that it has stopped a statement comes first.
+    return Doubt(conninfo, min(timeout, statement_timeout or timeout) + LATER_S)

@@ -392,7 +392,7 @@ def _hard_delete_now(
 def _thinned(
     due: Mapping[str, Any], session_id: str, archived: SessionExport | None = None
 ) -> Procedure[SessionExport | None]:
-    """Delete a session's first events, until a short transaction can delete the rest. That, as archived."""
+    """Leave as many of a session's last events as a short transaction deletes, and of its archive."""
     while gone := (yield from result_of(Steps(partial(_thin, due, session_id, archived)))):
         if archived is not None:
             archived = replace(

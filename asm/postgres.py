@@ -387,6 +387,7 @@ class PostgresTransaction:
         # A caller who catches an interrupt and goes on would commit half an operation.
         if self._was_cut:
             raise StorageError("an operation of this transaction was cut short, so nothing of it is kept")
+        _check_not_ended(self.connection)
 
     def end(self) -> None:
         self._open = False
@@ -687,6 +688,7 @@ class AsyncPostgresTransaction:
     def check_whole(self) -> None:
         if self._was_cut:
             raise StorageError("an operation of this transaction was cut short, so nothing of it is kept")
+        _check_not_ended(self.connection)
 
     def end(self) -> None:
         self._open = False
@@ -728,6 +730,12 @@ def _check_not_spoilt(connection: psycopg.Connection[Any] | AsyncConnection[Any]
     # PostgreSQL answers the commit of a failed transaction with a rollback and no error.
     if connection.info.transaction_status == pq.TransactionStatus.INERROR:
         raise StorageError("an earlier statement of this transaction failed, so nothing of it is kept")
+
+
+def _check_not_ended(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:
+    # What came next would be committed statement by statement.
+    if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+        raise StorageError("`tx.connection` has committed this transaction or rolled it back")
 
 
 def _commit(connection: psycopg.Connection[Any]) -> None:

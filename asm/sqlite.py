@@ -214,6 +214,10 @@ class SQLiteTransaction:
         # before it; SQLite would go on and commit the rest.
         if self._spoilt:
             raise StorageError("an earlier statement of this transaction failed, so nothing of it is kept")
+        with translated():
+            if not self._shared.driver.in_transaction:
+                # What came next would be committed statement by statement.
+                raise StorageError("`tx.connection` has committed this transaction or rolled it back")
 
     def end(self) -> None:
         self._open = False
@@ -274,9 +278,11 @@ class _Shared:
             return
         if not self._open:
             self._disconnect()
-        elif self.driver.in_transaction:
+        else:
+            # Where an application has closed its `tx.connection`, there is nothing to roll back.
             with suppress(sqlite3.Error):
-                self._one("rollback")
+                if self.driver.in_transaction:
+                    self._one("rollback")
         self._turns.give_back(turn)
 
     def check_process(self) -> None:

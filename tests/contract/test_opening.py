@@ -1167,6 +1167,41 @@ def test_a_store_goes_on_working_after_a_failed_transaction(migrated: str, opene
     assert store.append_event(an_event()).sequence_number == 1
 
 
+@pytest.mark.parametrize(("ending", "kept"), [("commit", 1), ("rollback", 0)])
+def test_a_transaction_that_its_connection_has_ended_answers_nothing(
+    migrated: str, opened: Opener, ending: str, kept: int
+) -> None:
+    store = opened(migrated)
+    with pytest.raises(Interruption), store.transaction() as tx:
+        tx.append_event(an_event())
+        own(tx, ending)
+        with pytest.raises(asm.StorageError, match=r"tx\.connection"):
+            tx.append_event(an_event())
+        raise Interruption
+    assert store.append_event(an_event()).sequence_number == kept + 1
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+def test_leaving_a_transaction_that_its_connection_has_ended_is_an_error(
+    migrated: str, opened: Opener, ending: str
+) -> None:
+    with (
+        pytest.raises(asm.StorageError, match=r"tx\.connection"),
+        opened(migrated).transaction() as tx,
+    ):
+        own(tx, ending)
+
+
+def test_nobody_waits_for_a_transaction_whose_connection_was_closed(migrated: str, opened: Opener) -> None:
+    store = opened(migrated, timeout=2)
+    with pytest.raises(asm.StorageError), store.transaction() as tx:
+        tx.append_event(an_event())
+        _awaited(getattr(tx, "_target", tx).connection.close())
+    # PostgreSQL's pool has others; a SQLite store has one that writes.
+    with suppress(asm.StoreClosed):
+        store.append_event(an_event())
+
+
 def fail_in(tx: Any) -> None:
     """Have the database refuse a statement of ours, as it would on a broken disk."""
     own(tx, "drop table asm_runs")

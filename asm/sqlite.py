@@ -17,6 +17,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from asm.cancelling import finished
@@ -239,6 +240,7 @@ class _Shared:
             self.driver = _connect(path, timeout, reads_only=reads_only)
             if not reads_only:
                 self.driver.execute("pragma busy_timeout = 0")
+        self._file = None if reads_only or path == MEMORY else _File(path)
         # One for all: a statement that an interrupt left half read, and that would go on showing
         # what was there at its beginning, ends with the next.
         self._cursor = self.driver.cursor()
@@ -296,11 +298,14 @@ class _Shared:
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                return self._one(begin)
+                self._one(begin)
+                break
             except sqlite3.OperationalError as error:
                 if not is_busy(error) or time.monotonic() > deadline:
                     raise
             time.sleep(random.uniform(*STEP_S))
+        if self._file is not None:
+            self._file.check_there()
 
     def commit(self) -> None:
         self._one("commit")
@@ -355,6 +360,32 @@ class _Shared:
 
     def _overdue(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
+
+
+class _File:
+    """A file as it was when it was opened."""
+
+    def __init__(self, path: str) -> None:
+        # Another working folder does not lead elsewhere.
+        self._path = Path(path).absolute()
+        self._opened = self._path.stat()
+
+    def check_there(self) -> None:
+        """StorageError where its path leads to another file, or to none."""
+        # It lives on for whoever has it open, and what is written to it is lost when they close it. SQLite
+        # looks, too, but not where it writes ahead. This takes 3 µs.
+        try:
+            is_there = os.path.samestat(self._path.stat(), self._opened)
+        except FileNotFoundError:
+            is_there = False
+        except OSError:
+            # A folder that may not be looked into any more says nothing.
+            return
+        if not is_there:
+            raise StorageError(
+                f"{self._path} was deleted, moved or replaced since the store was opened, and what is "
+                "written would be lost: open the store again"
+            )
 
 
 _DATA_VERSION = Statement("pragma data_version", frozenset(), returns=True)

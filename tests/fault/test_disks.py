@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,3 +143,54 @@ def test_a_lock_that_is_let_go_in_time_is_no_error(migrated: str, opened: Opener
             asked = [threads.submit(store.append_event, an_event()) for _ in range(8)]
             tell(holder)
             assert sorted(numbers([each.result(SOON_S) for each in asked])) == list(range(1, 9))
+
+
+def moved(file: Path) -> None:
+    file.rename(file.with_suffix(".old"))
+
+
+def replaced(file: Path) -> None:
+    asm.migrate(f"sqlite:///{file.with_suffix('.new')}")
+    file.with_suffix(".new").replace(file)
+
+
+GONE: dict[str, Callable[[Path], Any]] = {"deleted": Path.unlink, "moved": moved, "replaced": replaced}
+
+
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [*(("deleted", name) for name in WRITES), ("moved", "append_event"), ("replaced", "append_event")],
+)
+def test_nothing_is_written_to_a_file_that_is_gone(
+    migrated: str, opened: Opener, how: str, name: str
+) -> None:
+    store = opened(migrated)
+    store.append_event(an_event())
+    GONE[how](Path(dsns.place(migrated).address))
+    with pytest.raises(asm.StorageError, match="deleted, moved or replaced") as raised:
+        WRITES[name](store)
+    assert not raised.value.retryable
+
+
+def test_no_transaction_begins_in_a_file_that_is_gone(migrated: str, opened: Opener) -> None:
+    store = opened(migrated)
+    Path(dsns.place(migrated).address).unlink()
+    with pytest.raises(asm.StorageError, match="deleted, moved or replaced"), store.transaction():
+        pass
+
+
+def test_a_file_is_found_from_another_working_folder(
+    migrated: str, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(dsns.place(migrated).address)
+    monkeypatch.chdir(file.parent)
+    store = opened(f"sqlite:///{file.name}")
+    monkeypatch.chdir("/")
+    assert store.append_event(an_event()).sequence_number == 1
+
+
+def test_a_file_may_be_a_link(migrated: str, opened: Opener, tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(dsns.place(migrated).address)
+    assert opened(f"sqlite:///{link}").append_event(an_event()).sequence_number == 1
+    assert opened(migrated).append_event(an_event()).sequence_number == 2

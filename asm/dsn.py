@@ -112,6 +112,10 @@ def _schema(schema: Any) -> str:
     name = str.__str__(schema)
     if not _is_text(name):
         raise ValidationError(f"schema {name!r:.80} has a NUL or a lone surrogate, which are no text")
+    if name.startswith("pg_") or name == "$user":
+        raise ValidationError(
+            f"schema {name!r:.80} means something of its own to PostgreSQL: take another name"
+        )
     quote_identifier(name)
     return name
 
@@ -132,6 +136,9 @@ def _path(dsn: str) -> str:
     path = rest.removeprefix("///")
     if "?" in path:
         raise ValidationError("asm takes no options after a SQLite file's name: leave out the ? and the rest")
+    if path.startswith("file:"):
+        # To some builds of SQLite it is, and to others it is a file of that name.
+        raise ValidationError("a SQLite file is named by its path, not by a URI: leave out the file:")
     return path
 
 

@@ -79,6 +79,7 @@ _STATES: dict[str, tuple[type[AsmError], str]] = {
     "25P03": (ConnectionFailed, "the server ended the connection"),
     "25P04": (StorageTimeout, "the transaction took too long"),
     "42P01": (MigrationRequired, "a table is missing, run `asm migrate`"),
+    "3F000": (StorageError, "the connection's search_path leads to no schema, name one with schema=…"),
     "42501": (StorageError, "the database's user lacks a right"),
     "42703": (MigrationRequired, "a column is missing, run `asm migrate`"),
     "55P03": (StorageTimeout, "a lock was not to be had in time"),

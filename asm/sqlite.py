@@ -29,7 +29,8 @@ from asm.errors import (
     StoreClosed,
 )
 from asm.gather import AsyncGather, Gather
-from asm.patience import check_loop, check_process, pauses
+from asm.limits import milliseconds
+from asm.patience import check_loop, check_process
 from asm.plan import Ask, Joining, Plan, Question, Row, Rows, Steps, Volley, drive
 from asm.queries import Queries, Statement, by_position
 from asm.sqlite_errors import is_busy, translated
@@ -418,18 +419,20 @@ def _connect(path: str, timeout: float, *, reads_only: bool) -> sqlite3.Connecti
 
 def _write_ahead(connection: sqlite3.Connection, timeout: float) -> None:
     # Two processes that open a new file at once can both be refused here, at once and without
-    # regard to the busy timeout.
-    for pause in pauses(timeout):
+    # regard to the busy timeout; so it is asked again, as a transaction is, and waits for nothing itself.
+    deadline = time.monotonic() + timeout
+    connection.execute("pragma busy_timeout = 0")
+    while True:
         try:
             connection.execute("pragma journal_mode = wal").fetchone()
-            return
+            break
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
-                return
-            if not is_busy(error):
+                break
+            if not is_busy(error) or time.monotonic() > deadline:
                 raise
-        time.sleep(pause)
-    connection.execute("pragma journal_mode = wal").fetchone()
+        time.sleep(random.uniform(*STEP_S))
+    connection.execute(f"pragma busy_timeout = {milliseconds(timeout)}")
 
 
 def bind(params: Mapping[str, Any]) -> dict[str, Any]:

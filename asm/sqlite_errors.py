@@ -53,7 +53,7 @@ def _translation(error: sqlite3.Error, path: str) -> AsmError | None:
 
 
 _ROW_EXISTS = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
-_MISSING = re.compile(r"no such (table|column): ")
+_MISSING = re.compile(r"no such (table|column): |table \w+ has no column named ")
 _KINDS: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_BUSY: (StorageTimeout, "another connection holds the file's lock"),
     sqlite3.SQLITE_LOCKED: (StorageTimeout, "another connection holds the table's lock"),

@@ -515,6 +515,12 @@ def test_a_file_changed_after_a_schema_was_migrated_is_noticed(dsn: str, folder:
 
 
 @schemas_only
+def test_a_search_path_that_leads_nowhere_is_told_of(dsn: str) -> None:
+    with pytest.raises(asm.StorageError, match="search_path"):
+        asm.migrate(make_conninfo(dsn, options="-c search_path=nowhere"))
+
+
+@schemas_only
 def test_asking_what_is_pending_makes_no_schema(dsn: str) -> None:
     asm.pending_migrations(dsn, schema="one")
     assert told(dsn, "select to_regnamespace('one') is null") == [(True,)]

@@ -9,6 +9,7 @@ import secrets
 import socket
 import sqlite3
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -296,6 +297,26 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path, opened: Opener) -> 
     (tmp_path / "letter").write_text("Dear Sir or Madam, " * 100)
     with pytest.raises(asm.StorageError, match="letter"):
         opened(f"sqlite:///{tmp_path}/letter", migrate=True)
+
+
+@sqlite_only
+def test_opening_a_file_that_another_has_locked_ends_in_a_timeout(migrated: str) -> None:
+    with connected(migrated) as other:
+        other.execute("pragma journal_mode = delete")
+        other.execute("begin exclusive")
+        begun = time.monotonic()
+        with pytest.raises(asm.StorageTimeout):
+            asm.SessionStore(migrated, timeout=2)
+        assert time.monotonic() - begun < 3.8
+
+
+def test_a_column_that_is_missing_says_that_it_is_to_be_migrated(migrated: str, opened: Opener) -> None:
+    store = opened(migrated)
+    told(migrated, "alter table asm_events rename column correlation_id to renamed")
+    with pytest.raises(asm.MigrationRequired, match="correlation_id"):
+        store.append_event(an_event())
+    with pytest.raises(asm.MigrationRequired, match="correlation_id"):
+        store.get_events("ses_1")
 
 
 # Options

@@ -147,6 +147,7 @@ WRONG = {
     "two slashes": "sqlite://relative.db",
     "one slash": "sqlite:/absolute.db",
     "a file with options": "sqlite:///file.db?mode=ro",
+    "a file by its URI": "sqlite:///file:store.db",
     "a NUL": "sqlite:///file\0.db",
 }
 
@@ -183,7 +184,7 @@ def test_a_schema_of_any_name_is_kept(schema: str) -> None:
     assert place("postgresql:///db", schema).schema == schema
 
 
-@pytest.mark.parametrize("schema", ["", "a\0b", "x" * 64, 3])
+@pytest.mark.parametrize("schema", ["", "a\0b", "x" * 64, 3, "pg_temp", "pg_mine", "$user"])
 def test_a_schema_that_postgres_cannot_keep_is_refused(schema: Any) -> None:
     with pytest.raises(asm.ValidationError, match="schema"):
         place("postgresql:///db", schema)

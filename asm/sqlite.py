@@ -369,7 +369,10 @@ class _File:
     def __init__(self, path: str) -> None:
         # Another working folder does not lead elsewhere.
         self._path = Path(path).absolute()
-        self._opened = self._path.stat()
+        try:
+            self._opened = self._path.stat()
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror}") from error
 
     def check_there(self) -> None:
         """StorageError where its path leads to another file, or to none."""

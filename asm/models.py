@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 from asm import documents
 from asm.documents import Document
@@ -30,6 +30,29 @@ TEXT_LENGTH_MAX = 255
 REFERENCE_LENGTH_MAX = 4_096
 INTEGER_MAX = 2**63 - 1
 VALUES_MAX = 100_000
+
+
+Given = TypeVar("Given", contravariant=True)
+Kept = TypeVar("Kept", covariant=True)
+
+
+class Becomes(Generic[Given, Kept]):
+    """A field that may be given as one type and is kept as another, as type checkers see it.
+
+    `tags=["prod"]` is kept as a tuple, and `status="running"` as a RunStatus.
+    """
+
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: object, owner: Any) -> Kept: ...
+
+        def __set__(self, instance: object, value: Given) -> None: ...
+
+    else:
+
+        def __class_getitem__(cls, types: tuple[Any, Any]) -> Any:
+            # Who reads the annotations of a model while it runs finds the type that it has.
+            return types[1]
 
 
 class SessionStatus(StrEnum):
@@ -154,11 +177,11 @@ class Session(Model):
 
     id: str = field(default_factory=partial(new_id, "ses_"))
     agent_id: str
-    status: SessionStatus | str = SessionStatus.PENDING
+    status: Becomes[SessionStatus | str, SessionStatus] = SessionStatus.PENDING  # type: ignore[assignment]
     parent_session_id: str | None = None
     metadata: Document = field(default_factory=dict)
     context: Document = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
+    tags: Becomes[Iterable[str], tuple[str, ...]] = ()  # type: ignore[assignment]
     created_at: datetime = field(default_factory=now)
     updated_at: datetime = field(default_factory=now)
     deleted_at: datetime | None = None
@@ -191,7 +214,7 @@ class Run(Model):
 
     id: str = field(default_factory=partial(new_id, "run_"))
     session_id: str
-    status: RunStatus | str = RunStatus.PENDING
+    status: Becomes[RunStatus | str, RunStatus] = RunStatus.PENDING  # type: ignore[assignment]
     input: Any = None
     output: Any = None
     error: Any = None

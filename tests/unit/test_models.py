@@ -10,7 +10,7 @@ import math
 import pickle
 import re
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_type_hints
 
 import pytest
 
@@ -340,6 +340,22 @@ def test_a_tag_is_held_to_the_same(value: Any) -> None:
 def test_tags_must_be_several(value: Any) -> None:
     with pytest.raises(asm.ValidationError, match="tags"):
         least(asm.Session, tags=value)
+
+
+def test_type_checkers_know_what_a_field_becomes() -> None:
+    # What is assigned here is for mypy, which looks at the tests, too.
+    session = asm.Session(agent_id="a", tags=["prod"], status="active")
+    run = asm.Run(session_id="ses_1", status="completed")
+    tags: tuple[str, ...] = session.tags
+    status: asm.SessionStatus = session.status
+    assert (tags, status, run.status.is_terminal) == (("prod",), asm.SessionStatus.ACTIVE, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "type"), [("tags", tuple[str, ...]), ("status", asm.SessionStatus)], ids=["tags", "status"]
+)
+def test_programs_find_the_type_that_a_field_has(name: str, type: object) -> None:
+    assert get_type_hints(asm.Session)[name] == type
 
 
 @pytest.mark.parametrize(

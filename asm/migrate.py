@@ -114,11 +114,13 @@ def check_tables() -> Ask[None]:
     return Ask("check_tables", {}, nothing)
 
 
-def check_complete(dialect: Dialect, applied: list[str]) -> None:
+def check_complete(
+    dialect: Dialect, applied: list[str], lack: str = "the tables are missing or older than this asm"
+) -> None:
     """MigrationRequired when a database lacks a step this version of asm needs."""
     if missing := [step.id for step in known(dialect) if step.id not in applied]:
         raise MigrationRequired(
-            f"the tables are missing or older than this asm, which needs {', '.join(missing)}. "
+            f"{lack}, which needs {', '.join(missing)}. "
             "Run `asm migrate`, or open the store with migrate=True",
             pending=missing,
         )

@@ -640,7 +640,7 @@ async def _opened_file(open_file: Callable[[], SQLite]) -> SQLite:
 
 def _check_exists(place: dsn.Place, *, migrate: bool) -> None:
     if place.is_new_file and not migrate:
-        check_complete("sqlite", [])
+        check_complete("sqlite", [], f"there is no file {place.address} for this asm")
 
 
 def _migrate(place: dsn.Place, database: Any) -> None:

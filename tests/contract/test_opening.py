@@ -235,6 +235,12 @@ def test_opening_names_what_is_missing_and_the_command_that_mends_it(dsn: str, o
     assert raised.value.details["pending"] == STEPS
 
 
+def test_opening_names_the_file_that_is_missing(tmp_path: Path, opened: Opener) -> None:
+    file = tmp_path / "misspelt.db"
+    with pytest.raises(asm.MigrationRequired, match=rf"there is no file {file} .*`asm migrate`"):
+        opened(f"sqlite:///{file}")
+
+
 def test_opening_names_a_table_that_was_dropped(migrated: str, opened: Opener) -> None:
     told(migrated, "drop table asm_runs")
     with pytest.raises(asm.MigrationRequired, match="asm_runs") as raised:

@@ -22,7 +22,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import BufferedIOBase
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,13 +59,17 @@ def dump(exports: Iterable[SessionExport]) -> Iterator[bytes]:
 def load(lines: Iterable[bytes]) -> Iterator[SessionExport]:
     """The exports in some lines, one after another. ValidationError names the line that is wrong."""
     remaining = _Lines(lines)
-    while remaining.next():
+    if not remaining.next():
+        raise _wrong(1, "the header of an export should stand here, but there is nothing at all")
+    while True:
         remaining.check_header()
         sessions = 0
         while remaining.next_of("session", "end") == "session":
             yield _load_one(remaining)
             sessions += 1
         remaining.check_end(sessions)
+        if not remaining.next():
+            return
 
 
 def recognises(_path: Path, head: bytes) -> bool:
@@ -80,14 +84,17 @@ def recognises(_path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> Iterator[SessionExport]:
     """The exports in a file, one after another."""
-    with _opened(path) as file:
-        yield from load(file)
-
-
-def _opened(path: Path) -> BufferedIOBase:
     with path.open("rb") as file:
-        is_compressed = file.read(len(_GZIP)) == _GZIP
-    return gzip.open(path) if is_compressed else path.open("rb")
+        yield from receive(file)
+
+
+def receive(file: BufferedReader) -> Iterator[SessionExport]:
+    """The exports that come through a file or a pipe, compressed or not, one after another."""
+    if file.peek(len(_GZIP)).startswith(_GZIP):
+        with gzip.open(file) as uncompressed:
+            yield from load(uncompressed)
+    else:
+        yield from load(file)
 
 
 # One export.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import click
 from rich.console import Console
@@ -39,7 +41,7 @@ _PIPE = Path("-")
 def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
     """Import what was exported, or what other tools recorded.
 
-    PATH is a file, a folder of files, or - for an export that comes through a pipe. An export comes
+    PATH is a file, a folder of files, or - for an export on the standard input. An export comes
     back as it was, with its ids, sequence numbers and times; it may be compressed by gzip. A trajectory
     of SWE-agent (.traj) becomes a session with one run, with ids that are made of the content. So
     importing a file again, or a copy of it, adds nothing.
@@ -170,12 +172,18 @@ def _import(store: SessionStore, paths: Iterable[Path]) -> _Imported:
 
 
 def _import_file(store: SessionStore, file: Path, imported: _Imported, console: Console) -> None:
-    for found in lines.load(sys.stdin.buffer) if file == _PIPE else readers.read(file):
+    for found in lines.receive(_standard_input()) if file == _PIPE else readers.read(file):
         try:
             imported.add(readers.keep(store, found))
         except Conflict as error:
             imported.conflicts += 1
             _complain(console, f"{file}: {error}")
+
+
+def _standard_input() -> BufferedReader:
+    if sys.stdin is None:
+        raise ValidationError("the standard input is closed, so there is nothing to import")
+    return BufferedReader(cast(RawIOBase, sys.stdin.buffer))
 
 
 def _files(paths: Iterable[Path], imported: _Imported, console: Console) -> list[Path]:
@@ -220,20 +228,39 @@ def _exports(
 def _written(path: Path) -> Iterator[BinaryIO]:
     """A file that is there when it is complete, or the standard output."""
     if path == _PIPE:
-        yield sys.stdout.buffer
+        yield _standard_output()
         return
     if not path.name:
         raise ValidationError("--output must name a file, or - for the standard output", path="output")
+    try:
+        if path.exists() and not path.is_file():
+            # A device, or a pipe with a name, is written to. Replaced, it would be gone.
+            with path.open("wb") as file:
+                yield file
+        else:
+            # Where a link leads, lest a file takes the place of the link.
+            with _appearing(Path(os.path.realpath(path))) as file:
+                yield file
+    except OSError as error:
+        raise ValidationError(f"{path}: {error.strerror}", path=str(path)) from error
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[BinaryIO]:
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
             yield file
         unfinished.replace(path)
-    except OSError as error:
-        raise ValidationError(f"{path}: {error.strerror}", path=str(path)) from error
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def _standard_output() -> BinaryIO:
+    if sys.stdout is None:
+        raise ValidationError("the standard output is closed: name a file with --output")
+    return sys.stdout.buffer
 
 
 def _is_same(place: dsns.Place, other: dsns.Place) -> bool:

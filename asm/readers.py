@@ -46,6 +46,9 @@ class Reader:
     read: Callable[[Path], Iterable[Found]]
 
 
+EXPORT = Reader("asm export", lines.recognises, lines.read)
+
+
 def keep(store: SessionStore, found: Found) -> Written:
     """Write what is not there yet, all of it or none of it, and say how much that was.
 
@@ -92,6 +95,9 @@ def files(path: Path) -> list[Path]:
 
 def find_reader(path: Path) -> Reader | None:
     """Who can read a file, or None."""
+    if path.is_fifo():
+        # What was read of a pipe is gone, so nobody looks at it first.
+        return EXPORT
     head = _head(path)
     return next((reader for reader in readers() if reader.recognises(path, head)), None)
 
@@ -102,7 +108,7 @@ def readers() -> list[Reader]:
     from asm import trajectories
 
     # Ours first: whatever an export tells of trajectories does not make it one.
-    return [Reader("asm export", lines.recognises, lines.read), trajectories.READER]
+    return [EXPORT, trajectories.READER]
 
 
 def _head(path: Path) -> bytes:

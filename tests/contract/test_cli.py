@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -322,6 +323,50 @@ def test_a_compressed_export_is_imported(
     assert exported(another) == exported(store)
 
 
+def test_a_compressed_export_goes_through_a_pipe(
+    migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
+) -> None:
+    session = a_session(store, *TALK)
+    written = gzip.compress(b"".join(lines.dump([store.query.export_session(session.id)])))
+    into = ["import", "-", "--dsn", f"sqlite:///{tmp_path / 'another.db'}"]
+    assert CliRunner().invoke(cli, into, input=written).exit_code == 0
+    assert exported(another) == exported(store)
+
+
+def test_an_export_is_imported_from_a_pipe_with_a_name(another: asm.SessionStore, tmp_path: Path) -> None:
+    export = asm.SessionExport(session=asm.Session(agent_id="helper"))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[b"".join(lines.dump([export]))], daemon=True)
+    writer.start()
+    shown("import", pipe, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
+    writer.join()
+    assert exported(another) == [export]
+
+
+def test_a_pipe_that_nothing_comes_through_is_told(another: asm.SessionStore, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        cli, ["import", "-", "--dsn", f"sqlite:///{tmp_path / 'another.db'}"], input=""
+    )
+    assert (result.exit_code, "there is nothing at all" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("redirected", ["import - <&-", "export --all >&-"])
+def test_a_closed_standard_stream_is_one_line(
+    another: asm.SessionStore, tmp_path: Path, redirected: str
+) -> None:
+    command = f"{sys.executable} -m asm.cli {redirected}"
+    result = subprocess.run(
+        ["sh", "-c", command],
+        env=os.environ | {"ASM_DSN": f"sqlite:///{tmp_path / 'another.db'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.startswith("asm: the standard ")
+
+
 def test_what_is_there_under_other_contents_is_named_and_the_others_are_imported(
     migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
 ) -> None:
@@ -357,6 +402,30 @@ def test_an_export_that_fails_leaves_no_file_and_an_older_one_alone(
     result = ran("export", session.id, "ses_none", "-o", file, "--dsn", migrated)
     assert (result.exit_code, result.stderr) == (1, "asm: no session has the id 'ses_none'\n")
     assert (list(file.parent.iterdir()), file.read_text()) == ([file], "older")
+
+
+def test_an_export_is_written_into_a_pipe_with_a_name_which_stays(
+    migrated: str, store: asm.SessionStore, tmp_path: Path
+) -> None:
+    session = a_session(store)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR)
+    shown("export", session.id, "-o", pipe, "--dsn", migrated)
+    written = os.read(reader, 65_536)
+    os.close(reader)
+    assert list(lines.load(written.splitlines(keepends=True))) == exported(store)
+    assert pipe.is_fifo()
+
+
+def test_an_export_is_written_where_a_link_leads(
+    migrated: str, store: asm.SessionStore, tmp_path: Path
+) -> None:
+    a_session(store)
+    file, link = tmp_path / "store.jsonl", tmp_path / "link"
+    link.symlink_to(file)
+    shown("export", "--all", "-o", link, "--dsn", migrated)
+    assert (link.is_symlink(), list(lines.read(file))) == (True, exported(store))
 
 
 def test_an_export_to_where_nothing_can_be_written_says_so(

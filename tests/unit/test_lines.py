@@ -58,6 +58,11 @@ def test_no_sessions_are_an_export_too() -> None:
     assert read(written()) == []
 
 
+def test_nothing_at_all_is_no_export() -> None:
+    with pytest.raises(asm.ValidationError, match="line 1: the header of an export should stand here"):
+        read([])
+
+
 def test_each_line_says_what_it_is() -> None:
     kinds = [next(iter(lines_values)) for lines_values in map(json_of, written(an_export()))]
     assert kinds == ["format", "session", "run", "event", "event", "artifact", "end"]

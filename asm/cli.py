@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from errno import EPIPE
 from io import TextIOWrapper
 from typing import Any
 
@@ -59,6 +60,13 @@ def _complaining() -> Iterator[None]:
         raise _Misuse(f"{complaint} See `{command} --help`.") from error
     except AsmError as error:
         raise _Complaint(str(error)) from error
+    except OSError as error:
+        if error.errno == EPIPE:
+            # Who read what is printed has left, which click knows to be no mistake.
+            raise
+        raise _Complaint(
+            f"{error.filename or 'what is printed cannot be written'}: {error.strerror}"
+        ) from error
 
 
 @click.group(cls=_Asm, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})

@@ -644,6 +644,25 @@ def test_a_reader_may_leave_before_the_end(
         assert process.stderr.read() == b""
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device here is always full")
+@pytest.mark.parametrize("command", ["sessions", "sessions --json", "status", "export --all"])
+def test_a_full_disk_behind_the_standard_output_is_one_line(
+    another: asm.SessionStore, tmp_path: Path, command: str
+) -> None:
+    a_session(another)
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "asm.cli", *command.split()],
+            env=os.environ | {"ASM_DSN": f"sqlite:///{tmp_path / 'another.db'}"},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.stderr == "asm: what is printed cannot be written: No space left on device\n"
+    assert result.returncode == 1
+
+
 def test_the_demo_records_a_session_of_its_own_each_time(dsn: str) -> None:
     seen = [
         subprocess.run([sys.executable, "-m", "asm.demo", dsn], capture_output=True, text=True)

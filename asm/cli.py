@@ -112,7 +112,7 @@ def rollback(dsn: str | None, schema: str | None, *, yes: bool) -> None:
 @takes_dsn
 @prints_json
 def status(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
-    """Say which database it is, which migrations it has, and how many rows."""
+    """Say which database it is, its migrations and its rows."""
     found = look_at(dsn, schema=schema)
     if as_json:
         print_json(asdict(found))

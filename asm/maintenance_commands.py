@@ -108,10 +108,11 @@ _POLICY: Sequence[Callable[[Any], Any]] = (
 @takes_dsn_option
 @prints_json
 def maintain(dsn: str | None, schema: str | None, *, dry_run: bool, as_json: bool, **fields: Any) -> None:
-    """Delete what is old, prune what is too much, clean up what belongs to nobody.
+    """Delete what is old, and prune what is too much.
 
-    It may be stopped at any time and run again, also while others use the store. DAYS and
-    N may be `never`. The exit status is 1 where a part of it failed; the rest was done.
+    What belongs to nobody goes, too. It may be stopped at any time and run again, also while others
+    use the store. DAYS and N may be `never`. The exit status is 1 where a part of it failed; the rest
+    was done.
 
     \b
     asm maintain --dry-run
@@ -139,13 +140,14 @@ def maintain(dsn: str | None, schema: str | None, *, dry_run: bool, as_json: boo
 @takes_dsn_option
 @prints_json
 def health(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
-    """Look for what should not be: rows that belong to nobody, counters that do not add up.
+    """Look for what should not be, and change nothing.
 
-    The exit status is 1 where something is found. Nothing is changed.
+    That is rows that belong to nobody and counters that do not add up. The exit status is 1 where
+    something is found.
 
     \b
     asm health --dsn sqlite:///agents.db
-    asm health --json | jq .[].session_id
+    asm health --json | jq '.[].session_id'
     """
     with opened(dsn, schema) as store:
         issues = store.maintenance.health_check()

@@ -52,7 +52,7 @@ def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
 
     \b
     asm import runs/*.traj --dsn sqlite:///agents.db
-    asm export ses_1 --dsn sqlite:///agents.db | asm import - --dsn postgresql://app@db/agents
+    asm export ses_1 | asm import - --dsn postgresql://app@db/agents
     """
     with opened(dsn, schema, migrate=dsns.place(dsn, schema).is_new_file) as store:
         imported = _import(store, paths)

@@ -50,8 +50,8 @@ def search() -> None:
     \b
     asm search sessions --tag prod --status failed
     asm search runs --order token_usage_desc --limit 10
-    asm search events --type error_occurred --since 2026-01-31 --order timestamp_desc
-    asm search events --session SESSION --json | jq .items[].data
+    asm search events --type error_occurred --since 2026-01-31
+    asm search events --session SESSION --json | jq '.items[].data'
     """
 
 
@@ -113,7 +113,7 @@ def events(dsn: str | None, schema: str | None, *, as_json: bool, only_count: bo
     """Find events.
 
     \b
-    asm search events --type error_occurred --type tool_call_failed --order timestamp_desc
+    asm search events --type error_occurred --order timestamp_desc
     asm search events --since 2026-01-31 --until 2026-02-01 --count
     """
     with opened(dsn, schema) as store:

@@ -68,11 +68,11 @@ def usage(dsn: str | None, schema: str | None, *, as_json: bool, **chosen: Any) 
 @takes_dsn_option
 @prints_json
 def cost(dsn: str | None, schema: str | None, *, as_json: bool, **chosen: Any) -> None:
-    """Add up what runs have cost in US dollars, by provider and by model.
+    """Add up what runs have cost, by provider and by model.
 
-    What a run says it cost is what it cost. The others are priced by their tokens: by the exact name of
-    their model, else by the longest name in the list that it begins with (prefix), else by the
-    provider's default. What none of these prices is counted, and not guessed.
+    What a run says it cost in US dollars is what it cost. The others are priced by their tokens: by the
+    exact name of their model, else by the longest name in the list that it begins with (prefix), else by
+    the provider's default. What none of these prices is counted, and not guessed.
 
     Prices are those of the file ASM_PRICING names (.json or .toml), else the providers' public lists of
     2026-11-04, which are for ordinary calls with short prompts. In such a file they are in dollars per token:

@@ -728,3 +728,14 @@ def test_the_version_is_that_of_the_package() -> None:
 @pytest.mark.parametrize("command", cli.commands)
 def test_every_command_explains_itself(command: str) -> None:
     assert shown(command, "--help").startswith(f"Usage: cli {command}")
+
+
+def test_each_command_says_in_a_line_what_it_does() -> None:
+    listed = shown("--help").partition("Commands:")[2].splitlines()[1:]
+    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("command", [*cli.commands, "search sessions", "search runs", "search events"])
+def test_help_fits_80_columns(command: str) -> None:
+    told = CliRunner(env={"COLUMNS": "80"}).invoke(cli, [*command.split(), "--help"]).stdout
+    assert [line for line in told.splitlines() if len(line) > 80] == []

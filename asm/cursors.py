@@ -48,7 +48,7 @@ class Order(Generic[T]):
         cursor = str.__str__(cursor)
         try:
             place = self._read(cursor)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (ValueError, OverflowError) as error:
             raise self._refused() from error
         # Written again it must be the same: that compares the checksum, and leaves no second
         # spelling of a cursor.

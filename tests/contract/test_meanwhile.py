@@ -73,6 +73,17 @@ def test_a_session_that_was_touched_meanwhile_is_not_soft_deleted(
     assert (number, deleted(plain)) == (1, ["b"])
 
 
+def test_a_session_that_was_soft_deleted_meanwhile_keeps_its_time(plain: asm.SessionStore) -> None:
+    for name in ("a", "b"):
+        plain.save_session(a_session(name, untouched=91))
+    gone = a_session("a", untouched=91, deleted=1)
+    database = Meanwhile(plain, lambda: plain.save_session(gone), before="soft_delete_sessions")
+
+    number = perform(retention.soft_delete_expired_sessions(a_policy()), database)
+
+    assert (number, plain.get_session("a").deleted_at) == (1, gone.deleted_at)
+
+
 RESTORED: dict[str, dict[str, Any]] = {
     "restored": {"deleted": None},
     "deleted again": {"deleted": 1},

@@ -61,6 +61,7 @@ def test_saving_again_replaces_everything_but_the_ids(store: Any) -> None:
 
 
 def test_a_run_that_is_not_there_is_not_found(store: Any) -> None:
+    store.save_run(asm.Run(session_id="ses_1"))
     with pytest.raises(asm.RunNotFound, match="run_missing"):
         store.get_run("run_missing")
 

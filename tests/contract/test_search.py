@@ -131,33 +131,33 @@ def events(store: Any) -> Any:
     return store
 
 
+SESSION_FILTERS: list[tuple[dict[str, Any], str]] = [
+    ({}, "abcd"),
+    ({"agent_id": "x"}, "ab"),
+    ({"agent_id": ["y", "z", "nobody"]}, "cd"),
+    ({"status": "active"}, "ac"),
+    ({"status": asm.SessionStatus.FAILED}, "b"),
+    ({"status": {"failed", "completed"}}, "bd"),
+    ({"provider": "claude"}, "ac"),
+    ({"provider": ["claude", "openai"]}, "abc"),
+    ({"provider": "gemini"}, ""),
+    ({"tags": "prod"}, "abd"),
+    ({"tags": ["prod"]}, "abd"),
+    ({"tags": ("prod", "eu")}, "ad"),
+    ({"tags": ["eu", "prod", "eu"]}, "ad"),
+    ({"tags": ["prod", "pinned", "eu"]}, "d"),
+    ({"tags": ["prod", "absent"]}, ""),
+    ({"created_after": at(2)}, "bcd"),
+    ({"created_before": at(2)}, "a"),
+    ({"created_after": at(2), "created_before": at(4)}, "bc"),
+    ({"created_after": at(4), "created_before": at(2)}, ""),
+    ({"agent_id": "x", "status": "active", "tags": "eu", "provider": "claude"}, "a"),
+    ({"agent_id": "x", "status": "active", "tags": "pinned"}, ""),
+]
+
+
 class TestSessions:
-    @pytest.mark.parametrize(
-        ("filters", "expected"),
-        [
-            ({}, "abcd"),
-            ({"agent_id": "x"}, "ab"),
-            ({"agent_id": ["y", "z", "nobody"]}, "cd"),
-            ({"status": "active"}, "ac"),
-            ({"status": asm.SessionStatus.FAILED}, "b"),
-            ({"status": {"failed", "completed"}}, "bd"),
-            ({"provider": "claude"}, "ac"),
-            ({"provider": ["claude", "openai"]}, "abc"),
-            ({"provider": "gemini"}, ""),
-            ({"tags": "prod"}, "abd"),
-            ({"tags": ["prod"]}, "abd"),
-            ({"tags": ("prod", "eu")}, "ad"),
-            ({"tags": ["eu", "prod", "eu"]}, "ad"),
-            ({"tags": ["prod", "pinned", "eu"]}, "d"),
-            ({"tags": ["prod", "absent"]}, ""),
-            ({"created_after": at(2)}, "bcd"),
-            ({"created_before": at(2)}, "a"),
-            ({"created_after": at(2), "created_before": at(4)}, "bc"),
-            ({"created_after": at(4), "created_before": at(2)}, ""),
-            ({"agent_id": "x", "status": "active", "tags": "eu", "provider": "claude"}, "a"),
-            ({"agent_id": "x", "status": "active", "tags": "pinned"}, ""),
-        ],
-    )
+    @pytest.mark.parametrize(("filters", "expected"), SESSION_FILTERS)
     def test_filters(self, sessions: Any, filters: dict[str, Any], expected: str) -> None:
         assert ids(sessions.query.search_sessions(**filters)) == list(expected)
 
@@ -192,6 +192,20 @@ class TestSessions:
     def test_the_total_counts_all_pages(self, sessions: Any) -> None:
         found = list(pages(sessions.query.search_sessions, tags="prod", limit=2, count_total=True))
         assert [(ids(page), page.total_count) for page in found] == [(["a", "b"], 3), (["d"], 3)]
+
+    def test_the_total_is_of_what_the_filters_find(self, sessions: Any) -> None:
+        search = sessions.query.search_sessions
+        totals = [search(**filters, count_total=True).total_count for filters, _ in SESSION_FILTERS]
+
+        assert totals == [len(expected) for _, expected in SESSION_FILTERS]
+
+    def test_who_has_but_the_rarest_of_several_tags_is_not_found(self, store: Any) -> None:
+        for id, tag in (("a", "rare"), ("b", "common"), ("c", "common")):
+            store.save_session(asm.Session(id=id, agent_id="x", tags=(tag,)))
+
+        page = store.query.search_sessions(tags=["rare", "common"], count_total=True)
+
+        assert (page.items, page.total_count) == ([], 0)
 
     def test_the_total_counts_deleted_ones_when_they_are_asked_for(self, sessions: Any) -> None:
         assert sessions.query.search_sessions(include_deleted=True, count_total=True).total_count == 5

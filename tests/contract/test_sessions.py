@@ -150,10 +150,13 @@ def test_deleting_a_session_takes_all_that_belongs_to_it(store: Any) -> None:
 
 def test_deleting_a_session_leaves_the_others(store: Any) -> None:
     for name in ("a", "b"):
-        store.save_session(a_session(id=name))
-        store.append_event(an_event(name))
+        store.flush(a_session(id=name), asm.Run(session_id=name), [an_event(name)])
+        store.artifacts.register(an_artifact(name, session_id=name))
+    before = store.query.export_session("b", include_artifacts=True)
+
     store.delete_session("a")
-    assert (store.get_session("b").id, len(store.get_events("b"))) == ("b", 1)
+
+    assert store.query.export_session("b", include_artifacts=True) == before
 
 
 def test_deleting_what_is_gone_is_fine(store: Any) -> None:

@@ -20,6 +20,11 @@ def test_a_limit_is_from_1_to_1000(operation: str, limit: Any) -> None:
         getattr(search, operation)(limit=limit)
 
 
+@pytest.mark.parametrize("operation", SEARCHES)
+def test_a_page_of_1000_asks_for_the_one_behind_it(operation: str) -> None:
+    assert getattr(search, operation)(limit=1_000).params["limit"] == 1_001
+
+
 @pytest.mark.parametrize(
     ("operation", "known"),
     [

@@ -19,7 +19,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from asm import dsn as dsns
+from asm.plan import Plan, Rows, Steps
 from asm.queries import sql_folder
+from tests.conftest import Blocking, in_loop
 
 ROOT = Path(__file__).parents[2]
 STEPS = ["0001-agent-sessions", "0002-search", "0003-pages-in-order"]
@@ -167,3 +169,28 @@ def _outcome(work: Callable[[], Any]) -> Any:
         return work()
     except BaseException as error:
         return type(error)
+
+
+def disturbed(question: Steps[Any], disturb: Callable[[], object], *, after: str | None = None) -> Steps[Any]:
+    """A plan after each of whose questions, or after the one of that name, something happens."""
+
+    def plan() -> Plan[Any]:
+        rows: Rows | None = None
+        inner = iter(question)
+        while True:
+            try:
+                ask = inner.send(rows) if rows is not None else next(inner)
+            except StopIteration as end:
+                return end.value
+            rows = yield ask
+            if after in (None, ask.query):
+                disturb()
+
+    return Steps(plan, snapshot=question.snapshot)
+
+
+def asked_of(store: Any, question: Steps[Any]) -> Any:
+    """The answer to a question of our own, in a store of either colour."""
+    if isinstance(store, Blocking):
+        return in_loop(store._target._database.run(question))
+    return store._database.run(question)

@@ -60,6 +60,15 @@ def test_a_deleted_key_may_be_registered_again(store: Any) -> None:
     assert store.artifacts.get_by_key("k") == second
 
 
+def test_deleting_a_key_leaves_those_that_held_it_before(store: Any) -> None:
+    store.save_session(asm.Session(agent_id="a", id="ses_1"))
+    first = an_artifact("k", session_id="ses_1", created_at=NOON, deleted_at=NOON)
+    store.artifacts.register(first)
+    store.artifacts.register(an_artifact("k", session_id="ses_1"))
+    store.artifacts.delete("k")
+    assert store.query.export_session("ses_1", include_artifacts=True).artifacts[0] == first
+
+
 def test_deleting_a_key_that_is_gone_is_fine(store: Any) -> None:
     store.artifacts.delete("never")
     assert store.artifacts.get_by_key("never") is None

@@ -17,9 +17,8 @@ import asm
 from asm import dsn as dsns
 from asm import exports, imports
 from asm.models import new_id
-from asm.plan import Plan, Rows, Steps
-from tests.conftest import Blocking, an_artifact, an_event, events_of, in_loop, numbers
-from tests.contract.beside import told
+from tests.conftest import POSTGRES, an_artifact, an_event, events_of, numbers
+from tests.contract.beside import asked_of, disturbed, only, told
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -107,29 +106,6 @@ def test_an_export_is_of_one_moment(store: Any, migrated: str) -> None:
     assert len(after.events) > 3
     assert len(after.runs) > 2
     assert len(after.artifacts) > 2
-
-
-def disturbed(question: Steps[Any], disturb: Callable[[], None]) -> Steps[Any]:
-    """A plan between whose questions something happens."""
-
-    def plan() -> Plan[Any]:
-        rows: Rows | None = None
-        inner = iter(question)
-        while True:
-            try:
-                ask = inner.send(rows) if rows is not None else next(inner)
-            except StopIteration as end:
-                return end.value
-            rows = yield ask
-            disturb()
-
-    return Steps(plan, snapshot=question.snapshot)
-
-
-def asked_of(store: Any, question: Steps[Any]) -> Any:
-    if isinstance(store, Blocking):
-        return in_loop(store._target._database.run(question))
-    return store._database.run(question)
 
 
 def write_something(store: asm.SessionStore) -> None:
@@ -329,7 +305,8 @@ def test_a_session_that_lost_all_events_goes_on_where_it_stood(
 
 
 def test_events_that_were_pruned_come_back_from_an_export(store: Any, migrated: str) -> None:
-    a_session(store, events=5)
+    for name in ("ses_1", "ses_2"):
+        a_session(store, name, events=5)
     export = store.query.export_session("ses_1", include_artifacts=True)
     prune(migrated, [1, 2])
     assert moved(export, store) == export
@@ -487,8 +464,26 @@ def test_documents_are_compared_as_values(store: Any, target: Any) -> None:
 def test_a_deleted_artifact_holds_no_key(store: Any, target: Any) -> None:
     a_session(store)
     target.artifacts.register(an_artifact("ses_1 1"))
+    target.artifacts.register(an_artifact("ses_1 0", deleted_at=NOON))
     export = store.query.export_session("ses_1", include_artifacts=True)
     assert moved(export, target) == export
+
+
+@only(POSTGRES, why="SQLite lets nobody else write meanwhile")
+def test_what_is_saved_while_an_import_looks_for_it_stays(store: Any, target: Any, other: str) -> None:
+    session = a_session(store)
+    newer, run = session.update_status("failed"), replace(store.get_run("run_0"), turn_count=9)
+
+    def meanwhile() -> None:
+        with asm.SessionStore(other) as another:
+            another.save_session(newer)
+            another.save_run(run)
+
+    question = imports.import_session(store.query.export_session("ses_1"))
+    asked_of(target, disturbed(question, meanwhile, after="find_runs"))
+
+    assert (target.get_session("ses_1"), target.get_run("run_0")) == (newer, run)
+    assert target.list_runs("ses_1") == [run, store.get_run("run_1")]
 
 
 @pytest.mark.parametrize("export", [None, "ses_1", {"session": {}}, asm.Session(agent_id="a")])

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import asm
+from asm import search
+from asm.plan import Steps
 from tests.conftest import POSTGRES, an_event, events_of
-from tests.contract.beside import only
+from tests.contract.beside import asked_of, disturbed, only
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -198,6 +200,17 @@ class TestSessions:
         totals = [search(**filters, count_total=True).total_count for filters, _ in SESSION_FILTERS]
 
         assert totals == [len(expected) for _, expected in SESSION_FILTERS]
+
+    def test_a_page_and_its_total_are_of_one_moment(self, sessions: Any, migrated: str) -> None:
+        def another_comes() -> None:
+            with asm.SessionStore(migrated) as another:
+                another.save_session(asm.Session(agent_id="x"))
+
+        question = search.search_sessions(count_total=True)
+        assert isinstance(question, Steps)
+        page = asked_of(sessions, disturbed(question, another_comes))
+
+        assert (ids(page), page.total_count) == (["a", "b", "c", "d"], 4)
 
     def test_who_has_but_the_rarest_of_several_tags_is_not_found(self, store: Any) -> None:
         for id, tag in (("a", "rare"), ("b", "common"), ("c", "common")):

@@ -132,6 +132,8 @@ def test_what_is_no_text_is_refused(value: Any) -> None:
         ("sessions", "created_at_asc", ["1", "x" * 256]),
         ("sessions", "created_at_asc", ["1"]),
         ("sessions", "created_at_asc", ["1", "a", "b"]),
+        ("runs", "token_usage_desc", ["1", "", "r"]),
+        ("runs", "token_usage_desc", ["1", "s" * 256, "r"]),
         ("runs", "token_usage_desc", ["-1", "s", "r"]),
         ("runs", "token_usage_desc", [str(2**63), "s", "r"]),
         ("events", "sequence_asc", ["s", str(2**63)]),

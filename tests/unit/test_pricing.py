@@ -71,6 +71,11 @@ def test_a_model_may_carry_its_provider_before_a_slash(model: str, expected: Any
     assert found({"openai": {"models": {"gpt-5": CHEAP}}}, "openai", model) == expected
 
 
+def test_a_pricing_may_name_a_model_with_its_provider() -> None:
+    models = {"models": {"openai/gpt-5": DEAR, "gpt-5": CHEAP}}
+    assert found({"openai": models}, "openai", "openai/gpt-5") == ("exact", 10)
+
+
 def test_a_pricing_of_nothing_prices_nothing() -> None:
     assert found({}, "openai", "gpt-5") is None
     assert found({"openai": {}}, "openai", "gpt-5") is None
@@ -125,6 +130,11 @@ def test_a_pricing_that_cannot_be_is_refused_with_its_place(pricing: Any, compla
 def test_a_price_that_no_token_has_is_refused(usd: float) -> None:
     with pytest.raises(ValidationError, match=r"pricing\.a\.default\.output must be from 0 to 1,000,000 USD"):
         prices({"a": {"default": {"input": 1, "output": usd}}})
+
+
+@pytest.mark.parametrize("usd", [0, 1_000_000])
+def test_a_price_may_be_nothing_or_the_most(usd: float) -> None:
+    assert found({"a": {"default": {"input": usd, "output": 1}}}, "a", None) == ("default", usd)
 
 
 def test_a_refusal_names_the_path() -> None:

@@ -59,6 +59,8 @@ def test_a_type_that_nobody_knows_is_refused() -> None:
         ("search_sessions", {"provider": b"claude"}),
         ("search_sessions", {"tags": ["a\0b"]}),
         ("search_sessions", {"tags": [["prod"]]}),
+        ("search_sessions", {"include_deleted": "no"}),
+        ("search_sessions", {"count_total": 1}),
         ("search_sessions", {"created_after": datetime(2026, 1, 1)}),
         ("search_sessions", {"created_before": "2026-01-01"}),
         ("search_runs", {"session_id": "\ud800"}),

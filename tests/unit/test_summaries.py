@@ -1,4 +1,4 @@
-"""What is refused before a store is asked for stats, usage or cost."""
+"""What is refused before a store is asked for stats, usage or cost, and what is made of its answer."""
 
 from __future__ import annotations
 
@@ -35,3 +35,12 @@ def test_a_filter_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ValidationError, match=complaint):
         summary(**asked)
+
+
+def test_parts_of_one_size_stand_by_name() -> None:
+    no_tokens = [0] * 10
+    rows = [(name, None, 1, *no_tokens) for name in ("c", None, "a", "b")]
+
+    usage = get_usage_summary().read(rows)
+
+    assert list(usage.by_provider) == [None, "a", "b", "c"]

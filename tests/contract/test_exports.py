@@ -370,6 +370,27 @@ def test_a_hole_that_pruning_does_not_explain_stays_one(store: Any, target: Any,
     assert not adds_up(target)
 
 
+def test_a_hole_behind_what_both_have_pruned_stays_one(
+    store: Any, target: Any, migrated: str, other: str
+) -> None:
+    a_session(store, events=5)
+    target.import_session(store.query.export_session("ses_1"))
+    prune(other, [1])
+    store.append_events(events_of("ses_1", 2))
+    prune(migrated, [1])
+    told(migrated, "delete from asm_events where sequence_number = 6")
+    target.import_session(store.query.export_session("ses_1"))
+    export = target.query.export_session("ses_1")
+    assert (numbers(export.events), export.last_sequence, export.pruned_events) == ([2, 3, 4, 5, 7], 7, 1)
+
+
+def test_events_that_were_lost_come_back_from_an_export(store: Any, migrated: str) -> None:
+    a_session(store, events=5)
+    export = store.query.export_session("ses_1", include_artifacts=True)
+    told(migrated, "delete from asm_events where sequence_number in (2, 5)")
+    assert moved(export, store) == export
+
+
 # Conflicts.
 
 

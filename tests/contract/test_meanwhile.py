@@ -13,8 +13,8 @@ import asm
 from asm import retention
 from asm.plan import Ask, Question, Steps
 from asm.procedures import perform
-from tests.conftest import Where, an_artifact, an_event
-from tests.contract.beside import told
+from tests.conftest import POSTGRES, Where, an_artifact, an_event
+from tests.contract.beside import disturbed, only, told
 from tests.contract.keeping import (
     FIRST,
     a_policy,
@@ -26,6 +26,7 @@ from tests.contract.keeping import (
     pruned_of,
     there,
 )
+from tests.fault.crowds import until
 
 
 class Meanwhile:
@@ -42,6 +43,20 @@ class Meanwhile:
         if name == self._before and not is_snapshot and self._happens:
             happens, self._happens = self._happens, None
             happens()
+        return self._database.run(question)
+
+
+class Disturbed:
+    """A database beside which something happens within its transactions, after a question of that name."""
+
+    def __init__(self, store: asm.SessionStore, disturb: Callable[[], Any], *, after: str) -> None:
+        self._database = store._database
+        self._disturb = disturb
+        self._after = after
+
+    def run(self, question: Question[Any]) -> Any:
+        if isinstance(question, Steps):
+            question = disturbed(question, self._disturb, after=self._after)
         return self._database.run(question)
 
 
@@ -192,6 +207,45 @@ def test_a_counter_that_gets_an_event_meanwhile_is_kept(plain: asm.SessionStore,
     number = perform(retention.clean_orphaned_sequences(), database)
 
     assert (number, plain.get_latest_sequence("a"), plain.get_latest_sequence("b")) == (1, 2, 0)
+
+
+def waiting(dsn: str) -> bool:
+    """Whether somebody waits for a lock."""
+    waiters = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    return bool(told(dsn, waiters))
+
+
+@only(POSTGRES, why="nobody is seen to wait for a file")
+def test_a_counter_whose_event_is_on_its_way_is_kept(plain: asm.SessionStore, migrated: str) -> None:
+    plain.append_event(an_event("a"))
+    told(migrated, "delete from asm_events")
+    with asm.SessionStore(migrated) as another, ThreadPoolExecutor(1) as pool:
+        with another.transaction() as tx:
+            tx.append_event(an_event("a"))
+            cleaning = pool.submit(plain.maintenance.clean_orphaned_sequences)
+            until(lambda: waiting(migrated))
+
+        assert cleaning.result() == 0
+    assert plain.get_latest_sequence("a") == 2
+
+
+@only(POSTGRES, why="nobody is seen to wait for a file")
+def test_a_session_that_is_saved_while_it_is_deleted_is_there_again(
+    plain: asm.SessionStore, migrated: str
+) -> None:
+    plain.save_session(a_session("a", deleted=31))
+    with asm.SessionStore(migrated) as another, ThreadPoolExecutor(1) as pool:
+
+        def restored() -> None:
+            saving = pool.submit(another.save_session, a_session("a"))
+            until(lambda: saving.done() or waiting(migrated))
+
+        number = perform(
+            retention.hard_delete_expired_sessions(a_policy()),
+            Disturbed(plain, restored, after="hold_due_sessions"),
+        )
+
+    assert (number, deleted(plain), there(plain)) == (1, [], ["a"])
 
 
 def test_artifacts_of_a_session_that_is_saved_meanwhile_are_kept(plain: asm.SessionStore) -> None:

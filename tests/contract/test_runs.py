@@ -51,7 +51,17 @@ def test_input_output_and_error_may_be_any_json_value(store: Any, value: Any) ->
 
 
 def test_saving_again_replaces_everything_but_the_ids(store: Any) -> None:
-    run = asm.Run(session_id="ses_1", input="a", provider="x", cost_usd=1.0, token_usage={"input_tokens": 1})
+    run = asm.Run(
+        session_id="ses_1",
+        input="a",
+        output="a",
+        metadata={"a": 1},
+        token_usage={"input_tokens": 1},
+        ended_at=NOON,
+        provider="x",
+        provider_metadata={"model": "a"},
+        cost_usd=1.0,
+    )
     store.save_run(run)
     changed = asm.Run(
         id=run.id, session_id="ses_1", status="failed", error="b", turn_count=3, started_at=NOON
@@ -83,6 +93,15 @@ def test_of_several_runs_with_one_id_the_one_started_last_is_got(store: Any) -> 
     for minute, session_id in ((0, "a"), (2, "b"), (1, "c")):
         store.save_run(started_at(minute, session_id, id="run_1"))
     assert store.get_run("run_1").session_id == "b"
+
+
+def test_runs_of_one_moment_have_one_order(store: Any) -> None:
+    for name in ("b", "c", "a"):
+        store.save_run(started_at(0, id=name, status="running"))
+        store.save_run(started_at(0, name, id="run_1"))
+
+    assert [run.id for run in store.list_runs("ses_1")] == ["a", "b", "c"]
+    assert (store.get_active_run("ses_1").id, store.get_run("run_1").session_id) == ("c", "a")
 
 
 def test_runs_are_listed_oldest_first(store: Any) -> None:

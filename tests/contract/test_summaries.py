@@ -195,6 +195,19 @@ def test_a_run_that_is_saved_again_counts_as_it_is_now(store: Any) -> None:
     assert (usage.run_count, usage.input_tokens) == (1, 7)
 
 
+def test_all_that_is_counted_of_a_run_is_replaced_with_it(store: Any) -> None:
+    kinds = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "total_tokens")
+    for tokens, model in ((100, "old"), (1, "new")):
+        usage = {kind: tokens + number for number, kind in enumerate(kinds)}
+        metadata = {"model": model}
+        store.save_run(asm.Run(id="run_1", session_id="ses_1", token_usage=usage, provider_metadata=metadata))
+
+    summary = store.query.get_usage_summary()
+
+    assert [getattr(summary, kind) for kind in kinds] == [1, 2, 3, 4, 5]
+    assert list(summary.by_model) == ["new"]
+
+
 def test_usage_has_a_part_for_each_provider_and_each_model(store: Any) -> None:
     save_run(store, provider="claude", model="opus", input=1)
     save_run(store, provider="claude", model="haiku", input=2)

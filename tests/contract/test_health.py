@@ -104,6 +104,19 @@ def test_one_thing_that_is_wrong_is_told_once(where: Where, store: Any, planted:
     assert sorted(issue.code for issue in store.maintenance.health_check()) == sorted(codes)
 
 
+def test_a_counter_that_is_behind_is_found_though_the_numbers_add_up(where: Where, store: Any) -> None:
+    a_healthy_store(store)
+    told(where.dsn, "delete from asm_events where session_id = 'c' and sequence_number < 6")
+    told(
+        where.dsn,
+        "update asm_session_sequences set last_sequence = 1, pruned_events = 0 where session_id = 'c'",
+    )
+
+    codes = {issue.code for issue in store.maintenance.health_check()}
+
+    assert codes == {"counter_behind", "sequence_holes"}
+
+
 def test_a_session_that_is_missing_is_told_of_for_each_kind_of_row(where: Where, store: Any) -> None:
     a_healthy_store(store)
     told(where.dsn, "delete from asm_sessions where id = 'b'")

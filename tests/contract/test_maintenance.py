@@ -239,6 +239,17 @@ def test_some_types_are_never_pruned(store: Any, first: tuple[str, ...]) -> None
     assert (number, [event.type for event in store.get_events("ses_1")]) == (3, types)
 
 
+def test_types_that_are_never_pruned_stay_beside_sessions_that_have_others(store: Any) -> None:
+    for name, type in (("a", "run_started"), ("b", "message_sent")):
+        store.save_session(a_session(name))
+        appended(store, name, *[type] * 4, "message_sent")
+
+    number = store.maintenance.execute(only_pruning(max_events_per_session=2)).events_pruned
+
+    assert (number, kept(store, "a"), kept(store, "b")) == (4, [1, 2, 3, 4], [4, 5])
+    assert store.maintenance.health_check() == []
+
+
 def test_how_many_were_pruned_is_kept(where: Where, store: Any) -> None:
     appended(store, "ses_1", *["message_sent"] * 10)
     store.maintenance.prune_session_events("ses_1", a_policy(max_events_per_session=7))
@@ -457,6 +468,31 @@ def test_a_dry_run_says_the_numbers_of_a_real_one(where: Where, store: Any, fiel
 
     assert counted(dry) == counted(store.maintenance.execute(policy))
     assert any(counted(dry).values())
+
+
+def test_a_dry_run_counts_nothing_that_a_real_one_would_leave(store: Any) -> None:
+    store.save_session(a_session("pinned", deleted=31, tags=("pinned",)))
+    store.save_session(a_session("bare"))
+    store.artifacts.register(an_artifact("bare", session_id="bare"))
+    store.append_events(events_of("pinned", 3))
+    store.artifacts.register(an_artifact("pinned", session_id="pinned"))
+    store.save_run(asm.Run(session_id="alone"))
+    store.artifacts.register(an_artifact("alone", session_id="alone"))
+    store.append_events(events_of("pruned", 3))
+    store.maintenance.prune_session_events("pruned", a_policy(max_events_per_session=1))
+    store.artifacts.register(an_artifact("pruned", session_id="pruned"))
+    policy = a_policy(max_events_per_session=1, archive=lambda _: None)
+
+    dry = store.maintenance.execute(policy, dry_run=True)
+
+    assert (counted(dry), dry.errors) == (dict.fromkeys(STEPS, 0), [])
+
+
+def test_a_dry_run_that_archives_leaves_out_what_has_no_row(store: Any) -> None:
+    store.append_events(events_of("alone", 3))
+    policy = a_policy(max_events_per_session=1, archive=lambda _: None)
+
+    assert store.maintenance.execute(policy, dry_run=True).events_pruned == 0
 
 
 def test_a_dry_run_changes_nothing(where: Where, store: Any) -> None:

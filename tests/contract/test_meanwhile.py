@@ -13,7 +13,7 @@ import asm
 from asm import retention
 from asm.plan import Ask, Question, Steps
 from asm.procedures import perform
-from tests.conftest import POSTGRES, Where, an_artifact, an_event
+from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
 from tests.contract.beside import disturbed, only, told
 from tests.contract.keeping import (
     FIRST,
@@ -120,6 +120,33 @@ def test_a_session_that_was_restored_meanwhile_is_not_deleted(
     number = perform(retention.hard_delete_expired_sessions(a_policy(archive=archive)), database)
 
     assert (number, there(plain), kept(plain, "a")) == (1, ["a"], [1])
+
+
+def begun_anew(store: asm.SessionStore) -> None:
+    store.delete_session("a")
+    store.save_session(a_session("a", deleted=31))
+    store.append_events(events_of("a", 5))
+
+
+LONG: dict[str, tuple[Any, Callable[[asm.SessionStore], Any]]] = {
+    "restored": (None, lambda store: store.save_session(a_session("a"))),
+    "restored when it was archived": (lambda _: None, lambda store: store.save_session(a_session("a"))),
+    "begun anew when it was archived": (lambda _: None, begun_anew),
+}
+
+
+@pytest.mark.parametrize(("archive", "happens"), LONG.values(), ids=LONG)
+def test_a_long_session_that_became_another_meanwhile_keeps_its_events(
+    plain: asm.SessionStore, archive: Any, happens: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", 2)
+    plain.save_session(a_session("a", deleted=31))
+    plain.append_events(events_of("a", 5))
+    database = Meanwhile(plain, lambda: happens(plain), before="a transaction")
+
+    number = perform(retention.hard_delete_expired_sessions(a_policy(archive=archive)), database)
+
+    assert (number, kept(plain, "a")) == (0, [1, 2, 3, 4, 5])
 
 
 MEANWHILE: dict[str, Callable[[asm.SessionStore], Any]] = {
@@ -248,12 +275,20 @@ def test_a_session_that_is_saved_while_it_is_deleted_is_there_again(
     assert (number, deleted(plain), there(plain)) == (1, [], ["a"])
 
 
-def test_artifacts_of_a_session_that_is_saved_meanwhile_are_kept(plain: asm.SessionStore) -> None:
+COMING: dict[str, Callable[[asm.SessionStore], Any]] = {
+    "a session": lambda store: store.save_session(a_session("a")),
+    "a run": lambda store: store.save_run(asm.Run(session_id="a")),
+    "an event": lambda store: store.append_event(an_event("a")),
+}
+
+
+@pytest.mark.parametrize("comes", COMING.values(), ids=COMING)
+def test_artifacts_of_a_session_that_comes_meanwhile_are_kept(
+    plain: asm.SessionStore, comes: Callable[[asm.SessionStore], Any]
+) -> None:
     for name in ("a", "b"):
         plain.artifacts.register(an_artifact(name, session_id=name))
-    database = Meanwhile(
-        plain, lambda: plain.save_session(a_session("a")), before="delete_orphaned_artifacts"
-    )
+    database = Meanwhile(plain, lambda: comes(plain), before="delete_orphaned_artifacts")
 
     number = perform(retention.clean_orphaned_artifacts(), database)
 

@@ -337,7 +337,8 @@ def test_a_run_is_priced_by_exact_name_else_longest_prefix_else_default(
 
 
 def test_a_runs_own_cost_wins(store: Any) -> None:
-    save_run(store, provider="claude", model="opus", input=7, cost_usd=0.25)
+    tokens: dict[str, Any] = {"input": 7, "output": 3, "cache_read": 5, "cache_creation": 9}
+    save_run(store, provider="claude", model="opus", **tokens, cost_usd=0.25)
 
     summary = cost(store)
 

@@ -190,6 +190,7 @@ def test_no_more_is_told_than_anybody_would_read(store: Any, monkeypatch: pytest
     monkeypatch.setattr(health, "ISSUES_MAX", 3)
     for number in range(5):
         store.append_event(an_event(f"ses_{number}"))
+        store.save_run(asm.Run(session_id=f"ses_{number}"))
 
     assert len(store.maintenance.health_check()) == 3
 

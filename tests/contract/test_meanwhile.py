@@ -225,6 +225,24 @@ def test_a_session_that_is_tagged_meanwhile_is_not_pruned(plain: asm.SessionStor
     assert (report.events_pruned, len(kept(plain))) == (0, 9)
 
 
+def test_a_counter_of_a_session_that_is_saved_or_pruned_meanwhile_is_kept(
+    plain: asm.SessionStore, where: Where
+) -> None:
+    for name in ("a", "b", "c"):
+        plain.append_event(an_event(name))
+    told(where.dsn, "delete from asm_events")
+
+    def meanwhile() -> None:
+        plain.save_session(a_session("a"))
+        told(where.dsn, "update asm_session_sequences set pruned_events = 1 where session_id = 'b'")
+
+    number = perform(
+        retention.clean_orphaned_sequences(), Meanwhile(plain, meanwhile, before="a transaction")
+    )
+
+    assert (number, [plain.get_latest_sequence(name) for name in ("a", "b", "c")]) == (1, [1, 1, 0])
+
+
 def test_a_counter_that_gets_an_event_meanwhile_is_kept(plain: asm.SessionStore, where: Where) -> None:
     for name in ("a", "b"):
         plain.append_event(an_event(name))

@@ -13,8 +13,7 @@ import gc
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -176,7 +175,8 @@ Server = Callable[[], float] | None
 def in_turn(step: Step, seconds: float, server: Server = None) -> Sample:
     """One caller without a thread of its own."""
     latencies: list[float] = []
-    with at_rest(), Stopwatch(server) as watch:
+    settle()
+    with Stopwatch(server) as watch:
         units = _calls(step, time.perf_counter() + seconds, latencies)
     return watch.sample(units, latencies, [units])
 
@@ -216,7 +216,8 @@ def by_threads(steps: Sequence[Step], seconds: float, server: Server = None) -> 
     for thread in threads:
         thread.start()
     ready.wait()
-    with at_rest(), Stopwatch(server) as watch:
+    settle()
+    with Stopwatch(server) as watch:
         deadline[0] = time.perf_counter() + seconds
         go.set()
         for thread in threads:
@@ -258,7 +259,8 @@ def by_tasks(
             for number in range(len(steps)):
                 group.create_task(caller(number, deadline))
 
-    with at_rest(), Stopwatch(server) as watch:
+    settle()
+    with Stopwatch(server) as watch:
         runner.run(callers())
     return watch.sample(sum(shares), latencies, shares)
 
@@ -284,12 +286,7 @@ class Stopwatch:
         return Sample(units, self.elapsed_s, latencies, self.client_s, self.server_s, shares)
 
 
-@contextmanager
-def at_rest() -> Iterator[None]:
-    """What was made beforehand is none of the collector's business while we measure."""
+def settle() -> None:
+    """From now on, what was made before is none of the collector's business."""
     gc.collect()
     gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -17,7 +17,7 @@ from typing import Any
 
 import asm
 from bench import appends, targets
-from bench.harness import Line, Rounds, Sample, Side, Stopwatch, at_rest, line
+from bench.harness import Line, Rounds, Sample, Side, Stopwatch, line, settle
 from bench.places import Places
 
 WRITERS = 64
@@ -108,7 +108,8 @@ class Turns:
 
     def run(self, seconds: float) -> Sample:
         self._followers.latencies_s.clear()
-        with at_rest(), Stopwatch(None) as watch:
+        settle()
+        with Stopwatch(None) as watch:
             took_s = self._runner.run(self._turn(seconds))
         self.calls.append(Sample(len(took_s), watch.elapsed_s, took_s, 0.0))
         woken = list(self._followers.latencies_s)

@@ -8,6 +8,7 @@ empty one without tables; `migrated` is the same with tables.
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import shutil
@@ -95,6 +96,12 @@ class Cluster:
 
     def _drop(self, name: str) -> None:
         self._admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+def pytest_collection_finish() -> None:
+    # The collector would look at thousands of tests again and again.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

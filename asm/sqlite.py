@@ -277,16 +277,20 @@ class _Shared:
     def give_back(self, turn: Turn) -> None:
         """Roll back what was not committed, and let the next have a turn. Done twice, it is done once."""
         # A forked child that leaves a block has no say in its parent's transaction.
-        if not self._turns.has(turn) or os.getpid() != self.process:
+        if os.getpid() != self.process:
             return
+        if self._turns.has(turn):
+            self._end()
+        self._turns.give_back(turn)
+
+    def _end(self) -> None:
         if not self._open:
             self._disconnect()
-        else:
-            # Where an application has closed its `tx.connection`, there is nothing to roll back.
-            with suppress(sqlite3.Error):
-                if self.driver.in_transaction:
-                    self._one("rollback")
-        self._turns.give_back(turn)
+            return
+        # Where an application has closed its `tx.connection`, there is nothing to roll back.
+        with suppress(sqlite3.Error):
+            if self.driver.in_transaction:
+                self._one("rollback")
 
     def check_process(self) -> None:
         check_process(self.process)

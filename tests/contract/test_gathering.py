@@ -88,6 +88,40 @@ def test_every_caller_has_its_share(store: Any, threads: ThreadPoolExecutor) -> 
     assert min(shares[caller] for caller in range(16)) > 10
 
 
+BUSY: dict[str, Callable[[Any], object]] = {
+    "appends": lambda store: store.append_event(an_event()),
+    "flushes": lambda store: store.flush(asm.Session(id="ses_2", agent_id="a"), asm.Run(session_id="ses_2")),
+    "reads": lambda store: store.get_events("ses_3"),
+    "pages": lambda store: list(store.iter_events("ses_3")),
+    "exports": lambda store: store.query.export_session("ses_3"),
+    "checks": lambda store: store.maintenance.health_check(),
+    "saves": lambda store: store.save_session(asm.Session(id="ses_4", agent_id="a")),
+    "transactions": lambda store: transact(store),
+}
+
+
+def transact(store: Any) -> None:
+    with store.transaction() as tx:
+        tx.append_event(an_event("ses_5"))
+
+
+def test_nobody_waits_for_others_who_ask_on_and_on(store: Any, threads: ThreadPoolExecutor) -> None:
+    store.save_session(asm.Session(id="ses_3", agent_id="a"))
+    answered: Counter[str] = Counter()
+    ready, over = threading.Barrier(len(BUSY)), threading.Event()
+
+    def ask(name: str) -> None:
+        ready.wait()
+        while not over.is_set() and min(answered[each] for each in BUSY) < 20:
+            BUSY[name](store)
+            answered[name] += 1
+
+    try:
+        results([threads.submit(ask, name) for name in BUSY])
+    finally:
+        over.set()
+
+
 def test_duplicates_in_a_crowd_are_answered_with_what_is_stored(
     store: Any, threads: ThreadPoolExecutor
 ) -> None:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -75,6 +76,23 @@ def test_interrupted_at_any_line_a_connection_comes_back_to_its_pool(
 ) -> None:
     monkeypatch.setattr(at_hand, "AT_HAND_S", -1.0)
     assert_works_on(where, store, "append")
+
+
+@only(["sqlite"], why="PostgreSQL has a connection for each")
+def test_interrupted_at_any_line_nobodys_turn_is_lost(where: Where, store: asm.SessionStore) -> None:
+    done = threading.Event()
+
+    def ask_on_and_on() -> None:
+        while not done.is_set():
+            store.save_session(asm.Session(id="ses_busy", agent_id="a"))
+
+    with ThreadPoolExecutor(1) as other:
+        asking = other.submit(ask_on_and_on)
+        try:
+            assert_works_on(where, store, "append")
+        finally:
+            done.set()
+        asking.result(PATIENCE_S)
 
 
 def assert_works_on(where: Where, store: asm.SessionStore, asked: str) -> None:

@@ -66,7 +66,12 @@ def only_reads(error: ConnectionFailed | psycopg.Error) -> bool:
 
 
 def _said(error: psycopg.Error) -> str:
-    return error.diag.message_primary or str(error).strip().partition("\n")[0]
+    if error.diag.message_primary:
+        return error.diag.message_primary
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    # Of several hosts, each has its own line; the first is the last host's again.
+    reasons = [line.removeprefix("- ") for line in more if line.startswith("- host")] or [first]
+    return "; ".join(reason.rpartition("connection failed: ")[2] for reason in reasons)
 
 
 _SPEAK_UTF8 = "not all characters can be written in the connection's encoding, give it client_encoding=UTF8"

@@ -1000,6 +1000,13 @@ def test_a_server_that_is_not_there_is_a_connection_failed(opened: Opener) -> No
         opened(NOWHERE, retry_for=0)
 
 
+def test_of_several_servers_each_says_why_it_cannot_be_had(opened: Opener) -> None:
+    with pytest.raises(asm.ConnectionFailed) as raised:
+        opened("postgresql://nobody@127.0.0.1:1,127.0.0.1:2/nowhere", retry_for=0)
+    for port in (1, 2):
+        assert str(raised.value).count(f"port {port} failed") == 1
+
+
 def test_connecting_is_tried_once_without_retries(doorkeeper: Doorkeeper, opened: Opener) -> None:
     with pytest.raises(asm.ConnectionFailed):
         opened(doorkeeper.dsn, retry_for=0)

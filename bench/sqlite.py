@@ -6,18 +6,20 @@ import asyncio
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import count, cycle
 from multiprocessing.connection import Connection
 
 import asm
 from bench import appends, batches, payload, targets
 from bench.floors import RawSQLite
-from bench.harness import Line, Rounds, Sample, Side, in_turn
+from bench.harness import Line, Rounds, Sample, Side, Step, by_threads, in_turn
 from bench.payload import SESSIONS
 from bench.places import File, Places
 
 THREADS = 64
+MIXED_THREADS = 8
 PROCESSES = 4
 BATCH = 1_000
 SHARE = 0.5
@@ -35,6 +37,7 @@ def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
         yield rounds.compare(targets.SQLITE_APPEND, looping(raw), one)
         many = appends.threads(store, THREADS, appends.own())
         yield rounds.compare(targets.SQLITE_THREADS, looping(raw), many)
+        yield rounds.compare(targets.SQLITE_MIXED, mixed(store, 1), mixed(store, MIXED_THREADS))
         yield rounds.compare(targets.SQLITE_BATCHES, inserting(raw), batching(store), share=SHARE)
         with asyncio.Runner() as runner, appends.opened(runner, file.dsn) as awaited:
             task = appends.tasks(runner, awaited, 1, appends.own())
@@ -55,6 +58,34 @@ def looping(raw: RawSQLite) -> Side:
         return sample
 
     return Side("raw sqlite3, one thread", run)
+
+
+def mixed(store: asm.SessionStore, callers: int) -> Side:
+    """Threads that each append, save and read a session of their own; a call is one of the three."""
+
+    def run(seconds: float) -> Sample:
+        steps = [_different(store, session_id) for session_id in payload.session_ids(callers)]
+        return by_threads(steps, seconds)
+
+    return Side(f"asm, {appends.counted(callers, 'thread')}", run)
+
+
+def _different(store: asm.SessionStore, session_id: str) -> Step:
+    numbers = count()
+    session = asm.Session(agent_id="a", id=session_id)
+    asked: Iterator[Callable[[], object]] = cycle(
+        [
+            lambda: store.append_event(payload.event(session_id, next(numbers))),
+            lambda: store.save_session(session),
+            lambda: store.get_events(session_id, limit=10),
+        ]
+    )
+
+    def step() -> int:
+        next(asked)()
+        return 1
+
+    return step
 
 
 def inserting(raw: RawSQLite) -> Side:

@@ -62,6 +62,9 @@ SAVE_SESSION = Target("save_session", "the bare driver", 0.75)
 FLUSH = Target("flush of a session, a run, 50 events", "one COPY of 50 rows", 0.6)
 SQLITE_APPEND = Target("SQLite FULL: one append", "raw begin immediate, upsert, insert, commit", 0.85)
 SQLITE_THREADS = Target("SQLite FULL: 64 threads", "the same raw, one thread", 2.8, p99_ms=25, spread=2)
+SQLITE_MIXED = Target(
+    "SQLite FULL: 8 threads that append, save and read", "one thread that does", 0.9, spread=2, longest_ms=200
+)
 SQLITE_PROCESSES = Target(
     "SQLite FULL: 4 processes on one file", "one process", 0.9, spread=2.5, longest_ms=200
 )
@@ -104,6 +107,7 @@ TARGETS = [
     FLUSH,
     SQLITE_APPEND,
     SQLITE_THREADS,
+    SQLITE_MIXED,
     SQLITE_PROCESSES,
     SQLITE_BATCHES,
     SQLITE_ASYNC,

@@ -48,6 +48,7 @@ ASKED = {
     "sqlite": {
         targets.SQLITE_APPEND,
         targets.SQLITE_THREADS,
+        targets.SQLITE_MIXED,
         targets.SQLITE_PROCESSES,
         targets.SQLITE_BATCHES,
         targets.SQLITE_ASYNC,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -16,6 +17,33 @@ RECONNECT_S = 3.0
 
 LATER_S = 1.0
 """A server that stops a statement itself has so long to say so before we ask after it."""
+
+
+class EndingPool(AsyncConnectionPool[Any]):
+    """A pool whose workers end when they are cancelled.
+
+    psycopg_pool's own take a cancellation for a failed connection where it meets them at connecting,
+    and ask for more work: a program that leaves its store open would wait for them for ever, because
+    `asyncio.run` cancels what still runs and waits for its end.
+    """
+
+    @classmethod
+    async def worker(cls, q: Any) -> None:
+        tasks: Any = _UntilCancelled(q)
+        await super().worker(tasks)
+
+
+class _UntilCancelled:
+    """A queue that gives nothing more to a task once it was cancelled."""
+
+    def __init__(self, queue: asyncio.Queue[Any]) -> None:
+        self._queue = queue
+
+    async def get(self) -> Any:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+        return await self._queue.get()
 
 
 def connect(
@@ -53,7 +81,7 @@ def connect_async(
         await set_up_async(connection, lock_timeout=f"{milliseconds(timeout)}ms")
         connection.doubt = doubt
 
-    pool = AsyncConnectionPool(
+    pool = EndingPool(
         conninfo,
         connection_class=AsyncWiredConnection,
         kwargs=_kwargs(prepare=prepare),

@@ -202,6 +202,26 @@ def test_a_program_that_leaves_its_store_open_ends(where: Where, colour: str) ->
     ran(LEFT_OPEN, where.dsn, colour)
 
 
+LEFT_CONNECTING = """
+import asyncio, sys
+import asm
+
+async def left_after(steps):
+    store = await asm.AsyncSessionStore(sys.argv[1], max_size=4).open()
+    asking = [asyncio.create_task(store.get_latest_sequence("ses_1")) for _ in range(8)]
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+for steps in range(20):
+    asyncio.run(left_after(steps))
+"""
+
+
+@only(POSTGRES, why="SQLite has no pool that connects beside others")
+def test_a_program_that_leaves_its_store_while_that_connects_ends(where: Where) -> None:
+    ran(LEFT_CONNECTING, where.dsn)
+
+
 def spawned(dsn: str) -> None:
     with asm.SessionStore(dsn) as store:
         store.append_event(an_event())

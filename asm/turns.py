@@ -40,8 +40,10 @@ class Turn:
 
     def wake(self) -> None:
         # Woken before it slept, it does not fall asleep; woken twice, it is awake.
-        with suppress(RuntimeError):
-            self._awake.release()
+        if self._awake.locked():
+            # By now a signal's handler may have woken it.
+            with suppress(RuntimeError):
+                self._awake.release()
 
 
 class Turns:

@@ -64,8 +64,12 @@ class Interrupting:
 
 
 def _does_nothing(frame: FrameType) -> bool:
-    """Whether this is only the mark of a line, such as a `try`: Python lets no signal in there."""
-    return frame.f_code.co_code[frame.f_lasti] == dis.opmap["NOP"]
+    """Whether this is only the mark of a line, such as a `try` or what a `with` does with an error.
+
+    Python lets no signal in there; raised in the second, an interrupt would leave its thread in the
+    midst of handling that error for good.
+    """
+    return frame.f_code.co_code[frame.f_lasti] in (dis.opmap["NOP"], dis.opmap["PUSH_EXC_INFO"])
 
 
 def interrupted_everywhere(
@@ -79,6 +83,7 @@ def interrupted_everywhere(
                 work(at)
         except KeyboardInterrupt:
             pass
+        assert sys.exc_info() == (None, None, None), interrupting.where
         look(at, interrupting.where)
         if not interrupting.has_interrupted:
             return at

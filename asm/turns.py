@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from contextlib import suppress
 
 from asm.errors import StorageError, StorageTimeout
 
 LOOK_AROUND_S = 0.05
 """How often one who waits looks around, should whoever was to wake it have been interrupted."""
+
+LOOKING = 16
+"""Where more wait, each looks around less often: thousands would do nothing else."""
 
 MOMENT_S = 0.001
 """How long others go before the first in the line."""
@@ -54,7 +58,7 @@ class Turns:
         # A signal's handler may ask while its own thread is in here, between any two lines.
         self._lock = threading.RLock()
         self._holder: Turn | None = None
-        self.line: list[Turn] = []
+        self.line: OrderedDict[Turn, None] = OrderedDict()
         self._first_since = 0.0
 
     def take(self, turn: Turn) -> None:
@@ -66,13 +70,14 @@ class Turns:
                     "this thread is in the midst of another operation on the same database, which cannot go "
                     "on meanwhile: in the handler of a signal, note what is to be stored and store it later"
                 )
-            deadline = deadline or time.monotonic() + self._timeout
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            deadline = deadline or now + self._timeout
+            if now > deadline:
                 raise StorageTimeout(
                     f"no turn with the database after {self._timeout:g} s: something holds a transaction "
                     "open (inside `transaction()`, ask the transaction and not the store)"
                 )
-            turn.sleep(min(self._timeout, LOOK_AROUND_S))
+            turn.sleep(min(deadline - now, LOOK_AROUND_S * max(1, len(self.line) / LOOKING)))
 
     def has(self, turn: Turn) -> bool:
         return self._holder is turn
@@ -84,7 +89,7 @@ class Turns:
             if self._holder is turn:
                 self._holder = None
             if self._holder is None and self.line:
-                self.line[0].wake()
+                self._first.wake()
 
     def _taken_by(self, turn: Turn) -> Turn | None:
         """Whose turn it is: this one's from now on, where it may be."""
@@ -100,16 +105,20 @@ class Turns:
         if not self.line or time.monotonic() < self._first_since + MOMENT_S:
             return True
         # A signal's handler goes before its own thread, which cannot go on meanwhile.
-        return self.line[0].thread == turn.thread
+        return self._first.thread == turn.thread
+
+    @property
+    def _first(self) -> Turn:
+        return next(iter(self.line))
 
     def _join(self, turn: Turn) -> None:
-        self.line.append(turn)
-        if self.line[0] is turn:
+        self.line[turn] = None
+        if len(self.line) == 1:
             self._first_since = time.monotonic()
 
     def _leave(self, turn: Turn) -> None:
         if turn in self.line:
-            was_first = self.line[0] is turn
-            self.line.remove(turn)
+            was_first = self._first is turn
+            del self.line[turn]
             if was_first:
                 self._first_since = time.monotonic()

@@ -142,8 +142,8 @@ def _import(batch: Batch) -> Plan[Written]:
     yield from _check_keys(artifacts)
     events = yield from _missing_events(batch.events, counters)
 
-    yield from _insert("import_runs", runs)
     yield from _insert("import_sessions", sessions)
+    yield from _insert("import_runs", runs)
     yield from _insert("import_artifacts", artifacts)
     yield from _insert("import_events", events)
     yield from _move(counters, batch.counters, events)

@@ -100,7 +100,7 @@ def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Volley[li
 
     The events come back with their sequence numbers, as from `append_events`.
     """
-    asks = runs.save_run(run), save_session(session)
+    asks = save_session(session), runs.save_run(run)
     batch = [New(event) for event in listed(events)]
     if run.session_id != session.id:
         raise ValidationError(f"the run belongs to session {run.session_id!r}, not to {session.id!r}")
@@ -109,8 +109,8 @@ def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Volley[li
             raise ValidationError(
                 f"event {new.event.id!r} belongs to session {new.session_id!r}, not to {session.id!r}"
             )
-    # Counter, run, session: the order in which delete_session takes them, so that the two
-    # wait for each other and do not deadlock.
+    # Counter, session, run: the order in which a session is deleted, so that the two wait for each
+    # other and do not deadlock. Where there are no events, nobody takes the counter.
     return volley(batch, partial(_flush, asks, batch), asks)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -24,6 +26,7 @@ Opener = Callable[..., Any]
 WAITING = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 SESSION = asm.Session(agent_id="agent", id="ses_1")
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 APPENDS: dict[str, Callable[[Any], Any]] = {
     "append_event": lambda store: store.append_event(an_event()),
     "append_events": lambda store: store.append_events([an_event()]),
@@ -268,6 +271,32 @@ def test_a_deadlock_is_asked_again(migrated: str, opened: Opener) -> None:
         other.execute(lock.format("ses_1"))
         other.execute("commit")
         assert numbers(appended.result()) == [2, 2]
+
+
+DELETIONS: dict[str, Callable[[Any], Any]] = {
+    "one": lambda store: store.delete_session("ses_1"),
+    "what is due": lambda store: store.maintenance.hard_delete_expired_sessions(asm.RetentionPolicy()),
+}
+
+
+@postgres_only
+@pytest.mark.parametrize("delete", DELETIONS.values(), ids=DELETIONS)
+def test_a_flush_without_events_and_a_deletion_wait_for_each_other(
+    migrated: str, opened: Opener, delete: Callable[[Any], Any]
+) -> None:
+    store = opened(migrated, retry_for=0)
+    session, run = replace(SESSION, deleted_at=LONG_AGO), asm.Run(session_id="ses_1")
+    store.flush(session, run)
+    with connected(migrated) as other, ThreadPoolExecutor(2) as threads:
+        other.execute("begin; select 1 from asm_runs for update")
+        flushed = threads.submit(store.flush, session, run)
+        until(lambda: told(migrated, WAITING))
+        deleted = threads.submit(delete, store)
+        until(lambda: len(told(migrated, WAITING)) == 2)
+        other.execute("commit")
+        flushed.result()
+        deleted.result()
+    assert store.list_sessions(include_deleted=True) == []
 
 
 MOVE_A_COUNTER = "update asm_session_sequences set updated_at = now() where session_id = 'ses_1'"

@@ -215,13 +215,13 @@ def test_deleting_a_session_takes_its_counter_last() -> None:
     assert script.queries == ["lock_counters", "delete_session", "delete_counter"]
 
 
-def test_flushing_is_one_plan_that_saves_run_and_session() -> None:
+def test_flushing_is_one_plan_that_saves_session_and_run() -> None:
     session = Session(agent_id="a")
     script = Script([(session.id, 0)], [], standing(**{session.id: 1}), [], [])
 
     drive(sessions.flush(session, Run(session_id=session.id), [an_event(session.id)]), script)
 
-    assert script.queries == ["lock_counters", "find_events", "append_events", "save_run", "save_session"]
+    assert script.queries == ["lock_counters", "find_events", "append_events", "save_session", "save_run"]
 
 
 def test_no_row_for_a_session_means_not_found() -> None:

@@ -35,6 +35,7 @@ offset %(offset)s;
 -- delete_session
 -- With everything that belongs to it. Its counter is locked by then and goes last, in delete_counter:
 -- an append that waits for the counter finds nothing, and starts again at 1.
+-- Its row goes first, for the last statement runs before those of the `with`: as in flush, it is taken before its runs.
 with gone_events as (
     delete from asm_events where session_id = %(session_id)s
 ), gone_runs as (

@@ -50,7 +50,7 @@ def find_positions(session_ids: Iterable[str]) -> Ask[Positions]:
 class Waiter:
     """Somebody who waits for events of a session behind a number; on the roll while inside `with`."""
 
-    __slots__ = ("_deadline", "_error", "_roll", "_stood", "_was_woken", "after", "session_id")
+    __slots__ = ("_deadline", "_error", "_roll", "_stood", "_was_last", "_was_woken", "after", "session_id")
 
     def __init__(self, roll: Roll[Any], session_id: str, after: int, patience_s: float) -> None:
         self.session_id = session_id
@@ -58,6 +58,7 @@ class Waiter:
         self._roll = roll
         self._deadline = time.monotonic() + patience_s
         self._stood: Row | None = None
+        self._was_last = False
         self._was_woken = False
         self._error: BaseException | None = None
 
@@ -85,6 +86,12 @@ class Waiter:
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - time.monotonic())
+
+    def _is_over(self) -> bool:
+        # Who was woken asks once more when the time is up, for what came in time. And then no more:
+        # beside those who append on and on, it is woken during every question.
+        was_last, self._was_last = self._was_last, self._left_s() == 0.0
+        return was_last
 
     def _recess_s(self) -> float:
         return min(RECESS_S, self._left_s()) if self._was_woken else 0.0
@@ -209,6 +216,8 @@ class _Thread(Waiter):
 
     def has_moved(self) -> bool:
         """Sleep until the session may have moved. False: the time is up."""
+        if self._is_over():
+            return False
         time.sleep(self._recess_s())
         self._roll.start()
         return self._awake.acquire(timeout=min(self._left_s(), threading.TIMEOUT_MAX)) and self._is_up()
@@ -271,6 +280,8 @@ class _Task(Waiter):
 
     async def has_moved(self) -> bool:
         """Sleep until the session may have moved. False: the time is up."""
+        if self._is_over():
+            return False
         await asyncio.sleep(self._recess_s())
         self._roll.start()
         left_s = self._left_s()

@@ -14,6 +14,7 @@ import pytest
 
 import asm
 from asm import watch
+from asm.events import append_event
 from tests.conftest import Colour, an_event, events_of, numbers
 from tests.contract.beside import in_a_child, only, told
 
@@ -277,6 +278,32 @@ def test_waiting_ends_in_time_where_a_look_takes_longer(
         found, ended = waiting.result(SOON_S)
     assert found == []
     assert ended - began < SOON_S / 2
+
+
+def test_waiting_ends_in_time_where_others_append_during_every_question(
+    store: Any, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = getattr(store, "_target", store)._database
+    run, asked = database.run, list[object]()
+
+    def append_beside(question: Any) -> Any:
+        asked.append(question)
+        assert len(asked) < 1_000
+        return run(append_event(an_event()))
+
+    def ask(question: Any) -> Any:
+        found = run(question)
+        append_beside(question)
+        return found
+
+    async def ask_async(question: Any) -> Any:
+        found = await run(question)
+        await append_beside(question)
+        return found
+
+    monkeypatch.setattr(database, "run", ask if colour == "sync" else ask_async)
+    assert store.get_events("ses_1", type="acme.absent", wait_timeout=0.1) == []
+    assert asked
 
 
 def test_who_waits_holds_no_connection(

@@ -287,7 +287,7 @@ class _SQLite(_Database):
     @contextmanager
     def locked(self) -> Iterator[None]:
         with sqlite_errors.translated():
-            self._connection.execute("begin immediate")
+            sqlite.in_steps(self._connection, "begin immediate", LOCK_TIMEOUT_S)
             try:
                 yield
             except BaseException:

@@ -44,6 +44,10 @@ OLDEST_VERSION = (3, 37, 0)
 STEP_S = (0.0002, 0.003)
 """How long to wait before asking for the file's write lock again, from and to."""
 
+LONG_S, REST = 0.01, 0.05
+"""Whoever has had the write lock for longer rests for such a part of that time, or one longest step,
+before it asks again: others ask meanwhile."""
+
 
 class SQLite:
     """A SQLite file, or a database in memory, for any number of threads."""
@@ -234,6 +238,7 @@ class _Shared:
         self._timeout = timeout
         self._statement_timeout = statement_timeout
         self._deadline: float | None = None
+        self._begun_at = self._rests_until = 0.0
         self._turns = Turns(timeout)
         self.process = os.getpid()
         self._open = True
@@ -291,24 +296,26 @@ class _Shared:
         with suppress(sqlite3.Error):
             if self.driver.in_transaction:
                 self._one("rollback")
+        if self._file is not None:
+            self._rest()
+
+    def _rest(self) -> None:
+        # Else, between two long transactions, nobody of another process hits the moment in which the
+        # file is free: of three that wrote for 0.1 s at a time, one waited 5 s, and now 0.5 s.
+        now = time.monotonic()
+        if (took_s := now - self._begun_at) > LONG_S:
+            self._rests_until = now + min(STEP_S[1], took_s * REST)
 
     def check_process(self) -> None:
         check_process(self.process)
 
     def begin(self, begin: str) -> None:
         # Immediate, where it writes: a transaction that reads first and writes later can be refused
-        # at its write, however long it is willing to wait. And asked again in short steps of our own:
-        # SQLite's busy timeout waits longer the longer one has waited, so that of four processes
-        # one appends ten times as much as another.
-        deadline = time.monotonic() + self._timeout
-        while True:
-            try:
-                self._one(begin)
-                break
-            except sqlite3.OperationalError as error:
-                if not is_busy(error) or time.monotonic() > deadline:
-                    raise
-            time.sleep(random.uniform(*STEP_S))
+        # at its write, however long it is willing to wait.
+        if (rest_s := self._rests_until - time.monotonic()) > 0:
+            time.sleep(rest_s)
+        _in_steps(partial(self._one, begin), self._timeout)
+        self._begun_at = time.monotonic()
         if self._file is not None:
             self._file.check_there()
 
@@ -426,20 +433,35 @@ def _connect(path: str, timeout: float, *, reads_only: bool) -> sqlite3.Connecti
 
 def _write_ahead(connection: sqlite3.Connection, timeout: float) -> None:
     # Two processes that open a new file at once can both be refused here, at once and without
-    # regard to the busy timeout; so it is asked again, as a transaction is, and waits for nothing itself.
-    deadline = time.monotonic() + timeout
+    # regard to the busy timeout.
+    try:
+        in_steps(connection, "pragma journal_mode = wal", timeout)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+            raise
+
+
+def in_steps(connection: sqlite3.Connection, sql: str, timeout: float) -> None:
+    """Execute what has to wait until nobody else has the file, on a connection that waits so long."""
     connection.execute("pragma busy_timeout = 0")
+    try:
+        _in_steps(lambda: connection.execute(sql).fetchone(), timeout)
+    finally:
+        connection.execute(f"pragma busy_timeout = {milliseconds(timeout)}")
+
+
+def _in_steps(ask: Callable[[], object], timeout: float) -> None:
+    # SQLite's busy timeout waits longer the longer one has waited, so that of four processes one
+    # appends ten times as much as another.
+    deadline = time.monotonic() + timeout
     while True:
         try:
-            connection.execute("pragma journal_mode = wal").fetchone()
-            break
+            ask()
+            return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
-                break
             if not is_busy(error) or time.monotonic() > deadline:
                 raise
         time.sleep(random.uniform(*STEP_S))
-    connection.execute(f"pragma busy_timeout = {milliseconds(timeout)}")
 
 
 def bind(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -120,6 +121,43 @@ def test_nobody_waits_for_others_who_ask_on_and_on(store: Any, threads: ThreadPo
         results([threads.submit(ask, name) for name in BUSY])
     finally:
         over.set()
+
+
+ONE_AFTER_THE_OTHER: dict[str, Callable[[str], object]] = {
+    "append": lambda dsn: append_there(dsn),
+    "migrate": lambda dsn: asm.migrate(dsn),
+}
+
+
+def append_there(dsn: str) -> None:
+    with asm.SessionStore(dsn) as other:
+        other.append_event(an_event("ses_2"))
+
+
+@only(["sqlite"], why="PostgreSQL has locks for each session")
+@pytest.mark.parametrize("work", ONE_AFTER_THE_OTHER.values(), ids=ONE_AFTER_THE_OTHER)
+def test_one_long_transaction_after_the_other_shuts_no_other_process_out(
+    store: Any, migrated: str, threads: ThreadPoolExecutor, work: Callable[[str], object]
+) -> None:
+    transactions, begun, over = list[int](), threading.Event(), threading.Event()
+
+    def keep_the_file() -> None:
+        while not over.is_set() and len(transactions) < 200:
+            with store.transaction() as tx:
+                transactions.append(tx.append_event(an_event()).sequence_number)
+                begun.set()
+                # As long as one of many rows takes.
+                time.sleep(0.06)
+
+    keeping = threads.submit(keep_the_file)
+    try:
+        assert begun.wait(SOON_S)
+        for _ in range(5):
+            work(migrated)
+    finally:
+        over.set()
+    results([keeping])
+    assert len(transactions) < 40
 
 
 def test_duplicates_in_a_crowd_are_answered_with_what_is_stored(

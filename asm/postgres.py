@@ -39,6 +39,7 @@ from asm.errors import (
     StoreClosed,
 )
 from asm.gather import AsyncGather, Gather
+from asm.inquiries import AsyncInquiry, Inquiry
 from asm.limits import Limits
 from asm.patience import check_loop, check_process, pauses, worth_another_try
 from asm.plan import Ask, Joining, Plan, Question, Rows, Steps, Volley, drive, drive_async, once_more
@@ -96,6 +97,7 @@ class Postgres:
         # A pool that may be empty is to see when nobody needs a connection.
         self._keeps = conninfo is not None and pool.min_size > 0
         self._gather = Gather(self._sent, crowd=CROWD, timeout=timeout or pool.timeout, retry_for=retry_for)
+        self._inquiry = Inquiry(lambda: probe_again(conninfo or ""))
         self.watch = Watch(self.run)
         self.process = os.getpid()
 
@@ -293,7 +295,7 @@ class Postgres:
             # Either all are in use, and one will come back; or none is to be had, and to know
             # why takes a connection of our own, because the pool tries in the background.
             if len(self._in_use) < self._pool.max_size:
-                probe_again(self._conninfo)
+                self._inquiry.answer()
                 # The server is there. The pool connects again, or a connection is just changing hands.
                 if timeout <= SOON_S:
                     raise ConnectionFailed("the pool has not connected again yet") from None
@@ -421,6 +423,7 @@ class AsyncPostgres:
         self._gather = AsyncGather(
             self._sent, crowd=CROWD, timeout=timeout or pool.timeout, retry_for=retry_for
         )
+        self._inquiry = AsyncInquiry(lambda: probe_again_async(conninfo or ""))
         self.watch = AsyncWatch(self.run)
         self.process = os.getpid()
         self._loop = asyncio.get_running_loop()
@@ -621,7 +624,7 @@ class AsyncPostgres:
             # Either all are in use, and one will come back; or none is to be had, and to know
             # why takes a connection of our own, because the pool tries in the background.
             if len(self._in_use) < self._pool.max_size:
-                await probe_again_async(self._conninfo)
+                await self._inquiry.answer()
                 # The server is there. The pool connects again, or a connection is just changing hands.
                 if timeout <= SOON_S:
                     raise ConnectionFailed("the pool has not connected again yet") from None

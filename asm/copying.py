@@ -10,6 +10,7 @@ tells, and this one goes on from there. Rows without a session are copied like o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from asm.artifacts import read_artifacts
@@ -17,7 +18,7 @@ from asm.events import read_events
 from asm.exports import Counter, find_counters
 from asm.imports import Batch
 from asm.models import Artifact, Event, Run, Session
-from asm.plan import Ask
+from asm.plan import Ask, Plan, Steps
 from asm.runs import read_runs
 from asm.sessions import read_sessions
 from asm.store import SessionStore, ask
@@ -93,11 +94,17 @@ def _events(
     source: SessionStore, counters: Mapping[str, Counter], stands: Mapping[str, int]
 ) -> Iterator[Batch]:
     for slices in _readings(_slices(counters, stands)):
-        told = {
-            each.session_id: counters[each.session_id]._replace(last_sequence=each.last) for each in slices
-        }
-        events = ask(source, find_events_between(slices))
+        events, pruned = ask(source, Steps(partial(_read, slices), snapshot=True))
+        told = {each.session_id: Counter(each.last, pruned.get(each.session_id, 0)) for each in slices}
         yield Batch(events=events, counters=told)
+
+
+def _read(slices: Sequence[Slice]) -> Plan[tuple[list[Event], dict[str, int]]]:
+    """The events of some slices, and how many their sessions have lost to pruning at that moment."""
+    # Not as it was when the slices were made: what has been pruned since would be missing without a reason.
+    counters = yield from find_counters([each.session_id for each in slices])
+    events = yield from find_events_between(slices)
+    return events, {session_id: counter.pruned_events for session_id, counter in counters.items()}
 
 
 def _filled(readings: Iterable[Batch]) -> Iterator[Batch]:

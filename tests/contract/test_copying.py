@@ -313,6 +313,19 @@ def test_a_copy_that_was_killed_is_finished_by_another(
     assert all_of(target) == all_of(source)
 
 
+def test_what_is_pruned_while_it_is_copied_is_known_as_pruned(
+    source: asm.SessionStore, target: asm.SessionStore
+) -> None:
+    fill(source, sessions=1, events=30)
+    batches = copying.copy(source, target)
+    # The sessions and runs, and then how many events there are to copy.
+    next(batches), next(batches)
+    for session in source.list_sessions():
+        source.maintenance.prune_session_events(session.id, asm.RetentionPolicy(max_events_per_session=10))
+    assert list(batches)
+    assert target.maintenance.health_check() == source.maintenance.health_check() == []
+
+
 def wait_for_events(target: asm.SessionStore, process: Popen[str]) -> None:
     deadline = time.monotonic() + 60
     while copying.count_rows(target)["events"] == 0:

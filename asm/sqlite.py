@@ -44,7 +44,7 @@ OLDEST_VERSION = (3, 37, 0)
 STEP_S = (0.0002, 0.003)
 """How long to wait before asking for the file's write lock again, from and to."""
 
-LONG_S, REST = 0.01, 0.05
+LONG_S, REST = 0.01, 0.025
 """Whoever has had the write lock for longer rests for such a part of that time, or one longest step,
 before it asks again: others ask meanwhile."""
 
@@ -301,7 +301,7 @@ class _Shared:
 
     def _rest(self) -> None:
         # Else, between two long transactions, nobody of another process hits the moment in which the
-        # file is free: of three that wrote for 0.1 s at a time, one waited 5 s, and now 0.5 s.
+        # file is free: of three that wrote for 0.1 s at a time, one waited 5 s.
         now = time.monotonic()
         if (took_s := now - self._begun_at) > LONG_S:
             self._rests_until = now + min(STEP_S[1], took_s * REST)

@@ -61,14 +61,13 @@ def test_turns_are_given_in_the_order_they_were_asked_for(others: ThreadPoolExec
 
 
 def test_two_thousand_who_wait_hold_nobody_up() -> None:
-    taken, held, begun = Turns(3 * SOON_S), Turn(), time.monotonic()
+    taken, held = Turns(SOON_S), Turn()
     taken.take(held)
     with ThreadPoolExecutor(2_000) as crowd:
         waiting = [crowd.submit(use, taken, threading.get_ident) for _ in range(2_000)]
         taken.give_back(held)
         for each in waiting:
             each.result()
-    assert time.monotonic() - begun < SOON_S
 
 
 def test_whoever_gave_up_is_waited_for_by_nobody(others: ThreadPoolExecutor) -> None:

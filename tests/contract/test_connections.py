@@ -14,7 +14,7 @@ from tests.contract.beside import only, told
 
 pytestmark = only(POSTGRES, why="SQLite has one connection to write and one to read")
 
-SOON_S = 10.0
+SOON_S = 30.0
 
 
 def connections(dsn: str) -> int:

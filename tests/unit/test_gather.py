@@ -24,7 +24,7 @@ Part: TypeAlias = str
 Answers: TypeAlias = "dict[Part, str]"
 Who: TypeAlias = "Caller[str]"
 
-SOON_S = 10.0
+SOON_S = 30.0
 """Nothing here takes as long, unless somebody waits in vain."""
 
 

@@ -15,7 +15,7 @@ from asm import turns
 from asm.errors import StorageTimeout
 from asm.turns import Turn, Turns
 
-SOON_S = 10.0
+SOON_S = 30.0
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/installed ## keep a session in a SQLite file and show it
-	@.venv/bin/python -m asm.demo
+	@.venv/bin/python examples/demo.py
 
 test: .venv/installed ## run the tests; ARGS='-k append' goes to pytest, WORKERS=0 runs them one by one
 	@.venv/bin/python -m pytest --numprocesses $(WORKERS) $(ARGS)

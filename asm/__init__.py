@@ -1,5 +1,6 @@
 """A store for the sessions of AI agents, on PostgreSQL or SQLite."""
 
+from asm.async_store import AsyncSessionStore
 from asm.errors import (
     AlreadyExists,
     AsmError,
@@ -18,11 +19,11 @@ from asm.errors import (
     StoreClosed,
     ValidationError,
 )
-from asm.exports import SessionExport
-from asm.migrate import migrate, pending_migrations, rollback
+from asm.maintenance.policy import RetentionPolicy
+from asm.migrations.runner import migrate, pending_migrations, rollback
 from asm.models import Artifact, Event, EventType, Page, Run, RunStatus, Session, SessionStatus
-from asm.retention import RetentionPolicy
-from asm.store import AsyncSessionStore, SessionStore
+from asm.operations.exports import SessionExport
+from asm.store import SessionStore
 
 __all__ = [
     "AlreadyExists",

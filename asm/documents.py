@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import orjson
 
 from asm.errors import ValidationError
-from asm.plain import is_a, shown
+from asm.validation import is_instance, safe_repr
 
 Document: TypeAlias = dict[str, Any]
 
@@ -32,7 +32,7 @@ ROW_LENGTH_MAX = 2 * TEXT_LENGTH_MAX
 """Characters of all documents of a row. One has up to four bytes, and both databases stop at 1 GB a row."""
 
 _AS_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-BEHIND_MARK = "!"
+FIRST_UNMARKED = "!"
 """Every text that is not marked sorts behind it, and every one that is marked before."""
 
 _ONLY_STANDARD_LIBRARY = (" ", b" ")
@@ -52,7 +52,7 @@ def dump(value: Any, name: str) -> str:
         # Not for orjson, or a value whose own way of comparing fails.
         pass
     if text is None:
-        text = _careful(value, name)
+        text = _dump_strict(value, name)
     if len(text) > TEXT_LENGTH_MAX:
         raise ValidationError(
             f"{name} is {len(text):,} characters of JSON; at most {TEXT_LENGTH_MAX:,} are kept: "
@@ -65,7 +65,7 @@ def dump(value: Any, name: str) -> str:
 
 def dump_object(value: Any, name: str) -> str:
     """The JSON text of an object, which is what most documents must be."""
-    if not is_a(value, dict):
+    if not is_instance(value, dict):
         raise ValidationError(f"{name} must be a dict, not {type(value).__name__}", path=name)
     return "{}" if type(value) is dict and not value else dump(value, name)
 
@@ -88,7 +88,7 @@ def load(text: str | bytes) -> Any:
     return orjson.loads(text)
 
 
-def _careful(value: Any, name: str) -> str:
+def _dump_strict(value: Any, name: str) -> str:
     # Without recursion, so that how deep a caller's stack is makes no difference.
     pieces: list[str] = [" "]
     waiting: list[_Part | str] = [_Part(name, value, 1)]
@@ -96,7 +96,7 @@ def _careful(value: Any, name: str) -> str:
         part = waiting.pop()
         if isinstance(part, str):
             pieces.append(part)
-        elif is_a(part.value, dict, list):
+        elif is_instance(part.value, dict, list):
             waiting.extend(reversed(_taken_apart(part)))
         else:
             pieces.append(_scalar(part))
@@ -114,15 +114,15 @@ def _taken_apart(part: _Part) -> list[_Part | str]:
     if depth > DEPTH_MAX:
         raise ValidationError(f"{_short(path)} is nested deeper than {DEPTH_MAX} levels", path=path)
     pieces: list[_Part | str] = []
-    if is_a(value, list):
+    if is_instance(value, list):
         for index, inner in enumerate(list.__iter__(value)):
             pieces += [",", _Part(f"{path}[{index}]", inner, depth + 1)]
         return ["[", *pieces[1:], "]"]
     for key, inner in dict.items(value):
-        if not is_a(key, str):
+        if not is_instance(key, str):
             kind = type(key).__name__
             raise ValidationError(
-                f"{_short(path)} has the key {shown(key)}, a {kind}: JSON keys are strings", path=path
+                f"{_short(path)} has the key {safe_repr(key)}, a {kind}: JSON keys are strings", path=path
             )
         pieces += [",", f"{_text(key, part)}:", _Part(f"{path}.{key}", inner, depth + 1)]
     return ["{", *pieces[1:], "}"]
@@ -130,17 +130,17 @@ def _taken_apart(part: _Part) -> list[_Part | str]:
 
 def _scalar(part: _Part) -> str:
     value = part.value
-    if is_a(value, str):
+    if is_instance(value, str):
         return _text(str.__str__(value), part)
     if value is None or type(value) is bool:
         return json.dumps(value)
-    if is_a(value, int):
+    if is_instance(value, int):
         return _digits(int.__int__(value))
-    if is_a(value, float) and math.isfinite(float.__float__(value)):
+    if is_instance(value, float) and math.isfinite(float.__float__(value)):
         return float.__repr__(value)
-    if is_a(value, float):
+    if is_instance(value, float):
         complaint = f"is {float.__repr__(value)}, which JSON cannot say: use None or a string"
-    elif is_a(value, tuple):
+    elif is_instance(value, tuple):
         complaint = "is a tuple, which would come back as a list: make it a list"
     else:
         complaint = f"is a {type(value).__name__}, which is not JSON: make it a string, number, list or dict"
@@ -148,7 +148,7 @@ def _scalar(part: _Part) -> str:
 
 
 def _text(value: str, part: _Part) -> str:
-    if _HALVES.search(value):
+    if _SURROGATE_PAIR.search(value):
         raise ValidationError(
             f"{_short(part.path)} holds the two halves of one character as two characters, "
             "which JSON would join: decode it as UTF-16 first",
@@ -159,7 +159,7 @@ def _text(value: str, part: _Part) -> str:
 
 # A high surrogate and a low one behind it. Each alone is kept; together JSON has no other
 # spelling for them than that of the one character they stand for.
-_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 # Python refuses to convert integers of more than 4,300 digits from and to text, as a guard

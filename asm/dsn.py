@@ -12,9 +12,9 @@ from urllib.parse import quote
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from asm.engine.registry import Dialect, quote_identifier
 from asm.errors import ValidationError
-from asm.plain import is_a
-from asm.queries import Dialect, quote_identifier
+from asm.validation import is_instance
 
 ENVIRONMENT_VARIABLE = "ASM_DSN"
 DEFAULT = "sqlite:///asm.db"
@@ -38,7 +38,7 @@ _DEFAULTS = {
 _UNREADABLE = "libpq cannot read this DSN: check that @ : / and % in its password are percent-encoded"
 
 
-class Address(str):
+class SecretStr(str):
     """A DSN, or what the driver makes of one: text that may hold a password, and does not show in a repr.
 
     So it stays out of a traceback that prints the values of variables, as error reporters do.
@@ -50,12 +50,12 @@ class Address(str):
         return "<an address>"
 
 
-def concealed(dsn: str | None) -> str | None:
+def as_secret(dsn: str | None) -> str | None:
     """A DSN as an Address."""
-    return Address(str.__str__(dsn)) if is_a(dsn, str) else dsn
+    return SecretStr(str.__str__(dsn)) if is_instance(dsn, str) else dsn
 
 
-class Place(NamedTuple):
+class Target(NamedTuple):
     """A database and, on PostgreSQL, the schema the tables live in."""
 
     dialect: Dialect
@@ -66,7 +66,7 @@ class Place(NamedTuple):
     @property
     def dsn(self) -> str:
         """A DSN that leads here again."""
-        return Address(f"sqlite:///{self.address}") if self.dialect == "sqlite" else self.address
+        return SecretStr(f"sqlite:///{self.address}") if self.dialect == "sqlite" else self.address
 
     @property
     def is_new_file(self) -> bool:
@@ -91,23 +91,23 @@ class Place(NamedTuple):
         return self.dsn if self.dialect == "sqlite" else _without_password(self.address)
 
 
-def place(dsn: Any = None, schema: Any = None) -> Place:
+def parse_dsn(dsn: Any = None, schema: Any = None) -> Target:
     """What a DSN means. Without one, ASM_DSN; without that, sqlite:///asm.db."""
-    dsn = concealed(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT if dsn is None else dsn)
-    if not is_a(dsn, str) or not dsn.strip() or not _is_text(dsn):
+    dsn = as_secret(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT if dsn is None else dsn)
+    if not is_instance(dsn, str) or not dsn.strip() or not _is_text(dsn):
         raise ValidationError(f"a DSN is text: {_FORMS}")
     if dsn.startswith("sqlite:"):
         if schema is not None:
             raise ValidationError("SQLite has no schemas: leave `schema` out, or use a file of its own")
-        return Place("sqlite", _path(dsn))
+        return Target("sqlite", _path(dsn))
     if dsn.startswith(_SCHEMES) or _KEY_VALUE.match(dsn):
-        return Place("postgres", _conninfo(dsn), None if schema is None else _schema(schema))
+        return Target("postgres", _conninfo(dsn), None if schema is None else _schema(schema))
     # Nothing of it is shown: it may hold a password, or be one.
     raise ValidationError(f"this is no DSN that asm knows; it takes {_FORMS}")
 
 
 def _schema(schema: Any) -> str:
-    if not is_a(schema, str):
+    if not is_instance(schema, str):
         raise ValidationError(f"schema must be a string, not {type(schema).__name__}")
     name = str.__str__(schema)
     if not _is_text(name):
@@ -142,13 +142,13 @@ def _path(dsn: str) -> str:
     return path
 
 
-def _conninfo(dsn: str) -> Address:
+def _conninfo(dsn: str) -> SecretStr:
     # Whatever the DSN and the environment say: documents are read as they stand, in UTF-8.
     if not _is_readable(dsn):
         raise ValidationError(_UNREADABLE)
     given = conninfo_to_dict(dsn).keys()
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
-    return Address(make_conninfo(dsn, client_encoding="UTF8", **defaults))
+    return SecretStr(make_conninfo(dsn, client_encoding="UTF8", **defaults))
 
 
 def _is_readable(dsn: str) -> bool:

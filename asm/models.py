@@ -13,30 +13,36 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from asm import documents
 from asm.documents import Document
 from asm.errors import InvalidEventType, InvalidStatus, ValidationError
-from asm.plain import is_a, is_number, number, shown
+from asm.validation import (
+    REFERENCE_LENGTH_MAX,
+    TEXT_LENGTH_MAX,
+    _time_of,
+    check_keys,
+    count,
+    is_instance,
+    is_number,
+    number,
+    optional_utc_datetime,
+    safe_repr,
+    text,
+    texts,
+    utc_datetime,
+)
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Model")
 
-Texts: TypeAlias = str | Iterable[str]
-"""One string or several."""
 
-TEXT_LENGTH_MAX = 255
-REFERENCE_LENGTH_MAX = 4_096
-INTEGER_MAX = 2**63 - 1
-VALUES_MAX = 100_000
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
 
 
-Given = TypeVar("Given", contravariant=True)
-Kept = TypeVar("Kept", covariant=True)
-
-
-class Becomes(Generic[Given, Kept]):
+class Coerced(Generic[In, Out]):
     """A field that may be given as one type and is kept as another, as type checkers see it.
 
     `tags=["prod"]` is kept as a tuple, and `status="running"` as a RunStatus.
@@ -44,9 +50,9 @@ class Becomes(Generic[Given, Kept]):
 
     if TYPE_CHECKING:
 
-        def __get__(self, instance: object, owner: Any) -> Kept: ...
+        def __get__(self, instance: object, owner: Any) -> Out: ...
 
-        def __set__(self, instance: object, value: Given) -> None: ...
+        def __set__(self, instance: object, value: In) -> None: ...
 
     else:
 
@@ -127,7 +133,7 @@ class Model:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The model that `to_dict` took apart, checked like any other input."""
         known = cls.__dataclass_fields__
-        values = named(values, known, cls.__name__)
+        values = check_keys(values, known, cls.__name__)
         parsed = {
             name: _time_of(value, name) if name in cls._times else value for name, value in values.items()
         }
@@ -177,11 +183,11 @@ class Session(Model):
 
     id: str = field(default_factory=partial(new_id, "ses_"))
     agent_id: str
-    status: Becomes[SessionStatus | str, SessionStatus] = SessionStatus.PENDING  # type: ignore[assignment]
+    status: Coerced[SessionStatus | str, SessionStatus] = SessionStatus.PENDING  # type: ignore[assignment]
     parent_session_id: str | None = None
     metadata: Document = field(default_factory=dict)
     context: Document = field(default_factory=dict)
-    tags: Becomes[Iterable[str], tuple[str, ...]] = ()  # type: ignore[assignment]
+    tags: Coerced[Iterable[str], tuple[str, ...]] = ()  # type: ignore[assignment]
     created_at: datetime = field(default_factory=now)
     updated_at: datetime = field(default_factory=now)
     deleted_at: datetime | None = None
@@ -194,9 +200,9 @@ class Session(Model):
         documents.dump_object(self.metadata, "metadata")
         documents.dump_object(self.context, "context")
         self._set("tags", texts(self.tags, "tags"))
-        self._set("created_at", moment(self.created_at, "created_at"))
-        self._set("updated_at", moment(self.updated_at, "updated_at"))
-        self._set("deleted_at", optional_moment(self.deleted_at, "deleted_at"))
+        self._set("created_at", utc_datetime(self.created_at, "created_at"))
+        self._set("updated_at", utc_datetime(self.updated_at, "updated_at"))
+        self._set("deleted_at", optional_utc_datetime(self.deleted_at, "deleted_at"))
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -214,7 +220,7 @@ class Run(Model):
 
     id: str = field(default_factory=partial(new_id, "run_"))
     session_id: str
-    status: Becomes[RunStatus | str, RunStatus] = RunStatus.PENDING  # type: ignore[assignment]
+    status: Coerced[RunStatus | str, RunStatus] = RunStatus.PENDING  # type: ignore[assignment]
     input: Any = None
     output: Any = None
     error: Any = None
@@ -237,8 +243,8 @@ class Run(Model):
         documents.dump_object(self.metadata, "metadata")
         self._count("turn_count")
         token_counts(self.token_usage)
-        self._set("started_at", moment(self.started_at, "started_at"))
-        self._set("ended_at", optional_moment(self.ended_at, "ended_at"))
+        self._set("started_at", utc_datetime(self.started_at, "started_at"))
+        self._set("ended_at", optional_utc_datetime(self.ended_at, "ended_at"))
         self._optional_text("provider")
         documents.dump_object(self.provider_metadata, "provider_metadata")
         self._set("cost_usd", cost(self.cost_usd))
@@ -303,7 +309,7 @@ class Event(Model):
     def __post_init__(self) -> None:
         self._text("id")
         self._set("type", event_type(self.type))
-        self._set("timestamp", moment(self.timestamp, "timestamp"))
+        self._set("timestamp", utc_datetime(self.timestamp, "timestamp"))
         self._text("session_id")
         self._optional_text("run_id")
         if self.sequence_number is not None:
@@ -348,8 +354,8 @@ class Artifact(Model):
         self._text("storage_backend")
         self._text("storage_ref", REFERENCE_LENGTH_MAX)
         documents.dump_object(self.metadata, "metadata")
-        self._set("created_at", moment(self.created_at, "created_at"))
-        self._set("deleted_at", optional_moment(self.deleted_at, "deleted_at"))
+        self._set("created_at", utc_datetime(self.created_at, "created_at"))
+        self._set("deleted_at", optional_utc_datetime(self.deleted_at, "deleted_at"))
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -376,130 +382,6 @@ class Page(Generic[T]):
 
     def __len__(self) -> int:
         return len(self.items)
-
-
-# Values as they enter.
-
-
-def text(value: Any, name: str, length_max: int = TEXT_LENGTH_MAX) -> str:
-    """A string both databases keep as it is and find again."""
-    if type(value) is not str:
-        value = _plain_text(value, name)
-    if not value or len(value) > length_max:
-        raise ValidationError(
-            f"{name} must have 1 to {length_max:,} characters, not {len(value):,}", path=name
-        )
-    if "\0" in value:
-        raise ValidationError(
-            f"{name} holds a NUL character, which PostgreSQL does not keep in text", path=name
-        )
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValidationError(
-                f"{name} holds a lone surrogate, which is no character", path=name
-            ) from error
-    return value  # type: ignore[no-any-return]
-
-
-def _plain_text(value: Any, name: str) -> str:
-    if not is_a(value, str):
-        raise ValidationError(f"{name} must be a string, not {type(value).__name__}", path=name)
-    # As plain text: an enum of the caller's own is spelled with its class otherwise.
-    return str.__str__(value)
-
-
-def optional_text(value: Any, name: str) -> str | None:
-    return None if value is None else text(value, name)
-
-
-def is_text(value: Any) -> bool:
-    """Whether a value could stand in a text column."""
-    try:
-        return bool(text(value, ""))
-    except ValidationError:
-        return False
-
-
-def texts(values: Any, name: str) -> tuple[str, ...]:
-    """Several strings. One string alone is most likely a slip, and is refused."""
-    if not are_several(values):
-        raise ValidationError(f"{name} must be a list of strings, not {type(values).__name__}", path=name)
-    return not_too_many(tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values)), name)
-
-
-def texts_to_find(value: Any, name: str) -> tuple[str, ...] | None:
-    """One string or several, each once, as a set to look for; None is no set."""
-    if value is None:
-        return None
-    if not are_several(value):
-        return (text(value, name),)
-    each_once = dict.fromkeys(text(each, f"{name}[{index}]") for index, each in enumerate(value))
-    return not_too_many(tuple(each_once), name)
-
-
-def not_too_many(values: tuple[str, ...], name: str) -> tuple[str, ...]:
-    """So many that one statement and one row can carry them."""
-    if len(values) > VALUES_MAX:
-        raise ValidationError(
-            f"{name} has {len(values):,} values; at most {VALUES_MAX:,} go at once: ask in several parts",
-            path=name,
-        )
-    return values
-
-
-def are_several(value: Any) -> bool:
-    """Whether it is values to go through, and not one of them."""
-    return is_a(value, Iterable) and not is_a(value, str)
-
-
-def moment(value: Any, name: str) -> datetime:
-    """An aware time, in UTC."""
-    if type(value) is datetime and value.tzinfo is UTC:
-        return value
-    if not is_a(value, datetime):
-        raise ValidationError(f"{name} must be a datetime, not {type(value).__name__}", path=name)
-    try:
-        ahead = datetime.utcoffset(value)
-    except Exception as error:
-        raise ValidationError(f"{name} has a time zone that fails: {shown(error)}", path=name) from error
-    if ahead is None:
-        raise ValidationError(
-            f"{name} is naive, so it could be any hour: give it a time zone, as in datetime.now(UTC)",
-            path=name,
-        )
-    try:
-        # As a plain datetime: one of another library has its own ideas of spelling and of differences.
-        return datetime.combine(datetime.date(value), datetime.time(value), UTC) - ahead
-    except OverflowError as error:
-        raise ValidationError(f"{name} lies outside the years 1 to 9999 in UTC", path=name) from error
-
-
-def flag(value: Any, name: str) -> bool:
-    """True or False; what only counts as one or the other, such as the text "no", is most likely a slip."""
-    if type(value) is not bool:
-        raise ValidationError(f"{name} must be True or False, not {shown(value)}", path=name)
-    return value
-
-
-def optional_moment(value: Any, name: str) -> datetime | None:
-    return None if value is None else moment(value, name)
-
-
-def count(value: Any, name: str, maximum: int = INTEGER_MAX) -> int:
-    """A whole number from 0 up to what a 64-bit column holds."""
-    if type(value) is not int:
-        if not is_number(value) or not is_a(value, int):
-            raise ValidationError(f"{name} must be a whole number, not {type(value).__name__}", path=name)
-        value = int.__int__(value)
-    if not 0 <= value <= maximum:
-        raise ValidationError(f"{name} must be from 0 to {maximum:,}, not {shown(value)}", path=name)
-    return value  # type: ignore[no-any-return]
-
-
-def optional_count(value: Any, name: str) -> int | None:
-    return None if value is None else count(value, name)
 
 
 def cost(value: Any) -> float | None:
@@ -553,24 +435,24 @@ def _status(value: Any, statuses: type[S]) -> S:
     if type(value) is statuses:
         return value
     try:
-        return statuses(str.__str__(value) if is_a(value, str) else "")
+        return statuses(str.__str__(value) if is_instance(value, str) else "")
     except ValueError as error:
         known = ", ".join(statuses)
         raise InvalidStatus(
-            f"{shown(value)} is no {statuses.__name__}; known are {known}", path="status"
+            f"{safe_repr(value)} is no {statuses.__name__}; known are {known}", path="status"
         ) from error
 
 
 def event_type(value: Any) -> EventType | str:
     """One of EventType, or a type of the caller's own, which carries a dot."""
-    name = str.__str__(value) if is_a(value, str) else ""
+    name = str.__str__(value) if is_instance(value, str) else ""
     known = EVENT_TYPES.get(name)
     if known is not None:
         return known
     if "." in name:
         return text(name, "type")
     raise InvalidEventType(
-        f"{shown(value)} is no event type. A type of your own carries a dot, as in 'acme.plan_updated'; "
+        f"{safe_repr(value)} is no event type. A type of your own carries a dot, as in 'acme.plan_updated'; "
         f"known are {', '.join(EventType)}",
         path="type",
     )
@@ -585,25 +467,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, StrEnum):
         return value.value
     return list(value) if isinstance(value, tuple) else value
-
-
-def _time_of(value: Any, name: str) -> Any:
-    if not is_a(value, str):
-        return value
-    try:
-        return datetime.fromisoformat(str.__str__(value))
-    except ValueError as error:
-        raise ValidationError(f"{name} is no time in ISO 8601: {shown(value)}", path=name) from error
-
-
-def named(values: Any, known: Iterable[str], owner: str) -> dict[str, Any]:
-    """Values by the names of fields, of which there are no others."""
-    if not is_a(values, Mapping):
-        raise ValidationError(f"{owner}.from_dict takes a dict, not {type(values).__name__}")
-    given = {str.__str__(name) if is_a(name, str) else name: values[name] for name in values}
-    if unknown := [name for name in given if name not in known]:
-        raise ValidationError(f"{owner} has no field {shown(unknown[0])}; it has {', '.join(known)}")
-    return given
 
 
 # Rows as they come back.

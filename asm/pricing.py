@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asm.errors import ValidationError
-from asm.plain import is_a, is_number, number, shown
+from asm.validation import is_instance, is_number, number, safe_repr
 
 T = TypeVar("T")
 
@@ -188,15 +188,15 @@ USD_MAX = 1_000_000
 
 def _mapping(value: Any, path: str, known: tuple[str, ...] | None = None) -> Mapping[str, Any]:
     name = path or "the file"
-    if not is_a(value, Mapping):
+    if not is_instance(value, Mapping):
         raise ValidationError(f"{name} must be a mapping, not {type(value).__name__}", path=path)
     mapping: Mapping[str, Any] = value
     for key in mapping:
-        if not is_a(key, str) or not key:
-            raise ValidationError(f"{name} has the key {shown(key)}, which is no name", path=path)
+        if not is_instance(key, str) or not key:
+            raise ValidationError(f"{name} has the key {safe_repr(key)}, which is no name", path=path)
         if known is not None and key not in known:
             raise ValidationError(
-                f"{name} has the key {shown(key)}; it may have {', '.join(known)}", path=_at(path, key)
+                f"{name} has the key {safe_repr(key)}; it may have {', '.join(known)}", path=_at(path, key)
             )
     return mapping
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.types.string import TextBinaryLoader
 
 import asm
-from asm.queries import Queries
+from asm.engine.registry import QueryRegistry
 from bench.places import Postgres
 
 
@@ -128,13 +128,13 @@ def postgres(place: Postgres, connection: psycopg.Connection[Any]) -> Ask:
 
 def sqlite(connection: sqlite3.Connection) -> Ask:
     """sqlite3; times come as their text."""
-    queries = Queries("sqlite")
+    queries = QueryRegistry("sqlite")
     known: dict[tuple[str, ...], str] = {}
 
     def ask(name: str, values: dict[str, Any]) -> Rows:
         key = (name, *values)
         if key not in known:
-            (statement,) = queries[name].form(values).statements
+            (statement,) = queries[name].render(values).statements
             known[key] = statement.sql
         return connection.execute(known[key], values).fetchall()
 

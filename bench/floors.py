@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from asm.queries import Queries, sql_folder
+from asm.engine.registry import QueryRegistry, sql_folder
 from bench import payload
 from bench.harness import Sample, Side, by_threads
 from bench.payload import COLUMNS, Row
@@ -209,8 +209,8 @@ class RawSQLite:
             for file in sorted((sql_folder("sqlite") / "migrations").glob("*.sql")):
                 if not file.name.endswith(".rollback.sql"):
                     self.connection.executescript(file.read_text())
-        form = Queries("sqlite")["append_event"].form({})
-        self._counter, self._insert = (statement.sql for statement in form.statements)
+        render = QueryRegistry("sqlite")["append_event"].render({})
+        self._counter, self._insert = (statement.sql for statement in render.statements)
 
     def append(self, row: Row) -> int:
         """Begin immediate, upsert, insert, commit."""

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from psycopg import sql
 
 import asm
-from asm.queries import Dialect, sql_folder
+from asm.engine.registry import Dialect, sql_folder
 from bench import appends, batches, flush
 from bench.harness import Line, Rounds, Server, Side
 from bench.places import Places

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 import asm
-from asm.queries import Queries
+from asm.engine.registry import QueryRegistry
 from tests.servers import Server, installations
 
 SETTINGS = (
@@ -41,7 +41,7 @@ class Postgres:
 
     dsn: str
     schema: str
-    queries: Queries
+    queries: QueryRegistry
     pgbench: Path | None
     server: Cpu | None
     """The CPU seconds of the server's processes, where the server is ours."""
@@ -51,7 +51,7 @@ class Postgres:
 
     def statement(self, name: str, **given: object) -> str:
         """The SQL that the store sends for a query, with its parameters in the driver's style."""
-        (statement,) = self.queries[name].form(given).statements
+        (statement,) = self.queries[name].render(given).statements
         return statement.sql
 
 
@@ -103,7 +103,7 @@ class Places:
     """The databases of one run of the bench."""
 
     def __init__(self, dsn: str | None = None) -> None:
-        self._given = dsn
+        self._getconn = dsn
         self._stack = ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="asm-bench-")))
 
@@ -121,14 +121,14 @@ class Places:
     @cached_property
     def _server(self) -> Server | None:
         """A server of our own with everything as PostgreSQL ships it: it syncs at every commit."""
-        if self._given is not None or self._installation is None:
+        if self._getconn is not None or self._installation is None:
             return None
         return self._stack.enter_context(Server(installations()[0]))
 
     @property
     def dsn(self) -> str | None:
-        if self._given is not None:
-            return self._given
+        if self._getconn is not None:
+            return self._getconn
         return self._server.dsn() if self._server else None
 
     @cached_property
@@ -153,7 +153,7 @@ class Places:
         schema = f"asm_bench_{secrets.token_hex(4)}"
         asm.migrate(self.dsn, schema=schema)
         try:
-            yield Postgres(self.dsn, schema, Queries("postgres", schema), self.pgbench, self.cpu)
+            yield Postgres(self.dsn, schema, QueryRegistry("postgres", schema), self.pgbench, self.cpu)
         finally:
             with psycopg.connect(self.dsn, autocommit=True) as connection:
                 connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))

@@ -18,7 +18,7 @@ import psycopg
 
 import asm
 from asm import dsn as dsns
-from asm.queries import Dialect, sql_folder
+from asm.engine.registry import Dialect, sql_folder
 from tests.servers import Server, installations
 
 HEADER = "-- The tables as they stand today, generated from the migrations by `make schema`, never by hand.\n"
@@ -42,7 +42,7 @@ def schema_file(dialect: Dialect) -> Path:
 
 def schema_of(dsn: str) -> str:
     """Our tables in a database, their constraints, storage parameters and indexes; none of yoyo's."""
-    place = dsns.place(dsn)
+    place = dsns.parse_dsn(dsn)
     statements: Callable[[str], Iterator[str]] = {"sqlite": _sqlite, "postgres": _postgres}[place.dialect]
     return "\n".join([HEADER, *(f"{statement};\n" for statement in statements(place.address))])
 

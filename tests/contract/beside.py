@@ -19,8 +19,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from asm import dsn as dsns
-from asm.plan import Plan, Rows, Steps
-from asm.queries import sql_folder
+from asm.engine.registry import sql_folder
+from asm.engine.script import Rows, Script, UnitOfWork
 from tests.conftest import Blocking, in_loop
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def only(kinds: Sequence[str], *, why: str) -> pytest.MarkDecorator:
 
 def connected(dsn: str) -> AbstractContextManager[Any]:
     """A connection that is not the store's, in autocommit and with no patience."""
-    place = dsns.place(dsn)
+    place = dsns.parse_dsn(dsn)
     if place.dialect == "sqlite":
         return closing(sqlite3.connect(place.address, isolation_level=None, timeout=0))
     return psycopg.connect(place.address, autocommit=True)
@@ -68,7 +68,7 @@ def tables(dsn: str, schema: str = "public") -> set[str]:
         "sqlite": "select name from sqlite_master where type = 'table'",
         "postgres": f"select tablename from pg_tables where schemaname = '{name}'",
     }
-    return {name for (name,) in told(dsn, listed[dsns.place(dsn).dialect])}
+    return {name for (name,) in told(dsn, listed[dsns.parse_dsn(dsn).dialect])}
 
 
 def open_files() -> list[Path]:
@@ -83,13 +83,13 @@ def copied_folder(to: Path) -> Path:
 
 def folder_that_stops(to: Path, dsn: str, *, at: str) -> Path:
     """A folder with our migrations and one more, that says "stopped" and goes on when it is told to."""
-    migrations = copied_folder(to) / dsns.place(dsn).dialect / "migrations"
+    migrations = copied_folder(to) / dsns.parse_dsn(dsn).dialect / "migrations"
     (migrations / f"{at}.py").write_text(STOPPING_STEP)
     return migrations
 
 
 def migrations_of(dsn: str) -> Path:
-    return sql_folder(dsns.place(dsn).dialect) / "migrations"
+    return sql_folder(dsns.parse_dsn(dsn).dialect) / "migrations"
 
 
 def yoyo(command: str, dsn: str, folder: Path | None = None) -> str:
@@ -106,7 +106,7 @@ def yoyo_running(command: str, dsn: str, folder: Path) -> AbstractContextManager
 
 
 def yoyo_url(dsn: str) -> str:
-    place = dsns.place(dsn)
+    place = dsns.parse_dsn(dsn)
     if place.dialect == "sqlite":
         return f"sqlite:///{place.address}"
     return f"postgresql+psycopg://{url_part(dsn)}"
@@ -171,10 +171,12 @@ def _outcome(work: Callable[[], Any]) -> Any:
         return type(error)
 
 
-def disturbed(question: Steps[Any], disturb: Callable[[], object], *, after: str | None = None) -> Steps[Any]:
+def disturbed(
+    question: UnitOfWork[Any], disturb: Callable[[], object], *, after: str | None = None
+) -> UnitOfWork[Any]:
     """A plan after each of whose questions, or after the one of that name, something happens."""
 
-    def plan() -> Plan[Any]:
+    def plan() -> Script[Any]:
         rows: Rows | None = None
         inner = iter(question)
         while True:
@@ -186,10 +188,10 @@ def disturbed(question: Steps[Any], disturb: Callable[[], object], *, after: str
             if after in (None, ask.query):
                 disturb()
 
-    return Steps(plan, snapshot=question.snapshot)
+    return UnitOfWork(plan, snapshot=question.snapshot)
 
 
-def asked_of(store: Any, question: Steps[Any]) -> Any:
+def asked_of(store: Any, question: UnitOfWork[Any]) -> Any:
     """The answer to a question of our own, in a store of either colour."""
     if isinstance(store, Blocking):
         return in_loop(store._target._database.run(question))

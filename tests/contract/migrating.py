@@ -9,7 +9,7 @@ import asm
 
 def main(dsn: str, folder: str | None = None) -> None:
     if folder:
-        vars(sys.modules["asm.migrate"])["sql_folder"] = Path(folder).joinpath
+        vars(sys.modules["asm.migrations.files"])["sql_folder"] = Path(folder).joinpath
     say("ready")
     sys.stdin.readline()
     say(json.dumps(asm.migrate(dsn)))

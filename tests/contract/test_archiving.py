@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm import archives, lines
+from asm.formats import archives, jsonl
 from tests.conftest import an_artifact, events_of, in_loop, numbers
 from tests.contract.keeping import a_policy, a_session, appended, kept, only_pruning, there
 
@@ -272,7 +272,7 @@ def test_an_archive_that_fails_on_its_way_leaves_the_earlier_one(
         yield b"half a li"
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(lines, "dump", cut)
+    monkeypatch.setattr(jsonl, "dump", cut)
     with pytest.raises(asm.StorageError, match="the disk is full"):
         store.maintenance.prune_session_events("ses_1", policy)
 
@@ -290,7 +290,7 @@ def test_what_many_archive_at_once_is_all_in_the_file(tmp_path: Path) -> None:
     ]
 
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(partial(archives.keep, tmp_path), exports))
+        list(threads.map(partial(archives.archive_session, tmp_path), exports))
 
     assert archives.read(tmp_path / "ses_1.jsonl.gz").events == events
 
@@ -317,13 +317,13 @@ def test_writing_to_a_folder_does_not_hold_up_the_event_loop(
     migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[threading.Thread] = []
-    keep = archives.keep
+    keep = archives.archive_session
 
     def noted(folder: Path, export: asm.SessionExport) -> None:
         threads.append(threading.current_thread())
         keep(folder, export)
 
-    monkeypatch.setattr(archives, "keep", noted)
+    monkeypatch.setattr(archives, "archive_session", noted)
 
     async def main() -> bool:
         async with asm.AsyncSessionStore(migrated) as store:

@@ -22,12 +22,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 import asm
-from asm import lines
-from asm.cli import cli
+from asm.cli.main import cli
+from asm.formats import jsonl
 from tests.conftest import POSTGRES, an_artifact
 from tests.contract.beside import STEP, STEPS, only
 
 ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "examples" / "demo.py"
 SMALL = ROOT / "tests" / "data" / "small.traj"
 REAL = ROOT.parent / "shared" / "data" / "trajectories"
 
@@ -62,7 +63,7 @@ def shown(*arguments: str | Path) -> str:
 
 def started(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "asm.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "asm", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
 
 
@@ -74,7 +75,7 @@ def on_a_terminal(*arguments: str | Path, columns: int = 80) -> str:
         name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
     }
     environment["TERM"] = "xterm-256color"
-    command = [sys.executable, "-m", "asm.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "asm", *map(str, arguments)]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment):
         os.close(theirs)
         seen = b"".join(iter(lambda: read_from(ours), b""))
@@ -281,7 +282,7 @@ def test_an_exported_store_comes_back_whole(
 def test_sessions_are_exported_by_name(migrated: str, store: asm.SessionStore) -> None:
     first, second, _ = fill(store)
     written = started("export", second.id, first.id, "--dsn", migrated).stdout
-    exports = list(lines.load(written.encode().splitlines(keepends=True)))
+    exports = list(jsonl.load(written.encode().splitlines(keepends=True)))
     assert exports == [store.query.export_session(each.id) for each in (second, first)]
 
 
@@ -298,7 +299,7 @@ def test_an_export_goes_through_a_pipe(
 def test_an_export_is_utf_8_whatever_the_locale(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, agent_id="é")
     written = started("export", session.id, "--dsn", migrated, PYTHONIOENCODING="latin-1").stdout
-    (export,) = lines.load(written.encode().splitlines(keepends=True))
+    (export,) = jsonl.load(written.encode().splitlines(keepends=True))
     assert export.session == session
 
 
@@ -327,7 +328,7 @@ def test_a_compressed_export_goes_through_a_pipe(
     migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
 ) -> None:
     session = a_session(store, *TALK)
-    written = gzip.compress(b"".join(lines.dump([store.query.export_session(session.id)])))
+    written = gzip.compress(b"".join(jsonl.dump([store.query.export_session(session.id)])))
     into = ["import", "-", "--dsn", f"sqlite:///{tmp_path / 'another.db'}"]
     assert CliRunner().invoke(cli, into, input=written).exit_code == 0
     assert exported(another) == exported(store)
@@ -337,7 +338,7 @@ def test_an_export_is_imported_from_a_pipe_with_a_name(another: asm.SessionStore
     export = asm.SessionExport(session=asm.Session(agent_id="helper"))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_bytes, args=[b"".join(lines.dump([export]))], daemon=True)
+    writer = threading.Thread(target=pipe.write_bytes, args=[b"".join(jsonl.dump([export]))], daemon=True)
     writer.start()
     shown("import", pipe, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
     writer.join()
@@ -355,7 +356,7 @@ def test_a_pipe_that_nothing_comes_through_is_told(another: asm.SessionStore, tm
 def test_a_closed_standard_stream_is_one_line(
     another: asm.SessionStore, tmp_path: Path, redirected: str
 ) -> None:
-    command = f"{sys.executable} -m asm.cli {redirected}"
+    command = f"{sys.executable} -m asm {redirected}"
     result = subprocess.run(
         ["sh", "-c", command],
         env=os.environ | {"ASM_DSN": f"sqlite:///{tmp_path / 'another.db'}"},
@@ -414,7 +415,7 @@ def test_an_export_is_written_into_a_pipe_with_a_name_which_stays(
     shown("export", session.id, "-o", pipe, "--dsn", migrated)
     written = os.read(reader, 65_536)
     os.close(reader)
-    assert list(lines.load(written.splitlines(keepends=True))) == exported(store)
+    assert list(jsonl.load(written.splitlines(keepends=True))) == exported(store)
     assert pipe.is_fifo()
 
 
@@ -425,7 +426,7 @@ def test_an_export_is_written_where_a_link_leads(
     file, link = tmp_path / "store.jsonl", tmp_path / "link"
     link.symlink_to(file)
     shown("export", "--all", "-o", link, "--dsn", migrated)
-    assert (link.is_symlink(), list(lines.read(file))) == (True, exported(store))
+    assert (link.is_symlink(), list(jsonl.read(file))) == (True, exported(store))
 
 
 def test_an_export_to_where_nothing_can_be_written_says_so(
@@ -635,7 +636,7 @@ def test_a_reader_may_leave_before_the_end(
     command: list[str], migrated: str, store: asm.SessionStore
 ) -> None:
     session = a_session(store, *[("message_sent", {"content": LONG})] * 50)
-    asked = [sys.executable, "-m", "asm.cli", *command, session.id, "--dsn", migrated]
+    asked = [sys.executable, "-m", "asm", *command, session.id, "--dsn", migrated]
     with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -652,7 +653,7 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(
     a_session(another)
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "asm.cli", *command.split()],
+            [sys.executable, "-m", "asm", *command.split()],
             env=os.environ | {"ASM_DSN": f"sqlite:///{tmp_path / 'another.db'}"},
             stdout=full,
             stderr=subprocess.PIPE,
@@ -665,8 +666,7 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(
 
 def test_the_demo_records_a_session_of_its_own_each_time(dsn: str) -> None:
     seen = [
-        subprocess.run([sys.executable, "-m", "asm.demo", dsn], capture_output=True, text=True)
-        for _ in range(2)
+        subprocess.run([sys.executable, str(DEMO), dsn], capture_output=True, text=True) for _ in range(2)
     ]
     assert all("Will it rain in Bergen today?" in each.stdout for each in seen), seen[0].stderr
     assert len(shown("sessions", "--dsn", dsn).splitlines()) == 2

@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import asm
-from asm import copying
-from asm.cli import cli
+from asm.cli import copying
+from asm.cli.main import cli
 from tests.conftest import POSTGRES, an_artifact, an_event, events_of, numbers
 from tests.contract.beside import only, running, told
 from tests.contract.test_cli import on_a_terminal
@@ -302,7 +302,7 @@ def test_a_copy_that_was_killed_is_finished_by_another(
     source: asm.SessionStore, source_dsn: str, target: asm.SessionStore, migrated: str
 ) -> None:
     fill(source, sessions=40, events=500)
-    with running("asm.cli", "copy", source_dsn, migrated) as process:
+    with running("asm", "copy", source_dsn, migrated) as process:
         wait_for_events(target, process)
         process.kill()
         process.wait()

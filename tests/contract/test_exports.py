@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import asm
 from asm import dsn as dsns
-from asm import exports, imports
 from asm.models import new_id
+from asm.operations import exports, imports
 from tests.conftest import POSTGRES, an_artifact, an_event, events_of, numbers
 from tests.contract.beside import asked_of, disturbed, only, told
 
@@ -165,7 +165,7 @@ def test_a_session_is_imported_with_its_tokens_and_its_tags(store: Any, target: 
     columns = "input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens, model"
     counted = told(other, f"select {columns} from asm_runs order by id")
     assert counted == [(3, None, 3, None, None, "gpt-4o")] * 2
-    if dsns.place(other).dialect == "sqlite":
+    if dsns.parse_dsn(other).dialect == "sqlite":
         assert told(other, "select tag from asm_session_tags order by tag") == [("a",), ("b",)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm import health
+from asm.maintenance import health
 from tests.conftest import Where, an_artifact, an_event, events_of
 from tests.contract.beside import told
 from tests.contract.keeping import a_session, only_pruning

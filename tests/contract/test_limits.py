@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm import documents, models
+from asm import documents, validation
 from tests.conftest import an_artifact, an_event, numbers
 
 LARGEST = 2**63 - 1
@@ -18,7 +18,7 @@ FIRST = datetime.min.replace(tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
 
 
-def widest(length: int = models.TEXT_LENGTH_MAX) -> str:
+def widest(length: int = validation.TEXT_LENGTH_MAX) -> str:
     """A string of that many characters, in as many bytes as can be, that nothing makes shorter."""
     return "".join(chr(random.randrange(0x10000, 0x110000)) for _ in range(length))
 
@@ -110,7 +110,7 @@ def test_sums_may_be_larger_than_what_is_summed(store: Any) -> None:
 
 
 def test_a_filter_takes_so_many_values(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "VALUES_MAX", 3)
+    monkeypatch.setattr(validation, "VALUES_MAX", 3)
     ids = ["ses_1", "ses_2", "ses_3", "ses_1"]
     stored = [store.append_event(an_event(session_id)) for session_id in ids[:3]]
     assert store.query.search_events(session_ids=ids).items == stored

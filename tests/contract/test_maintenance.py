@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import asm
-from asm import archives, retention
+from asm.formats import archives
+from asm.maintenance import run
 from tests.conftest import Where, an_artifact, an_event, events_of
 from tests.contract.beside import told
 from tests.contract.keeping import (
@@ -169,7 +170,7 @@ def test_a_session_that_was_deleted_begins_again_at_1(store: Any) -> None:
 def test_a_session_of_any_length_is_deleted(
     store: Any, where: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_archived: bool
 ) -> None:
-    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", 7)
+    monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", 7)
     for name, length in {"long": 36, "short": 7, "shorter": 2}.items():
         store.save_session(a_session(name, deleted=31))
         appended(store, name, *["session_created", "message_sent"] * length)
@@ -329,7 +330,7 @@ def test_an_exempt_session_is_not_pruned_by_name_either(store: Any) -> None:
 def test_a_session_of_any_length_is_pruned_in_short_transactions(
     store: Any, where: Where, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", 7)
+    monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", 7)
     for name in ("long", "longer"):
         appended(store, name, *[FIRST[0], "message_sent"] * (20 if name == "long" else 40))
 
@@ -365,7 +366,7 @@ def test_a_bound_for_all_takes_no_protected_events(store: Any) -> None:
 def test_a_bound_for_all_holds_for_more_events_than_a_transaction_takes(
     store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", 7)
+    monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", 7)
     for number in range(12):
         appended(store, f"ses_{number}", *["message_sent", FIRST[0]] * 5, timestamp=days_ago(1))
 

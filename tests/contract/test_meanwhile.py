@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import asm
-from asm import retention
-from asm.plan import Ask, Question, Steps
-from asm.procedures import perform
+from asm.engine.jobs import run_job
+from asm.engine.script import Operation, Query, UnitOfWork
+from asm.maintenance import retention, run
 from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
 from tests.contract.beside import disturbed, only, told
 from tests.contract.keeping import (
@@ -37,9 +37,9 @@ class Meanwhile:
         self._happens: Callable[[], Any] | None = happens
         self._before = before
 
-    def run(self, question: Question[Any]) -> Any:
-        name = question.query if isinstance(question, Ask) else "a transaction"
-        is_snapshot = isinstance(question, Steps) and question.snapshot
+    def run(self, question: Operation[Any]) -> Any:
+        name = question.query if isinstance(question, Query) else "a transaction"
+        is_snapshot = isinstance(question, UnitOfWork) and question.snapshot
         if name == self._before and not is_snapshot and self._happens:
             happens, self._happens = self._happens, None
             happens()
@@ -54,8 +54,8 @@ class Disturbed:
         self._disturb = disturb
         self._after = after
 
-    def run(self, question: Question[Any]) -> Any:
-        if isinstance(question, Steps):
+    def run(self, question: Operation[Any]) -> Any:
+        if isinstance(question, UnitOfWork):
             question = disturbed(question, self._disturb, after=self._after)
         return self._database.run(question)
 
@@ -83,7 +83,7 @@ def test_a_session_that_was_touched_meanwhile_is_not_soft_deleted(
         plain, lambda: plain.save_session(a_session("a", **fields)), before="soft_delete_sessions"
     )
 
-    number = perform(retention.soft_delete_expired_sessions(a_policy()), database)
+    number = run_job(retention.soft_delete_expired_sessions(a_policy()), database)
 
     assert (number, deleted(plain)) == (1, ["b"])
 
@@ -94,7 +94,7 @@ def test_a_session_that_was_soft_deleted_meanwhile_keeps_its_time(plain: asm.Ses
     gone = a_session("a", untouched=91, deleted=1)
     database = Meanwhile(plain, lambda: plain.save_session(gone), before="soft_delete_sessions")
 
-    number = perform(retention.soft_delete_expired_sessions(a_policy()), database)
+    number = run_job(retention.soft_delete_expired_sessions(a_policy()), database)
 
     assert (number, plain.get_session("a").deleted_at) == (1, gone.deleted_at)
 
@@ -117,7 +117,7 @@ def test_a_session_that_was_restored_meanwhile_is_not_deleted(
         plain.append_event(an_event(name))
     database = Meanwhile(plain, lambda: plain.save_session(a_session("a", **fields)), before="a transaction")
 
-    number = perform(retention.hard_delete_expired_sessions(a_policy(archive=archive)), database)
+    number = run_job(retention.hard_delete_expired_sessions(a_policy(archive=archive)), database)
 
     assert (number, there(plain), kept(plain, "a")) == (1, ["a"], [1])
 
@@ -139,12 +139,12 @@ LONG: dict[str, tuple[Any, Callable[[asm.SessionStore], Any]]] = {
 def test_a_long_session_that_became_another_meanwhile_keeps_its_events(
     plain: asm.SessionStore, archive: Any, happens: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", 2)
+    monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", 2)
     plain.save_session(a_session("a", deleted=31))
     plain.append_events(events_of("a", 5))
     database = Meanwhile(plain, lambda: happens(plain), before="a transaction")
 
-    number = perform(retention.hard_delete_expired_sessions(a_policy(archive=archive)), database)
+    number = run_job(retention.hard_delete_expired_sessions(a_policy(archive=archive)), database)
 
     assert (number, kept(plain, "a")) == (0, [1, 2, 3, 4, 5])
 
@@ -166,7 +166,7 @@ def test_what_arrives_after_archiving_is_not_deleted(
     archived: list[asm.SessionExport] = []
     policy = a_policy(archive=archived.append)
     database = Meanwhile(plain, lambda: arrives(plain), before="a transaction")
-    assert perform(retention.hard_delete_expired_sessions(policy), database) == 0
+    assert run_job(retention.hard_delete_expired_sessions(policy), database) == 0
     stands = plain.query.export_session("a", include_artifacts=True)
 
     number = plain.maintenance.hard_delete_expired_sessions(policy)
@@ -181,7 +181,7 @@ def test_events_that_arrive_after_archiving_are_not_pruned(plain: asm.SessionSto
     policy = a_policy(max_events_per_session=3, archive=archived.append)
     database = Meanwhile(plain, lambda: appended(plain, "ses_1", *[FIRST[0]] * 4), before="a transaction")
 
-    number = perform(retention.prune_session_events("ses_1", policy), database)
+    number = run_job(retention.prune_session_events("ses_1", policy), database)
 
     assert (number, kept(plain)) == (2, [3, 4, 5, 6, 7, 8, 9])
 
@@ -194,7 +194,7 @@ def test_a_session_that_another_run_has_pruned_meanwhile_is_left_alone(
     policy = only_pruning(**{bound: 4})
     database = Meanwhile(plain, lambda: plain.maintenance.execute(policy), before="a transaction")
 
-    report = perform(retention.execute(policy), database)
+    report = run_job(retention.execute(policy), database)
 
     assert (report.events_pruned, kept(plain)) == (0, [6, 7, 8, 9])
 
@@ -208,7 +208,7 @@ def test_a_session_that_began_anew_meanwhile_is_left_alone(plain: asm.SessionSto
 
     database = Meanwhile(plain, begin_anew, before="a transaction")
 
-    number = perform(retention.prune_session_events("ses_1", a_policy(max_events_per_session=1)), database)
+    number = run_job(retention.prune_session_events("ses_1", a_policy(max_events_per_session=1)), database)
 
     assert (number, kept(plain)) == (0, [1, 2, 3])
 
@@ -220,7 +220,7 @@ def test_a_session_that_is_tagged_meanwhile_is_not_pruned(plain: asm.SessionStor
         plain, lambda: plain.save_session(a_session(tags=("pinned",))), before="a transaction"
     )
 
-    report = perform(retention.execute(only_pruning(**{bound: 1})), database)
+    report = run_job(retention.execute(only_pruning(**{bound: 1})), database)
 
     assert (report.events_pruned, len(kept(plain))) == (0, 9)
 
@@ -236,7 +236,7 @@ def test_a_counter_of_a_session_that_is_saved_or_pruned_meanwhile_is_kept(
         plain.save_session(a_session("a"))
         told(where.dsn, "update asm_session_sequences set pruned_events = 1 where session_id = 'b'")
 
-    number = perform(
+    number = run_job(
         retention.clean_orphaned_sequences(), Meanwhile(plain, meanwhile, before="a transaction")
     )
 
@@ -249,7 +249,7 @@ def test_a_counter_that_gets_an_event_meanwhile_is_kept(plain: asm.SessionStore,
     told(where.dsn, "delete from asm_events")
     database = Meanwhile(plain, lambda: plain.append_event(an_event("a")), before="a transaction")
 
-    number = perform(retention.clean_orphaned_sequences(), database)
+    number = run_job(retention.clean_orphaned_sequences(), database)
 
     assert (number, plain.get_latest_sequence("a"), plain.get_latest_sequence("b")) == (1, 2, 0)
 
@@ -285,7 +285,7 @@ def test_a_session_that_is_saved_while_it_is_deleted_is_there_again(
             saving = pool.submit(another.save_session, a_session("a"))
             until(lambda: saving.done() or waiting(migrated))
 
-        number = perform(
+        number = run_job(
             retention.hard_delete_expired_sessions(a_policy()),
             Disturbed(plain, restored, after="hold_due_sessions"),
         )
@@ -308,7 +308,7 @@ def test_artifacts_of_a_session_that_comes_meanwhile_are_kept(
         plain.artifacts.register(an_artifact(name, session_id=name))
     database = Meanwhile(plain, lambda: comes(plain), before="delete_orphaned_artifacts")
 
-    number = perform(retention.clean_orphaned_artifacts(), database)
+    number = run_job(retention.clean_orphaned_artifacts(), database)
 
     assert (number, plain.artifacts.get_by_key("a") is not None) == (1, True)
 

@@ -44,7 +44,8 @@ from tests.contract.beside import (
 from tests.servers import fresh_folder, give_away, server_user
 
 # `asm.migrate` is the function; this is the module.
-migrate_module = sys.modules["asm.migrate"]
+migrate_module = sys.modules["asm.migrations.runner"]
+files_module = sys.modules["asm.migrations.files"]
 
 PROCESSES = 8
 LATER = "9999-notes"
@@ -59,12 +60,12 @@ servers_only = only(POSTGRES, why="SQLite has no hosts, roles or passwords")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the `sql` folder that asm takes its migrations from."""
     copy = copied_folder(tmp_path / "sql")
-    monkeypatch.setattr(migrate_module, "sql_folder", copy.joinpath)
+    monkeypatch.setattr(files_module, "sql_folder", copy.joinpath)
     return copy
 
 
 def step_file(folder: Path, dsn: str, id: str = STEP) -> Path:
-    return folder / dsns.place(dsn).dialect / "migrations" / f"{id}.sql"
+    return folder / dsns.parse_dsn(dsn).dialect / "migrations" / f"{id}.sql"
 
 
 def add_step(folder: Path, dsn: str, statements: str, undo: str = "") -> None:
@@ -140,7 +141,7 @@ def test_the_dsn_comes_from_the_environment(dsn: str, monkeypatch: pytest.Monkey
 
 def test_the_status_of_an_empty_database(dsn: str) -> None:
     status = migrate_module.status(dsn)
-    assert (status.dialect, status.applied, status.pending) == (dsns.place(dsn).dialect, [], STEPS)
+    assert (status.dialect, status.applied, status.pending) == (dsns.parse_dsn(dsn).dialect, [], STEPS)
     assert (status.rows, status.version != "") == ({}, True)
 
 

@@ -611,8 +611,8 @@ def test_what_is_no_pool_is_refused(opened: Opener) -> None:
 
 def test_every_operation_of_a_store_is_asked_in_these_tests() -> None:
     of_the_store = public(asm.store.Operations) - {"artifacts", "query"}
-    of_artifacts = {f"artifacts.{name}" for name in public(asm.store.Artifacts)}
-    of_the_query = {f"query.{name}" for name in public(asm.store.Query)}
+    of_artifacts = {f"artifacts.{name}" for name in public(asm.store.ArtifactRegistry)}
+    of_the_query = {f"query.{name}" for name in public(asm.store.QueryAPI)}
     assert ASKED.keys() == of_the_store | of_artifacts | of_the_query
     assert MAINTAINED.keys() == public(asm.store.Maintenance)
 
@@ -675,7 +675,7 @@ def test_a_closed_store_leaves_no_connection(migrated: str, opened: Opener) -> N
 @only(["sqlite"], why="a server keeps its files open")
 @pytest.mark.parametrize("name", ASKED | MAINTAINED)
 def test_a_closed_store_leaves_its_file_alone(migrated: str, opened: Opener, name: str) -> None:
-    file = Path(dsns.place(migrated).address)
+    file = Path(dsns.parse_dsn(migrated).address)
     store = opened(migrated)
     with suppress(asm.NotFound):
         (ASKED | MAINTAINED)[name](store)
@@ -857,7 +857,7 @@ def test_a_store_goes_on_working_after_waiting_for_a_connection(migrated: str, o
 def test_waiting_for_a_lock_of_another_ends_in_a_timeout(migrated: str, opened: Opener, name: str) -> None:
     store = opened(migrated, timeout=0.5, retry_for=0)
     with connected(migrated) as other, pytest.raises(asm.StorageTimeout):
-        other.execute(LOCK_EVERYTHING[dsns.place(migrated).dialect])
+        other.execute(LOCK_EVERYTHING[dsns.parse_dsn(migrated).dialect])
         ASKED[name](store)
 
 
@@ -1251,7 +1251,7 @@ def test_an_error_in_a_transaction_leaves_no_lock(
         tx.append_event(an_event())
         break_off(tx)
     with connected(migrated) as other:
-        other.execute(LOCK_EVERYTHING[dsns.place(migrated).dialect])
+        other.execute(LOCK_EVERYTHING[dsns.parse_dsn(migrated).dialect])
 
 
 @postgres_only

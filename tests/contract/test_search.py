@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import asm
-from asm import search
-from asm.plan import Steps
+from asm.engine.script import UnitOfWork
+from asm.operations import search
 from tests.conftest import POSTGRES, an_event, events_of
 from tests.contract.beside import asked_of, disturbed, only
 
@@ -207,7 +207,7 @@ class TestSessions:
                 another.save_session(asm.Session(agent_id="x"))
 
         question = search.search_sessions(count_total=True)
-        assert isinstance(question, Steps)
+        assert isinstance(question, UnitOfWork)
         page = asked_of(sessions, disturbed(question, another_comes))
 
         assert (ids(page), page.total_count) == (["a", "b", "c", "d"], 4)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import asm
-from asm import archives, retention
-from asm.plan import Question
-from asm.procedures import perform
+from asm.engine.jobs import run_job
+from asm.engine.script import Operation
+from asm.formats import archives
+from asm.maintenance import retention, run
 from tests.conftest import Where, an_event
 from tests.contract.beside import running, said
 from tests.contract.keeping import a_full_store, a_session, appended, everything, kept, there
@@ -29,7 +30,7 @@ class Stopping:
         self._left = questions
         self._answers_the_last = answers_the_last
 
-    def run(self, question: Question[Any]) -> Any:
+    def run(self, question: Operation[Any]) -> Any:
         self._left -= 1
         if self._left > 0:
             return self._database.run(question)
@@ -67,10 +68,10 @@ def emptied(store: asm.SessionStore) -> None:
         tx.connection.execute("delete from asm_artifacts")
 
 
-@pytest.fixture(params=[retention.EVENTS_PER_TRANSACTION, 3])
+@pytest.fixture(params=[run.EVENTS_PER_TRANSACTION, 3])
 def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many events in one transaction: more than any session has, or less."""
-    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", request.param)
+    monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", request.param)
 
 
 @pytest.mark.usefixtures("most")
@@ -87,7 +88,7 @@ def test_stopped_at_any_question_and_run_again_it_ends_the_same(
         a_full_store(store, where)
         database = Stopping(store, questions, answers_the_last=answers_the_last)
         try:
-            perform(retention.execute(a_policy()), database)
+            run_job(retention.execute(a_policy()), database)
             break
         except Stopped:
             pass
@@ -125,7 +126,7 @@ def test_stopped_anywhere_nothing_is_lost_that_was_not_archived(
 
     with pytest.raises(Stopped):
         database = Stopping(store, questions, answers_the_last=True)
-        perform(retention.execute(a_policy(archive=tmp_path)), database)
+        run_job(retention.execute(a_policy(archive=tmp_path)), database)
 
     assert missing(before, events_by_session(store), archived_events(tmp_path)) == set()
 
@@ -134,14 +135,14 @@ def test_stopped_anywhere_nothing_is_lost_that_was_not_archived(
 def test_a_session_that_is_restored_while_it_is_deleted_keeps_the_rest(
     store: asm.SessionStore, archive: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", 7)
+    monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", 7)
     store.save_session(a_session(deleted=31))
     appended(store, "ses_1", *["session_created"] * 36)
     policy = asm.RetentionPolicy(archive=archive)
 
     with pytest.raises(Stopped):
         database = Stopping(store, 4, answers_the_last=True)
-        perform(retention.hard_delete_expired_sessions(policy), database)
+        run_job(retention.hard_delete_expired_sessions(policy), database)
     rest = kept(store)
     store.save_session(a_session())
 

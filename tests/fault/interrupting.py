@@ -14,8 +14,14 @@ from typing import Any
 import asm
 
 OURS = {
-    str(Path(asm.__file__).parent / f"{name}.py")
-    for name in ("connections", "follow", "gather", "plan", "postgres", "sqlite", "store", "turns", "wire")
+    str(path)
+    for folder in ("engine", "operations", "postgres", "sqlite", ".")
+    for path in (Path(asm.__file__).parent / folder).glob("*.py")
+    if path.stem
+    in {
+        *("connections", "reading", "group_commit", "script", "database", "async_database", "connection"),
+        *("store", "async_store", "fair_lock", "fast_path", "common"),
+    }
 }
 """The files that take, use and give back connections."""
 

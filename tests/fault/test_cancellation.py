@@ -16,8 +16,8 @@ from psycopg_pool import AsyncConnectionPool
 
 import asm
 from asm import dsn as dsns
-from asm.events import append_event
-from asm.plan import Plan, Steps
+from asm.engine.script import Script, UnitOfWork
+from asm.operations.events import append_event
 from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
 from tests.contract.beside import connected, only, open_files, told
 from tests.contract.keeping import a_session
@@ -302,7 +302,7 @@ def test_cancelled_while_it_waits_for_another_a_task_takes_nothing_with_it(
 
 @ONE_OF_EACH
 def test_half_of_an_operation_is_not_kept_where_a_task_goes_on_after_a_cancellation(where: Where) -> None:
-    def half() -> Plan[None]:
+    def half() -> Script[None]:
         yield from append_event(an_event("ses_half"))
         raise asyncio.CancelledError
 
@@ -311,7 +311,7 @@ def test_half_of_an_operation_is_not_kept_where_a_task_goes_on_after_a_cancellat
             with pytest.raises(asm.StorageError, match="nothing of it is kept"):
                 async with store.transaction() as tx:
                     with pytest.raises(asyncio.CancelledError):
-                        await tx._database.run(Steps(half))
+                        await tx._database.run(UnitOfWork(half))
             assert await store.get_latest_sequence("ses_half") == 0
 
     asyncio.run(main())
@@ -359,7 +359,7 @@ def test_a_store_whose_opening_meets_another_task_has_no_file_open(where: Where)
         await asyncio.gather(store.open(), store.open())
         await store.close()
 
-    file = Path(dsns.place(where.dsn).address)
+    file = Path(dsns.parse_dsn(where.dsn).address)
     gc.collect()
     gc.disable()
     try:

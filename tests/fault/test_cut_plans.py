@@ -13,9 +13,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import asm
-from asm import copying, events, exports, imports, retention, search, sessions
-from asm.plan import Ask, Plan, Question, Rows, Steps, Volley
-from asm.procedures import perform
+from asm.cli import copying
+from asm.engine.jobs import run_job
+from asm.engine.script import Operation, Pipeline, Query, Rows, Script, UnitOfWork
+from asm.maintenance import retention
+from asm.operations import events, exports, imports, search, sessions
 from tests.conftest import POSTGRES, Where, an_event, events_of, in_loop
 from tests.contract.beside import connected, only
 from tests.contract.keeping import a_full_store, a_session
@@ -42,19 +44,19 @@ class Scissors:
     def has_cut(self) -> bool:
         return self._left <= 0
 
-    def around(self, question: Question[T]) -> Steps[T] | Volley[T]:
+    def around(self, question: Operation[T]) -> UnitOfWork[T] | Pipeline[T]:
         """The same question, cut."""
-        if not isinstance(question, Volley):
-            return Steps(lambda: self._plan(iter(question)), snapshot=is_snapshot(question))
-        return Volley(
-            lambda: self._sent(question.asks()),
+        if not isinstance(question, Pipeline):
+            return UnitOfWork(lambda: self._plan(iter(question)), snapshot=is_snapshot(question))
+        return Pipeline(
+            lambda: self._with_retry(question.asks()),
             question.read,
-            lambda: self._plan(question.instead()),
+            lambda: self._plan(question.on_conflict()),
             size=question.size,
             sessions=question.sessions,
         )
 
-    def _plan(self, plan: Plan[T]) -> Plan[T]:
+    def _plan(self, plan: Script[T]) -> Script[T]:
         self._snip()
         try:
             ask = next(plan)
@@ -66,7 +68,7 @@ class Scissors:
             result: T = end.value
             return result
 
-    def _sent(self, asks: Iterable[Ask[Any]]) -> Iterator[Ask[Any]]:
+    def _with_retry(self, asks: Iterable[Query[Any]]) -> Iterator[Query[Any]]:
         self._snip()
         for ask in asks:
             yield ask
@@ -85,15 +87,15 @@ class Cutting:
         self._database = store._database
         self._scissors = scissors
 
-    def run(self, question: Question[T]) -> T:
+    def run(self, question: Operation[T]) -> T:
         return asked(self._database, self._scissors.around(question))
 
 
-def is_snapshot(question: Question[Any]) -> bool:
-    return isinstance(question, Steps) and question.snapshot
+def is_snapshot(question: Operation[Any]) -> bool:
+    return isinstance(question, UnitOfWork) and question.snapshot
 
 
-def asked(database: Any, question: Question[T]) -> T:
+def asked(database: Any, question: Operation[T]) -> T:
     answer = database.run(question)
     return cast(T, in_loop(answer) if inspect.isawaitable(answer) else answer)
 
@@ -144,7 +146,7 @@ NEW = [an_event(name, id=f"new_{name}_{n}") for n in range(2) for name in ("ses_
 OF_ONE = [an_event("ses_old", id=f"new_{n}") for n in range(2)]
 
 
-def flush(*new: asm.Event) -> Question[Any]:
+def flush(*new: asm.Event) -> Operation[Any]:
     return sessions.flush(a_session("ses_old", status="failed"), asm.Run(session_id="ses_old"), new)
 
 
@@ -156,7 +158,7 @@ def an_export() -> exports.SessionExport:
 
 
 class Asked(NamedTuple):
-    question: Callable[[], Question[Any]]
+    question: Callable[[], Operation[Any]]
     writes: bool = True
 
 
@@ -219,9 +221,9 @@ def test_a_plan_whose_connection_is_severed_at_any_question_has_done_nothing(
     where: Where, opened: Callable[..., Any], question: str
 ) -> None:
     dsn = make_conninfo(where.dsn, application_name="to be cut")
-    once, again = opened(dsn, max_size=1, timeout=10.0, retry_for=0), opened(where.dsn)
+    once, on_unknown_outcome = opened(dsn, max_size=1, timeout=10.0, retry_for=0), opened(where.dsn)
     with connected(where.dsn) as beside:
-        prepared(again, beside)
+        prepared(on_unknown_outcome, beside)
         before = rows(beside)
         for at in itertools.count(1):
             scissors = Scissors(at, Severed(beside))
@@ -300,7 +302,7 @@ def test_maintenance_that_is_stopped_at_any_question_is_gone_on_with(
             emptied(beside)
             a_full_store(kept, where)
             scissors = Scissors(at, stop)
-            was_cut = meets(Stopped, partial(perform, retention.execute(a_policy()), Cutting(kept, scissors)))
+            was_cut = meets(Stopped, partial(run_job, retention.execute(a_policy()), Cutting(kept, scissors)))
             assert was_cut == scissors.has_cut
             assert kept.maintenance.execute(a_policy()).errors == []
             assert rows(beside) == end
@@ -321,7 +323,7 @@ def test_maintenance_whose_connection_is_severed_at_any_question_ends_the_same(
             emptied(beside)
             a_full_store(kept, where)
             scissors = Scissors(at, Severed(beside))
-            assert perform(retention.execute(a_policy()), Cutting(kept, scissors)).errors == []
+            assert run_job(retention.execute(a_policy()), Cutting(kept, scissors)).errors == []
             assert rows(beside) == end
             if not scissors.has_cut:
                 break

@@ -121,7 +121,7 @@ def test_a_process_that_holds_the_lock_is_waited_for_so_long_and_then_told_of(
 ) -> None:
     store = opened(migrated, timeout=0.5)
     store.append_event(an_event())
-    with running("tests.fault.holder", dsns.place(migrated).address) as holder:
+    with running("tests.fault.holder", dsns.parse_dsn(migrated).address) as holder:
         assert said(holder) == "held"
         with ThreadPoolExecutor(len(WRITES)) as threads:
             asked = [threads.submit(write, store) for write in WRITES.values()]
@@ -137,7 +137,7 @@ def test_a_process_that_holds_the_lock_is_waited_for_so_long_and_then_told_of(
 
 def test_a_lock_that_is_let_go_in_time_is_no_error(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
-    with running("tests.fault.holder", dsns.place(migrated).address) as holder:
+    with running("tests.fault.holder", dsns.parse_dsn(migrated).address) as holder:
         assert said(holder) == "held"
         with ThreadPoolExecutor(8) as threads:
             asked = [threads.submit(store.append_event, an_event()) for _ in range(8)]
@@ -166,7 +166,7 @@ def test_nothing_is_written_to_a_file_that_is_gone(
 ) -> None:
     store = opened(migrated)
     store.append_event(an_event())
-    GONE[how](Path(dsns.place(migrated).address))
+    GONE[how](Path(dsns.parse_dsn(migrated).address))
     with pytest.raises(asm.StorageError, match="deleted, moved or replaced") as raised:
         WRITES[name](store)
     assert not raised.value.retryable
@@ -174,7 +174,7 @@ def test_nothing_is_written_to_a_file_that_is_gone(
 
 def test_no_transaction_begins_in_a_file_that_is_gone(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
-    Path(dsns.place(migrated).address).unlink()
+    Path(dsns.parse_dsn(migrated).address).unlink()
     with pytest.raises(asm.StorageError, match="deleted, moved or replaced"), store.transaction():
         pass
 
@@ -182,7 +182,7 @@ def test_no_transaction_begins_in_a_file_that_is_gone(migrated: str, opened: Ope
 def test_a_file_is_found_from_another_working_folder(
     migrated: str, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = Path(dsns.place(migrated).address)
+    file = Path(dsns.parse_dsn(migrated).address)
     monkeypatch.chdir(file.parent)
     store = opened(f"sqlite:///{file.name}")
     monkeypatch.chdir("/")
@@ -191,6 +191,6 @@ def test_a_file_is_found_from_another_working_folder(
 
 def test_a_file_may_be_a_link(migrated: str, opened: Opener, tmp_path: Path) -> None:
     link = tmp_path / "link.db"
-    link.symlink_to(dsns.place(migrated).address)
+    link.symlink_to(dsns.parse_dsn(migrated).address)
     assert opened(f"sqlite:///{link}").append_event(an_event()).sequence_number == 1
     assert opened(migrated).append_event(an_event()).sequence_number == 2

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import asm
-from asm import at_hand
 from asm import dsn as dsns
-from asm.events import append_event
-from asm.plan import Plan, Steps
+from asm.engine.script import Script, UnitOfWork
+from asm.operations.events import append_event
+from asm.postgres import spare
 from tests.conftest import POSTGRES, Where, events_of
 from tests.contract.beside import connected, only
 from tests.fault.interrupting import interrupted_everywhere
@@ -74,7 +74,7 @@ def test_interrupted_at_any_line_all_or_nothing_is_stored_and_the_store_works_on
 def test_interrupted_at_any_line_a_connection_comes_back_to_its_pool(
     where: Where, store: asm.SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(at_hand, "AT_HAND_S", -1.0)
+    monkeypatch.setattr(spare, "SPARE_S", -1.0)
     assert_works_on(where, store, "append")
 
 
@@ -126,11 +126,11 @@ def test_half_of_an_operation_is_not_kept_where_a_caller_goes_on_after_an_interr
     with pytest.raises(asm.StorageError, match="nothing of it is kept"), store.transaction() as tx:
         tx.get_latest_sequence("ses_1")
         with pytest.raises(KeyboardInterrupt):
-            tx._database.run(Steps(half))
+            tx._database.run(UnitOfWork(half))
     assert store.get_latest_sequence("ses_1") == 0
 
 
-def half() -> Plan[None]:
+def half() -> Script[None]:
     yield from append_event(events_of("ses_1", 1)[0])
     raise KeyboardInterrupt
 
@@ -177,7 +177,7 @@ def test_a_signals_handler_that_closes_the_store_ends_it_after_the_operation(
 
 def append_while_locked(where: Where, store: asm.SessionStore) -> None:
     """Append, and wait in its turn with the connection for the file, where a signal meets it."""
-    with closing(sqlite3.connect(dsns.place(where.dsn).address, check_same_thread=False)) as other:
+    with closing(sqlite3.connect(dsns.parse_dsn(where.dsn).address, check_same_thread=False)) as other:
         other.execute("begin immediate")
         freeing = threading.Timer(0.5, other.rollback)
         freeing.start()

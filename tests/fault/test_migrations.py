@@ -22,7 +22,8 @@ from tests.contract.beside import connected, copied_folder, migrations_of, only,
 from tests.fault import cuts
 from tests.make_schema import schema_of
 
-migrate_module = sys.modules["asm.migrate"]
+migrate_module = sys.modules["asm.migrations.runner"]
+files_module = sys.modules["asm.migrations.files"]
 
 # The tests' own threads do nothing that a forked child waits for.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -56,11 +57,11 @@ def state(dsn: str) -> State:
 
 
 def steps_of(dsn: str) -> list[str]:
-    return [step.id for step in migrate_module.known(dsns.place(dsn).dialect)]
+    return [step.id for step in migrate_module.known(dsns.parse_dsn(dsn).dialect)]
 
 
 def cut_at_statements(dsn: str) -> Callable[[int], None]:
-    is_file = dsns.place(dsn).dialect == "sqlite"
+    is_file = dsns.parse_dsn(dsn).dialect == "sqlite"
     return cuts.before_a_statement if is_file else cuts.while_the_server_answers
 
 
@@ -82,13 +83,13 @@ def fill(store: Any) -> None:
 
 def wait_for_the_lock(dsn: str) -> None:
     """Until the server has ended a transaction whose client was killed, which may be in its commit."""
-    if dsns.place(dsn).dialect == "postgres":
+    if dsns.parse_dsn(dsn).dialect == "postgres":
         told(dsn, f"select pg_advisory_xact_lock({migrate_module._ADVISORY_LOCK})")
 
 
 def step_for(dsn: str) -> int:
     """A server takes a while, and what it is asked to do is cut at every statement once."""
-    return 1 if dsns.place(dsn).dialect == "sqlite" else 3
+    return 1 if dsns.parse_dsn(dsn).dialect == "sqlite" else 3
 
 
 def cut_everywhere(
@@ -360,7 +361,7 @@ def test_what_is_appended_while_a_newer_asm_migrates_is_kept_and_numbered(
                 wait_for_more(store)
                 newer = newer_asm(tmp_path / f"{number}", migrated, number)
                 with monkeypatch.context() as patch:
-                    patch.setattr(migrate_module, "sql_folder", newer.joinpath)
+                    patch.setattr(files_module, "sql_folder", newer.joinpath)
                     assert len(asm.migrate(migrated)) == 1
             wait_for_more(store)
         finally:
@@ -375,7 +376,7 @@ def test_what_is_appended_while_a_newer_asm_migrates_is_kept_and_numbered(
 def test_migrating_begins_again_when_it_and_somebody_who_writes_wait_for_each_other(
     migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate_module, "sql_folder", newer_asm(tmp_path / "newer", migrated, 0).joinpath)
+    monkeypatch.setattr(files_module, "sql_folder", newer_asm(tmp_path / "newer", migrated, 0).joinpath)
     with ThreadPoolExecutor() as threads, connected(migrated) as writing:
         writing.execute("begin")
         writing.execute("update asm_session_sequences set last_sequence = last_sequence")
@@ -397,10 +398,10 @@ def wait_for_more(store: Any) -> None:
 def newer_asm(to: Path, dsn: str, number: int) -> Path:
     """An `sql` folder with some more steps, the later ones for each of which appends are in the way."""
     folder = copied_folder(to)
-    migrations, depends = folder / dsns.place(dsn).dialect / "migrations", steps_of(dsn)[-1]
+    migrations, depends = folder / dsns.parse_dsn(dsn).dialect / "migrations", steps_of(dsn)[-1]
     for later in range(number + 1):
         statement = f"alter table asm_events add column later_{later} integer;"
-        if dsns.place(dsn).dialect == "postgres":
+        if dsns.parse_dsn(dsn).dialect == "postgres":
             kinds = ["varchar(1000)", "text"]
             statement += f"\n\n{text_columns_as('asm_session_sequences', kinds[later % 2])};"
         (migrations / f"999{later}-later.sql").write_text(f"-- depends: {depends}\n\n{statement}\n")
@@ -440,7 +441,7 @@ def test_while_a_migration_holds_the_tables_writers_time_out_and_readers_read(
     store = opened(migrated, timeout=0.3)
     store.append_event(an_event())
     with connected(migrated) as migrating:
-        for statement in HOLDING[dsns.place(migrated).dialect]:
+        for statement in HOLDING[dsns.parse_dsn(migrated).dialect]:
             migrating.execute(statement)
         with pytest.raises(asm.StorageTimeout):
             store.append_event(an_event())
@@ -461,7 +462,7 @@ def test_migrating_does_not_wait_for_ever_for_those_who_write(
     monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT_S", 0.2)
     before = state(older)
     with connected(older) as writing:
-        writing.execute("begin immediate" if dsns.place(older).dialect == "sqlite" else "begin")
+        writing.execute("begin immediate" if dsns.parse_dsn(older).dialect == "sqlite" else "begin")
         writing.execute("update asm_events set type = type")
         writing.execute("update asm_runs set status = status")
         writing.execute("update asm_sessions set status = status")

@@ -16,7 +16,7 @@ import psycopg_pool
 import pytest
 
 import asm
-from asm.migrate import status
+from asm.migrations.runner import status
 from tests.conftest import (
     INSTALLATIONS,
     POSTGRES,

@@ -16,9 +16,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 import asm
-from asm import postgres
-from asm.connections import PatientConnection
-from asm.events import append_event, get_latest_sequence
+from asm.operations.events import append_event, get_latest_sequence
+from asm.postgres import database
+from asm.postgres.connections import StoreConnection
 from tests.conftest import INSTALLATIONS, POSTGRES, Colour, an_event, events_of, in_loop, numbers
 from tests.contract.beside import connected, only, told
 from tests.servers import Server
@@ -149,16 +149,16 @@ def test_a_user_without_rights_is_told_so(migrated: str, opened: Callable[..., A
 # Connections that grow old, and that nobody needs
 
 
-def pool_of(dsn: str, **options: Any) -> postgres.Postgres:
+def pool_of(dsn: str, **options: Any) -> database.Postgres:
     kwargs = {"autocommit": True, "application_name": "counted"}
     pool = psycopg_pool.ConnectionPool(
-        dsn, connection_class=PatientConnection, kwargs=kwargs, open=False, **options
+        dsn, connection_class=StoreConnection, kwargs=kwargs, open=False, **options
     )
-    return postgres.Postgres(pool, conninfo=dsn, timeout=5)
+    return database.Postgres(pool, conninfo=dsn, timeout=5)
 
 
 @contextmanager
-def open_database(dsn: str, **options: Any) -> Iterator[postgres.Postgres]:
+def open_database(dsn: str, **options: Any) -> Iterator[database.Postgres]:
     database = pool_of(dsn, **options)
     database.open()
     try:

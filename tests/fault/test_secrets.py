@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
-from asm.cli import cli
-from asm.migrate import status
+from asm.cli.main import cli
+from asm.migrations.runner import status
 from tests.conftest import INSTALLATIONS, POSTGRES, an_event
 from tests.contract.beside import only, told
 from tests.servers import Server
@@ -78,7 +78,7 @@ UNREADABLE = [
 
 
 @pytest.fixture(params=FORMS)
-def form(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def render(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A way to give a password; gives the DSN for a host and a port."""
     if request.param == "environment":
         monkeypatch.setenv("PGPASSWORD", PASSWORD)
@@ -110,7 +110,7 @@ def ways_in(dsn: str, opened: Callable[..., Any]) -> list[Callable[[], Any]]:
 @pytest.mark.parametrize("place", ["127.0.0.1:1", "nowhere.invalid:5432", "server"])
 def test_an_error_while_connecting_does_not_show_the_password(
     migrated: str,
-    form: Callable[[str, str], str],
+    render: Callable[[str, str], str],
     place: str,
     opened: Callable[..., Any],
     caplog: pytest.LogCaptureFixture,
@@ -118,7 +118,7 @@ def test_an_error_while_connecting_does_not_show_the_password(
     caplog.set_level(logging.DEBUG)
     server = conninfo_to_dict(migrated)
     host, _, port = (f"{server['host']}:{server['port']}" if place == "server" else place).partition(":")
-    for way in ways_in(form(host, port), opened):
+    for way in ways_in(render(host, port), opened):
         assert hides_the_password(raised_by(way))
     assert hides_the_password(caplog.text)
 
@@ -216,8 +216,8 @@ def test_a_command_that_fails_does_not_show_the_password(
     assert kind in POSTGRES
     monkeypatch.chdir(tmp_path)
     asm.migrate("sqlite:///source.db")
-    for form in ("url", "query", "key=value"):
-        dsn = FORMS[form]("127.0.0.1", "1")
+    for render in ("url", "query", "key=value"):
+        dsn = FORMS[render]("127.0.0.1", "1")
         result = CliRunner().invoke(cli, [dsn if part == "DSN" else part for part in command])
         assert result.exit_code != 0
         assert result.stderr.startswith("asm: ")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import asm
-from asm import events, limits
-from asm.plan import Plan, Steps
+from asm.engine.script import Script, UnitOfWork
+from asm.operations import events
+from asm.postgres import timeouts
 from tests.conftest import POSTGRES, Cluster, an_event, in_loop
 from tests.fault.proxy import Proxy
 
@@ -32,18 +33,18 @@ def proxy(server: str) -> Iterator[Proxy]:
 def test_who_vanishes_amid_an_operation_holds_its_session_only_for_so_long(
     server: str, proxy: Proxy, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "ABANDONED_S", 1.0)
+    monkeypatch.setattr(timeouts, "IDLE_IN_TRANSACTION_TIMEOUT_S", 1.0)
     vanishing, other = opened(proxy.dsn, retry_for=0), opened(server, timeout=60)
     has_locked = threading.Event()
 
-    def plan() -> Plan[None]:
+    def plan() -> Script[None]:
         yield from events.lock_counters(["ses_1"])
         proxy.unplug()
         has_locked.set()
         yield from events.lock_counters(["ses_1"])
 
     outcome: list[asm.AsmError] = []
-    thread = threading.Thread(target=lambda: outcome.append(error_of(vanishing, Steps(plan))))
+    thread = threading.Thread(target=lambda: outcome.append(error_of(vanishing, UnitOfWork(plan))))
     thread.start()
     has_locked.wait()
     assert other.append_event(an_event()).sequence_number == 1
@@ -55,7 +56,7 @@ def test_who_vanishes_amid_an_operation_holds_its_session_only_for_so_long(
 def test_a_transaction_of_the_callers_may_think_for_as_long_as_it_wants(
     server: str, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "ABANDONED_S", 0.001)
+    monkeypatch.setattr(timeouts, "IDLE_IN_TRANSACTION_TIMEOUT_S", 0.001)
     store = opened(server)
     with store.transaction() as tx:
         tx.append_event(an_event())
@@ -63,7 +64,7 @@ def test_a_transaction_of_the_callers_may_think_for_as_long_as_it_wants(
         assert in_either(in_either(shown).fetchone()) == ("0",)
 
 
-def error_of(store: Any, question: Steps[None]) -> asm.AsmError:
+def error_of(store: Any, question: UnitOfWork[None]) -> asm.AsmError:
     with pytest.raises(asm.AsmError) as caught:
         database = store._database
         in_either(database.run(question))

@@ -29,8 +29,8 @@ import pytest
 
 import asm
 from asm import documents
-from asm.cli import cli, main
-from asm.plain import is_a, is_number, number
+from asm.cli.main import cli, main
+from asm.validation import is_instance, is_number, number
 from tests.conftest import POSTGRES, Blocking, Cluster, Where
 from tests.property.conftest import EXAMPLES, SEED, tell
 from tests.property.hostile import (
@@ -292,7 +292,7 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         parts = {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
         return parts | ({"duration_ms": 0} if "duration_ms" in parts else {})
-    if is_a(value, dict, list):
+    if is_instance(value, dict, list):
         # A document, as it is read back.
         with suppress(asm.AsmError):
             return documents.load(documents.dump(value, ""))

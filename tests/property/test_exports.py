@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import asm
-from asm import lines
+from asm.formats import jsonl
 from asm.models import new_id
 from tests.conftest import an_artifact
 from tests.property.strategies import documents, moments, values
@@ -26,14 +26,14 @@ def through_json(export: asm.SessionExport) -> asm.SessionExport:
 
 
 def through_lines(export: asm.SessionExport) -> asm.SessionExport:
-    (loaded,) = lines.load(lines.dump([export]))
+    (loaded,) = jsonl.load(jsonl.dump([export]))
     return loaded
 
 
 def exports() -> st.SearchStrategy[asm.SessionExport]:
     """Exports of sessions with ids of their own, some of their events pruned."""
     return st.builds(
-        _put_together,
+        _render,
         st.builds(
             asm.Session,
             agent_id=st.just("agent"),
@@ -57,7 +57,7 @@ def _runs() -> st.SearchStrategy[asm.Run]:
     )
 
 
-def _put_together(
+def _render(
     session: asm.Session, runs: list[asm.Run], told: list[Any], about: list[Any], more: int
 ) -> asm.SessionExport:
     session = replace(session, id=new_id("ses_"))

@@ -23,7 +23,7 @@ import psycopg
 import pytest
 
 import asm
-from asm.health import HealthIssue
+from asm.maintenance.health import HealthIssue
 from asm.models import ArtifactStats
 from tests.conftest import Blocking, Where
 from tests.property.conftest import EXAMPLES, SEED, tell

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asm
-from asm import search
+from asm.operations import search
 from tests.conftest import an_event
 
 START = datetime(2025, 1, 1, tzinfo=UTC)

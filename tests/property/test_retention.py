@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asm
-from asm.retention import PROTECTED_TYPES
+from asm.maintenance.policy import PROTECTED_TYPES
 from tests.conftest import Where, an_artifact, an_event
 from tests.contract.beside import told
 from tests.contract.keeping import a_session, counted, days_ago, everything

@@ -55,7 +55,7 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Conn
     """A connection to a SQLite database with tables and no rows."""
     dsn = f"sqlite:///{tmp_path_factory.mktemp('columns') / 'store.db'}"
     asm.migrate(dsn)
-    with closing(sqlite3.connect(dsns.place(dsn).address, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(dsns.parse_dsn(dsn).address, isolation_level=None)) as connection:
         yield connection
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from asm.queries import Dialect, Queries, Query, Statement, sql_folder
+from asm.engine.registry import Dialect, NamedQuery, QueryRegistry, Statement, sql_folder
 
 DIALECTS: tuple[Dialect, Dialect] = ("postgres", "sqlite")
 
@@ -27,8 +27,8 @@ class Refused(Exception):
 
 
 @cache
-def queries(dialect: Dialect, schema: str | None = None) -> Queries:
-    return Queries(dialect, schema)
+def queries(dialect: Dialect, schema: str | None = None) -> QueryRegistry:
+    return QueryRegistry(dialect, schema)
 
 
 def names(dialect: Dialect) -> list[str]:
@@ -58,18 +58,18 @@ ALTERNATIVES = [
 ]
 
 
-def every_form(query: Query) -> Iterator[dict[str, str]]:
+def every_form(query: NamedQuery) -> Iterator[dict[str, str]]:
     """Values for every combination of a query's optional names that is ever asked for."""
     for given in product(*_choices(query)):
         yield dict.fromkeys((name for name in given if name), ANY_VALUE)
 
 
-def fullest_form(query: Query) -> dict[str, str]:
+def fullest_form(query: NamedQuery) -> dict[str, str]:
     """Values for as many of a query's optional names as go together."""
     return dict.fromkeys((names[-1] for names in _choices(query) if names[-1]), ANY_VALUE)
 
 
-def _choices(query: Query) -> list[list[str | None]]:
+def _choices(query: NamedQuery) -> list[list[str | None]]:
     """What may be given of each optional name, or of those that are alternatives: one of them or none."""
     choices: dict[frozenset[str], list[str | None]] = {}
     for name in query.options:
@@ -111,7 +111,7 @@ def explained(connection: sqlite3.Connection, statement: Statement) -> None:
     connection.execute(f"explain {statement.sql}", dict.fromkeys(statement.parameters, ANY_VALUE))
 
 
-def executed(connection: sqlite3.Connection, query: Query) -> list[tuple[Statement, list[str]]]:
+def executed(connection: sqlite3.Connection, query: NamedQuery) -> list[tuple[Statement, list[str]]]:
     """The statements of a query with the columns of each, which SQLite tells only of what it runs.
 
     Nothing of it stays.
@@ -120,7 +120,7 @@ def executed(connection: sqlite3.Connection, query: Query) -> list[tuple[Stateme
     try:
         return [
             (statement, _columns(connection, statement))
-            for statement in query.form(fullest_form(query)).statements
+            for statement in query.render(fullest_form(query)).statements
         ]
     finally:
         connection.rollback()

@@ -15,7 +15,7 @@ import pytest
 
 import asm
 from asm import dsn as dsns
-from asm.queries import Query
+from asm.engine.registry import NamedQuery
 from tests.conftest import Where
 from tests.sql.statements import (
     Refused,
@@ -109,7 +109,7 @@ def test_a_query_gives_the_same_columns_in_both_dialects(
 def test_a_statement_is_known_to_give_rows_where_it_does_on_postgres(
     name: str, on_postgres: psycopg.Connection[Any]
 ) -> None:
-    (statement,) = queries("postgres")[name].form({}).statements
+    (statement,) = queries("postgres")[name].render({}).statements
 
     assert statement.returns == bool(prepared(on_postgres, statement))
 
@@ -161,14 +161,14 @@ def test_every_query_that_is_asked_exists() -> None:
     assert set(_asked()) - set(names("postgres")) == set()
 
 
-def _differing(what: Callable[[Query], object]) -> set[str]:
+def _differing(what: Callable[[NamedQuery], object]) -> set[str]:
     return {
         name for name in names("sqlite") if what(queries("postgres")[name]) != what(queries("sqlite")[name])
     }
 
 
 def _on_postgres(connection: psycopg.Connection[Any], name: str) -> list[str]:
-    return prepared(connection, queries("postgres")[name].form({}).statements[0])
+    return prepared(connection, queries("postgres")[name].render({}).statements[0])
 
 
 def _on_sqlite(connection: sqlite3.Connection, name: str) -> list[str]:
@@ -179,7 +179,7 @@ def _on_sqlite(connection: sqlite3.Connection, name: str) -> list[str]:
 def _broken_on_postgres(dsn: str, name: str, schema: str | None) -> Iterator[tuple[str, str]]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         for given in every_form(queries("postgres", schema)[name]):
-            (statement,) = queries("postgres", schema)[name].form(given).statements
+            (statement,) = queries("postgres", schema)[name].render(given).statements
             try:
                 prepared(connection, statement)
             except Refused as error:
@@ -187,9 +187,9 @@ def _broken_on_postgres(dsn: str, name: str, schema: str | None) -> Iterator[tup
 
 
 def _broken_on_sqlite(dsn: str, name: str, schema: None) -> Iterator[tuple[str, str]]:
-    with closing(sqlite3.connect(dsns.place(dsn).address)) as connection:
+    with closing(sqlite3.connect(dsns.parse_dsn(dsn).address)) as connection:
         for given in every_form(queries("sqlite")[name]):
-            for statement in queries("sqlite")[name].form(given).statements:
+            for statement in queries("sqlite")[name].render(given).statements:
                 try:
                     explained(connection, statement)
                 except sqlite3.Error as error:
@@ -203,14 +203,14 @@ _broken_on: Mapping[str, Callable[[str, str, None], Iterator[tuple[str, str]]]] 
 
 
 def _nodes() -> Iterator[ast.AST]:
-    for file in Path(asm.__file__).parent.glob("*.py"):
+    for file in Path(asm.__file__).parent.rglob("*.py"):
         yield from ast.walk(ast.parse(file.read_text("utf-8")))
 
 
 def _asked() -> Iterator[str]:
-    """The names in `Ask("…")`, `rows("…")` and `queries["…"]`."""
+    """The names in `Query("…")`, `rows("…")` and `queries["…"]`."""
     for node in _nodes():
-        if isinstance(node, ast.Call) and node.args and _last_name(node.func) in ("Ask", "rows"):
+        if isinstance(node, ast.Call) and node.args and _last_name(node.func) in ("Query", "rows"):
             yield from _constant(node.args[0])
         elif isinstance(node, ast.Subscript) and _last_name(node.value) == "queries":
             yield from _constant(node.slice)

@@ -14,28 +14,20 @@ import psycopg
 import pytest
 from psycopg import ClientCursor
 
-from asm import (
-    artifacts,
-    copying,
-    events,
-    exports,
-    postgres,
-    runs,
-    search,
-    sessions,
-    sqlite,
-    summaries,
-    watch,
-)
 from asm import dsn as dsns
-from asm.cursors import Order
-from asm.plan import Ask, drive
+from asm.cli import copying
+from asm.engine import polling
+from asm.engine.script import Query, run_script
+from asm.operations import artifacts, events, exports, runs, search, sessions, summaries
+from asm.operations.cursors import Order
+from asm.postgres import common
+from asm.sqlite import values
 from tests.conftest import Where
 from tests.make_schema import schema_file
 from tests.sql.conftest import START, a_run, a_session, an_event_of, session_id
 from tests.sql.statements import numbered, parameters_in_order, queries
 
-HOT: dict[str, tuple[Ask[Any], str]] = {
+HOT: dict[str, tuple[Query[Any], str]] = {
     "get_session": (sessions.get_session(session_id(700)), "asm_sessions_pkey"),
     "list_sessions": (sessions.list_sessions(limit=20), "asm_sessions_by_creation"),
     "list_sessions of a status": (
@@ -59,13 +51,13 @@ HOT: dict[str, tuple[Ask[Any], str]] = {
     "get_latest_sequence": (events.get_latest_sequence(session_id(3)), "asm_session_sequences_pkey"),
     "get_by_key": (artifacts.get_by_key("key_000700"), "asm_artifacts_live_key"),
     "list_by_session": (artifacts.list_by_session(session_id(3)), "asm_artifacts_by_session"),
-    "find_positions": (watch.find_positions([session_id(3)]), "asm_session_sequences_pkey"),
+    "find_positions": (polling.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
     "find_counters": (exports.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
-    "find_sessions": (Ask("find_sessions", {"ids": (session_id(3),)}, list), "asm_sessions_pkey"),
-    "find_artifacts": (Ask("find_artifacts", {"ids": ("art_1",)}, list), "asm_artifacts_pkey"),
-    "find_live_keys": (Ask("find_live_keys", {"keys": ("key_000700",)}, list), "asm_artifacts_live_key"),
+    "find_sessions": (Query("find_sessions", {"ids": (session_id(3),)}, list), "asm_sessions_pkey"),
+    "find_artifacts": (Query("find_artifacts", {"ids": ("art_1",)}, list), "asm_artifacts_pkey"),
+    "find_live_keys": (Query("find_live_keys", {"keys": ("key_000700",)}, list), "asm_artifacts_live_key"),
     "find_numbers": (
-        Ask("find_numbers", {"session_ids": [session_id(3)], "sequence_numbers": [3]}, list),
+        Query("find_numbers", {"session_ids": [session_id(3)], "sequence_numbers": [3]}, list),
         "asm_events_pkey",
     ),
     "page_sessions": (copying.page_sessions(session_id(3)), "asm_sessions_pkey"),
@@ -73,7 +65,7 @@ HOT: dict[str, tuple[Ask[Any], str]] = {
     "page_artifacts": (copying.page_artifacts("art_1"), "asm_artifacts_pkey"),
     "page_counters": (copying.page_counters(session_id(3)), "asm_session_sequences_pkey"),
     "find_events_between": (
-        copying.find_events_between([copying.Slice(session_id(3), 50, 150)]),
+        copying.find_events_between([copying.EventRange(session_id(3), 50, 150)]),
         "asm_events_pkey",
     ),
 }
@@ -251,11 +243,11 @@ def test_sessions_with_a_rare_tag_are_found_by_the_index_on_tags(
     # table knows of a session, one index on sessions leads to it as well as another.
     to_one = {"asm_sessions_pkey", "asm_sessions_by_creation", "asm_sessions_by_update"}
     found = [way._replace(indexes=way.indexes - to_one) for way in ways]
-    wanted = {
+    requires = {
         "sqlite": Way({index}, set(), sorts=False),
         "postgres": Way({"asm_sessions_by_tag"}, set(), sorts=True),
     }
-    assert found == [wanted[filled.dialect]] * len(ways)
+    assert found == [requires[filled.dialect]] * len(ways)
 
 
 def test_runs_with_many_tokens_are_found_by_an_index(filled: Where) -> None:
@@ -289,8 +281,8 @@ def test_a_search_for_a_rare_value_finds_it_by_an_index(question: str, filled: W
 
 @pytest.mark.parametrize("query", DUE)
 def test_retention_finds_what_is_due_in_the_order_of_an_index(query: str, filled: Where) -> None:
-    wanted, index = DUE[query]
-    ask = Ask(query, wanted | _BEHIND, list, prepare=False)
+    requires, index = DUE[query]
+    ask = Query(query, requires | _BEHIND, list, prepare=False)
 
     ways = list(_ways[filled.dialect](filled.dsn, ask))
 
@@ -303,11 +295,11 @@ def test_retention_finds_what_is_due_in_the_order_of_an_index(query: str, filled
     "ask",
     [
         runs.get_run("run_000061", session_id=session_id(3)),
-        Ask("find_runs", {"session_ids": [session_id(3)], "ids": ["run_000061"]}, list),
+        Query("find_runs", {"session_ids": [session_id(3)], "ids": ["run_000061"]}, list),
     ],
     ids=lambda ask: ask.query,
 )
-def test_a_run_of_a_named_session_is_found_by_an_index(ask: Ask[Any], filled: Where) -> None:
+def test_a_run_of_a_named_session_is_found_by_an_index(ask: Query[Any], filled: Where) -> None:
     ways = list(_ways[filled.dialect](filled.dsn, ask))
 
     # Both lead to a single row, and the planners differ in which they like better.
@@ -326,7 +318,9 @@ def test_stats_read_only_what_belongs_to_their_session(filled: Where) -> None:
 
 
 @pytest.mark.parametrize("summary", [summaries.get_usage_summary, summaries.get_cost_summary])
-def test_a_summary_of_a_session_reads_only_its_runs(summary: Callable[..., Ask[Any]], filled: Where) -> None:
+def test_a_summary_of_a_session_reads_only_its_runs(
+    summary: Callable[..., Query[Any]], filled: Where
+) -> None:
     ways = list(_ways[filled.dialect](filled.dsn, summary(session_id=session_id(3))))
 
     runs_of_a_session = {"asm_runs_pkey", "asm_runs_by_start"}
@@ -334,7 +328,7 @@ def test_a_summary_of_a_session_reads_only_its_runs(summary: Callable[..., Ask[A
 
 
 @pytest.mark.parametrize("summary", [summaries.get_usage_summary, summaries.get_cost_summary])
-def test_a_summary_reads_its_index_and_no_runs(summary: Callable[..., Ask[Any]], filled: Where) -> None:
+def test_a_summary_reads_its_index_and_no_runs(summary: Callable[..., Query[Any]], filled: Where) -> None:
     ways = list(_ways[filled.dialect](filled.dsn, summary()))
 
     assert ways == [Way({"asm_runs_by_model"}, set(), sorts=False)] * len(ways)
@@ -348,23 +342,23 @@ def test_looking_for_ids_that_may_be_stored_uses_the_index_on_them(filled: Where
     assert [(way.indexes, way.scanned) for way in ways] == [({"asm_events_id_key"}, set())] * len(ways)
 
 
-def _asked(plan: Any, query: str) -> list[Ask[Any]]:
+def _asked(plan: Any, query: str) -> list[Query[Any]]:
     """The asks of a plan that put one query."""
-    asks: list[Ask[Any]] = []
+    asks: list[Query[Any]] = []
 
-    def answer(ask: Ask[Any]) -> Any:
+    def answer(ask: Query[Any]) -> Any:
         asks.append(ask)
         return []
 
     # Empty answers lead the plan as far as its append, whose numbers it then misses.
     with pytest.raises(LookupError):
-        drive(iter(plan), answer)
+        run_script(iter(plan), answer)
     return [ask for ask in asks if ask.query == query]
 
 
-def _on_postgres(dsn: str, ask: Ask[Any]) -> Iterator[Way]:
-    form = queries("postgres")[ask.query].form(ask.params)
-    sql, values = form.statements[0].sql, postgres.bind(ask.params)
+def _on_postgres(dsn: str, ask: Query[Any]) -> Iterator[Way]:
+    render = queries("postgres")[ask.query].render(ask.params)
+    sql, values = render.statements[0].sql, common.bind(ask.params)
     with psycopg.connect(dsn) as connection, ClientCursor(connection) as cursor:
         # On a few thousand rows a sort costs next to nothing, and a bitmap wants one. For tags there is
         # no other way.
@@ -404,10 +398,10 @@ def _way(nodes: list[dict[str, Any]]) -> Way:
     )
 
 
-def _on_sqlite(dsn: str, ask: Ask[Any]) -> Iterator[Way]:
+def _on_sqlite(dsn: str, ask: Query[Any]) -> Iterator[Way]:
     # Once with the statistics, and once without: few applications ever call `analyze`.
     with (
-        closing(sqlite3.connect(dsns.place(dsn).address)) as analyzed,
+        closing(sqlite3.connect(dsns.parse_dsn(dsn).address)) as analyzed,
         closing(sqlite3.connect(":memory:")) as plain,
     ):
         plain.executescript(schema_file("sqlite").read_text("utf-8"))
@@ -415,11 +409,11 @@ def _on_sqlite(dsn: str, ask: Ask[Any]) -> Iterator[Way]:
             yield _way_of_sqlite(_explained(connection, ask))
 
 
-def _explained(connection: sqlite3.Connection, ask: Ask[Any]) -> list[tuple[bool, str]]:
+def _explained(connection: sqlite3.Connection, ask: Query[Any]) -> list[tuple[bool, str]]:
     """What is said, and whether it is of the whole question and not of a part of it."""
-    (statement,) = queries("sqlite")[ask.query].form(ask.params).statements
-    values = {name: _one_of(value) for name, value in sqlite.bind(ask.params).items()}
-    rows = connection.execute(f"explain query plan {statement.sql}", values)
+    (statement,) = queries("sqlite")[ask.query].render(ask.params).statements
+    bound = {name: _one_of(value) for name, value in values.bind(ask.params).items()}
+    rows = connection.execute(f"explain query plan {statement.sql}", bound)
     return [(parent == 0, text) for _, parent, _, text in rows]
 
 
@@ -439,4 +433,7 @@ def _way_of_sqlite(lines: list[tuple[bool, str]]) -> Way:
     )
 
 
-_ways: dict[str, Callable[[str, Ask[Any]], Iterator[Way]]] = {"postgres": _on_postgres, "sqlite": _on_sqlite}
+_ways: dict[str, Callable[[str, Query[Any]], Iterator[Way]]] = {
+    "postgres": _on_postgres,
+    "sqlite": _on_sqlite,
+}

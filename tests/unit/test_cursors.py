@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import asm
-from asm import search
-from asm.cursors import Order
+from asm.operations import search
+from asm.operations.cursors import Order
 
 ALPHABET = string.ascii_letters + string.digits + "-_"
 MOMENT = datetime(2026, 1, 1, 12, 30, 15, 123_456, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 import asm
-from asm.dsn import MEMORY, place
+from asm.dsn import MEMORY, parse_dsn
 
 PASSWORD = "p@ss:w/o%rd"
 ENCODED = "p%40ss%3Aw%2Fo%25rd"
@@ -33,17 +33,17 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dsn", WITH_PASSWORD.values(), ids=WITH_PASSWORD)
 def test_a_postgres_dsn_is_known_in_every_form(dsn: str) -> None:
-    assert place(dsn).dialect == "postgres"
+    assert parse_dsn(dsn).dialect == "postgres"
 
 
 @pytest.mark.parametrize("dsn", WITH_PASSWORD.values(), ids=WITH_PASSWORD)
 def test_the_driver_gets_the_password_as_it_is(dsn: str) -> None:
-    assert conninfo_to_dict(place(dsn).address)["password"] == PASSWORD
+    assert conninfo_to_dict(parse_dsn(dsn).address)["password"] == PASSWORD
 
 
 @pytest.mark.parametrize("dsn", WITH_PASSWORD.values(), ids=WITH_PASSWORD)
 def test_a_place_is_shown_without_its_password(dsn: str) -> None:
-    shown = f"{place(dsn)} {place(dsn)!r} {[place(dsn)]}"
+    shown = f"{parse_dsn(dsn)} {parse_dsn(dsn)!r} {[parse_dsn(dsn)]}"
 
     assert PASSWORD not in shown
     assert ENCODED not in shown
@@ -51,9 +51,9 @@ def test_a_place_is_shown_without_its_password(dsn: str) -> None:
 
 @pytest.mark.parametrize("dsn", WITH_PASSWORD.values(), ids=WITH_PASSWORD)
 def test_the_dsn_of_a_place_leads_there_again(dsn: str) -> None:
-    there = place(dsn)
+    there = parse_dsn(dsn)
 
-    assert conninfo_to_dict(place(there.dsn).address) == conninfo_to_dict(there.address)
+    assert conninfo_to_dict(parse_dsn(there.dsn).address) == conninfo_to_dict(there.address)
 
 
 @pytest.mark.parametrize(
@@ -67,21 +67,21 @@ def test_the_dsn_of_a_place_leads_there_again(dsn: str) -> None:
     ],
 )
 def test_what_a_dsn_says_reaches_the_driver(dsn: str, parts: dict[str, str]) -> None:
-    assert parts.items() <= conninfo_to_dict(place(dsn).address).items()
+    assert parts.items() <= conninfo_to_dict(parse_dsn(dsn).address).items()
 
 
 def test_the_server_is_told_whose_connections_these_are() -> None:
-    assert conninfo_to_dict(place("postgresql:///db").address)["fallback_application_name"] == "asm"
+    assert conninfo_to_dict(parse_dsn("postgresql:///db").address)["fallback_application_name"] == "asm"
 
 
 def test_an_application_keeps_its_own_name() -> None:
-    address = place("postgresql:///db?application_name=ann").address
+    address = parse_dsn("postgresql:///db?application_name=ann").address
 
     assert conninfo_to_dict(address)["application_name"] == "ann"
 
 
 def test_documents_travel_in_utf_8_whatever_the_dsn_says() -> None:
-    address = place("postgresql:///db?client_encoding=latin1").address
+    address = parse_dsn("postgresql:///db?client_encoding=latin1").address
 
     assert conninfo_to_dict(address)["client_encoding"] == "UTF8"
 
@@ -100,36 +100,36 @@ def test_documents_travel_in_utf_8_whatever_the_dsn_says() -> None:
     ],
 )
 def test_a_sqlite_dsn_names_a_file_or_memory(dsn: str, path: str) -> None:
-    assert (place(dsn).dialect, place(dsn).address) == ("sqlite", path)
+    assert (parse_dsn(dsn).dialect, parse_dsn(dsn).address) == ("sqlite", path)
 
 
 @pytest.mark.parametrize("dsn", ["sqlite:///relative.db", "sqlite:////absolute.db", "sqlite://"])
 def test_the_dsn_of_a_file_s_place_leads_there_again(dsn: str) -> None:
-    there = place(dsn)
+    there = parse_dsn(dsn)
 
-    assert place(there.dsn) == there
+    assert parse_dsn(there.dsn) == there
 
 
 def test_without_a_dsn_the_environment_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASM_DSN", "sqlite:///environment.db")
 
-    assert place().address == "environment.db"
+    assert parse_dsn().address == "environment.db"
 
 
 def test_a_given_dsn_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASM_DSN", "sqlite:///environment.db")
 
-    assert place("sqlite:///given.db").address == "given.db"
+    assert parse_dsn("sqlite:///given.db").address == "given.db"
 
 
 def test_without_either_it_is_a_file_of_that_name() -> None:
-    assert place() == ("sqlite", "asm.db", None)
+    assert parse_dsn() == ("sqlite", "asm.db", None)
 
 
 def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASM_DSN", "")
 
-    assert place().address == "asm.db"
+    assert parse_dsn().address == "asm.db"
 
 
 WRONG = {
@@ -155,13 +155,13 @@ WRONG = {
 @pytest.mark.parametrize("dsn", WRONG.values(), ids=WRONG)
 def test_another_form_is_refused(dsn: Any) -> None:
     with pytest.raises(asm.ValidationError):
-        place(dsn)
+        parse_dsn(dsn)
 
 
 @pytest.mark.parametrize("dsn", WRONG.values(), ids=WRONG)
 def test_a_refusal_does_not_tell_the_password(dsn: Any) -> None:
     with pytest.raises(asm.ValidationError) as refusal:
-        place(dsn)
+        parse_dsn(dsn)
 
     told = [
         str(refusal.value),
@@ -174,26 +174,26 @@ def test_a_refusal_does_not_tell_the_password(dsn: Any) -> None:
 
 def test_a_refusal_does_not_tell_the_password_in_its_traceback() -> None:
     with pytest.raises(asm.ValidationError) as refusal:
-        place("postgresql://ann:s%secret@host/db")
+        parse_dsn("postgresql://ann:s%secret@host/db")
 
     assert refusal.value.__context__ is None
 
 
 @pytest.mark.parametrize("schema", ["agents", 'Ag"ents', "ü", "x" * 63])
 def test_a_schema_of_any_name_is_kept(schema: str) -> None:
-    assert place("postgresql:///db", schema).schema == schema
+    assert parse_dsn("postgresql:///db", schema).schema == schema
 
 
 @pytest.mark.parametrize("schema", ["", "a\0b", "x" * 64, 3, "pg_temp", "pg_mine", "$user"])
 def test_a_schema_that_postgres_cannot_keep_is_refused(schema: Any) -> None:
     with pytest.raises(asm.ValidationError, match="schema"):
-        place("postgresql:///db", schema)
+        parse_dsn("postgresql:///db", schema)
 
 
 def test_a_schema_is_refused_on_sqlite() -> None:
     with pytest.raises(asm.ValidationError, match="schema"):
-        place("sqlite:///file.db", "agents")
+        parse_dsn("sqlite:///file.db", "agents")
 
 
 def test_a_name_too_long_for_a_file_is_no_new_file(tmp_path: Path) -> None:
-    assert not place(f"sqlite:///{tmp_path / ('x' * 300)}").is_new_file
+    assert not parse_dsn(f"sqlite:///{tmp_path / ('x' * 300)}").is_new_file

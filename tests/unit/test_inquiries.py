@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from asm import inquiries
 from asm.errors import ConnectionFailed
-from asm.inquiries import AsyncInquiry, Inquiry
+from asm.postgres import server_checks
+from asm.postgres.server_checks import AsyncSingleFlight, SingleFlight
 
 CROWD = 8
 
@@ -24,7 +24,7 @@ def test_threads_that_want_to_know_are_told_what_one_of_them_is() -> None:
         time.sleep(0.2)
         raise ConnectionFailed("down")
 
-    inquiry = Inquiry(ask)
+    inquiry = SingleFlight(ask)
 
     def want_to_know() -> None:
         ready.wait()
@@ -39,17 +39,17 @@ def test_threads_that_want_to_know_are_told_what_one_of_them_is() -> None:
 
 def test_who_wants_to_know_later_asks_again() -> None:
     asked = list[int]()
-    inquiry = Inquiry(lambda: asked.append(1))
+    inquiry = SingleFlight(lambda: asked.append(1))
     inquiry.answer()
     inquiry.answer()
     assert len(asked) == 2
 
 
 def test_where_the_one_who_asked_was_interrupted_another_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inquiries, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(server_checks, "LEADER_TIMEOUT_S", 0.01)
     asked = list[int]()
-    inquiry = Inquiry(lambda: asked.append(1))
-    inquiry._under_way = inquiries._Answer()
+    inquiry = SingleFlight(lambda: asked.append(1))
+    inquiry._under_way = server_checks._Flight()
     inquiry.answer()
     inquiry.answer()
     assert len(asked) == 2
@@ -67,7 +67,7 @@ def test_tasks_that_want_to_know_are_told_though_others_are_cancelled() -> None:
             await over.wait()
             raise ConnectionFailed("down")
 
-        inquiry = AsyncInquiry(ask)
+        inquiry = AsyncSingleFlight(ask)
         waiting = [asyncio.create_task(inquiry.answer()) for _ in range(CROWD)]
         await begun.wait()
         waiting[0].cancel()
@@ -87,7 +87,7 @@ def test_tasks_that_want_to_know_later_ask_again() -> None:
         asked.append(1)
 
     async def main() -> None:
-        inquiry = AsyncInquiry(ask)
+        inquiry = AsyncSingleFlight(ask)
         await inquiry.answer()
         await inquiry.answer()
 

@@ -10,9 +10,10 @@ from unittest.mock import Mock
 import pytest
 
 import asm
-from asm import artifacts, dsn, events, follow, runs, search, sessions
+from asm import dsn
 from asm.documents import dump_object
-from asm.plain import shown
+from asm.operations import artifacts, events, reading, runs, search, sessions
+from asm.validation import safe_repr
 from tests.conftest import an_event
 
 HUGE = 10**5_000
@@ -65,7 +66,7 @@ def test_an_id_of_another_class_becomes_plain_text(value: Any) -> None:
 
 def test_a_number_of_another_class_becomes_a_plain_one() -> None:
     policy = asm.RetentionPolicy(batch_size=Size.ONE, max_events_per_session=Size.ONE)
-    stream = follow.iter_events("ses_1", page_size=Size.ONE)
+    stream = reading.iter_events("ses_1", page_size=Size.ONE)
     event = an_event(schema_version=Size.ONE)
 
     numbers = (policy.batch_size, policy.max_events_per_session, stream.page_size, event.schema_version)
@@ -129,10 +130,10 @@ def test_a_flag_is_true_or_false_and_nothing_that_counts_as_it(value: Any) -> No
 
 
 def test_a_dsn_of_another_class_is_what_it_spells() -> None:
-    assert dsn.place(Unequal("sqlite:///a.db")).address == "a.db"
+    assert dsn.parse_dsn(Unequal("sqlite:///a.db")).address == "a.db"
 
 
 def test_a_value_that_cannot_be_shown_is_told_by_its_class() -> None:
-    assert shown([HUGE]) == "a list that cannot be shown"
-    assert shown(HUGE) == "an integer of 16,610 bits"
-    assert shown(timedelta(1)) == "datetime.timedelta(days=1)"
+    assert safe_repr([HUGE]) == "a list that cannot be shown"
+    assert safe_repr(HUGE) == "an integer of 16,610 bits"
+    assert safe_repr(timedelta(1)) == "datetime.timedelta(days=1)"

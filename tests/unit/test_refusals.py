@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from asm.refusals import refusal
+from asm.postgres.login_errors import login_sqlstate
 
 SELECT_MAX = 1_024
 
@@ -36,5 +36,5 @@ def test_a_server_is_asked_through_a_socket_of_any_number() -> None:
         hanging_up = threading.Thread(target=lambda: listening.accept()[0].close())
         hanging_up.start()
         port = listening.getsockname()[1]
-        assert refusal(f"host=127.0.0.1 port={port} sslmode=disable gssencmode=disable") is None
+        assert login_sqlstate(f"host=127.0.0.1 port={port} sslmode=disable gssencmode=disable") is None
         hanging_up.join()

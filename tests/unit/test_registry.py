@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from asm.queries import BadQuery, Dialect, Queries, Query, quote_identifier, read_folder
+from asm.engine.registry import BadQuery, Dialect, NamedQuery, QueryRegistry, quote_identifier, read_folder
 
 NOT_CONDITIONS = ["one or other", "not one", "one = 1", "one and", "One", "one, other", ""]
 
 
 def loaded(
     folder: Path, text: str, dialect: Dialect = "postgres", schema: str | None = None
-) -> dict[str, Query]:
+) -> dict[str, NamedQuery]:
     folder.joinpath("things.sql").write_text(text, "utf-8")
     return read_folder(folder, dialect, schema)
 
@@ -107,7 +107,7 @@ def test_a_value_that_no_line_asks_for_is_refused(tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\nselect %(id)s;\n")["get_thing"]
 
     with pytest.raises(BadQuery, match="get_thing") as refusal:
-        query.form({"id": 1, "idd": 2})
+        query.render({"id": 1, "idd": 2})
 
     assert "things.sql" in str(refusal.value)
 
@@ -117,20 +117,20 @@ def test_an_optional_line_is_left_out_without_its_value(tmp_path: Path) -> None:
         "get_thing"
     ]
 
-    assert "id = " not in query.form({"id": None}).statements[0].sql
+    assert "id = " not in query.render({"id": None}).statements[0].sql
 
 
 def test_an_optional_line_is_sent_with_its_value_and_without_its_condition(tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\nselect 1\n where id = %(id)s    -- if id\n;\n")["get_thing"]
 
-    assert query.form({"id": 7}).statements[0].sql == "select 1\n where id = %(id)s\n;"
+    assert query.render({"id": 7}).statements[0].sql == "select 1\n where id = %(id)s\n;"
 
 
 @pytest.mark.parametrize("value", [0, False, "", ()])
 def test_whatever_is_not_none_counts_as_given(value: object, tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\nselect 1\n where id = %(id)s -- if id\n;\n")["get_thing"]
 
-    assert "where" in query.form({"id": value}).statements[0].sql
+    assert "where" in query.render({"id": value}).statements[0].sql
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_whatever_is_not_none_counts_as_given(value: object, tmp_path: Path) -> 
 def test_a_line_if_one_and_other_wants_both(given: dict[str, int], sent: bool, tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\nselect 1\n order by 1 -- if one and other\n;\n")["get_thing"]
 
-    assert ("order by" in query.form(given).statements[0].sql) is sent
+    assert ("order by" in query.render(given).statements[0].sql) is sent
 
 
 def test_a_form_is_put_together_once(tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\nselect 1\n where id = %(id)s -- if id\n;\n")["get_thing"]
 
-    assert query.form({"id": 1}) is query.form({"id": 2})
+    assert query.render({"id": 1}) is query.render({"id": 2})
 
 
 def test_a_name_in_quotes_is_no_parameter(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_name_in_quotes_is_no_parameter(tmp_path: Path) -> None:
 def test_two_dashes_in_quotes_are_no_comment(tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\nselect 'a -- b';\n")["get_thing"]
 
-    assert query.form({}).statements[0].sql == "select 'a -- b';"
+    assert query.render({}).statements[0].sql == "select 'a -- b';"
 
 
 def test_a_cast_is_no_parameter(tmp_path: Path) -> None:
@@ -171,13 +171,13 @@ def test_a_cast_is_no_parameter(tmp_path: Path) -> None:
 def test_comments_are_not_sent(tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\n-- What %(nobody)s needs.\nselect 1;\n")["get_thing"]
 
-    assert query.form({}).statements[0].sql == "select 1;"
+    assert query.render({}).statements[0].sql == "select 1;"
 
 
 def test_a_sqlite_block_may_hold_several_statements(tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\ndelete from a;\nselect 1;\n", "sqlite")["get_thing"]
 
-    assert [statement.sql for statement in query.form({}).statements] == ["delete from a;", "select 1;"]
+    assert [statement.sql for statement in query.render({}).statements] == ["delete from a;", "select 1;"]
 
 
 def test_a_schema_is_put_before_our_tables_and_no_others(tmp_path: Path) -> None:
@@ -185,13 +185,13 @@ def test_a_schema_is_put_before_our_tables_and_no_others(tmp_path: Path) -> None
         "get_thing"
     ]
 
-    assert query.form({}).statements[0].sql == 'select 1 from "a""b".asm_runs, other_asm_runs;'
+    assert query.render({}).statements[0].sql == 'select 1 from "a""b".asm_runs, other_asm_runs;'
 
 
 def test_a_percent_sign_in_a_schemas_name_is_doubled_for_the_driver(tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\nselect 1 from asm_runs;\n", schema="%(id)s")["get_thing"]
 
-    assert query.form({}).statements[0].sql == 'select 1 from "%%(id)s".asm_runs;'
+    assert query.render({}).statements[0].sql == 'select 1 from "%%(id)s".asm_runs;'
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "x" * 64, "ü" * 32])
@@ -202,4 +202,4 @@ def test_a_name_that_postgres_cannot_keep_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("dialect", ["postgres", "sqlite"])
 def test_the_library_s_own_files_load(dialect: Dialect) -> None:
-    assert {query.name for query in Queries(dialect)} >= {"get_session", "append_event"}
+    assert {query.name for query in QueryRegistry(dialect)} >= {"get_session", "append_event"}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from asm import retention
-from asm.plan import Ask, Question, Rows, drive
-from asm.procedures import perform
-from asm.retention import RetentionPolicy
+from asm.engine.jobs import run_job
+from asm.engine.script import Operation, Query, Rows, run_script
+from asm.maintenance import retention, run
+from asm.maintenance.policy import RetentionPolicy
 
 
 class Played:
@@ -18,14 +18,14 @@ class Played:
 
     def __init__(self, **answers: Rows) -> None:
         self._answers = answers
-        self.asked: list[Ask[Any]] = []
+        self.asked: list[Query[Any]] = []
         self.transactions: list[list[str]] = []
 
-    def run(self, question: Question[Any]) -> Any:
+    def run(self, question: Operation[Any]) -> Any:
         self.transactions.append([])
-        return drive(question, self._answer)
+        return run_script(question, self._answer)
 
-    def _answer(self, ask: Ask[Any]) -> Rows:
+    def _answer(self, ask: Query[Any]) -> Rows:
         self.asked.append(ask)
         self.transactions[-1].append(ask.query)
         return self._answers.pop(ask.query, [])
@@ -45,7 +45,7 @@ def pruning(**answers: Rows) -> Played:
 
 def pruned(database: Played, **fields: Any) -> int:
     policy = RetentionPolicy(max_events_per_session=10, **fields)
-    return perform(retention.prune_session_events("a", policy), database)
+    return run_job(retention.prune_session_events("a", policy), database)
 
 
 def test_a_batch_is_pruned_in_one_transaction() -> None:
@@ -96,20 +96,20 @@ def test_sessions_are_deleted_counters_first() -> None:
         hold_due_sessions=[("a",)],
     )
 
-    number = perform(retention.hard_delete_expired_sessions(RetentionPolicy()), database)
+    number = run_job(retention.hard_delete_expired_sessions(RetentionPolicy()), database)
 
     assert (number, database.params("delete_sessions")) == (1, [{"session_ids": ("a",)}])
     assert ["lock_counters", "hold_due_sessions", "delete_sessions"] in database.transactions
 
 
 def test_sessions_with_many_events_are_deleted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "EVENTS_PER_TRANSACTION", 10)
+    monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", 10)
     database = Played(
         find_due_sessions=[(None, name) for name in "abcde"],
         find_counters=[("a", 6, 0), ("b", 5, 0), ("c", 25, 20), ("d", 90, 0)],
     )
 
-    perform(retention.hard_delete_expired_sessions(RetentionPolicy()), database)
+    run_job(retention.hard_delete_expired_sessions(RetentionPolicy()), database)
 
     batches = [params["session_ids"] for params in database.params("hold_due_sessions")]
     assert batches == [("a",), ("b", "c"), ("d",), ("e",)]
@@ -117,7 +117,7 @@ def test_sessions_with_many_events_are_deleted_a_few_at_a_time(monkeypatch: pyte
 
 def test_no_more_go_than_were_too_many_at_first_however_many_are_appended() -> None:
     class Growing(Played):
-        def _answer(self, ask: Ask[Any]) -> Rows:
+        def _answer(self, ask: Query[Any]) -> Rows:
             rows = super()._answer(ask)
             number = ask.params.get("limit", 0) if ask.query == "find_oldest" else 0
             always: dict[str, Rows] = {
@@ -128,7 +128,7 @@ def test_no_more_go_than_were_too_many_at_first_however_many_are_appended() -> N
             }
             return always.get(ask.query, rows)
 
-    report = perform(retention.execute(RetentionPolicy(max_total_events=50)), Growing())
+    report = run_job(retention.execute(RetentionPolicy(max_total_events=50)), Growing())
 
     assert report.events_pruned == 20
 
@@ -144,7 +144,7 @@ def test_a_dry_run_asks_nothing_that_writes() -> None:
     )
 
     policy = RetentionPolicy(max_events_per_session=10, max_total_events=50)
-    report = perform(retention.execute(policy, dry_run=True), database)
+    report = run_job(retention.execute(policy, dry_run=True), database)
 
     assert {ask.query.partition("_")[0] for ask in database.asked} == {"find", "count"}
     assert report.events_pruned == 40

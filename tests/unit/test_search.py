@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm import search
+from asm.operations import search
 
 SEARCHES = ["search_sessions", "search_runs", "search_events"]
 

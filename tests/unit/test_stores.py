@@ -8,16 +8,8 @@ from typing import Any
 import pytest
 
 import asm
-from asm.store import (
-    Artifacts,
-    AsyncArtifacts,
-    AsyncMaintenance,
-    AsyncQuery,
-    AsyncTransaction,
-    Maintenance,
-    Query,
-    Transaction,
-)
+from asm.async_store import AsyncArtifactRegistry, AsyncMaintenance, AsyncQueryAPI, AsyncTransaction
+from asm.store import ArtifactRegistry, Maintenance, QueryAPI, Transaction
 
 OPERATIONS = """
 save_session(session) -> None
@@ -83,8 +75,8 @@ PUBLIC_NAMES = {
 }
 
 WITH_OPERATIONS = [asm.SessionStore, asm.AsyncSessionStore, Transaction, AsyncTransaction]
-WITH_ARTIFACTS = [Artifacts, AsyncArtifacts]
-WITH_QUERIES = [Query, AsyncQuery]
+WITH_ARTIFACTS = [ArtifactRegistry, AsyncArtifactRegistry]
+WITH_QUERIES = [QueryAPI, AsyncQueryAPI]
 WITH_MAINTENANCE = [Maintenance, AsyncMaintenance]
 
 
@@ -169,11 +161,11 @@ def test_a_transaction_offers_what_its_store_does_and_the_connection() -> None:
 
 
 def test_both_kinds_of_artifacts_offer_the_same() -> None:
-    assert _public(Artifacts) == _public(AsyncArtifacts)
+    assert _public(ArtifactRegistry) == _public(AsyncArtifactRegistry)
 
 
 def test_both_kinds_of_questions_across_sessions_are_the_promised_ones() -> None:
-    assert _public(Query) == _public(AsyncQuery) == {_name(promise) for promise in QUERIES}
+    assert _public(QueryAPI) == _public(AsyncQueryAPI) == {_name(promise) for promise in QUERIES}
 
 
 def test_both_kinds_of_maintenance_offer_what_was_promised() -> None:

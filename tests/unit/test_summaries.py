@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asm import ValidationError
-from asm.summaries import get_cost_summary, get_session_stats, get_usage_summary
+from asm.operations.summaries import get_cost_summary, get_session_stats, get_usage_summary
 
 
 @pytest.mark.parametrize("session_id", ["", "a\0", "x" * 256, 3, None])

@@ -1,0 +1,52 @@
+"""How long to go on asking."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Iterator
+
+from asm.errors import StorageError, StorageTimeout, StoreClosed
+
+BACKOFF_MIN_S = 0.02
+BACKOFF_MAX_S = 1.0
+
+
+def backoff(budget_s: float) -> Iterator[float]:
+    """Growing, jittered pauses in seconds, until the time since the first one was asked for is up."""
+    deadline = time.monotonic() + budget_s
+    longest_s = BACKOFF_MIN_S
+    while (left_s := deadline - time.monotonic()) > 0:
+        # Full jitter: clients that were cut off together do not come back together.
+        yield min(random.uniform(longest_s / 4, longest_s), left_s)
+        longest_s = min(longest_s * 2, BACKOFF_MAX_S)
+
+
+def is_retryable(error: StorageError) -> bool:
+    """Whether the same question may be answered in a moment. A timeout has had its time already."""
+    return error.retryable and not isinstance(error, StorageTimeout)
+
+
+def check_process(process: int) -> None:
+    """StoreClosed in a process that did not open the store: a socket shared by two garbles both."""
+    if os.getpid() != process:
+        raise StoreClosed(
+            f"this store was opened by process {process}, and connections do not survive a fork: "
+            f"open a store in process {os.getpid()}"
+        )
+
+
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """StoreClosed in an event loop that did not open the store: it could wait for ever."""
+    if asyncio.get_running_loop() is not loop:
+        raise StoreClosed("this store was opened in another event loop: open one in the loop that uses it")
+
+
+def reentrant_call() -> StorageError:
+    """The error for a call from a signal handler that interrupted the same store in its own thread."""
+    return StorageError(
+        "re-entrant call: this thread is already inside an operation on this store (a signal handler that "
+        "interrupted a store cannot call it: store the data after the handler has returned)"
+    )

@@ -1,0 +1,134 @@
+"""What retention does, and what it reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
+
+from asm.errors import ValidationError
+from asm.models import EventType, SessionStatus, session_status
+from asm.operations.events import types
+from asm.operations.exports import SessionExport
+from asm.validation import count, texts
+
+PROTECTED_TYPES = (
+    str(EventType.SESSION_CREATED),
+    str(EventType.RUN_STARTED),
+    str(EventType.RUN_COMPLETED),
+    str(EventType.RUN_FAILED),
+    str(EventType.ERROR_OCCURRED),
+)
+"""Events of these types are never pruned."""
+
+ENDED_STATUSES = (SessionStatus.COMPLETED, SessionStatus.FAILED, SessionStatus.CANCELLED)
+
+Archive: TypeAlias = "str | os.PathLike[str] | Callable[[SessionExport], object]"
+Progress: TypeAlias = "Callable[[str, int], object]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPolicy:
+    """What is kept, for how long, and how much of it. None is no bound.
+
+    Completed, failed and cancelled sessions are soft-deleted when they were not updated for
+    `max_completed_session_age_days`, any session when it was not for `max_session_age_days`;
+    what was soft-deleted is hard-deleted after `hard_delete_after_days`. Sessions in one of the
+    `exempt_statuses` or with one of the `exempt_tags` are neither.
+
+    Of events, `max_events_per_session` are kept in each session and `max_total_events` in all
+    together, counted without what is about to be hard-deleted. Those of the types
+    `prune_event_types_first` go first, the oldest first, then the oldest of the rest;
+    session_created, run_started, run_completed, run_failed and error_occurred never. A session
+    with an exempt tag keeps all of its events, one in an exempt status does not: it is the
+    active ones that grow.
+
+    `archive` is a folder, which gets a `.jsonl.gz` for each session, or a function that is given
+    each SessionExport before anything of the session is hard-deleted or pruned. What was not
+    archived is not deleted; a session without a row cannot be archived. An AsyncSessionStore
+    also takes an async function.
+
+    `batch_size` is how many sessions at most are dealt with in one transaction.
+    """
+
+    max_session_age_days: int | None = None
+    max_completed_session_age_days: int | None = 90
+    hard_delete_after_days: int | None = 30
+    max_events_per_session: int | None = None
+    max_total_events: int | None = None
+    exempt_statuses: Sequence[SessionStatus | str] = (SessionStatus.ACTIVE, SessionStatus.PAUSED)
+    exempt_tags: Sequence[str] = ("pinned",)
+    prune_event_types_first: Sequence[EventType | str] = (
+        EventType.MESSAGE_STREAMED,
+        EventType.TOKEN_USAGE_UPDATED,
+    )
+    archive: Archive | None = None
+    batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        for name in _BOUNDS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _positive(getattr(self, name), name))
+        object.__setattr__(self, "batch_size", _positive(self.batch_size, "batch_size"))
+        statuses = texts(self.exempt_statuses, "exempt_statuses")
+        object.__setattr__(self, "exempt_statuses", tuple(map(session_status, statuses)))
+        object.__setattr__(self, "exempt_tags", texts(self.exempt_tags, "exempt_tags"))
+        first_types = texts(self.prune_event_types_first, "prune_event_types_first")
+        object.__setattr__(self, "prune_event_types_first", types(first_types))
+        if not (
+            self.archive is None or callable(self.archive) or isinstance(self.archive, str | os.PathLike)
+        ):
+            raise ValidationError(
+                f"archive must be a folder or a function, not {type(self.archive).__name__}", path="archive"
+            )
+
+
+_BOUNDS = (
+    "max_session_age_days",
+    "max_completed_session_age_days",
+    "hard_delete_after_days",
+    "max_events_per_session",
+    "max_total_events",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong. `step` is the number in the report that would have grown."""
+
+    step: str
+    error: Exception
+    session_id: str | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.session_id is None else f" of session {self.session_id!r}"
+        return f"{self.step}{where}: {self.error}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "session_id": self.session_id, "message": str(self.error)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceReport:
+    """What was done, or with `dry_run` what would be. `errors` tells what failed, and is empty otherwise."""
+
+    sessions_soft_deleted: int = 0
+    sessions_hard_deleted: int = 0
+    events_pruned: int = 0
+    artifacts_cleaned: int = 0
+    orphaned_sequences_cleaned: int = 0
+    duration_ms: int = 0
+    errors: list[Failure] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """This report as JSON-ready values."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**values, "errors": [failure.to_dict() for failure in self.errors]}
+
+
+def _positive(value: Any, name: str) -> int:
+    number = count(value, name)
+    if number == 0:
+        raise ValidationError(f"{name} must be at least 1, not 0", path=name)
+    return number

@@ -1,0 +1,137 @@
+"""What can be asked about runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from asm.documents import check_together, dump, dump_object, load
+from asm.engine.script import Query, Row, Rows, no_result, one_or_many
+from asm.errors import RunNotFound, ValidationError
+from asm.models import Run, RunStatus, run_from_row, run_status, token_counts
+from asm.validation import is_collection, is_instance, is_text, optional_count, optional_text, text
+
+_DOCUMENTS = ("input", "output", "error", "metadata", "token_usage", "provider_metadata")
+_STATUSES = {str(status): status for status in RunStatus}
+
+
+def save_run(run: Run) -> Query[None]:
+    """Keep a run: insert it, or replace everything but the ids of the one that is there."""
+    if not is_instance(run, Run):
+        raise ValidationError(f"save_run takes a Run, not {type(run).__name__}")
+    model = dict.get(run.provider_metadata, "model")
+    params = {
+        "id": run.id,
+        "session_id": run.session_id,
+        "status": str(run.status),
+        "input": _optional(run.input, "input"),
+        "output": _optional(run.output, "output"),
+        "error": _optional(run.error, "error"),
+        "metadata": dump_object(run.metadata, "metadata"),
+        "turn_count": run.turn_count,
+        "token_usage": dump_object(run.token_usage, "token_usage"),
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "provider": run.provider,
+        "provider_metadata": dump_object(run.provider_metadata, "provider_metadata"),
+        "cost_usd": run.cost_usd,
+        "model": model if is_text(model) else None,
+        **token_counts(run.token_usage),
+    }
+    check_together([params[name] for name in _DOCUMENTS], f"run {run.id!r}")
+    return Query("save_run", params, no_result)
+
+
+def get_run(run_id: str, *, session_id: str | None = None) -> Query[Run]:
+    """The run of that id, or RunNotFound.
+
+    Where several sessions have a run of that id and none is named, the one started last.
+    """
+
+    def read(rows: Rows) -> Run:
+        if not rows:
+            where = "" if session_id is None else f" in session {session_id!r}"
+            raise RunNotFound(f"no run has the id {run_id!r}{where}", run_id=run_id, session_id=session_id)
+        return read_run(rows[0])
+
+    run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
+    return Query("get_run", {"id": run_id, "session_id": session_id}, read)
+
+
+def list_runs(
+    session_id: str,
+    *,
+    status: RunStatus | str | Iterable[RunStatus | str] | None = None,
+    limit: int | None = None,
+) -> Query[list[Run]]:
+    """The runs of a session, the oldest first. `status` is one or several."""
+    params = {
+        "session_id": text(session_id, "session_id"),
+        **one_or_many("status", "statuses", statuses(status)),
+        "limit": optional_count(limit, "limit"),
+    }
+    return Query("list_runs", params, read_runs)
+
+
+def get_active_run(session_id: str) -> Query[Run | None]:
+    """The newest run of a session that is running, or None."""
+    return Query("find_active_run", {"session_id": text(session_id, "session_id")}, _first)
+
+
+def statuses(value: Any) -> tuple[str, ...] | None:
+    """One status or several, as a set to look for."""
+    if value is None:
+        return None
+    values = value if is_collection(value) else [value]
+    return tuple(str(run_status(each)) for each in values)
+
+
+def _optional(value: Any, name: str) -> str | None:
+    return None if value is None else dump(value, name)
+
+
+def _loaded(text: Any) -> Any:
+    return None if text is None else load(text)
+
+
+def _first(rows: Rows) -> Run | None:
+    return read_run(rows[0]) if rows else None
+
+
+def read_run(row: Row) -> Run:
+    (
+        id,
+        session_id,
+        status,
+        input,
+        output,
+        error,
+        metadata,
+        turn_count,
+        token_usage,
+        started_at,
+        ended_at,
+        provider,
+        provider_metadata,
+        cost_usd,
+    ) = row
+    return run_from_row(
+        id,
+        session_id,
+        _STATUSES.get(status, status),
+        _loaded(input),
+        _loaded(output),
+        _loaded(error),
+        load(metadata),
+        turn_count,
+        load(token_usage),
+        started_at,
+        ended_at,
+        provider,
+        load(provider_metadata),
+        cost_usd,
+    )
+
+
+def read_runs(rows: Rows) -> list[Run]:
+    return [read_run(row) for row in rows]

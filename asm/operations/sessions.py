@@ -1,0 +1,137 @@
+"""What can be asked about sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from asm.documents import dump_object, load
+from asm.engine.script import Pipeline, Query, Row, Rows, Script, UnitOfWork, no_result, one_or_many
+from asm.errors import SessionNotFound, ValidationError
+from asm.models import Event, Run, Session, SessionStatus, session_from_row, session_status
+from asm.operations import runs
+from asm.operations.events import EncodedEvent, append_idempotently, check_iterable, lock_counters, volley
+from asm.validation import count, flag, is_collection, is_instance, optional_count, text
+
+_STATUSES = {str(status): status for status in SessionStatus}
+
+
+def save_session(session: Session) -> Query[None]:
+    """Keep a session: insert it, or replace everything but the id of the one that is there."""
+    if not is_instance(session, Session):
+        raise ValidationError(f"save_session takes a Session, not {type(session).__name__}")
+    params = {
+        "id": session.id,
+        "agent_id": session.agent_id,
+        "status": str(session.status),
+        "parent_session_id": session.parent_session_id,
+        "metadata": dump_object(session.metadata, "metadata"),
+        "context": dump_object(session.context, "context"),
+        "tags": session.tags,
+        "created_at": session.created_at,
+        "updated_at": session.updated_at,
+        "deleted_at": session.deleted_at,
+    }
+    return Query("save_session", params, no_result)
+
+
+def get_session(session_id: str) -> Query[Session]:
+    """The session of that id, soft-deleted or not. SessionNotFound where there is none."""
+
+    def read(rows: Rows) -> Session:
+        if not rows:
+            raise SessionNotFound(f"no session has the id {session_id!r}", session_id=session_id)
+        return read_session(rows[0])
+
+    session_id = text(session_id, "session_id")
+    return Query("get_session", {"id": session_id}, read)
+
+
+def list_sessions(
+    *,
+    status: SessionStatus | str | Iterable[SessionStatus | str] | None = None,
+    agent_id: str | None = None,
+    include_deleted: bool = False,
+    limit: int | None = None,
+    offset: int = 0,
+) -> Query[list[Session]]:
+    """Sessions, the newest first; soft-deleted ones only when asked for.
+
+    `status` is one or several. `limit=0` gives nothing.
+    """
+    params = {
+        **one_or_many("status", "statuses", statuses(status)),
+        "agent_id": None if agent_id is None else text(agent_id, "agent_id"),
+        "only_live": None if flag(include_deleted, "include_deleted") else True,
+        "limit": optional_count(limit, "limit"),
+        "offset": count(offset, "offset"),
+    }
+    return Query("list_sessions", params, read_sessions)
+
+
+def delete_session(session_id: str) -> UnitOfWork[None]:
+    """Remove a session with its runs, events, artifacts' rows and counter. Gone already is fine."""
+    return UnitOfWork(partial(_delete, text(session_id, "session_id")))
+
+
+def _delete(session_id: str) -> Script[None]:
+    # The counter first: whoever appends at this moment either is done and goes with the rest,
+    # or waits for us and starts again at 1.
+    yield from lock_counters([session_id])
+    yield from Query("delete_session", {"session_id": session_id}, no_result)
+    yield from Query("delete_counter", {"session_id": session_id}, no_result)
+
+
+def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Pipeline[list[Event]]:
+    """A session, one of its runs and the run's new events, all of it or none of it.
+
+    The events come back with their sequence numbers, as from `append_events`.
+    """
+    asks = save_session(session), runs.save_run(run)
+    batch = [EncodedEvent(event) for event in check_iterable(events)]
+    if run.session_id != session.id:
+        raise ValidationError(f"the run belongs to session {run.session_id!r}, not to {session.id!r}")
+    for new in batch:
+        if new.session_id != session.id:
+            raise ValidationError(
+                f"event {new.event.id!r} belongs to session {new.session_id!r}, not to {session.id!r}"
+            )
+    # Counter, session, run: the order in which a session is deleted, so that the two wait for each
+    # other and do not deadlock. Where there are no events, nobody takes the counter.
+    return volley(batch, partial(_flush, asks, batch), asks)
+
+
+def _flush(asks: Iterable[Query[None]], batch: Sequence[EncodedEvent]) -> Script[list[Event]]:
+    stored = yield from append_idempotently(batch)
+    for ask in asks:
+        yield from ask
+    return stored
+
+
+def statuses(value: Any) -> tuple[str, ...] | None:
+    """One status or several, as a set to look for."""
+    if value is None:
+        return None
+    values = value if is_collection(value) else [value]
+    return tuple(str(session_status(each)) for each in values)
+
+
+def read_session(row: Row) -> Session:
+    id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at = row
+    return session_from_row(
+        id,
+        agent_id,
+        _STATUSES.get(status, status),
+        parent_session_id,
+        load(metadata),
+        load(context),
+        tuple(tags),
+        created_at,
+        updated_at,
+        deleted_at,
+    )
+
+
+def read_sessions(rows: Rows) -> list[Session]:
+    return [read_session(row) for row in rows]

@@ -1,0 +1,209 @@
+"""What the short way of a lone statement keeps of the driver's own: values, rows, names and errors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum, IntEnum, StrEnum
+from typing import Any
+
+import psycopg
+import pytest
+
+import asm
+from asm.postgres.connections import StoreConnection
+from tests.conftest import POSTGRES, TEST_DSN, Cluster, an_event, in_loop, numbers
+from tests.contract.beside import only, told
+
+pytestmark = only(POSTGRES, why="it is the protocol of PostgreSQL")
+
+MOMENT = datetime(2024, 2, 29, 23, 59, 59, 999_999, tzinfo=UTC)
+
+
+@pytest.fixture
+def connection(kind: str, clusters: Callable[[str], Cluster]) -> Iterator[StoreConnection]:
+    with StoreConnection.connect(clusters(kind).dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(params=[True, False], ids=["prepared", "unprepared"])
+def ask(request: pytest.FixtureRequest, connection: StoreConnection) -> Callable[..., Any]:
+    """The rows of a statement by the short way, prepared and not."""
+
+    def rows(statement: str, **params: Any) -> Any:
+        return connection.follow(connection.fast_path.ask(statement, params, prepare=request.param))
+
+    return rows
+
+
+class Plain(str):
+    pass
+
+
+class Word(str, Enum):  # noqa: UP042
+    ONE = "one"
+
+
+class Letter(StrEnum):
+    A = "a"
+
+
+class Digit(IntEnum):
+    SEVEN = 7
+
+
+class Elsewhere(datetime):
+    def __sub__(self, other: Any) -> Any:
+        return timedelta()
+
+
+@pytest.mark.parametrize(
+    ("spelled", "value"),
+    [
+        ("text", "plain"),
+        ("text", ""),
+        ("text", "ä€😀 ' \\ %s %(x)s $1"),
+        ("text", "x" * 100_000),
+        ("text", Plain("plain")),
+        ("text", Letter.A),
+        ("bigint", 0),
+        ("bigint", -(2**63)),
+        ("bigint", 2**63 - 1),
+        ("bigint", Digit.SEVEN),
+        ("double precision", 0.1),
+        ("double precision", -1e300),
+        ("timestamptz", MOMENT),
+        ("timestamptz", datetime(1, 1, 1, tzinfo=UTC)),
+        ("timestamptz", datetime(1999, 12, 31, 23, 59, 59, 1, tzinfo=UTC)),
+        ("timestamptz", datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)),
+        ("timestamptz", datetime(2024, 1, 1, 1, 2, 3, tzinfo=timezone(timedelta(hours=5, minutes=30)))),
+        ("timestamptz", Elsewhere(2024, 1, 1, tzinfo=UTC)),
+        ("text[]", ["a", None, "", "ä€😀", "x" * 1_000]),
+        ("text[]", []),
+        ("text[]", [None, None]),
+        ("text[]", [Plain("a"), Letter.A, "b"]),
+        ("bigint[]", [1, -1, 2**63 - 1]),
+        ("double precision[]", [0.5, None, -2.0]),
+        ("timestamptz[]", [MOMENT, None]),
+        ("text", None),
+        ("bigint", None),
+        ("json", '{"b": 1, "a": [1.50, "\\u0000"]}'),
+    ],
+)
+def test_a_value_comes_back_as_it_went(ask: Callable[..., Any], spelled: str, value: Any) -> None:
+    [(read,)] = ask(f"select %(value)s::{spelled}", value=value)
+    assert (read.decode() if isinstance(read, bytes) else read) == value
+
+
+def test_the_text_of_an_enum_is_its_value(ask: Callable[..., Any]) -> None:
+    assert ask("select %(value)s::text", value=Word.ONE) == [("one",)]
+
+
+def test_a_set_of_values_may_be_a_tuple(ask: Callable[..., Any]) -> None:
+    assert ask("select 'b' = any(%(values)s::text[])", values=("a", "b")) == [(True,)]
+
+
+def test_a_value_of_another_type_is_refused_by_name(ask: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match="no value of type object goes to PostgreSQL"):
+        ask("select %(value)s::text", value=object())
+
+
+def test_a_statement_without_rows_gives_none(ask: Callable[..., Any]) -> None:
+    assert ask("discard temp") == []
+
+
+def test_many_rows_come_back(ask: Callable[..., Any]) -> None:
+    rows = ask("select n, repeat('x', 100) from generate_series(1, %(last)s::bigint) as n", last=20_000)
+    assert [number for number, _ in rows] == list(range(1, 20_001))
+
+
+def test_an_error_of_the_server_leaves_the_connection_in_order(ask: Callable[..., Any]) -> None:
+    statement = "select 1 / %(by)s::bigint"
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        ask(statement, by=0)
+    assert ask(statement, by=1) == [(1,)]
+
+
+def test_a_statement_the_server_cannot_prepare_says_why(ask: Callable[..., Any]) -> None:
+    ask("create temp table ruled (a text)")
+    ask("create rule none as on insert to ruled do instead nothing")
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        ask("insert into ruled values (%(value)s) returning a", value="x")
+
+
+@pytest.mark.parametrize("command", ["deallocate all", "discard all"])
+def test_a_statement_that_was_forgotten_is_prepared_again(connection: StoreConnection, command: str) -> None:
+    def asked(statement: str, **params: Any) -> Any:
+        return connection.follow(connection.fast_path.ask(statement, params, prepare=True))
+
+    asked("select %(value)s::text", value="a")
+    connection.execute(command)
+    assert asked("select %(other)s::bigint", other=1) == [(1,)]
+    assert asked("select %(value)s::text", value="b") == [("b",)]
+
+
+def test_a_table_may_change_between_two_statements(
+    connection: StoreConnection, ask: Callable[..., Any]
+) -> None:
+    connection.execute("create temp table grows (a) as values ('x')")
+    ask("select * from grows")
+    connection.execute("alter table grows add b bigint default 1")
+    assert ask("select * from grows") == [("x", 1)]
+
+
+REFUSED_AT_THE_COMMIT = """
+create function refuse() returns trigger language plpgsql as $$
+begin
+    raise exception 'refused at the commit';
+end $$;
+create constraint trigger refused after insert on asm_events
+    deferrable initially deferred for each row execute function refuse()
+"""
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_what_fails_at_the_commit_is_an_error(
+    migrated: str, opened: Callable[..., Any], prepare: bool
+) -> None:
+    told(migrated, REFUSED_AT_THE_COMMIT)
+    store = opened(migrated, prepare=prepare)
+    with pytest.raises(psycopg.errors.RaiseException, match="refused at the commit"):
+        store.append_event(an_event())
+    assert store.get_events("ses_1") == []
+
+
+def test_fields_may_be_of_types_of_the_callers_own(store: Any) -> None:
+    event = an_event(Plain("ses_1"), provider=Letter.A, timestamp=Elsewhere(2024, 1, 1, tzinfo=UTC))
+    stored = [store.append_event(event), *store.append_events([event, an_event(Plain("ses_1"))])]
+    assert numbers(stored) == [1, 1, 2]
+    assert store.get_events(Plain("ses_1"))[0] == stored[0]
+
+
+def test_an_application_may_set_another_encoding(store: Any) -> None:
+    with store.transaction() as tx:
+        done = tx.connection.execute("set client_encoding to latin1")
+        if asyncio.iscoroutine(done):
+            in_loop(done)
+    stored = store.append_event(an_event(data={"word": "größer"}))
+    assert store.get_events("ses_1") == [stored]
+
+
+@pytest.mark.skipif(TEST_DSN is not None, reason="only a server of our own can be made to hold still")
+def test_a_large_document_that_is_still_being_sent_can_be_stopped(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, statement_timeout=0.3, max_size=1, retry_for=0)
+    store.append_event(an_event())
+    with store.transaction() as tx:
+        server = tx.connection.info.backend_pid
+    os.kill(server, signal.SIGSTOP)
+    going_on = threading.Timer(0.6, os.kill, (server, signal.SIGCONT))
+    going_on.start()
+    with pytest.raises(asm.StorageTimeout):
+        store.append_event(an_event(data={"text": "x" * 16_000_000}))
+    going_on.join()
+    assert numbers([store.append_event(an_event("ses_2"))]) == [1]

@@ -1,0 +1,19 @@
+"""A statement as libpq wants it."""
+
+from __future__ import annotations
+
+from asm.postgres.fast_path import positional_statement
+
+
+def test_names_become_numbers_in_the_order_in_which_they_stand() -> None:
+    statement = positional_statement("select %(b)s, %(a)b")
+    assert (statement.text, statement.names) == (b"select $1, $2", ("b", "a"))
+
+
+def test_a_name_that_stands_twice_is_one_parameter() -> None:
+    statement = positional_statement("select %(a)s, %(b)b, %(a)t")
+    assert (statement.text, statement.names) == (b"select $1, $2, $1", ("a", "b"))
+
+
+def test_a_doubled_percent_sign_is_one() -> None:
+    assert positional_statement("select 5 %% %(by)s, '%%(no)s'").text == b"select 5 % $1, '%(no)s'"

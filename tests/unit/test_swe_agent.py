@@ -1,0 +1,267 @@
+"""What is read from a trajectory file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asm import EventType, ValidationError
+from asm.formats import registry
+from asm.formats.base import Transcript
+
+ROOT = Path(__file__).parents[2]
+SMALL = ROOT / "tests" / "data" / "small.traj"
+REAL: list[Any] = sorted((ROOT.parent / "shared" / "data" / "trajectories").glob("*.traj")) or [
+    pytest.param(None, marks=pytest.mark.skip(reason="no ../shared/data/trajectories beside the repository"))
+]
+
+MESSAGES = (EventType.MESSAGE_SENT, EventType.MESSAGE_RECEIVED)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file, of bytes as they are or of a value as JSON."""
+
+    def write(content: Any, name: str = "run.traj") -> Path:
+        file = tmp_path / name
+        file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        return file
+
+    return write
+
+
+def read(file: Path) -> Transcript:
+    """The one transcript in a file."""
+    (transcript,) = registry.read(file)
+    assert isinstance(transcript, Transcript)
+    return transcript
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(SMALL.read_bytes())
+    return document | changes
+
+
+def restored(transcript: Transcript) -> dict[str, Any]:
+    """The file a transcript was made of."""
+    steps: dict[int, dict[str, Any]] = {}
+    history = []
+    for event in transcript.events:
+        number = event.metadata.get("step")
+        if number is not None:
+            steps.setdefault(number, {}).update(
+                of_step(event.type, event.data) | event.metadata.get("rest", {})
+            )
+            history += [event.metadata["history"]] if "history" in event.metadata else []
+        elif event.type in MESSAGES:
+            history.append(event.data)
+    parts = {
+        "trajectory": list(steps.values()),
+        "history": history,
+        "info": transcript.run.metadata.get("info"),
+    }
+    return transcript.session.context | {name: part for name, part in parts.items() if part}
+
+
+def of_step(type: str, data: dict[str, Any]) -> dict[str, Any]:
+    names = {
+        "content": "response" if type == EventType.MESSAGE_RECEIVED else "observation",
+        "input": "action",
+        "output": "observation",
+        "duration_s": "execution_time",
+    }
+    return {names.get(name, name): value for name, value in data.items() if name not in ("role", "name")}
+
+
+@pytest.mark.parametrize("file", [SMALL, *REAL])
+def test_nothing_in_a_file_is_lost(file: Path) -> None:
+    assert restored(read(file)) == json.loads(file.read_bytes())
+
+
+def test_a_file_with_empty_parts_comes_back_with_them(written: Callable[..., Path]) -> None:
+    document: dict[str, Any] = {"trajectory": [], "history": None, "info": {}}
+    assert restored(read(written(document))) == document
+
+
+def test_the_events_tell_the_conversation_in_its_order() -> None:
+    told = [(str(event.type), event.data.get("role")) for event in read(SMALL).events]
+    assert told == [
+        ("session_created", None),
+        ("run_started", None),
+        ("message_sent", "system"),
+        ("message_sent", "user"),
+        ("message_sent", "assistant"),
+        ("message_sent", "user"),
+        ("message_received", "assistant"),
+        ("tool_call_started", None),
+        ("tool_call_completed", None),
+        ("message_received", "assistant"),
+        ("message_received", "assistant"),
+        ("message_sent", "user"),
+        ("message_received", "assistant"),
+        ("tool_call_started", None),
+        ("tool_call_completed", None),
+        ("message_received", "assistant"),
+        ("tool_call_started", None),
+        ("tool_call_completed", None),
+        ("message_sent", None),
+        ("message_received", "assistant"),
+        ("token_usage_updated", None),
+        ("run_completed", None),
+        ("session_completed", None),
+    ]
+
+
+def test_a_demonstration_is_no_answer_of_the_model() -> None:
+    shown = [event for event in read(SMALL).events if event.data.get("is_demo")]
+    assert [event.type for event in shown] == ["message_sent", "message_sent"]
+
+
+def test_a_step_without_an_action_is_no_tool_call(written: Callable[..., Path]) -> None:
+    step = {"response": "Hm.", "action": "", "observation": "Say a command."}
+    told = read(written({"trajectory": [step]})).events[2:4]
+    assert [event.type for event in told] == ["message_received", "message_sent"]
+
+
+def test_a_call_and_its_output_share_the_id_of_the_call() -> None:
+    calls = [event for event in read(SMALL).events if event.correlation_id == "call_1"]
+    assert [event.type for event in calls] == ["tool_call_started", "tool_call_completed"]
+
+
+def test_the_run_has_the_tokens_the_cost_and_the_model() -> None:
+    run = read(SMALL).run
+    assert run.token_usage == {"input_tokens": 1200, "output_tokens": 34}
+    assert run.cost_usd == 0.0625
+    assert run.turn_count == 5
+    assert (run.provider, run.provider_metadata) == ("anthropic", {"model": "claude-sonnet-4"})
+
+
+@pytest.mark.parametrize(
+    ("name", "provider"),
+    [("gpt-4o", "openai"), ("azure/gpt-4o", "azure"), ("replay", None), ("/x", None)],
+)
+def test_a_provider_is_told_by_the_model_s_name(
+    name: str, provider: str, written: Callable[..., Path]
+) -> None:
+    config = {"agent": {"model": {"name": name}}}
+    assert read(written(small(replay_config=config))).run.provider == provider
+
+
+@pytest.mark.parametrize("status", ["submitted", "submitted (exit_cost)"])
+def test_a_run_that_was_submitted_is_completed(status: str, written: Callable[..., Path]) -> None:
+    transcript = read(written(small(info={"exit_status": status})))
+    assert (transcript.run.status, transcript.session.status) == ("completed", "completed")
+
+
+@pytest.mark.parametrize("status", ["exit_cost", "", None])
+def test_a_run_that_was_not_submitted_has_failed(status: str | None, written: Callable[..., Path]) -> None:
+    transcript = read(written(small(info={"exit_status": status})))
+    assert (transcript.run.status, transcript.session.status) == ("failed", "failed")
+    assert [event.type for event in transcript.events[-2:]] == ["run_failed", "session_failed"]
+    assert transcript.run.error == {"exit_status": status}
+
+
+def test_a_copy_has_the_same_ids_however_it_is_called_and_laid_out(tmp_path: Path) -> None:
+    copy = tmp_path / "other.traj"
+    copy.write_text(json.dumps(json.loads(SMALL.read_bytes())))
+    ours, theirs = read(SMALL), read(copy)
+    assert ids(ours) == ids(theirs)
+
+
+def ids(transcript: Transcript) -> list[str]:
+    return [transcript.session.id, transcript.run.id, *(event.id for event in transcript.events)]
+
+
+def test_other_content_has_other_ids(written: Callable[..., Path]) -> None:
+    ours, theirs = read(SMALL), read(written(small(environment="other")))
+    assert not set(ids(ours)) & set(ids(theirs))
+
+
+def test_no_two_ids_in_a_file_are_the_same() -> None:
+    every = ids(read(SMALL))
+    assert len(set(every)) == len(every)
+
+
+def test_all_is_dated_to_when_the_file_was_last_modified(tmp_path: Path) -> None:
+    copy = Path(shutil.copy(SMALL, tmp_path / "copy.traj"))
+    os.utime(copy, (0, 1_700_000_000))
+    transcript = read(copy)
+    times = {
+        transcript.session.created_at,
+        transcript.run.ended_at,
+        *(event.timestamp for event in transcript.events),
+    }
+    assert times == {datetime.fromtimestamp(1_700_000_000, UTC)}
+
+
+def test_a_trajectory_is_known_by_how_it_begins_when_its_name_does_not_tell(tmp_path: Path) -> None:
+    assert read(Path(shutil.copy(SMALL, tmp_path / "run.json"))).events
+
+
+def test_a_folder_gives_the_files_that_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "LICENSE").write_text("MIT")
+    first = shutil.copy(SMALL, tmp_path / "deep" / "a.traj")
+    second = shutil.copy(SMALL, tmp_path / "deep" / "er" / "b.traj")
+    assert registry.files(tmp_path) == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "not JSON at line 1, column 1"),
+        (b'{"trajectory": [],\n "info": }', "not JSON at line 2, column 10"),
+        (b'{"trajectory": ["\xff"]}', "not JSON at byte 17"),
+        (b'{"trajectory": [], "x": NaN}', "NaN"),
+        (b'{"trajectory": [{"x": 1e999}]}', "inf"),
+        (b'{"trajectory": ' + b"[" * 100_000, "nested deeper"),
+        (b'{"trajectory": [], "x": ' + b"1" * 5_000 + b"}", "4300 digits"),
+        ([], "not a trajectory"),
+        ({"steps": []}, "not a trajectory"),
+        ({"trajectory": {}}, "not a trajectory"),
+        ({"trajectory": [{}, 3]}, r"trajectory\[1\] must be an object, not a whole number"),
+        (
+            {"trajectory": [{}, {"action": 3}]},
+            r"trajectory\[1\]\.action must be a string, not a whole number",
+        ),
+        (
+            {"trajectory": [{"execution_time": True}]},
+            r"trajectory\[0\]\.execution_time must be a number, not true",
+        ),
+        ({"trajectory": [], "history": {}}, "history must be a list, not an object"),
+        ({"trajectory": [], "history": [None]}, r"history\[0\] must be an object, not null"),
+        ({"trajectory": [], "history": [{"role": []}]}, r"history\[0\]\.role must be a string, not a list"),
+        ({"trajectory": [], "info": "x"}, "info must be an object, not a string"),
+        ({"trajectory": [], "info": {"exit_status": 1}}, "info.exit_status must be a string"),
+        (
+            {"trajectory": [], "info": {"model_stats": {"tokens_sent": 1.5}}},
+            "info.model_stats.tokens_sent must be",
+        ),
+        ({"trajectory": [], "info": {"model_stats": {"tokens_sent": -1}}}, "input_tokens must be from 0"),
+        ({"trajectory": [], "info": {"model_stats": {"instance_cost": -1}}}, "cost_usd must be"),
+    ],
+)
+def test_a_broken_file_is_named_with_what_is_wrong_with_it(
+    content: Any, complaint: str, written: Callable[..., Path]
+) -> None:
+    file = written(content)
+    with pytest.raises(ValidationError, match=complaint) as caught:
+        read(file)
+    assert str(caught.value).startswith(f"{file}: ")
+
+
+def test_a_file_of_no_known_format_is_refused(written: Callable[..., Path]) -> None:
+    with pytest.raises(ValidationError, match=r"notes\.txt: asm does not know this format"):
+        read(written(b"remember the milk", "notes.txt"))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"gone\.traj: No such file"):
+        read(tmp_path / "gone.traj")

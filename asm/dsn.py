@@ -14,7 +14,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from asm.engine.registry import Dialect, quote_identifier
 from asm.errors import ValidationError
-from asm.validation import is_instance
 
 ENVIRONMENT_VARIABLE = "ASM_DSN"
 DEFAULT = "sqlite:///asm.db"
@@ -52,7 +51,7 @@ class SecretStr(str):
 
 def as_secret(dsn: str | None) -> str | None:
     """A DSN as an Address."""
-    return SecretStr(str.__str__(dsn)) if is_instance(dsn, str) else dsn
+    return SecretStr(dsn) if isinstance(dsn, str) else dsn
 
 
 class Target(NamedTuple):
@@ -94,7 +93,7 @@ class Target(NamedTuple):
 def parse_dsn(dsn: Any = None, schema: Any = None) -> Target:
     """What a DSN means. Without one, ASM_DSN; without that, sqlite:///asm.db."""
     dsn = as_secret(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT if dsn is None else dsn)
-    if not is_instance(dsn, str) or not dsn.strip() or not _is_text(dsn):
+    if not isinstance(dsn, str) or not dsn.strip() or not _is_text(dsn):
         raise ValidationError(f"a DSN is text: {_FORMS}")
     if dsn.startswith("sqlite:"):
         if schema is not None:
@@ -107,9 +106,9 @@ def parse_dsn(dsn: Any = None, schema: Any = None) -> Target:
 
 
 def _schema(schema: Any) -> str:
-    if not is_instance(schema, str):
+    if not isinstance(schema, str):
         raise ValidationError(f"schema must be a string, not {type(schema).__name__}")
-    name = str.__str__(schema)
+    name = str(schema)
     if not _is_text(name):
         raise ValidationError(f"schema {name!r:.80} has a NUL or a lone surrogate, which are no text")
     if name.startswith("pg_") or name == "$user":

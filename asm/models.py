@@ -21,13 +21,12 @@ from asm.errors import InvalidEventType, InvalidStatus, ValidationError
 from asm.validation import (
     REFERENCE_LENGTH_MAX,
     TEXT_LENGTH_MAX,
-    _time_of,
     check_keys,
     count,
-    is_instance,
     is_number,
     number,
     optional_utc_datetime,
+    parse_time,
     safe_repr,
     text,
     texts,
@@ -135,7 +134,7 @@ class Model:
         known = cls.__dataclass_fields__
         values = check_keys(values, known, cls.__name__)
         parsed = {
-            name: _time_of(value, name) if name in cls._times else value for name, value in values.items()
+            name: parse_time(value, name) if name in cls._times else value for name, value in values.items()
         }
         try:
             return cls(**parsed)
@@ -159,7 +158,7 @@ class Model:
     def _count(self, name: str) -> None:
         value = getattr(self, name)
         if count(value, name) is not value:
-            self._set(name, int.__int__(value))
+            self._set(name, int(value))
 
 
 def new_id(prefix: str) -> str:
@@ -277,7 +276,7 @@ class Run(Model):
         """
         before, more = token_counts(self.token_usage), token_counts(usage)
         added = dict(self.token_usage)
-        for key, value in dict.items(usage):
+        for key, value in usage.items():
             old = added.get(key)
             added[key] = _sum(old, value, key) if is_number(value) and is_number(old) else value
         if "total_tokens" in added:
@@ -405,7 +404,7 @@ def token_counts(usage: Any) -> dict[str, int | None]:
     counts = {
         name: None if value is None else count(value, f"token_usage.{name}")
         for name in TOKEN_COUNTS
-        for value in (dict.get(usage, name),)
+        for value in (usage.get(name),)
     }
     if counts["total_tokens"] is None and (counts["input_tokens"] or counts["output_tokens"]) is not None:
         total = (counts["input_tokens"] or 0) + (counts["output_tokens"] or 0)
@@ -435,7 +434,7 @@ def _status(value: Any, statuses: type[S]) -> S:
     if type(value) is statuses:
         return value
     try:
-        return statuses(str.__str__(value) if is_instance(value, str) else "")
+        return statuses(value)
     except ValueError as error:
         known = ", ".join(statuses)
         raise InvalidStatus(
@@ -445,12 +444,12 @@ def _status(value: Any, statuses: type[S]) -> S:
 
 def event_type(value: Any) -> EventType | str:
     """One of EventType, or a type of the caller's own, which carries a dot."""
-    name = str.__str__(value) if is_instance(value, str) else ""
-    known = EVENT_TYPES.get(name)
-    if known is not None:
-        return known
-    if "." in name:
-        return text(name, "type")
+    if isinstance(value, str):
+        known = EVENT_TYPES.get(value)
+        if known is not None:
+            return known
+        if "." in value:
+            return text(value, "type")
     raise InvalidEventType(
         f"{safe_repr(value)} is no event type. A type of your own carries a dot, as in 'acme.plan_updated'; "
         f"known are {', '.join(EventType)}",

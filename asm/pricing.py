@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asm.errors import ValidationError
-from asm.validation import is_instance, is_number, number, safe_repr
+from asm.validation import is_number, number, safe_repr
 
 T = TypeVar("T")
 
@@ -188,17 +188,16 @@ USD_MAX = 1_000_000
 
 def _mapping(value: Any, path: str, known: tuple[str, ...] | None = None) -> Mapping[str, Any]:
     name = path or "the file"
-    if not is_instance(value, Mapping):
+    if not isinstance(value, Mapping):
         raise ValidationError(f"{name} must be a mapping, not {type(value).__name__}", path=path)
-    mapping: Mapping[str, Any] = value
-    for key in mapping:
-        if not is_instance(key, str) or not key:
+    for key in value:
+        if not isinstance(key, str) or not key:
             raise ValidationError(f"{name} has the key {safe_repr(key)}, which is no name", path=path)
         if known is not None and key not in known:
             raise ValidationError(
                 f"{name} has the key {safe_repr(key)}; it may have {', '.join(known)}", path=_at(path, key)
             )
-    return mapping
+    return value
 
 
 def _at(path: str, key: str) -> str:

@@ -15,7 +15,7 @@ from asm.formats import archives
 from asm.maintenance.policy import PROTECTED_TYPES, Failure, Progress, RetentionPolicy
 from asm.models import now
 from asm.operations.exports import SessionExport, export_session
-from asm.validation import flag, is_instance
+from asm.validation import flag
 
 EVENTS_PER_TRANSACTION = 10_000
 """So many events at most go in one transaction. Of a session with more, the first go before it."""
@@ -39,7 +39,7 @@ class MaintenanceRun:
     def __init__(
         self, policy: RetentionPolicy, *, dry_run: bool = False, progress: Progress | None = None
     ) -> None:
-        if not is_instance(policy, RetentionPolicy):
+        if not isinstance(policy, RetentionPolicy):
             raise ValidationError(f"policy must be a RetentionPolicy, not {type(policy).__name__}")
         if progress is not None and not callable(progress):
             raise ValidationError(f"progress must be a function, not {type(progress).__name__}")

@@ -9,12 +9,12 @@ from asm.documents import dump_object, load
 from asm.engine.script import Query, Row, Rows, Script, no_result
 from asm.errors import AlreadyExists, ValidationError
 from asm.models import Artifact, ArtifactStats, artifact_from_row
-from asm.validation import is_instance, text
+from asm.validation import text
 
 
 def register(artifact: Artifact) -> Query[None]:
     """Keep an artifact's row. AlreadyExists where a live one has that key, or any the id."""
-    if not is_instance(artifact, Artifact):
+    if not isinstance(artifact, Artifact):
         raise ValidationError(f"register takes an Artifact, not {type(artifact).__name__}")
 
     def read(rows: Rows) -> None:

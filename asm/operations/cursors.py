@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from zlib import crc32
 
 from asm.errors import InvalidCursor
-from asm.validation import count, is_instance, text
+from asm.validation import count, text
 
 T = TypeVar("T")
 
@@ -42,9 +42,8 @@ class Order(Generic[T]):
         """The place where a page starts, empty for the first. InvalidCursor for what is no cursor of ours."""
         if cursor is None:
             return {}
-        if not is_instance(cursor, str):
+        if not isinstance(cursor, str):
             raise self._refused()
-        cursor = str.__str__(cursor)
         try:
             place = self._read(cursor)
         except (ValueError, OverflowError) as error:

@@ -11,7 +11,7 @@ from asm.engine.script import Query, Rows, Script, UnitOfWork
 from asm.errors import ValidationError
 from asm.models import Artifact, Event, Model, Run, Session
 from asm.operations import artifacts, events, runs, sessions
-from asm.validation import check_keys, count, flag, is_instance, text
+from asm.validation import check_keys, count, flag, text
 
 M = TypeVar("M", bound=Model)
 
@@ -133,12 +133,12 @@ def read_counters(rows: Rows) -> dict[str, Counter]:
 
 
 def _check_kind(value: Any, kind: type[Model], name: str) -> None:
-    if not is_instance(value, kind):
+    if not isinstance(value, kind):
         raise ValidationError(f"{name} must be of {kind.__name__}, not {type(value).__name__}", path=name)
 
 
 def _check_all(values: Any, kind: type[Model], name: str, session_id: str) -> None:
-    if not is_instance(values, list):
+    if not isinstance(values, list):
         raise ValidationError(f"{name} must be a list, not {type(values).__name__}", path=name)
     for index, value in enumerate(values):
         _check_kind(value, kind, f"{name}[{index}]")
@@ -171,6 +171,6 @@ def _parsed(values: Any, kind: type[M], name: str) -> M:
 
 
 def _parsed_all(values: Any, kind: type[M], name: str) -> list[M]:
-    if not is_instance(values, list):
+    if not isinstance(values, list):
         raise ValidationError(f"{name} must be a list, not {type(values).__name__}", path=name)
     return [_parsed(each, kind, f"{name}[{index}]") for index, each in enumerate(values)]

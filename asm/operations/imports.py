@@ -21,7 +21,6 @@ from asm.operations.events import BYTES_PER_STATEMENT, EncodedEvent, lock_counte
 from asm.operations.exports import Counter, SessionExport, find_counters
 from asm.operations.runs import read_runs, save_run
 from asm.operations.sessions import read_sessions, save_session
-from asm.validation import is_instance
 
 Imported: TypeAlias = Session | Run | Event | Artifact
 M = TypeVar("M", bound=Imported)
@@ -41,7 +40,7 @@ def import_session(export: SessionExport) -> UnitOfWork[None]:
     there under other contents is a Conflict, and nothing is written. The event appended next takes
     the number after the last one, the export's or the store's own.
     """
-    if not is_instance(export, SessionExport):
+    if not isinstance(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
     # Looked at once more, because an export is frozen, but its lists are not.
     batch = Batch.of(replace(export))

@@ -9,7 +9,7 @@ from asm.documents import check_together, dump, dump_object, load
 from asm.engine.script import Query, Row, Rows, no_result, one_or_many
 from asm.errors import RunNotFound, ValidationError
 from asm.models import Run, RunStatus, run_from_row, run_status, token_counts
-from asm.validation import is_collection, is_instance, is_text, optional_count, optional_text, text
+from asm.validation import is_collection, is_text, optional_count, optional_text, text
 
 _DOCUMENTS = ("input", "output", "error", "metadata", "token_usage", "provider_metadata")
 _STATUSES = {str(status): status for status in RunStatus}
@@ -17,9 +17,9 @@ _STATUSES = {str(status): status for status in RunStatus}
 
 def save_run(run: Run) -> Query[None]:
     """Keep a run: insert it, or replace everything but the ids of the one that is there."""
-    if not is_instance(run, Run):
+    if not isinstance(run, Run):
         raise ValidationError(f"save_run takes a Run, not {type(run).__name__}")
-    model = dict.get(run.provider_metadata, "model")
+    model = run.provider_metadata.get("model")
     params = {
         "id": run.id,
         "session_id": run.session_id,

@@ -26,7 +26,6 @@ from asm.operations.events import types as event_types
 from asm.validation import (
     Texts,
     flag,
-    is_instance,
     optional_count,
     optional_utc_datetime,
     safe_repr,
@@ -189,11 +188,7 @@ def _counted(page: Query[Page[T]], total: Query[int]) -> Script[Page[T]]:
 
 
 def _limit(value: Any) -> int:
-    if (
-        is_instance(value, int)
-        and type(value) is not bool
-        and 1 <= (limit := int.__int__(value)) <= LIMIT_MAX
-    ):
+    if isinstance(value, int) and type(value) is not bool and 1 <= (limit := int(value)) <= LIMIT_MAX:
         return limit
     raise ValidationError(f"limit must be a whole number from 1 to {LIMIT_MAX:,}", path="limit")
 
@@ -202,9 +197,8 @@ def _limit(value: Any) -> int:
 
 
 def _order(name: Any, orders: Iterable[Order[T]]) -> Order[T]:
-    plain = str.__str__(name) if is_instance(name, str) else None
     for order in orders:
-        if order.name == plain:
+        if order.name == name:
             return order
     known = ", ".join(order.name for order in orders)
     raise ValidationError(f"{safe_repr(name)} is no order; known are {known}", path="order_by")

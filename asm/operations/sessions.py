@@ -12,14 +12,14 @@ from asm.errors import SessionNotFound, ValidationError
 from asm.models import Event, Run, Session, SessionStatus, session_from_row, session_status
 from asm.operations import runs
 from asm.operations.events import EncodedEvent, append_idempotently, check_iterable, lock_counters, volley
-from asm.validation import count, flag, is_collection, is_instance, optional_count, text
+from asm.validation import count, flag, is_collection, optional_count, text
 
 _STATUSES = {str(status): status for status in SessionStatus}
 
 
 def save_session(session: Session) -> Query[None]:
     """Keep a session: insert it, or replace everything but the id of the one that is there."""
-    if not is_instance(session, Session):
+    if not isinstance(session, Session):
         raise ValidationError(f"save_session takes a Session, not {type(session).__name__}")
     params = {
         "id": session.id,

@@ -25,7 +25,7 @@ def test_stats_of_an_id_that_cannot_be_are_refused(session_id: Any) -> None:
         ({"session_id": ""}, "session_id must have 1 to 255 characters"),
         ({"session_id": ["ses_1", 3]}, r"session_id\[1\] must be a string"),
         ({"agent_id": 3}, "agent_id must be a string"),
-        ({"provider": "a\0"}, "provider holds a NUL"),
+        ({"provider": "a\0"}, "provider contains a NUL"),
         ({"since": datetime(2026, 1, 1)}, "since is naive"),
         ({"until": "2026-01-01"}, "until must be a datetime"),
     ],

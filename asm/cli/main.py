@@ -173,6 +173,4 @@ def main() -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # A document may hold an integer of any size, and it is ours to print.
-    sys.set_int_max_str_digits(0)
     cli(prog_name="asm")

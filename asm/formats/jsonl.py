@@ -11,7 +11,7 @@ Every line is one JSON object, and says by its first key what it is:
 
 The header comes first, then each session with as many lines of each kind behind it as its own
 line says, then the end. So a file that was cut anywhere is noticed, and one export may follow
-another. Models stand as their `to_dict` has them. Integers may have any number of digits, and a
+another. Models stand as their `to_dict` has them. Integers may have up to 4,300 digits, and a
 lone surrogate is an escape.
 """
 

@@ -261,7 +261,7 @@ def exported(store: asm.SessionStore) -> list[asm.SessionExport]:
 
 def fill(store: asm.SessionStore) -> list[asm.Session]:
     """Three sessions, one of them deleted, with all that JSON can say, and an artifact each."""
-    filled = [a_session(store, *TALK, ("message_sent", {"odd": "\ud800", "n": 10**5_000})) for _ in range(2)]
+    filled = [a_session(store, *TALK, ("message_sent", {"odd": "\ud800", "n": 10**4_000})) for _ in range(2)]
     filled.append(a_session(store, deleted_at=filled[0].created_at))
     for session in filled:
         store.artifacts.register(an_artifact(session.id, session_id=session.id))
@@ -555,9 +555,9 @@ def test_a_message_that_says_more_than_its_thought_is_shown_whole(
 def test_a_session_is_shown_to_programs_with_all_that_is_stored(
     migrated: str, store: asm.SessionStore
 ) -> None:
-    session = a_session(store, *TALK, ("message_sent", {"content": "\ud800 é \x1b", "n": 10**5_000}))
+    session = a_session(store, *TALK, ("message_sent", {"content": "\ud800 é \x1b", "n": 10**4_000}))
     text = started("show", session.id, "--dsn", migrated, "--json").stdout
-    document = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 20 else 10**5_000)
+    document = json.loads(text)
     assert text.isascii()
     assert asm.Session.from_dict(document["session"]) == session
     assert [asm.Run.from_dict(run) for run in document["runs"]] == store.list_runs(session.id)

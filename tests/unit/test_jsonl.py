@@ -20,7 +20,7 @@ for _ in range(499):
 
 def an_export(id: str = "ses_1", *, last_sequence: int = 9) -> asm.SessionExport:
     return asm.SessionExport(
-        session=asm.Session(id=id, agent_id="é", tags=("a",), metadata={"n": 10**5_000, "half": "\ud800"}),
+        session=asm.Session(id=id, agent_id="é", tags=("a",), metadata={"n": 10**4_000, "half": "\ud800"}),
         runs=[asm.Run(session_id=id, input="\udc00", output=2**70, error=[1.0], cost_usd=0.1)],
         events=[
             asm.Event(type="message_sent", session_id=id, sequence_number=3, data=DEEP),

@@ -1,6 +1,12 @@
-"""A store for the sessions of AI agents, on PostgreSQL or SQLite."""
+"""Keeps the sessions, runs and events of AI agents in PostgreSQL or SQLite.
 
-from asm.async_store import AsyncSessionStore
+The asynchronous store and the migrations are loaded when a program first uses them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from asm import pricing as pricing
 from asm.errors import (
     AlreadyExists,
     AsmError,
@@ -19,27 +25,51 @@ from asm.errors import (
     StoreClosed,
     ValidationError,
 )
-from asm.maintenance.policy import RetentionPolicy
-from asm.migrations.runner import migrate, pending_migrations, rollback
-from asm.models import Artifact, Event, EventType, Page, Run, RunStatus, Session, SessionStatus
+from asm.maintenance.health import HealthIssue
+from asm.maintenance.policy import MaintenanceReport, RetentionPolicy
+from asm.models import Artifact, ArtifactStats, Event, EventType, Page, Run, RunStatus, Session, SessionStatus
 from asm.operations.exports import SessionExport
-from asm.store import SessionStore
+from asm.operations.summaries import CostSummary, SessionStats, UsageSummary
+from asm.store import ArtifactRegistry, Maintenance, QueryAPI, SessionStore, Transaction
+
+if TYPE_CHECKING:
+    from asm.async_store import (
+        AsyncArtifactRegistry,
+        AsyncMaintenance,
+        AsyncQueryAPI,
+        AsyncSessionStore,
+        AsyncTransaction,
+    )
+    from asm.migrations.runner import migrate, pending_migrations, rollback
+
+    __version__: str
 
 __all__ = [
     "AlreadyExists",
     "Artifact",
+    "ArtifactRegistry",
+    "ArtifactStats",
     "AsmError",
+    "AsyncArtifactRegistry",
+    "AsyncMaintenance",
+    "AsyncQueryAPI",
     "AsyncSessionStore",
+    "AsyncTransaction",
     "Conflict",
     "ConnectionFailed",
+    "CostSummary",
     "Event",
     "EventType",
+    "HealthIssue",
     "InvalidCursor",
     "InvalidEventType",
     "InvalidStatus",
+    "Maintenance",
+    "MaintenanceReport",
     "MigrationRequired",
     "NotFound",
     "Page",
+    "QueryAPI",
     "RetentionPolicy",
     "Run",
     "RunNotFound",
@@ -48,13 +78,45 @@ __all__ = [
     "Session",
     "SessionExport",
     "SessionNotFound",
+    "SessionStats",
     "SessionStatus",
     "SessionStore",
     "StorageError",
     "StorageTimeout",
     "StoreClosed",
+    "Transaction",
+    "UsageSummary",
     "ValidationError",
+    "__version__",
     "migrate",
     "pending_migrations",
     "rollback",
 ]
+
+_LOADED_ON_FIRST_USE = {
+    "AsyncArtifactRegistry": "asm.async_store",
+    "AsyncMaintenance": "asm.async_store",
+    "AsyncQueryAPI": "asm.async_store",
+    "AsyncSessionStore": "asm.async_store",
+    "AsyncTransaction": "asm.async_store",
+    "migrate": "asm.migrations.runner",
+    "pending_migrations": "asm.migrations.runner",
+    "rollback": "asm.migrations.runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("asm-store")
+    elif name in _LOADED_ON_FIRST_USE:
+        value = getattr(import_module(_LOADED_ON_FIRST_USE[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -71,6 +71,18 @@ def dump_object(value: Any, name: str) -> str:
     return dump(value, name) if value else "{}"
 
 
+def check(value: Any, name: str) -> Any:
+    """The value itself, if it is JSON."""
+    dump(value, name)
+    return value
+
+
+def check_object(value: Any, name: str) -> Document:
+    """The value itself, if it is a dict and JSON."""
+    dump_object(value, name)
+    return value  # type: ignore[no-any-return]
+
+
 def check_together(texts: Iterable[Any], name: str) -> None:
     """Raise ValidationError if the documents of one row are together too long to store."""
     length = sum(len(text) for text in texts if text is not None)

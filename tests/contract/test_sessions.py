@@ -128,7 +128,7 @@ def test_limits_that_make_no_sense_are_refused(store: Any, arguments: dict[str, 
 
 
 def test_an_unknown_status_to_list_names_the_known_ones(store: Any) -> None:
-    with pytest.raises(asm.InvalidStatus, match="known are pending, active"):
+    with pytest.raises(asm.InvalidStatus, match="use one of pending, active"):
         store.list_sessions(status="actve")
 
 

@@ -30,7 +30,7 @@ def an_export(id: str = "ses_1", *, last_sequence: int = 9) -> asm.SessionExport
             asm.Artifact(
                 key="k",
                 session_id=id,
-                byte_size=2**62,
+                byte_size=2**52,
                 checksum_sha256="0",
                 storage_backend="s3",
                 storage_ref="s3://b/k",
@@ -124,7 +124,7 @@ def test_an_end_that_counts_other_sessions_is_noticed() -> None:
         (b'{"event": 3}\n', "Event.from_dict takes a dict, not int"),
         (b'{"event": {"odd": 3}}\n', "Event has no field 'odd'"),
         (b'{"event": {"type": "message_sent"}}\n', "session_id"),
-        (b'{"event": {"type": "x", "session_id": "s"}}\n', "'x' is no event type"),
+        (b'{"event": {"type": "x", "session_id": "s"}}\n', "'x' is not an event type"),
         (b'{"event": {"type": "a.b", "session_id": "s", "data": {"x": [NaN]}}}\n', r"data\.x\[0\] is nan"),
         (b'\xff{"event": {}}\n', "not UTF-8 at byte 1"),
         (b"[" * 100_000 + b"\n", "not JSON that Python reads"),

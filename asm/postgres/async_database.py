@@ -88,7 +88,7 @@ class AsyncPostgres:
         self._at_hand: SpareConnection[AsyncConnection[Any]] = SpareConnection()
         # A pool that may be empty is to see when nobody needs a connection.
         self._keeps = conninfo is not None and pool.min_size > 0
-        self._gather = AsyncGroupCommit(
+        self._group_commit = AsyncGroupCommit(
             self._with_retry,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
             timeout=timeout or pool.timeout,
@@ -115,7 +115,7 @@ class AsyncPostgres:
         if isinstance(question, Batchable):
             check_process(self.process)
             check_loop(self._loop)
-            answer = await self._gather.ask(question)
+            answer = await self._group_commit.run(question)
         else:
             answer = await self._with_retry(question, retry_for=self._retry_for)
         if self.watch.waiters:
@@ -188,7 +188,7 @@ class AsyncPostgres:
             return
         check_loop(self._loop)
         self.watch.close()
-        await self._gather.finish()
+        await self._group_commit.close()
         self._closed = True
         if self._conninfo is not None:
             # Cut short, the pool would be closed and its connections would not.
@@ -339,7 +339,7 @@ class AsyncPostgres:
                 # Made when it is needed, because mostly it is not.
                 waits = waits or backoff(budget_s)
                 pause_s = next(waits, None) if is_retryable(error) else None
-                if pause_s is None or self._gather.is_closed:
+                if pause_s is None or self._group_commit.is_closed:
                     raise
             attempt = on_unknown_outcome or attempt
             await asyncio.sleep(pause_s)

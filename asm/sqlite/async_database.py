@@ -34,7 +34,7 @@ class AsyncSQLite:
         self._reading = ThreadPoolExecutor(1, "asm-sqlite-reader")
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self._gather = AsyncGroupCommit(
+        self._group_commit = AsyncGroupCommit(
             self._send, parallel_batches_from=None, timeout=database.timeout, retry_for=0
         )
         self.watch = AsyncPoller(self._look)
@@ -44,7 +44,7 @@ class AsyncSQLite:
         self._database.check_process()
         check_loop(self._loop)
         if isinstance(question, Batchable):
-            answer = await self._gather.ask(question)
+            answer = await self._group_commit.run(question)
         else:
             answer = await self._send(question)
         if self.watch.waiters:
@@ -94,7 +94,7 @@ class AsyncSQLite:
             return
         check_loop(self._loop)
         self.watch.close()
-        await self._gather.finish()
+        await self._group_commit.close()
         try:
             # In turn, because a transaction that is open needs the thread to end. Another task may
             # have closed it meanwhile.

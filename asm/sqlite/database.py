@@ -45,7 +45,7 @@ class SQLite:
             else LockedConnection(path, timeout, statement_timeout, reads_only=True)
         )
         # Never two batches at a time, because there is one writer.
-        self._gather = GroupCommit(self.send, parallel_batches_from=None, timeout=timeout, retry_for=0)
+        self._group_commit = GroupCommit(self.send, parallel_batches_from=None, timeout=timeout, retry_for=0)
         self.watch = Poller(self.look)
         self._looked: tuple[object, ...] = ()
 
@@ -53,7 +53,7 @@ class SQLite:
         """Put a question to the database: alone where it is one statement, else as a transaction."""
         if isinstance(question, Batchable):
             self.check_process()
-            answer = self._gather.ask(question)
+            answer = self._group_commit.run(question)
         else:
             answer = self.send(question)
         if self.watch.waiters:
@@ -119,7 +119,7 @@ class SQLite:
     def close(self) -> None:
         if os.getpid() == self._writer.process:
             self.watch.close()
-            self._gather.finish()
+            self._group_commit.close()
         self._reader.close()
         self._writer.close()
 

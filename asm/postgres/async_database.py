@@ -95,7 +95,7 @@ class AsyncPostgres:
             retry_for=retry_for,
         )
         self._inquiry = AsyncSingleFlight(lambda: probe_after_failure_async(conninfo or ""))
-        self.watch = AsyncPoller(self.run)
+        self.poller = AsyncPoller(self.run)
         self.process = os.getpid()
         self._loop = asyncio.get_running_loop()
 
@@ -118,8 +118,8 @@ class AsyncPostgres:
             answer = await self._group_commit.run(question)
         else:
             answer = await self._with_retry(question, retry_for=self._retry_for)
-        if self.watch.waiters:
-            self.watch.notify(question.sessions)
+        if self.poller.subscriptions:
+            self.poller.notify(question.sessions)
         return answer
 
     async def _with_retry(
@@ -174,7 +174,7 @@ class AsyncPostgres:
                     tx.check_usable()
                 finally:
                     tx.end()
-            self.watch.notify(tx.changed_sessions)
+            self.poller.notify(tx.changed_sessions)
             with suppress(psycopg.Error):
                 await reset_encoding_async(connection)
         except (ConnectionFailed, psycopg.Error) as error:
@@ -187,7 +187,7 @@ class AsyncPostgres:
         if os.getpid() != self.process:
             return
         check_loop(self._loop)
-        self.watch.close()
+        self.poller.close()
         await self._group_commit.close()
         self._closed = True
         if self._conninfo is not None:
@@ -348,7 +348,7 @@ class AsyncPostgres:
 class AsyncPostgresTransaction:
     """Operations within one transaction, awaited."""
 
-    watch = AsyncPollInTransaction()
+    poller = AsyncPollInTransaction()
 
     def __init__(self, database: AsyncPostgres, connection: AsyncConnection[Any]) -> None:
         self._database = database

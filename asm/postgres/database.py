@@ -97,7 +97,7 @@ class Postgres:
             retry_for=retry_for,
         )
         self._inquiry = SingleFlight(lambda: probe_after_failure(conninfo or ""))
-        self.watch = Poller(self.run)
+        self.poller = Poller(self.run)
         self.process = os.getpid()
 
     def open(self) -> None:
@@ -116,8 +116,8 @@ class Postgres:
             answer = self._group_commit.run(question)
         else:
             answer = self._with_retry(question, retry_for=self._retry_for)
-        if self.watch.waiters:
-            self.watch.notify(question.sessions)
+        if self.poller.subscriptions:
+            self.poller.notify(question.sessions)
         return answer
 
     def _with_retry(
@@ -177,7 +177,7 @@ class Postgres:
                         tx.check_usable()
                     finally:
                         tx.end()
-                self.watch.notify(tx.changed_sessions)
+                self.poller.notify(tx.changed_sessions)
                 with suppress(psycopg.Error):
                     reset_encoding(connection)
             except (ConnectionFailed, psycopg.Error) as error:
@@ -191,7 +191,7 @@ class Postgres:
     def close(self) -> None:
         if os.getpid() != self.process:
             return
-        self.watch.close()
+        self.poller.close()
         self._group_commit.close()
         self._closed = True
         if self._conninfo is not None:
@@ -374,7 +374,7 @@ class _Transaction:
 class PostgresTransaction:
     """Operations within one transaction."""
 
-    watch = PollInTransaction()
+    poller = PollInTransaction()
 
     def __init__(self, database: Postgres, connection: psycopg.Connection[Any]) -> None:
         self._database = database

@@ -46,7 +46,7 @@ class SQLite:
         )
         # Never two batches at a time, because there is one writer.
         self._group_commit = GroupCommit(self.send, parallel_batches_from=None, timeout=timeout, retry_for=0)
-        self.watch = Poller(self.look)
+        self.poller = Poller(self.look)
         self._looked: tuple[object, ...] = ()
 
     def run(self, question: Operation[T]) -> T:
@@ -56,8 +56,8 @@ class SQLite:
             answer = self._group_commit.run(question)
         else:
             answer = self.send(question)
-        if self.watch.waiters:
-            self.watch.notify(question.sessions)
+        if self.poller.subscriptions:
+            self.poller.notify(question.sessions)
         return answer
 
     def send(self, question: Query[T] | UnitOfWork[T] | Pipeline[T], **_limits: object) -> T:
@@ -114,11 +114,11 @@ class SQLite:
                 shared.release(turn)
         finally:
             shared.release(turn)
-        self.watch.notify(tx.changed_sessions)
+        self.poller.notify(tx.changed_sessions)
 
     def close(self) -> None:
         if os.getpid() == self._writer.process:
-            self.watch.close()
+            self.poller.close()
             self._group_commit.close()
         self._reader.close()
         self._writer.close()
@@ -164,7 +164,7 @@ class SQLite:
 class SQLiteTransaction:
     """Operations within one transaction. An operation that failed in the database spoils it."""
 
-    watch = PollInTransaction()
+    poller = PollInTransaction()
 
     def __init__(self, database: SQLite, shared: LockedConnection) -> None:
         self._database = database

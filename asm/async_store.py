@@ -260,7 +260,7 @@ class _Unopened:
         yield
 
     @property
-    def watch(self) -> AsyncPoller:
+    def poller(self) -> AsyncPoller:
         raise StoreClosed(NOT_OPEN)
 
     async def close(self) -> None:

@@ -1,12 +1,12 @@
-"""Who waits for a session, and one look at a time for all of them.
+"""Waiting for new events of sessions, by one poll at a time for all who wait.
 
-A session's counter row changes with whatever adds events to it. While anybody waits, one
-question after another asks for the rows of all sessions that are waited for, and whoever
-finds their own changed is woken and asks for their events. What a store appends itself it
-announces, so that its own waiters need not wait for the next look.
+The counter row of a session changes with everything that adds events to it. While a subscription exists, the
+store polls the counters of all subscribed sessions with one query. A caller whose counter has changed is
+woken and queries its events. What a store appends itself it notifies its own subscriptions of, so that these
+need not wait for the next poll.
 
-Being woken is a hint and no promise. Who waits is on the roll before they ask, so what is
-stored after their question is in a later look, and no lost connection takes it away.
+A wake-up is a hint and no promise. A caller subscribes before it queries, so a later poll finds whatever was
+stored after its query, and a lost connection loses nothing.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ import math
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
-from asm.engine.retry import check_loop, check_process
+from asm.engine.retry import check_loop, check_process, reentrant_call
 from asm.engine.script import Query, Row
 from asm.errors import StoreClosed, copied
 
-W = TypeVar("W", bound="Subscription")
+S = TypeVar("S", bound="Subscription")
 
 POLL_INTERVAL_MIN_S, POLL_INTERVAL_MAX_S = 0.005, 0.03
 POLL_DUTY_RATIO = 50
-"""Between two looks lie so many times as long as the last one took, within these bounds: one that costs
-little is soon taken again, and a thousand sessions cost a twentieth of a core (`bench/waiting.py`)."""
+"""The pause between two polls is this many times as long as the last poll took, within these bounds. Polling
+for a thousand sessions takes a twentieth of a core (`bench/waiting.py`)."""
 
 SPURIOUS_WAKEUP_PAUSE_S = 0.005
-"""So long rests who was woken for nothing, lest a filter asks again for every event that it holds back."""
+"""Pause after a spurious wake-up, so that a filter that matches nothing does not query for every event."""
 
-Positions: TypeAlias = Mapping[str, Row]
-"""Sessions that have a counter, each with its row: the session, where it stands, when it moved."""
+Counters: TypeAlias = Mapping[str, Row]
+"""The counter rows by session: session, last sequence number, and when it last changed."""
 
 
-def find_counters(session_ids: Iterable[str]) -> Query[Positions]:
-    """Where those of the sessions stand that have events."""
+def find_counters(session_ids: Iterable[str]) -> Query[Counters]:
+    """The counters of those of the sessions that have one."""
     return Query(
         "find_positions",
         {"session_ids": tuple(session_ids)},
@@ -48,266 +48,279 @@ def find_counters(session_ids: Iterable[str]) -> Query[Positions]:
 
 
 class Subscription:
-    """Somebody who waits for events of a session behind a number; on the roll while inside `with`."""
+    """A caller that waits for events of a session after a sequence number, while inside `with`."""
 
-    __slots__ = ("_deadline", "_error", "_roll", "_stood", "_was_last", "_was_woken", "after", "session_id")
+    __slots__ = (
+        "_counter",
+        "_deadline",
+        "_error",
+        "_poller",
+        "_was_last",
+        "_was_woken",
+        "after",
+        "session_id",
+    )
 
-    def __init__(self, roll: Subscriptions[Any], session_id: str, after: int, timeout_s: float) -> None:
+    def __init__(self, poller: Subscriptions[Any], session_id: str, after: int, timeout_s: float) -> None:
         self.session_id = session_id
         self.after = after
-        self._roll = roll
+        self._poller = poller
         self._deadline = time.monotonic() + timeout_s
-        self._stood: Row | None = None
+        self._counter: Row | None = None
         self._was_last = False
         self._was_woken = False
         self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
-        self._roll.enter(self)
+        self._poller.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._roll.leave(self)
+        self._poller.remove(self)
 
     def wake(self) -> None:
         raise NotImplementedError
 
-    def see(self, position: Row) -> None:
-        """Wake up if the session has moved since it was last seen, to where there may be something."""
-        # Moved is not only onwards: deleted and begun again, or filled up by an import, a session
-        # may stand where it stood before.
-        if position[1] > self.after and position != self._stood:
-            self._stood = position
+    def update(self, counter: Row) -> None:
+        """Wake up if the counter has changed since the last poll, and there may be events."""
+        # Not only if it has grown: after a session was deleted and begun again, or an import filled a
+        # gap, the number may be the same as before.
+        if counter[1] > self.after and counter != self._counter:
+            self._counter = counter
             self.wake()
 
     def fail(self, error: BaseException) -> None:
         self._error = error
         self.wake()
 
-    def _left_s(self) -> float:
+    def _remaining_s(self) -> float:
         return max(0.0, self._deadline - time.monotonic())
 
     def _is_over(self) -> bool:
-        # Who was woken asks once more when the time is up, for what came in time. And then no more:
-        # beside those who append on and on, it is woken during every question.
-        was_last, self._was_last = self._was_last, self._left_s() == 0.0
+        # A caller whose time is up queries once more, for events that came in time. Only once: while
+        # others append all the time, it is woken during every query.
+        was_last, self._was_last = self._was_last, self._remaining_s() == 0.0
         return was_last
 
-    def _recess_s(self) -> float:
-        return min(SPURIOUS_WAKEUP_PAUSE_S, self._left_s()) if self._was_woken else 0.0
+    def _pause_s(self) -> float:
+        return min(SPURIOUS_WAKEUP_PAUSE_S, self._remaining_s()) if self._was_woken else 0.0
 
-    def _is_up(self) -> bool:
+    def _woken(self) -> bool:
         self._was_woken = True
         if self._error is not None:
             raise copied(self._error)
         return True
 
 
-class Subscriptions(Generic[W]):
-    """Who waits, by session."""
+class Subscriptions(Generic[S]):
+    """The subscriptions of a store, by session."""
 
     def __init__(self) -> None:
-        self.waiters: dict[str, set[W]] = {}
-        # Reentrant, because a signal handler may append while its own thread is in here.
-        self._lock = threading.RLock()
+        self.subscriptions: dict[str, set[S]] = {}
+        # For changes. Readers take a copy instead, in one call that holds the interpreter.
+        self._lock = threading.Lock()
+        self._lock_owner: int | None = None
         self._process = os.getpid()
 
-    def enter(self, waiter: W) -> None:
+    def add(self, subscription: S) -> None:
         # Before the lock, which another thread may have held when the process was forked.
         check_process(self._process)
-        with self._lock:
-            self.waiters.setdefault(waiter.session_id, set()).add(waiter)
+        with self._locked():
+            self.subscriptions.setdefault(subscription.session_id, set()).add(subscription)
 
-    def leave(self, waiter: W) -> None:
-        with self._lock:
-            waiters = self.waiters.get(waiter.session_id, set())
-            waiters.discard(waiter)
-            if not waiters:
-                self.waiters.pop(waiter.session_id, None)
+    def remove(self, subscription: S) -> None:
+        with self._locked():
+            group = self.subscriptions.get(subscription.session_id, set())
+            group.discard(subscription)
+            if not group:
+                self.subscriptions.pop(subscription.session_id, None)
 
     def start(self) -> None:
-        """Have somebody look from now on."""
+        """Poll from now on."""
         raise NotImplementedError
 
     def notify(self, session_ids: Iterable[str]) -> None:
-        """Wake all who wait for these sessions."""
-        with self._lock:
-            for session_id in session_ids:
-                for waiter in self.waiters.get(session_id, ()):
-                    waiter.wake()
+        """Wake all callers that wait for these sessions."""
+        for session_id in session_ids:
+            for subscription in list(self.subscriptions.get(session_id, ())):
+                subscription.wake()
 
     def close(self) -> None:
-        """Raise StoreClosed at all who wait."""
+        """Raise StoreClosed in all callers that wait."""
         self._fail(StoreClosed("this store is closed"))
 
-    def _question(self) -> Query[Positions]:
-        with self._lock:
-            return find_counters(self.waiters)
+    def _query(self) -> Query[Counters]:
+        return find_counters(self.subscriptions)
 
-    def _tell(self, positions: Positions) -> None:
-        with self._lock:
-            for session_id, position in positions.items():
-                for waiter in self.waiters.get(session_id, ()):
-                    waiter.see(position)
+    def _update(self, counters: Counters) -> None:
+        for session_id, counter in counters.items():
+            for subscription in list(self.subscriptions.get(session_id, ())):
+                subscription.update(counter)
 
     def _fail(self, error: BaseException) -> None:
+        for group in list(self.subscriptions.values()):
+            for subscription in list(group):
+                subscription.fail(error)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        thread_id = threading.get_ident()
+        if self._lock_owner == thread_id:
+            raise reentrant_call()
         with self._lock:
-            for waiters in self.waiters.values():
-                for waiter in waiters:
-                    waiter.fail(error)
+            self._lock_owner = thread_id
+            try:
+                yield
+            finally:
+                self._lock_owner = None
 
 
-Poll: TypeAlias = Callable[[Query[Positions]], Positions | None]
-"""Puts the question to the database. None: nothing has changed since the same was asked before."""
+Poll: TypeAlias = Callable[[Query[Counters]], Counters | None]
+"""Runs the query. None: nothing has changed since the last time, and the query is the same."""
 
 
 class Poller(Subscriptions["_ThreadSubscription"]):
-    """The roll of a store for threads. A thread of its own looks while anybody waits, and then ends."""
+    """The subscriptions of threads. A thread of its own polls while there is any, and then ends."""
 
-    def __init__(self, look: Poll) -> None:
+    def __init__(self, poll: Poll) -> None:
         super().__init__()
-        self._look = look
-        self._lookout: threading.Thread | None = None
+        self._poll = poll
+        self._thread: threading.Thread | None = None
 
-    def waiting(self, session_id: str, after: int, timeout_s: float) -> _ThreadSubscription:
+    def subscribe(self, session_id: str, after: int, timeout_s: float) -> _ThreadSubscription:
         return _ThreadSubscription(self, session_id, after, timeout_s)
 
     def start(self) -> None:
-        with self._lock:
-            if self._lookout is None:
-                # A daemon, for it must not keep a program alive whose last waiters are daemons. While
-                # any other thread waits, the program lives, and so does this one.
-                lookout = threading.Thread(target=self._look_out, name="asm-lookout", daemon=True)
-                lookout.start()
-                self._lookout = lookout
+        with self._locked():
+            if self._thread is None:
+                # A daemon, so that it does not keep a program alive in which only daemons still wait.
+                thread = threading.Thread(target=self._run, name="asm-poller", daemon=True)
+                thread.start()
+                self._thread = thread
 
-    def _look_out(self) -> None:
+    def _run(self) -> None:
         pause_s = POLL_INTERVAL_MIN_S
-        while self._is_wanted_after(pause_s):
+        while self._is_needed_after(pause_s):
             began = time.monotonic()
             try:
-                self._tell(self._look(self._question()) or {})
+                self._update(self._poll(self._query()) or {})
             except BaseException as error:
                 self._fail(error)
-            pause_s = _pause_s(began)
+            pause_s = _interval_s(began)
 
-    def _is_wanted_after(self, pause_s: float) -> bool:
+    def _is_needed_after(self, pause_s: float) -> bool:
         time.sleep(pause_s)
-        with self._lock:
-            if not self.waiters:
-                self._lookout = None
-            return bool(self.waiters)
+        with self._locked():
+            if not self.subscriptions:
+                self._thread = None
+            return bool(self.subscriptions)
 
 
 class _ThreadSubscription(Subscription):
-    """A thread that waits."""
-
     __slots__ = ("_awake",)
 
-    def __init__(self, roll: Poller, session_id: str, after: int, timeout_s: float) -> None:
-        super().__init__(roll, session_id, after, timeout_s)
+    def __init__(self, poller: Poller, session_id: str, after: int, timeout_s: float) -> None:
+        super().__init__(poller, session_id, after, timeout_s)
         self._awake = threading.Lock()
         self._awake.acquire()
 
     def wake(self) -> None:
-        # Woken before it slept, it does not fall asleep; woken twice, it is awake.
+        # A thread that is woken before it sleeps does not fall asleep. One that was woken already is awake.
         with suppress(RuntimeError):
             self._awake.release()
 
     def wait_for_change(self) -> bool:
-        """Sleep until the session may have moved. False: the time is up."""
+        """Sleep until there may be new events. False: the time is up."""
         if self._is_over():
             return False
-        time.sleep(self._recess_s())
-        self._roll.start()
-        return self._awake.acquire(timeout=min(self._left_s(), threading.TIMEOUT_MAX)) and self._is_up()
+        time.sleep(self._pause_s())
+        self._poller.start()
+        timeout_s = min(self._remaining_s(), threading.TIMEOUT_MAX)
+        return self._awake.acquire(timeout=timeout_s) and self._woken()
 
 
-AsyncPoll: TypeAlias = Callable[[Query[Positions]], Awaitable[Positions | None]]
+AsyncPoll: TypeAlias = Callable[[Query[Counters]], Awaitable[Counters | None]]
 
 
 class AsyncPoller(Subscriptions["_TaskSubscription"]):
-    """The roll of a store for tasks. Every look is a task of its own; between them there is only a timer."""
+    """The subscriptions of tasks. Each poll is a task of its own; between two polls there is only a timer."""
 
-    def __init__(self, look: AsyncPoll) -> None:
+    def __init__(self, poll: AsyncPoll) -> None:
         super().__init__()
-        self._look = look
+        self._poll = poll
         self._loop = asyncio.get_running_loop()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
         self._pause_s = POLL_INTERVAL_MIN_S
 
-    def waiting(self, session_id: str, after: int, timeout_s: float) -> _TaskSubscription:
+    def subscribe(self, session_id: str, after: int, timeout_s: float) -> _TaskSubscription:
         check_loop(self._loop)
         return _TaskSubscription(self, session_id, after, timeout_s)
 
     def start(self) -> None:
-        if self._alarm is None and self._looking is None:
-            self._alarm = self._loop.call_later(self._pause_s, self._begin)
+        if self._timer is None and self._task is None:
+            self._timer = self._loop.call_later(self._pause_s, self._begin)
 
     def _begin(self) -> None:
-        self._alarm = None
-        if self.waiters:
-            self._looking = self._loop.create_task(self._look_once())
-            self._looking.add_done_callback(self._end)
+        self._timer = None
+        if self.subscriptions:
+            self._task = self._loop.create_task(self._run())
+            self._task.add_done_callback(self._end)
 
-    async def _look_once(self) -> None:
+    async def _run(self) -> None:
         began = time.monotonic()
         try:
-            self._tell(await self._look(self._question()) or {})
+            self._update(await self._poll(self._query()) or {})
         except Exception as error:
             self._fail(error)
-        self._pause_s = _pause_s(began)
+        self._pause_s = _interval_s(began)
 
-    def _end(self, _look: asyncio.Task[None]) -> None:
-        # Perhaps it was cancelled, as a loop that ends does with all its tasks.
-        self._looking = None
-        if self.waiters:
+    def _end(self, _task: asyncio.Task[None]) -> None:
+        # Called as well if the task was cancelled.
+        self._task = None
+        if self.subscriptions:
             self.start()
 
 
 class _TaskSubscription(Subscription):
-    """A task that waits."""
-
     __slots__ = ("_awake",)
 
-    def __init__(self, roll: AsyncPoller, session_id: str, after: int, timeout_s: float) -> None:
-        super().__init__(roll, session_id, after, timeout_s)
+    def __init__(self, poller: AsyncPoller, session_id: str, after: int, timeout_s: float) -> None:
+        super().__init__(poller, session_id, after, timeout_s)
         self._awake = asyncio.Event()
 
     def wake(self) -> None:
         self._awake.set()
 
     async def wait_for_change(self) -> bool:
-        """Sleep until the session may have moved. False: the time is up."""
+        """Sleep until there may be new events. False: the time is up."""
         if self._is_over():
             return False
-        await asyncio.sleep(self._recess_s())
-        self._roll.start()
-        left_s = self._left_s()
+        await asyncio.sleep(self._pause_s())
+        self._poller.start()
+        remaining_s = self._remaining_s()
         try:
-            async with asyncio.timeout(None if math.isinf(left_s) else left_s):
+            async with asyncio.timeout(None if math.isinf(remaining_s) else remaining_s):
                 await self._awake.wait()
         except TimeoutError:
             return False
         self._awake.clear()
-        return self._is_up()
+        return self._woken()
 
 
-def _pause_s(began: float) -> float:
-    return min(max(POLL_DUTY_RATIO * (time.monotonic() - began), POLL_INTERVAL_MIN_S), POLL_INTERVAL_MAX_S)
+def _interval_s(began: float) -> float:
+    duration_s = time.monotonic() - began
+    return min(max(POLL_DUTY_RATIO * duration_s, POLL_INTERVAL_MIN_S), POLL_INTERVAL_MAX_S)
 
 
-class _InTransaction:
-    """Waiting inside a transaction: its connection is its own, so nobody looks for it and it asks again."""
+class _PollInTransaction(AbstractContextManager[Any]):
+    """Waiting inside a transaction, which has its connection already: the caller queries at intervals."""
 
-    __slots__ = ("_deadline",)
-
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float = 0.0) -> None:
         self._deadline = time.monotonic() + timeout_s
 
-    def __enter__(self) -> Self:
-        return self
+    def subscribe(self, _session_id: str, _after: int, timeout_s: float) -> Self:
+        return type(self)(timeout_s)
 
     def __exit__(self, *_: object) -> None:
         pass
@@ -316,33 +329,21 @@ class _InTransaction:
         return min(POLL_INTERVAL_MAX_S, self._deadline - time.monotonic())
 
 
-class _ThreadInTransaction(_InTransaction):
-    __slots__ = ()
+class PollInTransaction(_PollInTransaction):
+    """The poller of a transaction."""
 
     def wait_for_change(self) -> bool:
+        """Sleep for an interval. False: the time is up."""
         if (pause_s := self._pause_s()) > 0:
             time.sleep(pause_s)
         return pause_s > 0
 
 
-class _TaskInTransaction(_InTransaction):
-    __slots__ = ()
+class AsyncPollInTransaction(_PollInTransaction):
+    """The same, awaited."""
 
     async def wait_for_change(self) -> bool:
+        """Sleep for an interval. False: the time is up."""
         if (pause_s := self._pause_s()) > 0:
             await asyncio.sleep(pause_s)
         return pause_s > 0
-
-
-class PollInTransaction:
-    """The place of a Watch inside a transaction."""
-
-    def waiting(self, _session_id: str, _after: int, timeout_s: float) -> _ThreadInTransaction:
-        return _ThreadInTransaction(timeout_s)
-
-
-class AsyncPollInTransaction:
-    """The place of an AsyncWatch inside a transaction."""
-
-    def waiting(self, _session_id: str, _after: int, timeout_s: float) -> _TaskInTransaction:
-        return _TaskInTransaction(timeout_s)

@@ -1,7 +1,7 @@
-"""Reading a session's events: at once, a page at a time, or as they come.
+"""Reading the events of a session: at once, a page at a time, or as they are appended.
 
-Waiting is asking again when the session has moved. The answer is in the table, so nothing can be
-missed, and a lost connection costs no more than a pause.
+Waiting means to query again when the counter of the session has changed. The events are in the table, so none
+can be missed, and a lost connection costs no more than a pause.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from asm.validation import count, is_number, number, safe_repr
 
 
 class Pollable(Database, Protocol):
-    """A database, or a transaction of one, in which one can wait."""
+    """A database, or one transaction of it, in which a caller can wait for events."""
 
     @property
-    def watch(self) -> Poller | PollInTransaction: ...
+    def poller(self) -> Poller | PollInTransaction: ...
 
 
 class AsyncPollable(AsyncDatabase, Protocol):
     """The same, awaited."""
 
     @property
-    def watch(self) -> AsyncPoller | AsyncPollInTransaction: ...
+    def poller(self) -> AsyncPoller | AsyncPollInTransaction: ...
 
 
 class LongPoll(NamedTuple):
-    """A question that is asked until it finds something, for so many seconds."""
+    """A query that is repeated until it finds events, for at most `timeout_s` seconds."""
 
-    ask: Query[list[Event]]
+    query: Query[list[Event]]
     timeout_s: float
 
 
 class Stream(NamedTuple):
-    """A question that is asked for page after page."""
+    """A query that is sent for page after page. If it `follows`, each page may wait for events."""
 
-    ask: Query[list[Event]]
+    query: Query[list[Event]]
     page_size: int
     follows: bool
     timeout_s: float
@@ -63,15 +63,16 @@ def get_events(
     """The events of a session in their order.
 
     `after` and `before` are sequence numbers, exclusive; `since` is a time, inclusive; `type`
-    is one or several; `limit=0` gives nothing. When there is nothing to return, `wait_timeout`
-    waits up to so many seconds for it to be appended, by this process or another. What the store
-    appends is found at once, what others append within 30 ms; meanwhile no connection is held.
+    is one or several; `limit=0` gives nothing. When there is nothing to return, the call waits up
+    to `wait_timeout` seconds for an event to be appended, by this process or another. It finds an
+    event of this store at once, one of another store within 30 ms, and holds no connection while
+    it waits.
     """
-    ask = events.get_events(
+    query = events.get_events(
         session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
     )
     timeout_s = seconds(wait_timeout, "wait_timeout") or 0.0
-    return LongPoll(ask, 0.0 if ask.params["limit"] == 0 else timeout_s)
+    return LongPoll(query, 0.0 if query.params["limit"] == 0 else timeout_s)
 
 
 def iter_events(
@@ -86,10 +87,10 @@ def iter_events(
     page_size: int = 1_000,
 ) -> Stream:
     """The events of a session in their order, read a page at a time, filtered as in `get_events`."""
-    ask = events.get_events(
+    query = events.get_events(
         session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
     )
-    return Stream(ask, _at_least_one(page_size), follows=False, timeout_s=0.0)
+    return Stream(query, _at_least_one(page_size), follows=False, timeout_s=0.0)
 
 
 def follow_events(
@@ -104,107 +105,108 @@ def follow_events(
     page_size: int = 1_000,
     idle_timeout: float | None = None,
 ) -> Stream:
-    """The events of a session in their order, and then those that are appended, as they come.
+    """The events of a session in their order, and then further events as they are appended.
 
-    Filtered as in `get_events`. It goes on for ever, or until nothing came for `idle_timeout`
-    seconds, or until `limit` or `before` leave nothing to come. A server that restarts meanwhile
-    is no error if it is back within the store's `retry_for`, and no event is missed or repeated.
+    Filtered as in `get_events`. The iterator ends when no event arrives for `idle_timeout` seconds,
+    or when `limit` or `before` leave nothing to come; otherwise it goes on for ever. If the server
+    restarts and is back within the store's `retry_for`, the iterator goes on, and no event is missed or
+    repeated.
     """
-    ask = events.get_events(
+    query = events.get_events(
         session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
     )
     timeout_s = seconds(idle_timeout, "idle_timeout")
     return Stream(
-        ask,
+        query,
         _at_least_one(page_size),
         follows=True,
         timeout_s=float("inf") if timeout_s is None else timeout_s,
     )
 
 
-def wait(database: Pollable, wanted: LongPoll) -> list[Event]:
-    if not wanted.timeout_s:
-        return database.run(wanted.ask)
-    with database.watch.waiting(*_awaited(wanted)) as waiter:
-        while not (found := database.run(wanted.ask)) and waiter.wait_for_change():
+def wait(database: Pollable, poll: LongPoll) -> list[Event]:
+    if not poll.timeout_s:
+        return database.run(poll.query)
+    with database.poller.subscribe(*_subscribed(poll)) as subscription:
+        while not (found := database.run(poll.query)) and subscription.wait_for_change():
             pass
         return found
 
 
-async def wait_async(database: AsyncPollable, wanted: LongPoll) -> list[Event]:
-    if not wanted.timeout_s:
-        return await database.run(wanted.ask)
-    with database.watch.waiting(*_awaited(wanted)) as waiter:
-        while not (found := await database.run(wanted.ask)) and await waiter.wait_for_change():
+async def wait_async(database: AsyncPollable, poll: LongPoll) -> list[Event]:
+    if not poll.timeout_s:
+        return await database.run(poll.query)
+    with database.poller.subscribe(*_subscribed(poll)) as subscription:
+        while not (found := await database.run(poll.query)) and await subscription.wait_for_change():
             pass
         return found
 
 
-def stream(database: Pollable, wanted: Stream) -> Iterator[Event]:
-    left, after = wanted.ask.params["limit"], wanted.ask.params["after"] or 0
-    while (page := _page(wanted, after, left)) is not None:
+def stream(database: Pollable, pages: Stream) -> Iterator[Event]:
+    after, remaining = pages.query.params["after"] or 0, pages.query.params["limit"]
+    while (page := _page(pages, after, remaining)) is not None:
         found = wait(database, page)
         yield from found
-        if _is_last(wanted, page, found):
+        if _is_last(pages, page, found):
             return
-        after, left = _next(found, left)
+        after, remaining = _next(found, remaining)
 
 
-async def stream_async(database: AsyncPollable, wanted: Stream) -> AsyncIterator[Event]:
-    left, after = wanted.ask.params["limit"], wanted.ask.params["after"] or 0
-    while (page := _page(wanted, after, left)) is not None:
+async def stream_async(database: AsyncPollable, pages: Stream) -> AsyncIterator[Event]:
+    after, remaining = pages.query.params["after"] or 0, pages.query.params["limit"]
+    while (page := _page(pages, after, remaining)) is not None:
         found = await wait_async(database, page)
         for event in found:
             yield event
-        if _is_last(wanted, page, found):
+        if _is_last(pages, page, found):
             return
-        after, left = _next(found, left)
+        after, remaining = _next(found, remaining)
 
 
 def seconds(value: Any, name: str) -> float | None:
-    """A length of time, not negative, or None."""
+    """A duration that is not negative, or None."""
     if value is None:
         return None
-    length = number(value) if is_number(value) else -1
-    # The comparison is this way round because NaN is no length of time either.
-    if not length >= 0:
+    duration_s = number(value) if is_number(value) else -1
+    # Written so that NaN is refused, too.
+    if not duration_s >= 0:
         raise ValidationError(
             f"{name} must be a number of seconds, 0 or more, not {safe_repr(value)}", path=name
         )
     try:
-        return float(length)
+        return float(duration_s)
     except OverflowError:
         return float("inf")
 
 
-def _awaited(wanted: LongPoll) -> tuple[str, int, float]:
-    """The session, the number that events must be behind, and for how long to wait for one."""
-    params = wanted.ask.params
-    return params["session_id"], params["after"] or 0, wanted.timeout_s
+def _subscribed(poll: LongPoll) -> tuple[str, int, float]:
+    """The session, the sequence number that new events exceed, and how long to wait."""
+    params = poll.query.params
+    return params["session_id"], params["after"] or 0, poll.timeout_s
 
 
-def _page(wanted: Stream, after: int, left: int | None) -> LongPoll | None:
-    """The page behind a number, or None where nothing can follow."""
-    before = wanted.ask.params["before"]
-    size = wanted.page_size if left is None else min(left, wanted.page_size)
+def _page(pages: Stream, after: int, remaining: int | None) -> LongPoll | None:
+    """The page after a sequence number, or None if no event can follow."""
+    before = pages.query.params["before"]
+    size = pages.page_size if remaining is None else min(remaining, pages.page_size)
     if size == 0 or (before is not None and after + 1 >= before):
         return None
-    params = {**wanted.ask.params, "after": after, "limit": size}
-    return LongPoll(Query(wanted.ask.query, params, wanted.ask.read), wanted.timeout_s)
+    params = {**pages.query.params, "after": after, "limit": size}
+    return LongPoll(Query(pages.query.query, params, pages.query.read), pages.timeout_s)
 
 
-def _is_last(wanted: Stream, page: LongPoll, found: list[Event]) -> bool:
-    return not found or (len(found) < page.ask.params["limit"] and not wanted.follows)
+def _is_last(pages: Stream, page: LongPoll, found: list[Event]) -> bool:
+    return not found or (len(found) < page.query.params["limit"] and not pages.follows)
 
 
-def _next(found: list[Event], left: int | None) -> tuple[int, int | None]:
+def _next(found: list[Event], remaining: int | None) -> tuple[int, int | None]:
     last = found[-1].sequence_number
     assert last is not None
-    return last, None if left is None else left - len(found)
+    return last, None if remaining is None else remaining - len(found)
 
 
 def _at_least_one(page_size: int) -> int:
     size = count(page_size, "page_size")
     if size == 0:
-        raise ValidationError("page_size must be at least 1", path="page_size")
+        raise ValidationError("page_size must be at least 1, not 0", path="page_size")
     return size

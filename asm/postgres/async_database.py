@@ -88,14 +88,14 @@ class AsyncPostgres:
         self._at_hand: SpareConnection[AsyncConnection[Any]] = SpareConnection()
         # A pool that may be empty is to see when nobody needs a connection.
         self._keeps = conninfo is not None and pool.min_size > 0
-        self._gather = AsyncGroupCommit(
+        self._group_commit = AsyncGroupCommit(
             self._with_retry,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
             timeout=timeout or pool.timeout,
             retry_for=retry_for,
         )
         self._inquiry = AsyncSingleFlight(lambda: probe_after_failure_async(conninfo or ""))
-        self.watch = AsyncPoller(self.run)
+        self.poller = AsyncPoller(self.run)
         self.process = os.getpid()
         self._loop = asyncio.get_running_loop()
 
@@ -115,11 +115,11 @@ class AsyncPostgres:
         if isinstance(question, Batchable):
             check_process(self.process)
             check_loop(self._loop)
-            answer = await self._gather.ask(question)
+            answer = await self._group_commit.run(question)
         else:
             answer = await self._with_retry(question, retry_for=self._retry_for)
-        if self.watch.waiters:
-            self.watch.notify(question.sessions)
+        if self.poller.subscriptions:
+            self.poller.notify(question.sessions)
         return answer
 
     async def _with_retry(
@@ -174,7 +174,7 @@ class AsyncPostgres:
                     tx.check_usable()
                 finally:
                     tx.end()
-            self.watch.notify(tx.changed_sessions)
+            self.poller.notify(tx.changed_sessions)
             with suppress(psycopg.Error):
                 await reset_encoding_async(connection)
         except (ConnectionFailed, psycopg.Error) as error:
@@ -187,8 +187,8 @@ class AsyncPostgres:
         if os.getpid() != self.process:
             return
         check_loop(self._loop)
-        self.watch.close()
-        await self._gather.finish()
+        self.poller.close()
+        await self._group_commit.close()
         self._closed = True
         if self._conninfo is not None:
             # Cut short, the pool would be closed and its connections would not.
@@ -339,7 +339,7 @@ class AsyncPostgres:
                 # Made when it is needed, because mostly it is not.
                 waits = waits or backoff(budget_s)
                 pause_s = next(waits, None) if is_retryable(error) else None
-                if pause_s is None or self._gather.is_closed:
+                if pause_s is None or self._group_commit.is_closed:
                     raise
             attempt = on_unknown_outcome or attempt
             await asyncio.sleep(pause_s)
@@ -348,7 +348,7 @@ class AsyncPostgres:
 class AsyncPostgresTransaction:
     """Operations within one transaction, awaited."""
 
-    watch = AsyncPollInTransaction()
+    poller = AsyncPollInTransaction()
 
     def __init__(self, database: AsyncPostgres, connection: AsyncConnection[Any]) -> None:
         self._database = database

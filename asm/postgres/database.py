@@ -90,14 +90,14 @@ class Postgres:
         self._at_hand: SpareConnection[psycopg.Connection[Any]] = SpareConnection()
         # A pool that may be empty is to see when nobody needs a connection.
         self._keeps = conninfo is not None and pool.min_size > 0
-        self._gather = GroupCommit(
+        self._group_commit = GroupCommit(
             self._with_retry,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
             timeout=timeout or pool.timeout,
             retry_for=retry_for,
         )
         self._inquiry = SingleFlight(lambda: probe_after_failure(conninfo or ""))
-        self.watch = Poller(self.run)
+        self.poller = Poller(self.run)
         self.process = os.getpid()
 
     def open(self) -> None:
@@ -113,11 +113,11 @@ class Postgres:
         """Put a question to the database, and again while what cut it off may pass."""
         if isinstance(question, Batchable):
             check_process(self.process)
-            answer = self._gather.ask(question)
+            answer = self._group_commit.run(question)
         else:
             answer = self._with_retry(question, retry_for=self._retry_for)
-        if self.watch.waiters:
-            self.watch.notify(question.sessions)
+        if self.poller.subscriptions:
+            self.poller.notify(question.sessions)
         return answer
 
     def _with_retry(
@@ -177,7 +177,7 @@ class Postgres:
                         tx.check_usable()
                     finally:
                         tx.end()
-                self.watch.notify(tx.changed_sessions)
+                self.poller.notify(tx.changed_sessions)
                 with suppress(psycopg.Error):
                     reset_encoding(connection)
             except (ConnectionFailed, psycopg.Error) as error:
@@ -191,8 +191,8 @@ class Postgres:
     def close(self) -> None:
         if os.getpid() != self.process:
             return
-        self.watch.close()
-        self._gather.finish()
+        self.poller.close()
+        self._group_commit.close()
         self._closed = True
         if self._conninfo is not None:
             self._pool.close()
@@ -327,7 +327,7 @@ class Postgres:
                 # Made when it is needed, because mostly it is not.
                 waits = waits or backoff(budget_s)
                 pause_s = next(waits, None) if is_retryable(error) else None
-                if pause_s is None or self._gather.is_closed:
+                if pause_s is None or self._group_commit.is_closed:
                     raise
             attempt = on_unknown_outcome or attempt
             time.sleep(pause_s)
@@ -374,7 +374,7 @@ class _Transaction:
 class PostgresTransaction:
     """Operations within one transaction."""
 
-    watch = PollInTransaction()
+    poller = PollInTransaction()
 
     def __init__(self, database: Postgres, connection: psycopg.Connection[Any]) -> None:
         self._database = database

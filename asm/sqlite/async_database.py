@@ -34,21 +34,21 @@ class AsyncSQLite:
         self._reading = ThreadPoolExecutor(1, "asm-sqlite-reader")
         self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self._gather = AsyncGroupCommit(
+        self._group_commit = AsyncGroupCommit(
             self._send, parallel_batches_from=None, timeout=database.timeout, retry_for=0
         )
-        self.watch = AsyncPoller(self._look)
+        self.poller = AsyncPoller(self._look)
         self._closed = False
 
     async def run(self, question: Operation[T]) -> T:
         self._database.check_process()
         check_loop(self._loop)
         if isinstance(question, Batchable):
-            answer = await self._gather.ask(question)
+            answer = await self._group_commit.run(question)
         else:
             answer = await self._send(question)
-        if self.watch.waiters:
-            self.watch.notify(question.sessions)
+        if self.poller.subscriptions:
+            self.poller.notify(question.sessions)
         return answer
 
     async def _send(self, question: Query[T] | UnitOfWork[T] | Pipeline[T], **_limits: object) -> T:
@@ -83,7 +83,7 @@ class AsyncSQLite:
                 raise
             self._database.check_process()
             await run_to_completion(_run_in(self._writing, entered.leave))
-            self.watch.notify(tx.changed_sessions)
+            self.poller.notify(tx.changed_sessions)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -93,8 +93,8 @@ class AsyncSQLite:
         if self._closed or os.getpid() != self._database.process:
             return
         check_loop(self._loop)
-        self.watch.close()
-        await self._gather.finish()
+        self.poller.close()
+        await self._group_commit.close()
         try:
             # In turn, because a transaction that is open needs the thread to end. Another task may
             # have closed it meanwhile.
@@ -129,7 +129,7 @@ class AsyncSQLite:
 class AsyncSQLiteTransaction:
     """Operations within one transaction, awaited."""
 
-    watch = AsyncPollInTransaction()
+    poller = AsyncPollInTransaction()
 
     def __init__(self, tx: SQLiteTransaction, thread: Executor) -> None:
         self._tx = tx

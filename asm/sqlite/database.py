@@ -45,19 +45,19 @@ class SQLite:
             else LockedConnection(path, timeout, statement_timeout, reads_only=True)
         )
         # Never two batches at a time, because there is one writer.
-        self._gather = GroupCommit(self.send, parallel_batches_from=None, timeout=timeout, retry_for=0)
-        self.watch = Poller(self.look)
+        self._group_commit = GroupCommit(self.send, parallel_batches_from=None, timeout=timeout, retry_for=0)
+        self.poller = Poller(self.look)
         self._looked: tuple[object, ...] = ()
 
     def run(self, question: Operation[T]) -> T:
         """Put a question to the database: alone where it is one statement, else as a transaction."""
         if isinstance(question, Batchable):
             self.check_process()
-            answer = self._gather.ask(question)
+            answer = self._group_commit.run(question)
         else:
             answer = self.send(question)
-        if self.watch.waiters:
-            self.watch.notify(question.sessions)
+        if self.poller.subscriptions:
+            self.poller.notify(question.sessions)
         return answer
 
     def send(self, question: Query[T] | UnitOfWork[T] | Pipeline[T], **_limits: object) -> T:
@@ -114,12 +114,12 @@ class SQLite:
                 shared.release(turn)
         finally:
             shared.release(turn)
-        self.watch.notify(tx.changed_sessions)
+        self.poller.notify(tx.changed_sessions)
 
     def close(self) -> None:
         if os.getpid() == self._writer.process:
-            self.watch.close()
-            self._gather.finish()
+            self.poller.close()
+            self._group_commit.close()
         self._reader.close()
         self._writer.close()
 
@@ -164,7 +164,7 @@ class SQLite:
 class SQLiteTransaction:
     """Operations within one transaction. An operation that failed in the database spoils it."""
 
-    watch = PollInTransaction()
+    poller = PollInTransaction()
 
     def __init__(self, database: SQLite, shared: LockedConnection) -> None:
         self._database = database

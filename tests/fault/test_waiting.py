@@ -100,5 +100,5 @@ def test_a_server_that_stays_away_is_told_to_all_who_wait(
 
 
 def waiters(store: Any) -> list[Any]:
-    watch = getattr(store, "_target", store)._database.watch
-    return [waiter for waiters in list(watch.waiters.values()) for waiter in list(waiters)]
+    poller = getattr(store, "_target", store)._database.poller
+    return [each for group in list(poller.subscriptions.values()) for each in list(group)]

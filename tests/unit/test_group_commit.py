@@ -1,700 +1,318 @@
-"""Who goes with whom, who goes next, and who gets what, without a database."""
+"""Group commit of threads and of tasks, without a database: a test decides when a query returns."""
 
 from __future__ import annotations
 
 import asyncio
-import linecache
-import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from functools import wraps
-from itertools import count
-from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 
-from asm.engine import group_commit
-from asm.engine.group_commit import (
-    BYTES_MAX,
-    ITEMS_MAX,
-    MIXED_BATCH_TIMEOUT_S,
-    SLOW_BATCH_S,
-    AsyncGroupCommit,
-    Batch,
-    GroupCommit,
-    Request,
-    WaitQueue,
-)
+from asm.engine.group_commit import AsyncGroupCommit, GroupCommit, _ThreadRequest
 from asm.engine.script import Batchable, Query
-from asm.errors import ConnectionFailed, StorageTimeout, StoreClosed
+from asm.engine.wait_queue import MIXED_BATCH_TIMEOUT_S, SLOW_BATCH_S
+from asm.errors import StorageTimeout, StoreClosed
+from tests.unit.test_wait_queue import operation
 
-Part: TypeAlias = str
-Answers: TypeAlias = "dict[Part, str]"
-Who: TypeAlias = "Request[str]"
+DEADLINE_S = 30.0
+"""Nothing here takes as long, unless a thread or a task waits for ever."""
 
-SOON_S = 30.0
-"""Nothing here takes as long, unless somebody waits in vain."""
 
+def capitals(items: Iterable[str]) -> dict[str, str]:
+    return {item: item.upper() for item in items}
 
-def question(name: str, *sessions: str, items: int = 1, size_bytes: int = 1) -> Batchable[str]:
-    """It is answered with its own name, in capitals; its session goes by its name, too."""
-    return Batchable(
-        (name,) * items,
-        lambda items: Query("capitals", {"parts": list(items)}, dict),
-        lambda answers: answers[name],
-        lambda: iter(()),  # type: ignore[arg-type, return-value]
-        sessions=sessions or (name,),
-        size_bytes=size_bytes,
-    )
 
-
-def capitals(items: Iterable[Part]) -> Answers:
-    return {part: part.upper() for part in items}
-
-
-def request(name: str, *sessions: str, **size: int) -> Who:
-    return Request(question(name, *sessions, **size))
-
-
-def line(*requests: Who, parallel_batches_from: int | None = None) -> WaitQueue[Who]:
-    made: WaitQueue[Who] = WaitQueue(parallel_batches_from)
-    for each in requests:
-        made.join(each)
-    return made
-
-
-def sessions_of_half(lane: int) -> list[str]:
-    """Two sessions of one half, which is for Python to say, anew in each process."""
-    found = (str(number) for number in count() if request(str(number)).lane == lane)
-    return [next(found), next(found)]
-
-
-def flight_of(line: WaitQueue[Who]) -> list[Part]:
-    """The names of those who depart next, each once."""
-    batch: Batch[Who] = Batch()
-    return names(batch) if line.start_batch(batch) else []
-
-
-def names(batch: Batch[Who]) -> list[Part]:
-    return [each.question.items[0] for each in batch.requests]
-
-
-def departed(line: WaitQueue[Who]) -> Batch[Who]:
-    batch: Batch[Who] = Batch()
-    assert line.start_batch(batch)
-    return batch
-
-
-def overdue(batch: Batch[Who]) -> Batch[Who]:
-    batch.started_at -= SLOW_BATCH_S
-    return batch
-
-
-# The line.
-
-
-def test_those_who_wait_go_together_in_the_order_in_which_they_came() -> None:
-    assert flight_of(line(request("a"), request("b"), request("c"))) == ["a", "b", "c"]
-
-
-def test_while_one_flight_is_on_its_way_nobody_departs() -> None:
-    waiting = line(request("a"))
-    departed(waiting)
-    waiting.join(request("b"))
-    assert flight_of(waiting) == []
-
-
-def test_a_crowd_goes_in_halves_two_at_a_time() -> None:
-    (a, c), (b, d) = sessions_of_half(0), sessions_of_half(1)
-    waiting = line(request(a), request(b), request(c), request(d), parallel_batches_from=4)
-    assert [flight_of(waiting), flight_of(waiting)] == [[a, c], [b, d]]
-
-
-def test_while_both_halves_are_on_their_way_nobody_departs() -> None:
-    (a, c), (b, d) = sessions_of_half(0), sessions_of_half(1)
-    waiting = line(request(a), request(b), parallel_batches_from=2)
-    batches = [departed(waiting), departed(waiting)]
-    waiting.join(request(c))
-    waiting.join(request(d))
-    assert (len(batches), flight_of(waiting)) == (2, [])
-
-
-def test_a_few_behind_a_flight_of_all_wait_for_it() -> None:
-    waiting = line(request("a"), parallel_batches_from=2)
-    departed(waiting)
-    waiting.join(request("b"))
-    assert flight_of(waiting) == []
-
-
-def test_a_crowd_that_waits_for_one_session_holds_nobody_back() -> None:
-    (a, _), (b, _) = sessions_of_half(0), sessions_of_half(1)
-    waiting = line(request(a), parallel_batches_from=2)
-    overdue(departed(waiting))
-    waiting.join(request("more", a))
-    waiting.join(request(b))
-    assert flight_of(waiting) == [b]
-
-
-def test_nobody_waits_for_an_overdue_flight_without_a_session_in_it() -> None:
-    waiting = line(request("a"))
-    overdue(departed(waiting))
-    waiting.join(request("more", "a"))
-    waiting.join(request("b"))
-    assert flight_of(waiting) == ["b"]
-
-
-def test_nobody_overtakes_within_a_session() -> None:
-    waiting = line(request("a"))
-    overdue(departed(waiting))
-    waiting.join(request("batch", "a", "b"))
-    waiting.join(request("b"))
-    waiting.join(request("c"))
-    assert flight_of(waiting) == ["c"]
-
-
-def test_a_flight_has_room_for_so_many_events() -> None:
-    waiting = line(request("a", items=ITEMS_MAX - 1), request("b"), request("c"))
-    assert flight_of(waiting) == ["a", "b"]
-
-
-def test_a_flight_has_room_for_so_much_json() -> None:
-    waiting = line(request("a", size_bytes=BYTES_MAX - 1), request("b"), request("c"))
-    assert flight_of(waiting) == ["a", "b"]
-
-
-def test_who_brings_more_than_there_is_room_for_goes_alone() -> None:
-    waiting = line(request("a", items=ITEMS_MAX + 1), request("b"))
-    assert flight_of(waiting) == ["a"]
-
-
-def test_who_has_to_stay_takes_no_room_in_a_flight() -> None:
-    waiting = line(request("a"))
-    overdue(departed(waiting))
-    for each in (request("many", "a", items=ITEMS_MAX), request("b"), request("c")):
-        waiting.join(each)
-    assert flight_of(waiting) == ["b", "c"]
-
-
-def test_who_left_is_not_taken_along() -> None:
-    gone = request("a")
-    waiting = line(gone, request("b"))
-    gone.abandoned = True
-    assert flight_of(waiting) == ["b"]
-
-
-def test_who_has_no_answer_when_a_flight_lands_is_first_in_the_line() -> None:
-    waiting = line(request("a"), request("b"))
-    batch = departed(waiting)
-    waiting.join(request("c"))
-    batch.requests[0].answer({})
-    waiting.finish_batch(batch)
-    assert flight_of(waiting) == ["b", "c"]
-
-
-def test_to_land_twice_is_to_land_once() -> None:
-    waiting = line(request("a"))
-    batch = departed(waiting)
-    waiting.finish_batch(batch)
-    waiting.finish_batch(batch)
-    assert flight_of(waiting) == ["a"]
-
-
-def test_a_caller_leads_only_the_flight_it_is_on() -> None:
-    waiting = line(request("a"))
-    overdue(departed(waiting))
-    held_up, free = request("more", "a"), request("b")
-    waiting.join(held_up)
-    waiting.join(free)
-    assert not waiting.start_batch(Batch(), held_up)
-    assert waiting.start_batch(Batch(), free)
-
-
-def test_the_next_to_lead_is_the_first_who_can_go() -> None:
-    waiting = line(request("a"))
-    overdue(departed(waiting))
-    free = request("b")
-    for each in (request("more", "a"), free, request("c")):
-        waiting.join(each)
-    assert waiting.next_leader() is free
-
-
-def test_where_every_flight_is_slow_one_of_several_sessions_is_given_more_time() -> None:
-    waiting = line()
-    for name in "abcdefgh":
-        waiting.join(request(name))
-        slow = departed(waiting)
-        slow.started_at -= MIXED_BATCH_TIMEOUT_S
-        waiting.finish_batch(slow)
-        slow.requests[0].answer({})
-    for name in "ab":
-        waiting.join(request(name))
-    timeout_s = waiting.patience_with(departed(waiting))
-    assert timeout_s is not None
-    assert timeout_s > 3 * MIXED_BATCH_TIMEOUT_S
-
-
-def test_who_finds_the_line_idle_goes_at_once() -> None:
-    assert line().start_alone(Batch(["a"]))
-
-
-def test_who_finds_somebody_waiting_joins_them() -> None:
-    assert not line(request("a")).start_alone(Batch(["b"]))
-
-
-# A flight that failed.
-
-
-def failed(error: Exception, *requests: Who, late: Sequence[Part] = ()) -> list[list[Part]]:
-    """The flights in which callers go whose first one failed."""
-    waiting = line(*requests)
-    batch = departed(waiting)
-    batch.split(error, lambda each: each.question.items[0] in late)
-    batches = []
-    while batch.requests:
-        waiting.finish_batch(batch)
-        batch = Batch()
-        if waiting.start_batch(batch):
-            batches.append(names(batch))
-            for each in batch.requests:
-                each.answer({})
-    return batches
-
-
-def test_a_failed_flight_goes_again_in_halves() -> None:
-    assert failed(ValueError(), *map(request, "abcd")) == [["a", "b"], ["c", "d"]]
-
-
-def test_who_failed_alone_is_told() -> None:
-    alone = request("a")
-    assert failed(ValueError("refused"), alone) == []
-    with pytest.raises(ValueError, match="refused"):
-        alone.outcome()
-
-
-def test_a_lost_connection_is_told_to_all_who_were_on_it() -> None:
-    requests = [request("a"), request("b")]
-    assert failed(ConnectionFailed("gone"), *requests) == []
-    for each in requests:
-        with pytest.raises(ConnectionFailed):
-            each.outcome()
-
-
-def test_each_is_told_by_an_error_of_its_own() -> None:
-    requests = [request("a"), request("b")]
-    error = ConnectionFailed("gone", host="db")
-    error.__cause__ = OSError("reset")
-    failed(error, *requests)
-    told = [outcome(each) for each in requests]
-    assert told[0] is not told[1]
-    assert [(each.details, str(each.__cause__)) for each in told] == [({"host": "db"}, "reset")] * 2
-
-
-def outcome(request: Who) -> Any:
-    try:
-        return request.outcome()
-    except Exception as error:
-        return error
-
-
-def test_after_a_timeout_each_session_goes_alone() -> None:
-    requests = [request("a1", "a"), request("b"), request("a2", "a")]
-    assert failed(StorageTimeout(""), *requests) == [["a1", "a2"], ["b"]]
-
-
-def test_after_a_timeout_who_is_late_is_told() -> None:
-    requests = [request("a"), request("b")]
-    assert failed(StorageTimeout(""), *requests, late=["a"]) == [["b"]]
-    assert isinstance(outcome(requests[0]), StorageTimeout)
-
-
-def test_a_timeout_of_one_session_is_told_to_all_who_append_to_it() -> None:
-    requests = [request("a1", "a"), request("a2", "a")]
-    assert failed(StorageTimeout(""), *requests) == []
-    assert all(isinstance(outcome(each), StorageTimeout) for each in requests)
-
-
-# Threads.
-
-
-class Counter:
-    """Where questions are asked. It answers so many as it is opened for."""
-
-    def __init__(self, answer: Callable[[list[Part]], Answers] = capitals) -> None:
-        self.asked: list[list[Part]] = []
-        self.brief: list[float | None] = []
-        self._answer = answer
-        self._changed = threading.Condition()
-        self._answers = 0
-
-    def __call__(self, ask: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None) -> Answers:
-        items = list(ask.params["parts"])
-        with self._changed:
-            self.asked.append(items)
-            self.brief.append(lock_timeout_s)
-            self._changed.notify_all()
-            assert self._changed.wait_for(lambda: self._answers, SOON_S)
-            self._answers -= 1
-        return self._answer(items)
-
-    def open(self, answers: int = 1_000_000) -> None:
-        with self._changed:
-            self._answers += answers
-            self._changed.notify_all()
-
-    def wait_for(self, questions: int) -> None:
-        """Until so many were asked."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self.asked) >= questions, SOON_S)
-
-
-class Threads:
-    """Threads that ask, and what they are told."""
-
-    def __init__(self, counter: Any, *, timeout: float = SOON_S) -> None:
-        self.gather = GroupCommit(counter, parallel_batches_from=None, timeout=timeout, retry_for=0)
-        self.told: dict[Part, Any] = {}
-        self._threads: list[threading.Thread] = []
-
-    def ask(self, name: Part, *sessions: str) -> None:
-        """One more thread, which is in the line, or on its way, when this returns."""
-        here = self._here()
-        thread = threading.Thread(target=self._asked, args=(question(name, *sessions),), daemon=True)
-        self._threads.append(thread)
-        thread.start()
-        until(lambda: self._here() > here or not thread.is_alive())
-
-    def finish(self) -> dict[Part, Any]:
-        for thread in self._threads:
-            thread.join(SOON_S)
-        assert not any(thread.is_alive() for thread in self._threads)
-        return self.told
-
-    def _here(self) -> int:
-        waiting = self.gather._line
-        with self.gather._lock:
-            return len(waiting._waiting) + sum(len(each.requests) or 1 for each in waiting._batches)
-
-    def _asked(self, question: Batchable[str]) -> None:
-        try:
-            self.told[question.items[0]] = self.gather.ask(question)
-        except BaseException as error:
-            self.told[question.items[0]] = error
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0)
-
-
-def asked_at_once(counter: Counter, *requests: Part) -> dict[Part, Any]:
-    """What callers are told of whom the first is on its way while the others come."""
-    threads = Threads(counter)
-    threads.ask(requests[0])
-    counter.wait_for(1)
-    for name in requests[1:]:
-        threads.ask(name)
-    counter.open()
-    return threads.finish()
-
-
-def test_alone_a_thread_asks_at_once() -> None:
-    counter = Counter()
-    counter.open()
-    assert GroupCommit(counter, parallel_batches_from=None, timeout=1, retry_for=0).ask(question("a")) == "A"
-
-
-def test_threads_that_wait_go_together_and_each_gets_its_own_answer() -> None:
-    counter = Counter()
-    assert asked_at_once(counter, *"abcd") == capitals("abcd")
-    assert counter.asked == [["a"], ["b", "c", "d"]]
-
-
-def refusing(items: Iterable[Part]) -> Answers:
+def refuse_x(items: Iterable[str]) -> dict[str, str]:
     if "x" in items:
         raise ValueError("refused")
     return capitals(items)
 
 
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0)
+
+
+# Threads.
+
+
+class Gate:
+    """Sends queries: it records each, and holds it until the test lets it through."""
+
+    def __init__(self, execute: Callable[[list[str]], dict[str, str]] = capitals) -> None:
+        self.batches: list[list[str]] = []
+        self.lock_timeouts: list[float | None] = []
+        self._execute = execute
+        self._changed = threading.Condition()
+        self._permits = 0
+
+    def __call__(
+        self, query: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None
+    ) -> dict[str, str]:
+        items = list(query.params["items"])
+        with self._changed:
+            self.batches.append(items)
+            self.lock_timeouts.append(lock_timeout_s)
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: self._permits, DEADLINE_S)
+            self._permits -= 1
+        return self._execute(items)
+
+    def open(self, permits: int = 1_000_000) -> None:
+        with self._changed:
+            self._permits += permits
+            self._changed.notify_all()
+
+    def wait_for(self, batches: int) -> None:
+        """Wait until this many were sent."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.batches) >= batches, DEADLINE_S)
+
+
+class Threads:
+    """Threads that append, and the result or the error of each."""
+
+    def __init__(self, gate: Gate, *, timeout: float = DEADLINE_S) -> None:
+        self.group_commit = GroupCommit(gate, parallel_batches_from=None, timeout=timeout, retry_for=0)
+        self.results: dict[str, Any] = {}
+        self._threads: list[threading.Thread] = []
+
+    def append(self, name: str, *sessions: str) -> None:
+        """Start a thread. Its operation waits or is being sent when this returns."""
+        before = self._accepted()
+        thread = threading.Thread(target=self._run, args=(operation(name, *sessions),), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        until(lambda: self._accepted() > before or not thread.is_alive())
+
+    def join(self) -> dict[str, Any]:
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+        assert not any(thread.is_alive() for thread in self._threads)
+        return self.results
+
+    def _accepted(self) -> int:
+        """How many operations wait or are being sent; a lone one's batch has no requests."""
+        queue = self.group_commit._queue
+        with self.group_commit._lock:
+            return len(queue.requests) + sum(not batch.requests for batch in queue._sending())
+
+    def _run(self, operation: Batchable[str]) -> None:
+        try:
+            self.results[operation.items[0]] = self.group_commit.run(operation)
+        except BaseException as error:
+            self.results[operation.items[0]] = error
+
+
+def append_together(gate: Gate, *names: str) -> dict[str, Any]:
+    """The results of threads, of which the first is being sent while the others arrive."""
+    threads = Threads(gate)
+    threads.append(names[0])
+    gate.wait_for(1)
+    for name in names[1:]:
+        threads.append(name)
+    gate.open()
+    return threads.join()
+
+
+def assert_closes(group_commit: GroupCommit) -> None:
+    closing = threading.Thread(target=group_commit.close, daemon=True)
+    closing.start()
+    closing.join(DEADLINE_S)
+    assert not closing.is_alive()
+
+
+def test_a_lone_thread_is_sent_at_once() -> None:
+    gate = Gate()
+    gate.open()
+    group_commit = GroupCommit(gate, parallel_batches_from=None, timeout=1, retry_for=0)
+    assert group_commit.run(operation("a")) == "A"
+
+
+def test_waiting_threads_are_sent_together_and_each_gets_its_own_result() -> None:
+    gate = Gate()
+    assert append_together(gate, *"abcd") == capitals("abcd")
+    assert gate.batches == [["a"], ["b", "c", "d"]]
+
+
 def test_a_refused_thread_fails_no_other() -> None:
-    told = asked_at_once(Counter(refusing), *"abcxde")
-    assert str(told.pop("x")) == "refused"
-    assert told == capitals("abcde")
+    results = append_together(Gate(refuse_x), *"abcxde")
+    assert str(results.pop("x")) == "refused"
+    assert results == capitals("abcde")
 
 
-class Interrupt(BaseException):
-    pass
+def test_an_interrupted_leader_fails_no_other() -> None:
+    interrupts = [KeyboardInterrupt()]
 
-
-def test_an_interrupted_leader_leaves_the_others_their_answers() -> None:
-    interrupts = [Interrupt()]
-
-    def interrupted(items: list[Part]) -> Answers:
+    def interrupt_once(items: list[str]) -> dict[str, str]:
         if len(items) > 1 and interrupts:
             raise interrupts.pop()
         return capitals(items)
 
-    told = asked_at_once(Counter(interrupted), *"abcd")
-    assert sorted(map(str, told.values())) == ["", "A", "C", "D"]
-    assert isinstance(told["b"], Interrupt)
+    results = append_together(Gate(interrupt_once), *"abcd")
+    assert isinstance(results.pop("b"), KeyboardInterrupt)
+    assert results == capitals("acd")
 
 
-def test_a_thread_that_is_interrupted_while_it_waits_is_not_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise Interrupt
-
-    counter = Counter()
-    threads = Threads(counter)
-    threads.ask("a")
-    counter.wait_for(1)
-    monkeypatch.setattr(group_commit._ThreadRequest, "sleep", interrupt)
-    with pytest.raises(Interrupt):
-        threads.gather.ask(question("b"))
-    counter.open()
-    threads.finish()
-    assert_finishes(threads.gather)
-    assert counter.asked == [["a"]]
-
-
-def test_only_a_flight_of_several_sessions_waits_briefly_for_a_lock() -> None:
-    counter = Counter()
-    threads = Threads(counter)
-    threads.ask("a")
-    counter.wait_for(1)
-    threads.ask("b")
-    threads.ask("c")
-    counter.open(1)
-    counter.wait_for(2)
-    threads.ask("d1", "d")
-    threads.ask("d2", "d")
-    counter.open()
-    threads.finish()
-    assert counter.brief == [None, MIXED_BATCH_TIMEOUT_S, None]
-
-
-def test_an_append_in_the_midst_of_an_append_of_the_same_thread_goes_alone() -> None:
-    inner: list[str] = []
-
-    def interrupted(items: list[Part]) -> Answers:
+def test_an_interrupted_lone_thread_fails_no_other() -> None:
+    def interrupt_first(items: list[str]) -> dict[str, str]:
         if items == ["a"]:
-            inner.append(threads.gather.ask(question("handler", "a")))
+            raise KeyboardInterrupt
         return capitals(items)
 
-    counter = Counter(interrupted)
-    counter.open()
-    threads = Threads(counter)
-    threads.ask("a")
-    assert threads.finish() == {"a": "A"}
-    assert inner == ["HANDLER"]
+    results = append_together(Gate(interrupt_first), *"abc")
+    assert isinstance(results.pop("a"), KeyboardInterrupt)
+    assert results == capitals("bc")
 
 
-def test_closing_in_the_midst_of_an_append_of_the_same_thread_waits_for_nobody() -> None:
-    def interrupted(items: list[Part]) -> Answers:
-        threads.gather.finish()
-        return capitals(items)
+def test_a_thread_that_is_interrupted_while_it_waits_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
 
-    counter = Counter(interrupted)
-    counter.open()
-    threads = Threads(counter)
-    threads.ask("a")
-    assert threads.finish() == {"a": "A"}
-
-
-def test_a_thread_that_cannot_go_in_time_is_told() -> None:
-    counter = Counter()
-    threads = Threads(counter, timeout=0)
-    threads.ask("a1", "a")
-    counter.wait_for(1)
-    threads.ask("a2", "a")
-    until(lambda: "a2" in threads.told)
-    counter.open()
-    told = threads.finish()
-    assert isinstance(told.pop("a2"), StorageTimeout)
-    assert told == {"a1": "A1"}
+    gate = Gate()
+    threads = Threads(gate)
+    threads.append("a")
+    gate.wait_for(1)
+    monkeypatch.setattr(_ThreadRequest, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        threads.group_commit.run(operation("b"))
+    gate.open()
+    threads.join()
+    assert_closes(threads.group_commit)
+    assert gate.batches == [["a"]]
 
 
-def test_a_thread_of_another_session_does_not_wait_for_an_overdue_flight() -> None:
-    counter = Counter()
-    threads = Threads(counter)
-    threads.ask("a")
-    counter.wait_for(1)
-    threads.ask("b")
-    counter.wait_for(2)
-    counter.open()
-    assert threads.finish() == capitals("ab")
-    assert counter.asked == [["a"], ["b"]]
+def test_only_a_batch_of_several_sessions_has_a_lock_timeout() -> None:
+    gate = Gate()
+    threads = Threads(gate)
+    threads.append("a")
+    gate.wait_for(1)
+    threads.append("b")
+    threads.append("c")
+    gate.open(1)
+    gate.wait_for(2)
+    threads.append("d1", "d")
+    threads.append("d2", "d")
+    gate.open()
+    threads.join()
+    assert gate.lock_timeouts == [None, MIXED_BATCH_TIMEOUT_S, None]
 
 
-def test_finishing_waits_for_all_threads_that_are_here() -> None:
-    counter = Counter()
-    threads = Threads(counter)
-    threads.ask("a")
-    counter.wait_for(1)
-    threads.ask("b")
-    closing = threading.Thread(target=threads.gather.finish)
+def test_a_thread_that_is_not_sent_in_time_raises_a_timeout() -> None:
+    gate = Gate()
+    threads = Threads(gate, timeout=0)
+    threads.append("a1", "a")
+    gate.wait_for(1)
+    threads.append("a2", "a")
+    until(lambda: "a2" in threads.results)
+    gate.open()
+    results = threads.join()
+    assert isinstance(results.pop("a2"), StorageTimeout)
+    assert results == {"a1": "A1"}
+
+
+def test_a_thread_of_another_session_does_not_wait_for_a_slow_batch() -> None:
+    gate = Gate()
+    threads = Threads(gate)
+    threads.append("a")
+    gate.wait_for(1)
+    threads.append("b")
+    gate.wait_for(2)
+    gate.open()
+    assert threads.join() == capitals("ab")
+    assert gate.batches == [["a"], ["b"]]
+
+
+def test_closing_waits_for_all_accepted_threads() -> None:
+    gate = Gate()
+    threads = Threads(gate)
+    threads.append("a")
+    gate.wait_for(1)
+    threads.append("b")
+    closing = threading.Thread(target=threads.group_commit.close)
     closing.start()
-    counter.open(1)
-    counter.wait_for(2)
+    gate.open(1)
+    gate.wait_for(2)
     assert closing.is_alive()
-    counter.open()
-    closing.join(SOON_S)
+    gate.open()
+    closing.join(DEADLINE_S)
     assert not closing.is_alive()
-    assert threads.finish() == capitals("ab")
+    assert threads.join() == capitals("ab")
 
 
-def test_after_finishing_a_thread_is_refused() -> None:
-    threads = Threads(Counter())
-    threads.gather.finish()
+def test_a_closed_group_commit_refuses_a_thread() -> None:
+    threads = Threads(Gate())
+    threads.group_commit.close()
     with pytest.raises(StoreClosed):
-        threads.gather.ask(question("a"))
-
-
-class Cut:
-    """Interrupts its thread at one of the lines of `gather.py` that it comes by."""
-
-    def __init__(self, at: int) -> None:
-        self._left = at
-        self._inside: set[tuple[FrameType, int]] = set()
-
-    @property
-    def has_cut(self) -> bool:
-        return self._left == 0
-
-    def __enter__(self) -> None:
-        sys.settrace(self._entered)
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def _entered(self, frame: FrameType, _event: str, _arg: object) -> Any:
-        return self._line if frame.f_code.co_filename == group_commit.__file__ else None
-
-    def _line(self, frame: FrameType, event: str, _arg: object) -> Any:
-        if event == "line" and self._may_cut(frame):
-            self._left -= 1
-            if self.has_cut:
-                sys.settrace(None)
-                raise Interrupt
-        return self._line
-
-    def _may_cut(self, frame: FrameType) -> bool:
-        # Python lets no signal in between the end of a `with` and its `__exit__`, nor before the
-        # one call of a `finally`.
-        line = linecache.getline(group_commit.__file__, frame.f_lineno).strip()
-        if "_inside.discard" in line:
-            return False
-        key = (frame, frame.f_lineno)
-        if line.startswith("with self.") and key in self._inside:
-            self._inside.discard(key)
-            return False
-        if line.startswith("with self."):
-            self._inside.add(key)
-        return True
-
-
-@pytest.mark.parametrize("place", [0, 1, 2], ids=["alone", "leader", "follower"])
-def test_wherever_a_thread_is_interrupted_the_others_get_their_answers(place: int) -> None:
-    at, cut = 1, Cut(1)
-    while at == 1 or cut.has_cut:
-        cut = Cut(at)
-        assert_others_are_answered(place, cut)
-        at += 1
-    assert at > 30
-
-
-def assert_others_are_answered(place: int, cut: Cut) -> None:
-    counter = Counter()
-    threads = Threads(counter)
-    victim = threading.Thread(target=interrupted, args=(threads.gather, cut), daemon=True)
-    for name in "ab"[:place]:
-        threads.ask(name)
-        counter.wait_for(1)
-    here = threads._here()
-    victim.start()
-    until(lambda: threads._here() > here or not victim.is_alive())
-    threads.ask("c")
-    counter.open()
-    victim.join(SOON_S)
-    assert not victim.is_alive()
-    assert threads.finish() == capitals("ab"[:place] + "c")
-    assert_finishes(threads.gather)
-
-
-def interrupted(gather: GroupCommit, cut: Cut) -> None:
-    try:
-        with cut:
-            gather.ask(question("victim"))
-    except Interrupt:
-        pass
-
-
-def assert_finishes(gather: GroupCommit) -> None:
-    closing = threading.Thread(target=gather.finish, daemon=True)
-    closing.start()
-    closing.join(SOON_S)
-    assert not closing.is_alive()
+        threads.group_commit.run(operation("a"))
 
 
 # Tasks.
 
 
-class AsyncCounter:
-    """The same, awaited."""
+class AsyncGate:
+    """The same, awaited. It never returns from a batch of `blocked`."""
 
-    def __init__(self, answer: Callable[[list[Part]], Answers] = capitals) -> None:
-        self.asked: list[list[Part]] = []
-        self._answer = answer
-        self._answers = asyncio.Semaphore(0)
-        self.shut_for: list[Part] = []
+    def __init__(self, execute: Callable[[list[str]], dict[str, str]] = capitals) -> None:
+        self.batches: list[list[str]] = []
+        self.blocked: list[str] = []
+        self._execute = execute
+        self._permits = asyncio.Semaphore(0)
+        self._sent = asyncio.Event()
 
     async def __call__(
-        self, ask: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None
-    ) -> Answers:
-        items = list(ask.params["parts"])
-        self.asked.append(items)
-        await self._answers.acquire()
-        if items == self.shut_for:
+        self, query: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None
+    ) -> dict[str, str]:
+        items = list(query.params["items"])
+        self.batches.append(items)
+        self._sent.set()
+        await self._permits.acquire()
+        if items == self.blocked:
             await asyncio.Event().wait()
-        return self._answer(items)
+        return self._execute(items)
 
-    def open(self, answers: int = 1_000) -> None:
-        for _ in range(answers):
-            self._answers.release()
+    def open(self, permits: int = 1_000) -> None:
+        for _ in range(permits):
+            self._permits.release()
+
+    async def wait_for(self, batches: int) -> None:
+        """Wait until this many were sent."""
+        async with asyncio.timeout(DEADLINE_S):
+            while len(self.batches) < batches:
+                self._sent.clear()
+                await self._sent.wait()
 
 
-Tasks: TypeAlias = "list[asyncio.Task[str]]"
+class Tasks:
+    """Tasks that append, of which the first is sent alone."""
 
+    def __init__(self, gate: AsyncGate, *, timeout: float = DEADLINE_S) -> None:
+        self.gate = gate
+        self.group_commit = AsyncGroupCommit(gate, parallel_batches_from=None, timeout=timeout, retry_for=0)
+        self.tasks: list[asyncio.Task[str]] = []
 
-class Crowd:
-    """Tasks that ask, of which the first is on its way."""
-
-    def __init__(self, counter: AsyncCounter, *, timeout: float = SOON_S) -> None:
-        self.counter = counter
-        self.gather = AsyncGroupCommit(counter, parallel_batches_from=None, timeout=timeout, retry_for=0)
-        self.tasks: Tasks = []
-
-    async def ask(self, *requests: Part) -> Tasks:
-        for name in requests:
-            self.tasks.append(asyncio.create_task(self.gather.ask(question(name))))
+    async def append(self, *names: str) -> list[asyncio.Task[str]]:
+        for name in names:
+            self.tasks.append(asyncio.create_task(self.group_commit.run(operation(name))))
             await asyncio.sleep(0)
         return self.tasks
 
-    async def finish(self) -> list[Any]:
-        """What each was told."""
-        self.counter.open()
-        async with asyncio.timeout(SOON_S):
-            told = await asyncio.gather(*self.tasks, return_exceptions=True)
-            await self.gather.finish()
-        return told
+    async def join(self) -> list[Any]:
+        """The result or the error of each."""
+        self.gate.open()
+        async with asyncio.timeout(DEADLINE_S):
+            results = await asyncio.gather(*self.tasks, return_exceptions=True)
+            await self.group_commit.close()
+        return results
 
 
-def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """A test that awaits."""
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make a test of a coroutine function."""
 
     @wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -703,132 +321,138 @@ def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
     return run
 
 
-@in_a_loop
-async def test_alone_a_task_asks_at_once() -> None:
-    parallel_batches_from = Crowd(AsyncCounter())
-    await parallel_batches_from.ask("a")
-    assert await parallel_batches_from.finish() == ["A"]
+@in_loop
+async def test_a_lone_task_is_sent_at_once() -> None:
+    tasks = Tasks(AsyncGate())
+    await tasks.append("a")
+    assert await tasks.join() == ["A"]
 
 
-@in_a_loop
-async def test_tasks_that_wait_go_together_and_each_gets_its_own_answer() -> None:
-    parallel_batches_from = Crowd(AsyncCounter())
-    await parallel_batches_from.ask(*"abcd")
-    assert await parallel_batches_from.finish() == list("ABCD")
-    assert parallel_batches_from.counter.asked == [["a"], ["b", "c", "d"]]
+@in_loop
+async def test_waiting_tasks_are_sent_together_and_each_gets_its_own_result() -> None:
+    tasks = Tasks(AsyncGate())
+    await tasks.append(*"abcd")
+    assert await tasks.join() == list("ABCD")
+    assert tasks.gate.batches == [["a"], ["b", "c", "d"]]
 
 
-@in_a_loop
+@in_loop
 async def test_a_refused_task_fails_no_other() -> None:
-    parallel_batches_from = Crowd(AsyncCounter(refusing))
-    await parallel_batches_from.ask(*"abxc")
-    assert list(map(str, await parallel_batches_from.finish())) == ["A", "B", "refused", "C"]
+    tasks = Tasks(AsyncGate(refuse_x))
+    await tasks.append(*"abxc")
+    assert list(map(str, await tasks.join())) == ["A", "B", "refused", "C"]
 
 
 @pytest.mark.parametrize("cancelled", ["a", "b", "d", "abcd", "bc"])
-@in_a_loop
-async def test_cancelled_tasks_take_no_other_with_them(cancelled: str) -> None:
-    parallel_batches_from = Crowd(AsyncCounter())
-    for name, task in zip("abcd", await parallel_batches_from.ask(*"abcd"), strict=True):
+@in_loop
+async def test_a_cancelled_task_cancels_no_other(cancelled: str) -> None:
+    tasks = Tasks(AsyncGate())
+    for name, task in zip("abcd", await tasks.append(*"abcd"), strict=True):
         if name in cancelled:
             task.cancel()
-    told = await parallel_batches_from.finish()
-    assert [each for each in told if isinstance(each, str)] == [
+    results = await tasks.join()
+    assert [each for each in results if isinstance(each, str)] == [
         name.upper() for name in "abcd" if name not in cancelled
     ]
 
 
-@in_a_loop
-async def test_a_task_that_left_the_line_is_not_asked_for() -> None:
-    parallel_batches_from = Crowd(AsyncCounter())
-    (await parallel_batches_from.ask(*"abc"))[1].cancel()
-    await parallel_batches_from.finish()
-    assert parallel_batches_from.counter.asked == [["a"], ["c"]]
+@in_loop
+async def test_a_task_that_is_cancelled_while_it_waits_is_not_sent() -> None:
+    tasks = Tasks(AsyncGate())
+    (await tasks.append(*"abc"))[1].cancel()
+    await tasks.join()
+    assert tasks.gate.batches == [["a"], ["c"]]
 
 
 @pytest.mark.parametrize("steps", range(3))
-@in_a_loop
-async def test_when_the_task_of_a_flight_is_cancelled_its_callers_get_their_answers(steps: int) -> None:
-    parallel_batches_from = Crowd(AsyncCounter())
-    await parallel_batches_from.ask(*"abc")
-    parallel_batches_from.counter.open()
-    await begun(parallel_batches_from)
+@in_loop
+async def test_when_the_task_of_a_batch_is_cancelled_its_requests_are_sent_again(steps: int) -> None:
+    tasks = Tasks(AsyncGate())
+    await tasks.append(*"abc")
+    tasks.gate.open()
+    for _ in range(10):
+        if tasks.group_commit._sending:
+            break
+        await asyncio.sleep(0)
     for _ in range(steps):
         await asyncio.sleep(0)
-    for flying in parallel_batches_from.gather._flying:
-        flying.cancel()
-    assert await parallel_batches_from.finish() == list("ABC")
+    for sending in tasks.group_commit._sending:
+        sending.cancel()
+    assert await tasks.join() == list("ABC")
 
 
-async def begun(parallel_batches_from: Crowd) -> None:
-    """Until a flight has a task, which has not yet made a step."""
-    for _ in range(10):
-        if parallel_batches_from.gather._flying:
-            return
-        await asyncio.sleep(0)
-
-
-@in_a_loop
-async def test_when_all_tasks_are_cancelled_no_other_begins() -> None:
-    parallel_batches_from = Crowd(AsyncCounter())
-    await parallel_batches_from.ask(*"abc")
+@in_loop
+async def test_when_all_tasks_are_cancelled_no_further_batch_is_sent() -> None:
+    tasks = Tasks(AsyncGate())
+    await tasks.append(*"abc")
     everything = asyncio.all_tasks() - {asyncio.current_task()}
     for each in everything:
         each.cancel()
     await asyncio.gather(*everything, return_exceptions=True)
-    await parallel_batches_from.finish()
-    assert parallel_batches_from.counter.asked == [["a"]]
+    await tasks.join()
+    assert tasks.gate.batches == [["a"]]
 
 
-@in_a_loop
-async def test_one_session_that_is_held_up_holds_up_no_other_of_its_flight() -> None:
+@in_loop
+async def test_a_locked_session_blocks_no_other_of_its_batch() -> None:
     timeouts = [StorageTimeout("")]
 
-    def held_up(items: list[Part]) -> Answers:
+    def time_out_once(items: list[str]) -> dict[str, str]:
         if len(items) > 1 and timeouts:
             raise timeouts.pop()
         return capitals(items)
 
-    parallel_batches_from = Crowd(AsyncCounter(held_up))
-    await parallel_batches_from.ask(*"abcd")
-    parallel_batches_from.counter.shut_for = ["b"]
-    parallel_batches_from.counter.open(1)
-    # Until nobody is in the line, and so nobody looks around any more.
-    await asyncio.sleep(2 * SLOW_BATCH_S)
-    parallel_batches_from.counter.open()
-    async with asyncio.timeout(SOON_S):
-        assert [await parallel_batches_from.tasks[2], await parallel_batches_from.tasks[3]] == ["C", "D"]
-    assert not parallel_batches_from.tasks[1].done()
-    parallel_batches_from.tasks[1].cancel()
+    tasks = Tasks(AsyncGate(time_out_once))
+    await tasks.append(*"abcd")
+    tasks.gate.blocked = ["b"]
+    tasks.gate.open(1)
+    await tasks.gate.wait_for(2)
+    # The timer has run and was not started again, because no request waits.
+    await asyncio.to_thread(until, lambda: tasks.group_commit._timer is None)
+    tasks.gate.open()
+    async with asyncio.timeout(DEADLINE_S):
+        assert [await tasks.tasks[2], await tasks.tasks[3]] == ["C", "D"]
+    assert not tasks.tasks[1].done()
+    tasks.tasks[1].cancel()
 
 
-@in_a_loop
-async def test_a_task_that_cannot_go_in_time_is_told() -> None:
-    parallel_batches_from = Crowd(AsyncCounter(), timeout=0)
-    first = asyncio.create_task(parallel_batches_from.gather.ask(question("a1", "a")))
+@in_loop
+async def test_a_request_that_arrives_behind_a_slow_batch_is_sent() -> None:
+    tasks = Tasks(AsyncGate())
+    await tasks.append("a")
+    tasks.group_commit._queue._batches[0].started_at -= SLOW_BATCH_S
+    await tasks.append("b")
+    await tasks.gate.wait_for(2)
+    assert await tasks.join() == ["A", "B"]
+
+
+@in_loop
+async def test_a_task_that_is_not_sent_in_time_raises_a_timeout() -> None:
+    tasks = Tasks(AsyncGate(), timeout=0)
+    first = asyncio.create_task(tasks.group_commit.run(operation("a1", "a")))
     await asyncio.sleep(0)
-    with pytest.raises(StorageTimeout):
-        await parallel_batches_from.gather.ask(question("a2", "a"))
-    parallel_batches_from.counter.open()
+    with pytest.raises(StorageTimeout, match="append not sent within"):
+        await tasks.group_commit.run(operation("a2", "a"))
+    tasks.gate.open()
     assert await first == "A1"
 
 
-@in_a_loop
-async def test_finishing_waits_for_all_tasks_that_are_here_whoever_else_finishes() -> None:
-    parallel_batches_from = Crowd(AsyncCounter())
-    await parallel_batches_from.ask(*"abc")
-    finishing = [asyncio.create_task(parallel_batches_from.gather.finish()) for _ in range(3)]
+@in_loop
+async def test_closing_waits_for_all_accepted_tasks_however_often_it_is_called() -> None:
+    tasks = Tasks(AsyncGate())
+    await tasks.append(*"abc")
+    closing = [asyncio.create_task(tasks.group_commit.close()) for _ in range(3)]
     await asyncio.sleep(0)
-    assert not any(each.done() for each in finishing)
-    parallel_batches_from.counter.open()
-    async with asyncio.timeout(SOON_S):
-        await asyncio.gather(*finishing)
-    assert [len(asked) for asked in parallel_batches_from.counter.asked] == [1, 2]
+    assert not any(each.done() for each in closing)
+    tasks.gate.open()
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(*closing)
+    assert [len(batch) for batch in tasks.gate.batches] == [1, 2]
 
 
-@in_a_loop
-async def test_after_finishing_a_task_is_refused() -> None:
-    parallel_batches_from = Crowd(AsyncCounter())
-    await parallel_batches_from.gather.finish()
+@in_loop
+async def test_a_closed_group_commit_refuses_a_task() -> None:
+    tasks = Tasks(AsyncGate())
+    await tasks.group_commit.close()
     with pytest.raises(StoreClosed):
-        await parallel_batches_from.gather.ask(question("a"))
+        await tasks.group_commit.run(operation("a"))

@@ -1,0 +1,245 @@
+"""The queue of group commit: which requests wait, which are being sent, and which go into the next batch.
+
+It is the same for threads and for tasks, and takes no lock of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from asm.engine.script import Batchable, Query
+from asm.errors import ConnectionFailed, StorageTimeout, copied
+
+T = TypeVar("T")
+R = TypeVar("R", bound="Request[Any]")
+
+ITEMS_MAX = 1_000
+BYTES_MAX = 8 * 1024 * 1024
+"""The limits of one batch, in events and in bytes of JSON. A single request may exceed them."""
+
+SLOW_BATCH_S = 0.05
+"""A batch slower than this no longer blocks other sessions."""
+
+ALL_LANES = (0, 1)
+"""Where many requests wait, two batches are sent at a time, one in each lane. A session's lane is fixed."""
+
+MIXED_BATCH_TIMEOUT_S = 1.0
+"""How long a batch of several sessions waits for a lock, at least: one session may be locked, and the others
+need not wait for it. Where the fastest of the last batches took more than a quarter of this, the server is
+slow, and the batch is given four times as long as that one took."""
+
+_ANY_GROUP = object()
+
+
+class Request(Generic[T]):
+    """An operation whose caller waits for its result."""
+
+    __slots__ = (
+        "_error",
+        "_merged",
+        "abandoned",
+        "batch",
+        "done",
+        "group",
+        "lane",
+        "operation",
+        "requested_at",
+    )
+
+    def __init__(self, operation: Batchable[T]) -> None:
+        self.operation = operation
+        self.requested_at = time.monotonic()
+        self.done = False
+        self.abandoned = False
+        self.batch: Batch[Any] | None = None
+        self.group: object = None
+        """Requests of different groups are sent in different batches."""
+        self.lane = hash(operation.sessions[0]) & 1
+        self._error: Exception | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its caller waits for a result that it does not have yet."""
+        return not (self.done or self.abandoned)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is open and in no batch that is being sent."""
+        return not (self.done or self.abandoned) and (self.batch is None or self.batch.is_finished)
+
+    def succeed(self, merged: Any) -> None:
+        """Take the result of the query that was merged of this operation and others."""
+        self._merged = merged
+        self.done = True
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self.done = True
+
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self.operation.extract(self._merged)
+
+
+class Batch(Generic[R]):
+    """Requests that are sent in one statement. The batch of a lone caller has no requests."""
+
+    # Class attributes and no `__init__`, so that a lone caller's batch costs no call.
+    requests: Sequence[R] = ()
+    sessions: Sequence[str] | set[str] = ()
+    lanes: tuple[int, ...] = ALL_LANES
+    started_at = 0.0
+    is_finished = False
+
+    @property
+    def spans_sessions(self) -> bool:
+        """Whether some of its requests may wait for the lock of a session that others do not need."""
+        first = self.requests[0].operation.sessions
+        return any(request.operation.sessions != first for request in self.requests)
+
+    def query(self) -> Query[Any]:
+        merge = self.requests[0].operation.merge
+        return merge([item for request in self.requests for item in request.operation.items])
+
+    def retry_for(self, retry_for: float) -> float:
+        """How long to retry, counted from the newest request on."""
+        return max(self.requests[-1].requested_at + retry_for - time.monotonic(), 0)
+
+    def succeed(self, merged: Any) -> None:
+        for request in self.requests:
+            request.succeed(merged)
+
+    def divide_failed(self, error: Exception, is_late: Callable[[R], bool]) -> None:
+        """Fail the requests that the error certainly concerns, and divide the others into smaller batches."""
+        if len(self.requests) == 1:
+            self.requests[0].fail(error)
+        elif isinstance(error, StorageTimeout) and self.spans_sessions:
+            _fail([request for request in self.requests if is_late(request)], error)
+            for request in self.requests:
+                request.group = request.operation.sessions
+        elif isinstance(error, ConnectionFailed | StorageTimeout):
+            # Sent by itself, each would have waited as long and failed as well.
+            _fail(self.requests, error)
+        else:
+            middle = len(self.requests) // 2
+            for half in (self.requests[:middle], self.requests[middle:]):
+                group = object()
+                for request in half:
+                    request.group = group
+
+
+def _fail(requests: Sequence[Request[Any]], error: Exception) -> None:
+    for request in requests:
+        request.fail(copied(error))
+
+
+class WaitQueue(Generic[R]):
+    """All requests in the order of their arrival, and the batches that are being sent.
+
+    A request stays in the queue until it is done. When its batch is marked as finished, a request that
+    has no result is waiting again, at its old position.
+    """
+
+    def __init__(self, parallel_batches_from: int | None) -> None:
+        self._parallel_batches_from = parallel_batches_from
+        self.requests: list[R] = []
+        self._batches: list[Batch[R]] = []
+        self._durations_s: deque[float] = deque([0.0], maxlen=8)
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self._sending() or any(request.is_open for request in self.requests))
+
+    @property
+    def waiting(self) -> list[R]:
+        return [request for request in self.requests if request.is_waiting]
+
+    def add(self, request: R) -> None:
+        self.requests.append(request)
+
+    def start_alone(self, batch: Batch[R], sessions: Sequence[str]) -> bool:
+        """Start the batch of a caller that is not in the queue. False: other requests are there."""
+        if self.requests or self._batches:
+            return False
+        batch.sessions = sessions
+        batch.started_at = time.monotonic()
+        self._batches.append(batch)
+        return True
+
+    def start_batch(self, batch: Batch[R], leader: R | None = None) -> bool:
+        """Fill and start a batch. False: no request can be sent now, or the leader's cannot."""
+        now = time.monotonic()
+        lanes = self._free_lanes(now)
+        if not lanes:
+            return False
+        selected, batch.lanes = self._select(lanes)
+        if not selected or (leader is not None and leader not in selected):
+            return False
+        for request in selected:
+            request.batch = batch
+        batch.requests = selected
+        batch.sessions = {session for request in selected for session in request.operation.sessions}
+        batch.started_at = now
+        self._batches.append(batch)
+        return True
+
+    def finish_batch(self, batch: Batch[R]) -> None:
+        """Remove the requests that are done, and the batch, which is marked as finished already."""
+        if self.requests:
+            self.requests = [request for request in self.requests if request.is_open]
+        self._durations_s.append(time.monotonic() - batch.started_at)
+        self._batches = self._sending() if len(self._batches) > 1 else []
+
+    def next_leader(self) -> R | None:
+        """The first request that can be sent now."""
+        lanes = self._free_lanes(time.monotonic())
+        return next(self._eligible(self.waiting, lanes), None) if lanes else None
+
+    def lock_timeout_s(self, batch: Batch[R]) -> float | None:
+        """How long the statement of a batch waits for a lock. None: as long as the store's `timeout`."""
+        return max(MIXED_BATCH_TIMEOUT_S, 4 * min(self._durations_s)) if batch.spans_sessions else None
+
+    def _free_lanes(self, now: float) -> tuple[int, ...]:
+        """The lanes in which no batch is being sent, except slow ones."""
+        sending = [batch for batch in self._sending() if now - batch.started_at < SLOW_BATCH_S]
+        if not sending:
+            return ALL_LANES
+        return () if len(sending) > 1 or sending[0].lanes == ALL_LANES else (1 - sending[0].lanes[0],)
+
+    def _select(self, lanes: tuple[int, ...]) -> tuple[list[R], tuple[int, ...]]:
+        """The requests of the next batch and its lanes: the first that can be sent together and fit."""
+        waiting = self.waiting
+        first = next(self._eligible(waiting, lanes), None)
+        selected: list[R] = []
+        if first is None:
+            return selected, lanes
+        if self._parallel_batches_from is not None and len(waiting) >= self._parallel_batches_from:
+            lanes = (first.lane,)
+        items = size_bytes = 0
+        for request in self._eligible(waiting, lanes, first.group):
+            items += len(request.operation.items)
+            size_bytes += request.operation.size_bytes
+            if selected and (items > ITEMS_MAX or size_bytes > BYTES_MAX):
+                break
+            selected.append(request)
+        return selected, lanes
+
+    def _eligible(
+        self, waiting: Sequence[R], lanes: tuple[int, ...], group: object = _ANY_GROUP
+    ) -> Iterator[R]:
+        """The requests that may be sent in these lanes without overtaking another of the same session."""
+        busy = {session for batch in self._sending() for session in batch.sessions}
+        for request in waiting:
+            sessions = request.operation.sessions
+            is_free = request.lane in lanes and busy.isdisjoint(sessions)
+            if is_free and (group is _ANY_GROUP or group == request.group):
+                yield request
+            else:
+                busy.update(sessions)
+
+    def _sending(self) -> list[Batch[R]]:
+        return [batch for batch in self._batches if not batch.is_finished]

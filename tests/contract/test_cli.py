@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import asm
-from asm.cli.main import cli
+from asm.cli.command import cli
 from asm.formats import jsonl
 from tests.conftest import POSTGRES, an_artifact
 from tests.contract.beside import STEP, STEPS, only
@@ -126,12 +126,12 @@ def test_rollback_does_nothing_unless_it_is_told_yes(migrated: str, store: asm.S
 
 
 def test_rollback_takes_the_tables_away(migrated: str) -> None:
-    assert shown("rollback", migrated, "--yes") == "".join(f"took back {step}\n" for step in STEPS[::-1])
+    assert shown("rollback", migrated, "--yes") == "".join(f"rolled back {step}\n" for step in STEPS[::-1])
     assert asm.pending_migrations(migrated) == STEPS
 
 
 def test_rollback_of_nothing_says_so(dsn: str) -> None:
-    assert shown("rollback", dsn) == "there is nothing to take back\n"
+    assert shown("rollback", dsn) == "nothing to roll back\n"
 
 
 def test_status_of_an_empty_database_names_what_is_pending(dsn: str) -> None:
@@ -180,7 +180,7 @@ def test_importing_again_adds_nothing(migrated: str) -> None:
     shown("import", SMALL, "--dsn", migrated)
     before = shown("status", migrated)
     again = shown("import", SMALL, "--dsn", migrated)
-    assert again == "imported 0 sessions with 0 events, 1 was there already\n"
+    assert again == "imported 0 sessions with 0 events, 1 already existed\n"
     assert shown("status", migrated) == before
 
 
@@ -194,7 +194,7 @@ def test_importing_again_leaves_a_session_as_it_has_become(migrated: str, store:
 
 def test_a_renamed_copy_adds_nothing(migrated: str, tmp_path: Path) -> None:
     copy = shutil.copy(SMALL, tmp_path / "copy.traj")
-    assert "1 was there already" in shown("import", SMALL, copy, "--dsn", migrated)
+    assert "1 already existed" in shown("import", SMALL, copy, "--dsn", migrated)
 
 
 def test_a_folder_is_imported_with_the_folders_in_it(migrated: str, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_real_runs_are_imported_once(migrated: str) -> None:
     first = shown("import", REAL, "--dsn", migrated)
     before = shown("status", migrated)
     assert first == "imported 7 sessions with 233 events\n"
-    assert shown("import", REAL, "--dsn", migrated).endswith("7 were there already\n")
+    assert shown("import", REAL, "--dsn", migrated).endswith("7 already existed\n")
     assert shown("status", migrated) == before
 
 
@@ -261,7 +261,7 @@ def exported(store: asm.SessionStore) -> list[asm.SessionExport]:
 
 def fill(store: asm.SessionStore) -> list[asm.Session]:
     """Three sessions, one of them deleted, with all that JSON can say, and an artifact each."""
-    filled = [a_session(store, *TALK, ("message_sent", {"odd": "\ud800", "n": 10**5_000})) for _ in range(2)]
+    filled = [a_session(store, *TALK, ("message_sent", {"odd": "\ud800", "n": 10**4_000})) for _ in range(2)]
     filled.append(a_session(store, deleted_at=filled[0].created_at))
     for session in filled:
         store.artifacts.register(an_artifact(session.id, session_id=session.id))
@@ -310,7 +310,7 @@ def test_importing_an_export_again_adds_nothing(
     file = tmp_path / "store.jsonl"
     shown("export", "--all", "-o", file, "--dsn", migrated)
     told = shown("import", file, "--dsn", migrated)
-    assert told == "imported 0 sessions with 0 events, 3 were there already\n"
+    assert told == "imported 0 sessions with 0 events, 3 already existed\n"
 
 
 def test_a_compressed_export_is_imported(
@@ -377,7 +377,7 @@ def test_what_is_there_under_other_contents_is_named_and_the_others_are_imported
     shown("export", "--all", "-o", file, "--dsn", migrated)
     result = ran("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
     assert result.exit_code == 1
-    assert result.stdout == "imported 2 sessions with 9 events, 1 was there under other contents\n"
+    assert result.stdout == "imported 2 sessions with 9 events, 1 existed with different contents\n"
     assert result.stderr.startswith(f"asm: {file}: session '{first.id}' is there already under other")
 
 
@@ -480,7 +480,7 @@ def test_a_list_that_was_cut_off_says_so(migrated: str, store: asm.SessionStore)
         a_session(store)
     result = ran("sessions", "--dsn", migrated, "--limit", "2")
     assert len(result.stdout.splitlines()) == 2
-    assert "there are more" in result.stderr
+    assert "more sessions than these 2" in result.stderr
 
 
 def test_sessions_are_listed_for_programs(migrated: str, store: asm.SessionStore) -> None:
@@ -555,9 +555,9 @@ def test_a_message_that_says_more_than_its_thought_is_shown_whole(
 def test_a_session_is_shown_to_programs_with_all_that_is_stored(
     migrated: str, store: asm.SessionStore
 ) -> None:
-    session = a_session(store, *TALK, ("message_sent", {"content": "\ud800 é \x1b", "n": 10**5_000}))
+    session = a_session(store, *TALK, ("message_sent", {"content": "\ud800 é \x1b", "n": 10**4_000}))
     text = started("show", session.id, "--dsn", migrated, "--json").stdout
-    document = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 20 else 10**5_000)
+    document = json.loads(text)
     assert text.isascii()
     assert asm.Session.from_dict(document["session"]) == session
     assert [asm.Run.from_dict(run) for run in document["runs"]] == store.list_runs(session.id)
@@ -660,7 +660,7 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(
             text=True,
             check=False,
         )
-    assert result.stderr == "asm: what is printed cannot be written: No space left on device\n"
+    assert result.stderr == "asm: cannot write to the standard output: No space left on device\n"
     assert result.returncode == 1
 
 

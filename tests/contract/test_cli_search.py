@@ -126,12 +126,12 @@ def test_events_are_only_counted_when_that_is_asked_for(dsn: str) -> None:
 def test_the_total_is_told_beside_the_table(dsn: str) -> None:
     result = ran("search", "sessions", "--dsn", dsn, "--tag", "prod", "--limit", "1", "--total")
     assert result.stdout.startswith("ses_3")
-    assert "asm: 2 sessions in all" in result.stderr
+    assert "asm: 2 sessions in total" in result.stderr
 
 
 def test_a_search_goes_on_where_its_last_page_ended(dsn: str) -> None:
     first = ran("search", "sessions", "--dsn", dsn, "--limit", "2")
-    cursor = re.search(r"there are more: go on with --cursor (\S+)", first.stderr)
+    cursor = re.search(r"there is another page: continue with --cursor (\S+)", first.stderr)
     assert cursor
     assert found("sessions", "--dsn", dsn, "--limit", "2", "--cursor", cursor[1]) == ["ses_1"]
 
@@ -206,7 +206,7 @@ def test_a_terminal_obeys_nothing_that_an_agent_wrote(migrated: str) -> None:
         (["sessions", "--order", "newest"], "'newest' is not one of 'created_at_asc'"),
         (["runs", "--limit", "1001"], "1001 is not in the range 1<=x<=1000"),
         (["runs", "--min-tokens", "-1"], "-1 is not in the range"),
-        (["events", "--since", "yesterday"], "'yesterday' is no time in ISO 8601, as in 2026-01-31"),
+        (["events", "--since", "yesterday"], "'yesterday' is not an ISO 8601 time such as 2026-01-31"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_status_2(arguments: list[str], complaint: str) -> None:

@@ -127,7 +127,7 @@ def test_a_time_that_is_none_is_refused(command: str) -> None:
     result = ran(command, "--since", "yesterday")
     assert result.exit_code == 2
     assert result.stderr.startswith(
-        "asm: Invalid value for '--since': 'yesterday' is no time in ISO 8601, as in 2026-01-31"
+        "asm: Invalid value for '--since': 'yesterday' is not an ISO 8601 time such as 2026-01-31"
     )
 
 

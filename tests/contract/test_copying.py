@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 import asm
 from asm.cli import copying
-from asm.cli.main import cli
+from asm.cli.command import cli
 from tests.conftest import POSTGRES, an_artifact, an_event, events_of, numbers
 from tests.contract.beside import only, running, told
 from tests.contract.test_cli import on_a_terminal

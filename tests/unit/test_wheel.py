@@ -83,6 +83,12 @@ def test_a_sqlite_store_works_with_the_core_requirements(core: Path, tmp_path: P
     assert _run(core / "python", "-c", RECORD, cwd=tmp_path) == "1\n"
 
 
+def test_the_demo_runs_with_the_core_requirements(core: Path, tmp_path: Path) -> None:
+    printed = _run(core / "python", str(ROOT / "examples" / "demo.py"), cwd=tmp_path)
+
+    assert "Will it rain in Bergen today?" in printed
+
+
 @pytest.mark.parametrize("command", [["asm"], ["python", "-m", "asm"]], ids=" ".join)
 def test_without_its_extra_the_command_prints_how_to_install_it(
     core: Path, command: list[str], tmp_path: Path

@@ -113,8 +113,8 @@ _POLICY: Sequence[Callable[[Any], Any]] = (
 def maintain(dsn: str | None, schema: str | None, *, dry_run: bool, as_json: bool, **fields: Any) -> None:
     """Delete old sessions and prune events by a retention policy.
 
-    Artifacts and counters without a session are deleted too. The command works in short transactions
-    beside live traffic. It may be interrupted at any time and run again. DAYS and N may be `never`. If a
+    Artifacts and counters that have no session and are older than an hour are deleted too. The command
+    works in short transactions beside live traffic. It may be interrupted at any time and run again. DAYS and N may be `never`. If a
     step fails, the other steps are run, and the exit status is 1.
 
     \b
@@ -145,7 +145,9 @@ def maintain(dsn: str | None, schema: str | None, *, dry_run: bool, as_json: boo
 def health(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
     """Look for orphaned rows and inconsistent counters.
 
-    The command changes nothing. The exit status is 1 if it finds an issue.
+    The command prints an issue for each session that has events, runs or artifacts without a session row,
+    a counter that does not match its events, or several running runs. It changes nothing. The exit status
+    is 1 if there is an issue.
 
     \b
     asm health --dsn sqlite:///agents.db

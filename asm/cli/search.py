@@ -31,7 +31,14 @@ def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> C
     """The options that every search has: order, page and output."""
     names = [order.name for order in orders]
     options = [
-        click.option("--order", "order_by", type=click.Choice(names), default=order_by, show_default=True),
+        click.option(
+            "--order",
+            "order_by",
+            type=click.Choice(names),
+            default=order_by,
+            show_default=True,
+            help="The order of the output.",
+        ),
         click.option(
             "--limit",
             type=click.IntRange(1, LIMIT_MAX),
@@ -68,7 +75,9 @@ def search() -> None:
 
 @search.command(epilog=TIMES)
 @repeatable_option("--agent", "agent_id", metavar="ID", help="Of this agent.")
-@repeatable_option("--status", type=click.Choice([each.value for each in SessionStatus]))
+@repeatable_option(
+    "--status", type=click.Choice([each.value for each in SessionStatus]), help="With this status."
+)
 @repeatable_option("--provider", metavar="NAME", help="With a run of this provider.")
 @repeatable_option("--tag", "tags", metavar="TAG", help="With this tag.")
 @time_option("--created-after", help="Created at this time or later.")
@@ -91,7 +100,9 @@ def sessions(dsn: str | None, schema: str | None, *, as_json: bool, **filters: A
 @search.command(epilog=TIMES)
 @repeatable_option("--session", "session_id", metavar="ID", help="Of this session.")
 @repeatable_option("--provider", metavar="NAME", help="Of this provider.")
-@repeatable_option("--status", type=click.Choice([each.value for each in RunStatus]))
+@repeatable_option(
+    "--status", type=click.Choice([each.value for each in RunStatus]), help="With this status."
+)
 @time_option("--started-after", help="Started at this time or later.")
 @time_option("--started-before", help="Started before this time.")
 @click.option(

@@ -14,7 +14,11 @@ from asm.models import SessionStatus
 
 
 @click.command()
-@repeatable_option("--status", type=click.Choice([each.value for each in SessionStatus]))
+@repeatable_option(
+    "--status",
+    type=click.Choice([each.value for each in SessionStatus]),
+    help="Only sessions with this status.",
+)
 @click.option("--agent", metavar="ID", help="Only sessions of this agent.")
 @click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show at most this many."

@@ -1,8 +1,8 @@
-# Everything happens in .venv; the machine lends a Python and nothing else.
+# All targets work in .venv. They need a Python and nothing else from the machine.
 
 new_enough := import sys; sys.exit(sys.version_info < (3, 11))
 
-# python3 where it is new enough, else a newer one beside it.
+# python3 if it is new enough, else the first of the newer ones.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(new_enough)' 2>/dev/null && echo $$python && exit; done; echo python3)
 WORKERS ?= 2
@@ -16,57 +16,75 @@ CLIENTS ?= 4
 bench_options = --rounds $(ROUNDS) --seconds $(SECONDS) --events $(EVENTS) --scale $(SCALE)
 soak_options = --minutes $(MINUTES) --clients $(CLIENTS) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 comma := ,
-# Not on the command line, where everybody on the machine could read a password.
+# In the environment and not on the command line, where every user of the machine could read a password.
 bench bench-peers: export ASM_BENCH_DSN = $(DSN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format schema bench bench-peers clean
+.PHONY: help demo test soak check format schema figures bench bench-peers clean
 
-help: ## say what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/installed ## keep a session in a SQLite file and show it
-	@.venv/bin/python examples/demo.py
+demo: .venv/demo/installed ## record a session in a SQLite file and print it
+	@.venv/demo/bin/python examples/demo.py
 
-test: .venv/installed ## run the tests; ARGS='-k append' goes to pytest, WORKERS=0 runs them one by one
+test: .venv/installed ## run the tests; ARGS='-k append' is passed to pytest, WORKERS=0 runs one test at a time
 	@.venv/bin/python -m pytest --numprocesses $(WORKERS) $(ARGS)
 
-soak: .venv/installed ## break things while clients work, and check what is left; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
+soak: .venv/installed ## inject faults while clients work, then check every row; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
 	@.venv/bin/python -m tests.fault.soak $(soak_options)
 
-check: .venv/installed ## look at format, lint and types, then run the tests
+check: .venv/installed ## check format, lint, types and import layers, then run the tests
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo --no-cache
 	@$(MAKE) --no-print-directory test
 
-format: .venv/installed ## lay out the code and mend what lint can mend
+format: .venv/installed ## format the code and apply the linter's fixes
 	@.venv/bin/ruff check --fix-only --quiet .
 	@.venv/bin/ruff format .
 
-schema: .venv/installed ## write each schema.sql from its migrations
+schema: .venv/installed ## generate each schema.sql from its migrations
 	@.venv/bin/python -m tests.make_schema
+
+figures: .venv/installed ## generate docs/figures.md, the size and the cost of the code
+	@.venv/bin/python -m bench.figures
 
 bench: .venv/installed ## measure on SQLite and PostgreSQL; DSN=postgresql://…, ONLY=reads,flush, ROUNDS=5, SECONDS=1, EVENTS=10000000, SCALE=10
 	@.venv/bin/python -m bench $(bench_options) $(subst $(comma), ,$(ONLY))
 
-bench-peers: .venv/peers/installed ## measure libraries of a like kind beside ours
+bench-peers: .venv/peers/installed ## measure comparable libraries beside asm
 	@.venv/peers/bin/python -m bench $(bench_options) peers
 
-clean: ## remove whatever this file makes
-	@rm -rf .venv build dist asm-demo.db* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove everything that these targets create
+	@rm -rf .venv build dist asm-demo.db* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/installed: pyproject.toml tests/constraints.txt
+# Each environment is complete when its `installed` file exists.
+define new_environment
 	@$(PYTHON) -c '$(new_enough)' 2>/dev/null || \
 		{ echo 'asm needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }
-	@$(PYTHON) -m venv --clear .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt -e '.[test]'
+	@$(PYTHON) -m venv --clear $(@D)
+endef
+pip_install = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt
+
+.venv/installed: pyproject.toml tests/constraints.txt
+	@echo 'Installing asm and its test tools into $(@D). This takes a minute.'
+	$(new_environment)
+	@$(pip_install) -e '.[test]'
 	@touch $@
 
-# The peers bring a hundred packages along, so they live apart.
-.venv/peers/installed: .venv/installed bench/constraints.txt
-	@.venv/bin/python -m venv --clear .venv/peers
-	@.venv/peers/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c tests/constraints.txt -c bench/constraints.txt -e '.[test,peers]'
+# The demo keeps its session in SQLite, so it needs neither libpq nor the command line's libraries.
+.venv/demo/installed: pyproject.toml tests/constraints.txt
+	@echo 'Installing asm and its requirements into $(@D).'
+	$(new_environment)
+	@$(pip_install) -e .
+	@touch $@
+
+# The peers bring about a hundred packages, so they have an environment of their own.
+.venv/peers/installed: pyproject.toml tests/constraints.txt bench/constraints.txt
+	@echo 'Installing asm and the libraries that it is compared with into $(@D). This takes minutes.'
+	$(new_environment)
+	@$(pip_install) -c bench/constraints.txt -e '.[test,peers]'
 	@touch $@

@@ -105,17 +105,20 @@ _LOADED_ON_FIRST_USE = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:
+    # Type checkers do not see this function, so they report unknown names.
 
-        value: Any = version("asm-store")
-    elif name in _LOADED_ON_FIRST_USE:
-        value = getattr(import_module(_LOADED_ON_FIRST_USE[name]), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value: Any = version("asm-store")
+        elif name in _LOADED_ON_FIRST_USE:
+            value = getattr(import_module(_LOADED_ON_FIRST_USE[name]), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,18 +1,16 @@
-"""An agent's session, recorded and shown: python -m asm.demo [DSN]
+"""Record a session of an agent and print it: python examples/demo.py [DSN]
 
-Somebody asks about the weather, and the agent calls a tool before it answers. Whatever happens
-is appended when it happens: once the call returns it is durable and has its number.
+A user asks about the weather, and the agent calls a tool before it answers. Each event is appended
+when it happens. When the call returns, the event is durable and has its sequence number.
 """
 
 import sys
 
 import asm
-from asm.cli.display import show_session
 
 
 def main(dsn: str) -> None:
-    asm.migrate(dsn)
-    with asm.SessionStore(dsn) as store:
+    with asm.SessionStore(dsn, migrate=True) as store:
         session = asm.Session(agent_id="weather-agent", status="active", tags=("demo",))
         run = asm.Run(
             session_id=session.id,
@@ -23,23 +21,25 @@ def main(dsn: str) -> None:
         )
         store.flush(session, run)
 
-        def happened(type: str, **data: object) -> asm.Event:
+        def append(type: str, **data: object) -> asm.Event:
             return store.append_event(asm.Event(type=type, session_id=session.id, run_id=run.id, data=data))
 
-        happened("message_sent", role="user", content=run.input)
-        happened("tool_call_started", name="forecast", input={"city": "Bergen", "days": 1})
-        happened("tool_call_completed", output="rain from 14:00, 7 °C")
-        answer = happened("message_received", role="assistant", content="Yes, from two o'clock on.")
+        append("message_sent", role="user", content=run.input)
+        append("tool_call_started", name="forecast", input={"city": "Bergen", "days": 1})
+        append("tool_call_completed", output="rain from 14:00, 7 °C")
+        answer = append("message_received", role="assistant", content="Yes, from two o'clock on.")
 
         run = run.increment_turn().update_token_usage({"input_tokens": 412, "output_tokens": 31})
         run = run.set_output(answer.data["content"]).update_status("completed")
         end = asm.Event(type="run_completed", session_id=session.id, run_id=run.id)
         store.flush(session.update_status("completed"), run, [end])
 
-        print(f"The answer is event {answer.sequence_number} of its session, and the run has ended.")
-        print(f"It is all in {store}.")
-        print(f"`asm show {session.id} --dsn …` shows it again, like this:\n")
-        show_session(store, session.id)
+        print(f"Session {session.id} is stored in {store}:\n")
+        for event in store.iter_events(session.id):
+            print(f"{event.sequence_number:>5}  {event.type:<20} {event.data or ''}")
+
+    print("\nTo print it again, install the `asm` command: pip install 'asm-store[cli]'")
+    print(f"asm show {session.id} --dsn …")
 
 
 if __name__ == "__main__":

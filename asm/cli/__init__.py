@@ -1,5 +1,14 @@
-"""The `asm` command, one module per group of subcommands. Nothing else imports this package."""
+"""The `asm` command, one module per group of subcommands. No other package imports this one."""
 
-from asm.cli.main import main
+import sys
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Run the command. It needs the extra `cli`, which the library does not."""
+    try:
+        from asm.cli.command import run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("click", "rich"):
+            raise
+        sys.exit("asm: the command needs click and rich: pip install 'asm-store[cli]'")
+    run()

@@ -1,10 +1,9 @@
-"""A whole store into another, in batches that each are a transaction of the target.
+"""Copy all rows of a store into another, in batches that are one transaction of the target each.
 
-Rows go table by table in the order of their keys, so that memory holds no more than a batch. How
-large they are is known when they are read: so they are read a few at a time, and written when
-there are enough of them. What the target has already is compared, and not written again. Events
-are the many: how far an earlier copy came with those of a session, its counter in the target
-tells, and this one goes on from there. Rows without a session are copied like others.
+The rows of each table are read in the order of their keys, a few at a time, and collected until a batch
+is large enough to be written. So memory never holds more than a batch. A row that exists in the target
+is compared and not written again. Of a session's events, the target's counter says how many an earlier
+copy has written, and this copy continues after them. Rows without a session are copied too.
 """
 
 from __future__ import annotations
@@ -24,41 +23,41 @@ from asm.operations.sessions import read_sessions
 from asm.store import SessionStore, run_operation
 
 T = TypeVar("T")
-Counted: TypeAlias = tuple[str, Counter]
+SessionCounter: TypeAlias = tuple[str, Counter]
 
-COPIED = ("sessions", "runs", "artifacts", "events")
+COPIED_TABLES = ("sessions", "runs", "artifacts", "events")
 
 ROWS_PER_BATCH = 500
 BYTES_PER_BATCH = 8 * 1024 * 1024
-"""With so many rows, or so much in them, a batch is written."""
+"""A batch is written when it reaches either of these."""
 
 ROWS_PER_READ = 50
 
 
 def copy(source: SessionStore, target: SessionStore) -> Iterator[int]:
-    """Copy what the target lacks, and say after each batch how many rows it was.
+    """Copy what the target lacks, and yield the number of rows of each batch.
 
-    A copy that was cut short is taken up again by another. Conflict where the target has something
-    under other contents: what was copied before stays. Nothing is locked in the source, so what is
-    written to it meanwhile may be missing; `count_rows` of both tells.
+    An interrupted copy is completed by another. If a row exists in the target with different contents,
+    Conflict is raised, and the rows copied before it stay. The source is not locked, so a row that is
+    written to it meanwhile may be missing; compare `count_rows` of both stores.
     """
     for batch in _coalesce(_all_but_events(source)):
         run_operation(target, batch.import_all())
         yield batch.row_count
-    for counters in _pages(source, page_counters, lambda counted: (counted[0],)):
+    for counters in _pages(source, page_counters, lambda counter: (counter[0],)):
         yield from _copy_events(source, target, dict(counters))
 
 
 def all_sessions(store: SessionStore) -> Iterator[Session]:
-    """Every session of a store, soft-deleted ones too, a page at a time."""
+    """Every session of a store, also soft-deleted ones, read page by page."""
     for page in _pages(store, page_sessions, lambda session: (session.id,)):
         yield from page
 
 
 def count_rows(store: SessionStore) -> dict[str, int]:
-    """How many rows there are in each table that is copied row by row."""
-    counted = run_operation(store, Query[dict[str, int]]("count_rows", {}, dict))
-    return {table: rows for table, rows in counted.items() if table in COPIED}
+    """The number of rows of each table that is copied."""
+    rows = run_operation(store, Query[dict[str, int]]("count_rows", {}, dict))
+    return {table: number for table, number in rows.items() if table in COPIED_TABLES}
 
 
 def _pages(
@@ -82,36 +81,42 @@ def _all_but_events(source: SessionStore) -> Iterator[Batch]:
 def _copy_events(
     source: SessionStore, target: SessionStore, counters: Mapping[str, Counter]
 ) -> Iterator[int]:
-    copied = run_operation(target, find_counters(counters))
-    stands = {session_id: counter.last_sequence for session_id, counter in copied.items()}
-    yield sum(_number_there(counter, stands.get(session_id, 0)) for session_id, counter in counters.items())
-    for batch in _coalesce(_events(source, counters, stands)):
+    found = run_operation(target, find_counters(counters))
+    copied = {session_id: counter.last_sequence for session_id, counter in found.items()}
+    yield sum(_already_copied(counter, copied.get(session_id, 0)) for session_id, counter in counters.items())
+    for batch in _coalesce(_events(source, counters, copied)):
         run_operation(target, batch.import_all())
         yield batch.row_count
 
 
+def _already_copied(counter: Counter, last_copied: int) -> int:
+    """About how many events of a session the target has, for the progress display."""
+    return max(0, min(counter.last_sequence, last_copied) - counter.pruned_events)
+
+
 def _events(
-    source: SessionStore, counters: Mapping[str, Counter], stands: Mapping[str, int]
+    source: SessionStore, counters: Mapping[str, Counter], copied: Mapping[str, int]
 ) -> Iterator[Batch]:
-    for slices in _read_batches(_event_ranges(counters, stands)):
-        events, pruned = run_operation(source, UnitOfWork(partial(_read, slices), snapshot=True))
-        told = {each.session_id: Counter(each.last, pruned.get(each.session_id, 0)) for each in slices}
-        yield Batch(events=events, counters=told)
+    for ranges in _read_batches(_event_ranges(counters, copied)):
+        events, pruned = run_operation(source, UnitOfWork(partial(_read, ranges), snapshot=True))
+        reached = {each.session_id: Counter(each.last, pruned.get(each.session_id, 0)) for each in ranges}
+        yield Batch(events=events, counters=reached)
 
 
-def _read(slices: Sequence[EventRange]) -> Script[tuple[list[Event], dict[str, int]]]:
-    """The events of some slices, and how many their sessions have lost to pruning at that moment."""
-    # Not as it was when the slices were made: what has been pruned since would be missing without a reason.
-    counters = yield from find_counters([each.session_id for each in slices])
-    events = yield from find_events_between(slices)
+def _read(ranges: Sequence[EventRange]) -> Script[tuple[list[Event], dict[str, int]]]:
+    """The events of some ranges, and how many events of their sessions were pruned at that moment."""
+    # Events may have been pruned since the ranges were made, so the earlier counters do not explain
+    # which events are missing.
+    counters = yield from find_counters([each.session_id for each in ranges])
+    events = yield from find_events_between(ranges)
     return events, {session_id: counter.pruned_events for session_id, counter in counters.items()}
 
 
-def _coalesce(readings: Iterable[Batch]) -> Iterator[Batch]:
-    """What was read, put together until a batch is full."""
+def _coalesce(reads: Iterable[Batch]) -> Iterator[Batch]:
+    """Combine small reads into batches that are worth a transaction."""
     batch = Batch()
-    for reading in readings:
-        batch.add(reading)
+    for read in reads:
+        batch.add(read)
         if batch.row_count >= ROWS_PER_BATCH or batch.size_bytes >= BYTES_PER_BATCH:
             yield batch
             batch = Batch()
@@ -119,64 +124,62 @@ def _coalesce(readings: Iterable[Batch]) -> Iterator[Batch]:
         yield batch
 
 
-def _number_there(counter: Counter, stands: int) -> int:
-    """About how many events of a session need not be copied any more, for those who watch."""
-    return max(0, min(counter.last_sequence, stands) - counter.pruned_events)
-
-
 class EventRange(NamedTuple):
-    """The events of a session behind one number, up to another."""
+    """The events of a session after one sequence number, up to and including another."""
 
     session_id: str
     after: int
     last: int
 
 
-def _event_ranges(counters: Mapping[str, Counter], stands: Mapping[str, int]) -> Iterator[EventRange]:
+def _event_ranges(counters: Mapping[str, Counter], copied: Mapping[str, int]) -> Iterator[EventRange]:
     for session_id, counter in counters.items():
         last = counter.last_sequence
-        if stands.get(session_id, 0) < last:
-            # The last one that is there comes along to be compared: a session that has gone on in
-            # the target is no copy of this one any more.
-            for after in range(max(0, stands.get(session_id, 0) - 1), last, ROWS_PER_READ):
+        if copied.get(session_id, 0) < last:
+            # Read the last copied event again, so that it is compared: if the session was continued in
+            # the target, it is no copy any more.
+            for after in range(max(0, copied.get(session_id, 0) - 1), last, ROWS_PER_READ):
                 yield EventRange(session_id, after, min(after + ROWS_PER_READ, last))
 
 
-def _read_batches(slices: Iterable[EventRange]) -> Iterator[list[EventRange]]:
-    """Slices that are read together, and no two of one session: all but its last are full."""
-    reading: list[EventRange] = []
+def _read_batches(ranges: Iterable[EventRange]) -> Iterator[list[EventRange]]:
+    """Lists of ranges that one query reads each.
+
+    No list has two ranges of one session, because all ranges of a session but its last are full.
+    """
+    together: list[EventRange] = []
     rows = 0
-    for each in slices:
-        if reading and rows + each.last - each.after > ROWS_PER_READ:
-            yield reading
-            reading, rows = [], 0
-        reading.append(each)
+    for each in ranges:
+        if together and rows + each.last - each.after > ROWS_PER_READ:
+            yield together
+            together, rows = [], 0
+        together.append(each)
         rows += each.last - each.after
-    if reading:
-        yield reading
+    if together:
+        yield together
 
 
-# What is asked of the source. Every key comes behind the empty text.
+# Queries on the source. The empty string precedes every key.
 
 
 def page_sessions(after: str = "") -> Query[list[Session]]:
-    """The sessions behind an id."""
+    """The sessions that follow an id."""
     return Query("page_sessions", {"after": after, "limit": ROWS_PER_READ}, read_sessions)
 
 
 def page_runs(after_session: str = "", after: str = "") -> Query[list[Run]]:
-    """The runs behind a session's id and a run's."""
+    """The runs that follow a session id and a run id."""
     params = {"after_session": after_session, "after": after, "limit": ROWS_PER_READ}
     return Query("page_runs", params, read_runs)
 
 
 def page_artifacts(after: str = "") -> Query[list[Artifact]]:
-    """The artifacts behind an id, soft-deleted ones too."""
+    """The artifacts that follow an id, also soft-deleted ones."""
     return Query("page_artifacts", {"after": after, "limit": ROWS_PER_READ}, read_artifacts)
 
 
-def page_counters(after: str = "") -> Query[list[Counted]]:
-    """The counters of the sessions behind an id. Those that stand at 0 have nothing to tell."""
+def page_counters(after: str = "") -> Query[list[SessionCounter]]:
+    """The counters above 0 that follow a session id."""
     return Query(
         "page_counters",
         {"after": after, "limit": ROWS_PER_BATCH},
@@ -185,7 +188,7 @@ def page_counters(after: str = "") -> Query[list[Counted]]:
 
 
 def find_events_between(slices: Sequence[EventRange]) -> Query[list[Event]]:
-    """The events of some slices."""
+    """The events of some ranges."""
     params = {
         "session_ids": [each.session_id for each in slices],
         "afters": [each.after for each in slices],

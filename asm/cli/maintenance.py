@@ -1,4 +1,4 @@
-"""`asm maintain` and `asm health`: keeping what should be kept, and finding what should not be."""
+"""`asm maintain` and `asm health`: apply a retention policy, and find inconsistent rows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 import click
 from rich.console import Console
 
-from asm.cli.display import Printer, one_line, show_issues, show_report
-from asm.cli.options import F, opened, print_json, prints_json, several, takes_dsn_option
+from asm.cli.display import show_issues, show_report
+from asm.cli.options import F, dsn_option, json_option, open_store, print_json, repeatable_option
+from asm.cli.printer import Printer
+from asm.cli.text import one_line
 from asm.maintenance.policy import RetentionPolicy
 from asm.models import SessionStatus
 
 
-def _one_or_more(value: str | int) -> int | None:
-    """A whole number from 1 up, or None for `never`."""
+def _positive_or_never(value: str | int) -> int | None:
     if value == "never":
         return None
     try:
@@ -26,93 +27,95 @@ def _one_or_more(value: str | int) -> int | None:
     except ValueError:
         number = 0
     if number < 1:
-        raise click.BadParameter(f"{value!r} is neither a whole number from 1 up nor `never`.")
+        raise click.BadParameter(f"{value!r} is neither a whole number of at least 1 nor `never`.")
     return number
 
 
-def _takes_policy(command: F) -> F:
+def _policy_options(command: F) -> F:
     """The fields of a RetentionPolicy, as options of the same names."""
     for option in reversed(_POLICY):
         command = option(command)
     return command
 
 
-def _bound(name: str, default: int | None, help: str) -> Callable[[F], F]:
+def _limit(name: str, default: int | None, help: str) -> Callable[[F], F]:
     shown = "never" if default is None else default
     metavar = "DAYS" if name.endswith("days") else "N"
     return click.option(
-        name, type=_one_or_more, default=default, metavar=metavar, help=f"{help}  [default: {shown}]"
+        name, type=_positive_or_never, default=default, metavar=metavar, help=f"{help}  [default: {shown}]"
     )
 
 
-_USUAL = RetentionPolicy()
+_DEFAULTS = RetentionPolicy()
 _POLICY: Sequence[Callable[[Any], Any]] = (
-    _bound("--max-session-age-days", _USUAL.max_session_age_days, "Soft-delete sessions so long untouched."),
-    _bound(
+    _limit(
+        "--max-session-age-days",
+        _DEFAULTS.max_session_age_days,
+        "Soft-delete sessions that were not updated for this many days.",
+    ),
+    _limit(
         "--max-completed-session-age-days",
-        _USUAL.max_completed_session_age_days,
-        "Soft-delete completed, failed and cancelled sessions so long untouched.",
+        _DEFAULTS.max_completed_session_age_days,
+        "Soft-delete completed, failed and cancelled sessions that were not updated for this many days.",
     ),
-    _bound(
+    _limit(
         "--hard-delete-after-days",
-        _USUAL.hard_delete_after_days,
-        "Delete for good what was soft-deleted so long ago.",
+        _DEFAULTS.hard_delete_after_days,
+        "Delete sessions for good this many days after they were soft-deleted.",
     ),
-    _bound("--max-events-per-session", _USUAL.max_events_per_session, "Prune each session to so many."),
-    _bound("--max-total-events", _USUAL.max_total_events, "Prune all sessions together to so many."),
-    several(
+    _limit("--max-events-per-session", _DEFAULTS.max_events_per_session, "Prune each session to N events."),
+    _limit("--max-total-events", _DEFAULTS.max_total_events, "Prune all sessions to N events in total."),
+    repeatable_option(
         "--exempt-status",
         "exempt_statuses",
         type=click.Choice([each.value for each in SessionStatus]),
-        default=[str(status) for status in _USUAL.exempt_statuses],
+        default=[str(status) for status in _DEFAULTS.exempt_statuses],
         show_default=True,
-        help="Sessions that are never deleted.",
+        help="Never delete sessions with this status.",
     ),
-    several(
+    repeatable_option(
         "--exempt-tag",
         "exempt_tags",
         metavar="TAG",
-        default=_USUAL.exempt_tags,
+        default=_DEFAULTS.exempt_tags,
         show_default=True,
-        help="Sessions that are neither deleted nor pruned.",
+        help="Neither delete nor prune sessions with this tag.",
     ),
-    several(
+    repeatable_option(
         "--prune-first",
         "prune_event_types_first",
         metavar="TYPE",
-        default=[str(type) for type in _USUAL.prune_event_types_first],
+        default=[str(type) for type in _DEFAULTS.prune_event_types_first],
         show_default=True,
-        help="Event types that are pruned before all others.",
+        help="Prune events of this type before all others.",
     ),
     click.option(
         "--archive",
         type=click.Path(file_okay=False, path_type=Path),
-        help="A folder that gets a file for each session before it is deleted or pruned, for `asm import`.",
+        help="Write each session to a file in this folder before it is deleted or pruned. "
+        "`asm import` reads the files.",
     ),
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
-        default=_USUAL.batch_size,
+        default=_DEFAULTS.batch_size,
         show_default=True,
-        help="Sessions in one transaction.",
+        help="The number of sessions in one transaction.",
     ),
 )
 
 
-# Commands.
-
-
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Change nothing, and say what a run would do.")
-@_takes_policy
-@takes_dsn_option
-@prints_json
+@click.option("--dry-run", is_flag=True, help="Change nothing; print what would be done.")
+@_policy_options
+@dsn_option
+@json_option
 def maintain(dsn: str | None, schema: str | None, *, dry_run: bool, as_json: bool, **fields: Any) -> None:
-    """Delete what is old, and prune what is too much.
+    """Delete old sessions and prune events by a retention policy.
 
-    What belongs to nobody goes, too. It may be stopped at any time and run again, also while others
-    use the store. DAYS and N may be `never`. The exit status is 1 where a part of it failed; the rest
-    was done.
+    Artifacts and counters that have no session and are older than an hour are deleted too. The command
+    works in short transactions beside live traffic. It may be interrupted at any time and run again.
+    DAYS and N may be `never`. If a step fails, the other steps are run, and the exit status is 1.
 
     \b
     asm maintain --dry-run
@@ -121,7 +124,7 @@ def maintain(dsn: str | None, schema: str | None, *, dry_run: bool, as_json: boo
     """
     policy = RetentionPolicy(**fields)
     console = Console(stderr=True)
-    with opened(dsn, schema) as store, console.status("Maintaining") as status:
+    with open_store(dsn, schema) as store, console.status("Maintaining") as status:
         report = store.maintenance.execute(
             policy,
             dry_run=dry_run,
@@ -137,19 +140,20 @@ def maintain(dsn: str | None, schema: str | None, *, dry_run: bool, as_json: boo
 
 
 @click.command()
-@takes_dsn_option
-@prints_json
+@dsn_option
+@json_option
 def health(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
-    """Look for what should not be, and change nothing.
+    """Look for orphaned rows and inconsistent counters.
 
-    That is rows that belong to nobody and counters that do not add up. The exit status is 1 where
-    something is found.
+    The command prints an issue for each session that has events, runs or artifacts without a session row,
+    a counter that does not match its events, or several running runs. It changes nothing. The exit status
+    is 1 if there is an issue.
 
     \b
     asm health --dsn sqlite:///agents.db
     asm health --json | jq '.[].session_id'
     """
-    with opened(dsn, schema) as store:
+    with open_store(dsn, schema) as store:
         issues = store.maintenance.health_check()
     if as_json:
         print_json([asdict(issue) for issue in issues])

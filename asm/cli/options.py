@@ -1,4 +1,4 @@
-"""What the commands of `asm` have in common: options, the store they open, JSON."""
+"""What the subcommands share: options, opening the store, JSON output."""
 
 from __future__ import annotations
 
@@ -14,51 +14,52 @@ from asm.store import SessionStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-TIMES = "TIME is ISO 8601, as in 2026-01-31 or 2026-01-31T12:30+01:00; without a zone it is UTC."
-"""For the end of the help of a command that takes times."""
+TIMES = "TIME is ISO 8601, as in 2026-01-31 or 2026-01-31T12:30+01:00. Without a time zone it is UTC."
+"""The last line of the help of a command with time options."""
 
 
-def takes_dsn(command: F) -> F:
-    return click.argument("dsn", required=False, type=as_secret)(_takes_schema(command))
+def dsn_argument(command: F) -> F:
+    return click.argument("dsn", required=False, type=as_secret)(_schema_option(command))
 
 
-def takes_dsn_option(command: F) -> F:
+def dsn_option(command: F) -> F:
     option = click.option(
-        "--dsn", type=as_secret, metavar="DSN", help="The store. Default: $ASM_DSN, else sqlite:///asm.db."
+        "--dsn", type=as_secret, metavar="DSN", help="The store. Default: $ASM_DSN, or sqlite:///asm.db."
     )
-    return option(_takes_schema(command))
+    return option(_schema_option(command))
 
 
-def prints_json(command: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-def several(*names: str, help: str = "", **extra: Any) -> Callable[[F], F]:
-    """An option that may be repeated: a tuple of its values, or None where it is not given."""
+def repeatable_option(*names: str, help: str = "", **extra: Any) -> Callable[[F], F]:
+    """An option that may be given several times. Its value is a tuple, or None if it is not given."""
     help = f"{help} May be repeated.".strip()
-    return click.option(*names, multiple=True, callback=_any_or_none, help=help, **extra)
+    return click.option(*names, multiple=True, callback=_values_or_none, help=help, **extra)
 
 
-def moment(*names: str, help: str) -> Callable[[F], F]:
-    """An option that takes a time."""
+def time_option(*names: str, help: str) -> Callable[[F], F]:
     return click.option(*names, type=_time, metavar="TIME", help=help)
 
 
-def opened(dsn: str | None, schema: str | None, *, migrate: bool = False) -> SessionStore:
-    # A person at a terminal would rather know at once than wait.
+def open_store(dsn: str | None, schema: str | None, *, migrate: bool = False) -> SessionStore:
+    # Without retries, a user at a terminal sees at once that the server is down.
     return SessionStore(dsn, schema=schema, migrate=migrate, retry_for=0)
 
 
 def print_json(value: Any) -> None:
-    # ASCII, because a lone surrogate is nothing a stream could encode.
+    # ASCII, because no encoding of a stream can represent a lone surrogate.
     click.echo(json.dumps(value, indent=2, ensure_ascii=True))
 
 
-def _takes_schema(command: F) -> F:
-    return click.option("--schema", metavar="NAME", help="The PostgreSQL schema the tables are in.")(command)
+def _schema_option(command: F) -> F:
+    return click.option("--schema", metavar="NAME", help="The PostgreSQL schema of the tables.")(command)
 
 
-def _any_or_none(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> Sequence[str] | None:
+def _values_or_none(
+    _ctx: click.Context, _param: click.Parameter, values: Sequence[str]
+) -> Sequence[str] | None:
     return values or None
 
 
@@ -67,6 +68,6 @@ def _time(text: str) -> datetime:
         time = datetime.fromisoformat(text)
     except ValueError as error:
         raise click.BadParameter(
-            f"{text!r} is no time in ISO 8601, as in 2026-01-31 or 2026-01-31T12:30Z."
+            f"{text!r} is not an ISO 8601 time such as 2026-01-31 or 2026-01-31T12:30Z."
         ) from error
     return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""`asm stats`, `asm usage` and `asm cost`: what there is, what it used and what it cost."""
+"""`asm stats`, `asm usage` and `asm cost`: sums over events and runs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ from typing import Any
 
 import click
 
-from asm.cli.display import Printer
-from asm.cli.options import TIMES, F, moment, opened, print_json, prints_json, several, takes_dsn_option
+from asm.cli.options import (
+    TIMES,
+    F,
+    dsn_option,
+    json_option,
+    open_store,
+    print_json,
+    repeatable_option,
+    time_option,
+)
+from asm.cli.printer import Printer
 from asm.cli.tables import show_cost, show_stats, show_usage
 
 
-def _chooses_runs(command: F) -> F:
-    """The options that choose the runs of a summary, under the names its question has for them."""
+def _run_filters(command: F) -> F:
+    """The options that select the runs of a summary, named as the parameters of the summary."""
     for option in (
-        moment("--until", help="Started before then."),
-        moment("--since", help="Started then or later."),
-        several("--provider", metavar="NAME", help="Of this provider."),
-        several("--agent", "agent_id", metavar="ID", help="Of this agent."),
-        several("--session", "session_id", metavar="ID", help="Of this session."),
+        time_option("--until", help="Started before this time."),
+        time_option("--since", help="Started at this time or later."),
+        repeatable_option("--provider", metavar="NAME", help="Of this provider."),
+        repeatable_option("--agent", "agent_id", metavar="ID", help="Of this agent."),
+        repeatable_option("--session", "session_id", metavar="ID", help="Of this session."),
     ):
         command = option(command)
     return command
@@ -26,16 +35,16 @@ def _chooses_runs(command: F) -> F:
 
 @click.command()
 @click.argument("session")
-@takes_dsn_option
-@prints_json
+@dsn_option
+@json_option
 def stats(session: str, dsn: str | None, schema: str | None, *, as_json: bool) -> None:
-    """Say what there is of a session: events, runs, tokens, providers.
+    """Show how many events, runs and tokens a session has.
 
     \b
     asm stats ses_1 --dsn sqlite:///agents.db
     asm stats ses_1 --json | jq .token_totals.total_tokens
     """
-    with opened(dsn, schema) as store:
+    with open_store(dsn, schema) as store:
         found = store.query.get_session_stats(session)
     if as_json:
         print_json(found.to_dict())
@@ -44,19 +53,19 @@ def stats(session: str, dsn: str | None, schema: str | None, *, as_json: bool) -
 
 
 @click.command(epilog=TIMES)
-@_chooses_runs
-@takes_dsn_option
-@prints_json
-def usage(dsn: str | None, schema: str | None, *, as_json: bool, **chosen: Any) -> None:
-    """Add up the tokens of runs, by provider and by model.
+@_run_filters
+@dsn_option
+@json_option
+def usage(dsn: str | None, schema: str | None, *, as_json: bool, **filters: Any) -> None:
+    """Sum the tokens of runs, by provider and by model.
 
     \b
     asm usage --dsn sqlite:///agents.db
     asm usage --agent assistant --since 2026-01-01 --until 2026-02-01
     asm usage --json | jq '.by_model[] | {model, total_tokens}'
     """
-    with opened(dsn, schema) as store:
-        found = store.query.get_usage_summary(**chosen)
+    with open_store(dsn, schema) as store:
+        found = store.query.get_usage_summary(**filters)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -64,18 +73,19 @@ def usage(dsn: str | None, schema: str | None, *, as_json: bool, **chosen: Any) 
 
 
 @click.command(epilog=TIMES)
-@_chooses_runs
-@takes_dsn_option
-@prints_json
-def cost(dsn: str | None, schema: str | None, *, as_json: bool, **chosen: Any) -> None:
-    """Add up what runs have cost, by provider and by model.
+@_run_filters
+@dsn_option
+@json_option
+def cost(dsn: str | None, schema: str | None, *, as_json: bool, **filters: Any) -> None:
+    """Sum the cost of runs in US dollars, by provider and by model.
 
-    What a run says it cost in US dollars is what it cost. The others are priced by their tokens: by the
-    exact name of their model, else by the longest name in the list that it begins with (prefix), else by
-    the provider's default. What none of these prices is counted, and not guessed.
+    If a run has a cost of its own, that is used. Otherwise its tokens are priced: by the price of exactly
+    its model, else by the price of the longest model name that is a prefix of it, else by the default price
+    of its provider. A run that has no price is counted as such, and its cost is not estimated.
 
-    Prices are those of the file ASM_PRICING names (.json or .toml), else the providers' public lists of
-    2026-11-04, which are for ordinary calls with short prompts. In such a file they are in dollars per token:
+    Prices are read from the file named by the environment variable ASM_PRICING (.json or .toml). Without
+    it, they are the public list prices of 2026-11-04 for ordinary calls with short prompts. In the file,
+    prices are in dollars per token:
 
     \b
     [claude.default]
@@ -93,8 +103,8 @@ def cost(dsn: str | None, schema: str | None, *, as_json: bool, **chosen: Any) -
     asm cost --since 2026-01-01 --provider openai --provider anthropic
     ASM_PRICING=ours.toml asm cost --json | jq .total_cost_usd
     """
-    with opened(dsn, schema) as store:
-        found = store.query.get_cost_summary(**chosen)
+    with open_store(dsn, schema) as store:
+        found = store.query.get_cost_summary(**filters)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -1,4 +1,4 @@
-"""What the `asm` command promises to people at terminals and to programs in pipes."""
+"""The `asm` command: its output on a terminal and in a pipe, its errors and exit statuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import asm
-from asm.cli.main import cli
+from asm.cli.command import cli
 from asm.formats import jsonl
 from tests.conftest import POSTGRES, an_artifact
 from tests.contract.other_clients import STEP, STEPS, only
@@ -49,26 +49,26 @@ def broken(tmp_path: Path) -> Path:
     return file
 
 
-def ran(*arguments: str | Path) -> Result:
-    """The command in this process, its output in a pipe."""
+def invoke(*arguments: str | Path) -> Result:
+    """Run the command in this process. Its output is not a terminal."""
     return CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-def shown(*arguments: str | Path) -> str:
-    """What a command that succeeds prints."""
-    result = ran(*arguments)
+def output_of(*arguments: str | Path) -> str:
+    """The standard output of a command that succeeds."""
+    result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
-def started(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own."""
+def run_process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a new process."""
     command = [sys.executable, "-m", "asm", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
 
 
-def on_a_terminal(*arguments: str | Path, columns: int = 80) -> str:
-    """What somebody sees who runs the command at a terminal of that width."""
+def terminal_output(*arguments: str | Path, columns: int = 80) -> str:
+    """What the command prints on a terminal of this width."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {
@@ -87,7 +87,7 @@ def read_from(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65_536)
     except OSError:
-        # Linux says so when the last process has left a terminal.
+        # Linux raises EIO when the last process has closed the terminal.
         return b""
 
 
@@ -99,25 +99,25 @@ def a_session(store: asm.SessionStore, *events: tuple[str, dict[str, Any]], **fi
     return session
 
 
-# Migrating, and looking.
+# Migrations and status.
 
 
 def test_migrate_says_what_it_applied(dsn: str) -> None:
-    assert shown("migrate", dsn) == "".join(f"applied {step}\n" for step in STEPS)
+    assert output_of("migrate", dsn) == "".join(f"applied {step}\n" for step in STEPS)
 
 
 def test_migrate_says_when_there_is_nothing_to_apply(migrated: str) -> None:
-    assert shown("migrate", migrated) == "up to date\n"
+    assert output_of("migrate", migrated) == "up to date\n"
 
 
-def test_the_store_is_the_one_in_the_environment_when_none_is_named(
+def test_the_default_store_is_that_of_the_environment_variable(
     migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASM_DSN", migrated)
-    assert shown("migrate") == "up to date\n"
+    assert output_of("migrate") == "up to date\n"
 
 
-def test_rollback_does_nothing_unless_it_is_told_yes(migrated: str, store: asm.SessionStore) -> None:
+def test_rollback_changes_nothing_without_confirmation(migrated: str, store: asm.SessionStore) -> None:
     a_session(store)
     refused = CliRunner().invoke(cli, ["rollback", migrated], input="n\n")
     assert refused.exit_code == 1
@@ -125,123 +125,127 @@ def test_rollback_does_nothing_unless_it_is_told_yes(migrated: str, store: asm.S
     assert asm.pending_migrations(migrated) == []
 
 
-def test_rollback_takes_the_tables_away(migrated: str) -> None:
-    assert shown("rollback", migrated, "--yes") == "".join(f"took back {step}\n" for step in STEPS[::-1])
+def test_rollback_drops_the_tables(migrated: str) -> None:
+    assert output_of("rollback", migrated, "--yes") == "".join(
+        f"rolled back {step}\n" for step in STEPS[::-1]
+    )
     assert asm.pending_migrations(migrated) == STEPS
 
 
-def test_rollback_of_nothing_says_so(dsn: str) -> None:
-    assert shown("rollback", dsn) == "there is nothing to take back\n"
+def test_rollback_of_an_empty_database_says_so(dsn: str) -> None:
+    assert output_of("rollback", dsn) == "nothing to roll back\n"
 
 
-def test_status_of_an_empty_database_names_what_is_pending(dsn: str) -> None:
-    assert f"{STEP}  pending" in shown("status", dsn)
+def test_status_of_an_empty_database_names_the_pending_migrations(dsn: str) -> None:
+    assert f"{STEP}  pending" in output_of("status", dsn)
 
 
 def test_status_counts_the_rows(migrated: str, store: asm.SessionStore) -> None:
     a_session(store, ("message_sent", {}), ("message_received", {}))
-    assert re.search(r"events +2 rows", shown("status", migrated))
+    assert re.search(r"events +2 rows", output_of("status", migrated))
 
 
-def test_status_gives_programs_the_same(migrated: str, store: asm.SessionStore) -> None:
+def test_status_prints_json(migrated: str, store: asm.SessionStore) -> None:
     a_session(store, ("message_sent", {}))
-    found = json.loads(shown("status", migrated, "--json"))
+    found = json.loads(output_of("status", migrated, "--json"))
     assert (found["applied"], found["pending"], found["rows"]["events"]) == (STEPS, [], 1)
 
 
 @pytest.mark.parametrize("command", ["status", "rollback", "sessions", "show", "export"])
-def test_looking_for_a_file_that_is_not_there_does_not_create_it(command: str, tmp_path: Path) -> None:
+def test_reading_a_file_that_does_not_exist_does_not_create_it(command: str, tmp_path: Path) -> None:
     dsn = f"sqlite:///{tmp_path / 'absent.db'}"
-    named = {
+    arguments = {
         "sessions": ["sessions", "--dsn"],
         "show": ["show", "ses_1", "--dsn"],
         "export": ["export", "--all", "--dsn"],
     }
-    ran(*named.get(command, [command]), dsn)
+    invoke(*arguments.get(command, [command]), dsn)
     assert list(tmp_path.iterdir()) == []
 
 
 @only(POSTGRES, why="SQLite has no schemas")
 def test_the_tables_may_be_in_a_schema_of_their_own(dsn: str) -> None:
-    shown("migrate", dsn, "--schema", 'Agents "2"')
-    shown("import", SMALL, "--dsn", dsn, "--schema", 'Agents "2"')
-    assert "small.traj" in shown("sessions", "--dsn", dsn, "--schema", 'Agents "2"')
+    output_of("migrate", dsn, "--schema", 'Agents "2"')
+    output_of("import", SMALL, "--dsn", dsn, "--schema", 'Agents "2"')
+    assert "small.traj" in output_of("sessions", "--dsn", dsn, "--schema", 'Agents "2"')
 
 
 # Importing.
 
 
 def test_an_imported_session_is_listed(migrated: str) -> None:
-    assert shown("import", SMALL, "--dsn", migrated) == "imported 1 session with 23 events\n"
-    assert "small.traj" in shown("sessions", "--dsn", migrated)
+    assert output_of("import", SMALL, "--dsn", migrated) == "imported 1 session with 23 events\n"
+    assert "small.traj" in output_of("sessions", "--dsn", migrated)
 
 
 def test_importing_again_adds_nothing(migrated: str) -> None:
-    shown("import", SMALL, "--dsn", migrated)
-    before = shown("status", migrated)
-    again = shown("import", SMALL, "--dsn", migrated)
-    assert again == "imported 0 sessions with 0 events, 1 was there already\n"
-    assert shown("status", migrated) == before
+    output_of("import", SMALL, "--dsn", migrated)
+    before = output_of("status", migrated)
+    again = output_of("import", SMALL, "--dsn", migrated)
+    assert again == "imported 0 sessions with 0 events, 1 already existed\n"
+    assert output_of("status", migrated) == before
 
 
-def test_importing_again_leaves_a_session_as_it_has_become(migrated: str, store: asm.SessionStore) -> None:
-    shown("import", SMALL, "--dsn", migrated)
+def test_importing_a_trajectory_again_does_not_overwrite_a_changed_session(
+    migrated: str, store: asm.SessionStore
+) -> None:
+    output_of("import", SMALL, "--dsn", migrated)
     [session] = store.list_sessions()
     store.save_session(session.update_status("paused"))
-    shown("import", SMALL, "--dsn", migrated)
+    output_of("import", SMALL, "--dsn", migrated)
     assert store.get_session(session.id).status == "paused"
 
 
 def test_a_renamed_copy_adds_nothing(migrated: str, tmp_path: Path) -> None:
     copy = shutil.copy(SMALL, tmp_path / "copy.traj")
-    assert "1 was there already" in shown("import", SMALL, copy, "--dsn", migrated)
+    assert "1 already existed" in output_of("import", SMALL, copy, "--dsn", migrated)
 
 
-def test_a_folder_is_imported_with_the_folders_in_it(migrated: str, tmp_path: Path) -> None:
+def test_a_folder_is_imported_with_its_subfolders(migrated: str, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     shutil.copy(SMALL, tmp_path / "deep")
-    assert shown("import", tmp_path / "deep", "--dsn", migrated).startswith("imported 1 session")
+    assert output_of("import", tmp_path / "deep", "--dsn", migrated).startswith("imported 1 session")
 
 
-def test_a_broken_file_is_named_and_the_others_are_imported(migrated: str, broken: Path) -> None:
-    result = ran("import", broken, SMALL, "--dsn", migrated)
+def test_a_broken_file_is_reported_and_the_others_are_imported(migrated: str, broken: Path) -> None:
+    result = invoke("import", broken, SMALL, "--dsn", migrated)
     assert result.exit_code == 1
     assert result.stdout == "imported 1 session with 23 events, 1 could not be read\n"
     assert result.stderr == f"asm: {broken}: trajectory[0].action must be a string, not a whole number\n"
 
 
-def test_a_folder_with_nothing_to_read_is_named(migrated: str, tmp_path: Path) -> None:
+def test_a_folder_without_readable_files_is_reported(migrated: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    result = ran("import", tmp_path / "empty", "--dsn", migrated)
+    result = invoke("import", tmp_path / "empty", "--dsn", migrated)
     assert result.exit_code == 1
     assert "there is no file in this folder" in result.stderr
 
 
 @only(POSTGRES, why="a SQLite file is created")
-def test_importing_into_a_server_without_tables_says_how_to_make_them(dsn: str) -> None:
-    result = ran("import", SMALL, "--dsn", dsn)
+def test_importing_into_a_server_without_tables_names_the_command_that_creates_them(dsn: str) -> None:
+    result = invoke("import", SMALL, "--dsn", dsn)
     assert result.exit_code == 1
     assert "`asm migrate`" in result.stderr
 
 
-def test_importing_creates_an_embedded_file_that_is_not_there(tmp_path: Path) -> None:
-    assert shown("import", SMALL, "--dsn", f"sqlite:///{tmp_path / 'new.db'}").startswith(
+def test_importing_creates_a_sqlite_file_that_does_not_exist(tmp_path: Path) -> None:
+    assert output_of("import", SMALL, "--dsn", f"sqlite:///{tmp_path / 'new.db'}").startswith(
         "imported 1 session"
     )
 
 
-def test_a_progress_bar_is_for_terminals_only(migrated: str) -> None:
-    assert "Importing" in on_a_terminal("import", SMALL, "--dsn", migrated)
-    assert started("import", SMALL, "--dsn", migrated).stderr == ""
+def test_the_progress_bar_is_shown_only_on_a_terminal(migrated: str) -> None:
+    assert "Importing" in terminal_output("import", SMALL, "--dsn", migrated)
+    assert run_process("import", SMALL, "--dsn", migrated).stderr == ""
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data/trajectories beside the repository")
-def test_real_runs_are_imported_once(migrated: str) -> None:
-    first = shown("import", REAL, "--dsn", migrated)
-    before = shown("status", migrated)
+def test_real_trajectories_are_imported_once(migrated: str) -> None:
+    first = output_of("import", REAL, "--dsn", migrated)
+    before = output_of("status", migrated)
     assert first == "imported 7 sessions with 233 events\n"
-    assert shown("import", REAL, "--dsn", migrated).endswith("7 were there already\n")
-    assert shown("status", migrated) == before
+    assert output_of("import", REAL, "--dsn", migrated).endswith("7 already existed\n")
+    assert output_of("status", migrated) == before
 
 
 # Exporting.
@@ -249,18 +253,18 @@ def test_real_runs_are_imported_once(migrated: str) -> None:
 
 @pytest.fixture
 def another(tmp_path: Path) -> Iterator[asm.SessionStore]:
-    """A store of its own for what another one exports."""
+    """An empty store to import into."""
     with asm.SessionStore(f"sqlite:///{tmp_path / 'another.db'}", migrate=True) as store:
         yield store
 
 
-def exported(store: asm.SessionStore) -> list[asm.SessionExport]:
+def exports_of(store: asm.SessionStore) -> list[asm.SessionExport]:
     sessions = sorted(store.list_sessions(include_deleted=True), key=lambda session: session.id)
     return [store.query.export_session(session.id, include_artifacts=True) for session in sessions]
 
 
 def fill(store: asm.SessionStore) -> list[asm.Session]:
-    """Three sessions, one of them deleted, with all that JSON can say, and an artifact each."""
+    """Save three sessions with unusual documents and an artifact each, one of them soft-deleted."""
     filled = [a_session(store, *TALK, ("message_sent", {"odd": "\ud800", "n": 10**4_000})) for _ in range(2)]
     filled.append(a_session(store, deleted_at=filled[0].created_at))
     for session in filled:
@@ -268,20 +272,20 @@ def fill(store: asm.SessionStore) -> list[asm.Session]:
     return filled
 
 
-def test_an_exported_store_comes_back_whole(
+def test_an_exported_store_is_imported_completely(
     migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
 ) -> None:
     fill(store)
     file = tmp_path / "store.jsonl"
-    shown("export", "--all", "--artifacts", "-o", file, "--dsn", migrated)
-    told = shown("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
-    assert told == "imported 3 sessions with 18 events\n"
-    assert exported(another) == exported(store)
+    output_of("export", "--all", "--artifacts", "-o", file, "--dsn", migrated)
+    output = output_of("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
+    assert output == "imported 3 sessions with 18 events\n"
+    assert exports_of(another) == exports_of(store)
 
 
-def test_sessions_are_exported_by_name(migrated: str, store: asm.SessionStore) -> None:
+def test_sessions_are_exported_by_id(migrated: str, store: asm.SessionStore) -> None:
     first, second, _ = fill(store)
-    written = started("export", second.id, first.id, "--dsn", migrated).stdout
+    written = run_process("export", second.id, first.id, "--dsn", migrated).stdout
     exports = list(jsonl.load(written.encode().splitlines(keepends=True)))
     assert exports == [store.query.export_session(each.id) for each in (second, first)]
 
@@ -290,15 +294,15 @@ def test_an_export_goes_through_a_pipe(
     migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
 ) -> None:
     fill(store)
-    written = started("export", "--all", "--artifacts", "-o", "-", "--dsn", migrated).stdout
+    written = run_process("export", "--all", "--artifacts", "-o", "-", "--dsn", migrated).stdout
     into = ["import", "-", "--dsn", f"sqlite:///{tmp_path / 'another.db'}"]
     assert CliRunner().invoke(cli, into, input=written).exit_code == 0
-    assert exported(another) == exported(store)
+    assert exports_of(another) == exports_of(store)
 
 
 def test_an_export_is_utf_8_whatever_the_locale(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, agent_id="é")
-    written = started("export", session.id, "--dsn", migrated, PYTHONIOENCODING="latin-1").stdout
+    written = run_process("export", session.id, "--dsn", migrated, PYTHONIOENCODING="latin-1").stdout
     (export,) = jsonl.load(written.encode().splitlines(keepends=True))
     assert export.session == session
 
@@ -308,20 +312,20 @@ def test_importing_an_export_again_adds_nothing(
 ) -> None:
     fill(store)
     file = tmp_path / "store.jsonl"
-    shown("export", "--all", "-o", file, "--dsn", migrated)
-    told = shown("import", file, "--dsn", migrated)
-    assert told == "imported 0 sessions with 0 events, 3 were there already\n"
+    output_of("export", "--all", "-o", file, "--dsn", migrated)
+    output = output_of("import", file, "--dsn", migrated)
+    assert output == "imported 0 sessions with 0 events, 3 already existed\n"
 
 
 def test_a_compressed_export_is_imported(
     migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
 ) -> None:
     session = a_session(store, *TALK)
-    written = started("export", session.id, "--dsn", migrated).stdout
+    written = run_process("export", session.id, "--dsn", migrated).stdout
     file = tmp_path / "store.jsonl.gz"
     file.write_bytes(gzip.compress(written.encode()))
-    shown("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
-    assert exported(another) == exported(store)
+    output_of("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
+    assert exports_of(another) == exports_of(store)
 
 
 def test_a_compressed_export_goes_through_a_pipe(
@@ -331,21 +335,21 @@ def test_a_compressed_export_goes_through_a_pipe(
     written = gzip.compress(b"".join(jsonl.dump([store.query.export_session(session.id)])))
     into = ["import", "-", "--dsn", f"sqlite:///{tmp_path / 'another.db'}"]
     assert CliRunner().invoke(cli, into, input=written).exit_code == 0
-    assert exported(another) == exported(store)
+    assert exports_of(another) == exports_of(store)
 
 
-def test_an_export_is_imported_from_a_pipe_with_a_name(another: asm.SessionStore, tmp_path: Path) -> None:
+def test_an_export_is_imported_from_a_named_pipe(another: asm.SessionStore, tmp_path: Path) -> None:
     export = asm.SessionExport(session=asm.Session(agent_id="helper"))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=[b"".join(jsonl.dump([export]))], daemon=True)
     writer.start()
-    shown("import", pipe, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
+    output_of("import", pipe, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
     writer.join()
-    assert exported(another) == [export]
+    assert exports_of(another) == [export]
 
 
-def test_a_pipe_that_nothing_comes_through_is_told(another: asm.SessionStore, tmp_path: Path) -> None:
+def test_an_empty_standard_input_is_an_error(another: asm.SessionStore, tmp_path: Path) -> None:
     result = CliRunner().invoke(
         cli, ["import", "-", "--dsn", f"sqlite:///{tmp_path / 'another.db'}"], input=""
     )
@@ -353,7 +357,7 @@ def test_a_pipe_that_nothing_comes_through_is_told(another: asm.SessionStore, tm
 
 
 @pytest.mark.parametrize("redirected", ["import - <&-", "export --all >&-"])
-def test_a_closed_standard_stream_is_one_line(
+def test_a_closed_standard_stream_is_an_error_on_one_line(
     another: asm.SessionStore, tmp_path: Path, redirected: str
 ) -> None:
     command = f"{sys.executable} -m asm {redirected}"
@@ -368,79 +372,79 @@ def test_a_closed_standard_stream_is_one_line(
     assert result.stderr.startswith("asm: the standard ")
 
 
-def test_what_is_there_under_other_contents_is_named_and_the_others_are_imported(
+def test_a_conflicting_session_is_reported_and_the_others_are_imported(
     migrated: str, store: asm.SessionStore, another: asm.SessionStore, tmp_path: Path
 ) -> None:
     first, *_ = fill(store)
     another.save_session(first.update_status("failed"))
     file = tmp_path / "store.jsonl"
-    shown("export", "--all", "-o", file, "--dsn", migrated)
-    result = ran("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
+    output_of("export", "--all", "-o", file, "--dsn", migrated)
+    result = invoke("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
     assert result.exit_code == 1
-    assert result.stdout == "imported 2 sessions with 9 events, 1 was there under other contents\n"
+    assert result.stdout == "imported 2 sessions with 9 events, 1 existed with different contents\n"
     assert result.stderr.startswith(f"asm: {file}: session '{first.id}' is there already under other")
 
 
-def test_an_export_that_was_cut_is_named_with_its_line(
+def test_a_truncated_export_is_reported_with_its_line_number(
     migrated: str, store: asm.SessionStore, tmp_path: Path
 ) -> None:
     session = a_session(store, *TALK)
-    written = started("export", session.id, "--dsn", migrated).stdout
+    written = run_process("export", session.id, "--dsn", migrated).stdout
     file = tmp_path / "cut.jsonl"
     file.write_text("".join(written.splitlines(keepends=True)[:5]))
-    result = ran("import", file, "--dsn", migrated)
+    result = invoke("import", file, "--dsn", migrated)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"asm: {file}: line 6: `event` should stand here")
 
 
-def test_an_export_that_fails_leaves_no_file_and_an_older_one_alone(
+def test_a_failed_export_leaves_an_existing_file_unchanged(
     migrated: str, store: asm.SessionStore, tmp_path: Path
 ) -> None:
     session = a_session(store)
     (tmp_path / "out").mkdir()
     file = tmp_path / "out" / "store.jsonl"
     file.write_text("older")
-    result = ran("export", session.id, "ses_none", "-o", file, "--dsn", migrated)
+    result = invoke("export", session.id, "ses_none", "-o", file, "--dsn", migrated)
     assert (result.exit_code, result.stderr) == (1, "asm: no session has the id 'ses_none'\n")
     assert (list(file.parent.iterdir()), file.read_text()) == ([file], "older")
 
 
-def test_an_export_is_written_into_a_pipe_with_a_name_which_stays(
+def test_an_export_is_written_into_a_named_pipe(
     migrated: str, store: asm.SessionStore, tmp_path: Path
 ) -> None:
     session = a_session(store)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDWR)
-    shown("export", session.id, "-o", pipe, "--dsn", migrated)
+    output_of("export", session.id, "-o", pipe, "--dsn", migrated)
     written = os.read(reader, 65_536)
     os.close(reader)
-    assert list(jsonl.load(written.splitlines(keepends=True))) == exported(store)
+    assert list(jsonl.load(written.splitlines(keepends=True))) == exports_of(store)
     assert pipe.is_fifo()
 
 
-def test_an_export_is_written_where_a_link_leads(
+def test_an_export_replaces_the_target_of_a_symbolic_link(
     migrated: str, store: asm.SessionStore, tmp_path: Path
 ) -> None:
     a_session(store)
     file, link = tmp_path / "store.jsonl", tmp_path / "link"
     link.symlink_to(file)
-    shown("export", "--all", "-o", link, "--dsn", migrated)
-    assert (link.is_symlink(), list(jsonl.read(file))) == (True, exported(store))
+    output_of("export", "--all", "-o", link, "--dsn", migrated)
+    assert (link.is_symlink(), list(jsonl.read(file))) == (True, exports_of(store))
 
 
-def test_an_export_to_where_nothing_can_be_written_says_so(
+def test_an_export_into_a_missing_folder_is_an_error(
     migrated: str, store: asm.SessionStore, tmp_path: Path
 ) -> None:
     session = a_session(store)
     file = tmp_path / "absent" / "store.jsonl"
-    result = ran("export", session.id, "-o", file, "--dsn", migrated)
+    result = invoke("export", session.id, "-o", file, "--dsn", migrated)
     assert (result.exit_code, result.stderr) == (1, f"asm: {file}: No such file or directory\n")
 
 
-def test_an_export_to_a_file_without_a_name_says_so(migrated: str, store: asm.SessionStore) -> None:
+def test_an_export_to_an_empty_file_name_is_an_error(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store)
-    result = ran("export", session.id, "-o", "", "--dsn", migrated)
+    result = invoke("export", session.id, "-o", "", "--dsn", migrated)
     assert (result.exit_code, result.stderr) == (
         1,
         "asm: --output must name a file, or - for the standard output\n",
@@ -448,8 +452,8 @@ def test_an_export_to_a_file_without_a_name_says_so(migrated: str, store: asm.Se
 
 
 @pytest.mark.parametrize("arguments", [[], ["ses_1", "--all"]])
-def test_an_export_is_of_named_sessions_or_of_all(migrated: str, arguments: list[str]) -> None:
-    result = ran("export", *arguments, "--dsn", migrated)
+def test_export_takes_either_session_ids_or_all(migrated: str, arguments: list[str]) -> None:
+    result = invoke("export", *arguments, "--dsn", migrated)
     assert (result.exit_code, "Name the sessions to export, or give --all" in result.stderr) == (2, True)
 
 
@@ -458,40 +462,42 @@ def test_an_export_is_of_named_sessions_or_of_all(migrated: str, arguments: list
 
 def test_sessions_are_listed_newest_first(migrated: str, store: asm.SessionStore) -> None:
     ids = [a_session(store).id for _ in range(3)]
-    assert re.findall(r"ses_\w+", shown("sessions", "--dsn", migrated)) == ids[::-1]
+    assert re.findall(r"ses_\w+", output_of("sessions", "--dsn", migrated)) == ids[::-1]
 
 
-def test_sessions_are_chosen_by_status_and_agent(migrated: str, store: asm.SessionStore) -> None:
+def test_sessions_are_filtered_by_status_and_agent(migrated: str, store: asm.SessionStore) -> None:
     chosen = a_session(store, agent_id="a", status="failed")
     a_session(store, agent_id="a", status="active")
     a_session(store, agent_id="b", status="failed")
-    listed = shown("sessions", "--dsn", migrated, "--status", "failed", "--status", "paused", "--agent", "a")
+    listed = output_of(
+        "sessions", "--dsn", migrated, "--status", "failed", "--status", "paused", "--agent", "a"
+    )
     assert re.findall(r"ses_\w+", listed) == [chosen.id]
 
 
-def test_deleted_sessions_are_listed_when_all_are_asked_for(migrated: str, store: asm.SessionStore) -> None:
+def test_deleted_sessions_are_listed_with_the_option_all(migrated: str, store: asm.SessionStore) -> None:
     deleted = a_session(store, deleted_at=asm.Session(agent_id="x").created_at)
-    assert shown("sessions", "--dsn", migrated) == "no sessions\n"
-    assert f"{deleted.id}  deleted" in shown("sessions", "--dsn", migrated, "--all")
+    assert output_of("sessions", "--dsn", migrated) == "no sessions\n"
+    assert f"{deleted.id}  deleted" in output_of("sessions", "--dsn", migrated, "--all")
 
 
-def test_a_list_that_was_cut_off_says_so(migrated: str, store: asm.SessionStore) -> None:
+def test_a_list_that_reaches_its_limit_says_so(migrated: str, store: asm.SessionStore) -> None:
     for _ in range(3):
         a_session(store)
-    result = ran("sessions", "--dsn", migrated, "--limit", "2")
+    result = invoke("sessions", "--dsn", migrated, "--limit", "2")
     assert len(result.stdout.splitlines()) == 2
-    assert "there are more" in result.stderr
+    assert "more sessions than these 2" in result.stderr
 
 
-def test_sessions_are_listed_for_programs(migrated: str, store: asm.SessionStore) -> None:
+def test_sessions_are_listed_as_json(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, metadata={"odd": "\ud800 é"})
-    [listed] = json.loads(shown("sessions", "--dsn", migrated, "--json"))
+    [listed] = json.loads(output_of("sessions", "--dsn", migrated, "--json"))
     assert asm.Session.from_dict(listed) == session
 
 
 def test_a_row_fits_a_narrow_terminal(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, agent_id="a" * 60, tags=("t" * 60,))
-    seen = COLOUR.sub("", on_a_terminal("sessions", "--dsn", migrated))
+    seen = COLOUR.sub("", terminal_output("sessions", "--dsn", migrated))
     assert session.id in seen
     assert max(map(len, seen.splitlines())) <= 80
 
@@ -510,9 +516,9 @@ TALK: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_a_session_is_shown_as_somebody_would_read_it(migrated: str, store: asm.SessionStore) -> None:
+def test_a_session_is_shown_as_a_conversation(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, *TALK)
-    seen = shown("show", session.id, "--dsn", migrated)
+    seen = output_of("show", session.id, "--dsn", migrated)
     assert seen.startswith(f"Session {session.id}  pending\n")
     assert "  usage     1,200 tokens in, $0.5000\n" in seen
     events = seen[seen.index("    1  ") :]
@@ -538,25 +544,23 @@ def test_a_session_is_shown_as_somebody_would_read_it(migrated: str, store: asm.
     ]
 
 
-def test_a_call_that_a_message_quotes_is_shown_once(migrated: str, store: asm.SessionStore) -> None:
+def test_a_tool_call_that_a_message_repeats_is_shown_once(migrated: str, store: asm.SessionStore) -> None:
     message = {"content": "I will look.\n```\nls -F\n```", "thought": "I will look.\n"}
     session = a_session(store, ("message_received", message), ("tool_call_started", {"input": "ls -F\n"}))
-    assert shown("show", session.id, "--dsn", migrated).count("ls -F") == 1
+    assert output_of("show", session.id, "--dsn", migrated).count("ls -F") == 1
 
 
-def test_a_message_that_says_more_than_its_thought_is_shown_whole(
+def test_a_message_with_more_than_its_thought_is_shown_completely(
     migrated: str, store: asm.SessionStore
 ) -> None:
     message = {"content": "Hm. Maybe ls -F will tell.", "thought": "Hm."}
     session = a_session(store, ("message_received", message), ("tool_call_started", {"input": "ls -F"}))
-    assert "Hm. Maybe ls -F will tell." in shown("show", session.id, "--dsn", migrated)
+    assert "Hm. Maybe ls -F will tell." in output_of("show", session.id, "--dsn", migrated)
 
 
-def test_a_session_is_shown_to_programs_with_all_that_is_stored(
-    migrated: str, store: asm.SessionStore
-) -> None:
+def test_a_session_is_shown_as_json_with_everything_stored(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, *TALK, ("message_sent", {"content": "\ud800 é \x1b", "n": 10**4_000}))
-    text = started("show", session.id, "--dsn", migrated, "--json").stdout
+    text = run_process("show", session.id, "--dsn", migrated, "--json").stdout
     document = json.loads(text)
     assert text.isascii()
     assert asm.Session.from_dict(document["session"]) == session
@@ -565,8 +569,8 @@ def test_a_session_is_shown_to_programs_with_all_that_is_stored(
     assert (document["artifacts"], document["last_sequence"], document["pruned_events"]) == ([], 9, 0)
 
 
-def test_a_session_that_is_not_there_is_one_line(migrated: str) -> None:
-    result = ran("show", "ses_none", "--dsn", migrated)
+def test_an_unknown_session_is_an_error_on_one_line(migrated: str) -> None:
+    result = invoke("show", "ses_none", "--dsn", migrated)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "asm: no session has the id 'ses_none'\n"
 
@@ -574,32 +578,34 @@ def test_a_session_that_is_not_there_is_one_line(migrated: str) -> None:
 LONG = "\n".join(f"line {number} {'x' * 100}" for number in range(200))
 
 
-def test_a_pipe_gets_plain_text_and_all_of_it(migrated: str, store: asm.SessionStore) -> None:
+def test_output_to_a_pipe_is_plain_and_complete(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, ("tool_call_completed", {"output": LONG}), metadata={"long": "m" * 500})
-    seen = started("show", session.id, "--dsn", migrated, COLUMNS="80").stdout
+    seen = run_process("show", session.id, "--dsn", migrated, COLUMNS="80").stdout
     assert "\x1b" not in seen
     assert all(line in seen for line in [*LONG.splitlines(), "m" * 500])
 
 
-def test_a_terminal_gets_colours_and_what_fits(migrated: str, store: asm.SessionStore) -> None:
+def test_output_to_a_terminal_is_coloured_and_shortened(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, ("tool_call_completed", {"output": LONG}), metadata={"long": "m" * 500})
-    seen = on_a_terminal("show", session.id, "--dsn", migrated)
+    seen = terminal_output("show", session.id, "--dsn", migrated)
     lines = COLOUR.sub("", seen).splitlines()
     assert COLOUR.search(seen)
     assert any("more lines" in line for line in lines)
     assert max(map(len, lines)) <= 80
 
 
-def test_a_terminal_gets_all_of_it_when_asked(migrated: str, store: asm.SessionStore) -> None:
+def test_the_option_full_shortens_nothing(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, ("tool_call_completed", {"output": LONG}))
-    seen = on_a_terminal("show", session.id, "--dsn", migrated, "--full", columns=200)
+    seen = terminal_output("show", session.id, "--dsn", migrated, "--full", columns=200)
     assert all(line in seen for line in LONG.splitlines())
 
 
 HOSTILE = "[bold]a[/bold] \x1b[2J\x1b]0;title\x07 \x00\x08\x9b1m \u202eevil \ud800 \rover"
 
 
-def test_a_terminal_obeys_nothing_that_an_agent_wrote(migrated: str, store: asm.SessionStore) -> None:
+def test_control_characters_in_stored_text_do_not_reach_the_terminal(
+    migrated: str, store: asm.SessionStore
+) -> None:
     session = a_session(
         store,
         ("message_sent", {"role": HOSTILE, "content": HOSTILE}),
@@ -611,33 +617,33 @@ def test_a_terminal_obeys_nothing_that_an_agent_wrote(migrated: str, store: asm.
         metadata={HOSTILE: HOSTILE},
     )
     for seen in (
-        on_a_terminal("show", session.id, "--dsn", migrated),
-        on_a_terminal("sessions", "--dsn", migrated),
+        terminal_output("show", session.id, "--dsn", migrated),
+        terminal_output("sessions", "--dsn", migrated),
     ):
         assert not CONTROLS.search(COLOUR.sub("", seen))
         assert "\u202e" not in seen
         assert r"[red]\x1b[31m" in COLOUR.sub("", seen)
 
 
-def test_what_is_nested_as_deep_as_can_be_stored_is_shown(migrated: str, store: asm.SessionStore) -> None:
+def test_documents_with_the_deepest_nesting_are_shown(migrated: str, store: asm.SessionStore) -> None:
     deep: dict[str, Any] = {}
     for _ in range(499):
         deep = {"x": deep}
     session = a_session(
         store, ("message_sent", deep), ("acme.deep", deep), ("tool_call_completed", {"output": deep["x"]})
     )
-    shown("show", session.id, "--dsn", migrated)
-    document = json.loads(shown("show", session.id, "--dsn", migrated, "--json"))
+    output_of("show", session.id, "--dsn", migrated)
+    document = json.loads(output_of("show", session.id, "--dsn", migrated, "--json"))
     assert document["events"][0]["data"] == deep
 
 
 @pytest.mark.parametrize("command", [["show"], ["show", "--json"], ["export"]], ids=" ".join)
-def test_a_reader_may_leave_before_the_end(
+def test_closing_the_pipe_early_prints_no_error(
     command: list[str], migrated: str, store: asm.SessionStore
 ) -> None:
     session = a_session(store, *[("message_sent", {"content": LONG})] * 50)
-    asked = [sys.executable, "-m", "asm", *command, session.id, "--dsn", migrated]
-    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    arguments = [sys.executable, "-m", "asm", *command, session.id, "--dsn", migrated]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
@@ -647,9 +653,7 @@ def test_a_reader_may_leave_before_the_end(
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device here is always full")
 @pytest.mark.parametrize("command", ["sessions", "sessions --json", "status", "export --all"])
-def test_a_full_disk_behind_the_standard_output_is_one_line(
-    another: asm.SessionStore, tmp_path: Path, command: str
-) -> None:
+def test_a_full_disk_is_an_error_on_one_line(another: asm.SessionStore, tmp_path: Path, command: str) -> None:
     a_session(another)
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
@@ -660,19 +664,19 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(
             text=True,
             check=False,
         )
-    assert result.stderr == "asm: what is printed cannot be written: No space left on device\n"
+    assert result.stderr == "asm: cannot write to the standard output: No space left on device\n"
     assert result.returncode == 1
 
 
-def test_the_demo_records_a_session_of_its_own_each_time(dsn: str) -> None:
+def test_the_demo_records_a_new_session_each_time(dsn: str) -> None:
     seen = [
         subprocess.run([sys.executable, str(DEMO), dsn], capture_output=True, text=True) for _ in range(2)
     ]
     assert all("Will it rain in Bergen today?" in each.stdout for each in seen), seen[0].stderr
-    assert len(shown("sessions", "--dsn", dsn).splitlines()) == 2
+    assert len(output_of("sessions", "--dsn", dsn).splitlines()) == 2
 
 
-# Mistakes.
+# Usage errors.
 
 
 @pytest.mark.parametrize(
@@ -690,8 +694,8 @@ def test_the_demo_records_a_session_of_its_own_each_time(dsn: str) -> None:
         (["sessions", "--status", "lost"], "'lost' is not one of 'pending', 'active'"),
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_status_2(arguments: list[str], complaint: str) -> None:
-    result = ran(*arguments)
+def test_a_usage_error_is_one_line_with_exit_status_2(arguments: list[str], complaint: str) -> None:
+    result = invoke(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1
     assert complaint in result.stderr
@@ -708,34 +712,36 @@ def test_wrong_usage_is_one_line_and_exit_status_2(arguments: list[str], complai
         "sqlite://",
     ],
 )
-def test_a_store_that_cannot_be_opened_is_one_line_without_a_password(command: list[str], dsn: str) -> None:
-    result = ran(*command, dsn)
+def test_a_store_that_cannot_be_opened_is_an_error_on_one_line_without_its_password(
+    command: list[str], dsn: str
+) -> None:
+    result = invoke(*command, dsn)
     assert (result.exit_code, result.stdout) == (1, "")
     assert re.fullmatch(r"asm: .+\n", result.stderr)
     assert "hunter2" not in result.stderr
 
 
-def test_a_file_that_cannot_be_created_is_one_line(tmp_path: Path) -> None:
-    result = ran("migrate", f"sqlite:///{tmp_path}/none/store.db")
+def test_a_file_that_cannot_be_created_is_an_error_on_one_line(tmp_path: Path) -> None:
+    result = invoke("migrate", f"sqlite:///{tmp_path}/none/store.db")
     assert (result.exit_code, result.stdout) == (1, "")
     assert re.fullmatch(r"asm: .+\n", result.stderr)
 
 
 def test_the_version_is_that_of_the_package() -> None:
-    assert re.fullmatch(r"asm \d+\.\d+\.\d+\n", shown("--version"))
+    assert re.fullmatch(r"asm \d+\.\d+\.\d+\n", output_of("--version"))
 
 
 @pytest.mark.parametrize("command", cli.commands)
-def test_every_command_explains_itself(command: str) -> None:
-    assert shown(command, "--help").startswith(f"Usage: cli {command}")
+def test_every_command_has_help(command: str) -> None:
+    assert output_of(command, "--help").startswith(f"Usage: cli {command}")
 
 
-def test_each_command_says_in_a_line_what_it_does() -> None:
-    listed = shown("--help").partition("Commands:")[2].splitlines()[1:]
+def test_every_command_has_a_summary_of_one_line() -> None:
+    listed = output_of("--help").partition("Commands:")[2].splitlines()[1:]
     assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
 
 
 @pytest.mark.parametrize("command", [*cli.commands, "search sessions", "search runs", "search events"])
 def test_help_fits_80_columns(command: str) -> None:
-    told = CliRunner(env={"COLUMNS": "80"}).invoke(cli, [*command.split(), "--help"]).stdout
-    assert [line for line in told.splitlines() if len(line) > 80] == []
+    output = CliRunner(env={"COLUMNS": "80"}).invoke(cli, [*command.split(), "--help"]).stdout
+    assert [line for line in output.splitlines() if len(line) > 80] == []

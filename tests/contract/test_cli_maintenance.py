@@ -1,4 +1,4 @@
-"""What `asm maintain` and `asm health` promise."""
+"""`asm maintain` and `asm health`: their options, output and exit statuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import asm
 from tests.conftest import events_of, numbers
 from tests.contract.keeping import a_session, appended, there
-from tests.contract.test_cli import ran, shown
+from tests.contract.test_cli import invoke, output_of
 
 
 @pytest.fixture
@@ -20,11 +20,11 @@ def store(migrated: str) -> Iterator[asm.SessionStore]:
         yield store
 
 
-def test_maintaining_says_what_was_done(migrated: str, store: asm.SessionStore) -> None:
+def test_maintain_prints_what_it_has_done(migrated: str, store: asm.SessionStore) -> None:
     store.save_session(a_session("old", untouched=91))
     store.save_session(a_session("older", deleted=31))
 
-    lines = shown("maintain", "--dsn", migrated).splitlines()
+    lines = output_of("maintain", "--dsn", migrated).splitlines()
 
     assert [line.split() for line in lines] == [
         ["sessions", "soft", "deleted", "1"],
@@ -39,16 +39,16 @@ def test_maintaining_says_what_was_done(migrated: str, store: asm.SessionStore) 
 def test_a_dry_run_says_that_nothing_was_changed(migrated: str, store: asm.SessionStore) -> None:
     store.save_session(a_session(deleted=31))
 
-    printed = shown("maintain", "--dry-run", "--dsn", migrated)
+    printed = output_of("maintain", "--dry-run", "--dsn", migrated)
 
-    assert printed.startswith("nothing was changed")
+    assert printed.startswith("dry run: nothing was changed")
     assert there(store) == ["ses_1"]
 
 
-def test_maintaining_tells_programs_in_json(migrated: str, store: asm.SessionStore) -> None:
+def test_maintain_prints_json(migrated: str, store: asm.SessionStore) -> None:
     appended(store, "ses_1", *["message_sent"] * 5)
 
-    report = json.loads(shown("maintain", "--json", "--max-events-per-session", "2", "--dsn", migrated))
+    report = json.loads(output_of("maintain", "--json", "--max-events-per-session", "2", "--dsn", migrated))
 
     assert report.pop("duration_ms") >= 0
     assert report == {
@@ -83,7 +83,7 @@ def test_every_field_of_a_policy_is_an_option(migrated: str, store: asm.SessionS
         "--batch-size": 1,
     }
 
-    shown("maintain", "--dsn", migrated, *(str(word) for option in options.items() for word in option))
+    output_of("maintain", "--dsn", migrated, *(str(word) for option in options.items() for word in option))
 
     sessions = store.list_sessions(include_deleted=True)
     assert {session.id for session in sessions if session.deleted_at} == {"pending", "completed", "active"}
@@ -93,69 +93,69 @@ def test_every_field_of_a_policy_is_an_option(migrated: str, store: asm.SessionS
     assert {file.name for file in (tmp_path / "archive").iterdir()} == {"active.jsonl.gz", "due.jsonl.gz"}
 
 
-def test_a_bound_may_be_never(migrated: str, store: asm.SessionStore) -> None:
+def test_a_limit_may_be_never(migrated: str, store: asm.SessionStore) -> None:
     store.save_session(a_session("old", untouched=1_000))
     store.save_session(a_session("older", deleted=1_000))
     never = ["--max-completed-session-age-days", "never", "--hard-delete-after-days", "never"]
 
-    shown("maintain", "--dsn", migrated, *never)
+    output_of("maintain", "--dsn", migrated, *never)
 
     assert [session.id for session in store.list_sessions()] == ["old"]
     assert there(store) == ["old", "older"]
 
 
-def test_what_was_archived_can_be_imported(migrated: str, store: asm.SessionStore, tmp_path: Path) -> None:
+def test_an_archived_session_can_be_imported(migrated: str, store: asm.SessionStore, tmp_path: Path) -> None:
     store.flush(a_session(deleted=31), asm.Run(session_id="ses_1"), events_of("ses_1", 3))
     export = store.query.export_session("ses_1")
-    shown("maintain", "--dsn", migrated, "--archive", tmp_path / "archive")
+    output_of("maintain", "--dsn", migrated, "--archive", tmp_path / "archive")
     assert there(store) == []
 
-    shown("import", tmp_path / "archive", "--dsn", migrated)
+    output_of("import", tmp_path / "archive", "--dsn", migrated)
 
     assert store.query.export_session("ses_1") == export
 
 
-def test_what_failed_is_told_and_the_exit_status_1(
+def test_a_failed_step_is_reported_with_exit_status_1(
     migrated: str, store: asm.SessionStore, tmp_path: Path
 ) -> None:
     store.save_session(a_session(deleted=31))
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / "ses_1.jsonl.gz").write_text("something else")
 
-    result = ran("maintain", "--dsn", migrated, "--archive", tmp_path / "archive")
+    result = invoke("maintain", "--dsn", migrated, "--archive", tmp_path / "archive")
 
     assert (result.exit_code, there(store)) == (1, ["ses_1"])
     assert result.stderr.startswith("asm: sessions_hard_deleted of session 'ses_1': ")
 
 
 @pytest.mark.parametrize("bound", ["0", "-1", "1.5", "many"])
-def test_a_bound_that_is_no_number_is_refused(bound: str) -> None:
-    result = ran("maintain", "--max-total-events", bound)
+def test_a_limit_that_is_not_a_positive_number_is_refused(bound: str) -> None:
+    result = invoke("maintain", "--max-total-events", bound)
 
     assert result.exit_code == 2
-    assert "from 1 up" in result.stderr
+    assert "of at least 1" in result.stderr
 
 
-def test_a_healthy_store_is_healthy(migrated: str, store: asm.SessionStore) -> None:
+def test_health_of_a_consistent_store_finds_nothing(migrated: str, store: asm.SessionStore) -> None:
     store.flush(a_session(), asm.Run(session_id="ses_1"), events_of("ses_1", 3))
 
-    assert shown("health", "--dsn", migrated) == "healthy\n"
-    assert json.loads(shown("health", "--json", "--dsn", migrated)) == []
+    assert output_of("health", "--dsn", migrated) == "healthy\n"
+    assert json.loads(output_of("health", "--json", "--dsn", migrated)) == []
 
 
-def test_what_is_wrong_is_shown_and_the_exit_status_1(migrated: str, store: asm.SessionStore) -> None:
+def test_health_prints_issues_with_exit_status_1(migrated: str, store: asm.SessionStore) -> None:
     store.append_events(events_of("alone", 3))
 
-    result = ran("health", "--dsn", migrated)
+    result = invoke("health", "--dsn", migrated)
 
     assert result.exit_code == 1
     assert result.stdout == "alone  events_without_session  events of a session that is not there: 3\n"
 
 
-def test_what_is_wrong_is_told_to_programs_in_json(migrated: str, store: asm.SessionStore) -> None:
+def test_health_prints_issues_as_json(migrated: str, store: asm.SessionStore) -> None:
     store.append_events(events_of("alone", 3))
 
-    result = ran("health", "--json", "--dsn", migrated)
+    result = invoke("health", "--json", "--dsn", migrated)
 
     assert result.exit_code == 1
     assert json.loads(result.stdout) == [

@@ -1,4 +1,4 @@
-"""What `asm search` promises to people at terminals and to programs in pipes."""
+"""`asm search`: its filters, its pages, and its output as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 import asm
-from tests.contract.test_cli import COLOUR, CONTROLS, HOSTILE, on_a_terminal, ran, shown
+from tests.contract.test_cli import COLOUR, CONTROLS, HOSTILE, invoke, output_of, terminal_output
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 @pytest.fixture
 def dsn(migrated: str) -> str:
-    """A store of three sessions, each with a run and two events, one of them an error."""
+    """A store with three sessions that have a run and two events each, one of them an error."""
     with asm.SessionStore(migrated) as store:
         for number, status in enumerate(["active", "failed", "completed"], 1):
             at = NOON.replace(day=number)
@@ -51,13 +51,13 @@ def dsn(migrated: str) -> str:
     return migrated
 
 
-def found(*arguments: str) -> list[str]:
+def find(*arguments: str) -> list[str]:
     """The first word of each row."""
-    return [line.split()[0] for line in shown("search", *arguments).splitlines()]
+    return [line.split()[0] for line in output_of("search", *arguments).splitlines()]
 
 
-def found_by_programs(*arguments: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(shown("search", *arguments, "--json"))
+def find_as_json(*arguments: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(output_of("search", *arguments, "--json"))
     return document
 
 
@@ -77,7 +77,7 @@ def found_by_programs(*arguments: str) -> dict[str, Any]:
     ],
 )
 def test_sessions_are_found(dsn: str, options: list[str], expected: str) -> None:
-    assert found("sessions", "--dsn", dsn, *options) == [f"ses_{number}" for number in expected]
+    assert find("sessions", "--dsn", dsn, *options) == [f"ses_{number}" for number in expected]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_sessions_are_found(dsn: str, options: list[str], expected: str) -> None
     ],
 )
 def test_runs_are_found(dsn: str, options: list[str], expected: str) -> None:
-    assert found("runs", "--dsn", dsn, *options) == [f"run_{number}" for number in expected]
+    assert find("runs", "--dsn", dsn, *options) == [f"run_{number}" for number in expected]
 
 
 @pytest.mark.parametrize(
@@ -107,68 +107,66 @@ def test_runs_are_found(dsn: str, options: list[str], expected: str) -> None:
     ],
 )
 def test_events_are_found(dsn: str, options: list[str], expected: str) -> None:
-    assert found("events", "--dsn", dsn, *options) == [f"ses_{number}" for number in expected]
+    assert find("events", "--dsn", dsn, *options) == [f"ses_{number}" for number in expected]
 
 
-def test_what_is_not_there_is_said_to_be_none(dsn: str) -> None:
-    assert shown("search", "sessions", "--dsn", dsn, "--tag", "none") == "no sessions\n"
-    assert shown("search", "runs", "--dsn", dsn, "--provider", "none") == "no runs\n"
-    assert shown("search", "events", "--dsn", dsn, "--run", "none") == "no events\n"
+def test_a_search_without_matches_says_so(dsn: str) -> None:
+    assert output_of("search", "sessions", "--dsn", dsn, "--tag", "none") == "no sessions\n"
+    assert output_of("search", "runs", "--dsn", dsn, "--provider", "none") == "no runs\n"
+    assert output_of("search", "events", "--dsn", dsn, "--run", "none") == "no events\n"
 
 
-def test_events_are_only_counted_when_that_is_asked_for(dsn: str) -> None:
+def test_the_option_count_prints_only_the_number_of_events(dsn: str) -> None:
     assert (
-        shown("search", "events", "--dsn", dsn, "--type", "error_occurred", "--count", "--limit", "1")
+        output_of("search", "events", "--dsn", dsn, "--type", "error_occurred", "--count", "--limit", "1")
         == "3\n"
     )
 
 
-def test_the_total_is_told_beside_the_table(dsn: str) -> None:
-    result = ran("search", "sessions", "--dsn", dsn, "--tag", "prod", "--limit", "1", "--total")
+def test_the_option_total_prints_the_number_of_matches(dsn: str) -> None:
+    result = invoke("search", "sessions", "--dsn", dsn, "--tag", "prod", "--limit", "1", "--total")
     assert result.stdout.startswith("ses_3")
-    assert "asm: 2 sessions in all" in result.stderr
+    assert "asm: 2 sessions in total" in result.stderr
 
 
-def test_a_search_goes_on_where_its_last_page_ended(dsn: str) -> None:
-    first = ran("search", "sessions", "--dsn", dsn, "--limit", "2")
-    cursor = re.search(r"there are more: go on with --cursor (\S+)", first.stderr)
+def test_a_cursor_continues_a_search(dsn: str) -> None:
+    first = invoke("search", "sessions", "--dsn", dsn, "--limit", "2")
+    cursor = re.search(r"there is another page: continue with --cursor (\S+)", first.stderr)
     assert cursor
-    assert found("sessions", "--dsn", dsn, "--limit", "2", "--cursor", cursor[1]) == ["ses_1"]
+    assert find("sessions", "--dsn", dsn, "--limit", "2", "--cursor", cursor[1]) == ["ses_1"]
 
 
-def test_nothing_is_said_behind_the_last_page(dsn: str) -> None:
-    assert ran("search", "sessions", "--dsn", dsn).stderr == ""
+def test_the_last_page_prints_no_cursor(dsn: str) -> None:
+    assert invoke("search", "sessions", "--dsn", dsn).stderr == ""
 
 
-def test_programs_get_the_items_of_a_page_and_its_cursor(dsn: str) -> None:
-    first = found_by_programs("sessions", "--dsn", dsn, "--limit", "2", "--total")
-    rest = found_by_programs("sessions", "--dsn", dsn, "--cursor", first["cursor"])
+def test_json_output_has_the_items_of_a_page_and_its_cursor(dsn: str) -> None:
+    first = find_as_json("sessions", "--dsn", dsn, "--limit", "2", "--total")
+    rest = find_as_json("sessions", "--dsn", dsn, "--cursor", first["cursor"])
     with asm.SessionStore(dsn) as store:
         stored = store.query.search_sessions().items
     assert [asm.Session.from_dict(item) for item in first["items"] + rest["items"]] == stored
     assert (first["total_count"], rest["total_count"], rest["cursor"]) == (3, None, None)
 
 
-def test_programs_get_runs_and_events_as_they_are_stored(dsn: str) -> None:
+def test_json_output_has_runs_and_events_as_stored(dsn: str) -> None:
     with asm.SessionStore(dsn) as store:
         runs, events = store.query.search_runs().items, store.query.search_events().items
-    assert [asm.Run.from_dict(item) for item in found_by_programs("runs", "--dsn", dsn)["items"]] == runs
-    assert [
-        asm.Event.from_dict(item) for item in found_by_programs("events", "--dsn", dsn)["items"]
-    ] == events
+    assert [asm.Run.from_dict(item) for item in find_as_json("runs", "--dsn", dsn)["items"]] == runs
+    assert [asm.Event.from_dict(item) for item in find_as_json("events", "--dsn", dsn)["items"]] == events
 
 
-def test_a_run_is_shown_with_what_it_used(dsn: str) -> None:
+def test_a_run_is_shown_with_its_usage(dsn: str) -> None:
     assert re.fullmatch(
         r"run_1  pending  2026-01-01 12:00  ses_1  claude  4,000 tokens in\n",
-        shown("search", "runs", "--dsn", dsn, "--session", "ses_1"),
+        output_of("search", "runs", "--dsn", dsn, "--session", "ses_1"),
     )
 
 
-def test_an_event_is_shown_with_its_number_and_what_it_says(dsn: str) -> None:
+def test_an_event_is_shown_with_its_number_and_data(dsn: str) -> None:
     assert re.fullmatch(
         r"ses_1  error_occurred  2026-01-01 12:00      2  n: 1\n",
-        shown("search", "events", "--dsn", dsn, "--session", "ses_1", "--type", "error_occurred"),
+        output_of("search", "events", "--dsn", dsn, "--session", "ses_1", "--type", "error_occurred"),
     )
 
 
@@ -179,12 +177,12 @@ def test_a_row_fits_a_narrow_terminal(what: str, migrated: str) -> None:
         run = asm.Run(session_id=session.id, provider="p" * 60)
         event = asm.Event(type="tool_approval_requested", session_id=session.id, data={"text": "x" * 200})
         store.flush(session, run, [event])
-    seen = COLOUR.sub("", on_a_terminal("search", what, "--dsn", migrated))
+    seen = COLOUR.sub("", terminal_output("search", what, "--dsn", migrated))
     assert session.id in seen
     assert max(map(len, seen.splitlines())) <= 80
 
 
-def test_a_terminal_obeys_nothing_that_an_agent_wrote(migrated: str) -> None:
+def test_control_characters_in_stored_text_do_not_reach_the_terminal(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
         session = asm.Session(agent_id="[red]\x1b[31m", tags=("\x07",))
         run = asm.Run(session_id=session.id, provider="\x1b[2J", provider_metadata={"model": HOSTILE})
@@ -192,7 +190,7 @@ def test_a_terminal_obeys_nothing_that_an_agent_wrote(migrated: str) -> None:
             session, run, [asm.Event(type="a.\x9b1m", session_id=session.id, data={HOSTILE: HOSTILE})]
         )
     for what in ("sessions", "runs", "events"):
-        seen = COLOUR.sub("", on_a_terminal("search", what, "--dsn", migrated))
+        seen = COLOUR.sub("", terminal_output("search", what, "--dsn", migrated))
         assert not CONTROLS.search(seen)
         assert "\u202e" not in seen
 
@@ -206,11 +204,11 @@ def test_a_terminal_obeys_nothing_that_an_agent_wrote(migrated: str) -> None:
         (["sessions", "--order", "newest"], "'newest' is not one of 'created_at_asc'"),
         (["runs", "--limit", "1001"], "1001 is not in the range 1<=x<=1000"),
         (["runs", "--min-tokens", "-1"], "-1 is not in the range"),
-        (["events", "--since", "yesterday"], "'yesterday' is no time in ISO 8601, as in 2026-01-31"),
+        (["events", "--since", "yesterday"], "'yesterday' is not an ISO 8601 time such as 2026-01-31"),
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_status_2(arguments: list[str], complaint: str) -> None:
-    result = ran("search", *arguments)
+def test_a_usage_error_is_one_line_with_exit_status_2(arguments: list[str], complaint: str) -> None:
+    result = invoke("search", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1
     assert complaint in result.stderr
@@ -224,22 +222,22 @@ def test_wrong_usage_is_one_line_and_exit_status_2(arguments: list[str], complai
         (["sessions", "--tag", ""], "tags[0] must have 1 to 255 characters"),
     ],
 )
-def test_what_the_store_refuses_is_one_line_and_exit_status_1(
+def test_an_invalid_filter_is_one_line_with_exit_status_1(
     arguments: list[str], complaint: str, migrated: str
 ) -> None:
-    result = ran("search", *arguments, "--dsn", migrated)
+    result = invoke("search", *arguments, "--dsn", migrated)
     assert (result.exit_code, result.stdout) == (1, "")
     assert re.fullmatch(r"asm: .+\n", result.stderr)
     assert complaint in result.stderr
 
 
-def test_searching_a_file_that_is_not_there_does_not_create_it(tmp_path: Path) -> None:
-    assert ran("search", "sessions", "--dsn", f"sqlite:///{tmp_path / 'absent.db'}").exit_code == 1
+def test_searching_a_file_that_does_not_exist_does_not_create_it(tmp_path: Path) -> None:
+    assert invoke("search", "sessions", "--dsn", f"sqlite:///{tmp_path / 'absent.db'}").exit_code == 1
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", [[], ["sessions"], ["runs"], ["events"]])
-def test_every_search_explains_itself_with_examples(command: list[str]) -> None:
-    explained = shown("search", *command, "--help")
+def test_the_help_of_every_search_has_examples(command: list[str]) -> None:
+    explained = output_of("search", *command, "--help")
     assert explained.startswith(f"Usage: cli {' '.join(['search', *command])}")
     assert re.search(rf"^  asm search {' '.join(command)}", explained, re.MULTILINE)

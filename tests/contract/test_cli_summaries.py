@@ -1,4 +1,4 @@
-"""What `asm stats`, `asm usage` and `asm cost` promise to people and to programs."""
+"""`asm stats`, `asm usage` and `asm cost`: their tables and their JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import asm
 from asm.pricing import LISTED_ON
 from tests.conftest import events_of
-from tests.contract.test_cli import COLOUR, on_a_terminal, ran, shown
+from tests.contract.test_cli import COLOUR, invoke, output_of, terminal_output
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 COMMANDS = pytest.mark.parametrize("command", ["usage", "cost"])
@@ -26,7 +26,7 @@ def store(migrated: str) -> Iterator[asm.SessionStore]:
 
 
 @pytest.fixture(autouse=True)
-def _at_the_prices_of_the_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+def _use_list_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASM_PRICING", raising=False)
 
 
@@ -52,7 +52,7 @@ def lines(text: str) -> list[str]:
 
 def test_usage_is_a_table_by_provider_and_one_by_model(migrated: str, store: asm.SessionStore) -> None:
     save_runs(store)
-    assert lines(shown("usage", "--dsn", migrated)) == [
+    assert lines(output_of("usage", "--dsn", migrated)) == [
         "3,000,057 tokens in 4 runs",
         "",
         "provider   runs         in      total",
@@ -68,9 +68,9 @@ def test_usage_is_a_table_by_provider_and_one_by_model(migrated: str, store: asm
     ]
 
 
-def test_cost_is_a_table_that_says_what_priced_the_runs(migrated: str, store: asm.SessionStore) -> None:
+def test_cost_is_a_table_with_the_source_of_each_price(migrated: str, store: asm.SessionStore) -> None:
     save_runs(store)
-    assert lines(shown("cost", "--dsn", migrated)) == [
+    assert lines(output_of("cost", "--dsn", migrated)) == [
         "$1,005.50 for 3 runs",
         "1 more run without a price: see `asm cost --help`",
         "",
@@ -88,16 +88,16 @@ def test_cost_is_a_table_that_says_what_priced_the_runs(migrated: str, store: as
 
 
 @COMMANDS
-def test_a_summary_of_nothing_has_no_tables(command: str, migrated: str) -> None:
-    [line] = shown(command, "--dsn", migrated).splitlines()
+def test_a_summary_without_runs_has_no_tables(command: str, migrated: str) -> None:
+    [line] = output_of(command, "--dsn", migrated).splitlines()
     assert line.endswith(" 0 runs")
 
 
 @COMMANDS
-def test_a_summary_is_given_to_programs(command: str, migrated: str, store: asm.SessionStore) -> None:
+def test_a_summary_is_printed_as_json(command: str, migrated: str, store: asm.SessionStore) -> None:
     save_runs(store)
     summary = getattr(store.query, f"get_{command}_summary")()
-    assert json.loads(shown(command, "--dsn", migrated, "--json")) == summary.to_dict()
+    assert json.loads(output_of(command, "--dsn", migrated, "--json")) == summary.to_dict()
 
 
 @COMMANDS
@@ -113,53 +113,55 @@ def test_a_summary_is_given_to_programs(command: str, migrated: str, store: asm.
         (["--since", "2026-01-01T12:00", "--until", "2026-01-01T12:00:01"], 1),
     ],
 )
-def test_runs_are_chosen_by_options(
+def test_options_select_the_runs_of_a_summary(
     command: str, options: list[str], runs: int, migrated: str, store: asm.SessionStore
 ) -> None:
     store.save_session(asm.Session(id="ses_2", agent_id="helper"))
     save_runs(store)
-    summary = json.loads(shown(command, "--dsn", migrated, "--json", *options))
+    summary = json.loads(output_of(command, "--dsn", migrated, "--json", *options))
     assert summary["run_count"] == runs
 
 
 @COMMANDS
-def test_a_time_that_is_none_is_refused(command: str) -> None:
-    result = ran(command, "--since", "yesterday")
+def test_an_invalid_time_is_refused(command: str) -> None:
+    result = invoke(command, "--since", "yesterday")
     assert result.exit_code == 2
     assert result.stderr.startswith(
-        "asm: Invalid value for '--since': 'yesterday' is no time in ISO 8601, as in 2026-01-31"
+        "asm: Invalid value for '--since': 'yesterday' is not an ISO 8601 time such as 2026-01-31"
     )
 
 
 @pytest.mark.parametrize("command", [["usage"], ["cost"], ["stats", "ses_1"]])
-def test_asking_a_file_that_is_not_there_does_not_create_it(command: list[str], tmp_path: Path) -> None:
-    assert ran(*command, "--dsn", f"sqlite:///{tmp_path / 'absent.db'}").exit_code == 1
+def test_summing_over_a_file_that_does_not_exist_does_not_create_it(
+    command: list[str], tmp_path: Path
+) -> None:
+    assert invoke(*command, "--dsn", f"sqlite:///{tmp_path / 'absent.db'}").exit_code == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cost_takes_the_prices_of_a_file(
+def test_cost_uses_the_prices_of_a_file(
     migrated: str, store: asm.SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prices = tmp_path / "prices.json"
     prices.write_text('{"openai": {"default": {"input": 1e-6, "output": 0}}}')
     monkeypatch.setenv("ASM_PRICING", str(prices))
     save_runs(store)
-    assert shown("cost", "--dsn", migrated).startswith("$1,002.50 for 2 runs\n")
+    assert output_of("cost", "--dsn", migrated).startswith("$1,002.50 for 2 runs\n")
 
 
-def test_a_file_of_prices_that_cannot_be_is_one_line(
+def test_an_invalid_price_file_is_an_error_on_one_line(
     migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prices = tmp_path / "prices.toml"
     prices.write_text("[openai.default]\ninput = 'dear'\noutput = 1\n")
     monkeypatch.setenv("ASM_PRICING", str(prices))
-    result = ran("cost", "--dsn", migrated)
+    result = invoke("cost", "--dsn", migrated)
     assert result.exit_code == 1
     assert result.stderr == f"asm: {prices}: openai.default.input must be a number, not str\n"
 
 
-def test_help_tells_the_day_of_the_lists() -> None:
-    assert LISTED_ON in shown("cost", "--help")
+def test_the_help_of_cost_names_the_day_of_the_price_lists() -> None:
+    assert LISTED_ON in output_of("cost", "--help")
 
 
 @COMMANDS
@@ -171,25 +173,23 @@ def test_a_table_fits_a_narrow_terminal(command: str, migrated: str, store: asm.
             token_usage=dict.fromkeys(["input_tokens", "output_tokens", "cache_read_tokens"], 10**9),
         )
     )
-    seen = lines(COLOUR.sub("", on_a_terminal(command, "--dsn", migrated)))
+    seen = lines(COLOUR.sub("", terminal_output(command, "--dsn", migrated)))
     assert "p" * 70 in seen
     assert max(map(len, seen)) <= 80
 
 
-def test_a_name_that_would_steer_a_terminal_is_shown_and_not_sent(
-    migrated: str, store: asm.SessionStore
-) -> None:
+def test_control_characters_in_names_are_printed_as_escapes(migrated: str, store: asm.SessionStore) -> None:
     store.save_run(asm.Run(session_id="ses_1", provider="\x1b[31mred"))
-    assert "\\x1b[31mred" in shown("usage", "--dsn", migrated)
+    assert "\\x1b[31mred" in output_of("usage", "--dsn", migrated)
 
 
 # Stats.
 
 
-def test_stats_say_what_there_is_of_a_session(migrated: str, store: asm.SessionStore) -> None:
+def test_stats_show_events_runs_tokens_and_providers(migrated: str, store: asm.SessionStore) -> None:
     store.append_events(events_of("ses_1", 3, timestamp=NOON))
     save_runs(store)
-    assert lines(shown("stats", "ses_1", "--dsn", migrated)) == [
+    assert lines(output_of("stats", "ses_1", "--dsn", migrated)) == [
         "Session ses_1",
         "  events    3",
         "  first     2026-01-01 12:00:00 UTC",
@@ -200,21 +200,21 @@ def test_stats_say_what_there_is_of_a_session(migrated: str, store: asm.SessionS
     ]
 
 
-def test_stats_of_a_session_with_nothing_in_it_are_short(migrated: str, store: asm.SessionStore) -> None:
+def test_stats_of_an_empty_session_are_short(migrated: str, store: asm.SessionStore) -> None:
     store.save_session(asm.Session(id="ses_1", agent_id="a"))
-    assert lines(shown("stats", "ses_1", "--dsn", migrated)) == [
+    assert lines(output_of("stats", "ses_1", "--dsn", migrated)) == [
         "Session ses_1",
         "  events    0",
         "  runs      0",
     ]
 
 
-def test_stats_are_given_to_programs(migrated: str, store: asm.SessionStore) -> None:
+def test_stats_are_printed_as_json(migrated: str, store: asm.SessionStore) -> None:
     save_runs(store)
     stats = store.query.get_session_stats("ses_1")
-    assert json.loads(shown("stats", "ses_1", "--dsn", migrated, "--json")) == stats.to_dict()
+    assert json.loads(output_of("stats", "ses_1", "--dsn", migrated, "--json")) == stats.to_dict()
 
 
-def test_stats_of_a_session_that_is_not_there_say_so(migrated: str) -> None:
-    result = ran("stats", "ses_9", "--dsn", migrated)
+def test_stats_of_an_unknown_session_are_an_error(migrated: str) -> None:
+    result = invoke("stats", "ses_9", "--dsn", migrated)
     assert (result.exit_code, result.stderr) == (1, "asm: no session has the id 'ses_9'\n")

@@ -1,4 +1,4 @@
-"""README's examples do what README says."""
+"""The examples of README run and do what README says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_an_example_runs(migrated: str, example: str, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out
 
 
-def test_the_blocking_example_leaves_what_it_says(migrated: str) -> None:
+def test_the_first_example_stores_what_its_comments_say(migrated: str) -> None:
     names: dict[str, Any] = {"__name__": "example"}
     exec(A_DSN.sub(repr(migrated), EXAMPLES[0], count=1), names)
     with asm.SessionStore(migrated) as store:

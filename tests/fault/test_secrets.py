@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
-from asm.cli.main import cli
+from asm.cli.command import cli
 from asm.migrations.runner import status
 from tests.conftest import INSTALLATIONS, POSTGRES, an_event
 from tests.contract.other_clients import fetch_rows, only

@@ -29,7 +29,7 @@ import pytest
 
 import asm
 from asm import documents
-from asm.cli.main import cli, main
+from asm.cli.command import cli, run
 from asm.validation import is_number, number
 from tests.conftest import POSTGRES, Blocking, Cluster, Where
 from tests.property.conftest import EXAMPLES, SEED, tell
@@ -793,7 +793,7 @@ def _exit_code(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
         patch.setattr(sys, "stderr", complaints)
         started = time.monotonic()
         try:
-            main()
+            run()
         except SystemExit as end:
             code = end.code or 0
         assert time.monotonic() - started < LIMIT_S

@@ -1,18 +1,18 @@
-"""What a stranger installs: the wheel by itself carries all that the library needs."""
+"""The wheel by itself: what it contains, and what works with the core requirements only."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import sysconfig
 import venv
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
 
 import asm
 
@@ -42,13 +42,74 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment with nothing of its own but the wheel.
+def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with the wheel and its core requirements."""
+    return _new_environment(tmp_path_factory.mktemp("core"), wheel, "asm-store")
 
-    The dependencies are borrowed from ours by a path, which does not lend what an editable
-    installation adds by a path of its own.
-    """
-    folder = tmp_path_factory.mktemp("bare")
+
+@pytest.fixture(scope="module")
+def full(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with the wheel and the extra `all`."""
+    return _new_environment(tmp_path_factory.mktemp("full"), wheel, "asm-store[all]")
+
+
+@pytest.mark.parametrize("name", IN_THE_WHEEL)
+def test_the_wheel_contains(name: str, wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        assert name in archive.namelist()
+
+
+def test_the_wheel_contains_nothing_but_the_library(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        top = {name.partition("/")[0] for name in archive.namelist()}
+
+    assert top == {"asm", f"asm_store-{version('asm-store')}.dist-info"}
+
+
+def test_the_imported_library_is_that_of_the_wheel(core: Path, tmp_path: Path) -> None:
+    imported = _run(core / "python", "-c", "import asm; print(asm.__file__)", cwd=tmp_path)
+
+    assert Path(imported.strip()).is_relative_to(core.parent)
+
+
+@pytest.mark.parametrize("module", ["click", "rich", "psycopg_binary"])
+def test_the_core_requirements_exclude_what_an_extra_brings(core: Path, module: str, tmp_path: Path) -> None:
+    find = f"from importlib.util import find_spec; print(find_spec({module!r}))"
+
+    assert _run(core / "python", "-c", find, cwd=tmp_path) == "None\n"
+
+
+def test_a_sqlite_store_works_with_the_core_requirements(core: Path, tmp_path: Path) -> None:
+    assert _run(core / "python", "-c", RECORD, cwd=tmp_path) == "1\n"
+
+
+def test_the_demo_runs_with_the_core_requirements(core: Path, tmp_path: Path) -> None:
+    printed = _run(core / "python", str(ROOT / "examples" / "demo.py"), cwd=tmp_path)
+
+    assert "Will it rain in Bergen today?" in printed
+
+
+@pytest.mark.parametrize("command", [["asm"], ["python", "-m", "asm"]], ids=" ".join)
+def test_without_its_extra_the_command_prints_how_to_install_it(
+    core: Path, command: list[str], tmp_path: Path
+) -> None:
+    program, *arguments = command
+    outcome = _outcome(core / program, *arguments, cwd=tmp_path)
+
+    assert outcome.returncode == 1
+    assert outcome.stderr == "asm: the command needs click and rich: pip install 'asm-store[cli]'\n"
+
+
+def test_the_installed_command_migrates_a_database(full: Path, tmp_path: Path) -> None:
+    dsn = f"sqlite:///{tmp_path / 'agents.db'}"
+
+    _run(full / "asm", "migrate", cwd=tmp_path, ASM_DSN=dsn)
+
+    assert asm.pending_migrations(dsn) == []
+
+
+def _new_environment(folder: Path, wheel: Path, requirement: str) -> Path:
+    """Install the wheel, and link what it requires from the environment of the tests."""
     venv.create(folder, symlinks=True)
     programs = folder / "bin"
     _run(
@@ -56,48 +117,40 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("install", "--no-deps", "--no-index", "--no-warn-script-location", str(wheel)),
     )
     (packages,) = folder.glob("lib/python*/site-packages")
-    packages.joinpath("borrowed.pth").write_text("\n".join(_our_packages()))
+    for name in set(_required(Requirement(requirement))):
+        for installed in _top_level(name):
+            (packages / installed.name).symlink_to(installed)
     return programs
 
 
-@pytest.mark.parametrize("name", IN_THE_WHEEL)
-def test_the_wheel_carries(name: str, wheel: Path) -> None:
-    with ZipFile(wheel) as archive:
-        assert name in archive.namelist()
+def _required(requirement: Requirement) -> Iterator[str]:
+    """The names of the distributions that a requirement brings, without its own."""
+    extras = requirement.extras or {""}
+    for line in distribution(requirement.name).requires or []:
+        required = Requirement(line)
+        if required.marker is None or any(required.marker.evaluate({"extra": extra}) for extra in extras):
+            if required.name != "asm-store":
+                yield required.name
+            yield from _required(required)
 
 
-def test_the_wheel_carries_nothing_but_the_library(wheel: Path) -> None:
-    with ZipFile(wheel) as archive:
-        top = {name.partition("/")[0] for name in archive.namelist()}
-
-    assert top == {"asm", f"asm_store-{version('asm-store')}.dist-info"}
-
-
-def test_the_library_that_is_imported_is_the_wheel_s(bare: Path, tmp_path: Path) -> None:
-    imported = _run(bare / "python", "-c", "import asm; print(asm.__file__)", cwd=tmp_path)
-
-    assert Path(imported.strip()).is_relative_to(bare.parent)
-
-
-def test_an_installed_library_opens_a_store(bare: Path, tmp_path: Path) -> None:
-    assert _run(bare / "python", "-c", RECORD, cwd=tmp_path) == "1\n"
-
-
-def test_the_installed_command_migrates_a_database(bare: Path, tmp_path: Path) -> None:
-    dsn = f"sqlite:///{tmp_path / 'agents.db'}"
-
-    _run(bare / "asm", "migrate", cwd=tmp_path, ASM_DSN=dsn)
-
-    assert asm.pending_migrations(dsn) == []
+def _top_level(name: str) -> Iterator[Path]:
+    """The packages, modules and metadata of a distribution."""
+    found = distribution(name)
+    tops = {file.parts[0] for file in found.files or [] if file.parts[0] not in ("..", "__pycache__")}
+    for top in tops:
+        yield Path(str(found.locate_file(top)))
 
 
 def _run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
-    # Nothing of our environment that could lead to the checkout.
-    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PIP_ROOT_USER_ACTION": "ignore"} | environment
-    outcome = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    outcome = _outcome(*command, cwd=cwd, **environment)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     return outcome.stdout
 
 
-def _our_packages() -> Iterator[str]:
-    yield from {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+def _outcome(
+    *command: str | Path, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    # Without the variables of this environment, which could lead to the checkout.
+    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PIP_ROOT_USER_ACTION": "ignore"} | environment
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)

@@ -1,0 +1,94 @@
+"""The command `asm`: its subcommands, and how it reports errors."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EPIPE
+from io import TextIOWrapper
+from typing import Any
+
+import click
+
+from asm.cli.database import migrate, rollback, status
+from asm.cli.importing import import_
+from asm.cli.maintenance import health, maintain
+from asm.cli.search import search
+from asm.cli.sessions import sessions, show
+from asm.cli.summaries import cost, stats, usage
+from asm.cli.text import one_line
+from asm.cli.transfer import copy, export
+from asm.errors import AsmError
+
+_PASSWORD = re.compile(r"(?<=:)[^/@\s][^@\s]*(?=@)|(?<=password=)(?:'[^']*'?|[^\s&'()]+)", re.IGNORECASE)
+
+
+class _Asm(click.Group):
+    """A group of commands that reports an error on one line."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _reporting():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _reporting():
+            return super().invoke(ctx)
+
+
+class _CliError(click.ClickException):
+    def show(self, file: Any = None) -> None:
+        click.echo(f"asm: {one_line(self.message)}", file=file, err=True)
+
+
+class _UsageError(_CliError):
+    exit_code = 2
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "asm"
+        # click repeats an argument that it refuses, and that may be a DSN with a password.
+        message = _PASSWORD.sub("…", error.format_message())
+        raise _UsageError(f"{message} See `{command} --help`.") from error
+    except AsmError as error:
+        raise _CliError(str(error)) from error
+    except OSError as error:
+        if error.errno == EPIPE:
+            # The reader of a pipe has left. click ends the command without a message.
+            raise
+        where = error.filename or "cannot write to the standard output"
+        raise _CliError(f"{where}: {error.strerror}") from error
+
+
+@click.group(cls=_Asm, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="asm-store", message="asm %(version)s")
+def cli() -> None:
+    """Keep the sessions of AI agents in PostgreSQL or SQLite, and read them.
+
+    A DSN names the store: postgresql://…, a libpq key=value string, sqlite:///relative.db or
+    sqlite:////absolute.db. The default is the value of the environment variable ASM_DSN, or
+    sqlite:///asm.db if that is not set.
+    """
+
+
+for command in (
+    *(migrate, status, rollback),
+    *(sessions, show, search),
+    *(stats, usage, cost),
+    *(import_, export, copy),
+    *(maintain, health),
+):
+    cli.add_command(command)
+
+
+def run() -> None:
+    """Run the command with the arguments of the process."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    cli(prog_name="asm")

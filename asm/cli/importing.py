@@ -1,0 +1,147 @@
+"""`asm import`: sessions from files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import cast
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from asm.cli.options import dsn_option, open_store
+from asm.cli.text import one_line, quantity
+from asm.dsn import parse_dsn
+from asm.errors import Conflict, SessionNotFound, ValidationError
+from asm.formats import jsonl, registry
+from asm.formats.base import Parsed
+from asm.operations.exports import SessionExport
+from asm.operations.imports import Batch, ImportCounts
+from asm.store import SessionStore, run_operation
+
+_STANDARD_INPUT = Path("-")
+
+
+@click.command("import")
+@click.argument(
+    "paths",
+    metavar="PATH...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, allow_dash=True, path_type=Path),
+)
+@dsn_option
+def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
+    """Import sessions from files.
+
+    PATH is a file, a folder of files, or - for an export on the standard input. An export of `asm export`
+    keeps its ids, sequence numbers and times, and may be compressed with gzip. A trajectory of
+    SWE-agent (.traj) becomes a session with one run. Its ids are derived from its content, so importing
+    a file or a copy of it again adds nothing.
+
+    If a file cannot be read, or a session exists with different contents, the error is printed, the
+    other files are imported, and the exit status is 1. A SQLite file that does not exist is created.
+    For any other store, run `asm migrate` first.
+
+    \b
+    asm import runs/*.traj --dsn sqlite:///agents.db
+    asm export ses_1 | asm import - --dsn postgresql://app@db/agents
+    """
+    with open_store(dsn, schema, migrate=parse_dsn(dsn, schema).is_new_file) as store:
+        totals = _import_all(store, paths)
+    click.echo(totals.summary())
+    sys.exit(1 if totals.failures or totals.conflicts else 0)
+
+
+def import_into(store: SessionStore, parsed: Parsed) -> ImportCounts:
+    """Write what the store lacks, all of it or nothing, and return how much that was.
+
+    A transcript is skipped if its session exists, because that session may have been tagged, paused or
+    deleted since. An export that differs from the stored session raises Conflict.
+    """
+    if isinstance(parsed, SessionExport):
+        return run_operation(store, Batch.of(parsed).import_all())
+    try:
+        store.get_session(parsed.session.id)
+    except SessionNotFound:
+        store.flush(parsed.session, parsed.run, parsed.events)
+        return ImportCounts(sessions=1, runs=1, events=len(parsed.events))
+    return ImportCounts()
+
+
+@dataclass
+class _Totals:
+    sessions: int = 0
+    events: int = 0
+    existing: int = 0
+    conflicts: int = 0
+    failures: int = 0
+
+    def add(self, counts: ImportCounts) -> None:
+        self.sessions += any(counts)
+        self.events += counts.events
+        self.existing += not any(counts)
+
+    def summary(self) -> str:
+        parts = [f"imported {quantity(self.sessions, 'session')} with {quantity(self.events, 'event')}"]
+        if self.existing:
+            parts.append(f"{self.existing:,} already existed")
+        if self.conflicts:
+            parts.append(f"{self.conflicts:,} existed with different contents")
+        if self.failures:
+            parts.append(f"{self.failures:,} could not be read")
+        return ", ".join(parts)
+
+
+def _import_all(store: SessionStore, paths: Iterable[Path]) -> _Totals:
+    totals = _Totals()
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        for file in progress.track(_files(paths, totals, console), description="Importing"):
+            with _reporting_failures(totals, console):
+                _import_file(store, file, totals, console)
+    return totals
+
+
+def _import_file(store: SessionStore, file: Path, totals: _Totals, console: Console) -> None:
+    is_stream = file == _STANDARD_INPUT
+    for parsed in jsonl.read_stream(_standard_input()) if is_stream else registry.read(file):
+        try:
+            totals.add(import_into(store, parsed))
+        except Conflict as error:
+            totals.conflicts += 1
+            _print_error(console, f"{file}: {error}")
+
+
+def _standard_input() -> BufferedReader:
+    if sys.stdin is None:
+        raise ValidationError("the standard input is closed: name a file to import")
+    return BufferedReader(cast(RawIOBase, sys.stdin.buffer))
+
+
+def _files(paths: Iterable[Path], totals: _Totals, console: Console) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        with _reporting_failures(totals, console):
+            files += [path] if path == _STANDARD_INPUT else registry.files(path)
+    return files
+
+
+@contextmanager
+def _reporting_failures(totals: _Totals, console: Console) -> Iterator[None]:
+    """Print the error of a file that cannot be read, and continue with the next file."""
+    try:
+        yield
+    except ValidationError as error:
+        totals.failures += 1
+        _print_error(console, str(error))
+
+
+def _print_error(console: Console, message: str) -> None:
+    console.print(Text(f"asm: {one_line(message)}"), soft_wrap=True)

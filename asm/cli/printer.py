@@ -1,0 +1,85 @@
+"""Lines on the standard output: coloured and fitted to a terminal, plain and complete in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
+from typing import TypeAlias
+
+from rich.console import Console
+from rich.text import Text
+
+from asm.cli.text import escaped
+
+Part: TypeAlias = str | tuple[str, str]
+"""Text, or text and its style."""
+
+_LINES_TOLERATED = 3
+"""A block with at most this many lines too many is printed whole."""
+
+_ROWS_PER_LINE = 5
+"""The rows of a terminal that one line of a block may take before it is cut."""
+
+
+class Printer:
+    """Prints lines. `full=True` shortens nothing on a terminal either."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self._console = Console(highlight=False)
+        self._width = self._console.width if self._console.is_terminal else None
+        self._full = full or self._width is None
+
+    def fits(self, width: int) -> bool:
+        """Whether a line of this width fits the terminal."""
+        return self._width is None or width <= self._width
+
+    def line(self, *parts: Part) -> None:
+        """Print a line. The terminal wraps it if it is too long."""
+        self._print(Text.assemble(*parts))
+
+    def truncated(self, *parts: Part) -> None:
+        """Print a line, cut at the width of the terminal."""
+        text = Text.assemble(*parts)
+        if self._width is not None and not self._full:
+            text.truncate(self._width, overflow="ellipsis")
+        self._print(text)
+
+    def block(self, body: str, *, first: Text, others: str, style: str = "", lines_max: int) -> None:
+        """Print several lines, `first` before the first one and `others` before the others.
+
+        Of a body with more than `lines_max` lines, the lines in the middle are left out.
+        """
+        rows = self._rows(body, style, lines_max, first.cell_len)
+        margins = chain([first], repeat(Text.assemble((others, "dim"))))
+        for margin, row in zip(margins, rows, strict=False):
+            self._print(margin + row)
+
+    def _rows(self, body: str, style: str, lines_max: int, margin: int) -> Iterator[Text]:
+        lines = escaped(body).split("\n")
+        left_out = len(lines) - lines_max
+        if self._full or left_out <= _LINES_TOLERATED:
+            yield from self._fitted(lines, style, margin)
+            return
+        # The first lines say most, then the last ones.
+        last = max(1, lines_max // 4)
+        yield from self._fitted(lines[: lines_max - last], style, margin)
+        yield Text(f"… {left_out:,} more lines", "dim italic")
+        yield from self._fitted(lines[-last:], style, margin)
+
+    def _fitted(self, lines: Iterable[str], style: str, margin: int) -> Iterator[Text]:
+        for line in lines:
+            if self._width is None:
+                yield Text(line, style)
+            else:
+                yield from self._wrapped(line, style, max(self._width - margin, 20))
+
+    def _wrapped(self, line: str, style: str, width: int) -> Iterator[Text]:
+        length = len(line) if self._full else width * _ROWS_PER_LINE
+        text = Text(line[:length].expandtabs(), style)
+        yield from text.wrap(self._console, width)
+        if len(line) > length:
+            yield Text(f"… {len(line) - length:,} more characters", "dim italic")
+
+    def _print(self, text: Text) -> None:
+        text.rstrip()
+        self._console.print(text, soft_wrap=True)

@@ -1,0 +1,70 @@
+"""Values as text for a terminal.
+
+Text that an agent wrote may contain anything. Control characters, which a terminal would obey, and
+characters that change the direction of the text around them are printed as escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+_UNSAFE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def escaped(text: str) -> str:
+    """The text with its unsafe characters as escapes; line ends and tabs stay."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(message: str) -> str:
+    """A message on one line, for errors and headings."""
+    return escaped(" ".join(message.split()))
+
+
+def inline(value: Any) -> str:
+    """A value of a document on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{inline(key)}: {inline(as_text(each))}" for key, each in value.items())
+    return escaped(as_text(value)).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def multiline(value: Any) -> str:
+    """A value of a document on several lines, without empty lines around it. It is not escaped yet."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {as_text(each)}" for key, each in value.items())
+    if isinstance(value, list) and all(isinstance(part, dict) and "text" in part for part in value):
+        return "\n".join(as_text(part["text"]) for part in value)
+    return as_text(value).replace("\r\n", "\n").lstrip("\n").rstrip()
+
+
+def as_text(value: Any) -> str:
+    """A string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def quantity(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def timestamp(time: datetime | None) -> str | None:
+    return None if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def duration(seconds: float) -> str | None:
+    """A duration in its largest units, or None if it is shorter than a millisecond."""
+    if seconds < 0.001:
+        return None
+    if seconds < 1:
+        return f"{seconds * 1_000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

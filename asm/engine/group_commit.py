@@ -72,7 +72,7 @@ class Request(Generic[T]):
     def outcome(self) -> T:
         if self._error is not None:
             raise self._error
-        return self.question.answer(self._answers)
+        return self.question.extract(self._answers)
 
     @property
     def waits(self) -> bool:
@@ -284,7 +284,7 @@ class GroupCommit:
 
     def _alone(self, question: Batchable[T]) -> T:
         asked = question.merge(question.items)
-        return question.answer(self._send(asked, retry_for=self._retry_for, lock_timeout_s=None))
+        return question.extract(self._send(asked, retry_for=self._retry_for, lock_timeout_s=None))
 
     def _in_line(self, question: Batchable[T]) -> T:
         if self._closed:
@@ -458,7 +458,7 @@ class AsyncGroupCommit:
             raise
         request.abandoned = True
         self._land(batch)
-        return request.question.answer(answers)
+        return request.question.extract(answers)
 
     def _start(self, batch: Batch[_Task[Any]]) -> None:
         # A task of its own, because any of its callers may be cancelled.

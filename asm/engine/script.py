@@ -1,10 +1,9 @@
-"""Operations as questions.
+"""Operations as values, which say what to ask the database and do no I/O themselves.
 
-An Ask is one question to the database: which query, with what values, and how to read
-the rows. A Plan is a generator that puts one Ask after another and returns a result. It
-does no I/O, reads no clock and makes no ids, so it can be run again after a lost
-connection, gathered with others, put inside a caller's transaction, and crosses to
-another thread in one hop.
+A Query is one SQL statement: its name, its values, and a reader of its rows. A Script is a
+generator that yields one Query after another, is sent the rows of each, and returns a result.
+A Script reads no clock and makes no ids, so it can be run again after a lost connection, run
+inside a caller's transaction, and handed to another thread as a whole.
 """
 
 from __future__ import annotations
@@ -20,24 +19,25 @@ Script: TypeAlias = "Generator[Query[Any], Rows, T]"
 
 
 class Query(Generic[T]):
-    """One question. Alone, it is one statement in autocommit: one trip to the server.
+    """One SQL statement, sent in autocommit: one round trip.
 
-    In `params` a tuple is a set of values to look for, a list is a column of a batch.
+    `query` is its name in the query files. In `params` a tuple is a set of values to filter by,
+    a list is a column of a batch. `read` makes the result of the rows.
 
-    `instead` is for a question that bets on its rows being new. Where the bet is lost (the
-    database says a row is there already), and inside a transaction, where a lost bet would
-    spoil everything before it, the plan that `instead` makes is asked in its place.
+    `on_conflict` makes the script that replaces a query which assumes that its rows are new. The
+    script runs when the database reports that a row exists, and always inside a transaction,
+    where PostgreSQL accepts no statement after one that failed.
 
-    `again` is for a question that answers otherwise once it has been heard. Where nobody knows
-    whether it was, because the connection was lost, the plan that `again` makes is asked.
+    `on_unknown_outcome` makes the script that replaces the query when the connection was lost
+    before its result arrived, so that it may have been applied already.
 
-    `prepare=False` is for a question whose best way depends on its values. It is planned for them
-    each time, where PostgreSQL may plan a prepared one once for all values.
+    `prepare=False` has the server plan the query for its values each time. PostgreSQL may
+    otherwise use one plan for all values, which is slow where the best plan depends on them.
     """
 
     __slots__ = ("on_conflict", "on_unknown_outcome", "params", "prepare", "query", "read")
 
-    # What adds events may be joined by others of its kind, so it is no bare Ask.
+    # Queries that append events are sent as a Batchable, a UnitOfWork or a Pipeline.
     sessions: ClassVar[Sequence[str]] = ()
 
     def __init__(
@@ -50,15 +50,15 @@ class Query(Generic[T]):
         on_unknown_outcome: Callable[[], Script[T]] | None = None,
         prepare: bool = True,
     ) -> None:
-        self.on_unknown_outcome = on_unknown_outcome
         self.query = query
         self.params = params
         self.read = read
         self.on_conflict = on_conflict
+        self.on_unknown_outcome = on_unknown_outcome
         self.prepare = prepare
 
     def __iter__(self) -> Script[T]:
-        """Be a plan of this one question, so that `yield from` gives its answer."""
+        """The script of this one query, so that `yield from` gives its result."""
         if self.on_conflict is not None:
             return (yield from self.on_conflict())
         rows = yield self
@@ -66,11 +66,11 @@ class Query(Generic[T]):
 
 
 class UnitOfWork(Generic[T]):
-    """A plan that can be run again: each time it is iterated over, it is made anew.
+    """A script that runs in one transaction and can be run again: each iteration makes a new one.
 
-    One that is a `snapshot` only reads, and all its questions see the database as it stood at
-    the first; inside a caller's transaction they see what that one sees. `sessions` are those
-    to which it may add events.
+    A `snapshot` only reads, and all its queries see the database as it was at the first one; inside
+    a caller's transaction they see what that transaction sees. `sessions` are those to which the
+    script may append events.
     """
 
     __slots__ = ("_make", "sessions", "snapshot")
@@ -86,135 +86,139 @@ class UnitOfWork(Generic[T]):
         return self._make()
 
 
-def for_retry(question: Query[T] | UnitOfWork[T] | Pipeline[T]) -> Query[T] | UnitOfWork[T] | Pipeline[T]:
-    """The question for a second attempt, when nobody knows what became of the first."""
-    if isinstance(question, Query) and question.on_unknown_outcome is not None:
-        return UnitOfWork(question.on_unknown_outcome)
-    return question
-
-
 class Batchable(Generic[T]):
-    """A question that may be asked in one statement together with others of its kind.
+    """A write that may share a statement with others of its kind.
 
-    `together` makes one question of the parts of any number of them, and `answer` finds in
-    its answer what this one wanted to know. Inside a transaction it is the plan that `alone` makes.
-    `sessions` are those to which it may add events.
+    `merge` makes one query of the `items` of any number of them, and `extract` finds the result
+    of this one in the result of that query. Inside a transaction the script that `unbatched` makes
+    runs instead. `sessions` are those to which it may append events; `size_bytes` is the size of
+    its JSON.
     """
 
-    __slots__ = ("alone", "answer", "items", "merge", "sessions", "size_bytes")
+    __slots__ = ("extract", "items", "merge", "sessions", "size_bytes", "unbatched")
 
     def __init__(
         self,
         items: Sequence[Any],
         merge: Callable[[Sequence[Any]], Query[Any]],
-        answer: Callable[[Any], T],
-        alone: Callable[[], Script[T]],
+        extract: Callable[[Any], T],
+        unbatched: Callable[[], Script[T]],
         *,
         sessions: Sequence[str],
         size_bytes: int,
     ) -> None:
         self.items = items
         self.merge = merge
-        self.answer = answer
-        self.alone = alone
+        self.extract = extract
+        self.unbatched = unbatched
         self.sessions = sessions
         self.size_bytes = size_bytes
 
     def __iter__(self) -> Script[T]:
-        return self.alone()
+        return self.unbatched()
 
 
 class Pipeline(Generic[T]):
-    """Questions that do not wait for each other's answers: one trip to the server, one transaction.
+    """Queries that do not depend on each other's rows: one round trip and one transaction.
 
-    `read` makes the result of all their answers. `asks` gives the questions one by one, so that
-    one is made ready while the server is busy with those before it; `size` is how many there are.
-    `sessions` are those to which it may add events. It bets, like an Ask.
+    `queries` yields them one by one, so that the next is encoded while the server executes those
+    before it; `size` is their number. `read` makes the result of the list of their results.
+    `sessions` are those to which they may append events. `on_conflict` works as for a Query.
     """
 
-    __slots__ = ("asks", "on_conflict", "read", "sessions", "size")
+    __slots__ = ("on_conflict", "queries", "read", "sessions", "size")
 
     def __init__(
         self,
-        asks: Callable[[], Iterable[Query[Any]]],
+        queries: Callable[[], Iterable[Query[Any]]],
         read: Callable[[list[Any]], T],
         on_conflict: Callable[[], Script[T]],
         *,
         size: int,
         sessions: Sequence[str],
     ) -> None:
-        self.asks = asks
+        self.queries = queries
         self.read = read
         self.on_conflict = on_conflict
         self.size = size
         self.sessions = sessions
 
     def run_sequentially(self) -> Script[T]:
-        """The same, one question after the other."""
-        answers = []
-        for ask in self.asks():
-            rows = yield ask
-            answers.append(ask.read(rows))
-        return self.read(answers)
+        """The script that sends the same queries one after another."""
+        results = []
+        for query in self.queries():
+            rows = yield query
+            results.append(query.read(rows))
+        return self.read(results)
 
     def __iter__(self) -> Script[T]:
         return self.on_conflict()
 
 
-Operation: TypeAlias = "Query[T] | Batchable[T] | UnitOfWork[T] | Pipeline[T]"
+Unbatched: TypeAlias = "Query[T] | UnitOfWork[T] | Pipeline[T]"
+"""What is sent to the database without others."""
+
+Operation: TypeAlias = "Unbatched[T] | Batchable[T]"
 
 
 class Database(Protocol):
-    """What questions are put to: a store's database, or one transaction of it."""
+    """What runs operations: the database of a store, or one transaction of it."""
 
-    def run(self, question: Operation[T]) -> T: ...
+    def run(self, operation: Operation[T]) -> T: ...
 
 
 class AsyncDatabase(Protocol):
     """The same, awaited."""
 
-    async def run(self, question: Operation[T]) -> T: ...
+    async def run(self, operation: Operation[T]) -> T: ...
 
 
-def run_script(question: Operation[T] | Script[T], answer: Callable[[Query[Any]], Rows]) -> T:
-    """Put each question of a plan to `answer`, and give back what the plan returns."""
-    plan = iter(question)
+def for_retry(operation: Unbatched[T]) -> Unbatched[T]:
+    """The operation for another attempt, when the outcome of the first is unknown."""
+    if isinstance(operation, Query) and operation.on_unknown_outcome is not None:
+        return UnitOfWork(operation.on_unknown_outcome)
+    return operation
+
+
+def run_script(operation: Operation[T] | Script[T], execute: Callable[[Query[Any]], Rows]) -> T:
+    """Execute each query of a script, and return what the script returns."""
+    script = iter(operation)
     try:
-        ask = next(plan)
+        query = next(script)
         while True:
-            ask = plan.send(answer(ask))
+            query = script.send(execute(query))
     except StopIteration as end:
         result: T = end.value
         return result
 
 
 async def run_script_async(
-    question: Operation[T] | Script[T], answer: Callable[[Query[Any]], Awaitable[Rows]]
+    operation: Operation[T] | Script[T], execute: Callable[[Query[Any]], Awaitable[Rows]]
 ) -> T:
-    """Put each question of a plan to an `answer` that is awaited."""
-    plan = iter(question)
+    """The same, awaited."""
+    script = iter(operation)
     try:
-        ask = next(plan)
+        query = next(script)
         while True:
-            ask = plan.send(await answer(ask))
+            query = script.send(await execute(query))
     except StopIteration as end:
         result: T = end.value
         return result
 
 
-def one_or_many(one: str, several: str, values: tuple[str, ...] | None) -> dict[str, Any]:
+def one_or_many(one: str, many: str, values: tuple[str, ...] | None) -> dict[str, Any]:
     """The parameters of a filter by a set of values.
 
-    A single one goes by a name of its own, for a line of its own: only an equality lets an
-    index give the rows in order, so that a limit ends the search.
+    A single value has a parameter and a line of its own: only an equality lets an index give the
+    rows in order, so that a limit ends the scan.
     """
     if values is not None and len(values) == 1:
-        return {one: values[0], several: None}
-    return {one: None, several: values}
+        return {one: values[0], many: None}
+    return {one: None, many: values}
 
 
 def no_result(rows: Rows) -> None:
-    """Read the rows of a question that has no answer but having been done."""
+    """Read the rows of a query that returns nothing."""
 
 
 def scalar(rows: Rows) -> Any:

@@ -44,7 +44,7 @@ class PipelineRun(Generic[T]):
 
     def __iter__(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         self._reads = []
-        for ask in self._volley.asks():
+        for ask in self._volley.queries():
             self._reads.append(ask.read)
             yield self._queries[ask.query].render(ask.params).statements[0].sql, ask.params
 

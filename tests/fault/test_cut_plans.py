@@ -49,7 +49,7 @@ class Scissors:
         if not isinstance(question, Pipeline):
             return UnitOfWork(lambda: self._plan(iter(question)), snapshot=is_snapshot(question))
         return Pipeline(
-            lambda: self._with_retry(question.asks()),
+            lambda: self._with_retry(question.queries()),
             question.read,
             lambda: self._plan(question.on_conflict()),
             size=question.size,

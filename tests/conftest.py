@@ -117,7 +117,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_repeated_on_an_older_server(item: pytest.Item) -> bool:
-    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    parameters = (
+        item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    )
     if not set(POSTGRES[1:]).intersection(each for each in parameters.values() if isinstance(each, str)):
         return False
     folder = item.path.parent.name

@@ -16,7 +16,8 @@ from asm.engine.script import Query, Script, UnitOfWork
 from asm.models import Artifact, Event, Run, Session
 from asm.operations.artifacts import read_artifacts
 from asm.operations.events import read_events
-from asm.operations.exports import Counter, find_counters
+from asm.operations.exports import SequenceCounter as Counter
+from asm.operations.exports import find_counters
 from asm.operations.imports import Batch
 from asm.operations.runs import read_runs
 from asm.operations.sessions import read_sessions
@@ -191,8 +192,8 @@ def find_events_between(slices: Sequence[EventRange]) -> Query[list[Event]]:
     """The events of some ranges."""
     params = {
         "session_ids": [each.session_id for each in slices],
-        "afters": [each.after for each in slices],
-        "lasts": [each.last for each in slices],
+        "after_sequences": [each.after for each in slices],
+        "last_sequences": [each.last for each in slices],
         "limit": ROWS_PER_READ,
     }
     return Query("find_events_between", params, read_events)

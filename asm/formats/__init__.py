@@ -1,4 +1,5 @@
-"""Files that sessions are read from and written to: our own JSON Lines, archives, and other tools' formats.
+"""File formats from which sessions are read, and our own, to which they are written.
 
-`maintenance` and `cli` import it.
+`registry` finds the format of a file. `jsonl` is our export format, `archives` a folder of exports, and
+each other module the format of one tool. `maintenance` and `cli` import this package.
 """

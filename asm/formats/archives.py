@@ -1,7 +1,7 @@
-"""Sessions kept in a folder, a file for each, before they are deleted or pruned.
+"""Archives: a folder with one compressed export per session, written before rows are deleted.
 
-A file holds all that was ever archived of its session: what an earlier archive has and the
-session has no more stays in it. So a session that is pruned every day is whole in its file.
+A file is merged with every later archive of its session: rows that the session no longer has stay in
+the file. So the file of a session that is pruned every day is complete.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _NAME_LENGTH_MAX = 200
 
 
 def archive_session(folder: Path, export: SessionExport) -> None:
-    """Write a session into its file in a folder. It is on the disk when this returns.
+    """Write a session to its file in a folder, durably.
 
-    A session that began anew under the id of an earlier one has a file of its own beside that one's.
-    StorageError where the folder or an earlier archive in it does not let us.
+    A session that reuses the id of a deleted one gets another file. Raises StorageError if the folder
+    cannot be written, or a file in it cannot be read.
     """
     try:
-        _make(folder)
+        _make_folder(folder)
         with _locked_dir(folder) as descriptor:
-            _write(*next(_places(folder, export)))
-            # The folder itself, so that the disk knows the file's name, too.
+            _write(*next(_destinations(folder, export)))
+            # Without an fsync of the folder, the name of the file may be lost in a crash.
             os.fsync(descriptor)
     except OSError as error:
         path = str(error.filename or folder)
@@ -42,23 +42,23 @@ def archive_session(folder: Path, export: SessionExport) -> None:
 
 
 def read(file: Path) -> SessionExport:
-    """The session in a file, as it was archived last, with all events that ever were."""
+    """The session in a file: its latest archived state, with all events that were ever archived."""
     try:
         (export,) = jsonl.read(file)
     except ValueError as error:
         raise StorageError(
-            f"{file} is no archive of one session, move it out of the way: {error}", path=str(file)
+            f"{file} is not an archive of one session; move it elsewhere: {error}", path=str(file)
         ) from error
     return export
 
 
-def _places(folder: Path, export: SessionExport) -> Iterator[tuple[Path, SessionExport]]:
-    """The files a session may be written into, and with what is there already."""
+def _destinations(folder: Path, export: SessionExport) -> Iterator[tuple[Path, SessionExport]]:
+    """The files to which a session may be written, each with the export merged with its contents."""
     for file in _files(folder, export.session.id):
         if not file.exists():
             yield file, export
         elif _continues(earlier := read(file), export):
-            yield file, _joined(earlier, export)
+            yield file, _merge(earlier, export)
 
 
 def _files(folder: Path, session_id: str) -> Iterator[Path]:
@@ -71,7 +71,7 @@ def _files(folder: Path, session_id: str) -> Iterator[Path]:
 
 
 def _continues(earlier: SessionExport, later: SessionExport) -> bool:
-    """Whether both are of one session, the later one at the same place or further on."""
+    """Whether both exports are of one session, which has not been begun anew between them."""
     ids = {event.sequence_number: event.id for event in earlier.events}
     return (
         earlier.session.id == later.session.id
@@ -80,7 +80,7 @@ def _continues(earlier: SessionExport, later: SessionExport) -> bool:
     )
 
 
-def _joined(earlier: SessionExport, later: SessionExport) -> SessionExport:
+def _merge(earlier: SessionExport, later: SessionExport) -> SessionExport:
     runs = {run.id: run for run in (*earlier.runs, *later.runs)}
     events = {event.sequence_number or 0: event for event in (*earlier.events, *later.events)}
     artifacts = {artifact.id: artifact for artifact in (*earlier.artifacts, *later.artifacts)}
@@ -94,21 +94,21 @@ def _joined(earlier: SessionExport, later: SessionExport) -> SessionExport:
 
 
 def _write(file: Path, export: SessionExport) -> None:
-    # Beside it and then in its place: who is killed on the way leaves the earlier one.
-    beside = file.with_name(f".{file.name}.new")
+    # The rename is atomic: an interrupted write leaves the earlier archive.
+    unfinished = file.with_name(f".{file.name}.new")
     try:
-        with beside.open("wb") as raw:
-            with gzip.GzipFile("", "wb", fileobj=raw) as packed:
-                packed.writelines(jsonl.dump([export]))
+        with unfinished.open("wb") as raw:
+            with gzip.GzipFile("", "wb", fileobj=raw) as compressed:
+                compressed.writelines(jsonl.dump([export]))
             raw.flush()
             os.fsync(raw.fileno())
-        beside.replace(file)
+        unfinished.replace(file)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         with _locked_dir(folder.parent) as descriptor:
@@ -117,7 +117,7 @@ def _make(folder: Path) -> None:
 
 @contextmanager
 def _locked_dir(folder: Path) -> Iterator[int]:
-    """A folder for us alone: two who add to one file at a time would lose what the other added."""
+    """Lock a folder exclusively: two processes that merge one file would lose each other's events."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

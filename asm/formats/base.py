@@ -1,4 +1,4 @@
-"""What a file format is: a reader, and what it makes of a file."""
+"""What a file format is: a reader, and the types that it returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from asm.operations.exports import SessionExport
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """One session with its one run, as a file tells it. The same content has the same ids."""
+    """A session with one run, as another tool recorded it. Its events have no sequence numbers yet.
+
+    Ids are derived from the content, so the same content has the same ids.
+    """
 
     session: Session
     run: Run
@@ -21,12 +24,15 @@ class Transcript:
 
 
 Parsed: TypeAlias = Transcript | SessionExport
-"""What a file may hold: a session to be numbered here, or one that has its numbers."""
+"""What a file may contain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A format: its name, whether a path and the head of its content look like it, and how to read it."""
+    """A format: its name, a test of whether a file has it, and a function that reads such a file.
+
+    `sniff` is given the path of a file and the first bytes of its content.
+    """
 
     name: str
     sniff: Callable[[Path, bytes], bool]

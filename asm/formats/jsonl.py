@@ -1,6 +1,6 @@
 """Session exports as JSON Lines, for files and pipes.
 
-Every line is one JSON object, and says by its first key what it is:
+Every line is one JSON object. Its first key says what it is:
 
     {"format": "asm-export", "version": 1}
     {"session": {…}, "last_sequence": 2, "pruned_events": 0, "runs": 1, "events": 2, "artifacts": 0}
@@ -9,10 +9,10 @@ Every line is one JSON object, and says by its first key what it is:
     {"event": {…}}
     {"end": {"sessions": 1}}
 
-The header comes first, then each session with as many lines of each kind behind it as its own
-line says, then the end. So a file that was cut anywhere is noticed, and one export may follow
-another. Models stand as their `to_dict` has them. Integers may have up to 4,300 digits, and a
-lone surrogate is an escape.
+The header is followed by the sessions, each session line by as many lines of each kind as it says, and
+the last session by the end. So truncation at any point is detected, and one export may follow another
+in a file. Models are written as their `to_dict` returns them. Integers have up to 4,300 digits,
+and a lone surrogate is written as an escape.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _GZIP = b"\x1f\x8b"
 
 
 def dump(exports: Iterable[SessionExport]) -> Iterator[bytes]:
-    """The lines of some exports, each with its end."""
+    """The lines of an export of these sessions, each with its line ending."""
     yield _line({"format": FORMAT, "version": VERSION})
     sessions = 0
     for export in exports:
@@ -57,23 +57,23 @@ def dump(exports: Iterable[SessionExport]) -> Iterator[bytes]:
 
 
 def load(lines: Iterable[bytes]) -> Iterator[SessionExport]:
-    """The exports in some lines, one after another. ValidationError names the line that is wrong."""
-    remaining = _Lines(lines)
-    if not remaining.next():
-        raise _wrong(1, "the header of an export should stand here, but there is nothing at all")
+    """The sessions in these lines, one by one. A ValidationError names the line that is invalid."""
+    reader = _LineReader(lines)
+    if not reader.next():
+        raise _invalid(1, "expected the header of an export, but the file is empty")
     while True:
-        remaining.check_header()
+        reader.check_header()
         sessions = 0
-        while remaining.next_of("session", "end") == "session":
-            yield _load_one(remaining)
+        while reader.next_of("session", "end") == "session":
+            yield _load_one(reader)
             sessions += 1
-        remaining.check_end(sessions)
-        if not remaining.next():
+        reader.check_end(sessions)
+        if not reader.next():
             return
 
 
 def sniff(_path: Path, head: bytes) -> bool:
-    """Whether a file begins like an export, compressed or not."""
+    """Whether a file starts like an export, compressed or not."""
     if head.startswith(_GZIP):
         try:
             head = zlib.decompressobj(wbits=31).decompress(head)
@@ -83,13 +83,13 @@ def sniff(_path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> Iterator[SessionExport]:
-    """The exports in a file, one after another."""
+    """The sessions in a file, one by one."""
     with path.open("rb") as file:
         yield from read_stream(file)
 
 
 def read_stream(file: BufferedReader) -> Iterator[SessionExport]:
-    """The exports that come through a file or a pipe, compressed or not, one after another."""
+    """The sessions in an open file or a pipe, compressed or not, one by one."""
     if file.peek(len(_GZIP)).startswith(_GZIP):
         with gzip.open(file) as uncompressed:
             yield from load(uncompressed)
@@ -103,7 +103,7 @@ def read_stream(file: BufferedReader) -> Iterator[SessionExport]:
 def _dump_one(export: SessionExport) -> Iterator[bytes]:
     yield _line(
         {
-            "session": _spelled(export.session),
+            "session": _encode(export.session),
             "last_sequence": export.last_sequence,
             "pruned_events": export.pruned_events,
             "runs": len(export.runs),
@@ -112,34 +112,34 @@ def _dump_one(export: SessionExport) -> Iterator[bytes]:
         }
     )
     for run in export.runs:
-        yield _line({"run": _spelled(run)})
+        yield _line({"run": _encode(run)})
     for event in export.events:
-        yield _line({"event": _spelled(event)})
+        yield _line({"event": _encode(event)})
     for artifact in export.artifacts:
-        yield _line({"artifact": _spelled(artifact)})
+        yield _line({"artifact": _encode(artifact)})
 
 
-def _load_one(lines: _Lines) -> SessionExport:
+def _load_one(lines: _LineReader) -> SessionExport:
     first = lines.number
     last_sequence, pruned_events = lines.count("last_sequence"), lines.count("pruned_events")
     runs, events, artifacts = lines.count("runs"), lines.count("events"), lines.count("artifacts")
     session = lines.model("session", Session)
-    found_runs = lines.models("run", Run, runs)
-    found_events = lines.models("event", Event, events)
-    found_artifacts = lines.models("artifact", Artifact, artifacts)
+    values: dict[str, Any] = {
+        "runs": lines.models("run", Run, runs),
+        "events": lines.models("event", Event, events),
+        "artifacts": lines.models("artifact", Artifact, artifacts),
+    }
     with _at(first):
         return SessionExport(
             session=session,
-            runs=found_runs,
-            events=found_events,
-            artifacts=found_artifacts,
+            **values,
             last_sequence=last_sequence,
             pruned_events=pruned_events,
         )
 
 
-def _spelled(model: Model) -> dict[str, Any]:
-    # Documents in their own spelling, which holds what orjson alone would refuse or change.
+def _encode(model: Model) -> dict[str, Any]:
+    # orjson would refuse or change some of the values that a document may have.
     return {
         name: orjson.Fragment(documents.dump(value, name)) if name in _DOCUMENTS else value
         for name, value in model.to_dict().items()
@@ -150,11 +150,11 @@ def _line(values: dict[str, Any]) -> bytes:
     return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
 
 
-# Lines as they come in.
+# Reading lines.
 
 
-class _Lines:
-    """Lines that are read one by one, and what the last one said."""
+class _LineReader:
+    """Reads and parses lines one by one, and keeps the values of the current line."""
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         self._lines = iter(lines)
@@ -162,43 +162,42 @@ class _Lines:
         self.number = 0
 
     def next(self) -> bool:
-        """Go to the next line, if there is one."""
+        """Read the next line. Returns whether there is one."""
         self.number += 1
         with _at(self.number):
             line = self._read()
             if line is None:
                 return False
-            self._values = _parsed(line)
+            self._values = _parse(line)
             return True
 
     def next_of(self, *kinds: str) -> str:
-        """Go to the next line, which must be of one of these kinds, and say which."""
+        """Read the next line, which must be of one of these kinds. Returns its kind."""
         expected = " or ".join(f"`{kind}`" for kind in kinds)
         if not self.next():
-            raise _wrong(self.number, f"{expected} should stand here, but the file has ended: it was cut")
+            raise _invalid(self.number, f"expected {expected}, but the file ends here: it is truncated")
         for kind in kinds:
             if kind in self._values:
                 return kind
-        raise _wrong(self.number, f"{expected} should stand here, not `{next(iter(self._values), '')}`")
+        raise _invalid(self.number, f"expected {expected}, not `{next(iter(self._values), '')}`")
 
     def check_header(self) -> None:
         version = self._values.get("version")
         if self._values.get("format") != FORMAT or not isinstance(version, int):
-            raise _wrong(
-                self.number, f"the header of an export, with the format {FORMAT!r}, should stand here"
-            )
+            raise _invalid(self.number, f"expected the header of an export, with the format {FORMAT!r}")
         if version != VERSION:
-            raise _wrong(
+            raise _invalid(
                 self.number,
-                f"this export has version {safe_repr(version)}, and this asm reads version {VERSION}: "
+                f"the export has version {safe_repr(version)}, but this asm reads version {VERSION}: "
                 "import it with the asm that wrote it, or a newer one",
             )
 
     def check_end(self, sessions: int) -> None:
         end = self._values["end"]
         if not isinstance(end, dict) or end.get("sessions") != sessions:
-            raise _wrong(
-                self.number, f"the end does not count the {sessions} sessions before it: some are lost"
+            raise _invalid(
+                self.number,
+                f"the end does not count the {sessions} sessions before it: lines are missing",
             )
 
     def count(self, name: str) -> int:
@@ -210,28 +209,28 @@ class _Lines:
             return model.from_dict(self._values[kind])
 
     def models(self, kind: str, model: type[M], number: int) -> list[M]:
-        """The next lines, so many, all of one kind."""
+        """The models in the next lines, which must all be of one kind."""
         return [self.model(self.next_of(kind), model) for _ in range(number)]
 
     def _read(self) -> bytes | None:
         try:
             return next(self._lines, None)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValidationError(f"the compressed file is cut or damaged: {error}") from error
+            raise ValidationError(f"the compressed file is truncated or damaged: {error}") from error
 
 
-def _parsed(line: bytes) -> Document:
+def _parse(line: bytes) -> Document:
     try:
-        # The space asks for the reader that keeps every number and every character.
+        # The leading space selects the parser that keeps every number and character.
         values = documents.load(b" " + line)
     except json.JSONDecodeError as error:
         raise ValidationError(f"not JSON at column {error.colno}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ValidationError(f"not UTF-8 at byte {error.start:,}") from error
     except (ValueError, RecursionError) as error:
-        raise ValidationError(f"not JSON that Python reads: {error}") from error
+        raise ValidationError(f"JSON that Python cannot parse: {error}") from error
     if not isinstance(values, dict):
-        raise ValidationError(f"a JSON object should stand here, not {type(values).__name__}")
+        raise ValidationError(f"expected a JSON object, not {type(values).__name__}")
     return values
 
 
@@ -240,8 +239,8 @@ def _at(number: int) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise _wrong(number, str(error)) from error
+        raise _invalid(number, str(error)) from error
 
 
-def _wrong(number: int, complaint: str) -> ValidationError:
-    return ValidationError(f"line {number:,}: {complaint}", line=number)
+def _invalid(number: int, message: str) -> ValidationError:
+    return ValidationError(f"line {number:,}: {message}", line=number)

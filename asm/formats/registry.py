@@ -1,9 +1,9 @@
-"""Files that other tools left behind, or another store, read as sessions.
+"""The known formats, and how the format of a file is found.
 
-A Reader is a format that has a name, knows its own files when it sees them, and finds the
-sessions in one. What other tools recorded becomes a Transcript. Their formats agree on a few
-words, so that what was imported reads alike: a message has a `role` and its `content`, a tool
-call its `name` and `input`, and what came of it is its `output`, after `duration_s` seconds.
+A Reader recognises the files of its format by their path and first bytes. What another tool recorded
+becomes a Transcript. The readers agree on the keys of event data, so that all imported sessions look
+alike: a message has a `role` and its `content`, a tool call its `name` and `input`, and its result the
+`output`, after `duration_s` seconds.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from asm.formats import jsonl, swe_agent
 from asm.formats.base import Parsed, Reader
 
 HEAD_BYTES = 4_096
-"""So much of a file a Reader sees before it says whether the file is one of its own."""
-
+"""How many bytes of a file `sniff` is given."""
 
 EXPORT = Reader("asm export", jsonl.sniff, jsonl.read)
 
+# An export is recognised before all others: it may contain text that looks like another format.
+READERS = (EXPORT, swe_agent.READER)
+
 
 def read(path: Path) -> Iterator[Parsed]:
-    """What is in a file, one session after another; a ValidationError names the file and what is wrong."""
+    """The sessions in a file, one by one. A ValidationError names the file and what is wrong in it."""
     reader = find_reader(path)
     if reader is None:
-        names = " or ".join(each.name for each in readers())
-        raise ValidationError(
-            f"{path}: asm does not know this format; it reads {names} files", path=str(path)
-        )
+        names = " and ".join(each.name for each in READERS)
+        raise ValidationError(f"{path}: unknown file format; asm reads {names} files", path=str(path))
     try:
         yield from reader.read(path)
     except ValidationError as error:
@@ -37,34 +37,26 @@ def read(path: Path) -> Iterator[Parsed]:
 
 
 def files(path: Path) -> list[Path]:
-    """A file is itself; a folder is the files in it that some Reader recognises."""
+    """The path itself, or if it is a folder, all files in it that have a known format."""
     if not path.is_dir():
         return [path]
     try:
         found = [file for file in sorted(path.rglob("*")) if file.is_file() and find_reader(file)]
     except OSError as error:
-        # A folder within it that went away meanwhile.
+        # A folder inside it was removed meanwhile.
         raise ValidationError(f"{error.filename or path}: {error.strerror}", path=str(path)) from error
     if not found:
-        raise ValidationError(f"{path}: there is no file in this folder that asm can read", path=str(path))
+        raise ValidationError(f"{path}: no file in this folder has a format that asm reads", path=str(path))
     return found
 
 
 def find_reader(path: Path) -> Reader | None:
-    """Who can read a file, or None."""
+    """The reader of a file, None if its format is unknown."""
     if path.is_fifo():
-        # What was read of a pipe is gone, so nobody looks at it first.
+        # Reading the head of a pipe would consume it.
         return EXPORT
     head = _head(path)
-    return next((reader for reader in readers() if reader.sniff(path, head)), None)
-
-
-def readers() -> list[Reader]:
-    """Every format there is."""
-    # Here, because formats are made of what this module defines.
-
-    # Ours first: whatever an export tells of trajectories does not make it one.
-    return [EXPORT, swe_agent.READER]
+    return next((reader for reader in READERS if reader.sniff(path, head)), None)
 
 
 def _head(path: Path) -> bytes:

@@ -1,21 +1,21 @@
-"""SWE-agent's trajectories: a file for each session, which has one run.
+"""SWE-agent's trajectories: one file per session, which has one run.
 
-A file has a list of steps (`trajectory`), in each the model's response, the action in it, and
-what was observed; the conversation as the model was given it (`history`), which repeats most
-of the steps; and an outcome (`info`). The events tell the conversation in its order, and
-nothing of the file is lost:
+A file has a list of steps (`trajectory`), each with the model's response, its action, and the observation
+that followed; the conversation as it was sent to the model (`history`), which repeats most of the
+steps; and an outcome (`info`). The events follow the order of the conversation, and nothing in the file
+is lost:
 
-    a step           a message_received, and where it acts a tool_call_started and a
-                     tool_call_completed. Their metadata have the number of the `step`, and the
-                     message's have the `rest`: what of the step is in none of them
-    a history entry  the data of a message, or where a step says the same, `history` in the
-                     metadata of the step's event
+    a step           a message_received and, if the step has an action, a tool_call_started and a
+                     tool_call_completed. Their metadata have the number of the `step`; those of the
+                     message also have the `rest`: the fields of the step that no event contains
+    a history entry  the data of a message, or if a step says the same, `history` in the metadata of
+                     that step's event
     info             `info` in the run's metadata
     any other key    the session's context
 
-Ids are made of the content, however it is laid out and whatever the file is called. No file
-says when it happened: all in it is dated to when the file was last modified, which is when
-the agent ended unless someone copied the file since.
+Ids are derived from the content, independent of its layout and of the name of the file. A file has no
+times, so everything in it gets the time of the file's last modification: the end of the agent's run,
+unless the file has been copied since.
 """
 
 from __future__ import annotations
@@ -38,23 +38,24 @@ from asm.validation import is_text
 AGENT = "swe-agent"
 FORMAT = "SWE-agent trajectory"
 
-# What a step calls a thing, and what an event does.
-_SPOKEN = {"response": "content", "thought": "thought"}
-_CALLED = {"action": "input"}
-_RETURNED = {"observation": "output", "execution_time": "duration_s"}
-_ANSWERED = {**_RETURNED, "observation": "content"}
+# Fields of a step, and the names that they get in the data of an event.
+_MESSAGE_FIELDS = {"response": "content", "thought": "thought"}
+_CALL_FIELDS = {"action": "input"}
+_RESULT_FIELDS = {"observation": "output", "execution_time": "duration_s"}
+_REPLY_FIELDS = {**_RESULT_FIELDS, "observation": "content"}
 
 _PROVIDERS = {"claude": "anthropic", "gemini": "google", "gpt": "openai"}
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """Whether a file is named like a trajectory, or begins like one."""
+    """Whether a file is named like a trajectory, or starts like one."""
     return path.suffix == ".traj" or b'"trajectory"' in head
 
 
 def read(path: Path) -> Transcript:
-    """The session in a trajectory file, or a ValidationError saying what is wrong with it."""
-    document = _checked(_parsed(path.read_bytes()))
+    """The session in a trajectory file. Raises ValidationError if the file is invalid."""
+    document = _parse(path.read_bytes())
+    _check_document(document)
     at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     content = sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     session = _session(document, _id("ses_", content), at, path.name)
@@ -62,16 +63,16 @@ def read(path: Path) -> Transcript:
     events = [
         Event(
             id=_id("evt_", f"{content} {number}"),
-            type=told.type,
+            type=draft.type,
             timestamp=at,
             session_id=session.id,
-            run_id=None if told.type.startswith("session_") else run.id,
-            data=told.data,
-            metadata=told.metadata,
+            run_id=None if draft.type.startswith("session_") else run.id,
+            data=draft.data,
+            metadata=draft.metadata,
             provider=run.provider,
-            correlation_id=told.correlation_id,
+            correlation_id=draft.correlation_id,
         )
-        for number, told in enumerate(_events(document, run), 1)
+        for number, draft in enumerate(_events(document, run), 1)
     ]
     return Transcript(session, run, events)
 
@@ -89,14 +90,14 @@ def _session(document: Document, id: str, at: datetime, file_name: str) -> Sessi
         agent_id=AGENT,
         status=SessionStatus.COMPLETED if _succeeded(document) else SessionStatus.FAILED,
         metadata={"file": file_name, "format": FORMAT},
-        # What is empty has nothing to tell, so it stays where a null is told from a missing key.
-        context={key: value for key, value in document.items() if key not in _ELSEWHERE or not value},
+        # Empty parts are kept here too, because no event shows whether they were null, empty or absent.
+        context={key: value for key, value in document.items() if key not in _PARTS or not value},
         created_at=at,
         updated_at=at,
     )
 
 
-_ELSEWHERE = ("trajectory", "history", "info")
+_PARTS = ("trajectory", "history", "info")
 
 
 def _run(document: Document, id: str, session: Session) -> Run:
@@ -125,14 +126,14 @@ def _run(document: Document, id: str, session: Session) -> Run:
 
 
 def _succeeded(document: Document) -> bool:
-    # "submitted", and "submitted (exit_cost)" where SWE-agent submitted for an agent that ran
-    # out of money. None is a file that was left in the middle of a run.
+    # "submitted", or "submitted (exit_cost)" if SWE-agent submitted for an agent that had reached its
+    # cost limit. A file of an interrupted run has no status.
     status = (document.get("info") or {}).get("exit_status")
     return status is not None and status.startswith("submitted")
 
 
 def _model(config: Any) -> str | None:
-    # An object, or the text of one: SWE-agent has written both.
+    # SWE-agent has written both an object and the JSON text of one.
     if isinstance(config, str):
         try:
             config = json.loads(config)
@@ -144,19 +145,18 @@ def _model(config: Any) -> str | None:
 
 
 def _provider(model: str | None) -> str | None:
-    """Who runs a model: named before a slash, or known by how the model's name begins."""
+    """The provider of a model: the part of its name before a slash, else known by the name's prefix."""
     if model is None:
         return None
-    named, slash, _ = model.partition("/")
-    provider = (
-        named if slash else next((_PROVIDERS[name] for name in _PROVIDERS if model.startswith(name)), None)
-    )
+    before, slash, _ = model.partition("/")
+    by_prefix = (provider for prefix, provider in _PROVIDERS.items() if model.startswith(prefix))
+    provider = before if slash else next(by_prefix, None)
     return provider if is_text(provider) else None
 
 
 def _task(document: Document) -> Any:
-    asked = (entry for entry in document.get("history") or [] if entry.get("role") == "user")
-    return next((entry.get("content") for entry in asked if not entry.get("is_demo")), None)
+    requests = (entry for entry in document.get("history") or [] if entry.get("role") == "user")
+    return next((entry.get("content") for entry in requests if not entry.get("is_demo")), None)
 
 
 # The events.
@@ -184,21 +184,21 @@ def _events(document: Document, run: Run) -> Iterator[_EventDraft]:
 
 
 def _conversation(history: list[Document], steps: list[Document]) -> Iterator[_EventDraft]:
-    """What was said, in the order of the history; the steps it does not mention come in their own."""
+    """The conversation in the order of the history. Steps that it does not repeat keep their own order."""
     entries = deque(history)
-    waiting = deque(enumerate(steps, 1))
+    remaining = deque(enumerate(steps, 1))
     while entries:
         entry = entries.popleft()
-        ahead = next((ahead for ahead, (_, step) in enumerate(waiting) if _says_the_same(entry, step)), None)
-        if ahead is None:
+        skipped = next((n for n, (_, step) in enumerate(remaining) if _is_response(entry, step)), None)
+        if skipped is None:
             yield _message(entry)
             continue
-        for _ in range(ahead):
-            yield from _step(*waiting.popleft())
-        number, step = waiting.popleft()
-        answer = entries.popleft() if _was_answered(step) and entries and _answers(entries[0]) else None
-        yield from _step(number, step, entry, answer)
-    for number, step in waiting:
+        for _ in range(skipped):
+            yield from _step(*remaining.popleft())
+        number, step = remaining.popleft()
+        reply = entries.popleft() if _has_reply(step) and entries and _is_reply(entries[0]) else None
+        yield from _step(number, step, entry, reply)
+    for number, step in remaining:
         yield from _step(number, step)
 
 
@@ -207,53 +207,54 @@ def _message(entry: Document) -> _EventDraft:
     return _EventDraft(EventType.MESSAGE_RECEIVED if from_model else EventType.MESSAGE_SENT, entry)
 
 
-def _says_the_same(entry: Document, step: Document) -> bool:
-    """Whether an entry is a step's response. One of the three is enough: people edit actions for replays."""
+def _is_response(entry: Document, step: Document) -> bool:
+    """Whether an entry repeats a step's response. One field is enough: users edit actions for replays."""
     if entry.get("role") != "assistant" or entry.get("is_demo"):
         return False
     pairs = (("content", "response"), ("thought", "thought"), ("action", "action"))
-    return any(step.get(said) and entry.get(heard) == step[said] for heard, said in pairs)
+    return any(step.get(ours) and entry.get(theirs) == step[ours] for theirs, ours in pairs)
 
 
-def _was_answered(step: Document) -> bool:
+def _has_reply(step: Document) -> bool:
     return bool(step.get("action") or step.get("observation"))
 
 
-def _answers(entry: Document) -> bool:
+def _is_reply(entry: Document) -> bool:
     return entry.get("role") in ("user", "tool") and not entry.get("is_demo")
 
 
 def _step(
-    number: int, step: Document, said: Document | None = None, answer: Document | None = None
+    number: int, step: Document, response: Document | None = None, reply: Document | None = None
 ) -> Iterator[_EventDraft]:
+    """The events of a step. `response` and `reply` are the history entries that repeat it, if any."""
     rest = dict(step)
-    spoken = {"role": "assistant", **_pop_renamed(rest, _SPOKEN)}
-    call = _called(said) | _pop_renamed(rest, _CALLED) if step.get("action") else {}
-    result = _pop_renamed(rest, _RETURNED if call else _ANSWERED) if _was_answered(step) else {}
-    call_id = _call_id(said)
-    yield _EventDraft(EventType.MESSAGE_RECEIVED, spoken, _metadata(number, said, rest))
+    message = {"role": "assistant", **_pop_renamed(rest, _MESSAGE_FIELDS)}
+    call = _tool_name(response) | _pop_renamed(rest, _CALL_FIELDS) if step.get("action") else {}
+    result = _pop_renamed(rest, _RESULT_FIELDS if call else _REPLY_FIELDS) if _has_reply(step) else {}
+    call_id = _call_id(response)
+    yield _EventDraft(EventType.MESSAGE_RECEIVED, message, _metadata(number, response, rest))
     if call:
         yield _EventDraft(EventType.TOOL_CALL_STARTED, call, _metadata(number), call_id)
-        yield _EventDraft(EventType.TOOL_CALL_COMPLETED, result, _metadata(number, answer), call_id)
+        yield _EventDraft(EventType.TOOL_CALL_COMPLETED, result, _metadata(number, reply), call_id)
     elif result:
-        yield _EventDraft(EventType.MESSAGE_SENT, {"role": "user", **result}, _metadata(number, answer))
+        yield _EventDraft(EventType.MESSAGE_SENT, {"role": "user", **result}, _metadata(number, reply))
 
 
 def _pop_renamed(values: Document, names: Mapping[str, str]) -> Document:
-    """Those of the values that are not null, taken out and under their new names."""
+    """Remove the named values that are not null, and return them under their new names."""
     return {new: values.pop(old) for old, new in names.items() if values.get(old) is not None}
 
 
 def _metadata(number: int, history: Document | None = None, rest: Document | None = None) -> Document:
-    about: Document = {"step": number}
+    metadata: Document = {"step": number}
     if history is not None:
-        about["history"] = history
+        metadata["history"] = history
     if rest:
-        about["rest"] = rest
-    return about
+        metadata["rest"] = rest
+    return metadata
 
 
-def _called(entry: Document | None) -> Document:
+def _tool_name(entry: Document | None) -> Document:
     function = _tool_call(entry).get("function")
     name = function.get("name") if isinstance(function, dict) else None
     return {"name": name} if isinstance(name, str) else {}
@@ -265,21 +266,21 @@ def _call_id(entry: Document | None) -> str | None:
 
 
 def _tool_call(entry: Document | None) -> Document:
-    """The call a model made, where it made one that is not text. A step carries out one."""
+    """The tool call of an entry, empty if it has none. A step executes one call."""
     calls = (entry or {}).get("tool_calls")
     call = calls[0] if isinstance(calls, list) and calls else None
     return call if isinstance(call, dict) else {}
 
 
-# What a file must be like.
+# Validation.
 
 _NUMBER = int | float
-_STEP = dict.fromkeys((*_SPOKEN, *_CALLED, "observation"), str) | {"execution_time": _NUMBER}
+_STEP = dict.fromkeys((*_MESSAGE_FIELDS, *_CALL_FIELDS, "observation"), str) | {"execution_time": _NUMBER}
 _ENTRY = {"role": str}
 _INFO = {"exit_status": str, "model_stats": dict}
 _STATS = {"tokens_sent": int, "tokens_received": int, "instance_cost": _NUMBER}
 
-_KINDS: dict[Any, str] = {
+_TYPE_NAMES: dict[Any, str] = {
     str: "a string",
     bool: "true or false",
     int: "a whole number",
@@ -291,7 +292,7 @@ _KINDS: dict[Any, str] = {
 }
 
 
-def _parsed(content: bytes) -> Any:
+def _parse(content: bytes) -> Any:
     try:
         return json.loads(content, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
@@ -300,18 +301,18 @@ def _parsed(content: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ValidationError(f"not JSON at byte {error.start:,}: {error.reason}") from error
     except RecursionError as error:
-        raise ValidationError("nested deeper than any JSON reader goes") from error
+        raise ValidationError("nested too deeply for a JSON parser") from error
     except ValueError as error:
-        raise ValidationError(f"not JSON that Python reads: {error}") from error
+        raise ValidationError(f"JSON that Python cannot parse: {error}") from error
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValidationError(f"not JSON: {name} is no number JSON knows")
+    raise ValidationError(f"not JSON: {name} is not a JSON number")
 
 
-def _checked(document: Any) -> Document:
+def _check_document(document: Any) -> None:
     if not isinstance(document, dict) or not isinstance(document.get("trajectory"), list):
-        raise ValidationError("not a trajectory: it is no object with a list named `trajectory`")
+        raise ValidationError("not a trajectory: expected an object with a list named `trajectory`")
     _check_fields(document, {"history": list, "info": dict}, "")
     for number, step in enumerate(document["trajectory"]):
         _check_fields(step, _STEP, f"trajectory[{number}]")
@@ -320,19 +321,18 @@ def _checked(document: Any) -> Document:
     info = document.get("info") or {}
     _check_fields(info, _INFO, "info")
     _check_fields(info.get("model_stats") or {}, _STATS, "info.model_stats")
-    return document
 
 
-def _check_fields(value: Any, kinds: Mapping[str, Any], where: str) -> None:
-    """Whether a value is an object, in which each of these fields is of its kind, null, or absent."""
-    _check(value, dict, where)
-    for name, kind in kinds.items():
+def _check_fields(value: Any, types: Mapping[str, Any], path: str) -> None:
+    """Check that a value is an object in which each of these fields has its type, is null, or is absent."""
+    _check_type(value, dict, path)
+    for name, type in types.items():
         if value.get(name) is not None:
-            _check(value[name], kind, f"{where}.{name}".lstrip("."))
+            _check_type(value[name], type, f"{path}.{name}".lstrip("."))
 
 
-def _check(value: Any, kind: Any, where: str) -> None:
-    # To Python, true is a number.
-    if not isinstance(value, kind) or isinstance(value, bool):
-        message = f"{where} must be {_KINDS[kind]}, not {_KINDS[type(value)]}"
-        raise ValidationError(message, path=where)
+def _check_type(value: Any, expected: Any, path: str) -> None:
+    # In Python True is an int.
+    if not isinstance(value, expected) or isinstance(value, bool):
+        message = f"{path} must be {_TYPE_NAMES[expected]}, not {_TYPE_NAMES[type(value)]}"
+        raise ValidationError(message, path=path)

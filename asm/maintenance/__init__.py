@@ -1,1 +1,1 @@
-"""Retention and health: what `store.maintenance` runs. The stores and the command import it."""
+"""Retention and health checks: what `store.maintenance` runs. The stores and the command import it."""

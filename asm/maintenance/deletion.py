@@ -1,4 +1,8 @@
-"""Soft and hard deletion of sessions."""
+"""Soft and hard deletion of sessions.
+
+Sessions are found without locks and change meanwhile. So each statement or transaction that deletes
+repeats the conditions under which a session was found.
+"""
 
 from __future__ import annotations
 
@@ -10,155 +14,165 @@ from typing import Any
 
 from asm.engine.jobs import Job, run_step
 from asm.engine.script import Query, Row, Rows, Script, UnitOfWork, no_result
-from asm.maintenance import run
 from asm.maintenance.policy import ENDED_STATUSES
-from asm.maintenance.pruning import _lock_counters, _prune_events
-from asm.maintenance.run import MaintenanceRun, ago, all_rows, ids, in_batches
+from asm.maintenance.pruning import lock_existing_counters, prune_events
+from asm.maintenance.run import MaintenanceRun, all_rows, days_before, in_batches
 from asm.models import SessionStatus
 from asm.operations.events import get_events, lock_counters
-from asm.operations.exports import Counter, SessionExport, export_session, find_counters
+from asm.operations.exports import SequenceCounter, SessionExport, export_session, find_counters
 
-# Soft-deleting.
+# Soft deletion.
 
 
-def soft_delete(job: MaintenanceRun) -> Job[None]:
-    for status, until in _expiries(job):
-        wanted = {"status": status, "until": until, "exempt_tags": job.exempt["exempt_tags"]}
+def soft_delete(run: MaintenanceRun) -> Job[None]:
+    for status, until in _expirations(run):
+        conditions = {"status": status, "until": until, "exempt_tags": run.exempt_tags}
         yield from in_batches(
-            partial(_find_aged, job, "find_expired_sessions", wanted),
-            partial(_soft_delete_batch, job, wanted),
+            partial(_find_by_age, run, "find_expired_sessions", conditions),
+            partial(_soft_delete_batch, run, conditions),
         )
 
 
-def _expiries(job: MaintenanceRun) -> Iterator[tuple[str, datetime]]:
-    """The statuses in which sessions expire, and when at the latest those that do were updated last."""
-    policy = job.policy
+def _expirations(run: MaintenanceRun) -> Iterator[tuple[str, datetime]]:
+    """Each status in which sessions expire, and the latest `updated_at` of those that have expired."""
+    policy = run.policy
     for status in SessionStatus:
         ended_days = policy.max_completed_session_age_days if status in ENDED_STATUSES else None
         ages = [days for days in (policy.max_session_age_days, ended_days) if days is not None]
-        until = ago(job.at, min(ages, default=None))
+        until = days_before(run.now, min(ages, default=None))
         if until is not None and status not in policy.exempt_statuses:
             yield str(status), until
 
 
-def _find_aged(job: MaintenanceRun, query: str, wanted: Mapping[str, Any], last: Row | None) -> Query[Rows]:
+def _find_by_age(
+    run: MaintenanceRun, query: str, conditions: Mapping[str, Any], last: Row | None
+) -> Query[Rows]:
     last_at, last_id = last or (None, None)
-    params = {**wanted, "last_at": last_at, "last_id": last_id, "limit": job.policy.batch_size}
-    # How many are of a status and how many are old decides which index serves.
+    params = {**conditions, "last_at": last_at, "last_id": last_id, "limit": run.policy.batch_size}
+    # The best index depends on how common the status and the age are.
     return Query(query, params, all_rows, prepare=False)
 
 
-def _soft_delete_batch(job: MaintenanceRun, wanted: Mapping[str, Any], found: Rows) -> Job[None]:
+def _soft_delete_batch(run: MaintenanceRun, conditions: Mapping[str, Any], found: Rows) -> Job[None]:
     number = len(found)
-    if not job.dry_run:
-        params = {**wanted, "session_ids": tuple(id for _, id in found), "at": job.at}
+    if not run.dry_run:
+        params = {**conditions, "session_ids": tuple(id for _, id in found), "at": run.now}
         number = yield from run_step(Query("soft_delete_sessions", params, len))
-    yield from job.advance("sessions_soft_deleted", number)
+    yield from run.advance("sessions_soft_deleted", number)
 
 
-# Hard-deleting.
+# Hard deletion.
 
 
-def hard_delete(job: MaintenanceRun) -> Job[None]:
-    if job.due_until is not None:
-        due = {"due_until": job.due_until, **job.exempt}
+def hard_delete(run: MaintenanceRun) -> Job[None]:
+    if run.policy.hard_delete_after_days is not None:
         yield from in_batches(
-            partial(_find_aged, job, "find_due_sessions", due), partial(_hard_delete_batch, job, due)
+            partial(_find_by_age, run, "find_due_sessions", run.due), partial(_hard_delete_batch, run)
         )
 
 
-def _hard_delete_batch(job: MaintenanceRun, due: Mapping[str, Any], found: Rows) -> Job[None]:
+def _hard_delete_batch(run: MaintenanceRun, found: Rows) -> Job[None]:
     session_ids = [id for _, id in found]
-    if job.dry_run:
-        yield from job.advance("sessions_hard_deleted", len(session_ids))
-    elif job.policy.archive is None:
-        counters = yield from run_step(find_counters(session_ids))
-        for portion, size in _transactions(session_ids, counters):
-            if size > run.EVENTS_PER_TRANSACTION:
-                yield from _trim_before_delete(due, portion[0])
-            yield from _hard_delete_now(job, due, portion)
+    if run.dry_run:
+        yield from run.advance("sessions_hard_deleted", len(session_ids))
+    elif run.policy.archive is None:
+        yield from _delete_without_archive(run, session_ids)
     else:
         for session_id in session_ids:
-            export = yield from job.archived("sessions_hard_deleted", session_id)
-            if export is not None:
-                if len(export.events) > run.EVENTS_PER_TRANSACTION:
-                    export = yield from _trim_before_delete(due, session_id, export)
-                yield from _hard_delete_now(job, due, [session_id], export)
+            yield from _archive_and_delete(run, session_id)
 
 
-def _transactions(
-    session_ids: Iterable[str], counters: Mapping[str, Counter]
+def _delete_without_archive(run: MaintenanceRun, session_ids: Sequence[str]) -> Job[None]:
+    counters = yield from run_step(find_counters(session_ids))
+    for group, size in _group_by_size(session_ids, counters, run.events_per_transaction):
+        if size > run.events_per_transaction:
+            yield from _trim_before_delete(run, group[0])
+        yield from _delete(run, group)
+
+
+def _archive_and_delete(run: MaintenanceRun, session_id: str) -> Job[None]:
+    export = yield from run.archive("sessions_hard_deleted", session_id)
+    if export is not None:
+        if len(export.events) > run.events_per_transaction:
+            export = yield from _trim_before_delete(run, session_id, export)
+        yield from _delete(run, [session_id], export)
+
+
+def _group_by_size(
+    session_ids: Iterable[str], counters: Mapping[str, SequenceCounter], size_max: int
 ) -> Iterator[tuple[list[str], int]]:
-    """Sessions with no more events together than a short transaction deletes, or a single one; how many."""
-    portion: list[str] = []
+    """Groups of sessions that together have at most `size_max` events, and their number of events.
+
+    A session with more events is a group of its own.
+    """
+    group: list[str] = []
     size = 0
     for session_id in session_ids:
-        more = counters.get(session_id, Counter(0, 0)).stored
-        if portion and size + more > run.EVENTS_PER_TRANSACTION:
-            yield portion, size
-            portion, size = [], 0
-        portion.append(session_id)
-        size += more
-    if portion:
-        yield portion, size
+        stored = counters.get(session_id, SequenceCounter()).stored
+        if group and size + stored > size_max:
+            yield group, size
+            group, size = [], 0
+        group.append(session_id)
+        size += stored
+    if group:
+        yield group, size
 
 
-def _hard_delete_now(
-    job: MaintenanceRun,
-    due: Mapping[str, Any],
-    session_ids: Sequence[str],
-    archived: SessionExport | None = None,
+def _delete(
+    run: MaintenanceRun, session_ids: Sequence[str], archived: SessionExport | None = None
 ) -> Job[None]:
-    number = yield from run_step(UnitOfWork(partial(_delete, due, session_ids, archived)))
-    yield from job.advance("sessions_hard_deleted", number)
+    number = yield from run_step(UnitOfWork(partial(_delete_if_due, run, session_ids, archived)))
+    yield from run.advance("sessions_hard_deleted", number)
+
+
+def _delete_if_due(
+    run: MaintenanceRun, session_ids: Sequence[str], archived: SessionExport | None
+) -> Script[int]:
+    # Counters are locked before session rows, as in delete_session. A concurrent append is either
+    # deleted with its session, or waits and starts the session again at 1.
+    yield from lock_counters(session_ids)
+    locked = yield from _lock_due(run, session_ids)
+    if locked and archived is not None:
+        current = yield from export_session(archived.session.id, include_artifacts=True)
+        if current != archived:
+            return 0
+    yield from Query("delete_sessions", {"session_ids": locked}, no_result)
+    return len(locked)
 
 
 def _trim_before_delete(
-    due: Mapping[str, Any], session_id: str, archived: SessionExport | None = None
+    run: MaintenanceRun, session_id: str, archived: SessionExport | None = None
 ) -> Job[SessionExport | None]:
-    """Leave as many of a session's last events as a short transaction deletes, and of its archive."""
-    while gone := (yield from run_step(UnitOfWork(partial(_trim, due, session_id, archived)))):
+    """Prune a long session to what one transaction deletes, and remove the same events from its export."""
+    while number := (yield from run_step(UnitOfWork(partial(_trim, run, session_id, archived)))):
         if archived is not None:
             archived = replace(
-                archived, events=archived.events[gone:], pruned_events=archived.pruned_events + gone
+                archived,
+                events=archived.events[number:],
+                pruned_events=archived.pruned_events + number,
             )
     return archived
 
 
-def _trim(due: Mapping[str, Any], session_id: str, archived: SessionExport | None) -> Script[int]:
-    """Delete the first events of a session that has more than a short transaction deletes, and say how many.
+def _trim(run: MaintenanceRun, session_id: str, archived: SessionExport | None) -> Script[int]:
+    """Prune the first events of a session that has more than one transaction deletes. Returns how many.
 
-    They count as pruned: who stops here leaves a session that is as healthy as any other.
+    They count as pruned, so the session is consistent where the run is stopped here.
     """
-    counters = yield from _lock_counters([session_id])
-    counter = counters.get(session_id, Counter(0, 0))
-    number = min(counter.stored - run.EVENTS_PER_TRANSACTION, run.EVENTS_PER_TRANSACTION)
-    if number <= 0 or not (yield from _lock_due(due, [session_id])):
+    counters = yield from lock_existing_counters([session_id])
+    counter = counters.get(session_id, SequenceCounter())
+    number = min(counter.stored - run.events_per_transaction, run.events_per_transaction)
+    if number <= 0 or not (yield from _lock_due(run, [session_id])):
         return 0
     if archived is not None:
-        stands = yield from get_events(session_id, limit=number)
-        if stands != archived.events[:number]:
+        current = yield from get_events(session_id, limit=number)
+        if current != archived.events[:number]:
             return 0
-    yield from _prune_events({session_id: number}, {session_id: counter.last_sequence})
+    yield from prune_events({session_id: number}, {session_id: counter.last_sequence})
     return number
 
 
-def _delete(
-    due: Mapping[str, Any], session_ids: Sequence[str], archived: SessionExport | None
-) -> Script[int]:
-    # The counters first, as in delete_session: whoever appends at this moment either is done and
-    # goes with the rest, or waits for us and starts again at 1.
-    yield from lock_counters(session_ids)
-    held = yield from _lock_due(due, session_ids)
-    if held and archived is not None:
-        # What is deleted must be what was archived.
-        stands = yield from export_session(archived.session.id, include_artifacts=True)
-        if stands != archived:
-            return 0
-    yield from Query("delete_sessions", {"session_ids": held}, no_result)
-    return len(held)
-
-
-def _lock_due(due: Mapping[str, Any], session_ids: Sequence[str]) -> Query[tuple[str, ...]]:
-    """Those that still are due, held still until the transaction ends."""
-    return Query("hold_due_sessions", {"session_ids": tuple(session_ids), **due}, ids)
+def _lock_due(run: MaintenanceRun, session_ids: Sequence[str]) -> Query[tuple[str, ...]]:
+    """Lock the sessions that still are due."""
+    params = {"session_ids": tuple(session_ids), **run.due}
+    return Query("lock_due_sessions", params, lambda rows: tuple(id for (id,) in rows))

@@ -1,4 +1,4 @@
-"""What retention does, and what it reports."""
+"""What a retention policy says, and what a run of it reports."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ Progress: TypeAlias = "Callable[[str, int], object]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionPolicy:
-    """What is kept, for how long, and how much of it. None is no bound.
+    """How long sessions are kept, and how many events. None is no limit.
 
     Completed, failed and cancelled sessions are soft-deleted when they were not updated for
-    `max_completed_session_age_days`, any session when it was not for `max_session_age_days`;
-    what was soft-deleted is hard-deleted after `hard_delete_after_days`. Sessions in one of the
-    `exempt_statuses` or with one of the `exempt_tags` are neither.
+    `max_completed_session_age_days`, any session when it was not updated for
+    `max_session_age_days`. A soft-deleted session is hard-deleted after `hard_delete_after_days`.
+    Sessions in one of the `exempt_statuses` or with one of the `exempt_tags` are not deleted.
 
-    Of events, `max_events_per_session` are kept in each session and `max_total_events` in all
-    together, counted without what is about to be hard-deleted. Those of the types
-    `prune_event_types_first` go first, the oldest first, then the oldest of the rest;
-    session_created, run_started, run_completed, run_failed and error_occurred never. A session
-    with an exempt tag keeps all of its events, one in an exempt status does not: it is the
-    active ones that grow.
+    Each session keeps `max_events_per_session` events, and all sessions together keep
+    `max_total_events`, not counting sessions that are due for hard deletion. Events of the types
+    `prune_event_types_first` are pruned first, oldest first, then the oldest of the rest. Events of
+    the types session_created, run_started, run_completed, run_failed and error_occurred are never
+    pruned. A session with an exempt tag keeps all its events; a session in an exempt status is
+    pruned like others, because active sessions are the ones that grow.
 
-    `archive` is a folder, which gets a `.jsonl.gz` for each session, or a function that is given
-    each SessionExport before anything of the session is hard-deleted or pruned. What was not
-    archived is not deleted; a session without a row cannot be archived. An AsyncSessionStore
-    also takes an async function.
+    `archive` is a folder, which gets a `.jsonl.gz` file for each session, or a function that is
+    called with the SessionExport of a session before any of its rows are hard-deleted or pruned. If
+    archiving fails, or the session has no row, nothing of it is deleted. An AsyncSessionStore also
+    takes an async function.
 
-    `batch_size` is how many sessions at most are dealt with in one transaction.
+    `batch_size` is the maximum number of sessions in one transaction.
     """
 
     max_session_age_days: int | None = None
@@ -67,7 +67,7 @@ class RetentionPolicy:
     batch_size: int = 100
 
     def __post_init__(self) -> None:
-        for name in _BOUNDS:
+        for name in _LIMITS:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _positive(getattr(self, name), name))
         object.__setattr__(self, "batch_size", _positive(self.batch_size, "batch_size"))
@@ -76,15 +76,13 @@ class RetentionPolicy:
         object.__setattr__(self, "exempt_tags", texts(self.exempt_tags, "exempt_tags"))
         first_types = texts(self.prune_event_types_first, "prune_event_types_first")
         object.__setattr__(self, "prune_event_types_first", types(first_types))
-        if not (
-            self.archive is None or callable(self.archive) or isinstance(self.archive, str | os.PathLike)
-        ):
+        if not (callable(self.archive) or isinstance(self.archive, str | os.PathLike | None)):
             raise ValidationError(
                 f"archive must be a folder or a function, not {type(self.archive).__name__}", path="archive"
             )
 
 
-_BOUNDS = (
+_LIMITS = (
     "max_session_age_days",
     "max_completed_session_age_days",
     "hard_delete_after_days",
@@ -95,7 +93,7 @@ _BOUNDS = (
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong. `step` is the number in the report that would have grown."""
+    """An error of a run. `step` is the field of the report that would have counted what failed."""
 
     step: str
     error: Exception
@@ -111,7 +109,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceReport:
-    """What was done, or with `dry_run` what would be. `errors` tells what failed, and is empty otherwise."""
+    """What a run did, or with `dry_run` would do. `errors` lists the failures."""
 
     sessions_soft_deleted: int = 0
     sessions_hard_deleted: int = 0

@@ -1,4 +1,7 @@
-"""One run of the retention policy: what it asks for, how far it has come, and how it reads in batches."""
+"""One run of a retention policy: its conditions as query parameters, its counts, and its errors.
+
+A step of a run finds rows in batches and processes each batch in a short transaction of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +21,14 @@ from asm.operations.exports import SessionExport, export_session
 from asm.validation import flag
 
 EVENTS_PER_TRANSACTION = 10_000
-"""So many events at most go in one transaction. Of a session with more, the first go before it."""
-
-STEPS = (
-    "sessions_soft_deleted",
-    "sessions_hard_deleted",
-    "events_pruned",
-    "artifacts_cleaned",
-    "orphaned_sequences_cleaned",
-)
-"""The steps of a run in their order, named as the report counts them."""
+"""A transaction deletes at most this many events. More events of one session need several transactions."""
 
 ARCHIVING_FAILURES_MAX = 10
-"""So many sessions that cannot be archived end a step: a full disk fails every one of them."""
+"""A step ends when it could not archive this many sessions: a full disk fails every one of them."""
 
 
 class MaintenanceRun:
-    """One time through a policy: what it asks for, and how far it has come."""
+    """One run of a policy: the conditions that it gives to queries, and what the run has done so far."""
 
     def __init__(
         self, policy: RetentionPolicy, *, dry_run: bool = False, progress: Progress | None = None
@@ -45,68 +39,74 @@ class MaintenanceRun:
             raise ValidationError(f"progress must be a function, not {type(progress).__name__}")
         self.policy = policy
         self.dry_run = flag(dry_run, "dry_run")
-        self.done = dict.fromkeys(STEPS, 0)
+        self.counts: dict[str, int] = {}
+        """What the run has done, by the names of the fields of a MaintenanceReport."""
         self.errors: list[Failure] = []
-        self.at = now()
-        self.exempt = {
+        self.now = now()
+        self.exempt_tags = tuple(policy.exempt_tags)
+        self.due = {
+            "due_until": days_before(self.now, policy.hard_delete_after_days),
             "exempt_statuses": tuple(str(status) for status in policy.exempt_statuses),
-            "exempt_tags": tuple(policy.exempt_tags),
+            "exempt_tags": self.exempt_tags,
         }
+        """The parameters by which queries recognise a session that is due for hard deletion."""
         self.first_types = tuple(
             str(type) for type in policy.prune_event_types_first if type not in PROTECTED_TYPES
         )
+        self.events_per_transaction = EVENTS_PER_TRANSACTION
         self._progress = progress
 
     @property
-    def due_until(self) -> datetime | None:
-        """Since when at the latest a session must be soft-deleted to be due for the hard way."""
-        return ago(self.at, self.policy.hard_delete_after_days)
+    def requires_row(self) -> bool | None:
+        """True where only sessions with a row may be pruned: others cannot be archived."""
+        return None if self.policy.archive is None else True
 
     def advance(self, step: str, number: int) -> Job[None]:
-        """Count what was done, and tell whoever wants to know."""
-        self.done[step] += number
+        """Add to the count of a step and report progress."""
+        self.counts[step] = self.counts.get(step, 0) + number
         if self._progress is not None:
-            yield from run_step(Callback(partial(self._progress, step, self.done[step])))
+            yield from run_step(Callback(partial(self._progress, step, self.counts[step])))
 
-    def archived(self, step: str, session_id: str) -> Job[SessionExport | None]:
-        """The session as it was archived, or None where it could not be."""
+    def archive(self, step: str, session_id: str) -> Job[SessionExport | None]:
+        """Archive a session and return what was archived, None where that failed."""
         try:
             export = yield from run_step(export_session(session_id, include_artifacts=True))
         except SessionNotFound:
             return None
         try:
-            yield from run_step(archiving(self.policy.archive, export))
+            yield from run_step(_archiving(self.policy.archive, export))
         except Exception as error:
-            self._note(Failure(step, error, session_id))
+            self._add_failure(Failure(step, error, session_id))
             return None
         return export
 
-    def _note(self, failure: Failure) -> None:
+    def _add_failure(self, failure: Failure) -> None:
         self.errors.append(failure)
         failures = sum(1 for each in self.errors if each.step == failure.step)
         if failures == ARCHIVING_FAILURES_MAX:
             raise AsmError(
-                f"{failures} sessions could not be archived, so no more were tried"
+                f"{failures} sessions could not be archived; the step stopped without trying the others"
             ) from failure.error
 
 
-def archiving(archive: Any, export: SessionExport) -> Callback[object]:
+def _archiving(archive: Any, export: SessionExport) -> Callback[object]:
     if callable(archive):
         return Callback(partial(archive, export))
     return Callback(partial(archives.archive_session, Path(archive), export), blocks=True)
 
 
-def raise_or_count(step: str, job: MaintenanceRun) -> int:
-    if job.errors:
-        raise job.errors[0].error
-    return job.done[step]
+def count_or_raise(run: MaintenanceRun, step: str) -> int:
+    """The count of a step that ran alone; its first error is raised."""
+    if run.errors:
+        raise run.errors[0].error
+    return run.counts.get(step, 0)
 
 
-def in_batches(find: Callable[[Row | None], Query[Rows]], take: Callable[[Rows], Job[None]]) -> Job[None]:
-    """Take what is found, a batch at a time; what was found last says where the next one begins."""
+def in_batches(find: Callable[[Row | None], Query[Rows]], process: Callable[[Rows], Job[None]]) -> Job[None]:
+    """Find rows and process them, a batch at a time. `find` is given the last row of the batch before."""
     last: Row | None = None
     while found := (yield from run_step(find(last))):
-        yield from take(found)
+        yield from process(found)
         last = found[-1]
 
 
@@ -114,15 +114,11 @@ def all_rows(rows: Rows) -> Rows:
     return rows
 
 
-def ids(rows: Rows) -> tuple[str, ...]:
-    return tuple(id for (id,) in rows)
-
-
-def ago(at: datetime, days: int | None) -> datetime | None:
-    """So many days before a moment; the beginning of time where there is no such day."""
+def days_before(time: datetime, days: int | None) -> datetime | None:
+    """A time this many days earlier; the earliest possible time where the calendar ends before."""
     if days is None:
         return None
     try:
-        return at - timedelta(days=days)
+        return time - timedelta(days=days)
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)

@@ -1,7 +1,7 @@
-"""Rows of another store on their way into this one: kept as they are, once each, or refused.
+"""Importing rows of another store: unchanged, each once, or refused.
 
-All of them are looked for before any is written, under the locks of their sessions' counters.
-So a Conflict leaves nothing behind, and what is there already is not written again.
+An import locks the counters of its sessions and looks up all its rows before it writes any. So a
+Conflict leaves nothing behind, and rows that exist are not written again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from asm.errors import AlreadyExists, Conflict, ValidationError
 from asm.models import Artifact, Event, Run, Session
 from asm.operations.artifacts import read_artifacts, register
 from asm.operations.events import BYTES_PER_STATEMENT, EncodedEvent, lock_counters, read_events
-from asm.operations.exports import Counter, SessionExport, find_counters
+from asm.operations.exports import SequenceCounter, SessionExport, find_counters
 from asm.operations.runs import read_runs, save_run
 from asm.operations.sessions import read_sessions, save_session
 
@@ -26,33 +26,33 @@ Imported: TypeAlias = Session | Run | Event | Artifact
 M = TypeVar("M", bound=Imported)
 
 ROWS_PER_STATEMENT = 1_000
-"""A larger import goes in several statements of one transaction."""
+"""A larger import is sent in several statements of one transaction."""
 
 Values: TypeAlias = dict[str, Any]
 """A row by its columns."""
 
 
 def import_session(export: SessionExport) -> UnitOfWork[None]:
-    """Keep a session that another store exported, with its ids, sequence numbers and times.
+    """Store a session that another store exported, with its ids, sequence numbers and times.
 
-    All of it or none of it, and safe to repeat: what is there already stays as it is, and what is
-    missing is added, also where the session has gone on since, or retention has pruned it. What is
-    there under other contents is a Conflict, and nothing is written. The event appended next takes
-    the number after the last one, the export's or the store's own.
+    The import is atomic and safe to repeat: rows that exist stay as they are, and missing rows are
+    added, even if the session has received more events since or retention has pruned it. A row that
+    exists with different contents is a Conflict, and nothing is written. The next event that is
+    appended takes the number after the last one of the export or of the store, whichever is later.
     """
     if not isinstance(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
-    # Looked at once more, because an export is frozen, but its lists are not.
+    # `replace` validates the export again: it is frozen, but its lists are not.
     batch = Batch.of(replace(export))
-    return UnitOfWork(partial(_import_only, batch), sessions=tuple(batch.counters))
+    return UnitOfWork(partial(_import_without_result, batch), sessions=tuple(batch.counters))
 
 
 class Batch:
-    """Rows on their way in, their documents spelled out, which is also their last check.
+    """Rows to import, with their documents encoded, which is also their last validation.
 
-    `counters` says of each session whose events are here where it stands behind the last of them,
-    and how many it has lost to pruning. Of those no more are counted than there are numbers missing,
-    so the events of one session may come in several batches, in their order.
+    `counters` has, for each session that has events in the batch, its counter as of the last of these
+    events. No more events count as pruned than there are numbers missing, so the events of one session
+    may be spread over several batches, in their order.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Batch:
         runs: Iterable[Run] = (),
         events: Iterable[Event] = (),
         artifacts: Iterable[Artifact] = (),
-        counters: Mapping[str, Counter] | None = None,
+        counters: Mapping[str, SequenceCounter] | None = None,
     ) -> None:
-        self.sessions = [_Row(session, _session_values(session)) for session in sessions]
-        self.runs = [_Row(run, dict(save_run(run).params)) for run in runs]
-        self.events = [_Row(event, _event_values(event)) for event in events]
-        self.artifacts = [_Row(artifact, dict(register(artifact).params)) for artifact in artifacts]
+        self.sessions = [_EncodedRow(session, _session_values(session)) for session in sessions]
+        self.runs = [_EncodedRow(run, dict(save_run(run).params)) for run in runs]
+        self.events = [_EncodedRow(event, _event_values(event)) for event in events]
+        self.artifacts = [_EncodedRow(artifact, dict(register(artifact).params)) for artifact in artifacts]
         self.counters = dict(counters or {})
-        rows: list[_Row[Any]] = [*self.sessions, *self.runs, *self.events, *self.artifacts]
+        rows: list[_EncodedRow[Any]] = [*self.sessions, *self.runs, *self.events, *self.artifacts]
         self.row_count = len(rows)
         self.size_bytes = sum(row.size_bytes for row in rows)
 
@@ -81,11 +81,11 @@ class Batch:
             runs=export.runs,
             events=export.events,
             artifacts=export.artifacts,
-            counters={export.session.id: Counter(export.last_sequence, export.pruned_events)},
+            counters={export.session.id: SequenceCounter(export.last_sequence, export.pruned_events)},
         )
 
     def add(self, more: Batch) -> None:
-        """Take in what comes behind these rows."""
+        """Add the rows of a batch that follows this one."""
         self.sessions += more.sessions
         self.runs += more.runs
         self.events += more.events
@@ -95,12 +95,12 @@ class Batch:
         self.size_bytes += more.size_bytes
 
     def import_all(self) -> UnitOfWork[ImportCounts]:
-        """Write what is missing, all of it or none of it. Conflict where something else is there."""
+        """Write the missing rows, all or none. Conflict if a row exists with different contents."""
         return UnitOfWork(partial(_import, self), sessions=tuple(self.counters))
 
 
 class ImportCounts(NamedTuple):
-    """How many rows were missing, and are there now."""
+    """How many rows an import has written."""
 
     sessions: int = 0
     runs: int = 0
@@ -109,7 +109,7 @@ class ImportCounts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Row(Generic[M]):
+class _EncodedRow(Generic[M]):
     model: M
     values: Values
 
@@ -119,7 +119,7 @@ class _Row(Generic[M]):
 
 
 def _session_values(session: Session) -> Values:
-    # A list of lists of different lengths is no array, so each goes as a document.
+    # PostgreSQL has no array of arrays of different lengths, so tags are sent as JSON.
     return {**save_session(session).params, "tags": dump(list(session.tags), "tags")}
 
 
@@ -127,19 +127,18 @@ def _event_values(event: Event) -> Values:
     return {**EncodedEvent(event).params(), "sequence_number": event.sequence_number}
 
 
-def _import_only(batch: Batch) -> Script[None]:
+def _import_without_result(batch: Batch) -> Script[None]:
     yield from _import(batch)
 
 
 def _import(batch: Batch) -> Script[ImportCounts]:
-    # Counters first: they are the lock of their sessions, and whoever locks more than one thing
-    # begins with them.
-    counters = yield from _locked(batch.counters)
-    sessions = yield from _missing(_SESSIONS, batch.sessions)
-    runs = yield from _missing(_RUNS, batch.runs)
-    artifacts = yield from _missing(_ARTIFACTS, batch.artifacts)
-    yield from _check_keys(artifacts)
-    events = yield from _missing_events(batch.events, counters)
+    # Counters are locked before any other row, as in all operations that lock several rows.
+    counters = yield from _lock(batch.counters)
+    sessions = yield from _find_missing(_SESSIONS, batch.sessions)
+    runs = yield from _find_missing(_RUNS, batch.runs)
+    artifacts = yield from _find_missing(_ARTIFACTS, batch.artifacts)
+    yield from _check_live_keys(artifacts)
+    events = yield from _find_missing_events(batch.events, counters)
 
     yield from _insert("import_sessions", sessions)
     yield from _insert("import_runs", runs)
@@ -149,18 +148,18 @@ def _import(batch: Batch) -> Script[ImportCounts]:
     return ImportCounts(len(sessions), len(runs), len(events), len(artifacts))
 
 
-def _locked(counters: Mapping[str, Counter]) -> Script[dict[str, Counter]]:
+def _lock(counters: Mapping[str, SequenceCounter]) -> Script[dict[str, SequenceCounter]]:
     if not counters:
         return {}
     yield from lock_counters(counters)
     return (yield from find_counters(counters))
 
 
-# What is there already.
+# Looking up the rows that exist.
 
 
-class _Kind(NamedTuple, Generic[M]):
-    """How rows of one table are looked for: the query, its parameters, and how one is known again."""
+class _Table(NamedTuple, Generic[M]):
+    """How rows of one table are looked up: the query, its parameters and reader, and the key of a row."""
 
     noun: str
     query: str
@@ -185,133 +184,141 @@ def _id_within_session(model: Run | Event) -> object:
     return model.session_id, model.id
 
 
-_SESSIONS = _Kind[Session]("session", "find_sessions", _ids, read_sessions, _own_id)
-_RUNS = _Kind[Run]("run", "find_runs", _ids_within_sessions, read_runs, _id_within_session)
-_EVENTS = _Kind[Event]("event", "find_events", _ids_within_sessions, read_events, _id_within_session)
-_ARTIFACTS = _Kind[Artifact]("artifact", "find_artifacts", _ids, read_artifacts, _own_id)
+_SESSIONS = _Table[Session]("session", "find_sessions", _ids, read_sessions, _own_id)
+_RUNS = _Table[Run]("run", "find_runs", _ids_within_sessions, read_runs, _id_within_session)
+_EVENTS = _Table[Event]("event", "find_events", _ids_within_sessions, read_events, _id_within_session)
+_ARTIFACTS = _Table[Artifact]("artifact", "find_artifacts", _ids, read_artifacts, _own_id)
 
 
-def _missing(kind: _Kind[M], rows: Sequence[_Row[M]]) -> Script[list[_Row[M]]]:
-    """The rows that are not there. Conflict where one is there under other contents."""
-    missing: list[_Row[M]] = []
-    for piece in _pieces(rows):
-        found: list[M] = yield from Query(kind.query, kind.params([row.model for row in piece]), kind.read)
-        stored = {kind.key(model): model for model in found}
-        for row in piece:
-            there = stored.get(kind.key(row.model))
-            if there is None:
+def _find_missing(table: _Table[M], rows: Sequence[_EncodedRow[M]]) -> Script[list[_EncodedRow[M]]]:
+    """The rows that do not exist. Conflict if one exists with different contents."""
+    missing: list[_EncodedRow[M]] = []
+    for chunk in _chunks(rows):
+        params = table.params([row.model for row in chunk])
+        existing: list[M] = yield from Query(table.query, params, table.read)
+        by_key = {table.key(model): model for model in existing}
+        for row in chunk:
+            stored = by_key.get(table.key(row.model))
+            if stored is None:
                 missing.append(row)
-            elif there != row.model:
-                raise _other_contents(kind.noun, row.model, there)
+            elif stored != row.model:
+                raise _different_contents(table.noun, row.model, stored)
     return missing
 
 
-def _missing_events(
-    rows: Sequence[_Row[Event]], counters: Mapping[str, Counter]
-) -> Script[list[_Row[Event]]]:
-    # Beyond the counter nothing is stored, so nothing is looked for; and should an id stand under
-    # a lower number all the same, the database refuses to store it twice.
-    passed = [row for row in rows if _at_or_below_counter(row.model, counters)]
-    new = [row for row in rows if not _at_or_below_counter(row.model, counters)]
-    missing = yield from _missing(_EVENTS, passed)
-    yield from _check_numbers(missing)
-    return missing + new
+def _find_missing_events(
+    rows: Sequence[_EncodedRow[Event]], counters: Mapping[str, SequenceCounter]
+) -> Script[list[_EncodedRow[Event]]]:
+    # Events above the counter are not looked up, because none is stored there. If one of their ids
+    # exists below the counter, the unique constraint refuses it.
+    below = [row for row in rows if _at_or_below_counter(row.model, counters)]
+    above = [row for row in rows if not _at_or_below_counter(row.model, counters)]
+    missing = yield from _find_missing(_EVENTS, below)
+    yield from _check_sequence_numbers(missing)
+    return missing + above
 
 
-def _at_or_below_counter(event: Event, counters: Mapping[str, Counter]) -> bool:
+def _at_or_below_counter(event: Event, counters: Mapping[str, SequenceCounter]) -> bool:
     return (event.sequence_number or 0) <= counters[event.session_id].last_sequence
 
 
-def _other_contents(noun: str, ours: Imported, theirs: Imported) -> Conflict:
-    differing = [name for name in ours.__dataclass_fields__ if getattr(ours, name) != getattr(theirs, name)]
+def _different_contents(noun: str, imported: Imported, stored: Imported) -> Conflict:
+    fields = imported.__dataclass_fields__
+    differing = [name for name in fields if getattr(imported, name) != getattr(stored, name)]
     return Conflict(
-        f"{noun} {ours.id!r} is there already under other contents (they differ in "
-        f"{', '.join(differing)}), so nothing was written",
-        id=ours.id,
-        session_id=ours.id if isinstance(ours, Session) else ours.session_id,
+        f"{noun} {imported.id!r} already exists with different contents (they differ in "
+        f"{', '.join(differing)}); nothing was written",
+        id=imported.id,
+        session_id=imported.id if isinstance(imported, Session) else imported.session_id,
         fields=differing,
     )
 
 
-def _check_keys(artifacts: Sequence[_Row[Artifact]]) -> Script[None]:
-    """Whether the keys are free. A deleted artifact holds none."""
+def _check_live_keys(artifacts: Sequence[_EncodedRow[Artifact]]) -> Script[None]:
+    """Check that no other live artifact has a key of these. A soft-deleted artifact has none."""
     keys = tuple(row.model.key for row in artifacts if row.model.deleted_at is None)
-    taken: list[str] = (yield from Query("find_live_keys", {"keys": keys}, _firsts)) if keys else []
+    if not keys:
+        return
+    taken = yield from Query("find_live_keys", {"keys": keys}, _first_column)
     if taken:
         raise AlreadyExists(
-            f"another artifact with the key {taken[0]!r} is there already, so nothing was written: "
+            f"another artifact with the key {taken[0]!r} already exists; nothing was written: "
             "delete it first",
             key=taken[0],
         )
 
 
-def _check_numbers(events: Sequence[_Row[Event]]) -> Script[None]:
-    """Whether the numbers are free: pruning has left holes."""
-    for piece in _pieces(events):
+def _check_sequence_numbers(events: Sequence[_EncodedRow[Event]]) -> Script[None]:
+    """Check that no other event has a sequence number of these, which pruning must have freed."""
+    for chunk in _chunks(events):
         params = {
-            "session_ids": [row.model.session_id for row in piece],
-            "sequence_numbers": [row.model.sequence_number for row in piece],
+            "session_ids": [row.model.session_id for row in chunk],
+            "sequence_numbers": [row.model.sequence_number for row in chunk],
         }
-        taken: Rows = yield from Query("find_numbers", params, list)
+        taken: Rows = yield from Query("find_sequence_numbers", params, list)
         for session_id, number in taken:
             raise Conflict(
-                f"session {session_id!r} has another event {number} already, so nothing was written",
+                f"session {session_id!r} already has another event {number}; nothing was written",
                 session_id=session_id,
                 sequence_number=number,
             )
 
 
-def _firsts(rows: Rows) -> list[Any]:
+def _first_column(rows: Rows) -> list[Any]:
     return [row[0] for row in rows]
 
 
-# What is written.
+# Writing.
 
 
-def _insert(query: str, rows: Sequence[_Row[Any]]) -> Script[None]:
-    for piece in _pieces(rows):
-        columns = {name: [row.values[name] for row in piece] for name in piece[0].values}
+def _insert(query: str, rows: Sequence[_EncodedRow[Any]]) -> Script[None]:
+    for chunk in _chunks(rows):
+        columns = {name: [row.values[name] for row in chunk] for name in chunk[0].values}
         yield from Query(query, columns, no_result)
 
 
 def _advance_counters(
-    before: Mapping[str, Counter], told: Mapping[str, Counter], events: Sequence[_Row[Event]]
+    before: Mapping[str, SequenceCounter],
+    exported: Mapping[str, SequenceCounter],
+    added: Sequence[_EncodedRow[Event]],
 ) -> Script[None]:
-    added: defaultdict[str, list[int]] = defaultdict(list)
-    for row in events:
-        added[row.model.session_id].append(row.model.sequence_number or 0)
-    after = {id: _moved(before[id], counter, added[id]) for id, counter in told.items()}
-    moved = sorted(id for id, counter in after.items() if counter != before[id])
-    if moved:
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for row in added:
+        numbers[row.model.session_id].append(row.model.sequence_number or 0)
+    after = {id: _advanced(before[id], counter, numbers[id]) for id, counter in exported.items()}
+    changed = sorted(id for id, counter in after.items() if counter != before[id])
+    if changed:
         params = {
-            "session_ids": moved,
-            "last_sequences": [after[id].last_sequence for id in moved],
-            "pruned_events": [after[id].pruned_events for id in moved],
+            "session_ids": changed,
+            "last_sequences": [after[id].last_sequence for id in changed],
+            "pruned_events": [after[id].pruned_events for id in changed],
         }
         yield from Query("set_counters", params, no_result)
 
 
-def _moved(before: Counter, told: Counter, added: Sequence[int]) -> Counter:
-    """A counter after events came in, so that stored and pruned ones still add up to the last number.
+def _advanced(before: SequenceCounter, exported: SequenceCounter, added: Sequence[int]) -> SequenceCounter:
+    """A counter after events were added, so that stored and pruned events add up to the last number.
 
-    An event may come back that was pruned here; a number that neither side has was pruned there.
+    An added event at or below the old counter had been pruned here. A new number that was not added
+    had been pruned in the store that exported it.
     """
-    last = max(before.last_sequence, told.last_sequence)
-    came_back = sum(number <= before.last_sequence for number in added)
-    pruned_here = max(0, before.pruned_events - came_back)
-    missing = last - before.last_sequence - (len(added) - came_back)
-    return Counter(last, pruned_here + min(missing, max(0, told.pruned_events - pruned_here)))
+    last = max(before.last_sequence, exported.last_sequence)
+    restored = sum(number <= before.last_sequence for number in added)
+    pruned_here = max(0, before.pruned_events - restored)
+    missing = last - before.last_sequence - (len(added) - restored)
+    pruned_there = min(missing, max(0, exported.pruned_events - pruned_here))
+    return SequenceCounter(last, pruned_here + pruned_there)
 
 
-def _pieces(rows: Sequence[_Row[M]]) -> Iterator[list[_Row[M]]]:
-    """Rows in parts that each fit one statement."""
-    piece: list[_Row[M]] = []
+def _chunks(rows: Sequence[_EncodedRow[M]]) -> Iterator[list[_EncodedRow[M]]]:
+    """Split rows into parts that each fit one statement."""
+    chunk: list[_EncodedRow[M]] = []
     size_bytes = 0
     for row in rows:
-        if piece and (len(piece) == ROWS_PER_STATEMENT or size_bytes + row.size_bytes > BYTES_PER_STATEMENT):
-            yield piece
-            piece, size_bytes = [], 0
-        piece.append(row)
+        if chunk and (len(chunk) == ROWS_PER_STATEMENT or size_bytes + row.size_bytes > BYTES_PER_STATEMENT):
+            yield chunk
+            chunk, size_bytes = [], 0
+        chunk.append(row)
         size_bytes += row.size_bytes
-    if piece:
-        yield piece
+    if chunk:
+        yield chunk

@@ -51,7 +51,7 @@ def order_of(kind: str, name: str) -> Order[Any]:
 
 @pytest.mark.parametrize("order", EVERY_ORDER, ids=named)
 def test_a_cursor_holds_the_place_of_its_row(order: Order[Any]) -> None:
-    assert order.after(written(order)) == order.place(ROWS[order.kind])
+    assert order.after(written(order)) == order.keyset(ROWS[order.kind])
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.text(min_size=1, max_size=255))

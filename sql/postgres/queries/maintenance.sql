@@ -1,96 +1,109 @@
 -- find_expired_sessions
--- Of one status, those untouched for longest.
+-- Live sessions of one status that were last updated at `until` or before, the oldest first. Uses
+-- asm_sessions_by_status_update.
 select updated_at, id
   from asm_sessions
  where status = %(status)s
    and updated_at <= %(until)s
    and deleted_at is null
-   and not tags && %(exempt_tags)b::text[]
+   and not tags && %(exempt_tags)s::text[]
    and (updated_at, id) > (%(last_at)s, %(last_id)s)       -- if last_at and last_id
  order by updated_at, id
  limit %(limit)s;
 
 -- soft_delete_sessions
--- Those of them that still are what they were found for.
+-- Repeats the conditions of find_expired_sessions, because the sessions may have changed since.
 update asm_sessions
    set deleted_at = %(at)s
- where id = any(%(session_ids)b::text[])
+ where id = any(%(session_ids)s::text[])
    and status = %(status)s
    and updated_at <= %(until)s
    and deleted_at is null
-   and not tags && %(exempt_tags)b::text[]
+   and not tags && %(exempt_tags)s::text[]
 returning id;
 
 -- find_due_sessions
--- Soft-deleted long ago, the longest first.
+-- Sessions that were soft-deleted at `due_until` or before, the oldest first. Uses
+-- asm_sessions_deleted.
 select deleted_at, id
   from asm_sessions
  where deleted_at <= %(due_until)s
-   and status <> all(%(exempt_statuses)b::text[])
-   and not tags && %(exempt_tags)b::text[]
+   and status <> all(%(exempt_statuses)s::text[])
+   and not tags && %(exempt_tags)s::text[]
    and (deleted_at, id) > (%(last_at)s, %(last_id)s)       -- if last_at and last_id
  order by deleted_at, id
  limit %(limit)s;
 
--- hold_due_sessions
--- Those of them that still are due, and nobody changes them until the transaction ends.
+-- lock_due_sessions
+-- Repeats the conditions of find_due_sessions and locks the session rows in the order of their
+-- ids.
 select id
   from asm_sessions
- where id = any(%(session_ids)b::text[])
+ where id = any(%(session_ids)s::text[])
    and deleted_at <= %(due_until)s
-   and status <> all(%(exempt_statuses)b::text[])
-   and not tags && %(exempt_tags)b::text[]
+   and status <> all(%(exempt_statuses)s::text[])
+   and not tags && %(exempt_tags)s::text[]
  order by id
    for update;
 
 -- delete_sessions
--- With everything that belongs to them. Their counters are locked by then.
-with gone_events as (
-    delete from asm_events where session_id = any(%(session_ids)b::text[])
-), gone_runs as (
-    delete from asm_runs where session_id = any(%(session_ids)b::text[])
-), gone_artifacts as (
-    delete from asm_artifacts where session_id = any(%(session_ids)b::text[])
-), gone_sessions as (
-    delete from asm_sessions where id = any(%(session_ids)b::text[])
+-- Deletes sessions with all their rows. The caller has locked their counters and session rows, so
+-- the order in which the parts run does not matter.
+with deleted_events as (
+    delete from asm_events where session_id = any(%(session_ids)s::text[])
+), deleted_runs as (
+    delete from asm_runs where session_id = any(%(session_ids)s::text[])
+), deleted_artifacts as (
+    delete from asm_artifacts where session_id = any(%(session_ids)s::text[])
+), deleted_sessions as (
+    delete from asm_sessions where id = any(%(session_ids)s::text[])
 )
-delete from asm_session_sequences where session_id = any(%(session_ids)b::text[]);
+delete from asm_session_sequences where session_id = any(%(session_ids)s::text[]);
 
 -- find_long_sessions
--- Those with more events than are to be kept, as their counters tell. Not those that are about to be
--- deleted as a whole. Only the rows of long ones are looked at: a join would begin with all sessions.
+-- Sessions that store more than `keep` events by their counters, without those that have an exempt
+-- tag and those that are due for deletion (none are where `due_until` is null). The session row is
+-- read in a subquery for long sessions only; a join would read all sessions first.
 select session_id, last_sequence, pruned_events
   from asm_session_sequences as counter
  where last_sequence - pruned_events > %(keep)s
-   and (select tags && %(exempt_tags)b::text[] from asm_sessions where id = counter.session_id) is not true
-   and (select deleted_at <= %(due_until)s and status <> all(%(exempt_statuses)b::text[]) from asm_sessions where id = counter.session_id) is not true  -- if due_until
-   and (select true from asm_sessions where id = counter.session_id)  -- if saved
+   and (
+       select tags && %(exempt_tags)s::text[]
+              or deleted_at <= %(due_until)s::timestamptz
+              and status <> all(%(exempt_statuses)s::text[])
+         from asm_sessions
+        where id = counter.session_id
+   ) is not true
+   and (select true from asm_sessions where id = counter.session_id) -- if requires_row
    and session_id = %(session_id)s                         -- if session_id
    and session_id > %(after)s                              -- if after
  order by session_id
  limit %(limit)s;
 
--- hold_counters
--- Where these sessions stand, and nobody moves them until the transaction ends.
+-- lock_existing_counters
+-- Locks the counters that exist, in the order of their session ids. Unlike lock_counters it
+-- creates none.
 select session_id, last_sequence, pruned_events
   from asm_session_sequences
- where session_id = any(%(session_ids)b::text[])
+ where session_id = any(%(session_ids)s::text[])
  order by session_id
    for update;
 
--- count_prunable
--- Of each session, how many of its events up to a number may go: no more than there are beyond those to
--- keep, none of a protected type, and none of an exempt session. Nothing is counted further than it needs.
-select asked.session_id, prunable.number
-  from unnest(%(session_ids)b::text[], %(uptos)b::bigint[], %(mosts)b::bigint[]) as asked (session_id, upto, most)
+-- count_prunable_by_session
+-- For each requested session that has no exempt tag: how many of its events up to `max_sequence`
+-- may be pruned. That is at most the number stored beyond `keep`, at most `max_events`, and none
+-- of a protected type. Both counts stop as soon as their result is certain.
+select requested.session_id, prunable.number
+  from unnest(%(session_ids)s::text[], %(max_sequences)s::bigint[], %(limits)s::bigint[])
+    as requested (session_id, max_sequence, max_events)
  cross join lateral (
        select count(*) - %(keep)s::bigint as number
          from (
               select 1
                 from asm_events as event
-               where event.session_id = asked.session_id
-                 and event.sequence_number <= asked.upto
-               limit %(keep)s::bigint + asked.most
+               where event.session_id = requested.session_id
+                 and event.sequence_number <= requested.max_sequence
+               limit %(keep)s::bigint + requested.max_events
          ) as stored
  ) as excess
  cross join lateral (
@@ -98,145 +111,183 @@ select asked.session_id, prunable.number
          from (
               select 1
                 from asm_events as event
-               where event.session_id = asked.session_id
-                 and event.sequence_number <= asked.upto
-                 and event.type <> all(%(protected_types)b::text[])
+               where event.session_id = requested.session_id
+                 and event.sequence_number <= requested.max_sequence
+                 and event.type <> all(%(protected_types)s::text[])
                limit greatest(excess.number, 0)
-         ) as loose
+         ) as unprotected
  ) as prunable
- where (select session.tags && %(exempt_tags)b::text[] from asm_sessions as session where session.id = asked.session_id) is not true;
+ where (
+       select session.tags && %(exempt_tags)s::text[]
+         from asm_sessions as session
+        where session.id = requested.session_id
+ ) is not true;
 
 -- prune_events
--- Of each session so many of its events up to a number: the oldest of the types that go first, then the
--- oldest of the rest. `materialized` keeps the planner from choosing them anew for each event.
-with doomed as materialized (
-    select asked.session_id, event.sequence_number
-      from unnest(%(session_ids)b::text[], %(uptos)b::bigint[], %(numbers)b::bigint[]) as asked (session_id, upto, number)
+-- For each requested session, deletes `number` events up to `max_sequence` and adds them to its
+-- counter: the oldest of `first_types`, then the oldest of the rest. The caller has locked the
+-- counters. `materialized` keeps the planner from selecting the events again for each row.
+with to_delete as materialized (
+    select requested.session_id, event.sequence_number
+      from unnest(%(session_ids)s::text[], %(max_sequences)s::bigint[], %(numbers)s::bigint[])
+        as requested (session_id, max_sequence, number)
      cross join lateral (
-           (select 1 as turn, sequence_number
+           (select 1 as priority, sequence_number
               from asm_events
-             where session_id = asked.session_id
-               and sequence_number <= asked.upto
-               and type = any(%(first_types)b::text[])
+             where session_id = requested.session_id
+               and sequence_number <= requested.max_sequence
+               and type = any(%(first_types)s::text[])
              order by sequence_number
-             limit asked.number)
+             limit requested.number)
            union all
            (select 2, sequence_number
               from asm_events
-             where session_id = asked.session_id
-               and sequence_number <= asked.upto
-               and type <> all(%(first_types)b::text[])
-               and type <> all(%(protected_types)b::text[])
+             where session_id = requested.session_id
+               and sequence_number <= requested.max_sequence
+               and type <> all(%(first_types)s::text[])
+               and type <> all(%(protected_types)s::text[])
              order by sequence_number
-             limit asked.number)
-           order by turn, sequence_number
-           limit asked.number
+             limit requested.number)
+           order by priority, sequence_number
+           limit requested.number
      ) as event
-), gone as (
+), deleted_events as (
     delete from asm_events as event
-     using doomed
-     where event.session_id = doomed.session_id
-       and event.sequence_number = doomed.sequence_number
+     using to_delete
+     where event.session_id = to_delete.session_id
+       and event.sequence_number = to_delete.sequence_number
 )
 update asm_session_sequences as counter
-   set pruned_events = counter.pruned_events + asked.number
-  from unnest(%(session_ids)b::text[], %(numbers)b::bigint[]) as asked (session_id, number)
- where counter.session_id = any(%(session_ids)b::text[])
-   and counter.session_id = asked.session_id;
+   set pruned_events = counter.pruned_events + requested.number
+  from unnest(%(session_ids)s::text[], %(numbers)s::bigint[]) as requested (session_id, number)
+ where counter.session_id = any(%(session_ids)s::text[])
+   and counter.session_id = requested.session_id;
 
 -- count_stored
--- All events, as the counters tell, but for those that are about to be deleted with their sessions.
-select coalesce(sum(last_sequence - pruned_events), 0)::bigint
-       - (select coalesce(sum(counter.last_sequence - counter.pruned_events), 0)::bigint from asm_sessions as session join asm_session_sequences as counter on counter.session_id = session.id where session.deleted_at <= %(due_until)s and session.status <> all(%(exempt_statuses)b::text[]) and not session.tags && %(exempt_tags)b::text[])  -- if due_until
-       as number
-  from asm_session_sequences;
+-- The number of all events by their counters, without those of sessions that are due for deletion
+-- (none are where `due_until` is null).
+select totals.stored - due.stored as number
+  from (
+       select coalesce(sum(last_sequence - pruned_events), 0)::bigint as stored
+         from asm_session_sequences
+  ) as totals
+ cross join (
+       select coalesce(sum(counter.last_sequence - counter.pruned_events), 0)::bigint as stored
+         from asm_sessions as session
+         join asm_session_sequences as counter on counter.session_id = session.id
+        where session.deleted_at <= %(due_until)s::timestamptz
+          and session.status <> all(%(exempt_statuses)s::text[])
+          and not session.tags && %(exempt_tags)s::text[]
+  ) as due;
 
--- find_oldest
--- Whose are the oldest events that may go, and how many of them are whose.
-select oldest.session_id, counter.last_sequence, counter.pruned_events, count(*) as number, max(oldest.timestamp) as timestamp
+-- find_oldest_events
+-- The oldest events that may be pruned, as numbers per session, with the counter of each session
+-- and the time of the last of them. Reads asm_events_by_time in order, or asm_events_by_type.
+select oldest.session_id, counter.last_sequence, counter.pruned_events, count(*) as number,
+       max(oldest.timestamp) as timestamp
   from (
        select event.session_id, event.timestamp
          from asm_events as event
          left join asm_sessions as session on session.id = event.session_id
-        where true
-          and event.type = any(%(types)b::text[])          -- if types
-          and event.type <> all(%(not_types)b::text[])     -- if not_types
+        where (session.tags && %(exempt_tags)s::text[]) is not true
+          and (
+              session.deleted_at <= %(due_until)s::timestamptz
+              and session.status <> all(%(exempt_statuses)s::text[])
+          ) is not true
+          and event.type = any(%(types)s::text[])          -- if types
+          and event.type <> all(%(not_types)s::text[])     -- if not_types
           and event.timestamp >= %(since)s                 -- if since
-          and (session.tags && %(exempt_tags)b::text[]) is not true
-          and (session.deleted_at <= %(due_until)s and session.status <> all(%(exempt_statuses)b::text[])) is not true  -- if due_until
-          and session.id is not null                       -- if saved
+          and session.id is not null                       -- if requires_row
         order by event.timestamp, event.session_id, event.sequence_number
         limit %(limit)s
   ) as oldest
   join asm_session_sequences as counter on counter.session_id = oldest.session_id
  group by oldest.session_id, counter.last_sequence, counter.pruned_events;
 
--- count_oldest
--- How many events may go; no further than to a limit.
+-- count_prunable_events
+-- How many events of all sessions may be pruned. Stops counting at `limit`.
 select count(*) as number
   from (
        select 1
          from asm_events as event
          left join asm_sessions as session on session.id = event.session_id
-        where event.type <> all(%(not_types)b::text[])
-          and (session.tags && %(exempt_tags)b::text[]) is not true
-          and (session.deleted_at <= %(due_until)s and session.status <> all(%(exempt_statuses)b::text[])) is not true  -- if due_until
-          and session.id is not null                       -- if saved
+        where event.type <> all(%(not_types)s::text[])
+          and (session.tags && %(exempt_tags)s::text[]) is not true
+          and (
+              session.deleted_at <= %(due_until)s::timestamptz
+              and session.status <> all(%(exempt_statuses)s::text[])
+          ) is not true
+          and session.id is not null                       -- if requires_row
         limit %(limit)s
-  ) as loose;
+  ) as prunable;
 
 -- find_orphaned_artifacts
--- Sessions of which nothing is there but artifacts, and how many. One whose events were all pruned is there.
--- Of those without a row only are events and runs looked for: `offset 0` keeps the planner from doing it for all.
-select alone.session_id, alone.number
+-- Sessions that have artifacts older than `before` but no row, no event, no run, and no pruned
+-- event; and how many such artifacts each has. `offset 0` keeps the planner from searching the
+-- events and runs of sessions that have a row.
+select orphaned.session_id, orphaned.number
   from (
        select artifact.session_id, count(*) as number
          from asm_artifacts as artifact
         where artifact.session_id is not null
+          and artifact.created_at < %(before)s
           and artifact.session_id > %(after)s              -- if after
           and not exists (select 1 from asm_sessions where id = artifact.session_id)
         group by artifact.session_id
         order by artifact.session_id
        offset 0
-  ) as alone
- where (select 1 from asm_events where session_id = alone.session_id limit 1) is null
-   and (select 1 from asm_runs where session_id = alone.session_id limit 1) is null
-   and not exists (select 1 from asm_session_sequences where session_id = alone.session_id and pruned_events > 0)
- order by alone.session_id
+  ) as orphaned
+ where (select 1 from asm_events where session_id = orphaned.session_id limit 1) is null
+   and (select 1 from asm_runs where session_id = orphaned.session_id limit 1) is null
+   and not exists (
+       select 1
+         from asm_session_sequences
+        where session_id = orphaned.session_id
+          and pruned_events > 0
+   )
+ order by orphaned.session_id
  limit %(limit)s;
 
 -- delete_orphaned_artifacts
--- Those of sessions of which there still is nothing else.
+-- Repeats the conditions of find_orphaned_artifacts, because a session may have been saved since.
 delete from asm_artifacts as artifact
- where artifact.session_id = any(%(session_ids)b::text[])
+ where artifact.session_id = any(%(session_ids)s::text[])
+   and artifact.created_at < %(before)s
    and not exists (select 1 from asm_sessions where id = artifact.session_id)
    and (select 1 from asm_events where session_id = artifact.session_id limit 1) is null
    and (select 1 from asm_runs where session_id = artifact.session_id limit 1) is null
-   and not exists (select 1 from asm_session_sequences where session_id = artifact.session_id and pruned_events > 0)
+   and not exists (
+       select 1
+         from asm_session_sequences
+        where session_id = artifact.session_id
+          and pruned_events > 0
+   )
 returning id;
 
 -- find_orphaned_counters
--- Counters of sessions that have no row and no event, and lost none to pruning. Of those without a row only are events looked for:
--- `offset 0` keeps the planner from doing it for all.
-select alone.session_id
+-- Counters that last changed before `before` and whose session has no row, no event, and no pruned
+-- event. `offset 0` keeps the planner from searching the events of sessions that have a row.
+select orphaned.session_id
   from (
        select counter.session_id
          from asm_session_sequences as counter
         where counter.pruned_events = 0
+          and counter.updated_at < %(before)s
           and counter.session_id > %(after)s               -- if after
           and not exists (select 1 from asm_sessions where id = counter.session_id)
         order by counter.session_id
        offset 0
-  ) as alone
- where (select 1 from asm_events where session_id = alone.session_id limit 1) is null
- order by alone.session_id
+  ) as orphaned
+ where (select 1 from asm_events where session_id = orphaned.session_id limit 1) is null
+ order by orphaned.session_id
  limit %(limit)s;
 
 -- delete_orphaned_counters
--- Those of sessions of which there still is nothing else. They are locked by then.
+-- Repeats the conditions of find_orphaned_counters. The caller has locked the counters.
 delete from asm_session_sequences as counter
- where counter.session_id = any(%(session_ids)b::text[])
+ where counter.session_id = any(%(session_ids)s::text[])
    and counter.pruned_events = 0
+   and counter.updated_at < %(before)s
    and not exists (select 1 from asm_sessions where id = counter.session_id)
    and (select 1 from asm_events where session_id = counter.session_id limit 1) is null
 returning session_id;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import shutil
@@ -26,6 +27,7 @@ from tests.conftest import Blocking, in_loop
 ROOT = Path(__file__).parents[2]
 STEPS = ["0001-agent-sessions", "0002-search", "0003-pages-in-order"]
 STEP, LAST_STEP = STEPS[0], STEPS[-1]
+CAP_DAC_OVERRIDE = 1 << 1
 TABLES = {"asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts"}
 
 STOPPING_STEP = """
@@ -162,6 +164,20 @@ def run_in_fork(work: Callable[[], Any]) -> Any:
         outcome = pickle.loads(pipe.read())
     os.waitpid(child, 0)
     return outcome
+
+
+def obey_file_permissions() -> None:
+    """Let this process write only what its permissions allow, root's too. It can still read everything."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    version_3, own_process = 0x20080522, 0
+    header = (ctypes.c_uint32 * 2)(version_3, own_process)
+    # Twice (effective, permitted, inheritable), of 32 capabilities each.
+    capabilities = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, capabilities) == 0, os.strerror(ctypes.get_errno())
+    capabilities[0] &= ~CAP_DAC_OVERRIDE
+    assert libc.capset(header, capabilities) == 0, os.strerror(ctypes.get_errno())
 
 
 def _outcome(work: Callable[[], Any]) -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -31,6 +29,7 @@ from tests.contract.other_clients import (
     fetch_rows,
     folder_that_stops,
     migrations_of,
+    obey_file_permissions,
     only,
     read_line,
     run_in_fork,
@@ -41,7 +40,6 @@ from tests.contract.other_clients import (
     yoyo,
     yoyo_running,
 )
-from tests.servers import fresh_folder, give_away, server_user
 
 # `asm.migrate` is the function; this is the module.
 migrate_module = sys.modules["asm.migrations.runner"]
@@ -685,32 +683,21 @@ def test_a_file_that_is_no_database_is_a_storage_error(
         ask(f"sqlite:///{file}")
 
 
-@pytest.fixture
-def anyones_folder() -> Iterator[Path]:
-    """A folder that a user without rights can reach."""
-    folder = fresh_folder()
-    yield folder
-    shutil.rmtree(folder)
-
-
 # The tests' own threads do nothing that the child waits for.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_file_that_can_only_be_read_is_a_storage_error(anyones_folder: Path, tmp_path: Path) -> None:
-    # So that all that migrating imports is there: another user may not reach it.
-    asm.migrate(f"sqlite:///{tmp_path / 'store.db'}")
-    file = anyones_folder / "store.db"
+def test_a_file_that_can_only_be_read_is_a_storage_error(tmp_path: Path) -> None:
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    file = folder / "store.db"
     file.touch(mode=0o444)
-    give_away(file)
-    file.parent.chmod(0o555)
-    assert run_in_fork(lambda: as_anyone(lambda: asm.migrate(f"sqlite:///{file}"))) is asm.StorageError
+    folder.chmod(0o555)
 
+    def migrate() -> list[str]:
+        obey_file_permissions()
+        return asm.migrate(f"sqlite:///{file}")
 
-def as_anyone(work: Callable[[], Any]) -> Any:
-    """Work as a user who has to ask for permission, which root has not."""
-    user = server_user()
-    if user:
-        os.setuid(user.pw_uid)
-    return work()
+    assert run_in_fork(migrate) is asm.StorageError
+    folder.chmod(0o755)
 
 
 def test_a_file_that_others_hold_open_is_migrated(dsn: str) -> None:

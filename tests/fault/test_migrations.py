@@ -447,7 +447,7 @@ def test_an_open_store_says_that_its_tables_were_taken_and_works_when_they_are_b
 def test_while_a_migration_holds_the_tables_writers_time_out_and_readers_read(
     migrated: str, opened: Callable[..., Any]
 ) -> None:
-    store = opened(migrated, timeout=0.3)
+    store = opened(migrated, timeout=1)
     store.append_event(an_event())
     with driver_connection(migrated) as migrating:
         for statement in HOLDING[dsns.parse_dsn(migrated).dialect]:

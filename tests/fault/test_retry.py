@@ -187,8 +187,8 @@ def test_closing_does_not_wait_for_what_is_asked_again_and_again(proxy: Proxy, o
 def test_no_caller_sees_that_the_server_crashed_and_was_down_for_five_seconds(server: Server) -> None:
     crowd = ConcurrentWriters()
     with (
-        asm.SessionStore(server.dsn(), retry_for=15) as store,
-        Blocking.opened(server.dsn(), retry_for=15) as async_store,
+        asm.SessionStore(server.dsn(), retry_for=60) as store,
+        Blocking.opened(server.dsn(), retry_for=60) as async_store,
         crowd.running([store, async_store], callers=64),
     ):
         server.stop("immediate")

@@ -130,7 +130,7 @@ def test_a_transaction_with_a_server_that_is_stuck_ends_typed(proxy: Proxy, open
 
 
 def test_a_statement_that_takes_long_is_waited_for(migrated: str, opened: Opener) -> None:
-    store = opened(migrated, timeout=0.2, retry_for=0)
+    store = opened(migrated, timeout=1, retry_for=0)
     with store.transaction() as tx:
         slept = getattr(tx, "_target", tx).connection.execute("select pg_sleep(3)")
         if isawaitable(slept):
@@ -140,7 +140,7 @@ def test_a_statement_that_takes_long_is_waited_for(migrated: str, opened: Opener
 
 
 def test_a_transaction_that_listens_waits_as_long_as_it_says(migrated: str, opened: Opener) -> None:
-    store = opened(migrated, timeout=0.2, retry_for=0)
+    store = opened(migrated, timeout=1, retry_for=0)
     with store.transaction() as tx:
         notified = getattr(tx, "_target", tx).connection.notifies(timeout=2)
         assert (in_loop(listed(notified)) if hasattr(notified, "__aiter__") else list(notified)) == []

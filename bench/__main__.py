@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench import report
+from bench.databases import Databases
 from bench.harness import Line, Rounds
-from bench.places import Places
 
 QUESTIONS = (
     "single_append",
@@ -73,8 +73,8 @@ def main(
     """
     console = Console()
     every = Rounds(rounds, seconds)
-    with Places(dsn or None) as places:
-        where = report.environment(places.settings())
+    with Databases(dsn or None) as databases:
+        where = report.environment(databases.settings())
         for name in questions or QUESTIONS:
             module = importlib.import_module(f"bench.{name}")
             # How much is stored is the affair of these two.
@@ -82,7 +82,7 @@ def main(
                 "growth": {"sizes": sizes(events)},
                 "questions": {"scale": scale},
             }
-            question = partial(module.lines, places=places, **own.get(name, {}))
+            question = partial(module.lines, databases=databases, **own.get(name, {}))
             lines = measured(console, name, question, every)
             if lines:
                 report.show(console, lines)

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterator
 
 from bench import appends, floors, targets
+from bench.databases import Databases
 from bench.harness import Line, Rounds
 from bench.payload import SESSIONS
-from bench.places import Places
 
 ONE_TASK = targets.Target("one task", "pgbench, 1 client")
 
@@ -21,9 +21,9 @@ CASES = (
 )
 
 
-def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     with (
-        places.postgres() as place,
+        databases.postgres() as place,
         asyncio.Runner() as runner,
         appends.opened(runner, place.dsn, place.schema) as store,
     ):

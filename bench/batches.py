@@ -10,8 +10,8 @@ import psycopg
 
 import asm
 from bench import floors, payload, targets
+from bench.databases import Databases
 from bench.harness import Line, Rounds, Sample, Server, Side, in_turn
-from bench.places import Places
 
 T = TypeVar("T")
 
@@ -23,9 +23,9 @@ PER_SECOND = 60_000
 """More rows than a side gets through."""
 
 
-def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     with (
-        places.postgres() as place,
+        databases.postgres() as place,
         asm.SessionStore(place.dsn, schema=place.schema) as store,
         place.connect() as connection,
     ):

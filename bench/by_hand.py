@@ -14,7 +14,7 @@ from psycopg.types.string import TextBinaryLoader
 
 import asm
 from asm.engine.registry import QueryRegistry
-from bench.places import Postgres
+from bench.databases import PostgresSchema
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ Ask = Callable[[str, dict[str, Any]], Rows]
 """Rows of a query, by its name and values."""
 
 
-def postgres(place: Postgres, connection: psycopg.Connection[Any]) -> Ask:
+def postgres(place: PostgresSchema, connection: psycopg.Connection[Any]) -> Ask:
     """psycopg in C, prepared, binary; a document comes as its text."""
     # Text to the driver's C code, which would otherwise call json.loads.
     connection.adapters.register_loader("json", TextBinaryLoader)

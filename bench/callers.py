@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import asm
 from bench import appends, floors
+from bench.databases import Databases
 from bench.harness import Line, Rounds, line
-from bench.places import Places
 from bench.targets import Target
 
 CALLERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -21,10 +21,10 @@ SHARE = 0.5
 ROUNDS_MAX = 3
 
 
-def lines(rounds: Rounds, places: Places, callers: tuple[int, ...] = CALLERS) -> Iterator[Line]:
+def lines(rounds: Rounds, databases: Databases, callers: tuple[int, ...] = CALLERS) -> Iterator[Line]:
     fewer = Rounds(min(rounds.rounds, ROUNDS_MAX), rounds.seconds, rounds.say)
     with (
-        places.postgres() as place,
+        databases.postgres() as place,
         asm.SessionStore(place.dsn, schema=place.schema) as store,
         asyncio.Runner() as runner,
         appends.opened(runner, place.dsn, place.schema) as awaited,

@@ -18,9 +18,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from asm.engine.registry import QueryRegistry, sql_folder
 from bench import payload
+from bench.databases import PostgresSchema, SQLiteFile
 from bench.harness import Sample, Side, by_threads
 from bench.payload import COLUMNS, Row
-from bench.places import File, Postgres
 
 # Numbers are all pgbench can count with, so beside it both sides have ids of nineteen digits (see `payload`):
 # the same statement and the same bytes, growing with time. Ids of 36 characters, put together in the
@@ -35,7 +35,7 @@ _SPELLED = {"session_id": "session", "run_id": "session"}
 _PARAMETER = re.compile(r"%\((\w+)\)[sbt]")
 
 
-def one_statement(place: Postgres, clients: int, *, sessions: int = payload.SESSIONS) -> Side:
+def one_statement(place: PostgresSchema, clients: int, *, sessions: int = payload.SESSIONS) -> Side:
     """The append statement from that many clients: by pgbench, or by bare psycopg where there is none."""
     name = f"{clients} client{'s' if clients > 1 else ''}"
     if place.pgbench is None:
@@ -43,7 +43,9 @@ def one_statement(place: Postgres, clients: int, *, sessions: int = payload.SESS
     return Side(f"pgbench, {name}", _by_pgbench(place, place.pgbench, clients, sessions))
 
 
-def _by_pgbench(place: Postgres, pgbench: Path, clients: int, sessions: int) -> Callable[[float], Sample]:
+def _by_pgbench(
+    place: PostgresSchema, pgbench: Path, clients: int, sessions: int
+) -> Callable[[float], Sample]:
     statement = _PARAMETER.sub(
         lambda found: f":{_SPELLED.get(found[1], found[1])}", place.statement("append_event")
     )
@@ -118,7 +120,7 @@ def _password(dsn: str) -> dict[str, str]:
     return {"PGPASSWORD": str(password)} if password else {}
 
 
-def _by_psycopg(place: Postgres, clients: int, sessions: int) -> Callable[[float], Sample]:
+def _by_psycopg(place: PostgresSchema, clients: int, sessions: int) -> Callable[[float], Sample]:
     statement = place.statement("append_event")
     supply = payload.Supply(payload.numbered_sessions(sessions), payload.numbered_event)
 
@@ -156,7 +158,7 @@ def copy(connection: psycopg.Connection[tuple[object, ...]], schema: str, rows: 
 
 
 @contextmanager
-def reference_schema(place: Postgres) -> Iterator[str]:
+def reference_schema(place: PostgresSchema) -> Iterator[str]:
     """The reference library's table of events: jsonb documents, and seven indexes."""
     name = f"{place.schema}_reference"
     with place.connect() as connection:
@@ -199,7 +201,7 @@ class RawSQLite:
     Without a place it is in memory, with tables of its own.
     """
 
-    def __init__(self, place: File | None = None) -> None:
+    def __init__(self, place: SQLiteFile | None = None) -> None:
         path = place.path if place else ":memory:"
         self.connection = sqlite3.connect(path, timeout=30, isolation_level=None)
         if place:

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import asm
 from bench import batches, payload, targets
+from bench.databases import Databases
 from bench.harness import Line, Rounds, Server, Side
-from bench.places import Places
 
 EVENTS = 50
 SHARE = 0.5
 
 
-def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     with (
-        places.postgres() as place,
+        databases.postgres() as place,
         asm.SessionStore(place.dsn, schema=place.schema) as store,
         place.connect() as connection,
     ):

@@ -12,8 +12,8 @@ from psycopg import sql
 
 import asm
 from bench import appends, floors, payload, reads
+from bench.databases import Databases, SQLiteFile
 from bench.harness import Line, Rounds, Sample, Server, Side, in_turn
-from bench.places import File, Places, Postgres
 from bench.targets import Target
 
 SIZES = (10_000, 1_000_000)
@@ -33,12 +33,12 @@ class Grown:
     server: Server
 
 
-def lines(rounds: Rounds, places: Places, sizes: Sequence[int] = SIZES) -> Iterator[Line]:
+def lines(rounds: Rounds, databases: Databases, sizes: Sequence[int] = SIZES) -> Iterator[Line]:
     with ExitStack() as stack:
-        files = [_grown_file(rounds, stack, places, size) for size in sizes]
+        files = [_grown_file(rounds, stack, databases, size) for size in sizes]
         yield from compared(rounds, "SQLite", files)
     with ExitStack() as stack:
-        schemas = [_grown_schema(rounds, stack, places, size) for size in sizes]
+        schemas = [_grown_schema(rounds, stack, databases, size) for size in sizes]
         yield from compared(rounds, "PostgreSQL", schemas)
 
 
@@ -78,8 +78,8 @@ def _asking(grown: Grown, call: Callable[[], int]) -> Side:
     return Side(f"at {grown.size:,}", run)
 
 
-def _grown_schema(rounds: Rounds, stack: ExitStack, places: Places, size: int) -> Grown:
-    place: Postgres = stack.enter_context(places.postgres())
+def _grown_schema(rounds: Rounds, stack: ExitStack, databases: Databases, size: int) -> Grown:
+    place: PostgresSchema = stack.enter_context(databases.postgres())
     sessions = payload.session_ids(max(1, size // PER_SESSION))
     with place.connect() as connection:
         for done, session_id in enumerate(sessions):
@@ -101,8 +101,8 @@ _SETTLED: tuple[LiteralString, ...] = (
 )
 
 
-def _grown_file(rounds: Rounds, stack: ExitStack, places: Places, size: int) -> Grown:
-    file: File = stack.enter_context(places.file())
+def _grown_file(rounds: Rounds, stack: ExitStack, databases: Databases, size: int) -> Grown:
+    file: SQLiteFile = stack.enter_context(databases.file())
     sessions = payload.session_ids(max(1, size // PER_SESSION))
     with closing(floors.RawSQLite(file)) as raw:
         for done, session_id in enumerate(sessions):

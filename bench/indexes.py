@@ -12,8 +12,8 @@ from psycopg import sql
 import asm
 from asm.engine.registry import Dialect, sql_folder
 from bench import appends, batches, flush
+from bench.databases import Databases
 from bench.harness import Line, Rounds, Server, Side
-from bench.places import Places
 from bench.targets import Target
 
 STEP = "0002-search"
@@ -21,13 +21,13 @@ KEPT = 0.9
 """What must be left of the rate."""
 SHARE = 0.5
 
-Opened = Callable[[Places, bool], AbstractContextManager[tuple[asm.SessionStore, Server]]]
+Opened = Callable[[Databases, bool], AbstractContextManager[tuple[asm.SessionStore, Server]]]
 
 
-def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
-    databases: tuple[tuple[str, Opened], ...] = (("SQLite", _file), ("PostgreSQL", _schema))
-    for database, opened in databases:
-        with opened(places, False) as bare, opened(places, True) as whole:
+def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+    kinds: tuple[tuple[str, Opened], ...] = (("SQLite", _file), ("PostgreSQL", _schema))
+    for database, opened in kinds:
+        with opened(databases, False) as bare, opened(databases, True) as whole:
             for name, side in SIDES.items():
                 target = Target(f"{database}: {name}", "without the indexes of searches", KEPT)
                 yield rounds.compare(target, side(*bare), side(*whole), share=SHARE)
@@ -45,8 +45,8 @@ SIDES = {"one append": appending, "append_events of 1,000": in_batches, "flush":
 
 
 @contextmanager
-def _schema(places: Places, is_whole: bool) -> Iterator[tuple[asm.SessionStore, Server]]:
-    with places.postgres() as place:
+def _schema(databases: Databases, is_whole: bool) -> Iterator[tuple[asm.SessionStore, Server]]:
+    with databases.postgres() as place:
         if not is_whole:
             with place.connect() as connection:
                 for name in _indexes("postgres"):
@@ -56,8 +56,8 @@ def _schema(places: Places, is_whole: bool) -> Iterator[tuple[asm.SessionStore, 
 
 
 @contextmanager
-def _file(places: Places, is_whole: bool) -> Iterator[tuple[asm.SessionStore, Server]]:
-    with places.file() as file:
+def _file(databases: Databases, is_whole: bool) -> Iterator[tuple[asm.SessionStore, Server]]:
+    with databases.file() as file:
         if not is_whole:
             with closing(sqlite3.connect(file.path)) as connection:
                 for name in _indexes("sqlite"):

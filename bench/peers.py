@@ -18,9 +18,9 @@ from typing import Any
 
 import asm
 from bench import appends, payload
+from bench.databases import Databases, PostgresSchema, SQLiteFile
 from bench.harness import Line, Rounds, Sample, Server, Side, by_tasks, by_threads, in_turn
 from bench.peer import KINDS, Address, Kind, Peer
-from bench.places import File, Places, Postgres
 from bench.targets import Target
 
 CALLERS = (
@@ -35,15 +35,15 @@ ROUNDS_MAX = 3
 SHARE = 0.5
 
 
-def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     fewer = Rounds(min(rounds.rounds, ROUNDS_MAX), rounds.seconds, rounds.say)
     for kind in KINDS:
         if why(kind):
             continue
-        with places.postgres() as place:
+        with databases.postgres() as place:
             yield from measured_beside(fewer, kind, place, CALLERS, place.server)
         if "sqlite" in kind.dialects:
-            with places.file() as file:
+            with databases.file() as file:
                 yield from measured_beside(fewer, kind, file, CALLERS[:1], None)
 
 
@@ -67,11 +67,11 @@ def why(kind: Kind) -> str:
 def measured_beside(
     rounds: Rounds,
     kind: Kind,
-    place: Postgres | File,
+    place: PostgresSchema | SQLiteFile,
     callers: tuple[tuple[str, int, int], ...],
     server: Server,
 ) -> Iterator[Line]:
-    where = "SQLite: " if isinstance(place, File) else ""
+    where = "SQLite: " if isinstance(place, SQLiteFile) else ""
     module = import_module(f"bench.peer.{kind.module}")
     many, hot, full = payload.session_ids(), payload.session_ids(1), payload.session_ids(1)
     with ExitStack() as stack:
@@ -140,8 +140,8 @@ def fill(runner: asyncio.Runner, peer: Peer, session_id: str) -> None:
 class us:  # noqa: N801  # a context manager, read as a word
     """Our store in the peer's colour."""
 
-    def __init__(self, runner: asyncio.Runner, place: Postgres | File, called_from: str) -> None:
-        schema = place.schema if isinstance(place, Postgres) else None
+    def __init__(self, runner: asyncio.Runner, place: PostgresSchema | SQLiteFile, called_from: str) -> None:
+        schema = place.schema if isinstance(place, PostgresSchema) else None
         self._runner = runner
         self._is_async = called_from == "tasks"
         self._stack = ExitStack()

@@ -88,8 +88,8 @@ def _panel(
         yield f'<text x="{across.at(number):.1f}" y="{bottom + 18}" text-anchor="middle">{number}</text>'
     yield f'<text x="{(left + right) / 2}" y="{bottom + 36}" text-anchor="middle">callers</text>'
     for curve in curves:
-        places = [f"{across.at(p.callers):.1f} {up.at(getattr(p, field)):.1f}" for p in curve.points]
-        yield f'<path class="line" stroke="{curve.colour}" d="M{"L".join(places)}"/>'
+        points = [f"{across.at(p.callers):.1f} {up.at(getattr(p, field)):.1f}" for p in curve.points]
+        yield f'<path class="line" stroke="{curve.colour}" d="M{"L".join(points)}"/>'
 
 
 def _ticks(low: float, high: float) -> list[float]:

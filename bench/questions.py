@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import asm
 from bench import stock, targets
+from bench.databases import Databases
 from bench.growth import FLAT
 from bench.harness import Line, Rounds, Sample, Side, Step, in_turn
-from bench.places import Places
 from bench.stock import Stock
 from bench.targets import Target
 
@@ -28,16 +28,16 @@ SHARE = 0.25
 FEW = Target("runs by min_tokens, of which one in 6,000 has so many", targets.LOOKUP)
 
 
-def lines(rounds: Rounds, places: Places, sessions: int = SESSIONS, scale: int = 1) -> Iterator[Line]:
+def lines(rounds: Rounds, databases: Databases, sessions: int = SESSIONS, scale: int = 1) -> Iterator[Line]:
     for stocked in (stock.of_sqlite, stock.of_postgres):
         with ExitStack() as stack:
-            small = stack.enter_context(stocked(rounds, places, sessions))
+            small = stack.enter_context(stocked(rounds, databases, sessions))
             floor = side(small, looking_up(small))
             for question in questions(small):
                 target = targets.asked_of(small.database, question.target)
                 yield rounds.compare(target, floor, side(small, question), unit="call", share=SHARE)
             if scale > 1:
-                large = stack.enter_context(stocked(rounds, places, sessions * scale))
+                large = stack.enter_context(stocked(rounds, databases, sessions * scale))
                 yield from compared(rounds, small, large, scale)
 
 

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import asm
 from bench import by_hand, payload, targets
+from bench.databases import Databases, PostgresSchema, SQLiteFile
 from bench.harness import Line, Rounds, Server, Side, Step, in_turn
-from bench.places import File, Places, Postgres
 
 Filters: TypeAlias = dict[str, Any]
 
@@ -25,14 +25,14 @@ SQLITE_PAGE = targets.Target("SQLite: a page of 100", targets.BY_HAND)
 SQLITE_GET_SESSION = targets.Target("SQLite: get_session", "the bare driver")
 
 
-def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
-    with places.file() as file:
+def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+    with databases.file() as file:
         yield from of_sqlite(rounds, file)
-    with places.postgres() as place:
+    with databases.postgres() as place:
         yield from of_postgres(rounds, place)
 
 
-def of_postgres(rounds: Rounds, place: Postgres) -> Iterator[Line]:
+def of_postgres(rounds: Rounds, place: PostgresSchema) -> Iterator[Line]:
     with asm.SessionStore(place.dsn, schema=place.schema) as store, place.connect() as connection:
         session = stored(store)
         one = {"session_id": session.id}
@@ -59,7 +59,7 @@ def of_postgres(rounds: Rounds, place: Postgres) -> Iterator[Line]:
         yield from compared(rounds, cases, place.server)
 
 
-def of_sqlite(rounds: Rounds, file: File) -> Iterator[Line]:
+def of_sqlite(rounds: Rounds, file: SQLiteFile) -> Iterator[Line]:
     with asm.SessionStore(file.dsn) as store, closing(sqlite3.connect(file.path)) as connection:
         session = stored(store)
         ask = by_hand.sqlite(connection)

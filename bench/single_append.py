@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import asm
 from bench import appends, floors, targets
+from bench.databases import Databases
 from bench.harness import Line, Rounds
 from bench.payload import SESSIONS
-from bench.places import Places
 
 CASES = (
     # target, our threads, pgbench's clients, sessions
@@ -19,8 +19,8 @@ CASES = (
 )
 
 
-def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
-    with places.postgres() as place, asm.SessionStore(place.dsn, schema=place.schema) as store:
+def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+    with databases.postgres() as place, asm.SessionStore(place.dsn, schema=place.schema) as store:
         for target, callers, clients, sessions in CASES:
             floor = floors.one_statement(place, clients, sessions=sessions)
             ours = appends.threads(store, callers, appends.numbered(sessions), place.server)

@@ -13,10 +13,10 @@ from multiprocessing.connection import Connection
 
 import asm
 from bench import appends, batches, payload, targets
+from bench.databases import Databases, SQLiteFile
 from bench.floors import RawSQLite
 from bench.harness import Line, Rounds, Sample, Side, Step, by_threads, in_turn
 from bench.payload import SESSIONS
-from bench.places import File, Places
 
 THREADS = 64
 MIXED_THREADS = 8
@@ -25,12 +25,12 @@ BATCH = 1_000
 SHARE = 0.5
 
 
-def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     with (
-        places.file() as file,
+        databases.file() as file,
         asm.SessionStore(file.dsn) as store,
         # A file of its own, or it would move our log into the database for us, or we its.
-        places.file() as beside,
+        databases.file() as beside,
         closing(RawSQLite(beside)) as raw,
     ):
         one = appends.threads(store, 1, appends.own())
@@ -42,7 +42,7 @@ def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
         with asyncio.Runner() as runner, appends.opened(runner, file.dsn) as awaited:
             task = appends.tasks(runner, awaited, 1, appends.own())
             yield rounds.compare(targets.SQLITE_ASYNC, one, task)
-    with places.file() as file:
+    with databases.file() as file:
         yield rounds.compare(targets.SQLITE_PROCESSES, processes(file, 1), processes(file, PROCESSES))
 
 
@@ -110,7 +110,7 @@ def batching(store: asm.SessionStore) -> Side:
     )
 
 
-def processes(file: File, number: int) -> Side:
+def processes(file: SQLiteFile, number: int) -> Side:
     """Processes that each have a store of their own on one file, and append for so long."""
 
     def run(seconds: float) -> Sample:

@@ -22,8 +22,8 @@ from psycopg import sql
 
 import asm
 from bench import payload
+from bench.databases import Databases
 from bench.harness import Rounds, Server
-from bench.places import Places
 
 EVENTS, RUNS = 30, 3
 """Of a session, on average."""
@@ -100,8 +100,8 @@ def how_many(of: int, one_in: int) -> int:
 
 
 @contextmanager
-def of_postgres(rounds: Rounds, places: Places, sessions: int) -> Iterator[Stock]:
-    with places.postgres() as place, place.connect() as connection:
+def of_postgres(rounds: Rounds, databases: Databases, sessions: int) -> Iterator[Stock]:
+    with databases.postgres() as place, place.connect() as connection:
         connection.execute("select set_config('search_path', %s, false)", [place.schema])
 
         def insert(table: str, columns: str, rows: Iterable[Values]) -> None:
@@ -122,9 +122,9 @@ def of_postgres(rounds: Rounds, places: Places, sessions: int) -> Iterator[Stock
 
 
 @contextmanager
-def of_sqlite(rounds: Rounds, places: Places, sessions: int) -> Iterator[Stock]:
+def of_sqlite(rounds: Rounds, databases: Databases, sessions: int) -> Iterator[Stock]:
     with (
-        places.file() as file,
+        databases.file() as file,
         closing(sqlite3.connect(file.path, timeout=30, isolation_level=None)) as connection,
     ):
 

@@ -10,9 +10,9 @@ import orjson
 
 import asm
 from bench import appends, by_hand, payload, reads
+from bench.databases import Databases, PostgresSchema
 from bench.floors import RawSQLite
 from bench.harness import Line, Rounds, Sample, Server, Side, in_turn
-from bench.places import Places, Postgres
 from bench.targets import Target
 
 SHARE = 0.4
@@ -25,16 +25,16 @@ SQLITE_LATEST = Target("SQLite in memory: get_latest_sequence", "by hand")
 EVENT = Target("making an Event, with its checks", "a plain slotted object with the same fields")
 
 
-def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     yield rounds.compare(
         EVENT, Side("plain", _repeating(_plain_event)), Side("Event", _repeating(_event)), share=SHARE
     )
     yield from of_sqlite(rounds)
-    with places.postgres() as place:
+    with databases.postgres() as place:
         yield from of_postgres(rounds, place)
 
 
-def of_postgres(rounds: Rounds, place: Postgres) -> Iterator[Line]:
+def of_postgres(rounds: Rounds, place: PostgresSchema) -> Iterator[Line]:
     with asm.SessionStore(place.dsn, schema=place.schema) as store, place.connect() as connection:
         session = reads.stored(store, 10)
         ask = by_hand.postgres(place, connection)

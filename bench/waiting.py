@@ -17,17 +17,19 @@ from typing import Any
 
 import asm
 from bench import appends, targets
+from bench.databases import Databases
 from bench.harness import Line, Rounds, Sample, Side, Stopwatch, line, settle
-from bench.places import Places
 
 WRITERS = 64
 ROOT = Path(__file__).parents[1]
 
 
-def lines(rounds: Rounds, places: Places, sessions: tuple[int, ...] = targets.WAITED_FOR) -> Iterator[Line]:
-    with places.file() as file:
+def lines(
+    rounds: Rounds, databases: Databases, sessions: tuple[int, ...] = targets.WAITED_FOR
+) -> Iterator[Line]:
+    with databases.file() as file:
         yield from wake_ups(rounds, "SQLite", file.dsn, "", sessions)
-    with places.postgres() as place:
+    with databases.postgres() as place:
         yield from wake_ups(rounds, "PostgreSQL", place.dsn, place.schema, sessions)
         with asyncio.Runner() as runner, appends.opened(runner, place.dsn, place.schema) as store:
             side = appends.tasks(runner, store, WRITERS, appends.own(), place.server)

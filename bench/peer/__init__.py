@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from bench.places import File, Postgres
+from bench.databases import PostgresSchema, SQLiteFile
 
 Dialect: TypeAlias = Literal["postgres", "sqlite"]
 
@@ -23,20 +23,20 @@ CONNECTIONS = 32
 class Address:
     """Where a peer keeps its tables: beside ours, in the same schema or in a file of its own."""
 
-    place: Postgres | File
+    place: PostgresSchema | SQLiteFile
 
     @property
     def is_sqlite(self) -> bool:
-        return isinstance(self.place, File)
+        return isinstance(self.place, SQLiteFile)
 
     @property
     def schema(self) -> str:
-        assert isinstance(self.place, Postgres)
+        assert isinstance(self.place, PostgresSchema)
         return self.place.schema
 
     @property
     def file(self) -> Path:
-        assert isinstance(self.place, File)
+        assert isinstance(self.place, SQLiteFile)
         return self.place.path.with_name("peer.db")
 
     @property

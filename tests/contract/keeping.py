@@ -7,7 +7,7 @@ from typing import Any
 
 import asm
 from tests.conftest import Where, an_artifact, an_event, numbers
-from tests.contract.beside import told
+from tests.contract.other_clients import fetch_rows
 
 NOW = datetime.now(UTC)
 FIRST = ("message_streamed", "token_usage_updated")
@@ -62,7 +62,7 @@ def counted(report: Any) -> dict[str, int]:
 
 
 def pruned_of(where: Where, session_id: str = "ses_1") -> int:
-    rows = told(
+    rows = fetch_rows(
         where.dsn, f"select pruned_events from asm_session_sequences where session_id = '{session_id}'"
     )
     return int(rows[0][0])
@@ -94,18 +94,18 @@ def a_full_store(store: Any, where: Where) -> None:
         tx.append_events(an_event("alone", id=f"evt_{n}", timestamp=days_ago(30)) for n in range(9))
         tx.append_event(an_event("orphan"))
         tx.artifacts.register(an_artifact("orphan", session_id="gone"))
-    told(where.dsn, "delete from asm_events where session_id = 'orphan'")
+    fetch_rows(where.dsn, "delete from asm_events where session_id = 'orphan'")
 
 
 def everything(where: Where) -> list[Any]:
     return [
-        told(where.dsn, "select id, status, updated_at, deleted_at from asm_sessions order by id"),
-        told(where.dsn, "select session_id, id from asm_runs order by session_id, id"),
-        told(where.dsn, "select session_id, sequence_number, id, type from asm_events order by 1, 2"),
-        told(
+        fetch_rows(where.dsn, "select id, status, updated_at, deleted_at from asm_sessions order by id"),
+        fetch_rows(where.dsn, "select session_id, id from asm_runs order by session_id, id"),
+        fetch_rows(where.dsn, "select session_id, sequence_number, id, type from asm_events order by 1, 2"),
+        fetch_rows(
             where.dsn, "select session_id, last_sequence, pruned_events from asm_session_sequences order by 1"
         ),
-        told(where.dsn, "select key from asm_artifacts order by key"),
+        fetch_rows(where.dsn, "select key from asm_artifacts order by key"),
     ]
 
 

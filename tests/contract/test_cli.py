@@ -25,7 +25,7 @@ import asm
 from asm.cli.main import cli
 from asm.formats import jsonl
 from tests.conftest import POSTGRES, an_artifact
-from tests.contract.beside import STEP, STEPS, only
+from tests.contract.other_clients import STEP, STEPS, only
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "demo.py"

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg.conninfo import make_conninfo
 
 from tests.conftest import POSTGRES, an_event
-from tests.contract.beside import only, told
+from tests.contract.other_clients import fetch_rows, only
 
 pytestmark = only(POSTGRES, why="SQLite has one connection to write and one to read")
 
@@ -19,7 +19,7 @@ SOON_S = 30.0
 
 def connections(dsn: str) -> int:
     counted = "application_name = 'counted' and datname = current_database()"
-    return len(told(dsn, f"select pid from pg_stat_activity where {counted}"))
+    return len(fetch_rows(dsn, f"select pid from pg_stat_activity where {counted}"))
 
 
 def until_there_are(number: int, dsn: str) -> None:

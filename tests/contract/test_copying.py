@@ -19,7 +19,7 @@ import asm
 from asm.cli import copying
 from asm.cli.main import cli
 from tests.conftest import POSTGRES, an_artifact, an_event, events_of, numbers
-from tests.contract.beside import only, running, told
+from tests.contract.other_clients import fetch_rows, only, running
 from tests.contract.test_cli import on_a_terminal
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -111,8 +111,8 @@ def test_pruned_sessions_are_copied_with_their_holes(
     source: asm.SessionStore, target: asm.SessionStore, source_dsn: str
 ) -> None:
     fill(source, sessions=1, events=1_700)
-    told(source_dsn, "delete from asm_events where sequence_number in (1, 500, 501, 1300, 1700)")
-    told(source_dsn, "update asm_session_sequences set pruned_events = 5")
+    fetch_rows(source_dsn, "delete from asm_events where sequence_number in (1, 500, 501, 1300, 1700)")
+    fetch_rows(source_dsn, "update asm_session_sequences set pruned_events = 5")
     copied(source, target)
     (export,) = all_of(target)
     assert [export] == all_of(source)
@@ -123,8 +123,8 @@ def test_a_session_that_lost_all_events_is_copied(
     source: asm.SessionStore, target: asm.SessionStore, source_dsn: str
 ) -> None:
     fill(source, sessions=1, events=3)
-    told(source_dsn, "delete from asm_events")
-    told(source_dsn, "update asm_session_sequences set pruned_events = 3")
+    fetch_rows(source_dsn, "delete from asm_events")
+    fetch_rows(source_dsn, "update asm_session_sequences set pruned_events = 3")
     rows = sum(copying.count_rows(source).values())
     assert [copied(source, target) for _ in range(2)] == [rows, rows]
     assert all_of(target) == all_of(source)
@@ -253,7 +253,7 @@ def test_the_command_says_when_rows_are_missing(
     source: asm.SessionStore, source_dsn: str, migrated: str
 ) -> None:
     fill(source, sessions=1, events=4)
-    told(source_dsn, "update asm_session_sequences set last_sequence = 2")
+    fetch_rows(source_dsn, "update asm_session_sequences set last_sequence = 2")
     result = ran(source_dsn, migrated)
     assert result.exit_code == 1
     assert result.stderr.startswith("asm: DST has fewer rows than SRC")

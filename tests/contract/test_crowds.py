@@ -12,7 +12,7 @@ import pytest
 
 import asm
 from tests.conftest import Where, an_event, events_of, numbers
-from tests.contract.beside import told
+from tests.contract.other_clients import fetch_rows
 
 REFUSE_POISON = {
     "postgres": "alter table asm_events add constraint no_poison check (correlation_id <> 'poison')",
@@ -51,7 +51,7 @@ def test_a_crowd_is_numbered_without_a_hole(store: Any) -> None:
 def test_an_event_the_database_refuses_fails_only_its_caller(
     where: Where, opened: Callable[..., Any]
 ) -> None:
-    told(where.dsn, REFUSE_POISON[where.dialect])
+    fetch_rows(where.dsn, REFUSE_POISON[where.dialect])
     store = opened(where.dsn)
     events = [an_event(correlation_id="poison" if n == 5 else None) for n in range(12)]
     outcomes = crowd(store, *(appending(store, event) for event in events))

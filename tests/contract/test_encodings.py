@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 import asm
 from tests.conftest import POSTGRES, Cluster, an_event, in_loop
-from tests.contract.beside import only, told
+from tests.contract.other_clients import fetch_rows, only
 
 pytestmark = only(POSTGRES, why="SQLite has no encodings to choose from")
 
@@ -28,12 +28,12 @@ def encoded(kind: str, clusters: Callable[[str], Cluster]) -> Iterator[Callable[
 
     def database(encoding: str) -> str:
         made.append(name := f"asm_test_{uuid4().hex}")
-        told(cluster.dsn, f"create database {name} template template0 locale 'C' encoding '{encoding}'")
+        fetch_rows(cluster.dsn, f"create database {name} template template0 locale 'C' encoding '{encoding}'")
         return make_conninfo(cluster.dsn, dbname=name)
 
     yield database
     for name in made:
-        told(cluster.dsn, f"drop database {name} with (force)")
+        fetch_rows(cluster.dsn, f"drop database {name} with (force)")
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP"])

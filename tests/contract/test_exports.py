@@ -18,7 +18,7 @@ from asm import dsn as dsns
 from asm.models import new_id
 from asm.operations import exports, imports
 from tests.conftest import POSTGRES, an_artifact, an_event, events_of, numbers
-from tests.contract.beside import asked_of, disturbed, only, told
+from tests.contract.other_clients import fetch_rows, only, run_operation, with_interference
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -100,7 +100,7 @@ def test_an_export_is_of_one_moment(store: Any, migrated: str) -> None:
 
     with asm.SessionStore(migrated) as another:
         between = partial(write_something, another)
-        assert asked_of(store, disturbed(export, between)) == before
+        assert run_operation(store, with_interference(export, between)) == before
 
     after = store.query.export_session("ses_1", include_artifacts=True)
     assert len(after.events) > 3
@@ -163,10 +163,10 @@ def test_a_session_is_imported_with_its_tokens_and_its_tags(store: Any, target: 
     a_session(store)
     target.import_session(store.query.export_session("ses_1"))
     columns = "input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens, model"
-    counted = told(other, f"select {columns} from asm_runs order by id")
+    counted = fetch_rows(other, f"select {columns} from asm_runs order by id")
     assert counted == [(3, None, 3, None, None, "gpt-4o")] * 2
     if dsns.parse_dsn(other).dialect == "sqlite":
-        assert told(other, "select tag from asm_session_tags order by tag") == [("a",), ("b",)]
+        assert fetch_rows(other, "select tag from asm_session_tags order by tag") == [("a",), ("b",)]
 
 
 def test_an_import_adds_what_an_earlier_one_did_not_have(store: Any, target: Any) -> None:
@@ -238,7 +238,7 @@ def was_cut(target: Any, export: asm.SessionExport, asked: int) -> bool:
             raise Cut
 
     try:
-        asked_of(target, disturbed(imports.import_session(export), count))
+        run_operation(target, with_interference(imports.import_session(export), count))
     except Cut:
         return True
     return False
@@ -276,8 +276,8 @@ def test_appends_and_an_import_of_one_session_take_turns(store: Any, target: Any
 def prune(dsn: str, sequence_numbers: Iterable[int]) -> None:
     """Events gone from ses_1 as retention takes them: counted, and the others keep their numbers."""
     gone = list(sequence_numbers)
-    told(dsn, f"delete from asm_events where sequence_number in ({', '.join(map(str, gone))})")
-    told(dsn, f"update asm_session_sequences set pruned_events = pruned_events + {len(gone)}")
+    fetch_rows(dsn, f"delete from asm_events where sequence_number in ({', '.join(map(str, gone))})")
+    fetch_rows(dsn, f"update asm_session_sequences set pruned_events = pruned_events + {len(gone)}")
 
 
 def adds_up(store: Any) -> bool:
@@ -365,7 +365,7 @@ def prune_those_of(store: Any, dsn: str, wanted: set[int]) -> None:
 
 def test_a_hole_that_pruning_does_not_explain_stays_one(store: Any, target: Any, migrated: str) -> None:
     a_session(store, events=5)
-    told(migrated, "delete from asm_events where sequence_number = 2")
+    fetch_rows(migrated, "delete from asm_events where sequence_number = 2")
     target.import_session(store.query.export_session("ses_1"))
     assert not adds_up(target)
 
@@ -378,7 +378,7 @@ def test_a_hole_behind_what_both_have_pruned_stays_one(
     prune(other, [1])
     store.append_events(events_of("ses_1", 2))
     prune(migrated, [1])
-    told(migrated, "delete from asm_events where sequence_number = 6")
+    fetch_rows(migrated, "delete from asm_events where sequence_number = 6")
     target.import_session(store.query.export_session("ses_1"))
     export = target.query.export_session("ses_1")
     assert (numbers(export.events), export.last_sequence, export.pruned_events) == ([2, 3, 4, 5, 7], 7, 1)
@@ -387,7 +387,7 @@ def test_a_hole_behind_what_both_have_pruned_stays_one(
 def test_events_that_were_lost_come_back_from_an_export(store: Any, migrated: str) -> None:
     a_session(store, events=5)
     export = store.query.export_session("ses_1", include_artifacts=True)
-    told(migrated, "delete from asm_events where sequence_number in (2, 5)")
+    fetch_rows(migrated, "delete from asm_events where sequence_number in (2, 5)")
     assert moved(export, store) == export
 
 
@@ -501,7 +501,7 @@ def test_what_is_saved_while_an_import_looks_for_it_stays(store: Any, target: An
             another.save_run(run)
 
     question = imports.import_session(store.query.export_session("ses_1"))
-    asked_of(target, disturbed(question, meanwhile, after="find_runs"))
+    run_operation(target, with_interference(question, meanwhile, after="find_runs"))
 
     assert (target.get_session("ses_1"), target.get_run("run_0")) == (newer, run)
     assert target.list_runs("ses_1") == [run, store.get_run("run_1")]

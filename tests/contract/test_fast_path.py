@@ -17,7 +17,7 @@ import pytest
 import asm
 from asm.postgres.connections import StoreConnection
 from tests.conftest import POSTGRES, TEST_DSN, Cluster, an_event, in_loop, numbers
-from tests.contract.beside import only, told
+from tests.contract.other_clients import fetch_rows, only
 
 pytestmark = only(POSTGRES, why="it is the protocol of PostgreSQL")
 
@@ -169,7 +169,7 @@ create constraint trigger refused after insert on asm_events
 def test_what_fails_at_the_commit_is_an_error(
     migrated: str, opened: Callable[..., Any], prepare: bool
 ) -> None:
-    told(migrated, REFUSED_AT_THE_COMMIT)
+    fetch_rows(migrated, REFUSED_AT_THE_COMMIT)
     store = opened(migrated, prepare=prepare)
     with pytest.raises(psycopg.errors.RaiseException, match="refused at the commit"):
         store.append_event(an_event())

@@ -21,7 +21,7 @@ import pytest
 
 import asm
 from tests.conftest import POSTGRES, Where, an_event, in_loop, numbers
-from tests.contract.beside import only, told
+from tests.contract.other_clients import fetch_rows, only
 
 SOON_S = 20.0
 
@@ -185,7 +185,7 @@ REFUSE_POISON = {
 def test_events_that_are_refused_fail_only_their_callers(
     where: Where, opened: Callable[..., Any], threads: ThreadPoolExecutor
 ) -> None:
-    told(where.dsn, REFUSE_POISON[where.dialect])
+    fetch_rows(where.dsn, REFUSE_POISON[where.dialect])
     store = opened(where.dsn)
     ready = threading.Barrier(24)
 

@@ -12,8 +12,8 @@ import pytest
 import asm
 from asm.maintenance import health
 from tests.conftest import Where, an_artifact, an_event, events_of
-from tests.contract.beside import told
 from tests.contract.keeping import a_session, only_pruning
+from tests.contract.other_clients import fetch_rows
 
 
 def a_healthy_store(store: Any) -> None:
@@ -87,7 +87,7 @@ def test_nothing_is_wrong_with_a_healthy_store(store: Any) -> None:
 @pytest.mark.parametrize(("statement", "codes"), PLANTED.values(), ids=PLANTED)
 def test_what_is_wrong_is_found(where: Where, store: Any, statement: str, codes: set[str]) -> None:
     a_healthy_store(store)
-    told(where.dsn, statement)
+    fetch_rows(where.dsn, statement)
 
     issues = store.maintenance.health_check()
 
@@ -99,15 +99,15 @@ def test_what_is_wrong_is_found(where: Where, store: Any, statement: str, codes:
 def test_one_thing_that_is_wrong_is_told_once(where: Where, store: Any, planted: str) -> None:
     a_healthy_store(store)
     statement, codes = PLANTED[planted]
-    told(where.dsn, statement)
+    fetch_rows(where.dsn, statement)
 
     assert sorted(issue.code for issue in store.maintenance.health_check()) == sorted(codes)
 
 
 def test_a_counter_that_is_behind_is_found_though_the_numbers_add_up(where: Where, store: Any) -> None:
     a_healthy_store(store)
-    told(where.dsn, "delete from asm_events where session_id = 'c' and sequence_number < 6")
-    told(
+    fetch_rows(where.dsn, "delete from asm_events where session_id = 'c' and sequence_number < 6")
+    fetch_rows(
         where.dsn,
         "update asm_session_sequences set last_sequence = 1, pruned_events = 0 where session_id = 'c'",
     )
@@ -119,7 +119,7 @@ def test_a_counter_that_is_behind_is_found_though_the_numbers_add_up(where: Wher
 
 def test_a_session_that_is_missing_is_told_of_for_each_kind_of_row(where: Where, store: Any) -> None:
     a_healthy_store(store)
-    told(where.dsn, "delete from asm_sessions where id = 'b'")
+    fetch_rows(where.dsn, "delete from asm_sessions where id = 'b'")
 
     issues = store.maintenance.health_check()
 
@@ -144,7 +144,7 @@ def test_whatever_stands_between_two_stretches_is_found(
     monkeypatch.setattr(health, "SESSIONS_PER_STATEMENT", 2)
     for number in range(9):
         store.append_event(an_event(f"ses_{number}"))
-    told(where.dsn, "delete from asm_session_sequences where session_id in ('ses_0', 'ses_4', 'ses_8')")
+    fetch_rows(where.dsn, "delete from asm_session_sequences where session_id in ('ses_0', 'ses_4', 'ses_8')")
     store.save_run(asm.Run(session_id="a"))
     store.save_run(asm.Run(session_id="z"))
 

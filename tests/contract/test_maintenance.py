@@ -12,7 +12,6 @@ import asm
 from asm.formats import archives
 from asm.maintenance import run
 from tests.conftest import Where, an_artifact, an_event, events_of
-from tests.contract.beside import told
 from tests.contract.keeping import (
     FIRST,
     POLICIES,
@@ -30,6 +29,7 @@ from tests.contract.keeping import (
     pruned_of,
     there,
 )
+from tests.contract.other_clients import fetch_rows
 
 # Soft-deleting.
 
@@ -150,10 +150,10 @@ def test_deleting_takes_all_that_belongs_to_a_session_and_nothing_else(where: Wh
     store.maintenance.hard_delete_expired_sessions(a_policy())
 
     tables = ["asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts"]
-    left = {table: told(where.dsn, f"select distinct session_id from {table}") for table in tables}
+    left = {table: fetch_rows(where.dsn, f"select distinct session_id from {table}") for table in tables}
     assert left == {table: [("kept",)] for table in tables}
     if where.dialect == "sqlite":
-        assert told(where.dsn, "select id from asm_session_tags") == [("kept",)]
+        assert fetch_rows(where.dsn, "select id from asm_session_tags") == [("kept",)]
     assert there(store) == ["kept"]
 
 
@@ -428,10 +428,10 @@ def test_counters_of_sessions_that_are_gone_are_cleaned(where: Where, store: Any
     store.save_session(a_session("saved"))
     for name in ("saved", "with events", "gone"):
         store.append_event(an_event(name, "message_streamed"))
-    told(where.dsn, "delete from asm_events where session_id in ('saved', 'gone')")
+    fetch_rows(where.dsn, "delete from asm_events where session_id in ('saved', 'gone')")
 
     assert store.maintenance.clean_orphaned_sequences() == 1
-    left = told(where.dsn, "select session_id from asm_session_sequences order by session_id")
+    left = fetch_rows(where.dsn, "select session_id from asm_session_sequences order by session_id")
     assert left == [("saved",), ("with events",)]
 
 
@@ -450,7 +450,7 @@ def test_more_orphans_than_a_batch_holds_are_all_cleaned(where: Where, store: An
         for number in range(230):
             tx.artifacts.register(an_artifact(f"key_{number}", session_id=f"ses_{number // 2:03}"))
             tx.append_event(an_event(f"other_{number:03}"))
-    told(where.dsn, "delete from asm_events")
+    fetch_rows(where.dsn, "delete from asm_events")
 
     report = store.maintenance.execute(a_policy(batch_size=7))
 
@@ -553,7 +553,7 @@ REFUSE_DELETING = {
 def test_a_step_that_fails_is_reported_and_the_others_run(where: Where, store: Any) -> None:
     a_full_store(store, where)
     for statement in REFUSE_DELETING[where.dialect]:
-        told(where.dsn, statement)
+        fetch_rows(where.dsn, statement)
 
     report = store.maintenance.execute(a_policy(max_events_per_session=5))
 
@@ -565,7 +565,7 @@ def test_a_step_that_fails_is_reported_and_the_others_run(where: Where, store: A
 def test_an_operation_alone_raises_what_went_wrong(where: Where, store: Any) -> None:
     a_full_store(store, where)
     for statement in REFUSE_DELETING[where.dialect]:
-        told(where.dsn, statement)
+        fetch_rows(where.dsn, statement)
 
     with pytest.raises(Exception, match="no"):
         store.maintenance.hard_delete_expired_sessions(a_policy())

@@ -14,7 +14,6 @@ from asm.engine.jobs import run_job
 from asm.engine.script import Operation, Query, UnitOfWork
 from asm.maintenance import retention, run
 from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
-from tests.contract.beside import disturbed, only, told
 from tests.contract.keeping import (
     FIRST,
     a_policy,
@@ -26,7 +25,8 @@ from tests.contract.keeping import (
     pruned_of,
     there,
 )
-from tests.fault.crowds import until
+from tests.contract.other_clients import fetch_rows, only, with_interference
+from tests.fault.concurrent_writers import wait_until
 
 
 class Meanwhile:
@@ -56,7 +56,7 @@ class Disturbed:
 
     def run(self, question: Operation[Any]) -> Any:
         if isinstance(question, UnitOfWork):
-            question = disturbed(question, self._disturb, after=self._after)
+            question = with_interference(question, self._disturb, after=self._after)
         return self._database.run(question)
 
 
@@ -230,11 +230,11 @@ def test_a_counter_of_a_session_that_is_saved_or_pruned_meanwhile_is_kept(
 ) -> None:
     for name in ("a", "b", "c"):
         plain.append_event(an_event(name))
-    told(where.dsn, "delete from asm_events")
+    fetch_rows(where.dsn, "delete from asm_events")
 
     def meanwhile() -> None:
         plain.save_session(a_session("a"))
-        told(where.dsn, "update asm_session_sequences set pruned_events = 1 where session_id = 'b'")
+        fetch_rows(where.dsn, "update asm_session_sequences set pruned_events = 1 where session_id = 'b'")
 
     number = run_job(
         retention.clean_orphaned_sequences(), Meanwhile(plain, meanwhile, before="a transaction")
@@ -246,7 +246,7 @@ def test_a_counter_of_a_session_that_is_saved_or_pruned_meanwhile_is_kept(
 def test_a_counter_that_gets_an_event_meanwhile_is_kept(plain: asm.SessionStore, where: Where) -> None:
     for name in ("a", "b"):
         plain.append_event(an_event(name))
-    told(where.dsn, "delete from asm_events")
+    fetch_rows(where.dsn, "delete from asm_events")
     database = Meanwhile(plain, lambda: plain.append_event(an_event("a")), before="a transaction")
 
     number = run_job(retention.clean_orphaned_sequences(), database)
@@ -257,18 +257,18 @@ def test_a_counter_that_gets_an_event_meanwhile_is_kept(plain: asm.SessionStore,
 def waiting(dsn: str) -> bool:
     """Whether somebody waits for a lock."""
     waiters = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    return bool(told(dsn, waiters))
+    return bool(fetch_rows(dsn, waiters))
 
 
 @only(POSTGRES, why="nobody is seen to wait for a file")
 def test_a_counter_whose_event_is_on_its_way_is_kept(plain: asm.SessionStore, migrated: str) -> None:
     plain.append_event(an_event("a"))
-    told(migrated, "delete from asm_events")
+    fetch_rows(migrated, "delete from asm_events")
     with asm.SessionStore(migrated) as another, ThreadPoolExecutor(1) as pool:
         with another.transaction() as tx:
             tx.append_event(an_event("a"))
             cleaning = pool.submit(plain.maintenance.clean_orphaned_sequences)
-            until(lambda: waiting(migrated))
+            wait_until(lambda: waiting(migrated))
 
         assert cleaning.result() == 0
     assert plain.get_latest_sequence("a") == 2
@@ -283,7 +283,7 @@ def test_a_session_that_is_saved_while_it_is_deleted_is_there_again(
 
         def restored() -> None:
             saving = pool.submit(another.save_session, a_session("a"))
-            until(lambda: saving.done() or waiting(migrated))
+            wait_until(lambda: saving.done() or waiting(migrated))
 
         number = run_job(
             retention.hard_delete_expired_sessions(a_policy()),

@@ -21,22 +21,22 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 import asm
 from asm import dsn as dsns
 from tests.conftest import INSTALLATIONS, POSTGRES, Cluster, an_event, numbers
-from tests.contract.beside import (
+from tests.contract.other_clients import (
     LAST_STEP,
     STEP,
     STEPS,
     TABLES,
-    connected,
     copied_folder,
+    driver_connection,
+    fetch_rows,
     folder_that_stops,
-    in_a_child,
     migrations_of,
     only,
+    read_line,
+    run_in_fork,
     running,
-    said,
+    send_line,
     tables,
-    tell,
-    told,
     url_part,
     yoyo,
     yoyo_running,
@@ -169,7 +169,7 @@ def test_a_store_opens_on_what_yoyo_applied_by_hand(dsn: str) -> None:
 
 def test_yoyo_by_hand_finds_nothing_to_do_after_asm(migrated: str) -> None:
     yoyo("apply", migrated)
-    assert told(migrated, "select count(*) from _yoyo_log") == [(len(STEPS),)]
+    assert fetch_rows(migrated, "select count(*) from _yoyo_log") == [(len(STEPS),)]
 
 
 def test_yoyo_by_hand_lists_what_asm_applied(migrated: str) -> None:
@@ -192,25 +192,25 @@ def test_asm_applies_what_yoyo_took_back_by_hand(migrated: str) -> None:
 
 
 def test_migrating_where_the_marks_were_lost_marks_again(migrated: str) -> None:
-    told(migrated, "delete from _yoyo_migration")
+    fetch_rows(migrated, "delete from _yoyo_migration")
     assert (asm.migrate(migrated), asm.migrate(migrated)) == (STEPS, [])
 
 
 def test_migrating_where_the_marks_were_lost_keeps_the_rows(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
         store.append_event(an_event())
-        told(migrated, "delete from _yoyo_migration")
+        fetch_rows(migrated, "delete from _yoyo_migration")
         asm.migrate(migrated)
         assert store.get_latest_sequence("ses_1") == 1
 
 
 def test_a_table_that_was_dropped_is_pending(migrated: str) -> None:
-    told(migrated, "drop table asm_runs")
+    fetch_rows(migrated, "drop table asm_runs")
     assert asm.pending_migrations(migrated) == STEPS
 
 
 def test_migrating_mends_a_table_that_was_dropped(migrated: str) -> None:
-    told(migrated, "drop table asm_runs")
+    fetch_rows(migrated, "drop table asm_runs")
     assert (asm.migrate(migrated), tables(migrated) >= TABLES) == (STEPS, True)
 
 
@@ -251,9 +251,9 @@ def test_the_status_of_a_database_with_an_applications_migrations_only(dsn: str,
 def test_of_many_processes_that_migrate_at_once_one_does_it_and_all_can_write(dsn: str) -> None:
     with ExitStack() as stack:
         processes = [stack.enter_context(running("tests.contract.migrating", dsn)) for _ in range(PROCESSES)]
-        assert [said(process) for process in processes] == ["ready"] * PROCESSES
+        assert [read_line(process) for process in processes] == ["ready"] * PROCESSES
         for process in processes:
-            tell(process)
+            send_line(process)
         ends = [process.communicate() for process in processes]
     assert sorted(json.loads(output or errors) for output, errors in ends) == [[]] * (PROCESSES - 1) + [STEPS]
     with asm.SessionStore(dsn) as store:
@@ -271,8 +271,8 @@ def killed_half_way(dsn: str, tmp_path: Path) -> str:
     """A database on which a process was killed after the statements of the first step."""
     migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0001-stops")
     with running("tests.contract.migrating", dsn, str(migrations.parents[1])) as process:
-        tell(process)
-        assert [said(process), said(process)] == ["ready", "stopped"]
+        send_line(process)
+        assert [read_line(process), read_line(process)] == ["ready", "stopped"]
         process.kill()
     return dsn
 
@@ -290,16 +290,16 @@ def test_the_lock_that_a_killed_yoyo_left_is_cleared(
 ) -> None:
     migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0000-stops")
     with yoyo_running("apply", dsn, migrations) as process:
-        assert said(process) == "stopped"
+        assert read_line(process) == "stopped"
         process.kill()
     monkeypatch.setattr(migrate_module, "STALE_AFTER_S", 0.0)
-    assert (asm.migrate(dsn), told(dsn, "select * from yoyo_lock")) == (STEPS, [])
+    assert (asm.migrate(dsn), fetch_rows(dsn, "select * from yoyo_lock")) == (STEPS, [])
 
 
 def test_migrating_waits_for_yoyos_own_command(dsn: str, tmp_path: Path) -> None:
     migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0000-stops")
     with yoyo_running("apply", dsn, migrations) as process, ThreadPoolExecutor() as threads:
-        assert said(process) == "stopped"
+        assert read_line(process) == "stopped"
         migrating = threads.submit(asm.migrate, dsn)
         assert not wait([migrating], timeout=0.5).done
         _, errors = process.communicate()
@@ -311,7 +311,7 @@ def test_yoyos_own_command_may_come_first_while_asm_migrates(dsn: str) -> None:
         applied = asm.migrate(dsn)
         _, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
-    assert told(dsn, "select migration_id from _yoyo_migration") == [(step,) for step in STEPS], applied
+    assert fetch_rows(dsn, "select migration_id from _yoyo_migration") == [(step,) for step in STEPS], applied
 
 
 # Files that change
@@ -365,7 +365,7 @@ def test_tags_from_before_they_stood_in_order_are_found(dsn: str, folder: Path) 
     for id in STEPS[2:]:
         step_file(folder, dsn, id).rename(folder / id)
     asm.migrate(dsn)
-    told(
+    fetch_rows(
         dsn,
         "insert into asm_sessions values ('ses_1', 'agent', 'active', null, '{}', '{}', '[\"prod\"]', "
         "'2026-01-01T00:00:00.000000Z', '2026-01-02T00:00:00.000000Z', null)",
@@ -524,7 +524,7 @@ def test_a_search_path_that_leads_nowhere_is_told_of(dsn: str) -> None:
 @schemas_only
 def test_asking_what_is_pending_makes_no_schema(dsn: str) -> None:
     asm.pending_migrations(dsn, schema="one")
-    assert told(dsn, "select to_regnamespace('one') is null") == [(True,)]
+    assert fetch_rows(dsn, "select to_regnamespace('one') is null") == [(True,)]
 
 
 @pytest.mark.parametrize("ask", [asm.migrate, asm.rollback, asm.pending_migrations])
@@ -603,8 +603,8 @@ def test_opening_with_migrate_may_carry_any_password(
 
 @servers_only
 def test_a_role_that_may_make_no_schema_migrates_one_that_is_there(dsn: str, role: Role) -> None:
-    told(dsn, "alter database {} owner to current_user".format(host_of(dsn)["dbname"]))
-    told(dsn, f"create schema one authorization {role.name}")
+    fetch_rows(dsn, "alter database {} owner to current_user".format(host_of(dsn)["dbname"]))
+    fetch_rows(dsn, f"create schema one authorization {role.name}")
     conninfo = make_conninfo(user=role.name, password=role.password, **host_of(dsn))
     assert (asm.migrate(conninfo, schema="one"), asm.rollback(conninfo, schema="one")) == (STEPS, STEPS[::-1])
 
@@ -702,7 +702,7 @@ def test_a_file_that_can_only_be_read_is_a_storage_error(anyones_folder: Path, t
     file.touch(mode=0o444)
     give_away(file)
     file.parent.chmod(0o555)
-    assert in_a_child(lambda: as_anyone(lambda: asm.migrate(f"sqlite:///{file}"))) is asm.StorageError
+    assert run_in_fork(lambda: as_anyone(lambda: asm.migrate(f"sqlite:///{file}"))) is asm.StorageError
 
 
 def as_anyone(work: Callable[[], Any]) -> Any:
@@ -714,7 +714,7 @@ def as_anyone(work: Callable[[], Any]) -> Any:
 
 
 def test_a_file_that_others_hold_open_is_migrated(dsn: str) -> None:
-    with connected(dsn) as connection:
+    with driver_connection(dsn) as connection:
         connection.execute("select 1")
         assert asm.migrate(dsn) == STEPS
 

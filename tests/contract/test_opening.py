@@ -36,7 +36,17 @@ from tests.conftest import (
     in_loop,
     numbers,
 )
-from tests.contract.beside import STEP, STEPS, connected, in_a_child, only, open_files, tables, told, url_part
+from tests.contract.other_clients import (
+    STEP,
+    STEPS,
+    driver_connection,
+    fetch_rows,
+    only,
+    open_files,
+    run_in_fork,
+    tables,
+    url_part,
+)
 from tests.servers import Server
 
 Opener = Callable[..., Any]
@@ -242,7 +252,7 @@ def test_opening_names_the_file_that_is_missing(tmp_path: Path, opened: Opener) 
 
 
 def test_opening_names_a_table_that_was_dropped(migrated: str, opened: Opener) -> None:
-    told(migrated, "drop table asm_runs")
+    fetch_rows(migrated, "drop table asm_runs")
     with pytest.raises(asm.MigrationRequired, match="asm_runs") as raised:
         opened(migrated)
     assert "`asm migrate`" in str(raised.value)
@@ -258,7 +268,7 @@ def test_opening_with_migrate_again_keeps_what_is_there(dsn: str, opened: Opener
 
 
 def test_opening_with_migrate_mends_a_table_that_was_dropped(migrated: str, opened: Opener) -> None:
-    told(migrated, "drop table asm_runs")
+    fetch_rows(migrated, "drop table asm_runs")
     assert opened(migrated, migrate=True).list_runs("ses_1") == []
 
 
@@ -271,7 +281,7 @@ def test_opening_with_migrate_works_for_many_at_once(dsn: str, opened: Opener) -
 @postgres_only
 def test_a_schema_is_where_the_tables_are(dsn: str, opened: Opener) -> None:
     opened(dsn, schema='Say "asm"', migrate=True).append_event(an_event())
-    assert (tables(dsn), told(dsn, 'select count(*) from "Say ""asm""".asm_events')) == (set(), [(1,)])
+    assert (tables(dsn), fetch_rows(dsn, 'select count(*) from "Say ""asm""".asm_events')) == (set(), [(1,)])
 
 
 @postgres_only
@@ -279,7 +289,7 @@ def test_a_schema_leaves_nothing_set_on_a_connection(dsn: str, opened: Opener) -
     store = opened(dsn, schema="one", migrate=True, max_size=1)
     store.append_events([an_event(), an_event()])
     with store.transaction() as tx:
-        assert own(tx, "show search_path") == told(dsn, "show search_path")
+        assert own(tx, "show search_path") == fetch_rows(dsn, "show search_path")
 
 
 def test_sqlite_has_no_schemas(tmp_path: Path, opened: Opener) -> None:
@@ -307,7 +317,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path, opened: Opener) -> 
 
 @sqlite_only
 def test_opening_a_file_that_another_has_locked_ends_in_a_timeout(migrated: str) -> None:
-    with connected(migrated) as other:
+    with driver_connection(migrated) as other:
         other.execute("pragma journal_mode = delete")
         other.execute("begin exclusive")
         begun = time.monotonic()
@@ -318,7 +328,7 @@ def test_opening_a_file_that_another_has_locked_ends_in_a_timeout(migrated: str)
 
 def test_a_column_that_is_missing_says_that_it_is_to_be_migrated(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
-    told(migrated, "alter table asm_events rename column correlation_id to renamed")
+    fetch_rows(migrated, "alter table asm_events rename column correlation_id to renamed")
     with pytest.raises(asm.MigrationRequired, match="correlation_id"):
         store.append_event(an_event())
     with pytest.raises(asm.MigrationRequired, match="correlation_id"):
@@ -501,7 +511,7 @@ def test_what_is_asked_through_a_borrowed_pool_is_committed(
     lend: Callable[..., Lent], opened: Opener, autocommit: bool, migrated: str
 ) -> None:
     opened(pool=lend(kwargs={"autocommit": autocommit}).pool).append_event(an_event())
-    assert told(migrated, "select sequence_number from asm_events") == [(1,)]
+    assert fetch_rows(migrated, "select sequence_number from asm_events") == [(1,)]
 
 
 @postgres_only
@@ -582,7 +592,7 @@ def test_a_store_on_a_borrowed_pool_may_have_a_schema(
 ) -> None:
     asm.migrate(migrated, schema="one")
     opened(pool=lend().pool, schema="one").append_event(an_event())
-    assert told(migrated, "select sequence_number from one.asm_events") == [(1,)]
+    assert fetch_rows(migrated, "select sequence_number from one.asm_events") == [(1,)]
 
 
 @postgres_only
@@ -694,7 +704,7 @@ def test_a_failed_opening_leaves_no_connection(dsn: str, opened: Opener) -> None
 
 
 def connections_to(dsn: str) -> list[tuple[Any, ...]]:
-    return told(
+    return fetch_rows(
         dsn,
         "select pid from pg_stat_activity"
         " where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'",
@@ -761,41 +771,41 @@ def test_tasks_share_a_store(migrated: str) -> None:
 @forks
 def test_a_forked_child_may_not_use_its_parents_store(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
-        assert in_a_child(lambda: answered(store)) == []
+        assert run_in_fork(lambda: answered(store)) == []
 
 
 @forks
 def test_a_forked_child_may_not_begin_a_transaction_on_its_parents_store(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
-        assert in_a_child(lambda: store.transaction().__enter__()) is asm.StoreClosed
+        assert run_in_fork(lambda: store.transaction().__enter__()) is asm.StoreClosed
 
 
 @forks
 def test_a_forked_child_may_not_go_on_with_its_parents_transaction(migrated: str) -> None:
     with asm.SessionStore(migrated) as store, store.transaction() as tx:
         tx.append_event(an_event())
-        assert in_a_child(lambda: answered(tx)) == []
+        assert run_in_fork(lambda: answered(tx)) == []
 
 
 @forks
 def test_a_store_goes_on_working_after_a_fork(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
         store.append_event(an_event())
-        in_a_child(lambda: store.append_event(an_event()))
+        run_in_fork(lambda: store.append_event(an_event()))
         assert store.append_event(an_event()).sequence_number == 2
 
 
 @forks
 def test_a_forked_child_that_closes_its_parents_store_closes_nothing(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
-        in_a_child(store.close)
+        run_in_fork(store.close)
         assert store.append_event(an_event()).sequence_number == 1
 
 
 @forks
 def test_a_forked_child_opens_a_store_of_its_own(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
-        assert in_a_child(lambda: opened_anew(migrated)) == 1
+        assert run_in_fork(lambda: opened_anew(migrated)) == 1
         assert store.get_latest_sequence("ses_1") == 1
 
 
@@ -856,7 +866,7 @@ def test_a_store_goes_on_working_after_waiting_for_a_connection(migrated: str, o
 @pytest.mark.parametrize("name", ["append_event", "flush"])
 def test_waiting_for_a_lock_of_another_ends_in_a_timeout(migrated: str, opened: Opener, name: str) -> None:
     store = opened(migrated, timeout=0.5, retry_for=0)
-    with connected(migrated) as other, pytest.raises(asm.StorageTimeout):
+    with driver_connection(migrated) as other, pytest.raises(asm.StorageTimeout):
         other.execute(LOCK_EVERYTHING[dsns.parse_dsn(migrated).dialect])
         ASKED[name](store)
 
@@ -902,7 +912,7 @@ def test_a_statement_that_waited_in_vain_left_nothing(migrated: str, opened: Ope
 @postgres_only
 def test_a_slow_statement_ends_in_a_timeout(migrated: str, opened: Opener) -> None:
     store = opened(migrated, statement_timeout=0.5)
-    with connected(migrated) as other, pytest.raises(asm.StorageTimeout):
+    with driver_connection(migrated) as other, pytest.raises(asm.StorageTimeout):
         other.execute("begin; lock table asm_events in access exclusive mode")
         store.get_events("ses_1")
 
@@ -910,7 +920,7 @@ def test_a_slow_statement_ends_in_a_timeout(migrated: str, opened: Opener) -> No
 @postgres_only
 def test_a_slow_statement_within_a_transaction_ends_in_a_timeout(migrated: str, opened: Opener) -> None:
     store = opened(migrated, statement_timeout=0.5)
-    with connected(migrated) as other, pytest.raises(asm.StorageTimeout), store.transaction() as tx:
+    with driver_connection(migrated) as other, pytest.raises(asm.StorageTimeout), store.transaction() as tx:
         other.execute("begin; lock table asm_events in access exclusive mode")
         tx.get_events("ses_1")
 
@@ -918,11 +928,11 @@ def test_a_slow_statement_within_a_transaction_ends_in_a_timeout(migrated: str, 
 @postgres_only
 def test_a_slow_statement_is_stopped_on_the_server(migrated: str, opened: Opener) -> None:
     store = opened(migrated, statement_timeout=0.5, max_size=1)
-    with connected(migrated) as other:
+    with driver_connection(migrated) as other:
         other.execute("begin; lock table asm_events in access exclusive mode")
         with pytest.raises(asm.StorageTimeout):
             store.get_events("ses_1")
-        assert told(migrated, "select query from pg_stat_activity where wait_event_type = 'Lock'") == []
+        assert fetch_rows(migrated, "select query from pg_stat_activity where wait_event_type = 'Lock'") == []
 
 
 @postgres_only
@@ -1119,7 +1129,7 @@ def test_no_log_about_a_server_that_went_down_shows_the_password(
 @pytest.fixture
 def orders(migrated: str) -> str:
     """A table of an application's own, beside the store's."""
-    told(migrated, "create table orders (id integer)")
+    fetch_rows(migrated, "create table orders (id integer)")
     return migrated
 
 
@@ -1128,7 +1138,7 @@ def test_an_applications_own_statements_commit_with_ours(orders: str, opened: Op
     with store.transaction() as tx:
         own(tx, "insert into orders values (1)")
         tx.append_event(an_event())
-    assert (told(orders, "select id from orders"), store.get_latest_sequence("ses_1")) == ([(1,)], 1)
+    assert (fetch_rows(orders, "select id from orders"), store.get_latest_sequence("ses_1")) == ([(1,)], 1)
 
 
 def test_an_exception_takes_back_an_applications_own_statements_with_ours(
@@ -1139,7 +1149,7 @@ def test_an_exception_takes_back_an_applications_own_statements_with_ours(
         own(tx, "insert into orders values (1)")
         tx.append_event(an_event())
         raise Interruption
-    assert (told(orders, "select id from orders"), store.get_latest_sequence("ses_1")) == ([], 0)
+    assert (fetch_rows(orders, "select id from orders"), store.get_latest_sequence("ses_1")) == ([], 0)
 
 
 def test_an_error_of_ours_takes_back_an_applications_own_statements(orders: str, opened: Opener) -> None:
@@ -1147,7 +1157,7 @@ def test_an_error_of_ours_takes_back_an_applications_own_statements(orders: str,
     with pytest.raises(asm.SessionNotFound), store.transaction() as tx:
         own(tx, "insert into orders values (1)")
         tx.get_session("missing")
-    assert told(orders, "select id from orders") == []
+    assert fetch_rows(orders, "select id from orders") == []
 
 
 def test_an_applications_own_statement_that_fails_takes_back_ours(migrated: str, opened: Opener) -> None:
@@ -1250,7 +1260,7 @@ def test_an_error_in_a_transaction_leaves_no_lock(
     with pytest.raises(Exception, match=r"missing|nonsense"), opened(migrated).transaction() as tx:
         tx.append_event(an_event())
         break_off(tx)
-    with connected(migrated) as other:
+    with driver_connection(migrated) as other:
         other.execute(LOCK_EVERYTHING[dsns.parse_dsn(migrated).dialect])
 
 
@@ -1259,7 +1269,7 @@ def test_an_error_in_a_transaction_leaves_no_connection_in_it(migrated: str, ope
     with pytest.raises(Interruption), opened(migrated).transaction() as tx:
         tx.append_event(an_event())
         raise Interruption
-    states = told(migrated, "select state from pg_stat_activity where datname = current_database()")
+    states = fetch_rows(migrated, "select state from pg_stat_activity where datname = current_database()")
     assert not any("in transaction" in str(state) for (state,) in states)
 
 

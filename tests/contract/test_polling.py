@@ -16,7 +16,7 @@ import asm
 from asm.engine import polling
 from asm.operations.events import append_event
 from tests.conftest import Colour, an_event, events_of, numbers
-from tests.contract.beside import in_a_child, only, told
+from tests.contract.other_clients import fetch_rows, only, run_in_fork
 
 SOON_S = 30.0
 
@@ -333,7 +333,7 @@ def test_what_keeps_a_store_from_looking_is_raised_at_all_who_wait(
 ) -> None:
     waiting = [threads.submit(store.get_events, f"ses_{n}", wait_timeout=float("inf")) for n in range(8)]
     until(lambda: len(waiters(store)) == 8)
-    told(migrated, "alter table asm_session_sequences rename to elsewhere")
+    fetch_rows(migrated, "alter table asm_session_sequences rename to elsewhere")
     errors = [each.exception(SOON_S) for each in waiting]
     assert {type(error) for error in errors} == {asm.MigrationRequired}
     assert len({id(error) for error in errors}) == 8
@@ -341,9 +341,9 @@ def test_what_keeps_a_store_from_looking_is_raised_at_all_who_wait(
 
 def test_after_an_error_one_can_wait_again(migrated: str, store: Any, threads: ThreadPoolExecutor) -> None:
     waiting = asleep(store, threads, lambda: store.get_events("ses_1", wait_timeout=float("inf")))
-    told(migrated, "alter table asm_session_sequences rename to elsewhere")
+    fetch_rows(migrated, "alter table asm_session_sequences rename to elsewhere")
     assert waiting.exception(SOON_S)
-    told(migrated, "alter table elsewhere rename to asm_session_sequences")
+    fetch_rows(migrated, "alter table elsewhere rename to asm_session_sequences")
     waiting = asleep(store, threads, lambda: store.get_events("ses_1", wait_timeout=SOON_S))
     store.append_event(an_event())
     assert numbers(waiting.result(2 * SOON_S)) == [1]
@@ -382,7 +382,7 @@ def test_sqlite_answers_a_look_only_where_something_was_written_or_others_are_lo
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_may_not_wait_in_its_parents_store(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
-        outcome = in_a_child(lambda: store.get_events("ses_1", wait_timeout=SOON_S))
+        outcome = run_in_fork(lambda: store.get_events("ses_1", wait_timeout=SOON_S))
         assert outcome is asm.StoreClosed
 
 

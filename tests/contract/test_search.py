@@ -13,7 +13,7 @@ import asm
 from asm.engine.script import UnitOfWork
 from asm.operations import search
 from tests.conftest import POSTGRES, an_event, events_of
-from tests.contract.beside import asked_of, disturbed, only
+from tests.contract.other_clients import only, run_operation, with_interference
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -208,7 +208,7 @@ class TestSessions:
 
         question = search.search_sessions(count_total=True)
         assert isinstance(question, UnitOfWork)
-        page = asked_of(sessions, disturbed(question, another_comes))
+        page = run_operation(sessions, with_interference(question, another_comes))
 
         assert (ids(page), page.total_count) == (["a", "b", "c", "d"], 4)
 

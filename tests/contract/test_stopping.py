@@ -14,8 +14,8 @@ from asm.engine.script import Operation
 from asm.formats import archives
 from asm.maintenance import retention, run
 from tests.conftest import Where, an_event
-from tests.contract.beside import running, said
 from tests.contract.keeping import a_full_store, a_session, appended, everything, kept, there
+from tests.contract.other_clients import read_line, running
 
 
 class Stopped(BaseException):
@@ -161,7 +161,7 @@ def test_killed_anywhere_nothing_is_lost_and_the_next_run_goes_on(
     healthy = issues(store)
 
     with running("tests.contract.maintained", where.dsn, str(tmp_path)) as process:
-        heard = [said(process) for _ in range(batches)]
+        heard = [read_line(process) for _ in range(batches)]
         # It has gone on by now: the kill meets it wherever it is.
         process.kill()
         process.wait()

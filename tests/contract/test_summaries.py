@@ -11,7 +11,7 @@ import pytest
 
 import asm
 from tests.conftest import an_event, events_of
-from tests.contract.beside import told
+from tests.contract.other_clients import fetch_rows
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LARGEST = 2**63 - 1
@@ -98,8 +98,8 @@ def test_stats_tell_the_earliest_and_the_latest_time_of_the_events(store: Any) -
 
 def test_stats_count_the_events_that_pruning_left(store: Any, migrated: str) -> None:
     store.append_events(an_event(timestamp=NOON + timedelta(seconds=n)) for n in range(5))
-    told(migrated, "delete from asm_events where sequence_number < 3")
-    told(migrated, "update asm_session_sequences set pruned_events = 2")
+    fetch_rows(migrated, "delete from asm_events where sequence_number < 3")
+    fetch_rows(migrated, "update asm_session_sequences set pruned_events = 2")
 
     stats = store.query.get_session_stats("ses_1")
 

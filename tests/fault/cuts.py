@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.contract.beside import told
+from tests.contract.other_clients import fetch_rows
 
 
 def killed(work: Callable[[], object], cut: Callable[[], None]) -> bool:
@@ -127,5 +127,5 @@ class Terminator:
     def count(self, connection: psycopg.Connection[Any]) -> None:
         self._left -= 1
         if self._left == 0:
-            told(self._dsn, f"select pg_terminate_backend({connection.info.backend_pid})")
+            fetch_rows(self._dsn, f"select pg_terminate_backend({connection.info.backend_pid})")
             select.select([connection], [], [])

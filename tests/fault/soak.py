@@ -28,7 +28,7 @@ from tests.fault.client import Part
 from tests.fault.clients import Clients
 from tests.fault.faults import Fault
 from tests.fault.history import read_history
-from tests.fault.places import Place, PostgresPlace, SQLitePlace
+from tests.fault.soak_databases import SoakDatabase, SoakPostgres, SoakSQLite
 from tests.servers import installations
 
 VIOLATIONS_TOLD = 20
@@ -99,7 +99,7 @@ class Nemesis(threading.Thread):
                 self.done[name] += 1 if times is None else times
 
 
-def history(place: Place, folder: Path, *, seed: int, work: Work) -> Tally:
+def history(place: SoakDatabase, folder: Path, *, seed: int, work: Work) -> Tally:
     """One history in a fresh database, checked. What was violated is kept in the folder."""
     folder.mkdir(parents=True)
     chance = random.Random(seed)
@@ -152,7 +152,7 @@ def history(place: Place, folder: Path, *, seed: int, work: Work) -> Tally:
     return tally
 
 
-def soak(place: Place, folder: Path, *, seed: int, minutes: float, work: Work) -> Tally:
+def soak(place: SoakDatabase, folder: Path, *, seed: int, minutes: float, work: Work) -> Tally:
     tally = Tally()
     end = time.monotonic() + minutes * 60
     for n in count():
@@ -169,7 +169,7 @@ def soak(place: Place, folder: Path, *, seed: int, minutes: float, work: Work) -
     return tally
 
 
-def _tell(place: Place, seed: int, one: Tally, tally: Tally) -> None:
+def _tell(place: SoakDatabase, seed: int, one: Tally, tally: Tally) -> None:
     print(
         f"{time.strftime('%H:%M:%S')} {place.kind}, history {tally.histories} (seed {seed}): "
         f"{one.operations:,} operations, {sum(one.faults.values())} faults, "
@@ -178,7 +178,7 @@ def _tell(place: Place, seed: int, one: Tally, tally: Tally) -> None:
     )
 
 
-def table(columns: Sequence[tuple[Place, Tally]], *, minutes: float, command: str) -> str:
+def table(columns: Sequence[tuple[SoakDatabase, Tally]], *, minutes: float, command: str) -> str:
     """Markdown, as RESULTS.md has it."""
     faults = list(dict.fromkeys(name for _, tally in columns for name in sorted(tally.faults)))
     kinds = list(dict.fromkeys(name for _, tally in columns for name in sorted(tally.errors)))
@@ -210,11 +210,11 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def places(wanted: str) -> Iterator[Place]:
+def places(wanted: str) -> Iterator[SoakDatabase]:
     if wanted in ("", "sqlite"):
-        yield SQLitePlace()
+        yield SoakSQLite()
     if wanted in ("", "postgres"):
-        yield PostgresPlace(installations()[0], folder=in_memory())
+        yield SoakPostgres(installations()[0], folder=in_memory())
 
 
 def main() -> int:

@@ -19,8 +19,8 @@ from asm import dsn as dsns
 from asm.engine.script import Script, UnitOfWork
 from asm.operations.events import append_event
 from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
-from tests.contract.beside import connected, only, open_files, told
 from tests.contract.keeping import a_session
+from tests.contract.other_clients import driver_connection, fetch_rows, only, open_files
 
 PATIENCE_S = 10.0
 """A connection or a turn that was lost would be waited for so long, and in vain."""
@@ -230,7 +230,7 @@ def test_cancelled_at_any_await_all_or_nothing_is_stored_and_the_store_works_on(
 ) -> None:
     async def main() -> None:
         async with prepared(where) as store:
-            with connected(where.dsn) as beside:
+            with driver_connection(where.dsn) as beside:
                 for asked, work in WORK.items():
                     await assert_works_on(beside, store, asked, work, again)
 
@@ -411,7 +411,7 @@ async def nobody_connected(where: Where) -> None:
     """Wait until no connection of a `counted` store is left."""
     if where.kind != "sqlite":
         async with asyncio.timeout(PATIENCE_S):
-            while told(where.dsn, COUNTED):  # noqa: ASYNC110
+            while fetch_rows(where.dsn, COUNTED):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 

@@ -19,8 +19,8 @@ from asm.engine.script import Operation, Pipeline, Query, Rows, Script, UnitOfWo
 from asm.maintenance import retention
 from asm.operations import events, exports, imports, search, sessions
 from tests.conftest import POSTGRES, Where, an_event, events_of, in_loop
-from tests.contract.beside import connected, only
 from tests.contract.keeping import a_full_store, a_session
+from tests.contract.other_clients import driver_connection, only
 
 T = TypeVar("T")
 
@@ -188,7 +188,7 @@ def test_a_plan_that_meets_an_error_at_any_question_has_done_nothing(
     where: Where, opened: Callable[..., Any], question: str
 ) -> None:
     store = opened(where.dsn, max_size=1, timeout=10.0)
-    with connected(where.dsn) as beside:
+    with driver_connection(where.dsn) as beside:
         prepared(store, beside)
         before = rows(beside)
         for at in itertools.count(1):
@@ -222,7 +222,7 @@ def test_a_plan_whose_connection_is_severed_at_any_question_has_done_nothing(
 ) -> None:
     dsn = make_conninfo(where.dsn, application_name="to be cut")
     once, on_unknown_outcome = opened(dsn, max_size=1, timeout=10.0, retry_for=0), opened(where.dsn)
-    with connected(where.dsn) as beside:
+    with driver_connection(where.dsn) as beside:
         prepared(on_unknown_outcome, beside)
         before = rows(beside)
         for at in itertools.count(1):
@@ -241,7 +241,7 @@ def test_a_plan_whose_connection_is_severed_at_any_question_is_asked_again_whole
     where: Where, opened: Callable[..., Any], question: str
 ) -> None:
     store = opened(make_conninfo(where.dsn, application_name="to be cut"), max_size=1, timeout=10.0)
-    with connected(where.dsn) as beside:
+    with driver_connection(where.dsn) as beside:
         prepared(store, beside)
         asked(store._database, ASKED[question].question())
         end = without_ids(rows(beside))
@@ -294,7 +294,7 @@ def kept(where: Where) -> Iterator[asm.SessionStore]:
 def test_maintenance_that_is_stopped_at_any_question_is_gone_on_with(
     where: Where, kept: asm.SessionStore
 ) -> None:
-    with connected(where.dsn) as beside:
+    with driver_connection(where.dsn) as beside:
         a_full_store(kept, where)
         kept.maintenance.execute(a_policy())
         end = rows(beside)
@@ -315,7 +315,7 @@ def test_maintenance_that_is_stopped_at_any_question_is_gone_on_with(
 def test_maintenance_whose_connection_is_severed_at_any_question_ends_the_same(
     where: Where, kept: asm.SessionStore
 ) -> None:
-    with connected(where.dsn) as beside:
+    with driver_connection(where.dsn) as beside:
         a_full_store(kept, where)
         kept.maintenance.execute(a_policy())
         end = rows(beside)
@@ -342,7 +342,11 @@ def test_a_copy_that_is_cut_at_any_question_is_gone_on_with(
 ) -> None:
     monkeypatch.setattr(copying, "ROWS_PER_BATCH", 30)
     a_full_store(kept, where)
-    with connected(where.dsn) as source, asm.SessionStore(other) as target, connected(other) as beside:
+    with (
+        driver_connection(where.dsn) as source,
+        asm.SessionStore(other) as target,
+        driver_connection(other) as beside,
+    ):
         for at in moments(where):
             emptied(beside)
             cut = cast(asm.SessionStore, Target(target, Scissors(at, refuse)))

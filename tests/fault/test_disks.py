@@ -14,7 +14,7 @@ import pytest
 import asm
 from asm import dsn as dsns
 from tests.conftest import an_event, events_of, numbers
-from tests.contract.beside import only, running, said, tell, told
+from tests.contract.other_clients import fetch_rows, only, read_line, running, send_line
 
 Opener = Callable[..., Any]
 
@@ -61,7 +61,7 @@ WRITES: dict[str, Callable[[Any], Any]] = {
 
 def everything(dsn: str) -> list[Any]:
     tables = ("asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts")
-    return [told(dsn, f"select * from {table} order by 1, 2") for table in tables]
+    return [fetch_rows(dsn, f"select * from {table} order by 1, 2") for table in tables]
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -121,8 +121,8 @@ def test_a_process_that_holds_the_lock_is_waited_for_so_long_and_then_told_of(
 ) -> None:
     store = opened(migrated, timeout=0.5)
     store.append_event(an_event())
-    with running("tests.fault.holder", dsns.parse_dsn(migrated).address) as holder:
-        assert said(holder) == "held"
+    with running("tests.fault.lock_holder", dsns.parse_dsn(migrated).address) as holder:
+        assert read_line(holder) == "held"
         with ThreadPoolExecutor(len(WRITES)) as threads:
             asked = [threads.submit(write, store) for write in WRITES.values()]
             assert all(isinstance(each.exception(SOON_S), asm.StorageTimeout) for each in asked)
@@ -130,18 +130,18 @@ def test_a_process_that_holds_the_lock_is_waited_for_so_long_and_then_told_of(
         if end == "killed":
             holder.kill()
         else:
-            tell(holder)
+            send_line(holder)
         holder.wait(SOON_S)
     assert store.append_event(an_event()).sequence_number == 2
 
 
 def test_a_lock_that_is_let_go_in_time_is_no_error(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
-    with running("tests.fault.holder", dsns.parse_dsn(migrated).address) as holder:
-        assert said(holder) == "held"
+    with running("tests.fault.lock_holder", dsns.parse_dsn(migrated).address) as holder:
+        assert read_line(holder) == "held"
         with ThreadPoolExecutor(8) as threads:
             asked = [threads.submit(store.append_event, an_event()) for _ in range(8)]
-            tell(holder)
+            send_line(holder)
             assert sorted(numbers([each.result(SOON_S) for each in asked])) == list(range(1, 9))
 
 

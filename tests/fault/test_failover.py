@@ -10,8 +10,8 @@ from psycopg.conninfo import make_conninfo
 
 import asm
 from tests.conftest import FORGETFUL, INSTALLATIONS, POSTGRES, Blocking, an_artifact, an_event, in_memory
-from tests.contract.beside import told
-from tests.fault.crowds import Crowd, assert_each_is_there_once, until
+from tests.contract.other_clients import fetch_rows
+from tests.fault.concurrent_writers import ConcurrentWriters, assert_stored_exactly_once, wait_until
 from tests.fault.operations import CASES
 from tests.servers import Server, Standby
 
@@ -33,9 +33,11 @@ def primary(request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.fixture
 def standby(primary: Server) -> Iterator[Server]:
     with Standby(primary, in_memory()) as standby:
-        told(primary.dsn(), "alter system set synchronous_standby_names = '*'")
-        told(primary.dsn(), "select pg_reload_conf()")
-        until(lambda: told(primary.dsn(), "select sync_state from pg_stat_replication") == [("sync",)])
+        fetch_rows(primary.dsn(), "alter system set synchronous_standby_names = '*'")
+        fetch_rows(primary.dsn(), "select pg_reload_conf()")
+        wait_until(
+            lambda: fetch_rows(primary.dsn(), "select sync_state from pg_stat_replication") == [("sync",)]
+        )
         yield standby
 
 
@@ -48,15 +50,15 @@ def test_what_was_acknowledged_is_there_once_when_the_standby_is_promoted(
         port=f"{primary.port},{standby.port}",
         target_session_attrs="read-write",
     )
-    crowd = Crowd()
+    crowd = ConcurrentWriters()
     with (
         asm.SessionStore(hosts, retry_for=30) as store,
         Blocking.opened(hosts, retry_for=30) as async_store,
-        crowd.at_work([store, async_store], callers=32),
+        crowd.running([store, async_store], callers=32),
     ):
         primary.kill()
         standby.promote()
-    assert_each_is_there_once(standby.dsn(), crowd.acknowledged)
+    assert_stored_exactly_once(standby.dsn(), crowd.acknowledged)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,9 @@ def alone(server: Server) -> str:
 @pytest.fixture
 def waiting(forsaken: Server, opened: Opener) -> Any:
     """A store whose commits wait for the standby."""
-    told(alone(forsaken), "truncate asm_sessions, asm_runs, asm_events, asm_session_sequences, asm_artifacts")
+    fetch_rows(
+        alone(forsaken), "truncate asm_sessions, asm_runs, asm_events, asm_session_sequences, asm_artifacts"
+    )
     with asm.SessionStore(alone(forsaken)) as store:
         store.append_event(an_event("ses_kept", id="evt_kept"))
         store.artifacts.register(an_artifact("kept"))
@@ -90,7 +94,7 @@ def test_a_write_that_no_standby_confirms_is_not_acknowledged_and_ends_in_a_time
     case = CASES[name]
     with pytest.raises(asm.StorageTimeout):
         case.ask(waiting)
-    until(lambda: case.look(waiting) == case.there)
+    wait_until(lambda: case.look(waiting) == case.there)
 
 
 def test_a_transaction_that_no_standby_confirms_ends_in_a_timeout(waiting: Any) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import asm
 from tests.conftest import POSTGRES, Blocking, Where, an_event, events_of, numbers
-from tests.contract.beside import ROOT, in_a_child, only
+from tests.contract.other_clients import ROOT, only, run_in_fork
 from tests.contract.test_opening import ASKED, MAINTAINED, answered
 
 SOON_S = 60.0
@@ -71,8 +71,8 @@ def test_an_async_store_is_closed_to_every_operation_of_a_forked_child(
     where: Where, opened: Callable[..., Any]
 ) -> None:
     store = opened(where.dsn)
-    assert in_a_child(lambda: answered(elsewhere(store))) == []
-    assert in_a_child(lambda: in_another_loop(store._target.close)) is None
+    assert run_in_fork(lambda: answered(elsewhere(store))) == []
+    assert run_in_fork(lambda: in_another_loop(store._target.close)) is None
     assert store.append_event(an_event()).sequence_number == 1
 
 
@@ -83,7 +83,7 @@ def test_a_stream_does_not_go_on_in_a_forked_child(where: Where, opened: Callabl
     store.append_events(events_of("ses_1", 3))
     for stream in (store.iter_events("ses_1", page_size=1), store.follow_events("ses_1", page_size=1)):
         next(stream)
-        assert in_a_child(partial(next, stream)) is asm.StoreClosed
+        assert run_in_fork(partial(next, stream)) is asm.StoreClosed
         assert next(stream).sequence_number == 2
 
 
@@ -97,7 +97,7 @@ def test_a_forked_child_cannot_end_its_parents_transaction(
     ended = store.transaction()
     tx = ended.__enter__()
     tx.append_event(an_event())
-    outcome = in_a_child(lambda: ended.__exit__(raised, raised and raised(), None))
+    outcome = run_in_fork(lambda: ended.__exit__(raised, raised and raised(), None))
     assert outcome in (asm.StoreClosed, False, None)
     assert tx.append_event(an_event()).sequence_number == 2
     ended.__exit__(None, None, None)

@@ -19,7 +19,7 @@ from asm.engine.script import Script, UnitOfWork
 from asm.operations.events import append_event
 from asm.postgres import spare
 from tests.conftest import POSTGRES, Where, events_of
-from tests.contract.beside import connected, only
+from tests.contract.other_clients import driver_connection, only
 from tests.fault.interrupting import interrupted_everywhere
 
 PATIENCE_S = 10.0
@@ -97,7 +97,7 @@ def test_interrupted_at_any_line_nobodys_turn_is_lost(where: Where, store: asm.S
 
 def assert_works_on(where: Where, store: asm.SessionStore, asked: str) -> None:
     work, size = WORK[asked]
-    with connected(where.dsn) as beside:
+    with driver_connection(where.dsn) as beside:
 
         def look(at: int, line: str) -> None:
             try:

@@ -18,7 +18,16 @@ import yoyo as yoyo_package
 import asm
 from asm import dsn as dsns
 from tests.conftest import POSTGRES, an_artifact, an_event, numbers
-from tests.contract.beside import connected, copied_folder, migrations_of, only, tables, told, yoyo, yoyo_url
+from tests.contract.other_clients import (
+    copied_folder,
+    driver_connection,
+    fetch_rows,
+    migrations_of,
+    only,
+    tables,
+    yoyo,
+    yoyo_url,
+)
 from tests.fault import cuts
 from tests.make_schema import schema_of
 
@@ -52,7 +61,7 @@ class State(NamedTuple):
 
 def state(dsn: str) -> State:
     status = migrate_module.status(dsn)
-    is_locked = "yoyo_lock" in tables(dsn) and bool(told(dsn, "select * from yoyo_lock"))
+    is_locked = "yoyo_lock" in tables(dsn) and bool(fetch_rows(dsn, "select * from yoyo_lock"))
     return State(schema_of(dsn), status.pending, status.rows, is_locked)
 
 
@@ -84,7 +93,7 @@ def fill(store: Any) -> None:
 def wait_for_the_lock(dsn: str) -> None:
     """Until the server has ended a transaction whose client was killed, which may be in its commit."""
     if dsns.parse_dsn(dsn).dialect == "postgres":
-        told(dsn, f"select pg_advisory_xact_lock({migrate_module._ADVISORY_LOCK})")
+        fetch_rows(dsn, f"select pg_advisory_xact_lock({migrate_module._ADVISORY_LOCK})")
 
 
 def step_for(dsn: str) -> int:
@@ -302,14 +311,14 @@ OURS = ["asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_
 
 def test_an_open_store_works_on_when_every_table_gets_a_column(in_use: Any, migrated: str) -> None:
     for table in OURS:
-        told(migrated, f"alter table {table} add column later integer")
+        fetch_rows(migrated, f"alter table {table} add column later integer")
     everything(in_use)
 
 
 @servers_only
 def test_an_open_store_works_on_when_columns_get_another_type(in_use: Any, migrated: str) -> None:
     for table in OURS:
-        told(migrated, text_columns_as(table, "varchar(1000)"))
+        fetch_rows(migrated, text_columns_as(table, "varchar(1000)"))
     everything(in_use)
 
 
@@ -318,7 +327,7 @@ def test_a_plan_is_prepared_again_when_columns_get_another_type(in_use: Any, mig
     # The wire prepares by itself, the driver for what is asked in a transaction.
     first = in_use.append_event(an_event())
     in_use.append_event(first)
-    told(migrated, text_columns_as("asm_events", "varchar(1000)"))
+    fetch_rows(migrated, text_columns_as("asm_events", "varchar(1000)"))
     assert in_use.append_event(first) == first
 
 
@@ -329,7 +338,7 @@ def test_a_callers_transaction_is_told_to_try_again_when_columns_get_another_typ
     in_use.append_event(an_event())
     with in_use.transaction() as tx:
         tx.get_events("ses_1")
-    told(migrated, text_columns_as("asm_events", "varchar(1000)"))
+    fetch_rows(migrated, text_columns_as("asm_events", "varchar(1000)"))
     with pytest.raises(asm.StorageError) as raised, in_use.transaction() as tx:
         tx.get_events("ses_1")
     assert raised.value.retryable
@@ -377,11 +386,11 @@ def test_migrating_begins_again_when_it_and_somebody_who_writes_wait_for_each_ot
     migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files_module, "sql_folder", newer_asm(tmp_path / "newer", migrated, 0).joinpath)
-    with ThreadPoolExecutor() as threads, connected(migrated) as writing:
+    with ThreadPoolExecutor() as threads, driver_connection(migrated) as writing:
         writing.execute("begin")
         writing.execute("update asm_session_sequences set last_sequence = last_sequence")
         migrating = threads.submit(asm.migrate, migrated)
-        while told(migrated, "select 1 from pg_locks where not granted") == []:
+        while fetch_rows(migrated, "select 1 from pg_locks where not granted") == []:
             assert not migrating.done()
         # Whoever waits for a second first looks whether it waits in vain.
         writing.execute("update asm_events set type = type")
@@ -440,7 +449,7 @@ def test_while_a_migration_holds_the_tables_writers_time_out_and_readers_read(
 ) -> None:
     store = opened(migrated, timeout=0.3)
     store.append_event(an_event())
-    with connected(migrated) as migrating:
+    with driver_connection(migrated) as migrating:
         for statement in HOLDING[dsns.parse_dsn(migrated).dialect]:
             migrating.execute(statement)
         with pytest.raises(asm.StorageTimeout):
@@ -461,7 +470,7 @@ def test_migrating_does_not_wait_for_ever_for_those_who_write(
 ) -> None:
     monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT_S", 0.2)
     before = state(older)
-    with connected(older) as writing:
+    with driver_connection(older) as writing:
         writing.execute("begin immediate" if dsns.parse_dsn(older).dialect == "sqlite" else "begin")
         writing.execute("update asm_events set type = type")
         writing.execute("update asm_runs set status = status")

@@ -27,7 +27,7 @@ from tests.conftest import (
     in_loop,
     numbers,
 )
-from tests.contract.beside import only
+from tests.contract.other_clients import only
 from tests.poolers import PGBOUNCER, Pooler, pgbouncer_version
 from tests.servers import Server
 

@@ -20,7 +20,7 @@ from asm.operations.events import append_event, get_latest_sequence
 from asm.postgres import database
 from asm.postgres.connections import StoreConnection
 from tests.conftest import INSTALLATIONS, POSTGRES, Colour, an_event, events_of, in_loop, numbers
-from tests.contract.beside import connected, only, told
+from tests.contract.other_clients import driver_connection, fetch_rows, only
 from tests.servers import Server
 
 pytestmark = only(POSTGRES[:1], why="SQLite has no pool, and pools are the driver's, whatever the server")
@@ -48,7 +48,7 @@ STATES = [
 
 def connections(dsn: str) -> int:
     counted = "application_name = 'counted' and datname = current_database()"
-    return len(told(dsn, f"select pid from pg_stat_activity where {counted}"))
+    return len(fetch_rows(dsn, f"select pid from pg_stat_activity where {counted}"))
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -119,7 +119,7 @@ WAYS: dict[str, Callable[[Any, list[asm.Event]], Any]] = {
 
 
 def test_no_error_of_the_server_costs_a_connection(migrated: str, store: Any) -> None:
-    told(migrated, FAILS_AS_IT_IS_NAMED)
+    fetch_rows(migrated, FAILS_AS_IT_IS_NAMED)
     for state, way in itertools.product(STATES, WAYS):
         with pytest.raises((asm.AsmError, psycopg.Error)):
             WAYS[way](store, events_of(f"fail_{state}", 2))
@@ -129,12 +129,12 @@ def test_no_error_of_the_server_costs_a_connection(migrated: str, store: Any) ->
     assert numbers([store.append_event(an_event("fine"))]) == [1]
     until(lambda: connections(migrated) == 1)
     busy = "select 1 from pg_stat_activity where application_name = 'counted' and state <> 'idle'"
-    assert told(migrated, busy) == []
+    assert fetch_rows(migrated, busy) == []
 
 
 def test_a_user_without_rights_is_told_so(migrated: str, opened: Callable[..., Any]) -> None:
     user = f"reader_{time.time_ns()}"
-    told(migrated, f"create role {user}; grant select on all tables in schema public to {user}")
+    fetch_rows(migrated, f"create role {user}; grant select on all tables in schema public to {user}")
     try:
         store = opened(make_conninfo(migrated, options=f"-c role={user}"), max_size=1, retry_for=0)
         assert store.get_events("ses_1") == []
@@ -143,7 +143,7 @@ def test_a_user_without_rights_is_told_so(migrated: str, opened: Callable[..., A
         assert not caught.value.retryable
     finally:
         store.close()
-        told(migrated, f"drop owned by {user}; drop role {user}")
+        fetch_rows(migrated, f"drop owned by {user}; drop role {user}")
 
 
 # Connections that grow old, and that nobody needs
@@ -172,7 +172,7 @@ def test_a_connection_that_is_always_in_use_is_replaced_when_its_time_is_up(migr
 
         def process() -> int:
             database.run(get_latest_sequence("ses_1"))
-            rows = told(migrated, "select pid from pg_stat_activity where application_name = 'counted'")
+            rows = fetch_rows(migrated, "select pid from pg_stat_activity where application_name = 'counted'")
             return int(rows[0][0]) if rows else 0
 
         first = process()
@@ -196,7 +196,7 @@ def test_reading_what_is_locked_ends_in_a_timeout(migrated: str, opened: Callabl
         lambda: store.query.search_events(),
         lambda: store.query.get_session_stats("ses_1"),
     )
-    with connected(migrated) as other:
+    with driver_connection(migrated) as other:
         other.execute("begin; lock table asm_events in access exclusive mode")
         for read in reads:
             with pytest.raises(asm.StorageTimeout):
@@ -216,7 +216,7 @@ def test_a_crowd_that_waits_in_vain_for_a_lock_is_told_so_and_the_store_works_on
         except asm.AsmError as error:
             failed.append(error)
 
-    with connected(migrated) as other:
+    with driver_connection(migrated) as other:
         other.execute("begin; lock table asm_session_sequences in access exclusive mode")
         threads = [threading.Thread(target=append) for _ in range(20)]
         for thread in threads:

@@ -12,7 +12,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.conftest import POSTGRES, Cluster
-from tests.contract.beside import connected, told
+from tests.contract.other_clients import driver_connection, fetch_rows
 from tests.fault.proxy import HOST, SOON_S, Moment, Proxy
 
 WRITES = "insert into written values (1)"
@@ -21,7 +21,7 @@ WRITES = "insert into written values (1)"
 @pytest.fixture
 def server(clusters: Callable[[str], Cluster]) -> Iterator[str]:
     with clusters(POSTGRES[0]).database(migrated=False) as dsn:
-        told(dsn, "create table written (n int)")
+        fetch_rows(dsn, "create table written (n int)")
         yield dsn
 
 
@@ -33,19 +33,19 @@ def proxy(server: str) -> Iterator[Proxy]:
 
 def answers(proxy: Proxy) -> bool:
     try:
-        return told(make_conninfo(proxy.dsn, connect_timeout=2), "select 1") == [(1,)]
+        return fetch_rows(make_conninfo(proxy.dsn, connect_timeout=2), "select 1") == [(1,)]
     except psycopg.OperationalError:
         return False
 
 
 def test_what_goes_through_comes_out_unchanged(proxy: Proxy) -> None:
     text = "x" * 1_000_000
-    with connected(proxy.dsn) as connection:
+    with driver_connection(proxy.dsn) as connection:
         assert connection.execute("select %s::text", [text]).fetchone() == (text,)
 
 
 def test_all_connections_are_cut(proxy: Proxy) -> None:
-    with connected(proxy.dsn) as one, connected(proxy.dsn) as other:
+    with driver_connection(proxy.dsn) as one, driver_connection(proxy.dsn) as other:
         assert proxy.cut() == 2
         for connection in (one, other):
             with pytest.raises(psycopg.OperationalError):
@@ -59,14 +59,14 @@ def test_a_connection_is_cut_when_its_client_says_so(
     server: str, proxy: Proxy, moment: Moment, writes: int
 ) -> None:
     proxy.cut_when(b"INSERT into written", moment)
-    with connected(proxy.dsn) as connection, pytest.raises(psycopg.OperationalError):
+    with driver_connection(proxy.dsn) as connection, pytest.raises(psycopg.OperationalError):
         connection.execute(WRITES)
     # Whoever locks the table has waited for the statement that has lost its client.
-    with connected(server) as connection, connection.transaction():
+    with driver_connection(server) as connection, connection.transaction():
         connection.execute("lock table written")
         assert connection.execute("select count(*) from written").fetchone() == (writes,)
     assert proxy.faults[f"cut {moment}"] == 1
-    told(proxy.dsn, WRITES)
+    fetch_rows(proxy.dsn, WRITES)
 
 
 def test_a_black_hole_swallows_and_new_connections_pass_when_it_is_mended(proxy: Proxy) -> None:
@@ -90,7 +90,7 @@ def test_an_unplugged_network_is_noticed_by_the_kernel(proxy: Proxy) -> None:
 
 
 def test_an_unplugged_network_goes_on_when_it_is_mended(proxy: Proxy) -> None:
-    with connected(proxy.dsn) as connection:
+    with driver_connection(proxy.dsn) as connection:
         proxy.unplug()
         assert not answers(proxy)
         proxy.mend()
@@ -106,7 +106,7 @@ def test_connections_are_refused_and_accepted_at_the_same_port(proxy: Proxy) -> 
 
 
 def test_a_half_closed_connection_ends_for_its_client(proxy: Proxy) -> None:
-    with connected(proxy.dsn) as connection:
+    with driver_connection(proxy.dsn) as connection:
         proxy.half_close()
         with pytest.raises(psycopg.OperationalError):
             connection.execute("select 1")

@@ -15,8 +15,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
 from tests.conftest import FORGETFUL, INSTALLATIONS, POSTGRES, Blocking, an_artifact, an_event, numbers
-from tests.contract.beside import connected, only, told
-from tests.fault.crowds import Crowd, assert_each_is_there_once, until
+from tests.contract.other_clients import driver_connection, fetch_rows, only
+from tests.fault.concurrent_writers import ConcurrentWriters, assert_stored_exactly_once, wait_until
 from tests.fault.operations import ARTIFACT, CASES, SOME
 from tests.fault.proxy import Moment, Proxy
 from tests.servers import Server
@@ -68,7 +68,7 @@ def successor(servers: list[Server]) -> Iterator[Server]:
 
 def emptied(server: Server) -> Iterator[Server]:
     asm.migrate(server.dsn())
-    told(server.dsn(), "truncate asm_events, asm_session_sequences, asm_sessions, asm_runs")
+    fetch_rows(server.dsn(), "truncate asm_events, asm_session_sequences, asm_sessions, asm_runs")
     yield server
     set_read_only(server.dsn(), "off")
 
@@ -110,7 +110,7 @@ def test_an_artifact_that_another_registered_meanwhile_is_no_success(
     proxy.refuse()
     with ThreadPoolExecutor(1) as thread:
         ours = thread.submit(store.artifacts.register, ARTIFACT)
-        until(lambda: proxy.faults["cut before"])
+        wait_until(lambda: proxy.faults["cut before"])
         other.artifacts.register(an_artifact(id="art_theirs"))
         proxy.accept()
         with pytest.raises(asm.AlreadyExists):
@@ -127,12 +127,12 @@ def test_an_artifact_that_is_registered_twice_is_there_already(store: Any) -> No
 def test_callers_who_travel_together_are_all_answered_when_their_connections_are_cut(
     proxy: Proxy, opened: Opener, migrated: str
 ) -> None:
-    crowd = Crowd()
-    with crowd.at_work([opened(proxy.dsn, max_size=4)], callers=16):
+    crowd = ConcurrentWriters()
+    with crowd.running([opened(proxy.dsn, max_size=4)], callers=16):
         for _ in range(5):
-            until(proxy.cut)
-            crowd.all_have_worked()
-    assert_each_is_there_once(migrated, crowd.acknowledged)
+            wait_until(proxy.cut)
+            crowd.wait_for_progress()
+    assert_stored_exactly_once(migrated, crowd.acknowledged)
 
 
 @newest_only
@@ -176,7 +176,7 @@ def test_closing_does_not_wait_for_what_is_asked_again_and_again(proxy: Proxy, o
 
     with ThreadPoolExecutor(1) as thread:
         appending = thread.submit(store.append_event, an_event())
-        until(appending.running)
+        wait_until(appending.running)
         store.close()
 
         with pytest.raises((asm.ConnectionFailed, asm.StoreClosed)):
@@ -185,16 +185,16 @@ def test_closing_does_not_wait_for_what_is_asked_again_and_again(proxy: Proxy, o
 
 @own_servers_only
 def test_no_caller_sees_that_the_server_crashed_and_was_down_for_five_seconds(server: Server) -> None:
-    crowd = Crowd()
+    crowd = ConcurrentWriters()
     with (
         asm.SessionStore(server.dsn(), retry_for=15) as store,
         Blocking.opened(server.dsn(), retry_for=15) as async_store,
-        crowd.at_work([store, async_store], callers=64),
+        crowd.running([store, async_store], callers=64),
     ):
         server.stop("immediate")
         time.sleep(5)
         server.start()
-    assert_each_is_there_once(server.dsn(), crowd.acknowledged)
+    assert_stored_exactly_once(server.dsn(), crowd.acknowledged)
 
 
 @own_servers_only
@@ -206,10 +206,10 @@ def test_a_server_that_only_reads_now_is_left_for_the_one_that_writes(
     set_read_only(server.dsn(), "on")
 
     store.append_event(an_event("ses_2"))
-    assert len(told(successor.dsn(), "select 1 from asm_events")) == 1
+    assert len(fetch_rows(successor.dsn(), "select 1 from asm_events")) == 1
     with store.transaction() as tx:
         tx.append_event(an_event("ses_2"))
-    assert len(told(successor.dsn(), "select 1 from asm_events")) == 2
+    assert len(fetch_rows(successor.dsn(), "select 1 from asm_events")) == 2
 
 
 @own_servers_only
@@ -234,15 +234,15 @@ def test_a_transaction_on_a_server_that_only_reads_is_raised_and_the_next_one_fi
         tx.append_event(an_event())
     with store.transaction() as tx:
         tx.append_event(an_event())
-    assert len(told(successor.dsn(), "select 1 from asm_events")) == 1
+    assert len(fetch_rows(successor.dsn(), "select 1 from asm_events")) == 1
 
 
 def set_read_only(dsn: str, setting: str) -> None:
     """For every session, those that are open, too."""
     able = make_conninfo(dsn, options="-c default_transaction_read_only=off")
-    told(able, f"alter system set default_transaction_read_only = {setting}")
-    told(able, "select pg_reload_conf()")
-    until(lambda: told(dsn, "show default_transaction_read_only") == [(setting,)])
+    fetch_rows(able, f"alter system set default_transaction_read_only = {setting}")
+    fetch_rows(able, "select pg_reload_conf()")
+    wait_until(lambda: fetch_rows(dsn, "show default_transaction_read_only") == [(setting,)])
 
 
 @newest_only
@@ -263,11 +263,11 @@ def test_a_deadlock_is_asked_again(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
     store.append_events([an_event("ses_1"), an_event("ses_2")])
     lock = "select 1 from asm_session_sequences where session_id = '{}' for update"
-    with connected(migrated) as other, ThreadPoolExecutor(1) as thread:
+    with driver_connection(migrated) as other, ThreadPoolExecutor(1) as thread:
         # The one of the two that waits less long for nothing is refused.
         other.execute("begin; set local deadlock_timeout = '1min'; " + lock.format("ses_2"))
         appended = thread.submit(store.append_events, [an_event("ses_1"), an_event("ses_2")])
-        until(lambda: told(migrated, WAITING))
+        wait_until(lambda: fetch_rows(migrated, WAITING))
         other.execute(lock.format("ses_1"))
         other.execute("commit")
         assert numbers(appended.result()) == [2, 2]
@@ -287,12 +287,12 @@ def test_a_flush_without_events_and_a_deletion_wait_for_each_other(
     store = opened(migrated, retry_for=0)
     session, run = replace(SESSION, deleted_at=LONG_AGO), asm.Run(session_id="ses_1")
     store.flush(session, run)
-    with connected(migrated) as other, ThreadPoolExecutor(2) as threads:
+    with driver_connection(migrated) as other, ThreadPoolExecutor(2) as threads:
         other.execute("begin; select 1 from asm_runs for update")
         flushed = threads.submit(store.flush, session, run)
-        until(lambda: told(migrated, WAITING))
+        wait_until(lambda: fetch_rows(migrated, WAITING))
         deleted = threads.submit(delete, store)
-        until(lambda: len(told(migrated, WAITING)) == 2)
+        wait_until(lambda: len(fetch_rows(migrated, WAITING)) == 2)
         other.execute("commit")
         flushed.result()
         deleted.result()
@@ -306,7 +306,7 @@ MOVE_A_COUNTER = "update asm_session_sequences set updated_at = now() where sess
 def serializable(migrated: str) -> str:
     """A database whose statements are serializable unless somebody says otherwise."""
     name = conninfo_to_dict(migrated)["dbname"]
-    told(migrated, f"alter database {name} set default_transaction_isolation = serializable")
+    fetch_rows(migrated, f"alter database {name} set default_transaction_isolation = serializable")
     return migrated
 
 
@@ -315,10 +315,10 @@ def serializable(migrated: str) -> str:
 def test_a_serialization_failure_is_asked_again(serializable: str, opened: Opener, append: str) -> None:
     store = opened(serializable)
     store.append_event(an_event())
-    with connected(serializable) as other, ThreadPoolExecutor(1) as thread:
+    with driver_connection(serializable) as other, ThreadPoolExecutor(1) as thread:
         other.execute("begin; " + MOVE_A_COUNTER)
         appended = thread.submit(APPENDS[append], store)
-        until(lambda: told(serializable, WAITING))
+        wait_until(lambda: fetch_rows(serializable, WAITING))
         other.execute("commit")
         appended.result()
     assert numbers(store.get_events("ses_1")) == [1, 2]
@@ -328,10 +328,10 @@ def test_a_serialization_failure_is_asked_again(serializable: str, opened: Opene
 def test_a_serialization_failure_says_that_it_may_be_asked_again(serializable: str, opened: Opener) -> None:
     store = opened(serializable, retry_for=0)
     store.append_event(an_event())
-    with connected(serializable) as other, ThreadPoolExecutor(1) as thread:
+    with driver_connection(serializable) as other, ThreadPoolExecutor(1) as thread:
         other.execute("begin; " + MOVE_A_COUNTER)
         appended = thread.submit(store.append_event, an_event())
-        until(lambda: told(serializable, WAITING))
+        wait_until(lambda: fetch_rows(serializable, WAITING))
         other.execute("commit")
         with pytest.raises(asm.StorageError) as failed:
             appended.result()
@@ -354,6 +354,6 @@ def test_who_is_not_let_in_is_told_at_once(migrated: str, opened: Opener, wrong:
 @newest_only
 def test_a_statement_that_is_wrong_is_raised_at_once(migrated: str, opened: Opener) -> None:
     store = opened(migrated, retry_for=60)
-    told(migrated, "alter table asm_events add constraint none check (false) not valid")
+    fetch_rows(migrated, "alter table asm_events add constraint none check (false) not valid")
     with pytest.raises(psycopg.errors.CheckViolation):
         store.append_event(an_event())

@@ -17,7 +17,7 @@ import asm
 from asm.cli.main import cli
 from asm.migrations.runner import status
 from tests.conftest import INSTALLATIONS, POSTGRES, an_event
-from tests.contract.beside import only, told
+from tests.contract.other_clients import fetch_rows, only
 from tests.servers import Server
 
 pytestmark = only(POSTGRES[:1], why="SQLite has no passwords, and servers do not repeat them")
@@ -153,7 +153,7 @@ def test_nothing_that_works_shows_the_password(
     store.append_event(an_event())
     with pytest.raises(asm.AsmError) as caught:
         store.get_session("nobody")
-    told(
+    fetch_rows(
         migrated,
         "select pg_terminate_backend(pid) from pg_stat_activity "
         "where application_name = 'asm' and pid <> pg_backend_pid()",

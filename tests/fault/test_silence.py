@@ -15,8 +15,8 @@ import pytest
 
 import asm
 from tests.conftest import POSTGRES, an_event, in_loop
-from tests.contract.beside import only, told
-from tests.fault.crowds import until
+from tests.contract.other_clients import fetch_rows, only
+from tests.fault.concurrent_writers import wait_until
 from tests.fault.operations import CASES
 from tests.fault.proxy import Proxy
 
@@ -89,7 +89,7 @@ def test_what_a_server_has_forgotten_is_asked_again(proxy: Proxy, opened: Opener
     # Time enough for one silent connection, and not for all of them.
     store = opened(impatient(proxy), min_size=4, timeout=1, retry_for=5)
     store.append_event(an_event())
-    until(lambda: len(told(migrated, AT_REST)) >= 4)
+    wait_until(lambda: len(fetch_rows(migrated, AT_REST)) >= 4)
     proxy.black_hole()
     proxy.mend()
     store.import_session(asm.SessionExport(session=asm.Session(agent_id="agent")))

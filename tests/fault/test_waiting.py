@@ -12,8 +12,8 @@ import pytest
 
 import asm
 from tests.conftest import FORGETFUL, INSTALLATIONS, an_event, numbers
-from tests.contract.beside import running, tell
-from tests.fault.writing import LAST
+from tests.contract.other_clients import running, send_line
+from tests.fault.event_writer import LAST
 from tests.servers import Server
 
 SOON_S = 60.0
@@ -62,7 +62,7 @@ def test_followers_miss_nothing_and_repeat_nothing_while_the_server_restarts(
 
     with (
         ThreadPoolExecutor(len(sessions)) as threads,
-        running("tests.fault.writing", dsn, *sessions) as writer,
+        running("tests.fault.event_writer", dsn, *sessions) as writer,
     ):
         following = [threads.submit(followed, store, *each) for each in found.items()]
         until(lambda: all_have(20))
@@ -71,7 +71,7 @@ def test_followers_miss_nothing_and_repeat_nothing_while_the_server_restarts(
             had = max(map(len, found.values()))
             server.start()
             until(lambda had=had: all_have(had + 20))  # type: ignore[misc]
-        tell(writer)
+        send_line(writer)
         for each in following:
             each.result(SOON_S)
         assert writer.wait(SOON_S) == 0

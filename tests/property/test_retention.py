@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import asm
 from asm.maintenance.policy import PROTECTED_TYPES
 from tests.conftest import Where, an_artifact, an_event
-from tests.contract.beside import told
 from tests.contract.keeping import a_session, counted, days_ago, everything
+from tests.contract.other_clients import fetch_rows
 
 SAVED, UNSAVED = ["ses_1", "ses_2", "ses_3"], ["alone_1", "alone_2"]
 TYPES = ["message_streamed", "message_sent", "token_usage_updated", "session_created", "acme.plan"]
@@ -202,11 +202,11 @@ def save(store: Any, kept: list[Kept]) -> None:
 def stands(where: Where) -> list[Any]:
     """What a store holds after it was maintained."""
     return [
-        told(where.dsn, "select id, deleted_at is not null from asm_sessions order by id"),
-        told(where.dsn, "select session_id, sequence_number from asm_events order by 1, 2"),
-        told(where.dsn, "select session_id, pruned_events from asm_session_sequences order by 1"),
-        told(where.dsn, "select session_id from asm_runs order by 1"),
-        told(where.dsn, "select session_id from asm_artifacts order by 1"),
+        fetch_rows(where.dsn, "select id, deleted_at is not null from asm_sessions order by id"),
+        fetch_rows(where.dsn, "select session_id, sequence_number from asm_events order by 1, 2"),
+        fetch_rows(where.dsn, "select session_id, pruned_events from asm_session_sequences order by 1"),
+        fetch_rows(where.dsn, "select session_id from asm_runs order by 1"),
+        fetch_rows(where.dsn, "select session_id from asm_artifacts order by 1"),
     ]
 
 

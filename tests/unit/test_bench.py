@@ -13,8 +13,8 @@ import pytest
 
 from bench import report, targets
 from bench.__main__ import QUESTIONS
+from bench.databases import Databases
 from bench.harness import Rounds, Sample, Side
-from bench.places import Places
 
 TINY = Rounds(rounds=1, seconds=0.02)
 ASKED_FOR = (*targets.TARGETS, *targets.QUESTIONS)
@@ -59,19 +59,19 @@ ASKED = {
 
 
 @pytest.fixture(scope="module")
-def places() -> Iterator[Places]:
-    with Places() as places:
-        if places.dsn is None:
+def databases() -> Iterator[Databases]:
+    with Databases() as databases:
+        if databases.dsn is None:
             pytest.skip("there is no PostgreSQL here")
-        yield places
+        yield databases
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_a_question_gives_its_rows_and_they_are_kept(name: str, places: Places, tmp_path: Path) -> None:
+def test_a_question_gives_its_rows_and_they_are_kept(name: str, databases: Databases, tmp_path: Path) -> None:
     module = importlib.import_module(f"bench.{name}")
 
-    lines = list(module.lines(TINY, places, **OPTIONS.get(name, {})))
-    report.keep(tmp_path, report.found(name, "Why?", lines, TINY, report.environment(places.settings())))
+    lines = list(module.lines(TINY, databases, **OPTIONS.get(name, {})))
+    report.keep(tmp_path, report.found(name, "Why?", lines, TINY, report.environment(databases.settings())))
 
     assert {line.target for line in lines}.intersection(ASKED_FOR) == ASKED.get(name, set())
     assert lines

@@ -46,7 +46,7 @@ def only(kinds: Sequence[str], *, why: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("kind", kinds, indirect=True)
 
 
-def connected(dsn: str) -> AbstractContextManager[Any]:
+def driver_connection(dsn: str) -> AbstractContextManager[Any]:
     """A connection that is not the store's, in autocommit and with no patience."""
     place = dsns.parse_dsn(dsn)
     if place.dialect == "sqlite":
@@ -54,9 +54,9 @@ def connected(dsn: str) -> AbstractContextManager[Any]:
     return psycopg.connect(place.address, autocommit=True)
 
 
-def told(dsn: str, statement: str) -> list[tuple[Any, ...]]:
+def fetch_rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
     """The rows of a statement on a connection of its own."""
-    with connected(dsn) as connection:
+    with driver_connection(dsn) as connection:
         cursor = connection.execute(statement)
         return list(cursor.fetchall()) if cursor.description else []
 
@@ -68,7 +68,7 @@ def tables(dsn: str, schema: str = "public") -> set[str]:
         "sqlite": "select name from sqlite_master where type = 'table'",
         "postgres": f"select tablename from pg_tables where schemaname = '{name}'",
     }
-    return {name for (name,) in told(dsn, listed[dsns.parse_dsn(dsn).dialect])}
+    return {name for (name,) in fetch_rows(dsn, listed[dsns.parse_dsn(dsn).dialect])}
 
 
 def open_files() -> list[Path]:
@@ -136,19 +136,19 @@ def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     """The next line a process prints."""
     assert process.stdout
     return process.stdout.readline().strip()
 
 
-def tell(process: subprocess.Popen[str], line: str = "") -> None:
+def send_line(process: subprocess.Popen[str], line: str = "") -> None:
     assert process.stdin
     process.stdin.write(f"{line}\n")
     process.stdin.flush()
 
 
-def in_a_child(work: Callable[[], Any]) -> Any:
+def run_in_fork(work: Callable[[], Any]) -> Any:
     """What work returns or raises in a forked child, which ends without tidying up what it inherited."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -171,7 +171,7 @@ def _outcome(work: Callable[[], Any]) -> Any:
         return type(error)
 
 
-def disturbed(
+def with_interference(
     question: UnitOfWork[Any], disturb: Callable[[], object], *, after: str | None = None
 ) -> UnitOfWork[Any]:
     """A plan after each of whose questions, or after the one of that name, something happens."""
@@ -191,7 +191,7 @@ def disturbed(
     return UnitOfWork(plan, snapshot=question.snapshot)
 
 
-def asked_of(store: Any, question: UnitOfWork[Any]) -> Any:
+def run_operation(store: Any, question: UnitOfWork[Any]) -> Any:
     """The answer to a question of our own, in a store of either colour."""
     if isinstance(store, Blocking):
         return in_loop(store._target._database.run(question))

@@ -13,12 +13,12 @@ from typing import Any
 
 import asm
 from tests.conftest import an_event, events_of
-from tests.contract.beside import told
+from tests.contract.other_clients import fetch_rows
 
 SOON_S = 30.0
 
 
-class Crowd:
+class ConcurrentWriters:
     """Threads that each write by themselves, in four ways, until they are stopped."""
 
     def __init__(self) -> None:
@@ -27,13 +27,15 @@ class Crowd:
         self._rounds: dict[str, int] = {}
         self._working: list[Future[list[str]]] = []
 
-    def all_have_worked(self) -> None:
+    def wait_for_progress(self) -> None:
         """Returns when everybody has begun and ended something since this was called."""
         before = dict(self._rounds)
-        until(lambda: all(self._rounds[name] > before[name] + 1 for name in before) or self._has_failed())
+        wait_until(
+            lambda: all(self._rounds[name] > before[name] + 1 for name in before) or self._has_failed()
+        )
 
     @contextmanager
-    def at_work(self, stores: list[Any], callers: int) -> Iterator[None]:
+    def running(self, stores: list[Any], callers: int) -> Iterator[None]:
         names = [f"{index}_{n}" for index in range(len(stores)) for n in range(callers)]
         self._rounds = dict.fromkeys(names, 0)
         with ThreadPoolExecutor(len(names)) as threads:
@@ -41,9 +43,9 @@ class Crowd:
                 threads.submit(self._work, name, stores[n // callers], n) for n, name in enumerate(names)
             ]
             try:
-                self.all_have_worked()
+                self.wait_for_progress()
                 yield
-                self.all_have_worked()
+                self.wait_for_progress()
             finally:
                 self._stopped.set()
             for each in self._working:
@@ -86,20 +88,20 @@ def _append_expecting(store: Any, _session_id: str, name: str, number: int) -> l
 _WAYS = (_append, _append_batch, _flush, _append_expecting)
 
 
-def assert_each_is_there_once(dsn: str, event_ids: list[str]) -> None:
+def assert_stored_exactly_once(dsn: str, event_ids: list[str]) -> None:
     """These events and no others, and every session numbered from 1 without a hole."""
-    rows = told(dsn, "select session_id, sequence_number, id from asm_events order by session_id, 2")
+    rows = fetch_rows(dsn, "select session_id, sequence_number, id from asm_events order by session_id, 2")
     numbers: dict[str, list[int]] = defaultdict(list)
     for session_id, number, _ in rows:
         numbers[session_id].append(number)
     assert all(of_one == list(range(1, len(of_one) + 1)) for of_one in numbers.values())
     assert sorted(id for *_, id in rows) == sorted(event_ids)
-    assert dict(told(dsn, "select session_id, last_sequence from asm_session_sequences")) == {
+    assert dict(fetch_rows(dsn, "select session_id, last_sequence from asm_session_sequences")) == {
         session_id: len(of_one) for session_id, of_one in numbers.items()
     }
 
 
-def until(is_so: Callable[[], object]) -> None:
+def wait_until(is_so: Callable[[], object]) -> None:
     deadline = time.monotonic() + SOON_S
     while not is_so():
         assert time.monotonic() < deadline

@@ -25,7 +25,7 @@ SETTINGS = {"fsync": "off", "synchronous_commit": "on", "max_connections": "200"
 DISK_BYTES = 256 * 1024 * 1024
 
 
-class Place(Protocol):
+class SoakDatabase(Protocol):
     """A database of one kind. `with` opens it, and leaves nothing of it behind."""
 
     kind: str
@@ -56,7 +56,7 @@ class Place(Protocol):
         """Make room for the next history."""
 
 
-class PostgresPlace:
+class SoakPostgres:
     """A server of its own, reached directly and through a proxy."""
 
     kind = "PostgreSQL"
@@ -127,7 +127,7 @@ class PostgresPlace:
 CONNECTED = "select from pg_stat_activity where datname = %s and backend_type = 'client backend'"
 
 
-class SQLitePlace:
+class SoakSQLite:
     """A file on a small file system of its own where one may be mounted, else in a folder."""
 
     kind = "SQLite"

@@ -36,7 +36,7 @@ SETTINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Postgres:
+class PostgresSchema:
     """A schema with our tables in it."""
 
     dsn: str
@@ -56,7 +56,7 @@ class Postgres:
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class SQLiteFile:
     """A SQLite file with our tables in it."""
 
     path: Path
@@ -99,7 +99,7 @@ def _precise(pid: int, ticks_s: float) -> float:
         return ticks_s
 
 
-class Places:
+class Databases:
     """The databases of one run of the bench."""
 
     def __init__(self, dsn: str | None = None) -> None:
@@ -107,7 +107,7 @@ class Places:
         self._stack = ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="asm-bench-")))
 
-    def __enter__(self) -> Places:
+    def __enter__(self) -> Databases:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,14 +146,14 @@ class Places:
         return beside if beside and beside.exists() else Path(found) if found else None
 
     @contextmanager
-    def postgres(self) -> Iterator[Postgres]:
+    def postgres(self) -> Iterator[PostgresSchema]:
         """A schema of its own, so that nothing of a given database is touched."""
         if self.dsn is None:
             raise LookupError("there is no PostgreSQL here; `make bench DSN=postgresql://…` measures another")
         schema = f"asm_bench_{secrets.token_hex(4)}"
         asm.migrate(self.dsn, schema=schema)
         try:
-            yield Postgres(self.dsn, schema, QueryRegistry("postgres", schema), self.pgbench, self.cpu)
+            yield PostgresSchema(self.dsn, schema, QueryRegistry("postgres", schema), self.pgbench, self.cpu)
         finally:
             with psycopg.connect(self.dsn, autocommit=True) as connection:
                 connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
@@ -162,9 +162,9 @@ class Places:
                     connection.execute("checkpoint")
 
     @contextmanager
-    def file(self) -> Iterator[File]:
+    def file(self) -> Iterator[SQLiteFile]:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            place = File(Path(folder) / "bench.db")
+            place = SQLiteFile(Path(folder) / "bench.db")
             asm.migrate(place.dsn)
             yield place
 

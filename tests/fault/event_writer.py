@@ -1,4 +1,4 @@
-"""`python -m tests.fault.writing DSN SESSION…`: append to sessions until told to stop."""
+"""`python -m tests.fault.event_writer DSN SESSION…`: append to sessions until told to stop."""
 
 from __future__ import annotations
 

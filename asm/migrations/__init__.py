@@ -1,4 +1,3 @@
-"""Bringing a database up to date: `migrate`, `rollback` and `pending_migrations`, applied by yoyo.
-
-The stores and the command import it.
+"""Migrations: `migrate`, `rollback`, `pending_migrations` and `status`, with yoyo. The stores and the command
+use them.
 """

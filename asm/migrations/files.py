@@ -1,4 +1,4 @@
-"""The migrations as their files have them, and what the database says of them."""
+"""The migration files of this version of asm, and whether a database has them all."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ from typing import NamedTuple
 
 from asm.engine.registry import Dialect, sql_folder
 from asm.engine.script import Query, no_result
-from asm.errors import (
-    MigrationRequired,
-)
+from asm.errors import MigrationRequired
 
 
 class Migration(NamedTuple):
-    """A step as its file has it today."""
+    """The file of a migration."""
 
     id: str
     checksum: str
 
 
 def list_applied() -> Query[list[str]]:
-    """The ids of the migrations a store's database has. MigrationRequired where it never had one."""
+    """The ids of the applied migrations. MigrationRequired if the database never had one."""
     return Query("list_migrations", {}, lambda rows: [row[0] for row in rows])
 
 
 def check_tables() -> Query[None]:
-    """Nothing, or MigrationRequired naming the table that is missing."""
+    """Nothing, or MigrationRequired with the name of the missing table."""
     return Query("check_tables", {}, no_result)
 
 
 def check_complete(
-    dialect: Dialect, applied: list[str], lack: str = "the tables are missing or older than this asm"
+    dialect: Dialect,
+    applied: list[str],
+    reason: str = "the tables are missing or older than this version of asm",
 ) -> None:
-    """MigrationRequired when a database lacks a step this version of asm needs."""
-    if missing := [step.id for step in list_files(dialect) if step.id not in applied]:
+    """MigrationRequired if the database lacks a migration of this version of asm.
+
+    Migrations that only the database has are fine: a newer version of asm has applied them.
+    """
+    if pending := [file.id for file in list_files(dialect) if file.id not in applied]:
         raise MigrationRequired(
-            f"{lack}, which needs {', '.join(missing)}. "
+            f"{reason}, which needs {', '.join(pending)}. "
             "Run `asm migrate`, or open the store with migrate=True",
-            pending=missing,
+            pending=pending,
         )
 
 
@@ -47,7 +50,7 @@ def migrations_folder(dialect: Dialect) -> Path:
 
 
 def list_files(dialect: Dialect) -> list[Migration]:
-    """Every step this version of asm knows, in order."""
+    """All migrations of this version of asm, in order."""
     files = sorted(migrations_folder(dialect).glob("*.sql"))
     return [
         Migration(file.stem, _checksum(file)) for file in files if not file.name.endswith(".rollback.sql")
@@ -55,6 +58,6 @@ def list_files(dialect: Dialect) -> list[Migration]:
 
 
 def _checksum(file: Path) -> str:
-    # Line ends are a matter of the checkout, not of the migration.
+    # Line ends depend on the checkout.
     content = file.read_bytes().replace(b"\r\n", b"\n")
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,9 +1,8 @@
-"""yoyo on a connection of ours, inside a transaction of ours.
+"""yoyo backends that use an open connection, inside the caller's transaction.
 
-yoyo's backends open connections and transactions as they go. These take one that is open:
-where yoyo begins they set a savepoint, where it commits they do nothing, and a copy of one
-is itself. yoyo is imported here and nowhere else, because a store that is up to date has no
-use for it.
+yoyo's own backends open connections and transactions themselves. These set a savepoint where yoyo
+begins a transaction, and do nothing where it commits. yoyo 9 has no way to be given a connection; not
+reported upstream yet. yoyo is imported here and nowhere else.
 """
 
 from __future__ import annotations
@@ -17,22 +16,27 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import psycopg
-import yoyo
-from yoyo import internalmigrations
-from yoyo.backends.base import DatabaseBackend, SavepointTransactionManager
-from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
-from yoyo.backends.core.sqlite3 import SQLiteBackend as YoyoSQLiteBackend
-from yoyo.connections import DatabaseURI
-from yoyo.migrations import MigrationList, default_migration_table
+from typing import TYPE_CHECKING, Any
 
 from asm.migrations.files import Migration
 
+if TYPE_CHECKING:
+    import psycopg
+
+try:
+    import yoyo
+    from yoyo import internalmigrations
+    from yoyo.backends.base import DatabaseBackend, SavepointTransactionManager
+    from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
+    from yoyo.backends.core.sqlite3 import SQLiteBackend as YoyoSQLiteBackend
+    from yoyo.connections import DatabaseURI
+    from yoyo.migrations import MigrationList, default_migration_table
+except ModuleNotFoundError as error:
+    raise ImportError("migrations need yoyo: pip install yoyo-migrations") from error
+
 
 class _ExistingConnection(DatabaseBackend):
-    """The part of a yoyo backend that minds connections and transactions."""
+    """The part of a yoyo backend that handles connections and transactions."""
 
     log_migration_sql = (
         "INSERT INTO {0.log_table_quoted} "
@@ -42,9 +46,9 @@ class _ExistingConnection(DatabaseBackend):
         ":username, :hostname, :created_at_utc, :comment)"
     )
 
-    def __init__(self, connection: Any, known: Sequence[Migration]) -> None:
-        self._getconn = connection
-        self._checksums = {step.id: step.checksum for step in known}
+    def __init__(self, connection: Any, files: Sequence[Migration]) -> None:
+        self._open_connection = connection
+        self._checksums = {file.id: file.checksum for file in files}
         super().__init__(DatabaseURI("asm", None, None, None, None, None, {}), default_migration_table)
         self.create_lock_table()
 
@@ -52,11 +56,11 @@ class _ExistingConnection(DatabaseBackend):
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Ours to close, not yoyo's.
+        # The caller closes the connection.
         return None
 
     def connect(self, _uri: Any) -> Any:
-        return self._getconn
+        return self._open_connection
 
     def copy(self) -> _ExistingConnection:
         return self
@@ -66,9 +70,7 @@ class _ExistingConnection(DatabaseBackend):
         return transaction
 
     def disable_transactions(self) -> AbstractContextManager[Any]:
-        raise RuntimeError(
-            "asm's migrations all run in one transaction: `transactional: false` is not for them"
-        )
+        raise RuntimeError("`transactional: false` is not supported: all migrations run in one transaction")
 
     def create_lock_table(self) -> None:
         if self.lock_table in self.list_tables():
@@ -77,7 +79,7 @@ class _ExistingConnection(DatabaseBackend):
             with self.transaction():
                 self.execute(self.format_sql(self.create_lock_table_sql))
         except self.DatabaseError:
-            # yoyo's own command, which knows nothing of our lock, may have made it meanwhile.
+            # yoyo's own command, which does not take the database's lock, may have just created it.
             if self.lock_table not in self.list_tables():
                 raise
 
@@ -85,10 +87,11 @@ class _ExistingConnection(DatabaseBackend):
         if internalmigrations.needs_upgrading(self):
             internalmigrations.upgrade(self)
 
-    def takes_lock(self) -> bool:
-        """Whether yoyo's lock row is ours now. It is not where its own command set one, or a crash left it.
+    def insert_lock_row(self) -> bool:
+        """Insert yoyo's lock row. False if its own command holds it, or a crash has left it behind.
 
-        Not yoyo's own way, which takes a lost connection for a lock, and waits.
+        yoyo's own method is not used: it takes a lost connection for a held lock, and waits. Not reported
+        upstream yet.
         """
         insert = f"insert into {self.lock_table_quoted} (locked, pid) values (1, :pid) on conflict do nothing"
         return bool(self.execute(insert, {"pid": os.getpid()}).rowcount)
@@ -97,8 +100,8 @@ class _ExistingConnection(DatabaseBackend):
         return yoyo.read_migrations(str(folder))
 
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
-        # Not yoyo's own: it asks for the host's full name, which can wait long for a name
-        # server, and for a user name, which a container may not have.
+        # yoyo's own method looks up the fully qualified host name, which can wait long for a name server,
+        # and a user name, which a container may not have. Not reported upstream yet.
         return {
             "id": str(uuid.uuid1()),
             "migration_id": migration.id,
@@ -114,22 +117,22 @@ class _ExistingConnection(DatabaseBackend):
 class PostgresBackend(_ExistingConnection, PostgresqlPsycopgBackend):
     """yoyo on a psycopg connection."""
 
-    _getconn: psycopg.Connection[Any]
+    _open_connection: psycopg.Connection[Any]
 
 
 class SQLiteBackend(_ExistingConnection, YoyoSQLiteBackend):
     """yoyo on a sqlite3 connection."""
 
-    _getconn: sqlite3.Connection
+    _open_connection: sqlite3.Connection
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> Any:
-        # Spelled here, because Python's own adapter for times is deprecated and yoyo's is
-        # registered for every connection of the process.
-        spelled = {
+        # Python's default datetime adapter is deprecated, and one registered with sqlite3 would apply to
+        # every connection of the process.
+        encoded = {
             name: value.isoformat() if isinstance(value, datetime) else value
             for name, value in (params or {}).items()
         }
-        return super().execute(sql, spelled)
+        return super().execute(sql, encoded)
 
 
 def _user() -> str:

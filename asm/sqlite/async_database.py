@@ -1,4 +1,4 @@
-"""SQLite behind two threads, awaited."""
+"""SQLite for asyncio: the blocking database behind two threads."""
 
 from __future__ import annotations
 
@@ -18,71 +18,79 @@ from asm.engine.script import Batchable, Operation, Pipeline, Query, UnitOfWork
 from asm.engine.shielding import run_to_completion
 from asm.errors import StorageTimeout, StoreClosed
 from asm.sqlite.database import SQLite, SQLiteTransaction
+from asm.sqlite.errors import open_transaction_error
 
 T = TypeVar("T")
 
 
 class AsyncSQLite:
-    """SQLite behind two threads, one that writes and one that reads. A plan crosses in one hop.
+    """SQLite behind two threads, one that writes and one that reads. An operation crosses in one hop.
 
-    Cancelling a call does not stop its thread: the write may still land.
+    Cancelling a call does not stop its thread: the write may still be committed.
     """
 
     def __init__(self, database: SQLite) -> None:
         self._database = database
-        self._writing = ThreadPoolExecutor(1, "asm-sqlite-writer")
-        self._reading = ThreadPoolExecutor(1, "asm-sqlite-reader")
-        self._turn = asyncio.Lock()
+        self._write_thread = ThreadPoolExecutor(1, "asm-sqlite-writer")
+        self._read_thread = ThreadPoolExecutor(1, "asm-sqlite-reader")
+        # Tasks wait for the write thread on this lock and not in the thread's queue, because a
+        # transaction needs the thread to go on.
+        self._lock = asyncio.Lock()
+        self._transaction_task: asyncio.Task[Any] | None = None
         self._loop = asyncio.get_running_loop()
         self._group_commit = AsyncGroupCommit(
             self._send, parallel_batches_from=None, timeout=database.timeout, retry_for=0
         )
-        self.poller = AsyncPoller(self._look)
+        self.poller = AsyncPoller(self._poll)
         self._closed = False
 
-    async def run(self, question: Operation[T]) -> T:
+    async def run(self, operation: Operation[T]) -> T:
         self._database.check_process()
         check_loop(self._loop)
-        if isinstance(question, Batchable):
-            answer = await self._group_commit.run(question)
+        if isinstance(operation, Batchable):
+            self._check_no_transaction()
+            result = await self._group_commit.run(operation)
         else:
-            answer = await self._send(question)
+            result = await self._send(operation)
         if self.poller.subscriptions:
-            self.poller.notify(question.sessions)
-        return answer
+            self.poller.notify(operation.sessions)
+        return result
 
-    async def _send(self, question: Query[T] | UnitOfWork[T] | Pipeline[T], **_limits: object) -> T:
-        return await self._in_thread(question, partial(self._database.send, question))
+    async def _send(self, operation: Query[T] | UnitOfWork[T] | Pipeline[T], **_limits: object) -> T:
+        return await self._in_thread(operation, partial(self._database.send, operation))
 
-    async def _look(self, question: Query[T]) -> T | None:
-        return await self._in_thread(question, partial(self._database.look, question))
+    async def _poll(self, query: Query[T]) -> T | None:
+        return await self._in_thread(query, partial(self._database.poll, query))
 
     async def _in_thread(
-        self, question: Query[Any] | UnitOfWork[Any] | Pipeline[Any], work: Callable[[], T]
+        self, operation: Query[Any] | UnitOfWork[Any] | Pipeline[Any], work: Callable[[], T]
     ) -> T:
-        if not self._closed and not self._database.writes(question):
-            return await _run_in(self._reading, work)
+        if not self._closed and not self._database.writes(operation):
+            return await _run_in(self._read_thread, work)
         async with self._exclusive():
-            return await _run_in(self._writing, work)
+            return await _run_in(self._write_thread, work)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSQLiteTransaction]:
         self._database.check_process()
         check_loop(self._loop)
         async with self._exclusive():
-            entered = _ManagedTransaction(self._database.transaction())
+            self._transaction_task = asyncio.current_task()
+            managed = _ManagedTransaction(self._database.transaction())
             try:
-                tx = await _run_in(self._writing, entered.enter)
-                yield AsyncSQLiteTransaction(tx, self._writing)
+                tx = await _run_in(self._write_thread, managed.enter)
+                yield AsyncSQLiteTransaction(tx, self._write_thread)
             except BaseException as error:
-                # Queued behind whatever of ours still runs in the thread, and waited for even
-                # when we are cancelled, because the next writer needs a clean connection.
-                # A forked child that leaves the block has no such thread.
+                # The next writer needs a clean connection, so the rollback is waited for even if this
+                # task is cancelled; in the thread's queue it stands behind the transaction's last
+                # statement. A forked child that leaves the block has no such thread.
                 if os.getpid() == self._database.process:
-                    await run_to_completion(_run_in(self._writing, partial(entered.leave, error)))
+                    await run_to_completion(_run_in(self._write_thread, partial(managed.leave, error)))
                 raise
+            finally:
+                self._transaction_task = None
             self._database.check_process()
-            await run_to_completion(_run_in(self._writing, entered.leave))
+            await run_to_completion(_run_in(self._write_thread, managed.leave))
             self.poller.notify(tx.changed_sessions)
 
     @property
@@ -96,34 +104,37 @@ class AsyncSQLite:
         self.poller.close()
         await self._group_commit.close()
         try:
-            # In turn, because a transaction that is open needs the thread to end. Another task may
-            # have closed it meanwhile.
+            # An open transaction needs the thread to end. Another task may close the store meanwhile.
             with suppress(StoreClosed):
                 async with self._exclusive():
                     self._closed = True
-                    await run_to_completion(_run_in(self._writing, self._database.close))
+                    await run_to_completion(_run_in(self._write_thread, self._database.close))
         finally:
             if self._closed:
-                self._writing.shutdown(wait=False)
-                self._reading.shutdown(wait=False)
+                self._write_thread.shutdown(wait=False)
+                self._read_thread.shutdown(wait=False)
 
     @asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[None]:
-        # Waiting here and not in the thread: whoever holds a transaction needs the thread.
+        self._check_no_transaction()
         try:
             async with asyncio.timeout(self._database.timeout):
-                await self._turn.acquire()
+                await self._lock.acquire()
         except TimeoutError as error:
             raise StorageTimeout(
-                f"no turn with the database after {self._database.timeout:g} s: a transaction is "
-                "open (inside `transaction()`, ask the transaction and not the store)"
+                f"the SQLite connection was not free within {self._database.timeout:g} s: another task holds "
+                "a transaction open; end it sooner, or open the store with a longer timeout"
             ) from error
         try:
             if self._closed:
                 raise StoreClosed("this store is closed")
             yield
         finally:
-            self._turn.release()
+            self._lock.release()
+
+    def _check_no_transaction(self) -> None:
+        if self._transaction_task is not None and self._transaction_task is asyncio.current_task():
+            raise open_transaction_error()
 
 
 class AsyncSQLiteTransaction:
@@ -139,12 +150,12 @@ class AsyncSQLiteTransaction:
     def connection(self) -> sqlite3.Connection:
         return self._tx.connection
 
-    async def run(self, question: Operation[T]) -> T:
-        return await _run_in(self._thread, partial(self._tx.run, question))
+    async def run(self, operation: Operation[T]) -> T:
+        return await _run_in(self._thread, partial(self._tx.run, operation))
 
 
 class _ManagedTransaction:
-    """A context manager that is left only if it was entered."""
+    """Leaves a transaction's context manager only if it was entered: a task can be cancelled before."""
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager

@@ -1,7 +1,7 @@
-"""SQLite: one connection that writes and one that reads, each behind a lock.
+"""SQLite: one connection that writes and one that reads, each used by one thread at a time.
 
-A transaction that writes begins immediately; the reader sees the last commit and waits for
-no writer. In memory one connection serves for both.
+A transaction that writes takes the file's write lock when it begins. The connection that reads sees
+the last commit and waits for no writer. In memory one connection does both.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from threading import get_ident
 from typing import Any, TypeVar
 
 from asm.dsn import MEMORY
 from asm.engine.group_commit import GroupCommit
 from asm.engine.polling import Poller, PollInTransaction
 from asm.engine.registry import QueryRegistry
+from asm.engine.retry import check_process, reentrant_call
 from asm.engine.script import Batchable, Operation, Pipeline, Query, Rows, Script, UnitOfWork, run_script
 from asm.errors import Conflict, StorageError, StoreClosed
 from asm.sqlite.connection import OLDEST_VERSION, LockedConnection
-from asm.sqlite.errors import translated
-from asm.sqlite.fair_lock import Ticket
+from asm.sqlite.errors import open_transaction_error, translated
 from asm.sqlite.values import bind
 
 T = TypeVar("T")
@@ -33,8 +34,8 @@ class SQLite:
     def __init__(self, path: str, *, timeout: float, statement_timeout: float | None) -> None:
         if sqlite3.sqlite_version_info < OLDEST_VERSION:
             raise StorageError(
-                f"asm needs SQLite {'.'.join(map(str, OLDEST_VERSION))} or newer, for STRICT tables; "
-                f"this Python has {sqlite3.sqlite_version}"
+                f"asm requires SQLite {'.'.join(map(str, OLDEST_VERSION))} or newer, for STRICT tables; "
+                f"this Python has SQLite {sqlite3.sqlite_version}"
             )
         self.queries = QueryRegistry("sqlite")
         self.timeout = timeout
@@ -44,166 +45,193 @@ class SQLite:
             if path == MEMORY
             else LockedConnection(path, timeout, statement_timeout, reads_only=True)
         )
-        # Never two batches at a time, because there is one writer.
+        self.process = self._writer.process
+        # One batch at a time, because SQLite has one writer.
         self._group_commit = GroupCommit(self.send, parallel_batches_from=None, timeout=timeout, retry_for=0)
-        self.poller = Poller(self.look)
-        self._looked: tuple[object, ...] = ()
+        self.poller = Poller(self.poll)
+        self._last_poll: tuple[object, ...] = ()
+        self._running: set[int] = set()
 
-    def run(self, question: Operation[T]) -> T:
-        """Put a question to the database: alone where it is one statement, else as a transaction."""
-        if isinstance(question, Batchable):
-            self.check_process()
-            answer = self._group_commit.run(question)
-        else:
-            answer = self.send(question)
-        if self.poller.subscriptions:
-            self.poller.notify(question.sessions)
-        return answer
-
-    def send(self, question: Query[T] | UnitOfWork[T] | Pipeline[T], **_limits: object) -> T:
-        """One question at a time. The file's lock is everybody's, so nobody waits more briefly for it."""
+    def run(self, operation: Operation[T]) -> T:
+        """Run an operation: a lone query as one statement, any other in one transaction."""
+        thread = get_ident()
+        if thread in self._running:
+            raise reentrant_call()
         try:
-            if isinstance(question, Query):
-                return self._alone(question)
-            if isinstance(question, Pipeline):
-                return self._in_transaction(question.run_sequentially())
+            self._running.add(thread)
+            if isinstance(operation, Batchable):
+                result = self._append(operation, thread)
+            else:
+                result = self.send(operation)
+            if self.poller.subscriptions:
+                self.poller.notify(operation.sessions)
+            return result
+        finally:
+            self._running.discard(thread)
+
+    def _append(self, operation: Batchable[T], thread: int) -> T:
+        # Before the group commit, which would wait for a batch that waits for this thread or process.
+        if os.getpid() != self.process:
+            check_process(self.process)
+        if self._writer.lock.owner == thread:
+            raise open_transaction_error()
+        return self._group_commit.run(operation)
+
+    def send(self, operation: Query[T] | UnitOfWork[T] | Pipeline[T], **_limits: object) -> T:
+        """Run one operation. The group commit's `_limits` are for databases whose writers run in parallel."""
+        try:
+            if isinstance(operation, Query):
+                return self._run_query(operation)
+            if isinstance(operation, Pipeline):
+                return self._in_transaction(operation.run_sequentially())
         except Conflict:
-            if isinstance(question, UnitOfWork) or question.on_conflict is None:
+            if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                 raise
-        if self.writes(question):
-            return self._in_transaction(question)
-        answer = partial(self.answer, self._reader)
-        return self._reader.use(partial(run_script, question, answer), begin="begin")
+        if self.writes(operation):
+            return self._in_transaction(operation)
+        execute = partial(self.execute, self._reader)
+        return self._reader.use(partial(run_script, operation, execute), begin="begin")
 
-    def look(self, question: Query[T]) -> T | None:
-        """The answer, or None if the same was asked last and nobody has written since."""
-        return self._reader.use(partial(self._looked_at, question))
+    def poll(self, query: Query[T]) -> T | None:
+        """The query's result, or None if the last poll was the same and there was no commit since."""
+        return self._reader.use(partial(self._poll, query))
 
-    def _looked_at(self, question: Query[T]) -> T | None:
-        looked = (self._reader.version(), question.params)
-        if looked == self._looked:
+    def _poll(self, query: Query[T]) -> T | None:
+        poll = (self._reader.version(), query.params)
+        if poll == self._last_poll:
             return None
-        answer = self._read(self._reader, question)
-        self._looked = looked
-        return answer
-
-    def _in_transaction(self, plan: Operation[T] | Script[T]) -> T:
-        answer = partial(self.answer, self._writer)
-        return self._writer.use(partial(run_script, plan, answer), begin="begin immediate")
+        result = query.read(self.execute(self._reader, query))
+        self._last_poll = poll
+        return result
 
     @contextmanager
     def transaction(self) -> Iterator[SQLiteTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        turn = Ticket(is_brief=False)
-        shared = self._writer
+        connection = self._writer
+        if connection.lock.owner == get_ident():
+            raise open_transaction_error()
         try:
+            with self.running(), translated():
+                connection.acquire()
+                connection.begin("begin immediate")
+            tx = SQLiteTransaction(self, connection)
             try:
-                with translated():
-                    shared.take(turn)
-                    shared.begin("begin immediate")
-                tx = SQLiteTransaction(self, shared)
-                try:
-                    yield tx
-                    tx.check_not_spoilt()
-                finally:
-                    tx.end()
-                shared.check_process()
-                with translated():
-                    shared.commit()
+                yield tx
+                tx.check_usable()
             finally:
-                shared.release(turn)
+                tx.end()
+            if os.getpid() != self.process:
+                check_process(self.process)
+            with self.running(), translated():
+                connection.commit()
         finally:
-            shared.release(turn)
+            connection.release()
         self.poller.notify(tx.changed_sessions)
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Refuse calls of the same thread, which can only come from a signal handler."""
+        thread = get_ident()
+        if thread in self._running:
+            raise reentrant_call()
+        try:
+            self._running.add(thread)
+            yield
+        finally:
+            self._running.discard(thread)
+
     def close(self) -> None:
-        if os.getpid() == self._writer.process:
+        if os.getpid() == self.process:
+            if get_ident() in self._running:
+                raise reentrant_call()
             self.poller.close()
             self._group_commit.close()
         self._reader.close()
         self._writer.close()
 
-    def answer(self, shared: LockedConnection, ask: Query[Any]) -> Rows:
-        """The rows of one question on a connection that is held."""
-        render = self.queries[ask.query].render(ask.params)
-        values = bind(ask.params)
+    def execute(self, connection: LockedConnection, query: Query[Any]) -> Rows:
+        """The rows of one query, on a connection that the caller uses."""
+        rendered = self.queries[query.query].render(query.params)
+        values, columns = bind(query.params)
         rows: Rows = []
-        for statement in render.statements:
-            rows = shared.execute(statement, values)
+        for statement in rendered.statements:
+            rows = connection.execute(statement, values, columns)
         return rows
 
     def check_process(self) -> None:
-        self._writer.check_process()
+        check_process(self.process)
 
-    @property
-    def process(self) -> int:
-        return self._writer.process
-
-    def writes(self, question: Query[Any] | UnitOfWork[Any] | Pipeline[Any]) -> bool:
-        """Whether a question needs the connection that writes."""
+    def writes(self, operation: Query[Any] | UnitOfWork[Any] | Pipeline[Any]) -> bool:
+        """Whether an operation needs the connection that writes."""
         if self._reader is self._writer:
             return True
-        if isinstance(question, Query):
-            return self.queries[question.query].writes
-        return isinstance(question, Pipeline) or not question.snapshot
+        if isinstance(operation, Query):
+            return self.queries[operation.query].writes
+        return isinstance(operation, Pipeline) or not operation.snapshot
 
     @property
     def connection(self) -> sqlite3.Connection:
         """The connection that writes, for migrating a database that only it can see."""
         return self._writer.driver
 
-    def _alone(self, ask: Query[T]) -> T:
-        if self.queries[ask.query].writes:
-            return self._writer.use(partial(self._read, self._writer, ask), begin="begin immediate")
-        return self._reader.use(partial(self._read, self._reader, ask))
+    def _run_query(self, query: Query[T]) -> T:
+        if self.queries[query.query].writes:
+            execute = partial(self.execute, self._writer, query)
+            return query.read(self._writer.use(execute, begin="begin immediate"))
+        return query.read(self._reader.use(partial(self.execute, self._reader, query)))
 
-    def _read(self, shared: LockedConnection, ask: Query[T]) -> T:
-        return ask.read(self.answer(shared, ask))
+    def _in_transaction(self, script: Operation[T] | Script[T]) -> T:
+        execute = partial(self.execute, self._writer)
+        return self._writer.use(partial(run_script, script, execute), begin="begin immediate")
 
 
 class SQLiteTransaction:
-    """Operations within one transaction. An operation that failed in the database spoils it."""
+    """Operations within one transaction. After one that failed in the database, all others are refused."""
 
     poller = PollInTransaction()
 
-    def __init__(self, database: SQLite, shared: LockedConnection) -> None:
+    def __init__(self, database: SQLite, connection: LockedConnection) -> None:
         self._database = database
-        self._shared = shared
+        self._connection = connection
         self._open = True
-        self._spoilt = False
+        self._aborted = False
         self.changed_sessions: set[str] = set()
 
     @property
     def connection(self) -> sqlite3.Connection:
-        return self._shared.driver
+        return self._connection.driver
 
-    def run(self, question: Operation[T]) -> T:
-        self._shared.check_process()
+    def run(self, operation: Operation[T]) -> T:
+        self._database.check_process()
         if not self._open:
             raise StoreClosed("this transaction has ended")
-        self.check_not_spoilt()
-        self.changed_sessions.update(question.sessions)
-        try:
-            with translated():
-                return run_script(question, partial(self._database.answer, self._shared))
-        except BaseException as error:
-            # Where a caller catches an interrupt and goes on, half an operation would be committed.
-            self._spoilt = (
-                not isinstance(error, Exception)
-                or isinstance(error, sqlite3.Error)
-                or isinstance(error.__cause__, sqlite3.Error)
-            )
-            raise
+        self.check_usable()
+        with self._database.running():
+            self.changed_sessions.update(operation.sessions)
+            try:
+                with translated():
+                    return run_script(operation, partial(self._database.execute, self._connection))
+            except BaseException as error:
+                # An interrupt that the caller catches would leave half an operation to be committed.
+                self._aborted = (
+                    not isinstance(error, Exception)
+                    or isinstance(error, StorageError | sqlite3.Error)
+                    or isinstance(error.__cause__, sqlite3.Error)
+                )
+                raise
 
-    def check_not_spoilt(self) -> None:
-        # PostgreSQL refuses whatever follows a failed statement, and keeps nothing of what came
-        # before it; SQLite would go on and commit the rest.
-        if self._spoilt:
+    def check_usable(self) -> None:
+        # PostgreSQL refuses every statement after a failed one and keeps nothing of the transaction;
+        # SQLite would go on and commit the rest.
+        if self._aborted:
             raise StorageError("an earlier statement of this transaction failed, so nothing of it is kept")
         with translated():
-            if not self._shared.driver.in_transaction:
-                # What came next would be committed statement by statement.
-                raise StorageError("`tx.connection` has committed this transaction or rolled it back")
+            if not self._connection.driver.in_transaction:
+                # Every further statement would be committed by itself.
+                raise StorageError(
+                    "this transaction was committed or rolled back through `tx.connection`: leave that to "
+                    "`transaction()`"
+                )
 
     def end(self) -> None:
         self._open = False

@@ -1,9 +1,10 @@
-"""SQLite's errors as ours, told by their result code."""
+"""Maps sqlite3's errors to asm's by their result code."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
+from typing import NoReturn
 
 from asm.errors import (
     AsmError,
@@ -17,9 +18,8 @@ from asm.errors import (
 
 
 class translated:  # noqa: N801
-    """Our errors for SQLite's. What is not in the table goes through untouched."""
+    """Raises asm's errors in place of sqlite3's. An error that is not in the table passes unchanged."""
 
-    # Not a generator made into a context manager, because every question goes through it.
     __slots__ = ("_path",)
 
     def __init__(self, path: str = "") -> None:
@@ -30,9 +30,28 @@ class translated:  # noqa: N801
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, sqlite3.Error):
-            ours = _translation(error, self._path)
-            if ours is not None:
-                raise ours from error
+            raise_translated(error, self._path)
+
+
+def raise_translated(error: sqlite3.Error, path: str = "") -> NoReturn:
+    """Raise asm's error for this one, or the same one if it is not in the table."""
+    translation = _translation(error, path)
+    if translation is None:
+        raise error
+    raise translation from error
+
+
+def open_transaction_error() -> StorageError:
+    """The error for a call of the store that would wait for its own caller's transaction."""
+    return StorageError(
+        "the caller has a transaction open on this store: inside `transaction()`, call the transaction's "
+        "methods, not the store's"
+    )
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection holds the file's lock."""
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _translation(error: sqlite3.Error, path: str) -> AsmError | None:
@@ -40,13 +59,13 @@ def _translation(error: sqlite3.Error, path: str) -> AsmError | None:
     if code is None:
         return StoreClosed("this store is closed") if isinstance(error, sqlite3.ProgrammingError) else None
     if code in _ROW_EXISTS:
-        return Conflict("a row with these keys is there already")
+        return Conflict("a row with the same key exists already")
     kind, message = _KINDS.get(code & 0xFF, (None, ""))
     if kind is not None:
         return kind(
             f"{message}{f' ({path})' if path else ''}: {error}", sqlite_errorname=error.sqlite_errorname
         )
-    # SQLite tells a missing table from other errors in its message only.
+    # SQLite has no result code of its own for a missing table or column.
     if _MISSING.match(str(error)):
         return MigrationRequired(f"{error}: run `asm migrate`, or open the store with migrate=True")
     return None
@@ -55,20 +74,15 @@ def _translation(error: sqlite3.Error, path: str) -> AsmError | None:
 _ROW_EXISTS = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
 _MISSING = re.compile(r"no such (table|column): |table \w+ has no column named ")
 _KINDS: dict[int, tuple[type[StorageError], str]] = {
-    sqlite3.SQLITE_BUSY: (StorageTimeout, "another connection holds the file's lock"),
-    sqlite3.SQLITE_LOCKED: (StorageTimeout, "another connection holds the table's lock"),
+    sqlite3.SQLITE_BUSY: (StorageTimeout, "another connection holds the lock of the file"),
+    sqlite3.SQLITE_LOCKED: (StorageTimeout, "another connection holds the lock of the table"),
     sqlite3.SQLITE_INTERRUPT: (StorageTimeout, "the statement took longer than statement_timeout"),
-    sqlite3.SQLITE_CANTOPEN: (ConnectionFailed, "the file cannot be opened: does its folder exist"),
+    sqlite3.SQLITE_CANTOPEN: (ConnectionFailed, "cannot open the file; check that its folder exists"),
     sqlite3.SQLITE_FULL: (StorageError, "the disk is full"),
     sqlite3.SQLITE_IOERR: (StorageError, "the disk failed"),
-    sqlite3.SQLITE_READONLY: (StorageError, "the file can only be read"),
-    sqlite3.SQLITE_PERM: (StorageError, "the file may not be used"),
+    sqlite3.SQLITE_READONLY: (StorageError, "the file is read-only"),
+    sqlite3.SQLITE_PERM: (StorageError, "permission to use the file is denied"),
     sqlite3.SQLITE_CORRUPT: (StorageError, "the file is damaged"),
-    sqlite3.SQLITE_NOTADB: (StorageError, "the file is no SQLite database"),
+    sqlite3.SQLITE_NOTADB: (StorageError, "the file is not a SQLite database"),
     sqlite3.SQLITE_NOMEM: (StorageError, "out of memory"),
 }
-
-
-def is_busy(error: sqlite3.Error) -> bool:
-    """Whether somebody else has the file's lock."""
-    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY

@@ -1,124 +1,91 @@
-"""Threads that take turns, even where one of them is interrupted.
+"""A lock that serves waiting threads in order, but lets a running thread take it first for a moment.
 
-A lock that is waited for only so long cannot be taken by `with`, and an interrupt between taking it
-and the next line would keep it for ever. Here who has the turn is written down in one assignment,
-under a lock that is never held for longer, and is asked for, and given back, as often as you like.
-
-A thread that gives its turn back and asks again gets the next one, since whom it woke is not awake
-yet. That is quick, and left to itself it goes on until everybody else is out of time. So those who
-wait stand in a line, and the first in it lets others go before it for a moment only.
+A thread that releases the lock and asks for it again is still running, while the thread it woke is
+not running yet. Serving strictly in order pays for that thread switch at every operation; not
+serving in order starves the waiting threads until they time out. So the first waiter lets other
+threads take the free lock for BARGING_WINDOW_S, and is served next after that.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from contextlib import suppress
+from collections import deque
+from threading import get_ident
 
-from asm.errors import StorageError, StorageTimeout
-
-WAKEUP_INTERVAL_S = 0.05
-"""How often one who waits looks around, should whoever was to wake it have been interrupted."""
-
-WAKEUP_SCALE = 16
-"""Where more wait, each looks around less often: thousands would do nothing else."""
+from asm.errors import StorageTimeout
 
 BARGING_WINDOW_S = 0.001
-"""How long others go before the first in the line."""
-
-
-class Ticket:
-    """One turn of this thread; a brief one ends before its thread does anything else."""
-
-    __slots__ = ("_awake", "is_brief", "thread")
-
-    def __init__(self, *, is_brief: bool = True) -> None:
-        self.is_brief = is_brief
-        self.thread = threading.get_ident()
-        self._awake = threading.Lock()
-        self._awake.acquire()
-
-    def sleep(self, longest_s: float) -> None:
-        self._awake.acquire(timeout=longest_s)
-
-    def wake(self) -> None:
-        # Woken before it slept, it does not fall asleep; woken twice, it is awake.
-        if self._awake.locked():
-            # By now a signal's handler may have woken it.
-            with suppress(RuntimeError):
-                self._awake.release()
+"""How long other threads may take the lock before the first waiter."""
 
 
 class FairLock:
-    """One turn at a time."""
+    """A mutual exclusion lock with a timeout. `owner` is the thread that holds it."""
 
     def __init__(self, timeout: float) -> None:
+        self.owner: int | None = None
         self._timeout = timeout
-        # A signal's handler may ask while its own thread is in here, between any two lines.
-        self._lock = threading.RLock()
-        self._holder: Ticket | None = None
-        self.line: OrderedDict[Ticket, None] = OrderedDict()
+        self._mutex = threading.Lock()
+        # Each waiter sleeps on a lock of its own, so that a release wakes one thread and not all.
+        self._waiters: deque[threading.Lock] = deque()
         self._first_since = 0.0
 
-    def take(self, turn: Ticket) -> None:
-        """Wait for a turn, to be given back even where it never came: StorageTimeout after too long."""
-        deadline: float | None = None
-        while (holder := self._taken_by(turn)) is not turn:
-            if holder is not None and holder.is_brief and holder.thread == turn.thread:
-                raise StorageError(
-                    "this thread is in the midst of another operation on the same database, which cannot go "
-                    "on meanwhile: in the handler of a signal, note what is to be stored and store it later"
-                )
-            now = time.monotonic()
-            deadline = deadline or now + self._timeout
-            if now > deadline:
-                raise StorageTimeout(
-                    f"no turn with the database after {self._timeout:g} s: something holds a transaction "
-                    "open (inside `transaction()`, ask the transaction and not the store)"
-                )
-            turn.sleep(min(deadline - now, WAKEUP_INTERVAL_S * max(1, len(self.line) / WAKEUP_SCALE)))
+    def acquire(self) -> None:
+        """Wait for the lock for at most `timeout` seconds, else StorageTimeout."""
+        with self._mutex:
+            if self.owner is None and not (self._waiters and self._is_first_due()):
+                self.owner = get_ident()
+                return
+        waiter = threading.Lock()
+        waiter.acquire()
+        try:
+            self._wait(waiter)
+        except BaseException:
+            self._leave(waiter)
+            raise
 
-    def held_by(self, turn: Ticket) -> bool:
-        return self._holder is turn
+    def release(self) -> None:
+        """Free the lock if this thread holds it, and wake the first waiter."""
+        with self._mutex:
+            if self.owner == get_ident():
+                self.owner = None
+                self._wake_first()
 
-    def release(self, turn: Ticket) -> None:
-        """Let the next have a turn. Nothing is done where this one neither has one nor waits for one."""
-        with self._lock:
-            self._leave(turn)
-            if self._holder is turn:
-                self._holder = None
-            if self._holder is None and self.line:
-                self._first.wake()
-
-    def _taken_by(self, turn: Ticket) -> Ticket | None:
-        """Whose turn it is: this one's from now on, where it may be."""
-        with self._lock:
-            if self._holder is None and self._may_go(turn):
-                self._holder = turn
-                self._leave(turn)
-            elif turn not in self.line:
-                self._join(turn)
-            return self._holder
-
-    def _may_go(self, turn: Ticket) -> bool:
-        if not self.line or time.monotonic() < self._first_since + BARGING_WINDOW_S:
-            return True
-        # A signal's handler goes before its own thread, which cannot go on meanwhile.
-        return self._first.thread == turn.thread
-
-    @property
-    def _first(self) -> Ticket:
-        return next(iter(self.line))
-
-    def _join(self, turn: Ticket) -> None:
-        self.line[turn] = None
-        if len(self.line) == 1:
-            self._first_since = time.monotonic()
-
-    def _leave(self, turn: Ticket) -> None:
-        if turn in self.line:
-            was_first = self._first is turn
-            del self.line[turn]
-            if was_first:
+    def _wait(self, waiter: threading.Lock) -> None:
+        deadline = time.monotonic() + self._timeout
+        with self._mutex:
+            self._waiters.append(waiter)
+            if len(self._waiters) == 1:
                 self._first_since = time.monotonic()
+        while not self._has_taken(waiter):
+            if (remaining_s := deadline - time.monotonic()) <= 0:
+                raise StorageTimeout(
+                    f"the SQLite connection was not free within {self._timeout:g} s: another thread holds a "
+                    "transaction open; end it sooner, or open the store with a longer timeout"
+                )
+            waiter.acquire(timeout=remaining_s)
+
+    def _has_taken(self, waiter: threading.Lock) -> bool:
+        with self._mutex:
+            if self.owner is not None or self._waiters[0] is not waiter:
+                return False
+            self.owner = get_ident()
+            self._waiters.popleft()
+            self._first_since = time.monotonic()
+            return True
+
+    def _leave(self, waiter: threading.Lock) -> None:
+        with self._mutex:
+            if waiter in self._waiters:
+                if waiter is self._waiters[0]:
+                    self._first_since = time.monotonic()
+                self._waiters.remove(waiter)
+            if self.owner is None:
+                self._wake_first()
+
+    def _is_first_due(self) -> bool:
+        return time.monotonic() >= self._first_since + BARGING_WINDOW_S
+
+    def _wake_first(self) -> None:
+        if self._waiters and self._waiters[0].locked():
+            self._waiters[0].release()

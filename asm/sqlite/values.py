@@ -1,4 +1,4 @@
-"""Values as SQLite stores them, and rows as Python reads them."""
+"""Encodes parameters for SQLite, and decodes the columns that SQLite has no type for."""
 
 from __future__ import annotations
 
@@ -10,52 +10,68 @@ from typing import Any
 
 from asm.engine.script import Row, Rows
 
+Decoders = list[tuple[int, Callable[[str], Any]]]
 
-def bind(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as sqlite3 takes them."""
-    return {name: _bound(value) for name, value in params.items()}
+_STORED_UNCHANGED = frozenset({str, int, float, bool, bytes, type(None)})
 
 
-def _bound(value: Any) -> Any:
+def bind(params: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """The values as sqlite3 takes them, and the names of those that are columns of a batch."""
+    values: dict[str, Any] = {}
+    columns: frozenset[str] = frozenset()
+    for name, value in params.items():
+        if type(value) not in _STORED_UNCHANGED:
+            if isinstance(value, list):
+                columns |= {name}
+            value = _encoded(value)
+        values[name] = value
+    return values, columns
+
+
+def _encoded(value: Any) -> Any:
     if isinstance(value, datetime):
-        return _timestamp(value)
+        # One width for every year, so that times sort as text.
+        return value.isoformat(timespec="microseconds")[:26] + "Z"
     if isinstance(value, tuple):
         return json.dumps(value)
     if isinstance(value, list) and isinstance(_first_given(value), datetime):
-        return [each and _timestamp(each) for each in value]
+        return [item and _encoded(item) for item in value]
     return value
 
 
 def _first_given(values: list[Any]) -> Any:
-    return next((each for each in values if each is not None), None)
+    return next((value for value in values if value is not None), None)
 
 
-def _timestamp(value: datetime) -> str:
-    # One width for every year, so that times sort as text.
-    return value.isoformat(timespec="microseconds")[:26] + "Z"
-
-
-def rows(cursor: sqlite3.Cursor) -> Rows:
-    # All rows at once: until the last is fetched, a `returning` holds the write lock.
+def fetch_all(cursor: sqlite3.Cursor, sql: str) -> Rows:
+    """All rows of the statement that the cursor has executed, decoded."""
+    # All of them at once: until the last row is fetched, a `returning` holds the write lock.
     rows: list[Row] = cursor.fetchall()
     if not rows:
         return rows
-    readers = [
-        (index, _READERS[name]) for index, (name, *_) in enumerate(cursor.description) if name in _READERS
-    ]
-    return [_read(row, readers) for row in rows] if readers else rows
+    decoders = _decoders_by_sql.get(sql)
+    if decoders is None:
+        decoders = _decoders_by_sql[sql] = _decoders(cursor)
+    return [_decoded(row, decoders) for row in rows] if decoders else rows
 
 
-def _read(row: Row, readers: list[tuple[int, Callable[[str], Any]]]) -> Row:
+def _decoders(cursor: sqlite3.Cursor) -> Decoders:
+    names = [column[0] for column in cursor.description]
+    return [(index, _DECODERS[name]) for index, name in enumerate(names) if name in _DECODERS]
+
+
+def _decoded(row: Row, decoders: Decoders) -> Row:
     values = list(row)
-    for index, reader in readers:
+    for index, decode in decoders:
         if values[index] is not None:
-            values[index] = reader(values[index])
+            values[index] = decode(values[index])
     return tuple(values)
 
 
-# What SQLite has no type for, told by the column's name.
-_READERS: dict[str, Callable[[str], Any]] = {
+_decoders_by_sql: dict[str, Decoders] = {}
+
+# By the column's name.
+_DECODERS: dict[str, Callable[[str], Any]] = {
     "tags": json.loads,
     **dict.fromkeys(
         (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -18,6 +17,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
 from asm import dsn as dsns
+from asm.migrations import files
+from asm.migrations.migrator import Migrator
+from asm.migrations.runner import status
 from tests.conftest import INSTALLATIONS, POSTGRES, Cluster, an_event, numbers
 from tests.contract.other_clients import (
     LAST_STEP,
@@ -41,10 +43,6 @@ from tests.contract.other_clients import (
     yoyo_running,
 )
 
-# `asm.migrate` is the function; this is the module.
-migrate_module = sys.modules["asm.migrations.runner"]
-files_module = sys.modules["asm.migrations.files"]
-
 PROCESSES = 8
 LATER = "9999-notes"
 AWKWARD_NAMES = ["we\"ird o'brien", "100% %(name)s %s", "Capital grüße"]
@@ -58,7 +56,7 @@ servers_only = only(POSTGRES, why="SQLite has no hosts, roles or passwords")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the `sql` folder that asm takes its migrations from."""
     copy = copied_folder(tmp_path / "sql")
-    monkeypatch.setattr(files_module, "sql_folder", copy.joinpath)
+    monkeypatch.setattr(files, "sql_folder", copy.joinpath)
     return copy
 
 
@@ -138,17 +136,17 @@ def test_the_dsn_comes_from_the_environment(dsn: str, monkeypatch: pytest.Monkey
 
 
 def test_the_status_of_an_empty_database(dsn: str) -> None:
-    status = migrate_module.status(dsn)
-    assert (status.dialect, status.applied, status.pending) == (dsns.parse_dsn(dsn).dialect, [], STEPS)
-    assert (status.rows, status.version != "") == ({}, True)
+    found = status(dsn)
+    assert (found.dialect, found.applied, found.pending) == (dsns.parse_dsn(dsn).dialect, [], STEPS)
+    assert (found.rows, found.version != "") == ({}, True)
 
 
 def test_the_status_counts_the_rows_of_each_table(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
         store.append_events([an_event("ses_1"), an_event("ses_1"), an_event("ses_2")])
-    status = migrate_module.status(migrated)
-    assert (status.applied, status.pending) == (STEPS, [])
-    assert status.rows == {"sessions": 0, "runs": 0, "events": 3, "session_sequences": 2, "artifacts": 0}
+    found = status(migrated)
+    assert (found.applied, found.pending) == (STEPS, [])
+    assert found.rows == {"sessions": 0, "runs": 0, "events": 3, "session_sequences": 2, "artifacts": 0}
 
 
 # By hand
@@ -239,8 +237,8 @@ def test_an_application_that_rolls_its_own_back_leaves_ours(migrated: str, appli
 
 def test_the_status_of_a_database_with_an_applications_migrations_only(dsn: str, applications: Path) -> None:
     yoyo("apply", dsn, applications)
-    status = migrate_module.status(dsn)
-    assert (status.pending, status.rows) == (STEPS, {})
+    found = status(dsn)
+    assert (found.pending, found.rows) == (STEPS, {})
 
 
 # Several at once, and some that die
@@ -290,7 +288,7 @@ def test_the_lock_that_a_killed_yoyo_left_is_cleared(
     with yoyo_running("apply", dsn, migrations) as process:
         assert read_line(process) == "stopped"
         process.kill()
-    monkeypatch.setattr(migrate_module, "STALE_AFTER_S", 0.0)
+    monkeypatch.setattr(Migrator, "stale_after_s", 0.0)
     assert (asm.migrate(dsn), fetch_rows(dsn, "select * from yoyo_lock")) == (STEPS, [])
 
 
@@ -501,7 +499,7 @@ def test_a_schema_is_pending_beside_a_public_that_is_migrated(migrated: str) -> 
 def test_the_status_of_a_schema_counts_its_own_rows(migrated: str) -> None:
     with asm.SessionStore(migrated, schema="one", migrate=True) as store:
         store.append_event(an_event())
-    assert migrate_module.status(migrated, schema="one").rows["events"] == 1
+    assert status(migrated, schema="one").rows["events"] == 1
 
 
 @schemas_only

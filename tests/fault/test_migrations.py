@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,10 @@ import yoyo as yoyo_package
 
 import asm
 from asm import dsn as dsns
+from asm.migrations import files
+from asm.migrations.migrator import Migrator
+from asm.migrations.postgres import ADVISORY_LOCK
+from asm.migrations.runner import status
 from tests.conftest import POSTGRES, an_artifact, an_event, numbers
 from tests.contract.other_clients import (
     copied_folder,
@@ -30,9 +33,6 @@ from tests.contract.other_clients import (
 )
 from tests.fault import cuts
 from tests.make_schema import schema_of
-
-migrate_module = sys.modules["asm.migrations.runner"]
-files_module = sys.modules["asm.migrations.files"]
 
 # The tests' own threads do nothing that a forked child waits for.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -60,13 +60,13 @@ class State(NamedTuple):
 
 
 def state(dsn: str) -> State:
-    status = migrate_module.status(dsn)
+    found = status(dsn)
     is_locked = "yoyo_lock" in tables(dsn) and bool(fetch_rows(dsn, "select * from yoyo_lock"))
-    return State(schema_of(dsn), status.pending, status.rows, is_locked)
+    return State(schema_of(dsn), found.pending, found.rows, is_locked)
 
 
 def steps_of(dsn: str) -> list[str]:
-    return [step.id for step in migrate_module.known(dsns.parse_dsn(dsn).dialect)]
+    return [file.id for file in files.list_files(dsns.parse_dsn(dsn).dialect)]
 
 
 def cut_at_statements(dsn: str) -> Callable[[int], None]:
@@ -93,7 +93,7 @@ def fill(store: Any) -> None:
 def wait_for_the_lock(dsn: str) -> None:
     """Until the server has ended a transaction whose client was killed, which may be in its commit."""
     if dsns.parse_dsn(dsn).dialect == "postgres":
-        fetch_rows(dsn, f"select pg_advisory_xact_lock({migrate_module._ADVISORY_LOCK})")
+        fetch_rows(dsn, f"select pg_advisory_xact_lock({ADVISORY_LOCK})")
 
 
 def step_for(dsn: str) -> int:
@@ -182,7 +182,7 @@ def test_a_backend_that_is_ended_before_any_statement_is_told_and_leaves_all_as_
 def test_what_yoyos_own_command_left_half_done_is_completed(
     dsn: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate_module, "STALE_AFTER_S", 0.0)
+    monkeypatch.setattr(Migrator, "stale_after_s", 0.0)
     for number in count(1):
         if not cuts.killed(partial(apply_with_yoyo, dsn), partial(cuts.before_a_commit, number)):
             break
@@ -196,7 +196,7 @@ def test_what_yoyos_own_command_left_half_done_is_completed(
 def test_what_yoyos_own_command_left_half_taken_back_is_taken_back(
     migrated: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate_module, "STALE_AFTER_S", 0.0)
+    monkeypatch.setattr(Migrator, "stale_after_s", 0.0)
     asm.rollback(other)
     for number in count(1):
         if not cuts.killed(partial(take_back_with_yoyo, migrated), partial(cuts.before_a_commit, number)):
@@ -370,7 +370,7 @@ def test_what_is_appended_while_a_newer_asm_migrates_is_kept_and_numbered(
                 wait_for_more(store)
                 newer = newer_asm(tmp_path / f"{number}", migrated, number)
                 with monkeypatch.context() as patch:
-                    patch.setattr(files_module, "sql_folder", newer.joinpath)
+                    patch.setattr(files, "sql_folder", newer.joinpath)
                     assert len(asm.migrate(migrated)) == 1
             wait_for_more(store)
         finally:
@@ -385,7 +385,7 @@ def test_what_is_appended_while_a_newer_asm_migrates_is_kept_and_numbered(
 def test_migrating_begins_again_when_it_and_somebody_who_writes_wait_for_each_other(
     migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files_module, "sql_folder", newer_asm(tmp_path / "newer", migrated, 0).joinpath)
+    monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "newer", migrated, 0).joinpath)
     with ThreadPoolExecutor() as threads, driver_connection(migrated) as writing:
         writing.execute("begin")
         writing.execute("update asm_session_sequences set last_sequence = last_sequence")
@@ -468,7 +468,7 @@ HOLDING = {
 def test_migrating_does_not_wait_for_ever_for_those_who_write(
     older: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(Migrator, "lock_timeout_s", 0.2)
     before = state(older)
     with driver_connection(older) as writing:
         writing.execute("begin immediate" if dsns.parse_dsn(older).dialect == "sqlite" else "begin")

@@ -412,7 +412,7 @@ def _on_sqlite(dsn: str, ask: Query[Any]) -> Iterator[Way]:
 def _explained(connection: sqlite3.Connection, ask: Query[Any]) -> list[tuple[bool, str]]:
     """What is said, and whether it is of the whole question and not of a part of it."""
     (statement,) = queries("sqlite")[ask.query].render(ask.params).statements
-    bound = {name: _one_of(value) for name, value in values.bind(ask.params).items()}
+    bound = {name: _one_of(value) for name, value in values.bind(ask.params)[0].items()}
     rows = connection.execute(f"explain query plan {statement.sql}", bound)
     return [(parent == 0, text) for _, parent, _, text in rows]
 

@@ -1,8 +1,7 @@
-"""What threads that take turns are promised."""
+"""What FairLock promises to threads."""
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,93 +12,109 @@ import pytest
 
 from asm.errors import StorageTimeout
 from asm.sqlite import fair_lock
-from asm.sqlite.fair_lock import FairLock, Ticket
+from asm.sqlite.fair_lock import FairLock
 
-SOON_S = 30.0
+LONG_S = 30.0
 
 
-@pytest.fixture(autouse=True)
-def no_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is first in the line lets nobody go before it."""
+@pytest.fixture
+def no_barging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_lock, "BARGING_WINDOW_S", 0.0)
 
 
 @pytest.fixture
-def others() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as others:
-        yield others
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
 
 
-def use(taken: FairLock, work: Callable[[], object]) -> None:
-    turn = Ticket()
+def use(lock: FairLock, work: Callable[[], object]) -> None:
     try:
-        taken.take(turn)
+        lock.acquire()
         work()
     finally:
-        taken.release(turn)
+        lock.release()
 
 
-def in_line(others: ThreadPoolExecutor, taken: FairLock, work: Callable[[], object]) -> Future[None]:
-    """Work that another thread will do in its turn, for which it stands in the line already."""
-    before = len(taken.line)
-    waiting = others.submit(use, taken, work)
-    deadline = time.monotonic() + SOON_S
-    while len(taken.line) == before and time.monotonic() < deadline:
+def queued(threads: ThreadPoolExecutor, lock: FairLock, work: Callable[[], object]) -> Future[None]:
+    """Work of another thread, which waits for the lock when this returns."""
+    before = len(lock._waiters)
+    waiting = threads.submit(use, lock, work)
+    deadline = time.monotonic() + LONG_S
+    while len(lock._waiters) == before:
+        assert time.monotonic() < deadline
         time.sleep(0.001)
     return waiting
 
 
-def test_turns_are_given_in_the_order_they_were_asked_for(others: ThreadPoolExecutor) -> None:
-    taken, held, order = FairLock(SOON_S), Ticket(), list[int]()
-    taken.take(held)
-    waiting = [in_line(others, taken, partial(order.append, n)) for n in range(4)]
-    taken.release(held)
-    use(taken, partial(order.append, 4))
-    for each in waiting:
-        each.result(SOON_S)
+@pytest.mark.usefixtures("no_barging")
+def test_threads_get_the_lock_in_the_order_in_which_they_asked(threads: ThreadPoolExecutor) -> None:
+    lock, order = FairLock(LONG_S), list[int]()
+    lock.acquire()
+    waiting = [queued(threads, lock, partial(order.append, n)) for n in range(4)]
+    lock.release()
+    use(lock, partial(order.append, 4))
+    for future in waiting:
+        future.result(LONG_S)
     assert order == [0, 1, 2, 3, 4]
 
 
-def test_two_thousand_who_wait_hold_nobody_up() -> None:
-    taken, held = FairLock(SOON_S), Ticket()
-    taken.take(held)
+def test_a_running_thread_may_take_the_lock_before_the_first_waiter_within_the_window(
+    threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fair_lock, "BARGING_WINDOW_S", LONG_S)
+    lock, order = FairLock(LONG_S), list[str]()
+    lock.acquire()
+    waiting = queued(threads, lock, partial(order.append, "waiter"))
+    with lock._mutex:
+        # Free, while the waiter has not been woken.
+        lock.owner = None
+    lock.acquire()
+    order.append("running")
+    lock.release()
+    waiting.result(LONG_S)
+    assert order == ["running", "waiter"]
+
+
+def test_two_thousand_threads_get_the_lock_one_after_the_other() -> None:
+    lock, used = FairLock(LONG_S), list[int]()
+    lock.acquire()
     with ThreadPoolExecutor(2_000) as crowd:
-        waiting = [crowd.submit(use, taken, threading.get_ident) for _ in range(2_000)]
-        taken.release(held)
-        for each in waiting:
-            each.result()
+        waiting = [crowd.submit(use, lock, partial(used.append, n)) for n in range(2_000)]
+        lock.release()
+        for future in waiting:
+            future.result()
+    assert sorted(used) == list(range(2_000))
 
 
-def test_whoever_gave_up_is_waited_for_by_nobody(others: ThreadPoolExecutor) -> None:
-    taken, held, done = FairLock(0.05), Ticket(), list[str]()
-    taken.take(held)
-    with pytest.raises(StorageTimeout):
-        in_line(others, taken, partial(done.append, "late")).result(SOON_S)
-    taken.release(held)
-    use(taken, partial(done.append, "next"))
+@pytest.mark.usefixtures("no_barging")
+def test_a_thread_that_timed_out_is_not_waited_for(threads: ThreadPoolExecutor) -> None:
+    lock, done = FairLock(0.05), list[str]()
+    lock.acquire()
+    with pytest.raises(StorageTimeout, match=r"not free within 0\.05 s"):
+        queued(threads, lock, partial(done.append, "late")).result(LONG_S)
+    lock.release()
+    use(lock, partial(done.append, "next"))
     assert done == ["next"]
 
 
-def test_the_handler_of_a_signal_goes_before_its_own_thread(others: ThreadPoolExecutor) -> None:
-    taken, given_back, done = FairLock(SOON_S / 4), threading.Event(), list[str]()
-    held = threading.Event()
+def test_a_thread_that_does_not_hold_the_lock_cannot_release_it(threads: ThreadPoolExecutor) -> None:
+    lock = FairLock(LONG_S)
+    lock.acquire()
+    threads.submit(lock.release).result(LONG_S)
+    assert lock.owner == threading.get_ident()
 
-    def hold() -> None:
-        held.set()
-        assert given_back.wait(SOON_S)
 
-    def handle(*_: object) -> None:
-        given_back.set()
-        holding.result(SOON_S)
-        use(taken, partial(done.append, "handler"))
-
-    before = signal.signal(signal.SIGALRM, handle)
-    try:
-        holding = others.submit(use, taken, hold)
-        assert held.wait(SOON_S)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        use(taken, partial(done.append, "thread"))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert done == ["handler", "thread"]
+@pytest.mark.usefixtures("no_barging")
+def test_a_waiter_that_is_interrupted_wakes_the_next(threads: ThreadPoolExecutor) -> None:
+    lock, done, interrupted = FairLock(LONG_S), list[str](), threading.Lock()
+    lock.acquire()
+    interrupted.acquire()
+    with lock._mutex:
+        lock._waiters.append(interrupted)
+        lock._first_since = time.monotonic()
+    waiting = queued(threads, lock, partial(done.append, "next"))
+    lock.release()
+    lock._leave(interrupted)
+    waiting.result(LONG_S)
+    assert done == ["next"]

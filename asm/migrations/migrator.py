@@ -1,0 +1,147 @@
+"""Applies migrations to one database, with yoyo and nothing else.
+
+yoyo marks a migration as applied in another transaction than the one that it runs in, keeps its own
+lock as a row that a crash leaves behind, and identifies a migration by its file name only. So it is
+given one connection, inside one transaction that holds a lock of the database: all pending
+migrations are applied or none, a killed process leaves nothing, and processes that start together
+wait for each other. The checksum of each file is written into the comment of yoyo's log.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from asm.engine.registry import Dialect, QueryRegistry
+from asm.engine.script import Rows
+from asm.errors import Conflict, ConnectionFailed, MigrationRequired, StorageError, StorageTimeout
+from asm.migrations.files import list_files, migrations_folder
+
+T = TypeVar("T")
+
+RETRY_S = 0.1
+"""How long to wait before trying again to get the lock row of yoyo's own command."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """The migrations of a database, and the number of rows by table, which is empty without tables."""
+
+    dialect: Dialect
+    version: str
+    applied: list[str]
+    pending: list[str]
+    rows: dict[str, int]
+
+
+class Migrator(ABC):
+    """Migrates one database. Each dialect says how to lock it, and how to use its connection."""
+
+    dialect: Dialect
+    queries: QueryRegistry
+
+    lock_timeout_s = 60.0
+    """How long to wait for another process that migrates the database."""
+
+    stale_after_s = 10.0
+    """When the lock row of yoyo's own command is older than this, a crash has left it behind."""
+
+    @abstractmethod
+    def locked(self) -> AbstractContextManager[None]:
+        """A transaction beside which no other process migrates."""
+
+    @abstractmethod
+    def backend(self) -> Any:
+        """A yoyo backend on this connection."""
+
+    @abstractmethod
+    def rows(self, query: str) -> Rows:
+        """The rows of a query without parameters."""
+
+    def migrate(self) -> list[str]:
+        return self._with_lock(self._apply)
+
+    def rollback(self) -> list[str]:
+        return self._with_lock(self._roll_back)
+
+    def pending(self) -> list[str]:
+        self._check_unchanged()
+        return self._pending(self._applied())
+
+    def status(self) -> StoreStatus:
+        applied = self._applied()
+        rows: dict[str, int] = dict(self.rows("count_rows")) if applied else {}
+        return StoreStatus(
+            self.dialect, self.rows("get_version")[0][0], applied, self._pending(applied), rows
+        )
+
+    def _with_lock(self, work: Callable[[Any], T]) -> T:
+        begun = time.monotonic()
+        while True:
+            # The wait for yoyo's lock row is outside the transaction: the process that inserted the row
+            # needs the database to finish.
+            with _ignoring_conflicts(until=begun + self.lock_timeout_s), self.locked():
+                backend = self.backend()
+                if time.monotonic() > begun + self.stale_after_s:
+                    backend.break_lock()
+                if backend.insert_lock_row():
+                    backend.ensure_internal_schema_updated()
+                    result = work(backend)
+                    backend.break_lock()
+                    return result
+            time.sleep(RETRY_S)
+
+    def _apply(self, backend: Any) -> list[str]:
+        self._check_unchanged()
+        migrations = backend.read_migrations(migrations_folder(self.dialect))
+        if not self._applied():
+            # Tables that are marked as created but were dropped by hand are created again.
+            backend.unmark_migrations(backend.to_rollback(migrations))
+        migrations = backend.to_apply(migrations)
+        backend.apply_migrations(migrations)
+        return [migration.id for migration in migrations]
+
+    def _roll_back(self, backend: Any) -> list[str]:
+        migrations = backend.to_rollback(backend.read_migrations(migrations_folder(self.dialect)))
+        backend.rollback_migrations(migrations)
+        return [migration.id for migration in migrations]
+
+    def _applied(self) -> list[str]:
+        """The ids of the migrations marked as applied, or none if a table is missing."""
+        try:
+            self.rows("check_tables")
+            return [migration_id for (migration_id,) in self.rows("list_migrations")]
+        except MigrationRequired:
+            return []
+
+    def _pending(self, applied: list[str]) -> list[str]:
+        return [file.id for file in list_files(self.dialect) if file.id not in applied]
+
+    def _check_unchanged(self) -> None:
+        """Conflict if the file of an applied migration has changed."""
+        applied = self._applied()
+        checksums: dict[str, str | None] = dict(self.rows("list_checksums")) if applied else {}
+        for file in list_files(self.dialect):
+            # yoyo's own command logs no checksum, so what it applied cannot be compared.
+            if file.id in applied and checksums.get(file.id) not in (None, file.checksum):
+                raise Conflict(
+                    f"migration {file.id} was changed after it was applied: restore its file, "
+                    "and make the change in a new migration",
+                    migration=file.id,
+                )
+
+
+@contextmanager
+def _ignoring_conflicts(until: float) -> Iterator[None]:
+    """Ignore deadlocks and serialization failures until this time, so that the caller tries again."""
+    try:
+        yield
+    except StorageError as error:
+        # A migration may lock tables in another order than the programs that write to them.
+        is_conflict = error.retryable and not isinstance(error, ConnectionFailed | StorageTimeout)
+        if not is_conflict or time.monotonic() > until:
+            raise

@@ -600,6 +600,30 @@ def test_a_run_does_not_move_to_an_unknown_status() -> None:
         least(asm.Run).update_status("active")
 
 
+def test_an_output_completes_the_run_now() -> None:
+    before = datetime.now(UTC)
+
+    run = least(asm.Run, status="running").set_output([1, "two"])
+
+    assert (run.output, run.status) == ([1, "two"], asm.RunStatus.COMPLETED)
+    assert before <= run.ended_at <= datetime.now(UTC)
+
+
+def test_an_error_fails_the_run_now() -> None:
+    before = datetime.now(UTC)
+
+    run = least(asm.Run, status="running").set_error({"message": "no"})
+
+    assert (run.error, run.status) == ({"message": "no"}, asm.RunStatus.FAILED)
+    assert before <= run.ended_at <= datetime.now(UTC)
+
+
+def test_an_output_and_an_error_keep_the_time_at_which_the_run_ended() -> None:
+    run = least(asm.Run, ended_at=LATER)
+
+    assert (run.set_output(1).ended_at, run.set_error(1).ended_at) == (LATER, LATER)
+
+
 def test_an_output_that_is_not_json_is_refused() -> None:
     with pytest.raises(asm.ValidationError, match="output"):
         least(asm.Run).set_output({1})

@@ -16,7 +16,7 @@ from asm.errors import ValidationError
 from asm.models import Event
 from asm.operations import events
 from asm.operations.events import Types
-from asm.validation import count, is_number, number, safe_repr
+from asm.validation import count, is_number, safe_repr
 
 
 class Pollable(Database, Protocol):
@@ -165,7 +165,7 @@ def seconds(value: Any, name: str) -> float | None:
     """A length of time, not negative, or None."""
     if value is None:
         return None
-    length = number(value) if is_number(value) else -1
+    length = value if is_number(value) else -1
     # The comparison is this way round because NaN is no length of time either.
     if not length >= 0:
         raise ValidationError(

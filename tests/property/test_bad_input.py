@@ -30,7 +30,7 @@ import pytest
 import asm
 from asm import documents
 from asm.cli.main import cli, main
-from asm.validation import is_number, number
+from asm.validation import is_number
 from tests.conftest import POSTGRES, Blocking, Cluster, Where
 from tests.property.conftest import EXAMPLES, SEED, tell
 from tests.property.hostile import (
@@ -435,7 +435,7 @@ def _brief(values: Values, names: set[str]) -> Values:
     if "idle_timeout" in names and values.get("idle_timeout") is None:
         return {"idle_timeout": 0}
     waits = (values[name] for name in ("wait_timeout", "idle_timeout") if name in values)
-    return {"limit": 0} if any(is_number(wait) and number(wait) > 0 for wait in waits) else {}
+    return {"limit": 0} if any(is_number(wait) and wait > 0 for wait in waits) else {}
 
 
 def _runs_code(value: Any, depth: int = 0) -> bool:

@@ -211,7 +211,7 @@ def test_the_list_has_no_defaults() -> None:
 
 
 @pytest.mark.parametrize("provider", LIST_PRICES)
-def test_cache_reads_cost_at_most_as_much_as_input_and_output_at_least(provider: str) -> None:
+def test_cache_reads_cost_less_than_input_and_output_costs_more(provider: str) -> None:
     for name, price in LIST_PRICES[provider]["models"].items():
         assert price.get("cache_read", 0) < price["input"] < price["output"] < 0.001, name
 

@@ -1,4 +1,4 @@
-"""Where a store is: a PostgreSQL server or a SQLite file."""
+"""DSNs: which database one names, and how to keep its password out of messages."""
 
 from __future__ import annotations
 
@@ -19,56 +19,54 @@ MEMORY = ":memory:"
 _SCHEMES = ("postgresql://", "postgres://")
 _KEY_VALUE = re.compile(r"\s*[a-z_]+\s*=", re.IGNORECASE)
 _FORMS = (
-    "postgresql://…, a libpq key=value string, sqlite:///relative.db, sqlite:////absolute.db or sqlite://"
+    "use postgresql://…, a libpq key=value string, sqlite:///relative.db, sqlite:////absolute.db or sqlite://"
 )
-_DEFAULTS = {
+_CONNINFO_DEFAULTS = {
     "fallback_application_name": "asm",
     "connect_timeout": "10",
-    # A server that has fallen silent, its packets lost without a word, is given up after 20 to 25 s:
-    # at rest, it is asked for a sign of life; asked something, it has to acknowledge that.
+    # A server whose packets are lost is noticed after 20 to 25 s: an idle connection by its
+    # keepalives, one with data on the way by the missing acknowledgement.
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "20000",
 }
-_UNREADABLE = "libpq cannot read this DSN: check that @ : / and % in its password are percent-encoded"
 
 
 class SecretStr(str):
-    """A DSN, or what the driver makes of one: text that may hold a password, and does not show in a repr.
+    """A string that may contain a password. Its repr hides it.
 
-    So it stays out of a traceback that prints the values of variables, as error reporters do.
+    Tools that report the variables of a traceback call repr.
     """
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "<an address>"
+        return "<hidden>"
 
 
 def as_secret(dsn: str | None) -> str | None:
-    """A DSN as an Address."""
     return SecretStr(dsn) if isinstance(dsn, str) else dsn
 
 
 class Target(NamedTuple):
-    """A database and, on PostgreSQL, the schema the tables live in."""
+    """A database and, on PostgreSQL, the schema of the tables."""
 
     dialect: Dialect
     address: str
-    """What the driver connects to: a libpq conninfo with its password, or a file's path."""
+    """What the driver connects to: a libpq conninfo with its password, or the path of a file."""
     schema: str | None = None
 
     @property
     def dsn(self) -> str:
-        """A DSN that leads here again."""
+        """A DSN that names this database."""
         return SecretStr(f"sqlite:///{self.address}") if self.dialect == "sqlite" else self.address
 
     @property
     def is_new_file(self) -> bool:
-        """Whether this is a SQLite file that is not there yet, in a folder that is.
+        """Whether this is a SQLite file that does not exist, in a folder that does.
 
-        Only what means to write creates it, or a misspelt path would leave an empty file behind.
+        SQLite creates a missing file, so a mistyped path would leave an empty database behind.
         """
         if self.dialect == "postgres" or self.address == MEMORY:
             return False
@@ -76,114 +74,129 @@ class Target(NamedTuple):
         try:
             return path.parent.is_dir() and not path.exists()
         except OSError:
-            # Too long a name, or a folder that may not be looked into: opening it says so.
+            # The name is too long, or the folder is not readable. Opening the file reports it.
             return False
 
     def __repr__(self) -> str:
-        return f"Place({str(self)!r})"
+        return f"Target({str(self)!r})"
 
     def __str__(self) -> str:
-        """The address without its password."""
+        """The DSN without its password."""
         return self.dsn if self.dialect == "sqlite" else _without_password(self.address)
 
 
 def parse_dsn(dsn: Any = None, schema: Any = None) -> Target:
-    """What a DSN means. Without one, ASM_DSN; without that, sqlite:///asm.db."""
+    """The database that a DSN names. The default is ASM_DSN or, without that, sqlite:///asm.db."""
     dsn = as_secret(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT if dsn is None else dsn)
-    if not isinstance(dsn, str) or not dsn.strip() or not _is_text(dsn):
-        raise ValidationError(f"a DSN is text: {_FORMS}")
+    # No message shows the DSN: it may contain a password.
+    if not isinstance(dsn, str) or not _is_text(dsn):
+        raise ValidationError(f"a DSN must be text without NUL characters and lone surrogates: {_FORMS}")
     if dsn.startswith("sqlite:"):
-        if schema is not None:
-            raise ValidationError("SQLite has no schemas: leave `schema` out, or use a file of its own")
-        return Target("sqlite", _path(dsn))
+        return _parse_sqlite(dsn, schema)
     if dsn.startswith(_SCHEMES) or _KEY_VALUE.match(dsn):
-        return Target("postgres", _conninfo(dsn), None if schema is None else _schema(schema))
-    # Nothing of it is shown: it may hold a password, or be one.
-    raise ValidationError(f"this is no DSN that asm knows; it takes {_FORMS}")
-
-
-def _schema(schema: Any) -> str:
-    if not isinstance(schema, str):
-        raise ValidationError(f"schema must be a string, not {type(schema).__name__}")
-    name = str(schema)
-    if not _is_text(name):
-        raise ValidationError(f"schema {name!r:.80} has a NUL or a lone surrogate, which are no text")
-    if name.startswith("pg_") or name == "$user":
-        raise ValidationError(
-            f"schema {name!r:.80} means something of its own to PostgreSQL: take another name"
-        )
-    quote_identifier(name)
-    return name
+        return _parse_postgres(dsn, schema)
+    raise ValidationError(f"the DSN has an unknown form: {_FORMS}")
 
 
 def _is_text(value: str) -> bool:
-    # libpq would stop at a NUL, and take what comes before it for the whole.
+    # libpq would take the part before a NUL for the whole.
     return "\0" not in value and value == value.encode("utf-8", "replace").decode()
 
 
-def _path(dsn: str) -> str:
+# SQLite.
+
+
+def _parse_sqlite(dsn: str, schema: Any) -> Target:
+    if schema is not None:
+        raise ValidationError("SQLite has no schemas: omit `schema`, or use a separate file")
     rest = dsn.removeprefix("sqlite:")
     if rest in ("", "//", "///", f"///{MEMORY}"):
-        return MEMORY
+        return Target("sqlite", MEMORY)
     if not rest.startswith("///"):
         raise ValidationError(
-            "too few slashes in this DSN: a relative file is sqlite:///file.db, an absolute one sqlite:////file.db"
+            "the SQLite DSN has too few slashes: use sqlite:///file.db for a relative path and "
+            "sqlite:////file.db for an absolute one"
         )
-    path = rest.removeprefix("///")
+    return Target("sqlite", _check_path(rest.removeprefix("///")))
+
+
+def _check_path(path: str) -> str:
     if "?" in path:
-        raise ValidationError("asm takes no options after a SQLite file's name: leave out the ? and the rest")
+        raise ValidationError("a SQLite DSN takes no options: remove the ? and what follows it")
     if path.startswith("file:"):
-        # To some builds of SQLite it is, and to others it is a file of that name.
-        raise ValidationError("a SQLite file is named by its path, not by a URI: leave out the file:")
+        # SQLite reads this as a URI or as a file name, depending on how it was built.
+        raise ValidationError("a SQLite DSN takes a path and not a URI: remove file: from it")
     return path
 
 
-def _conninfo(dsn: str) -> SecretStr:
-    # Whatever the DSN and the environment say: documents are read as they stand, in UTF-8.
-    if not _is_readable(dsn):
-        raise ValidationError(_UNREADABLE)
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+# PostgreSQL. psycopg is imported inside the functions, so that a SQLite store works without it.
 
-    given = conninfo_to_dict(dsn).keys()
-    defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
+
+def _parse_postgres(dsn: str, schema: Any) -> Target:
+    return Target("postgres", _conninfo(dsn), None if schema is None else _check_schema(schema))
+
+
+def _check_schema(schema: Any) -> str:
+    if not isinstance(schema, str):
+        raise ValidationError(f"schema must be a string, not {type(schema).__name__}")
+    if not _is_text(schema):
+        raise ValidationError(f"schema {schema!r:.80} contains a NUL character or a lone surrogate")
+    if schema.startswith("pg_") or schema == "$user":
+        raise ValidationError(f"schema {schema!r:.80} is reserved by PostgreSQL: use another name")
+    quote_identifier(schema)
+    return schema
+
+
+def _conninfo(dsn: str) -> SecretStr:
+    try:
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    except ImportError as error:
+        raise ImportError(
+            f"a PostgreSQL DSN needs psycopg and libpq: pip install 'asm-store[binary]' ({error})"
+        ) from error
+    if not _is_readable(dsn):
+        raise ValidationError(
+            "libpq cannot read the DSN: percent-encode the characters @ : / and % of its password"
+        )
+    given = conninfo_to_dict(dsn)
+    defaults = {name: value for name, value in _CONNINFO_DEFAULTS.items() if name not in given}
+    # The documents are read as UTF-8, whatever the DSN and the environment ask for.
     return SecretStr(make_conninfo(dsn, client_encoding="UTF8", **defaults))
 
 
 def _is_readable(dsn: str) -> bool:
-    try:
-        from psycopg import ProgrammingError
-        from psycopg.conninfo import conninfo_to_dict
-    except ImportError as error:
-        raise ImportError("PostgreSQL needs psycopg with libpq: pip install 'asm-store[binary]'") from error
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
 
     try:
-        given = conninfo_to_dict(dsn)
+        params = conninfo_to_dict(dsn)
     except (ProgrammingError, UnicodeDecodeError):
-        # libpq repeats what it could not read, which may hold the password; so its words are not kept.
+        # libpq's message repeats the text that it could not read, which may be the password. To keep it
+        # out of the ValidationError's context, that one is raised outside this handler.
         return False
-    return not _is_misread(given) and not _has_bare_at(dsn)
+    return not _is_misread(params) and not _has_bare_at(dsn)
 
 
-def _has_bare_at(dsn: str) -> bool:
-    """Whether the end of a password with a bare / in it was taken for a URL's database."""
-    if not dsn.startswith(_SCHEMES):
-        return False
-    return "@" in dsn.partition("://")[2].partition("/")[2].partition("?")[0]
-
-
-def _is_misread(given: Mapping[str, Any]) -> bool:
-    """Whether the end of a password with a bare @ or / in it was taken for a host or a port."""
-    hosts, ports = (str(given.get(name) or "").split(",") for name in ("host", "port"))
+def _is_misread(params: Mapping[str, Any]) -> bool:
+    """Whether libpq took the end of a password with a bare @ or / for a host or a port."""
+    hosts, ports = (str(params.get(name) or "").split(",") for name in ("host", "port"))
     return any("@" in host and host[0] not in "/@" for host in hosts) or any(
         port and not port.strip().isdecimal() for port in ports
     )
 
 
+def _has_bare_at(dsn: str) -> bool:
+    """Whether libpq took the end of a password with a bare / for the database of a URL."""
+    if not dsn.startswith(_SCHEMES):
+        return False
+    return "@" in dsn.partition("://")[2].partition("/")[2].partition("?")[0]
+
+
 def _without_password(conninfo: str) -> str:
     from psycopg.conninfo import conninfo_to_dict
 
-    parts = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
-    user = f"{quote(parts['user'])}@" if "user" in parts else ""
-    host = quote(parts.get("host") or parts.get("hostaddr", ""), safe=",:[]")
-    port = f":{parts['port']}" if "port" in parts else ""
-    return f"postgresql://{user}{host}{port}/{quote(parts.get('dbname', ''))}"
+    params = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
+    user = f"{quote(params['user'])}@" if "user" in params else ""
+    host = quote(params.get("host") or params.get("hostaddr", ""), safe=",:[]")
+    port = f":{params['port']}" if "port" in params else ""
+    return f"postgresql://{user}{host}{port}/{quote(params.get('dbname', ''))}"

@@ -1,17 +1,17 @@
-"""What can go wrong, sorted by what the caller can do about it.
+"""The exceptions of asm, ordered by what a caller can do about them.
 
 AsmError
-  ValidationError      the question was wrong: change it        (also a ValueError)
+  ValidationError      a value is not accepted: change it        (also a ValueError)
     InvalidStatus  InvalidEventType  InvalidCursor
-  NotFound             nothing there under that name            (also a LookupError)
+  NotFound             no row has that id                        (also a LookupError)
     SessionNotFound  RunNotFound
-  Conflict             something else is there already
+  Conflict             another row or state is in the way
     AlreadyExists  SequenceConflict
-  StorageError         the database could not do it
-    ConnectionFailed   ask again: ids make that harmless
-    StorageTimeout     ask again, with more patience
+  StorageError         the database failed
+    ConnectionFailed   retry: ids make writes idempotent
+    StorageTimeout     retry, or allow more time
     MigrationRequired  run `asm migrate`
-    StoreClosed        open a store of your own
+    StoreClosed        open another store
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ E = TypeVar("E", bound=BaseException)
 
 
 class AsmError(Exception):
-    """The root of all errors this library raises.
+    """The base class of all exceptions that asm raises on purpose.
 
-    `code` is stable text for logs and programs, `details` are the facts, `retryable`
-    says whether the same call may succeed later. The driver's error, if there was one,
-    is the `__cause__`.
+    `code` is text for programs and logs that does not change between releases. `details` has the values
+    that the message mentions. `retryable` says whether the same call may succeed later. `__cause__` is
+    the driver's exception, if there is one.
     """
 
     code: ClassVar[str] = "asm_error"
@@ -41,99 +41,99 @@ class AsmError(Exception):
 
 
 class ValidationError(AsmError, ValueError):
-    """A value that cannot be kept as it is. Nothing was sent."""
+    """Raised before anything is sent if a value is not accepted. Change the value at `details["path"]`."""
 
     code = "validation_error"
 
 
 class InvalidStatus(ValidationError):
-    """A status that is not in SessionStatus or RunStatus."""
+    """Raised for a status that does not exist. Use a member of SessionStatus or RunStatus."""
 
     code = "invalid_status"
 
 
 class InvalidEventType(ValidationError):
-    """An event type that is neither in EventType nor carries a dot."""
+    """Raised for an unknown event type without a dot. Use a member of EventType, or add a dot."""
 
     code = "invalid_event_type"
 
 
 class InvalidCursor(ValidationError):
-    """A cursor of another kind or order, or one that was altered."""
+    """Raised for a cursor of another search or order, or a modified one. Pass `Page.cursor` unchanged."""
 
     code = "invalid_cursor"
 
 
 class NotFound(AsmError, LookupError):
-    """Nothing is stored under that id."""
+    """Raised if no row has the given id. Check the id, or save the row first."""
 
     code = "not_found"
 
 
 class SessionNotFound(NotFound):
-    """No session has that id."""
+    """Raised if no session has the given id. Check the id, or save the session first."""
 
     code = "session_not_found"
 
 
 class RunNotFound(NotFound):
-    """No run has that id."""
+    """Raised if no run has the given id. Check the id, or save the run first."""
 
     code = "run_not_found"
 
 
 class Conflict(AsmError):
-    """Something else is there already. Nothing was written."""
+    """Raised before anything is written if stored rows contradict the given ones. Read them, then decide."""
 
     code = "conflict"
 
 
 class AlreadyExists(Conflict):
-    """A live row holds that name."""
+    """Raised if a row with that key or id exists. Use another one, or delete that row."""
 
     code = "already_exists"
 
 
 class SequenceConflict(Conflict):
-    """The session does not stand where the caller expected it."""
+    """Raised if the session is not at `expected_sequence`. Read the new events, then append again."""
 
     code = "sequence_conflict"
 
 
 class StorageError(AsmError):
-    """The database could not do what it was asked."""
+    """Raised if the database fails. Retry if `retryable` is true; otherwise mend what the message names."""
 
     code = "storage_error"
 
 
 class ConnectionFailed(StorageError):
-    """The database could not be reached, or was lost on the way."""
+    """Raised if the database cannot be reached or the connection is lost. Retry when it is reachable."""
 
     code = "storage_connection_failed"
     retryable = True
 
 
 class StorageTimeout(StorageError):
-    """A connection, a lock or a statement took longer than allowed."""
+    """Raised if a connection, a lock or a statement takes too long. Retry, or raise the timeout."""
 
     code = "timeout"
     retryable = True
 
 
 class MigrationRequired(StorageError):
-    """The tables are missing or older than this version of asm."""
+    """Raised if tables are missing or older than this version of asm. Run `asm migrate`."""
 
     code = "migration_required"
 
 
 class StoreClosed(StorageError):
-    """The store was closed, or belongs to another process or event loop."""
+    """Raised if the store is closed, or was opened in another process or event loop. Open a new one."""
 
     code = "store_closed"
 
 
 def copied(error: E) -> E:
-    """The same error for one more: raised in several threads, one would collect the tracebacks of all."""
-    own = copy.copy(error)
-    own.__cause__ = error.__cause__
-    return own
+    """A copy of an error. Raising one instance in several threads would mix their tracebacks."""
+    duplicate = copy.copy(error)
+    duplicate.__cause__ = error.__cause__
+    return duplicate

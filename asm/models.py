@@ -233,17 +233,19 @@ class Run(Model):
 
     def update_status(self, status: RunStatus | str) -> Run:
         """This run with another status. A terminal status sets `ended_at` unless it is set already."""
-        status = run_status(status)
-        ended_at = (self.ended_at or now()) if status.is_terminal else None
-        return replace(self, status=status, ended_at=ended_at)
+        return self._with_status(run_status(status))
 
     def set_output(self, output: Any) -> Run:
-        """This run with an output, which is any JSON value."""
-        return replace(self, output=output)
+        """This run completed with an output, which is any JSON value. Sets `ended_at` unless it is set."""
+        return self._with_status(RunStatus.COMPLETED, output=output)
 
     def set_error(self, error: Any) -> Run:
-        """This run with an error, which is any JSON value."""
-        return replace(self, error=error)
+        """This run failed with an error, which is any JSON value. Sets `ended_at` unless it is set."""
+        return self._with_status(RunStatus.FAILED, error=error)
+
+    def _with_status(self, status: RunStatus, **changes: Any) -> Run:
+        ended_at = (self.ended_at or now()) if status.is_terminal else None
+        return replace(self, status=status, ended_at=ended_at, **changes)
 
     def increment_turn(self) -> Run:
         """This run with one more turn."""

@@ -1,20 +1,18 @@
 """What tokens cost, in USD per token.
 
-A pricing is a mapping of providers, as JSON and TOML can say it:
+A pricing is a mapping of providers, as JSON and TOML can represent it:
 
     {"claude": {"default": {"input": 3e-6, "output": 15e-6},
                 "models": {"claude-opus-5": {"input": 5e-6, "output": 25e-6,
                                              "cache_read": 5e-7, "cache_creation": 6.25e-6}}}}
 
-A model is priced under its exact name, else by the longest name that it begins with, else by the
-provider's default; where there is none of these, it has no price. One that is stored as
-`provider/model` is looked for without its provider, too. Tokens read from a cache or written to one
-are beside the input tokens, not among them; a price that does not name them takes them for input,
-which is what they are where nothing is said of caches.
+A model has the price under its exact name, else that of the longest name it begins with, else the
+provider's default, else none. A model stored as `provider/model` is also looked up without the
+provider. Tokens read from a cache or written to one are counted beside the input tokens, not among
+them. Where a price does not name them, they cost as much as input tokens.
 
-Without a pricing of the caller's own it is that of the file that ASM_PRICING names (.json or
-.toml), and without that LIST_PRICES. Each takes the place of the next as a whole, so that what is
-given is all that applies; `{**LIST_PRICES, "acme": …}` puts them together.
+The caller's pricing takes precedence over the file that ASM_PRICING names (.json or .toml), and that
+file over LIST_PRICES. They are not merged: `{**LIST_PRICES, "acme": …}` adds to the list.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asm.errors import ValidationError
-from asm.validation import is_number, number, safe_repr
+from asm.validation import is_number, safe_repr
 
 T = TypeVar("T")
 
@@ -37,15 +35,18 @@ ENVIRONMENT_VARIABLE = "ASM_PRICING"
 
 Pricing: TypeAlias = Mapping[str, Mapping[str, Any]]
 PricedBy: TypeAlias = Literal["cost_usd", "exact", "prefix", "default"]
-"""A run's own cost, the model's exact name, the longest name it begins with, the provider's default."""
+"""The run's own cost, the exact name of its model, a prefix of that name, the provider's default."""
 
 SAME_PROVIDER = (("anthropic", "claude"), ("openai", "codex"), ("google", "gemini"))
-"""Names of one provider. A pricing under either serves runs stored under the other."""
+"""Pairs of names for one provider. A pricing under one name applies to runs stored under the other."""
+
+USD_MAX = 1_000_000
+"""The largest price of a token, which keeps the costs of all tokens that a database can count finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model's tokens cost, in USD per token."""
+    """The price of a model's tokens, in USD per token."""
 
     input: float
     output: float
@@ -53,7 +54,7 @@ class Price:
     cache_creation: float
 
     def of(self, *, input: int, output: int, cache_read: int, cache_creation: int) -> float:
-        """What so many tokens cost, in USD."""
+        """The cost of these numbers of tokens, in USD."""
         return (
             input * self.input
             + output * self.output
@@ -63,7 +64,7 @@ class Price:
 
 
 class Match(NamedTuple):
-    """A price, and what of a run's model led to it."""
+    """A price, and how it was found."""
 
     by: PricedBy
     price: Price
@@ -75,38 +76,37 @@ class _Provider(NamedTuple):
 
 
 class Prices:
-    """A pricing that has been checked."""
+    """The prices of a pricing whose values have been checked."""
 
     def __init__(self, providers: Mapping[str, _Provider]) -> None:
         self._providers = providers
 
     def find(self, provider: str | None, model: str | None) -> Match | None:
-        """The price of a provider's model, or None where nothing prices it."""
-        prices = self._of(provider)
-        if prices is None:
+        """The price of a provider's model, or None if it has none."""
+        known = self._find_provider(provider)
+        if known is None:
             return None
-        # Some tools call a model `provider/model`, whose own name is what follows.
         names = () if model is None else (model, model.removeprefix(f"{provider}/"))
-        if exact := _first(prices.models.get, names):
+        if exact := _first(known.models.get, names):
             return Match("exact", exact)
-        if prefix := _first(lambda name: _longest_prefix(prices.models, name), names):
+        if prefix := _first(lambda name: _longest_prefix(known.models, name), names):
             return Match("prefix", prefix)
-        return None if prices.default is None else Match("default", prices.default)
+        return None if known.default is None else Match("default", known.default)
 
-    def _of(self, provider: str | None) -> _Provider | None:
+    def _find_provider(self, provider: str | None) -> _Provider | None:
         if provider is None:
             return None
-        others = next((names for names in SAME_PROVIDER if provider in names), ())
-        return _first(self._providers.get, (provider, *others))
+        names = next((names for names in SAME_PROVIDER if provider in names), ())
+        return _first(self._providers.get, (provider, *names))
 
 
 def prices(pricing: Pricing | None = None) -> Prices:
-    """The prices to use: the given ones, else those of the file ASM_PRICING names, else the list's."""
+    """The prices of a pricing, by default of the file that ASM_PRICING names or of LIST_PRICES."""
     if pricing is not None:
-        return _checked(pricing, "pricing")
+        return _parse(pricing, "pricing")
     if file := os.environ.get(ENVIRONMENT_VARIABLE):
-        return _read(Path(file))
-    return _listed()
+        return _read_file(Path(file))
+    return _list_prices()
 
 
 def _first(find: Callable[[str], T | None], names: Iterable[str]) -> T | None:
@@ -118,53 +118,57 @@ def _longest_prefix(models: Mapping[str, Price], model: str) -> Price | None:
     return None if name is None else models[name]
 
 
-# Reading a file.
+# Files.
 
 
-def _read(file: Path) -> Prices:
-    parse = _PARSERS.get(file.suffix.lower())
-    if parse is None:
+def _read_file(file: Path) -> Prices:
+    decode = _DECODERS.get(file.suffix.lower())
+    if decode is None:
         raise ValidationError(
-            f"{ENVIRONMENT_VARIABLE} names {file}, but a file of prices ends in {' or '.join(_PARSERS)}",
+            f"{ENVIRONMENT_VARIABLE} names {file}: use a file that ends in {' or '.join(_DECODERS)}",
             path=str(file),
         )
     try:
-        return _checked(parse(file.read_text("utf-8")), "")
+        return _parse(decode(file.read_text("utf-8")), "")
     except OSError as error:
         raise ValidationError(
             f"{ENVIRONMENT_VARIABLE} names {file}: {error.strerror}", path=str(file)
         ) from error
     except (ValueError, RecursionError) as error:
-        # Neither JSON nor TOML, no UTF-8, or prices that cannot be: each says where.
+        # The text is not UTF-8, JSON or TOML, or a price is not valid. Each message names the position.
         raise ValidationError(f"{file}: {error}", path=str(file)) from error
 
 
-_PARSERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
+_DECODERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
 
 
-# Checking.
+# Checks.
 
 
-def _checked(pricing: Any, path: str) -> Prices:
+def _parse(pricing: Any, path: str) -> Prices:
     return Prices(
-        {name: _provider(value, _at(path, name)) for name, value in _mapping(pricing, path).items()}
+        {
+            name: _parse_provider(value, _join(path, name))
+            for name, value in _check_mapping(pricing, path).items()
+        }
     )
 
 
-def _provider(value: Any, path: str) -> _Provider:
-    known = _mapping(value, path, ("default", "models"))
-    models = _mapping(known.get("models", {}), _at(path, "models"))
+def _parse_provider(value: Any, path: str) -> _Provider:
+    parts = _check_mapping(value, path, ("default", "models"))
+    models = _check_mapping(parts.get("models", {}), _join(path, "models"))
     return _Provider(
-        default=_price(known["default"], _at(path, "default")) if "default" in known else None,
-        models={name: _price(each, _at(path, f"models.{name}")) for name, each in models.items()},
+        default=_parse_price(parts["default"], _join(path, "default")) if "default" in parts else None,
+        models={name: _parse_price(each, _join(path, f"models.{name}")) for name, each in models.items()},
     )
 
 
-def _price(value: Any, path: str) -> Price:
-    known = _mapping(value, path, ("input", "output", "cache_read", "cache_creation"))
-    if missing := [name for name in ("input", "output") if name not in known]:
-        raise ValidationError(f"{path} must say what {missing[0]} costs, in USD per token", path=path)
-    usd = {name: _usd(each, _at(path, name)) for name, each in known.items()}
+def _parse_price(value: Any, path: str) -> Price:
+    kinds = _check_mapping(value, path, ("input", "output", "cache_read", "cache_creation"))
+    for required in ("input", "output"):
+        if required not in kinds:
+            raise ValidationError(f"{path} has no price of {required}: give it in USD per token", path=path)
+    usd = {name: _check_usd(each, _join(path, name)) for name, each in kinds.items()}
     return Price(
         input=usd["input"],
         output=usd["output"],
@@ -173,34 +177,34 @@ def _price(value: Any, path: str) -> Price:
     )
 
 
-def _usd(value: Any, path: str) -> float:
+def _check_usd(value: Any, path: str) -> float:
     if not is_number(value):
         raise ValidationError(f"{path} must be a number, not {type(value).__name__}", path=path)
-    usd = number(value)
-    if not 0 <= usd <= USD_MAX:
-        raise ValidationError(f"{path} must be from 0 to {USD_MAX:,} USD per token", path=path)
-    return float(usd)
+    # NaN fails this comparison, too.
+    if not 0 <= value <= USD_MAX:
+        raise ValidationError(
+            f"{path} must be from 0 to {USD_MAX:,} USD per token, not {safe_repr(value)}", path=path
+        )
+    return float(value)
 
 
-USD_MAX = 1_000_000
-"""No token costs that much, and as many as a database can count still have a cost that is finite."""
-
-
-def _mapping(value: Any, path: str, known: tuple[str, ...] | None = None) -> Mapping[str, Any]:
+def _check_mapping(value: Any, path: str, known: tuple[str, ...] | None = None) -> Mapping[str, Any]:
     name = path or "the file"
     if not isinstance(value, Mapping):
         raise ValidationError(f"{name} must be a mapping, not {type(value).__name__}", path=path)
     for key in value:
         if not isinstance(key, str) or not key:
-            raise ValidationError(f"{name} has the key {safe_repr(key)}, which is no name", path=path)
+            raise ValidationError(
+                f"{name} has the key {safe_repr(key)}: use names that are non-empty strings", path=path
+            )
         if known is not None and key not in known:
             raise ValidationError(
-                f"{name} has the key {safe_repr(key)}; it may have {', '.join(known)}", path=_at(path, key)
+                f"{name} has the unknown key {safe_repr(key)}: use {', '.join(known)}", path=_join(path, key)
             )
     return value
 
 
-def _at(path: str, key: str) -> str:
+def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
@@ -208,20 +212,20 @@ def _at(path: str, key: str) -> str:
 
 
 @cache
-def _listed() -> Prices:
-    return _checked(LIST_PRICES, "LIST_PRICES")
+def _list_prices() -> Prices:
+    return _parse(LIST_PRICES, "LIST_PRICES")
 
 
 def _per_million(input: str, output: str, cache_read: str = "", cache_creation: str = "") -> dict[str, float]:
-    """A price as the lists print it, in USD per million tokens, to the float nearest to it."""
-    printed = {"input": input, "output": output, "cache_read": cache_read, "cache_creation": cache_creation}
-    return {name: float(f"{dollars}e-6") for name, dollars in printed.items() if dollars}
+    """A price in USD per million tokens, as providers publish it. Text keeps the division by 10^6 exact."""
+    usd = {"input": input, "output": output, "cache_read": cache_read, "cache_creation": cache_creation}
+    return {name: float(f"{number}e-6") for name, number in usd.items() if number}
 
 
 LISTED_ON = "2026-11-04"
-"""The day to which LIST_PRICES had been kept up."""
+"""The day on which LIST_PRICES was last updated."""
 
-# Input, output, read from a cache, written to one (Anthropic: for five minutes).
+# Input, output, cache reads, cache writes (Anthropic: those that last five minutes).
 LIST_PRICES: dict[str, dict[str, Any]] = {
     "anthropic": {
         "models": {
@@ -337,11 +341,10 @@ LIST_PRICES: dict[str, dict[str, Any]] = {
         }
     },
 }
-"""What the providers' public lists asked for tokens of text, as the genai-prices project had collected
-them by LISTED_ON. Lists change, some of these prices were introductory, and a run of another day is
-priced like one of that day: for a bill, give prices of your own.
+"""The providers' published prices of text tokens, collected from the genai-prices project on LISTED_ON.
 
-They are those of ordinary calls with short prompts. Stored sums do not tell a long prompt, a batch,
-a region, an image or a discount, which cost more or less. There are no defaults, because no list has
-any: a model that is not here, and begins with no name that is, has no price.
+Prices change, and some of these were introductory. Runs of any date are priced alike, so give your own
+pricing to check a bill. The prices are those of ordinary calls with short prompts: stored counts do not
+tell long prompts, batches, regions, images or discounts. The list has no defaults; a model that is not
+in it, and begins with no name that is, has no price.
 """

@@ -135,11 +135,6 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def number(value: Any) -> int | float:
-    """A number as a plain int or float."""
-    return int(value) if isinstance(value, int) else float(value)
-
-
 def count(value: Any, name: str, maximum: int = INTEGER_MAX) -> int:
     """A whole number from 0 to the maximum."""
     if type(value) is not int:

@@ -30,7 +30,7 @@ def main(dsn: str) -> None:
         answer = append("message_received", role="assistant", content="Yes, from two o'clock on.")
 
         run = run.increment_turn().update_token_usage({"input_tokens": 412, "output_tokens": 31})
-        run = run.set_output(answer.data["content"]).update_status("completed")
+        run = run.set_output(answer.data["content"])
         end = asm.Event(type="run_completed", session_id=session.id, run_id=run.id)
         store.flush(session.update_status("completed"), run, [end])
 

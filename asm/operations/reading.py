@@ -16,7 +16,7 @@ from asm.errors import ValidationError
 from asm.models import Event
 from asm.operations import events
 from asm.operations.events import Types
-from asm.validation import count, is_number, number, safe_repr
+from asm.validation import count, is_number, safe_repr
 
 
 class Pollable(Database, Protocol):
@@ -167,7 +167,7 @@ def seconds(value: Any, name: str) -> float | None:
     """A duration that is not negative, or None."""
     if value is None:
         return None
-    duration_s = number(value) if is_number(value) else -1
+    duration_s = value if is_number(value) else -1
     # Written so that NaN is refused, too.
     if not duration_s >= 0:
         raise ValidationError(

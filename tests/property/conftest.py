@@ -1,6 +1,6 @@
-"""How many examples each property is tried with.
+"""Settings of the property tests: the number of examples and the seed.
 
-A property is checked inside its test, on the one store of that test, with ids of its own for each example:
+A test checks its property inside a function, on one store, with new ids for each example:
 
     def test_something(store: Any) -> None:
         @given(documents())
@@ -8,8 +8,8 @@ A property is checked inside its test, on the one store of that test, with ids o
 
         check()
 
-Set ASM_EXAMPLES to a whole number to try so many times as many. Tests that draw for themselves print
-their seed, and ASM_SEED brings it back.
+ASM_EXAMPLES multiplies the number of examples by a whole number. Tests that use their own random numbers
+print their seed; ASM_SEED sets it.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ import pytest
 from hypothesis import settings
 
 EXAMPLES = int(os.environ.get("ASM_EXAMPLES", "1"))
-"""How many times as many as usual."""
+"""The factor by which the number of examples is multiplied."""
 
 SEED = int(os.environ.get("ASM_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 
 
-def tell(*facts: object) -> None:
-    """For whoever reads what a test printed, such as after a failure."""
+def report(*facts: object) -> None:
+    """Print facts about a test. pytest shows them if the test fails."""
     print(*facts)  # noqa: T201
 
 
-# A database has no deadline per example, and a failure prints what brings it back.
+# A call to a database may take any time, and a failure prints how to repeat its example.
 settings.register_profile("asm", max_examples=20 * EXAMPLES, deadline=None, print_blob=True)
 settings.load_profile("asm")
 
-# The threads of a connection pool draw random pauses, for which hypothesis blames the strategy
-# that happens to be drawing an example at that moment.
-_RANDOM_ELSEWHERE = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+# The threads of a connection pool use `random` for their pauses, and hypothesis attributes that to the
+# strategy that draws an example at the same moment.
+_IGNORE_RANDOM = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(_RANDOM_ELSEWHERE)
+            item.add_marker(_IGNORE_RANDOM)
             item.add_marker(pytest.mark.timeout(120 * EXAMPLES))

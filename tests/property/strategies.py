@@ -1,4 +1,4 @@
-"""What JSON can say, and what it cannot."""
+"""Values that are JSON, and values that are not."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 Path: TypeAlias = list[str | int]
 
-# A high surrogate before a low one is how JSON spells a single character, so it cannot say these two.
-_JOINED = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+# JSON represents one character by such a pair, so it cannot represent the two surrogates.
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 AWKWARD = [
     "",
@@ -34,9 +34,9 @@ AWKWARD = [
 
 
 def texts() -> st.SearchStrategy[str]:
-    """Any Unicode, with NUL and lone surrogates."""
+    """Any Unicode text, NUL and lone surrogates included."""
     anything = st.text(st.characters(exclude_categories=()), max_size=20)
-    return st.one_of(st.sampled_from(AWKWARD), anything.filter(lambda text: not _JOINED.search(text)))
+    return st.one_of(st.sampled_from(AWKWARD), anything.filter(lambda text: not _SURROGATE_PAIR.search(text)))
 
 
 def numbers() -> st.SearchStrategy[int | float]:
@@ -51,12 +51,12 @@ def numbers() -> st.SearchStrategy[int | float]:
 
 
 def values() -> st.SearchStrategy[Any]:
-    """Whatever JSON can say."""
+    """Any JSON value."""
     leaves = st.one_of(st.none(), st.booleans(), numbers(), texts())
     return st.recursive(
         leaves,
         lambda inner: st.one_of(
-            st.lists(inner, max_size=5), st.dictionaries(texts(), inner, max_size=5), _deep(inner)
+            st.lists(inner, max_size=5), st.dictionaries(texts(), inner, max_size=5), _deeply_nested(inner)
         ),
         max_leaves=25,
     )
@@ -67,7 +67,7 @@ def documents() -> st.SearchStrategy[dict[str, Any]]:
 
 
 def not_json() -> st.SearchStrategy[Any]:
-    """What JSON cannot say."""
+    """Values that are not JSON."""
     return st.one_of(
         st.sampled_from([math.nan, math.inf, -math.inf, (), object(), {1}, frozenset(), 1j, len]),
         st.binary(max_size=3),
@@ -81,32 +81,32 @@ def not_json() -> st.SearchStrategy[Any]:
 
 
 def paths() -> st.SearchStrategy[Path]:
-    """Ways into a document, which is a dict and so begin with a key."""
+    """Paths into a document. They begin with a key, because a document is a dict."""
     key = st.text("abcdefgh", min_size=1, max_size=3)
     step: st.SearchStrategy[str | int] = st.one_of(key, st.integers(0, 3))
     return st.builds(lambda first, rest: [first, *rest], key, st.lists(step, max_size=5))
 
 
-def at(path: Path, value: Any) -> Any:
-    """A value that holds another one at that path, good values beside it."""
+def nested_at(path: Path, value: Any) -> Any:
+    """A document with the value at the path, and valid values beside it."""
     if not path:
         return value
     step, *rest = path
     if isinstance(step, str):
-        return {"other": 1, step: at(rest, value)}
-    return [*range(step), at(rest, value), "after"]
+        return {"other": 1, step: nested_at(rest, value)}
+    return [*range(step), nested_at(rest, value), "after"]
 
 
-def shown(name: str, path: Path) -> str:
-    """The path as errors show it."""
+def path_text(name: str, path: Path) -> str:
+    """The path in the form of `details["path"]`."""
     return name + "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in path)
 
 
-def moments() -> st.SearchStrategy[datetime]:
+def times() -> st.SearchStrategy[datetime]:
     return st.datetimes(timezones=st.just(UTC))
 
 
-def _deep(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+def _deeply_nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.builds(_nested, inner, st.integers(1, 40), st.booleans())
 
 

@@ -1,4 +1,4 @@
-"""Appends in any order and of any kind leave what a few lines of Python say they leave."""
+"""Random appends give the same results as a short model of them in Python."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SESSIONS = ["a", "b", "c"]
 
 @dataclass(frozen=True)
 class Step:
-    """Some events to append: where, under which ids, and under what conditions."""
+    """Events to append, given as (session, id), and how to append them."""
 
     events: list[tuple[str, str]]
-    at_once: bool
+    as_batch: bool
     within: Literal["store", "committed", "rolled back"]
     expected_from_latest: int | None
-    """Where the session is expected to stand, counted from where it stands."""
+    """`expected_sequence` relative to the latest sequence of the session. None: do not pass it."""
 
 
 @dataclass
-class Journal:
-    """What a store promises about appending, kept in lists."""
+class Model:
+    """What a store promises about appends, implemented on lists."""
 
     sessions: dict[str, list[asm.Event]] = field(default_factory=dict)
 
@@ -42,7 +42,7 @@ class Journal:
         return next((each for each in stored if each.id == event.id), None)
 
     def refuses(self, batch: list[asm.Event], expected: int | None) -> bool:
-        """Whether a batch meets another state than it expects, what it brought itself not counted."""
+        """Whether the batch gets a SequenceConflict. Its stored events count as appended."""
         known = {event.id: found for event in batch if (found := self.find(event))}
         if expected is None or len(known) == len({event.id for event in batch}):
             return False
@@ -73,76 +73,76 @@ def steps() -> st.SearchStrategy[Step]:
     )
 
 
-def test_every_append_answers_as_the_journal_does(store: Any) -> None:
+def test_appends_give_the_results_of_the_model(store: Any) -> None:
     @given(st.lists(steps(), max_size=8))
     def check(plan: list[Step]) -> None:
-        journal, prefix = Journal(), new_id("")
+        model, prefix = Model(), new_id("")
         for number, step in enumerate(plan):
             batch = _batch(step, prefix, number)
-            expected = _expected(step, journal, batch)
-            if journal.refuses(batch, expected):
+            expected = _expected(step, model, batch)
+            if model.refuses(batch, expected):
                 with pytest.raises(asm.SequenceConflict):
                     _append(store, step, batch, expected)
             elif step.within == "rolled back":
                 _append(store, step, batch, expected)
             else:
-                assert _append(store, step, batch, expected) == journal.append(batch)
+                assert _append(store, step, batch, expected) == model.append(batch)
 
         for name in SESSIONS:
-            assert store.get_events(prefix + name) == journal.sessions.get(prefix + name, [])
-            assert store.get_latest_sequence(prefix + name) == journal.latest(prefix + name)
+            assert store.get_events(prefix + name) == model.sessions.get(prefix + name, [])
+            assert store.get_latest_sequence(prefix + name) == model.latest(prefix + name)
 
     check()
 
 
-def test_flushing_appends_as_the_journal_does(store: Any) -> None:
+def test_flush_appends_like_the_model(store: Any) -> None:
     @given(st.lists(st.lists(st.sampled_from(["1", "2", "3", "4"]), max_size=4), max_size=5))
     def check(batches: list[list[str]]) -> None:
-        journal, session = Journal(), asm.Session(agent_id="agent")
+        model, session = Model(), asm.Session(agent_id="agent")
         run = asm.Run(session_id=session.id)
         for number, ids in enumerate(batches):
             batch = [an_event(session.id, id=id, data={"at": [number, n]}) for n, id in enumerate(ids)]
 
-            assert store.flush(session, run, batch) == journal.append(batch)
+            assert store.flush(session, run, batch) == model.append(batch)
 
-        assert store.get_events(session.id) == journal.sessions.get(session.id, [])
+        assert store.get_events(session.id) == model.sessions.get(session.id, [])
 
     check()
 
 
-class _TakeBack(Exception):
+class _Rollback(Exception):
     pass
 
 
 def _append(store: Any, step: Step, batch: list[asm.Event], expected: int | None) -> list[asm.Event]:
     if step.within == "store":
-        return _asked(store, step, batch, expected)
+        return _append_step(store, step, batch, expected)
     stored: list[asm.Event] = []
-    with suppress(_TakeBack), store.transaction() as tx:
-        stored = _asked(tx, step, batch, expected)
+    with suppress(_Rollback), store.transaction() as tx:
+        stored = _append_step(tx, step, batch, expected)
         if step.within == "rolled back":
-            raise _TakeBack
+            raise _Rollback
     return stored
 
 
-def _asked(store: Any, step: Step, batch: list[asm.Event], expected: int | None) -> list[asm.Event]:
-    if step.at_once:
+def _append_step(store: Any, step: Step, batch: list[asm.Event], expected: int | None) -> list[asm.Event]:
+    if step.as_batch:
         stored: list[asm.Event] = store.append_events(batch, expected_sequence=expected)
         return stored
     return [store.append_event(event, expected_sequence=expected) for event in batch]
 
 
 def _batch(step: Step, prefix: str, number: int) -> list[asm.Event]:
-    """The events of a step; no two have the same contents, whatever their ids."""
+    """The events of a step. Their contents differ even if their ids are equal."""
     return [
         an_event(prefix + name, id=id, data={"at": [number, n]}) for n, (name, id) in enumerate(step.events)
     ]
 
 
-def _expected(step: Step, journal: Journal, batch: list[asm.Event]) -> int | None:
+def _expected(step: Step, model: Model, batch: list[asm.Event]) -> int | None:
     if step.expected_from_latest is None:
         return None
-    return max(0, journal.latest(batch[0].session_id) + step.expected_from_latest)
+    return max(0, model.latest(batch[0].session_id) + step.expected_from_latest)
 
 
 def _numbered(event: asm.Event, sequence_number: int) -> asm.Event:

@@ -1,7 +1,7 @@
-"""Whatever a caller gives: a right answer or an error of ours, and nothing is changed by an error.
+"""Any input gives a result or an AsmError, and an error leaves the store unchanged.
 
-What there is to call is found by looking, so a new method or parameter is tried like the others. The
-same cases go to two databases in both colours, which must agree on every answer.
+The tests find the methods and their parameters by introspection, so they cover new ones. Each case runs
+on two databases, through the blocking and the asynchronous store, and all must give the same outcome.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ import pytest
 import asm
 from asm import documents
 from asm.cli.command import cli, run
-from asm.validation import is_number, number
+from asm.validation import is_number
 from tests.conftest import POSTGRES, Blocking, Cluster, Where
-from tests.property.conftest import EXAMPLES, SEED, tell
+from tests.property.conftest import EXAMPLES, SEED, report
 from tests.property.hostile import (
     TEXTS,
     CallersError,
@@ -44,12 +44,12 @@ from tests.property.hostile import (
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SESSIONS = ["ses_1", "ses_2", "ses_3"]
 LIMIT_S = 20.0
-"""So long no case may take, on the slowest of machines."""
+"""The most time that a case may take, on a slow machine."""
 
 Values = dict[str, Any]
 
 
-# Good values, to put the bad ones among.
+# Valid values, with which the bad ones are combined.
 
 
 def _text(*values: str) -> Callable[[random.Random], Any]:
@@ -60,7 +60,7 @@ def _number(*values: int | float | None) -> Callable[[random.Random], Any]:
     return lambda rng: rng.choice(values)
 
 
-def _moment(rng: random.Random) -> datetime:
+def _time(rng: random.Random) -> datetime:
     return START + timedelta(seconds=rng.randrange(5))
 
 
@@ -102,7 +102,7 @@ GOOD: Mapping[str, Callable[[random.Random], Any]] = {
             *("since", "until", "created_after", "created_before", "started_after", "started_before"),
             *("timestamp", "created_at", "updated_at", "started_at", "ended_at", "deleted_at"),
         ],
-        _moment,
+        _time,
     ),
     **dict.fromkeys(
         ["metadata", "context", "data", "provider_metadata", "input", "output", "error"], _document
@@ -145,11 +145,11 @@ GOOD: Mapping[str, Callable[[random.Random], Any]] = {
 
 
 MADE_BY_CLOCK = {"id", "timestamp", "created_at", "updated_at", "started_at"}
-"""Fields that a model fills with another value each time, so here they are given."""
+"""Fields whose default differs at each call. They are always given, so that all stores get equal values."""
 
 
 def _model(kind: type[Any], rng: random.Random) -> Any:
-    """A good one, mostly with a strange value or two that a model takes."""
+    """A valid model, in most cases with one or two unusual values that the model accepts."""
     for hostile in (rng.randrange(3), 1, 0):
         try:
             made = kind(**_fields(kind, rng, hostile))
@@ -157,12 +157,12 @@ def _model(kind: type[Any], rng: random.Random) -> Any:
         except (asm.AsmError, CallersError):
             continue
     if rng.random() < 0.03:
-        _spoil(made, rng)
+        _break_document(made, rng)
     return made
 
 
-def _spoil(model: Any, rng: random.Random) -> None:
-    """Frozen is the model, not its documents."""
+def _break_document(model: Any, rng: random.Random) -> None:
+    """Put a bad value into a document of the model. The model is frozen, its documents are not."""
     documents = [value for each in fields(model) if type(value := getattr(model, each.name)) is dict]
     document = rng.choice(documents)
     key = rng.choice(["input_tokens", "model", "a"])
@@ -186,9 +186,9 @@ def _export(rng: random.Random) -> Any:
     ]
     export = asm.SessionExport(session=session, runs=runs, events=events)
     if rng.random() < 0.2:
-        strange: Any = any_value(rng) if rng.random() < 0.4 else _model(rng.choice([asm.Event, asm.Run]), rng)
+        unusual: Any = any_value(rng) if rng.random() < 0.4 else _model(rng.choice([asm.Event, asm.Run]), rng)
         lists: list[list[Any]] = [export.runs, export.events, export.artifacts]
-        rng.choice(lists).append(strange)
+        rng.choice(lists).append(unusual)
     return export
 
 
@@ -197,7 +197,7 @@ def _policy(rng: random.Random) -> asm.RetentionPolicy:
 
 
 def _arguments(parameters: Any, rng: random.Random, hostile: int) -> Values:
-    """Good values for what must be given and some of what may be, and so many hostile ones among them."""
+    """Valid values for required and some optional parameters, and as many hostile ones as given."""
     parameters = list(parameters)
     chosen = [
         each
@@ -216,11 +216,11 @@ def _hostile(name: str, rng: random.Random) -> Any:
     return any_value(rng)
 
 
-# What there is to call.
+# The methods to call.
 
 
 class Method(NamedTuple):
-    """A public method of a store: the part of the store it is on, and its name."""
+    """A public method of a store, or of an attribute of the store such as `query`."""
 
     part: str
     name: str
@@ -229,13 +229,13 @@ class Method(NamedTuple):
         return getattr(getattr(store, self.part) if self.part else store, self.name)
 
 
-LIFE = {"open", "close", "transaction"}
-"""What opens and ends a store takes nothing, and is tried by what is done with stores."""
+WITHOUT_ARGUMENTS = {"open", "close", "transaction"}
+"""Methods that take no arguments. The fixtures and cases call them."""
 
 
 def _methods(kind: type, part: str = "") -> list[Method]:
     names = [name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")]
-    return [Method(part, name) for name in names if name not in LIFE]
+    return [Method(part, name) for name in names if name not in WITHOUT_ARGUMENTS]
 
 
 def _parts(store: Any) -> dict[str, type]:
@@ -246,25 +246,25 @@ def _parts(store: Any) -> dict[str, type]:
     }
 
 
-def _offered(store: Any) -> list[Method]:
-    """All public methods of a store and of its parts."""
+def _all_methods(store: Any) -> list[Method]:
+    """All public methods of a store and of its attributes."""
     return _methods(type(store)) + [
         each for part, kind in _parts(store).items() for each in _methods(kind, part)
     ]
 
 
-# What comes of it.
+# Outcomes.
 
 
 @dataclass
 class Outcome:
-    """How a call ended, such that two databases can be compared."""
+    """How a call ended, in a form that is equal on all databases."""
 
     kind: str
-    told: Any
+    value: Any
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.told!r:.2000}"
+        return f"{self.kind}: {self.value!r:.2000}"
 
 
 def _outcome(call: Callable[[], Any]) -> Outcome:
@@ -272,25 +272,25 @@ def _outcome(call: Callable[[], Any]) -> Outcome:
     try:
         result = call()
         outcome = Outcome(
-            "answer", _plain(list(islice(result, 50)) if isinstance(result, Iterator) else result)
+            "result", _plain(list(islice(result, 50)) if isinstance(result, Iterator) else result)
         )
     except asm.AsmError as error:
-        outcome = Outcome("refusal", (type(error).__name__, error.code, bool(str(error))))
+        outcome = Outcome("error", (type(error).__name__, error.code, bool(str(error))))
     except CallersError:
-        outcome = Outcome("theirs", None)
+        outcome = Outcome("caller's error", None)
     assert time.monotonic() - started < LIMIT_S
     return outcome
 
 
 def _plain(value: Any) -> Any:
-    """An answer without what the clock has put into it."""
+    """A result without the times that the clock put into it."""
     if isinstance(value, datetime):
         return "now" if abs(datetime.now(UTC) - value) < timedelta(hours=1) else value
     if is_dataclass(value) and not isinstance(value, type):
         parts = {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
         return parts | ({"duration_ms": 0} if "duration_ms" in parts else {})
     if isinstance(value, dict | list):
-        # A document, as it is read back.
+        # A document: compare what would be read back.
         with suppress(asm.AsmError):
             return documents.load(documents.dump(value, ""))
     if isinstance(value, dict):
@@ -301,7 +301,7 @@ def _plain(value: Any) -> Any:
 
 
 class Store:
-    """An open store, and a second look at its rows."""
+    """An open store, and a connection of its own that reads the rows."""
 
     def __init__(self, name: str, store: Any, rows: Callable[[], Any], mark: Callable[[], Any]) -> None:
         self.name = name
@@ -311,7 +311,7 @@ class Store:
         self._seen: tuple[Any, Any] | None = None
 
     def rows(self) -> Any:
-        """All rows, read again where something may have been written since."""
+        """All rows. They are read again only if `mark` has changed."""
         mark = self._mark()
         if self._seen is None or self._seen[0] != mark:
             self._seen = mark, self._rows()
@@ -326,12 +326,12 @@ def _sqlite_rows(connection: sqlite3.Connection) -> Any:
 
 
 def _sqlite_mark(connection: sqlite3.Connection) -> Any:
-    # Another number when another connection has written.
+    # It changes if another connection has written.
     return connection.execute("pragma data_version").fetchone()
 
 
 def _postgres_mark(connection: psycopg.Connection[Any]) -> Any:
-    # Whoever writes takes the next number of a transaction.
+    # It grows with every transaction that writes.
     return connection.execute("select pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
 
 
@@ -346,29 +346,29 @@ def _postgres_rows(connection: psycopg.Connection[Any]) -> Any:
 def stores(
     request: pytest.FixtureRequest, tmp_path: Path, clusters: Callable[[str], Cluster]
 ) -> Iterator[list[Store]]:
-    """SQLite and one PostgreSQL, both in both colours, each on a database of its own."""
+    """SQLite and one PostgreSQL, each opened blocking and asynchronously, on separate databases."""
     with ExitStack() as stack:
         opened = []
-        for colour in ("sync", "async"):
-            file = tmp_path / f"{colour}.db"
+        for mode in ("sync", "async"):
+            file = tmp_path / f"{mode}.db"
             asm.migrate(f"sqlite:///{file}")
             connection = sqlite3.connect(file, isolation_level=None)
             stack.callback(connection.close)
             opened.append(
                 Store(
-                    f"sqlite, {colour}",
-                    stack.enter_context(_opened(colour, f"sqlite:///{file}")),
+                    f"sqlite, {mode}",
+                    stack.enter_context(_opened(mode, f"sqlite:///{file}")),
                     partial(_sqlite_rows, connection),
                     partial(_sqlite_mark, connection),
                 )
             )
-        for colour in ("sync", "async"):
+        for mode in ("sync", "async"):
             dsn = stack.enter_context(clusters(request.param).database(migrated=True))
             server = stack.enter_context(psycopg.connect(dsn, autocommit=True))
             opened.append(
                 Store(
-                    f"{request.param}, {colour}",
-                    stack.enter_context(_opened(colour, dsn)),
+                    f"{request.param}, {mode}",
+                    stack.enter_context(_opened(mode, dsn)),
                     partial(_postgres_rows, server),
                     partial(_postgres_mark, server),
                 )
@@ -377,9 +377,9 @@ def stores(
 
 
 @contextmanager
-def _opened(colour: str, dsn: str) -> Iterator[Any]:
+def _opened(mode: str, dsn: str) -> Iterator[Any]:
     options: Values = {"max_size": 2, "timeout": 5.0, "retry_for": 0}
-    store = asm.SessionStore(dsn, **options) if colour == "sync" else Blocking.opened(dsn, **options)
+    store = asm.SessionStore(dsn, **options) if mode == "sync" else Blocking.opened(dsn, **options)
     with store:
         yield store
 
@@ -389,7 +389,7 @@ def _opened(colour: str, dsn: str) -> Iterator[Any]:
 
 @dataclass
 class Case:
-    """One call, made anew for each store, because an iterator can be read once."""
+    """One call. Each store gets new arguments, because an iterator can be consumed only once."""
 
     number: int
     method: Method
@@ -404,7 +404,7 @@ class Case:
         if "cursor" in values and self.cursors and rng.random() < 0.7:
             cursor = rng.choice(self.cursors)
             values["cursor"] = cursor if rng.random() < 0.4 else altered(cursor, rng)
-        return values | _brief(values, {each.name for each in parameters})
+        return values | _time_bounds(values, {each.name for each in parameters})
 
     def outcome(self, store: Any) -> Outcome:
         arguments = self.arguments(_parameters(self.method, store))
@@ -430,12 +430,12 @@ def _parameters(method: Method, store: Any) -> Any:
     return list(inspect.signature(method.of(target)).parameters.values())
 
 
-def _brief(values: Values, names: set[str]) -> Values:
-    """What keeps a case from waiting as long as it may."""
+def _time_bounds(values: Values, names: set[str]) -> Values:
+    """Arguments that keep a case from waiting for events for too long."""
     if "idle_timeout" in names and values.get("idle_timeout") is None:
         return {"idle_timeout": 0}
     waits = (values[name] for name in ("wait_timeout", "idle_timeout") if name in values)
-    return {"limit": 0} if any(is_number(wait) and number(wait) > 0 for wait in waits) else {}
+    return {"limit": 0} if any(is_number(wait) and wait > 0 for wait in waits) else {}
 
 
 def _runs_code(value: Any, depth: int = 0) -> bool:
@@ -447,12 +447,12 @@ def _runs_code(value: Any, depth: int = 0) -> bool:
     return False
 
 
-def test_every_method_answers_or_refuses(stores: list[Store]) -> None:
-    # With all that the others try more than 20,000, whether there is one PostgreSQL here or two.
+def test_every_method_returns_or_raises_an_asm_error(stores: list[Store]) -> None:
+    # All installed servers together get 3,400 cases, four stores each.
     number = 3_400 // len(POSTGRES) * EXAMPLES
     rng = random.Random(SEED)
-    methods = _offered(stores[0].store)
-    tell(f"seed {SEED}, {number:,} cases on {len(stores)} stores, {len(methods)} methods")
+    methods = _all_methods(stores[0].store)
+    report(f"seed {SEED}, {number:,} cases on {len(stores)} stores, {len(methods)} methods")
     ended: Counter[tuple[Method, str]] = Counter()
     cursors: list[str] = []
     for n in range(number):
@@ -464,7 +464,7 @@ def test_every_method_answers_or_refuses(stores: list[Store]) -> None:
             try:
                 before = each.rows()
                 outcome = case.outcome(each.store)
-                if outcome.kind != "answer":
+                if outcome.kind != "result":
                     assert each.rows() == before, "an error has changed the store"
                 outcomes.append(outcome)
             except BaseException as error:
@@ -475,29 +475,29 @@ def test_every_method_answers_or_refuses(stores: list[Store]) -> None:
             assert outcome == first, (
                 f"{_shown(case, each)}\n{stores[0].name}: {first}\n{each.name}: {outcome}"
             )
-        if first.kind == "theirs":
+        if first.kind == "caller's error":
             arguments = case.arguments(_parameters(method, stores[0].store))
             assert any(map(_runs_code, arguments.values())), _shown(case, stores[0])
-        ended[method, _how_far(first)] += 1
-        if first.kind == "answer" and isinstance(first.told, dict) and first.told.get("cursor"):
-            cursors.append(first.told["cursor"])
+        ended[method, _kind(first)] += 1
+        if first.kind == "result" and isinstance(first.value, dict) and first.value.get("cursor"):
+            cursors.append(first.value["cursor"])
 
-    tell(Counter(kind for _, kind in ended.elements()))
-    assert [method for method in methods if not ended[method, "answer"]] == []
+    report(Counter(kind for _, kind in ended.elements()))
+    assert [method for method in methods if not ended[method, "result"]] == []
     takes = [each for each in methods if _parameters(each, stores[0].store)]
-    assert [method for method in takes if not ended[method, "refusal"]] == []
+    assert [method for method in takes if not ended[method, "error"]] == []
 
 
-def _how_far(outcome: Outcome) -> str:
-    """Whether the database was asked, for what it does not have counts as asked."""
-    is_missing = outcome.kind == "refusal" and outcome.told[1].endswith("not_found")
-    return "answer" if is_missing else outcome.kind
+def _kind(outcome: Outcome) -> str:
+    """The kind of an outcome. NotFound counts as a result: the arguments were valid."""
+    is_missing = outcome.kind == "error" and outcome.value[1].endswith("not_found")
+    return "result" if is_missing else outcome.kind
 
 
 def _shown(case: Case, store: Store) -> str:
     arguments = case.arguments(_parameters(case.method, store.store))
-    told = {name: _safely_shown(value) for name, value in arguments.items()}
-    return f"seed {SEED}, case {case.number} on {store.name}, within {case.within}: {case.method}({told})"
+    shown = {name: _safely_shown(value) for name, value in arguments.items()}
+    return f"seed {SEED}, case {case.number} on {store.name}, within {case.within}: {case.method}({shown})"
 
 
 def _safely_shown(value: Any) -> str:
@@ -507,11 +507,11 @@ def _safely_shown(value: Any) -> str:
         return f"a {type(value).__name__}"
 
 
-# What is made without a store.
+# Models.
 
 
 class Maker(NamedTuple):
-    """A way to make something, and what draws values for it."""
+    """A constructor or a method of a model, and the function that draws arguments for it."""
 
     name: str
     make: Callable[..., Any]
@@ -520,10 +520,10 @@ class Maker(NamedTuple):
 
 
 def _makers() -> list[Maker]:
-    """The constructors and methods of all models, and their `from_dict`."""
+    """The constructors and public methods of all models."""
     makers: list[Maker] = []
     for kind in MADE_BY_CALLERS:
-        draw = partial(_mostly_good, inspect.signature(kind))
+        draw = partial(_draw_arguments, inspect.signature(kind))
         makers.append(Maker(kind.__name__, kind, draw))
         for name, method in inspect.getmembers(kind, inspect.isroutine):
             if name == "from_dict":
@@ -531,7 +531,7 @@ def _makers() -> list[Maker]:
             elif not name.startswith("_") and name != "to_dict":
                 bound = getattr(_model(kind, random.Random(0)), name)
                 takes = inspect.signature(bound)
-                draw_taken = partial(_mostly_good, takes)
+                draw_taken = partial(_draw_arguments, takes)
                 makers.append(Maker(f"{kind.__name__}.{name}", bound, draw_taken, bool(takes.parameters)))
     return makers
 
@@ -543,15 +543,15 @@ MADE_BY_CALLERS: list[type[Any]] = [
 ]
 
 
-def _mostly_good(takes: inspect.Signature, rng: random.Random) -> Values:
+def _draw_arguments(takes: inspect.Signature, rng: random.Random) -> Values:
     return _arguments(takes.parameters.values(), rng, rng.choice([0, 1, 1, 2]))
 
 
 def _a_dict(draw: Callable[[random.Random], Values], rng: random.Random) -> Values:
-    """Fields by their names, as JSON has them; some are of another name, or all of them something else."""
+    """A dict for from_dict, or sometimes one with unknown keys or a value of another type."""
     parsed = {name: _as_json(value) for name, value in draw(rng).items()}
-    strange: list[Any] = [{**parsed, 1: 2}, {**parsed, "x\ud800": 1}, list(parsed), any_value(rng)]
-    return {"values": parsed if rng.random() < 0.5 else rng.choice(strange)}
+    unusual: list[Any] = [{**parsed, 1: 2}, {**parsed, "x\ud800": 1}, list(parsed), any_value(rng)]
+    return {"values": parsed if rng.random() < 0.5 else rng.choice(unusual)}
 
 
 def _as_json(value: Any) -> Any:
@@ -562,41 +562,43 @@ def _as_json(value: Any) -> Any:
     return value.to_dict() if type(value) in MADE_BY_CALLERS and hasattr(value, "to_dict") else value
 
 
-def test_every_model_is_made_or_refused() -> None:
+def test_every_model_is_created_or_raises_an_asm_error() -> None:
     number = 6_000 * EXAMPLES
     makers = _makers()
-    tell(f"seed {SEED}, {number:,} cases, {len(makers)} ways to make something")
+    report(f"seed {SEED}, {number:,} cases, {len(makers)} constructors and methods")
     ended: Counter[tuple[str, str]] = Counter()
     for n in range(number):
         rng = random.Random(f"{SEED} model {n}")
         name, make, draw, _ = makers[n % len(makers)]
         values = draw(rng)
         try:
-            outcome = _outcome(partial(_made_and_made_again, make, values))
-            assert outcome.kind != "theirs" or any(map(_runs_code, values.values())), "not theirs to raise"
+            outcome = _outcome(partial(_create_and_restore, make, values))
+            assert outcome.kind != "caller's error" or any(map(_runs_code, values.values())), (
+                "no argument raises this"
+            )
         except BaseException as error:
             shown = {name: _safely_shown(value) for name, value in values.items()}
             error.add_note(f"seed {SEED}, case {n}: {name}({shown})")
             raise
         ended[name, outcome.kind] += 1
 
-    tell(Counter(kind for _, kind in ended.elements()))
+    report(Counter(kind for _, kind in ended.elements()))
     takes = [each.name for each in makers if each.takes_values]
-    assert [name for name in takes if not ended[name, "refusal"]] == []
-    assert [name for name in takes if not ended[name, "answer"]] == []
+    assert [name for name in takes if not ended[name, "error"]] == []
+    assert [name for name in takes if not ended[name, "result"]] == []
 
 
-def _made_and_made_again(make: Callable[..., Any], values: Values) -> Any:
-    """What is made comes back equal from its dict, as it would from a file."""
-    made = make(**values)
-    if hasattr(made, "to_dict"):
-        spelled = documents.dump(made.to_dict(), "")
-        again = type(made).from_dict(documents.load(spelled))
-        assert again.to_dict() == documents.load(spelled)
+def _create_and_restore(make: Callable[..., Any], values: Values) -> Any:
+    """Create a model, and restore it from its dict as from a file."""
+    model = make(**values)
+    if hasattr(model, "to_dict"):
+        text = documents.dump(model.to_dict(), "")
+        restored = type(model).from_dict(documents.load(text))
+        assert restored.to_dict() == documents.load(text)
     return None
 
 
-# What opens a store.
+# DSNs and options of a store.
 
 
 def _addresses(tmp_path: Path, good: str) -> list[str]:
@@ -640,28 +642,28 @@ def _addresses(tmp_path: Path, good: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_every_store_is_opened_or_refused(
-    migrated: str, colour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_every_store_opens_or_raises_an_asm_error(
+    migrated: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASM_DSN", migrated)
-    kind = asm.SessionStore if colour == "sync" else asm.AsyncSessionStore
+    kind = asm.SessionStore if mode == "sync" else asm.AsyncSessionStore
     parameters = list(inspect.signature(kind).parameters)
     addresses = _addresses(tmp_path, migrated)
     good: Values = {"dsn": migrated, "max_size": 2, "timeout": 3.0, "retry_for": 0}
     cases: list[Values] = [{**good, "dsn": address} for address in addresses]
     rng = random.Random(f"{SEED} open")
     cases += [{**good, rng.choice(parameters): any_value(rng)} for _ in range(150 * EXAMPLES)]
-    tell(f"seed {SEED}, {len(cases)} cases")
-    _all_end_well(cases, lambda **options: _opened_and_closed(colour, options))
+    report(f"seed {SEED}, {len(cases)} cases")
+    _check_outcomes(cases, lambda **options: _open_and_close(mode, options))
 
 
-def _opened_and_closed(colour: str, options: Values) -> None:
-    with asm.SessionStore(**options) if colour == "sync" else Blocking.opened(**options) as store:
+def _open_and_close(mode: str, options: Values) -> None:
+    with asm.SessionStore(**options) if mode == "sync" else Blocking.opened(**options) as store:
         assert store.get_latest_sequence("ses_1") == 0
 
 
-def test_every_place_is_migrated_or_refused(
+def test_every_database_is_migrated_or_raises_an_asm_error(
     migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASM_DSN", migrated)
@@ -670,41 +672,41 @@ def test_every_place_is_migrated_or_refused(
     cases: list[Values] = [{"dsn": address, "schema": None} for address in addresses]
     cases += [{"dsn": any_value(rng), "schema": None} for _ in range(40 * EXAMPLES)]
     cases += [{"dsn": migrated, "schema": any_value(rng)} for _ in range(40 * EXAMPLES)]
-    tell(f"seed {SEED}, {len(cases)} cases")
+    report(f"seed {SEED}, {len(cases)} cases")
     for act in (asm.pending_migrations, asm.migrate):
-        _all_end_well(cases, act)
+        _check_outcomes(cases, act)
 
 
-def _all_end_well(cases: list[Values], act: Callable[..., Any]) -> None:
+def _check_outcomes(cases: list[Values], act: Callable[..., Any]) -> None:
     ended: Counter[str] = Counter()
     for values in cases:
         try:
             outcome = _outcome(partial(act, **values))
-            assert outcome.kind != "theirs"
+            assert outcome.kind != "caller's error"
         except BaseException as error:
             shown = {name: _safely_shown(value) for name, value in values.items()}
             error.add_note(f"seed {SEED}: {act}({shown})")
             raise
         ended[outcome.kind] += 1
-    tell(ended)
-    assert ended["answer"]
-    assert ended["refusal"]
+    report(ended)
+    assert ended["result"]
+    assert ended["error"]
 
 
-# What is typed.
+# The command line.
 
 
 def _typed(command: click.Command, rng: random.Random, good: Mapping[str, str]) -> list[str]:
-    """Some options and the arguments of a command, one of them hostile."""
-    strange = rng.choice(command.params).name if command.params and rng.random() < 0.7 else None
+    """Some options and the arguments of a command. In most cases one of them is hostile."""
+    hostile = rng.choice(command.params).name if command.params and rng.random() < 0.7 else None
     words: list[str] = []
     for param in command.params:
         is_option = isinstance(param, click.Option)
-        if is_option and param.name != strange and not (param.name in WHERE or rng.random() < 0.2):
+        if is_option and param.name != hostile and not (param.name in ALWAYS_GIVEN or rng.random() < 0.2):
             continue
         value = (
             _word(rng)
-            if param.name == strange
+            if param.name == hostile
             else good.get(param.name or "", rng.choice(["1", "2025-01-01", "ses_1"]))
         )
         if not is_option:
@@ -716,12 +718,12 @@ def _typed(command: click.Command, rng: random.Random, good: Mapping[str, str]) 
     return words
 
 
-WHERE = ("dsn",)
-"""What is always given, so that no other store is meant."""
+ALWAYS_GIVEN = ("dsn",)
+"""Options without which a command would use another database."""
 
 
 def _word(rng: random.Random) -> str:
-    # As the system gives them: bytes that are no UTF-8 come as surrogates, and there is no NUL.
+    # Python decodes bytes of the command line that are not UTF-8 to surrogates; NUL cannot occur.
     awkward = [
         "--",
         "-",
@@ -740,14 +742,14 @@ def _word(rng: random.Random) -> str:
     return re.sub("[\0\ud800-\udfff]", "\udcff", rng.choice([*TEXTS, *awkward]))
 
 
-def test_every_command_does_it_or_complains_in_a_line(
+def test_every_command_succeeds_or_prints_one_line_of_error(
     where: Where, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ASM_DSN", where.dsn)
     number = 100 * EXAMPLES
     rng = random.Random(f"{SEED} command {where.kind}")
-    tell(f"seed {SEED}, {number} cases")
+    report(f"seed {SEED}, {number} cases")
     with asm.SessionStore(where.dsn) as store:
         for _ in range(100):
             with suppress(asm.AsmError, CallersError):
@@ -778,30 +780,30 @@ def test_every_command_does_it_or_complains_in_a_line(
         if name == "rollback" and code == 0:
             asm.migrate(where.dsn)
 
-    tell(Counter(code for _, code in ended.elements()))
+    report(Counter(code for _, code in ended.elements()))
     assert {code for _, code in ended} == {0, 1, 2}
     assert {name for name, _ in ended} == set(cli.commands)
 
 
 def _exit_code(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What a shell sees of the command: its exit code, and one line that says what was wrong."""
-    out, complaints = (TextIOWrapper(BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    """The exit code of a command. If it fails, it must have printed an error."""
+    stdout, stderr = (TextIOWrapper(BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "argv", ["asm", *words])
         patch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"\xff{"), "utf-8"))
-        patch.setattr(sys, "stdout", out)
-        patch.setattr(sys, "stderr", complaints)
+        patch.setattr(sys, "stdout", stdout)
+        patch.setattr(sys, "stderr", stderr)
         started = time.monotonic()
         try:
             run()
         except SystemExit as end:
             code = end.code or 0
         assert time.monotonic() - started < LIMIT_S
-    complaint = complaints.buffer.getvalue().decode()
-    if code and words[0] not in SAYS_WHAT_IT_FOUND:
-        assert re.search("^asm: |Aborted!$", complaint, re.MULTILINE), complaint
+    message = stderr.buffer.getvalue().decode()
+    if code and words[0] not in REPORTS_FINDINGS:
+        assert re.search("^asm: |Aborted!$", message, re.MULTILINE), message
     return code
 
 
-SAYS_WHAT_IT_FOUND = ("health", "import", "maintain")
-"""They fail when something is wrong with what they looked at, and print what it is."""
+REPORTS_FINDINGS = ("health", "import", "maintain")
+"""Commands that also exit with 1 if what they examined has problems, which they print."""

@@ -1,4 +1,4 @@
-"""Documents come back equal from every database, and what is no document never gets there."""
+"""Every database returns documents equal to those stored, and values that are not JSON are refused."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 import asm
 from asm.models import new_id
 from tests.conftest import an_artifact, an_event
-from tests.property.strategies import Path, at, documents, moments, not_json, paths, shown, values
+from tests.property.strategies import Path, documents, nested_at, not_json, path_text, paths, times, values
 
 
 def exactly(value: Any) -> str:
-    """A spelling that tells 1 from 1.0 and True, -0.0 from 0.0, and one order of keys from another."""
+    """A text that differs for 1, 1.0 and True, for -0.0 and 0.0, and for another order of keys."""
     return repr(value)
 
 
@@ -92,8 +92,8 @@ def test_an_integer_of_4_300_digits_comes_back_equal(store: Any) -> None:
     assert store.get_events("ses_1")[0].data == {"n": number}
 
 
-def test_a_moment_comes_back_equal(store: Any) -> None:
-    @given(moments())
+def test_a_time_comes_back_equal(store: Any) -> None:
+    @given(times())
     def check(timestamp: Any) -> None:
         event = store.append_event(an_event(new_id("ses_"), timestamp=timestamp))
 
@@ -102,28 +102,30 @@ def test_a_moment_comes_back_equal(store: Any) -> None:
     check()
 
 
-def test_what_is_not_json_is_refused_with_its_path() -> None:
+def test_a_value_that_is_not_json_is_refused_with_its_path() -> None:
     @given(paths(), not_json())
     def check(path: Path, value: Any) -> None:
         with pytest.raises(asm.ValidationError) as refusal:
-            an_event(data=at(path, value))
+            an_event(data=nested_at(path, value))
 
-        assert refusal.value.details["path"] == shown("data", path)
+        assert refusal.value.details["path"] == path_text("data", path)
 
     check()
 
 
-def test_what_ceased_to_be_json_is_refused_before_anything_is_written(store: Any) -> None:
+def test_a_document_that_is_modified_into_something_else_than_json_is_refused_before_any_write(
+    store: Any,
+) -> None:
     @given(paths(), not_json())
     def check(path: Path, value: Any) -> None:
         session_id = new_id("ses_")
         bad = an_event(session_id)
-        bad.data.update(at(path, value))
+        bad.data.update(nested_at(path, value))
 
         with pytest.raises(asm.ValidationError) as refusal:
             store.append_events([an_event(session_id), bad, an_event(session_id)])
 
-        assert refusal.value.details["path"] == shown("data", path)
+        assert refusal.value.details["path"] == path_text("data", path)
         assert (store.get_events(session_id), store.get_latest_sequence(session_id)) == ([], 0)
 
     check()

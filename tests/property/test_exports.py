@@ -16,7 +16,7 @@ import asm
 from asm.formats import jsonl
 from asm.models import new_id
 from tests.conftest import an_artifact
-from tests.property.strategies import documents, moments, values
+from tests.property.strategies import documents, times, values
 
 Way = Callable[[asm.SessionExport], asm.SessionExport]
 
@@ -41,11 +41,11 @@ def exports() -> st.SearchStrategy[asm.SessionExport]:
             tags=st.lists(st.sampled_from(["a", "é", '"', "\\", "{,}"])),
             metadata=documents(),
             context=documents(),
-            created_at=moments(),
-            deleted_at=st.none() | moments(),
+            created_at=times(),
+            deleted_at=st.none() | times(),
         ),
         st.lists(_runs(), max_size=2),
-        st.lists(st.tuples(documents(), moments(), st.integers(1, 3)), max_size=4),
+        st.lists(st.tuples(documents(), times(), st.integers(1, 3)), max_size=4),
         st.lists(documents(), max_size=2),
         st.integers(0, 2),
     )
@@ -53,7 +53,7 @@ def exports() -> st.SearchStrategy[asm.SessionExport]:
 
 def _runs() -> st.SearchStrategy[asm.Run]:
     return st.builds(
-        asm.Run, session_id=st.just("ses_1"), input=values(), output=values(), started_at=moments()
+        asm.Run, session_id=st.just("ses_1"), input=values(), output=values(), started_at=times()
     )
 
 

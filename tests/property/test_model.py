@@ -26,7 +26,7 @@ import asm
 from asm.maintenance.health import HealthIssue
 from asm.models import ArtifactStats
 from tests.conftest import Blocking, Where
-from tests.property.conftest import EXAMPLES, SEED, tell
+from tests.property.conftest import EXAMPLES, SEED, report
 from tests.property.model import JUST_NOW, World
 
 HISTORIES = 40
@@ -346,7 +346,7 @@ def test_every_operation_is_in_the_model_and_tried(pair: list[Any]) -> None:
 
 
 def test_every_answer_is_the_model_s(where: Where, pair: list[Any]) -> None:
-    tell(f"seed {SEED}, {HISTORIES * EXAMPLES} histories of {STEPS} steps")
+    report(f"seed {SEED}, {HISTORIES * EXAMPLES} histories of {STEPS} steps")
     ended: Counter[str] = Counter()
     with _emptied(where) as empty:
         for history in range(HISTORIES * EXAMPLES):
@@ -358,7 +358,7 @@ def test_every_answer_is_the_model_s(where: Where, pair: list[Any]) -> None:
                 told = "\n".join(steps)
                 error.add_note(f"seed {SEED}, history {history} on {where.kind}:\n{told}")
                 raise
-    tell(dict(ended))
+    report(dict(ended))
 
 
 def _live(chance: Chance, stores: Iterator[Any], steps: list[str], ended: Counter[str]) -> None:

@@ -1,4 +1,4 @@
-"""JSON in and out: equal, or refused with the path of what is not JSON."""
+"""Documents are loaded equal to what was dumped, or refused with the path of the value that is not JSON."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ SAME = {
 
 
 @pytest.mark.parametrize("value", SAME.values(), ids=SAME)
-def test_what_goes_in_comes_out_equal(value: Any) -> None:
+def test_a_document_is_loaded_equal(value: Any) -> None:
     assert load(dump(value, "data")) == value
 
 
 @pytest.mark.parametrize("value", SAME.values(), ids=SAME)
-def test_what_goes_in_comes_out_of_bytes_too(value: Any) -> None:
+def test_a_document_is_loaded_equal_from_bytes(value: Any) -> None:
     assert load(dump(value, "data").encode()) == value
 
 
 @pytest.mark.parametrize(
     "value", [LONGEST, -LONGEST, {"n": [LONGEST]}], ids=["positive", "negative", "nested"]
 )
-def test_an_integer_of_4_300_digits_comes_out_equal(value: Any) -> None:
+def test_an_integer_of_4_300_digits_is_loaded_equal(value: Any) -> None:
     assert load(dump(value, "data")) == value
 
 
@@ -88,7 +88,7 @@ def test_minus_zero_keeps_its_sign() -> None:
     assert math.copysign(1, load(dump([-0.0], "data"))[0]) == -1
 
 
-def test_minus_zero_keeps_its_sign_beside_what_orjson_cannot_carry() -> None:
+def test_minus_zero_keeps_its_sign_beside_a_value_that_orjson_cannot_encode() -> None:
     assert math.copysign(1, load(dump([-0.0, 2**70], "data"))[0]) == -1
 
 
@@ -111,7 +111,7 @@ def test_keys_keep_their_order(beside: Any) -> None:
     assert (list(again), list(again["m"])) == (["z", "a", "m"], ["b", "a"])
 
 
-def test_dumping_changes_nothing_of_the_value() -> None:
+def test_dump_does_not_change_the_value() -> None:
     document = {"a": [1, {"b": 2**70}]}
     before = copy.deepcopy(document)
 
@@ -142,27 +142,27 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
-def test_what_is_not_json_is_refused_with_its_path(value: Any) -> None:
+def test_a_value_that_is_not_json_is_refused_with_its_path(value: Any) -> None:
     assert path_of({"items": [{}, {"score": value}]}) == "data.items[1].score"
 
 
 @pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
-def test_what_is_not_json_is_refused_with_its_path_where_the_document_begins(value: Any) -> None:
+def test_a_document_that_is_not_json_is_refused_with_its_name(value: Any) -> None:
     assert path_of(value) == "data"
 
 
 @pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
-def test_what_is_not_json_is_refused_beside_what_orjson_cannot_carry(value: Any) -> None:
+def test_a_value_that_is_not_json_is_refused_beside_one_that_orjson_cannot_encode(value: Any) -> None:
     assert path_of({"n": 2**70, "items": [value]}) == "data.items[0]"
 
 
 @pytest.mark.parametrize("key", [1, None, True, 1.5, (1,), b"k", uuid.UUID(int=1)])
-def test_a_key_that_is_no_string_is_refused_with_the_path_of_its_dict(key: Any) -> None:
+def test_a_key_that_is_not_a_string_is_refused_with_the_path_of_its_dict(key: Any) -> None:
     assert path_of({"items": [{key: 1}]}) == "data.items[0]"
 
 
 @pytest.mark.parametrize("beside", [0, 2**70])
-def test_a_tuple_is_refused_and_not_made_a_list(beside: Any) -> None:
+def test_a_tuple_is_refused_and_not_turned_into_a_list(beside: Any) -> None:
     assert path_of([beside, (1,)]) == "data[1]"
 
 
@@ -176,20 +176,20 @@ def test_a_tuple_is_refused_and_not_made_a_list(beside: Any) -> None:
     ],
     ids=["a text", "within a text", "a key", "a key beside the one it would become"],
 )
-def test_two_surrogates_that_json_would_join_to_one_character_are_refused(value: Any, path: str) -> None:
+def test_a_surrogate_pair_that_json_would_join_is_refused(value: Any, path: str) -> None:
     assert path_of(value) == path
 
 
-def test_a_nesting_too_deep_is_refused_with_its_path() -> None:
+def test_a_document_nested_too_deep_is_refused_with_its_path() -> None:
     assert path_of(nested(DEPTH_MAX + 1, 1)) == "data" + "[0]" * DEPTH_MAX
 
 
-def test_a_nesting_deeper_than_python_recurses_is_refused() -> None:
+def test_a_document_nested_deeper_than_python_s_stack_is_refused() -> None:
     with pytest.raises(ValidationError, match="nested deeper"):
         dump(nested(100_000, 1), "data")
 
 
-def test_a_list_that_holds_itself_is_refused() -> None:
+def test_a_list_that_contains_itself_is_refused() -> None:
     cycle: list[Any] = []
     cycle.append(cycle)
 
@@ -197,7 +197,7 @@ def test_a_list_that_holds_itself_is_refused() -> None:
         dump(cycle, "data")
 
 
-def test_a_dict_that_holds_itself_is_refused() -> None:
+def test_a_dict_that_contains_itself_is_refused() -> None:
     cycle: dict[str, Any] = {}
     cycle["self"] = [cycle]
 
@@ -205,7 +205,7 @@ def test_a_dict_that_holds_itself_is_refused() -> None:
         dump(cycle, "data")
 
 
-def test_the_message_of_a_long_path_stays_readable() -> None:
+def test_a_message_shortens_a_long_path() -> None:
     with pytest.raises(ValidationError) as refusal:
         dump(nested(400, b"x"), "data")
 
@@ -213,18 +213,18 @@ def test_the_message_of_a_long_path_stays_readable() -> None:
 
 
 @pytest.mark.parametrize("value", [[], "text", None, 3], ids=repr)
-def test_an_object_is_wanted_where_a_document_is_one(value: Any) -> None:
+def test_a_document_that_is_not_a_dict_is_refused_where_it_must_be(value: Any) -> None:
     with pytest.raises(ValidationError, match="must be a dict") as refusal:
         dump_object(value, "metadata")
 
     assert refusal.value.details["path"] == "metadata"
 
 
-def test_an_ordered_dict_comes_back_equal() -> None:
+def test_an_ordered_dict_is_loaded_equal() -> None:
     assert load(dump(OrderedDict(a=1, b=2), "data")) == {"a": 1, "b": 2}
 
 
-def test_an_event_names_the_path_within_its_data() -> None:
+def test_an_event_reports_the_path_within_its_data() -> None:
     with pytest.raises(ValidationError) as refusal:
         Event(type="message_sent", session_id="s", data={"items": [0, 1, 2, {"score": math.nan}]})
 
@@ -232,7 +232,7 @@ def test_an_event_names_the_path_within_its_data() -> None:
 
 
 @pytest.mark.parametrize("name", ["input", "output", "error", "metadata", "token_usage", "provider_metadata"])
-def test_a_run_names_the_path_within_each_of_its_documents(name: str) -> None:
+def test_a_run_reports_the_path_within_each_of_its_documents(name: str) -> None:
     bad: dict[str, Any] = {name: {"x": {1}}}
 
     with pytest.raises(ValidationError) as refusal:
@@ -242,7 +242,7 @@ def test_a_run_names_the_path_within_each_of_its_documents(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["metadata", "context"])
-def test_a_session_names_the_path_within_each_of_its_documents(name: str) -> None:
+def test_a_session_reports_the_path_within_each_of_its_documents(name: str) -> None:
     bad: dict[str, Any] = {name: {"x": {1}}}
 
     with pytest.raises(ValidationError) as refusal:

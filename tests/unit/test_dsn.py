@@ -1,4 +1,4 @@
-"""What a DSN means, and that its password is nobody's business."""
+"""Which database a DSN names, and that no message shows its password."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dsn", WITH_PASSWORD.values(), ids=WITH_PASSWORD)
-def test_a_postgres_dsn_is_known_in_every_form(dsn: str) -> None:
+def test_a_postgres_dsn_is_accepted_in_every_form(dsn: str) -> None:
     assert parse_dsn(dsn).dialect == "postgres"
 
 
 @pytest.mark.parametrize("dsn", WITH_PASSWORD.values(), ids=WITH_PASSWORD)
-def test_the_driver_gets_the_password_as_it_is(dsn: str) -> None:
+def test_the_driver_gets_the_decoded_password(dsn: str) -> None:
     assert conninfo_to_dict(parse_dsn(dsn).address)["password"] == PASSWORD
 
 
 @pytest.mark.parametrize("dsn", WITH_PASSWORD.values(), ids=WITH_PASSWORD)
-def test_a_place_is_shown_without_its_password(dsn: str) -> None:
+def test_the_repr_of_a_target_hides_the_password(dsn: str) -> None:
     shown = f"{parse_dsn(dsn)} {parse_dsn(dsn)!r} {[parse_dsn(dsn)]}"
 
     assert PASSWORD not in shown
@@ -50,10 +50,10 @@ def test_a_place_is_shown_without_its_password(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("dsn", WITH_PASSWORD.values(), ids=WITH_PASSWORD)
-def test_the_dsn_of_a_place_leads_there_again(dsn: str) -> None:
-    there = parse_dsn(dsn)
+def test_the_dsn_of_a_target_names_the_same_database(dsn: str) -> None:
+    target = parse_dsn(dsn)
 
-    assert conninfo_to_dict(parse_dsn(there.dsn).address) == conninfo_to_dict(there.address)
+    assert conninfo_to_dict(parse_dsn(target.dsn).address) == conninfo_to_dict(target.address)
 
 
 @pytest.mark.parametrize(
@@ -66,21 +66,21 @@ def test_the_dsn_of_a_place_leads_there_again(dsn: str) -> None:
         ("service=agents", {"service": "agents"}),
     ],
 )
-def test_what_a_dsn_says_reaches_the_driver(dsn: str, parts: dict[str, str]) -> None:
+def test_the_parameters_of_a_dsn_reach_the_driver(dsn: str, parts: dict[str, str]) -> None:
     assert parts.items() <= conninfo_to_dict(parse_dsn(dsn).address).items()
 
 
-def test_the_server_is_told_whose_connections_these_are() -> None:
+def test_the_application_name_is_asm_by_default() -> None:
     assert conninfo_to_dict(parse_dsn("postgresql:///db").address)["fallback_application_name"] == "asm"
 
 
-def test_an_application_keeps_its_own_name() -> None:
+def test_an_application_name_in_the_dsn_is_kept() -> None:
     address = parse_dsn("postgresql:///db?application_name=ann").address
 
     assert conninfo_to_dict(address)["application_name"] == "ann"
 
 
-def test_documents_travel_in_utf_8_whatever_the_dsn_says() -> None:
+def test_the_client_encoding_is_utf_8_even_if_the_dsn_gives_another() -> None:
     address = parse_dsn("postgresql:///db?client_encoding=latin1").address
 
     assert conninfo_to_dict(address)["client_encoding"] == "UTF8"
@@ -104,29 +104,29 @@ def test_a_sqlite_dsn_names_a_file_or_memory(dsn: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("dsn", ["sqlite:///relative.db", "sqlite:////absolute.db", "sqlite://"])
-def test_the_dsn_of_a_file_s_place_leads_there_again(dsn: str) -> None:
-    there = parse_dsn(dsn)
+def test_the_dsn_of_a_sqlite_target_names_the_same_file(dsn: str) -> None:
+    target = parse_dsn(dsn)
 
-    assert parse_dsn(there.dsn) == there
+    assert parse_dsn(target.dsn) == target
 
 
-def test_without_a_dsn_the_environment_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asm_dsn_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASM_DSN", "sqlite:///environment.db")
 
     assert parse_dsn().address == "environment.db"
 
 
-def test_a_given_dsn_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_dsn_takes_precedence_over_asm_dsn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASM_DSN", "sqlite:///environment.db")
 
     assert parse_dsn("sqlite:///given.db").address == "given.db"
 
 
-def test_without_either_it_is_a_file_of_that_name() -> None:
+def test_without_a_dsn_and_asm_dsn_the_database_is_asm_db() -> None:
     assert parse_dsn() == ("sqlite", "asm.db", None)
 
 
-def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_asm_dsn_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASM_DSN", "")
 
     assert parse_dsn().address == "asm.db"
@@ -153,26 +153,26 @@ WRONG = {
 
 
 @pytest.mark.parametrize("dsn", WRONG.values(), ids=WRONG)
-def test_another_form_is_refused(dsn: Any) -> None:
+def test_a_dsn_of_another_form_is_refused(dsn: Any) -> None:
     with pytest.raises(asm.ValidationError):
         parse_dsn(dsn)
 
 
 @pytest.mark.parametrize("dsn", WRONG.values(), ids=WRONG)
-def test_a_refusal_does_not_tell_the_password(dsn: Any) -> None:
+def test_the_refusal_of_a_dsn_does_not_show_the_password(dsn: Any) -> None:
     with pytest.raises(asm.ValidationError) as refusal:
         parse_dsn(dsn)
 
-    told = [
+    shown = [
         str(refusal.value),
         repr(refusal.value),
         repr(refusal.value.__cause__),
         repr(refusal.value.details),
     ]
-    assert not [each for each in told if "secret@" in each or "'secret" in each or "=secret" in each]
+    assert not [each for each in shown if "secret@" in each or "'secret" in each or "=secret" in each]
 
 
-def test_a_refusal_does_not_tell_the_password_in_its_traceback() -> None:
+def test_the_refusal_of_a_dsn_has_no_context_that_shows_the_password() -> None:
     with pytest.raises(asm.ValidationError) as refusal:
         parse_dsn("postgresql://ann:s%secret@host/db")
 
@@ -180,12 +180,12 @@ def test_a_refusal_does_not_tell_the_password_in_its_traceback() -> None:
 
 
 @pytest.mark.parametrize("schema", ["agents", 'Ag"ents', "ü", "x" * 63])
-def test_a_schema_of_any_name_is_kept(schema: str) -> None:
+def test_a_schema_may_have_any_name(schema: str) -> None:
     assert parse_dsn("postgresql:///db", schema).schema == schema
 
 
 @pytest.mark.parametrize("schema", ["", "a\0b", "x" * 64, 3, "pg_temp", "pg_mine", "$user"])
-def test_a_schema_that_postgres_cannot_keep_is_refused(schema: Any) -> None:
+def test_a_schema_name_that_postgres_does_not_accept_is_refused(schema: Any) -> None:
     with pytest.raises(asm.ValidationError, match="schema"):
         parse_dsn("postgresql:///db", schema)
 
@@ -195,5 +195,5 @@ def test_a_schema_is_refused_on_sqlite() -> None:
         parse_dsn("sqlite:///file.db", "agents")
 
 
-def test_a_name_too_long_for_a_file_is_no_new_file(tmp_path: Path) -> None:
+def test_a_file_name_that_is_too_long_is_not_a_new_file(tmp_path: Path) -> None:
     assert not parse_dsn(f"sqlite:///{tmp_path / ('x' * 300)}").is_new_file

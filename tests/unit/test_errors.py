@@ -1,14 +1,13 @@
-"""The error tree: sorted by what the caller can do, with facts a program can use."""
+"""The exceptions of asm: their classes, codes, details and copies."""
 
 from __future__ import annotations
 
-import copy
 import pickle
 
 import pytest
 
 import asm
-from asm.errors import AsmError
+from asm.errors import AsmError, copied
 
 CODES = {
     "ValidationError": "validation_error",
@@ -48,12 +47,12 @@ RETRYABLE = {"ConnectionFailed", "StorageTimeout"}
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_an_error_has_its_code(name: str) -> None:
+def test_an_error_has_the_code_of_its_class(name: str) -> None:
     assert getattr(asm, name)("no").code == CODES[name]
 
 
 @pytest.mark.parametrize("name", PARENTS)
-def test_an_error_is_what_its_parents_are(name: str) -> None:
+def test_an_error_has_the_promised_base_classes(name: str) -> None:
     assert list(getattr(asm, name).__bases__) == PARENTS[name]
 
 
@@ -62,7 +61,7 @@ def test_an_error_says_whether_the_same_call_may_succeed_later(name: str) -> Non
     assert getattr(asm, name)("no").retryable is (name in RETRYABLE)
 
 
-def test_one_error_may_be_retryable_where_its_kind_is_not() -> None:
+def test_an_error_may_be_retryable_although_its_class_is_not() -> None:
     error = asm.StorageError("deadlock", retryable=True)
 
     assert (error.retryable, asm.StorageError("no").retryable) == (True, False)
@@ -74,12 +73,12 @@ def test_an_error_carries_its_details() -> None:
     assert error.details == {"expected_sequence": 3, "latest_sequence": 4}
 
 
-def test_an_error_shows_its_message() -> None:
+def test_the_text_of_an_error_is_its_message() -> None:
     assert str(asm.SessionNotFound("no session there", session_id="ses_1")) == "no session there"
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_a_pickled_error_keeps_everything(name: str) -> None:
+def test_a_pickled_error_keeps_its_message_and_attributes(name: str) -> None:
     error = getattr(asm, name)("no", retryable=True, path="data.x")
 
     again = pickle.loads(pickle.dumps(error))
@@ -92,5 +91,19 @@ def test_a_pickled_error_keeps_everything(name: str) -> None:
     )
 
 
-def test_a_copied_error_keeps_its_details() -> None:
-    assert copy.copy(asm.NotFound("no", id="x")).details == {"id": "x"}
+def test_a_copied_error_keeps_its_details_and_cause() -> None:
+    error = asm.NotFound("no", id="x")
+    error.__cause__ = KeyError("x")
+
+    duplicate = copied(error)
+
+    assert (duplicate is error, duplicate.details, duplicate.__cause__) == (
+        False,
+        {"id": "x"},
+        error.__cause__,
+    )
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_the_docstring_of_an_error_says_when_it_is_raised(name: str) -> None:
+    assert (getattr(asm, name).__doc__ or "").startswith("Raised ")

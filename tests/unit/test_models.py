@@ -1,4 +1,4 @@
-"""Sessions, runs, events and artifacts as values: what they take, what they refuse, what they turn into."""
+"""The models: the values they accept and refuse, their dicts, their updates, their rows."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ PROMISED = {
 }
 
 
-def least(model: Any, **fields: Any) -> Any:
-    """A model of which no more is said than must be."""
+def minimal(model: Any, **fields: Any) -> Any:
+    """A model with its required fields only, apart from those given."""
     required: dict[Any, dict[str, Any]] = {
         asm.Session: {"agent_id": "agent"},
         asm.Run: {"session_id": "ses_1"},
@@ -119,23 +119,24 @@ FULL: list[AnyModel] = [
         deleted_at=LATER,
     ),
 ]
-EVERY = [*FULL, *(least(model) for model in MODELS)]
+EVERY = [*FULL, *(minimal(model) for model in MODELS)]
 NAMES = [
-    f"{kind} {type(model).__name__}" for model, kind in zip(EVERY, ["full"] * 4 + ["least"] * 4, strict=True)
+    f"{kind} {type(model).__name__}"
+    for model, kind in zip(EVERY, ["full"] * 4 + ["minimal"] * 4, strict=True)
 ]
 
 
 def row_of(model: AnyModel) -> Any:
-    """The same, built as a row that comes back from a database."""
+    """The same model, made by the constructor for rows of a database."""
     values = [getattr(model, field.name) for field in dataclasses.fields(model)]
     return models.from_rows(type(model))(*values)
 
 
-# The shape of a model.
+# Signatures and attributes.
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_takes_the_fields_it_was_promised_to_take(model: Any) -> None:
+def test_a_model_has_the_promised_signature(model: Any) -> None:
     parameters = [
         parameter.replace(
             annotation=inspect.Parameter.empty,
@@ -156,19 +157,19 @@ def test_a_model_is_frozen(model: AnyModel) -> None:
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_a_model_has_no_room_for_other_attributes(model: AnyModel) -> None:
+def test_a_model_has_no_dict(model: AnyModel) -> None:
     assert not hasattr(model, "__dict__")
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_setting_what_is_no_field_is_refused(model: Any) -> None:
-    # Python 3.11 stumbles over its own refusal.
+def test_an_attribute_that_is_not_a_field_cannot_be_set(model: Any) -> None:
+    # Python 3.11 raises TypeError: the __setattr__ of a frozen dataclass refers to the class without slots.
     with pytest.raises((AttributeError, TypeError)):
         model.surprise = 1
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_takes_its_fields_by_name_only(model: Any) -> None:
+def test_a_model_takes_its_fields_by_keyword_only(model: Any) -> None:
     with pytest.raises(TypeError, match="positional"):
         model("one")
 
@@ -189,7 +190,7 @@ def test_a_copied_model_is_equal(model: AnyModel) -> None:
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_a_replaced_field_leaves_the_others(model: AnyModel) -> None:
+def test_replacing_a_field_keeps_the_others(model: AnyModel) -> None:
     replaced = dataclasses.replace(model, id="other")
 
     assert dataclasses.replace(replaced, id=model.id) == model
@@ -197,19 +198,19 @@ def test_a_replaced_field_leaves_the_others(model: AnyModel) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_models_do_not_share_their_default_documents(model: Any) -> None:
-    assert least(model).metadata is not least(model).metadata
+    assert minimal(model).metadata is not minimal(model).metadata
 
 
-# To a dict and back.
+# Dicts.
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_a_model_comes_back_from_its_dict(model: AnyModel) -> None:
+def test_from_dict_restores_a_model(model: AnyModel) -> None:
     assert type(model).from_dict(model.to_dict()) == model
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_a_model_comes_back_from_its_dict_as_json_text(model: AnyModel) -> None:
+def test_from_dict_restores_a_model_from_json_text(model: AnyModel) -> None:
     assert type(model).from_dict(json.loads(json.dumps(model.to_dict()))) == model
 
 
@@ -219,21 +220,23 @@ def test_a_dict_has_the_fields_in_their_order(model: AnyModel) -> None:
 
 
 def test_times_are_iso_8601_in_a_dict() -> None:
-    assert least(asm.Session, created_at=LATER).to_dict()["created_at"] == "2025-06-01T12:30:15.123456+00:00"
+    assert (
+        minimal(asm.Session, created_at=LATER).to_dict()["created_at"] == "2025-06-01T12:30:15.123456+00:00"
+    )
 
 
 def test_statuses_and_types_are_plain_strings_in_a_dict() -> None:
-    event, run = least(asm.Event).to_dict(), least(asm.Run).to_dict()
+    event, run = minimal(asm.Event).to_dict(), minimal(asm.Run).to_dict()
 
     assert (type(event["type"]), type(run["status"])) == (str, str)
 
 
 def test_tags_are_a_list_in_a_dict() -> None:
-    assert least(asm.Session, tags=("a",)).to_dict()["tags"] == ["a"]
+    assert minimal(asm.Session, tags=("a",)).to_dict()["tags"] == ["a"]
 
 
 def test_a_time_that_ends_in_z_is_read() -> None:
-    values = least(asm.Session).to_dict() | {"created_at": "2025-06-01T12:30:15Z"}
+    values = minimal(asm.Session).to_dict() | {"created_at": "2025-06-01T12:30:15Z"}
 
     assert asm.Session.from_dict(values).created_at == datetime(2025, 6, 1, 12, 30, 15, tzinfo=UTC)
 
@@ -241,7 +244,7 @@ def test_a_time_that_ends_in_z_is_read() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_an_unknown_field_is_named(model: Any) -> None:
     with pytest.raises(asm.ValidationError, match="surprise"):
-        model.from_dict(least(model).to_dict() | {"surprise": 1})
+        model.from_dict(minimal(model).to_dict() | {"surprise": 1})
 
 
 @pytest.mark.parametrize(
@@ -249,7 +252,7 @@ def test_an_unknown_field_is_named(model: Any) -> None:
     [(asm.Session, "agent_id"), (asm.Run, "session_id"), (asm.Event, "type"), (asm.Artifact, "key")],
 )
 def test_a_missing_field_is_named(model: Any, field: str) -> None:
-    values = least(model).to_dict()
+    values = minimal(model).to_dict()
     del values[field]
 
     with pytest.raises(asm.ValidationError, match=field):
@@ -257,19 +260,19 @@ def test_a_missing_field_is_named(model: Any, field: str) -> None:
 
 
 @pytest.mark.parametrize("values", [None, [], "text", 3], ids=repr)
-def test_only_a_dict_makes_a_model(values: Any) -> None:
+def test_from_dict_takes_a_dict_only(values: Any) -> None:
     with pytest.raises(asm.ValidationError, match="takes a dict"):
         asm.Session.from_dict(values)
 
 
-def test_a_time_that_is_none_in_iso_8601_is_named() -> None:
+def test_a_time_that_is_not_iso_8601_is_refused_with_its_name() -> None:
     with pytest.raises(asm.ValidationError, match="created_at"):
-        asm.Session.from_dict(least(asm.Session).to_dict() | {"created_at": "yesterday"})
+        asm.Session.from_dict(minimal(asm.Session).to_dict() | {"created_at": "yesterday"})
 
 
-def test_a_dict_is_checked_like_any_other_input() -> None:
+def test_from_dict_checks_values_like_the_constructor() -> None:
     with pytest.raises(asm.InvalidStatus):
-        asm.Session.from_dict(least(asm.Session).to_dict() | {"status": "sleeping"})
+        asm.Session.from_dict(minimal(asm.Session).to_dict() | {"status": "sleeping"})
 
 
 # Ids.
@@ -277,12 +280,12 @@ def test_a_dict_is_checked_like_any_other_input() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_generated_id_is_a_prefix_and_32_hex_digits(model: Any) -> None:
-    assert re.fullmatch(PREFIXES[model] + "[0-9a-f]{32}", least(model).id)
+    assert re.fullmatch(PREFIXES[model] + "[0-9a-f]{32}", minimal(model).id)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_generated_ids_differ(model: Any) -> None:
-    assert len({least(model).id for _ in range(1_000)}) == 1_000
+    assert len({minimal(model).id for _ in range(1_000)}) == 1_000
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -290,7 +293,7 @@ def test_generated_ids_grow_with_time(model: Any, monkeypatch: pytest.MonkeyPatc
     moments = iter([1_700_000_000 * 10**9, 1_700_000_000 * 10**9 + 1_000, 2_000_000_000 * 10**9])
     monkeypatch.setattr("asm.models.time.time_ns", lambda: next(moments))
 
-    ids = [least(model).id for _ in range(3)]
+    ids = [minimal(model).id for _ in range(3)]
 
     assert ids == sorted(ids)
 
@@ -306,44 +309,44 @@ TEXTS = [
 
 @pytest.mark.parametrize(("model", "name"), TEXTS)
 @pytest.mark.parametrize("value", ["x", "ü" * 255, "🎉" * 255, "with space", "'; --", "%s", "\x01"])
-def test_any_text_of_up_to_255_characters_is_taken(model: Any, name: str, value: str) -> None:
-    assert getattr(least(model, **{name: value}), name) == value
+def test_a_text_may_have_up_to_255_characters(model: Any, name: str, value: str) -> None:
+    assert getattr(minimal(model, **{name: value}), name) == value
 
 
 @pytest.mark.parametrize(("model", "name"), TEXTS)
 @pytest.mark.parametrize("value", ["", "x" * 256, "a\0b", "\ud800", 7, b"x", ["x"]], ids=ascii)
-def test_text_that_a_database_cannot_keep_is_refused(model: Any, name: str, value: Any) -> None:
+def test_a_text_that_a_database_cannot_store_is_refused(model: Any, name: str, value: Any) -> None:
     with pytest.raises(asm.ValidationError, match=name) as refusal:
-        least(model, **{name: value})
+        minimal(model, **{name: value})
 
     assert refusal.value.details["path"] == name
 
 
-def test_a_type_of_ones_own_is_held_to_the_same_length() -> None:
+def test_a_type_of_the_caller_s_own_has_up_to_255_characters() -> None:
     with pytest.raises(asm.ValidationError, match="type"):
-        least(asm.Event, type="acme." + "x" * 251)
+        minimal(asm.Event, type="acme." + "x" * 251)
 
 
-def test_a_storage_reference_may_be_longer() -> None:
-    assert least(asm.Artifact, storage_ref="s3://" + "x" * 4_000).storage_ref.endswith("xxx")
+def test_a_storage_reference_may_have_4096_characters() -> None:
+    assert minimal(asm.Artifact, storage_ref="s3://" + "x" * 4_000).storage_ref.endswith("xxx")
 
 
 @pytest.mark.parametrize("value", ["", "x" * 256, "a\0b", "\udc00", 7])
-def test_a_tag_is_held_to_the_same(value: Any) -> None:
+def test_a_tag_that_a_database_cannot_store_is_refused_with_its_index(value: Any) -> None:
     with pytest.raises(asm.ValidationError) as refusal:
-        least(asm.Session, tags=["good", value])
+        minimal(asm.Session, tags=["good", value])
 
     assert refusal.value.details["path"] == "tags[1]"
 
 
 @pytest.mark.parametrize("value", ["pinned", 3, None])
-def test_tags_must_be_several(value: Any) -> None:
+def test_tags_must_be_a_collection(value: Any) -> None:
     with pytest.raises(asm.ValidationError, match="tags"):
-        least(asm.Session, tags=value)
+        minimal(asm.Session, tags=value)
 
 
-def test_type_checkers_know_what_a_field_becomes() -> None:
-    # What is assigned here is for mypy, which looks at the tests, too.
+def test_type_checkers_see_the_types_of_coerced_fields() -> None:
+    # mypy checks these assignments.
     session = asm.Session(agent_id="a", tags=["prod"], status="active")
     run = asm.Run(session_id="ses_1", status="completed")
     tags: tuple[str, ...] = session.tags
@@ -354,7 +357,7 @@ def test_type_checkers_know_what_a_field_becomes() -> None:
 @pytest.mark.parametrize(
     ("name", "type"), [("tags", tuple[str, ...]), ("status", asm.SessionStatus)], ids=["tags", "status"]
 )
-def test_programs_find_the_type_that_a_field_has(name: str, type: object) -> None:
+def test_type_hints_have_the_types_of_coerced_fields(name: str, type: object) -> None:
     assert get_type_hints(asm.Session)[name] == type
 
 
@@ -362,7 +365,7 @@ def test_programs_find_the_type_that_a_field_has(name: str, type: object) -> Non
     "value", [["a", "b"], ("a", "b"), iter(["a", "b"])], ids=["list", "tuple", "iterator"]
 )
 def test_tags_become_a_tuple(value: Any) -> None:
-    assert least(asm.Session, tags=value).tags == ("a", "b")
+    assert minimal(asm.Session, tags=value).tags == ("a", "b")
 
 
 # Times.
@@ -380,10 +383,10 @@ TIMES = [
 
 
 @pytest.mark.parametrize(("model", "name"), TIMES)
-def test_a_time_of_another_zone_is_converted(model: Any, name: str) -> None:
+def test_a_time_in_another_zone_is_converted_to_utc(model: Any, name: str) -> None:
     elsewhere = LATER.astimezone(timezone(timedelta(hours=5, minutes=45)))
 
-    value = getattr(least(model, **{name: elsewhere}), name)
+    value = getattr(minimal(model, **{name: elsewhere}), name)
 
     assert (value, value.tzinfo) == (LATER, UTC)
 
@@ -391,22 +394,22 @@ def test_a_time_of_another_zone_is_converted(model: Any, name: str) -> None:
 @pytest.mark.parametrize(("model", "name"), TIMES)
 def test_a_naive_time_is_refused(model: Any, name: str) -> None:
     with pytest.raises(asm.ValidationError, match=name) as refusal:
-        least(model, **{name: datetime(2025, 1, 1)})
+        minimal(model, **{name: datetime(2025, 1, 1)})
 
     assert refusal.value.details["path"] == name
 
 
 @pytest.mark.parametrize("value", ["2025-01-01T00:00:00Z", 1_700_000_000, LATER.date()], ids=repr)
-def test_what_is_no_datetime_is_refused(value: Any) -> None:
+def test_a_value_that_is_not_a_datetime_is_refused(value: Any) -> None:
     with pytest.raises(asm.ValidationError, match="timestamp"):
-        least(asm.Event, timestamp=value)
+        minimal(asm.Event, timestamp=value)
 
 
 @pytest.mark.parametrize("value", [datetime.min, datetime.max], ids=["the first", "the last"])
-def test_the_ends_of_time_are_taken(value: datetime) -> None:
+def test_the_first_and_the_last_datetime_are_accepted(value: datetime) -> None:
     moment = value.replace(tzinfo=UTC)
 
-    assert least(asm.Event, timestamp=moment).timestamp == moment
+    assert minimal(asm.Event, timestamp=moment).timestamp == moment
 
 
 @pytest.mark.parametrize(
@@ -417,16 +420,16 @@ def test_the_ends_of_time_are_taken(value: datetime) -> None:
     ],
     ids=["before the first", "after the last"],
 )
-def test_a_time_beyond_the_years_in_utc_is_refused(value: datetime) -> None:
+def test_a_time_outside_the_years_1_to_9999_in_utc_is_refused(value: datetime) -> None:
     with pytest.raises(asm.ValidationError, match="timestamp"):
-        least(asm.Event, timestamp=value)
+        minimal(asm.Event, timestamp=value)
 
 
 @pytest.mark.parametrize(("model", "name"), [(model, name) for model, name in TIMES if "ed_at" not in name])
-def test_a_time_that_is_not_given_is_now_in_utc(model: Any, name: str) -> None:
+def test_the_default_of_a_time_is_now_in_utc(model: Any, name: str) -> None:
     before = datetime.now(UTC)
 
-    value = getattr(least(model), name)
+    value = getattr(minimal(model), name)
 
     assert before <= value <= datetime.now(UTC)
 
@@ -444,10 +447,10 @@ COUNTS = [
 @pytest.mark.parametrize(("model", "name", "maximum"), COUNTS)
 def test_a_count_is_from_0_to_its_maximum(model: Any, name: str, maximum: int) -> None:
     for value in (0, 1, 2**31, maximum):
-        assert getattr(least(model, **{name: value}), name) == value
+        assert getattr(minimal(model, **{name: value}), name) == value
 
     with pytest.raises(asm.ValidationError, match=f"{name} must be from 0 to {maximum:,}, not {maximum + 1}"):
-        least(model, **{name: maximum + 1})
+        minimal(model, **{name: maximum + 1})
 
 
 @pytest.mark.parametrize(("model", "name"), [each[:2] for each in COUNTS])
@@ -458,14 +461,14 @@ def test_a_count_is_from_0_to_its_maximum(model: Any, name: str, maximum: int) -
 )
 def test_a_value_that_is_not_a_count_is_refused(model: Any, name: str, value: Any) -> None:
     with pytest.raises(asm.ValidationError, match=name) as refusal:
-        least(model, **{name: value})
+        minimal(model, **{name: value})
 
     assert refusal.value.details["path"] == name
 
 
 @pytest.mark.parametrize(("value", "kept"), [(0, 0.0), (3, 3.0), (0.25, 0.25), (10**9, 1e9), (None, None)])
 def test_a_cost_is_a_float_or_none(value: Any, kept: float | None) -> None:
-    cost = least(asm.Run, cost_usd=value).cost_usd
+    cost = minimal(asm.Run, cost_usd=value).cost_usd
 
     assert (cost, type(cost)) == (kept, type(kept))
 
@@ -477,27 +480,27 @@ def test_a_cost_is_a_float_or_none(value: Any, kept: float | None) -> None:
 )
 def test_a_value_that_is_not_a_cost_is_refused(value: Any) -> None:
     with pytest.raises(asm.ValidationError) as refusal:
-        least(asm.Run, cost_usd=value)
+        minimal(asm.Run, cost_usd=value)
 
     assert refusal.value.details["path"] == "cost_usd"
 
 
 def test_a_cost_above_its_maximum_is_refused_with_the_maximum() -> None:
     with pytest.raises(asm.ValidationError, match="cost_usd must be from 0 to 1,000,000,000, not 1000000001"):
-        least(asm.Run, cost_usd=10**9 + 1)
+        minimal(asm.Run, cost_usd=10**9 + 1)
 
 
 # Statuses and types.
 
 
 @pytest.mark.parametrize("status", list(asm.SessionStatus))
-def test_a_session_takes_each_status_as_a_plain_string(status: asm.SessionStatus) -> None:
-    assert least(asm.Session, status=str(status)).status is status
+def test_a_session_accepts_each_status_as_a_plain_string(status: asm.SessionStatus) -> None:
+    assert minimal(asm.Session, status=str(status)).status is status
 
 
 @pytest.mark.parametrize("status", list(asm.RunStatus))
-def test_a_run_takes_each_status_as_a_plain_string(status: asm.RunStatus) -> None:
-    assert least(asm.Run, status=str(status)).status is status
+def test_a_run_accepts_each_status_as_a_plain_string(status: asm.RunStatus) -> None:
+    assert minimal(asm.Run, status=str(status)).status is status
 
 
 def test_the_statuses_of_a_session_are_the_promised_ones() -> None:
@@ -525,93 +528,117 @@ def test_the_event_types_are_the_promised_ones() -> None:
 
 
 @pytest.mark.parametrize("type", EVENT_TYPES)
-def test_an_event_takes_each_type_as_a_plain_string(type: str) -> None:
-    assert least(asm.Event, type=type).type is asm.EventType(type)
+def test_an_event_accepts_each_type_as_a_plain_string(type: str) -> None:
+    assert minimal(asm.Event, type=type).type is asm.EventType(type)
 
 
 @pytest.mark.parametrize("status", ["sleeping", "ACTIVE", "running", "", None, 1, ["active"]], ids=repr)
 def test_an_unknown_status_of_a_session_is_refused_with_the_known_ones(status: Any) -> None:
     with pytest.raises(asm.InvalidStatus, match="pending, active, paused"):
-        least(asm.Session, status=status)
+        minimal(asm.Session, status=status)
 
 
 @pytest.mark.parametrize("status", ["sleeping", "active", "paused", None], ids=repr)
 def test_an_unknown_status_of_a_run_is_refused_with_the_known_ones(status: Any) -> None:
     with pytest.raises(asm.InvalidStatus, match="pending, running, completed"):
-        least(asm.Run, status=status)
+        minimal(asm.Run, status=status)
 
 
 @pytest.mark.parametrize("type", ["mesage_sent", "MESSAGE_SENT", "", None, 3, ["a.b"]], ids=repr)
-def test_an_unknown_type_without_a_dot_is_a_typo(type: Any) -> None:
+def test_an_unknown_event_type_without_a_dot_is_refused(type: Any) -> None:
     with pytest.raises(asm.InvalidEventType, match="with a dot in it"):
-        least(asm.Event, type=type)
+        minimal(asm.Event, type=type)
 
 
 @pytest.mark.parametrize("type", ["acme.plan_updated", "a.b.c", "."])
-def test_a_type_with_a_dot_is_ones_own(type: str) -> None:
-    assert least(asm.Event, type=type).type == type
+def test_an_event_type_with_a_dot_is_accepted(type: str) -> None:
+    assert minimal(asm.Event, type=type).type == type
 
 
-# Moving on.
+# Updates.
 
 
-def test_a_session_moves_to_another_status_and_is_updated_now() -> None:
-    session = least(asm.Session, updated_at=datetime(2020, 1, 1, tzinfo=UTC))
+def test_updating_the_status_of_a_session_sets_updated_at() -> None:
+    session = minimal(asm.Session, updated_at=datetime(2020, 1, 1, tzinfo=UTC))
     before = datetime.now(UTC)
 
-    moved = session.update_status("active")
+    updated = session.update_status("active")
 
-    assert (moved.status, moved.updated_at >= before) == (asm.SessionStatus.ACTIVE, True)
+    assert (updated.status, updated.updated_at >= before) == (asm.SessionStatus.ACTIVE, True)
 
 
-def test_moving_leaves_the_session_as_it_was() -> None:
-    session = least(asm.Session)
+def test_updating_the_status_does_not_change_the_original_session() -> None:
+    session = minimal(asm.Session)
 
     session.update_status("active")
 
     assert session.status == "pending"
 
 
-def test_a_session_does_not_move_to_an_unknown_status() -> None:
+def test_a_session_refuses_an_unknown_status() -> None:
     with pytest.raises(asm.InvalidStatus):
-        least(asm.Session).update_status("sleeping")
+        minimal(asm.Session).update_status("sleeping")
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "timeout"])
-def test_a_terminal_status_ends_a_run(status: str) -> None:
+def test_a_terminal_status_sets_ended_at(status: str) -> None:
     before = datetime.now(UTC)
 
-    ended_at = least(asm.Run).update_status(status).ended_at
+    ended_at = minimal(asm.Run).update_status(status).ended_at
 
     assert before <= ended_at <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize("status", ["pending", "running"])
-def test_another_status_does_not_end_a_run(status: str) -> None:
-    assert least(asm.Run).update_status(status).ended_at is None
+def test_a_status_that_is_not_terminal_does_not_set_ended_at(status: str) -> None:
+    assert minimal(asm.Run).update_status(status).ended_at is None
 
 
-def test_a_run_that_has_ended_keeps_its_time() -> None:
-    assert least(asm.Run, ended_at=LATER).update_status("failed").ended_at == LATER
+def test_a_terminal_status_does_not_change_ended_at() -> None:
+    assert minimal(asm.Run, ended_at=LATER).update_status("failed").ended_at == LATER
 
 
-def test_a_run_does_not_move_to_an_unknown_status() -> None:
+def test_a_run_refuses_an_unknown_status() -> None:
     with pytest.raises(asm.InvalidStatus):
-        least(asm.Run).update_status("active")
+        minimal(asm.Run).update_status("active")
+
+
+def test_set_output_completes_the_run_and_sets_ended_at() -> None:
+    before = datetime.now(UTC)
+
+    run = minimal(asm.Run, status="running").set_output([1, "two"])
+
+    assert (run.output, run.status) == ([1, "two"], asm.RunStatus.COMPLETED)
+    assert before <= run.ended_at <= datetime.now(UTC)
+
+
+def test_set_error_fails_the_run_and_sets_ended_at() -> None:
+    before = datetime.now(UTC)
+
+    run = minimal(asm.Run, status="running").set_error({"message": "no"})
+
+    assert (run.error, run.status) == ({"message": "no"}, asm.RunStatus.FAILED)
+    assert before <= run.ended_at <= datetime.now(UTC)
+
+
+def test_set_output_and_set_error_do_not_change_ended_at() -> None:
+    run = minimal(asm.Run, ended_at=LATER)
+
+    assert (run.set_output(1).ended_at, run.set_error(1).ended_at) == (LATER, LATER)
 
 
 def test_an_output_that_is_not_json_is_refused() -> None:
     with pytest.raises(asm.ValidationError, match="output"):
-        least(asm.Run).set_output({1})
+        minimal(asm.Run).set_output({1})
 
 
-def test_a_run_goes_one_turn_on() -> None:
-    assert least(asm.Run, turn_count=4).increment_turn().turn_count == 5
+def test_increment_turn_adds_one_to_turn_count() -> None:
+    assert minimal(asm.Run, turn_count=4).increment_turn().turn_count == 5
 
 
-def test_a_run_does_not_count_turns_beyond_its_column() -> None:
+def test_increment_turn_does_not_exceed_the_column() -> None:
     with pytest.raises(asm.ValidationError, match="turn_count"):
-        least(asm.Run, turn_count=INTEGER_MAX).increment_turn()
+        minimal(asm.Run, turn_count=INTEGER_MAX).increment_turn()
 
 
 USAGES = [
@@ -629,20 +656,20 @@ USAGES = [
 
 
 @pytest.mark.parametrize(("before", "usage", "after"), USAGES)
-def test_token_usage_is_added_number_by_number(before: Any, usage: Any, after: Any) -> None:
-    assert least(asm.Run, token_usage=before).update_token_usage(usage).token_usage == after
+def test_update_token_usage_adds_numbers_key_by_key(before: Any, usage: Any, after: Any) -> None:
+    assert minimal(asm.Run, token_usage=before).update_token_usage(usage).token_usage == after
 
 
-def test_adding_token_usage_leaves_the_run_as_it_was() -> None:
-    run = least(asm.Run, token_usage={"input_tokens": 1})
+def test_update_token_usage_does_not_change_the_original_run() -> None:
+    run = minimal(asm.Run, token_usage={"input_tokens": 1})
 
     run.update_token_usage({"input_tokens": 1})
 
     assert run.token_usage == {"input_tokens": 1}
 
 
-def test_token_usage_that_is_added_does_not_go_beyond_its_column() -> None:
-    run = least(asm.Run, token_usage={"input_tokens": 10**12})
+def test_the_sum_of_a_known_token_count_is_bounded() -> None:
+    run = minimal(asm.Run, token_usage={"input_tokens": 10**12})
 
     with pytest.raises(asm.ValidationError, match=r"token_usage\.input_tokens must be from 0 to 1,000"):
         run.update_token_usage({"input_tokens": 1})
@@ -651,15 +678,15 @@ def test_token_usage_that_is_added_does_not_go_beyond_its_column() -> None:
 @pytest.mark.parametrize(("before", "more"), [({"n": 0.5}, {"n": 10**400}), ({"n": 1e308}, {"n": 1e308})])
 def test_a_sum_of_token_usage_beyond_a_float_is_refused_with_its_path(before: Any, more: Any) -> None:
     with pytest.raises(asm.ValidationError) as refusal:
-        least(asm.Run, token_usage=before).update_token_usage(more)
+        minimal(asm.Run, token_usage=before).update_token_usage(more)
 
     assert refusal.value.details["path"] == "token_usage.n"
 
 
 @pytest.mark.parametrize("usage", [None, [], "text", {"input_tokens": -1}, {1: 2}], ids=repr)
-def test_token_usage_that_is_added_is_checked(usage: Any) -> None:
+def test_update_token_usage_checks_the_added_usage(usage: Any) -> None:
     with pytest.raises(asm.ValidationError, match="token_usage"):
-        least(asm.Run).update_token_usage(usage)
+        minimal(asm.Run).update_token_usage(usage)
 
 
 COUNTED = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_creation_tokens")
@@ -669,20 +696,20 @@ COUNTED = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens",
 @pytest.mark.parametrize("value", [-1, 1.5, True, "3", 10**12 + 1], ids=repr)
 def test_a_known_token_count_that_is_not_a_count_is_refused(name: str, value: Any) -> None:
     with pytest.raises(asm.ValidationError) as refusal:
-        least(asm.Run, token_usage={name: value})
+        minimal(asm.Run, token_usage={name: value})
 
     assert refusal.value.details["path"] == f"token_usage.{name}"
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, True, "3", [1]], ids=repr)
-def test_other_keys_of_token_usage_pass_through(value: Any) -> None:
-    assert least(asm.Run, token_usage={"acme": value}).token_usage == {"acme": value}
+def test_other_keys_of_token_usage_are_kept(value: Any) -> None:
+    assert minimal(asm.Run, token_usage={"acme": value}).token_usage == {"acme": value}
 
 
 @pytest.mark.parametrize("name", COUNTED)
 def test_a_known_token_count_is_from_0_to_10_to_the_12(name: str) -> None:
     for value in (0, 10**12):
-        assert least(asm.Run, token_usage={name: value}).token_usage == {name: value}
+        assert minimal(asm.Run, token_usage={name: value}).token_usage == {name: value}
 
     with pytest.raises(
         asm.ValidationError, match=rf"token_usage\.{name} must be from 0 to 1,000,000,000,000"
@@ -692,7 +719,7 @@ def test_a_known_token_count_is_from_0_to_10_to_the_12(name: str) -> None:
 
 def test_input_and_output_tokens_without_a_total_are_bounded_together() -> None:
     with pytest.raises(asm.ValidationError, match="input_tokens"):
-        least(asm.Run, token_usage={"input_tokens": 10**12, "output_tokens": 1})
+        minimal(asm.Run, token_usage={"input_tokens": 10**12, "output_tokens": 1})
 
 
 TOTALS = [
@@ -708,7 +735,7 @@ TOTALS = [
 
 
 @pytest.mark.parametrize(("usage", "total"), TOTALS)
-def test_a_total_that_is_absent_is_input_and_output(usage: Any, total: int | None) -> None:
+def test_the_default_total_is_the_sum_of_input_and_output(usage: Any, total: int | None) -> None:
     assert models.token_counts(usage)["total_tokens"] == total
 
 
@@ -721,17 +748,17 @@ def test_a_row_is_equal_to_the_model(model: AnyModel) -> None:
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_a_row_is_of_the_model_s_own_class(model: AnyModel) -> None:
+def test_a_row_has_the_class_of_the_model(model: AnyModel) -> None:
     assert type(row_of(model)) is type(model)
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_a_row_hashes_like_the_model(model: AnyModel) -> None:
+def test_a_row_has_the_hash_of_the_model(model: AnyModel) -> None:
     assert hash(row_of(model)) == hash(model)
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_a_row_is_shown_like_the_model(model: AnyModel) -> None:
+def test_a_row_has_the_repr_of_the_model(model: AnyModel) -> None:
     assert repr(row_of(model)) == repr(model)
 
 
@@ -757,18 +784,18 @@ def test_a_field_of_a_row_can_be_replaced(model: AnyModel) -> None:
 
 
 @pytest.mark.parametrize("model", EVERY, ids=NAMES)
-def test_a_row_becomes_the_model_s_dict(model: AnyModel) -> None:
+def test_a_row_has_the_dict_of_the_model(model: AnyModel) -> None:
     assert row_of(model).to_dict() == model.to_dict()
 
 
-def test_a_row_with_a_column_too_many_is_not_built() -> None:
+def test_a_row_with_an_extra_column_is_refused() -> None:
     columns = [None] * (len(dataclasses.fields(asm.Event)) + 1)
 
     with pytest.raises(TypeError):
         models.event_from_row(*columns)
 
 
-def test_a_row_with_a_column_too_few_is_not_built() -> None:
+def test_a_row_without_its_last_column_is_refused() -> None:
     columns = [None] * (len(dataclasses.fields(asm.Event)) - 1)
 
     with pytest.raises(TypeError):
@@ -778,11 +805,11 @@ def test_a_row_with_a_column_too_few_is_not_built() -> None:
 # Pages.
 
 
-def test_iterating_over_a_page_iterates_over_its_items() -> None:
+def test_a_page_iterates_over_its_items() -> None:
     assert list(asm.Page(items=[1, 2])) == [1, 2]
 
 
-def test_a_page_has_no_cursor_and_no_count_unless_given() -> None:
+def test_the_cursor_and_the_total_count_of_a_page_default_to_none() -> None:
     page = asm.Page(items=["one"])
 
     assert (page.cursor, page.total_count) == (None, None)
@@ -792,5 +819,5 @@ def _shown(default: Any) -> Any:
     return str(default) if isinstance(default, asm.SessionStatus | asm.RunStatus) else default
 
 
-def test_a_page_may_name_the_type_of_its_items() -> None:
+def test_a_page_is_generic_in_its_items() -> None:
     assert asm.Page[str](items=["one"]) == asm.Page(items=["one"])

@@ -1,4 +1,4 @@
-"""What tokens cost: finding a price, reading and refusing prices, and the list."""
+"""The prices of tokens: how one is found, which pricings are refused, and the list."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from asm import ValidationError
 from asm.pricing import LIST_PRICES, LISTED_ON, SAME_PROVIDER, Match, prices
 
 CHEAP = {"input": 1, "output": 2}
-DEAR = {"input": 10, "output": 20}
+EXPENSIVE = {"input": 10, "output": 20}
 
 
 def found(pricing: Any, provider: str | None, model: str | None) -> tuple[str, float] | None:
-    """What priced it, and its price for input."""
+    """How the price was found, and its price of input tokens."""
     match = prices(pricing).find(provider, model)
     return None if match is None else (match.by, match.price.input)
 
@@ -34,21 +34,21 @@ def _without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASM_PRICING", raising=False)
 
 
-def test_a_longer_prefix_is_nearer_than_a_shorter_one() -> None:
-    models = {"models": {"gpt": CHEAP, "gpt-5": DEAR, "gpt-5-mini": CHEAP}}
+def test_the_longest_prefix_is_used() -> None:
+    models = {"models": {"gpt": CHEAP, "gpt-5": EXPENSIVE, "gpt-5-mini": CHEAP}}
     assert found({"openai": models}, "openai", "gpt-5-2026") == ("prefix", 10)
 
 
-def test_a_name_that_is_longer_than_the_model_is_no_prefix() -> None:
+def test_a_name_that_is_longer_than_the_model_is_not_a_prefix() -> None:
     assert found({"openai": {"models": {"gpt-5-mini": CHEAP}}}, "openai", "gpt-5") is None
 
 
-def test_the_model_of_another_provider_prices_nothing() -> None:
+def test_the_models_of_another_provider_are_not_used() -> None:
     assert found({"acme": {"models": {"gpt-5": CHEAP}}}, "openai", "gpt-5") is None
 
 
-def test_a_provider_is_found_under_its_own_name_first() -> None:
-    both = {"anthropic": {"default": CHEAP}, "claude": {"default": DEAR}}
+def test_the_provider_s_own_name_takes_precedence_over_its_other_one() -> None:
+    both = {"anthropic": {"default": CHEAP}, "claude": {"default": EXPENSIVE}}
     assert (found(both, "anthropic", None), found(both, "claude", None)) == (("default", 1), ("default", 10))
 
 
@@ -67,16 +67,16 @@ def test_a_provider_has_two_names(one: str, other: str) -> None:
         ("gpt-5/openai", ("prefix", 1)),
     ],
 )
-def test_a_model_may_carry_its_provider_before_a_slash(model: str, expected: Any) -> None:
+def test_a_model_may_be_stored_with_its_provider_before_a_slash(model: str, expected: Any) -> None:
     assert found({"openai": {"models": {"gpt-5": CHEAP}}}, "openai", model) == expected
 
 
 def test_a_pricing_may_name_a_model_with_its_provider() -> None:
-    models = {"models": {"openai/gpt-5": DEAR, "gpt-5": CHEAP}}
+    models = {"models": {"openai/gpt-5": EXPENSIVE, "gpt-5": CHEAP}}
     assert found({"openai": models}, "openai", "openai/gpt-5") == ("exact", 10)
 
 
-def test_a_pricing_of_nothing_prices_nothing() -> None:
+def test_an_empty_pricing_has_no_prices() -> None:
     assert found({}, "openai", "gpt-5") is None
     assert found({"openai": {}}, "openai", "gpt-5") is None
 
@@ -92,23 +92,26 @@ def test_a_price_is_applied_to_each_kind_of_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pricing", "complaint"),
+    ("pricing", "message"),
     [
         ([], "pricing must be a mapping, not list"),
         ("prices.json", "pricing must be a mapping, not str"),
-        ({3: {}}, "pricing has the key 3, which is no name"),
-        ({"": {}}, "pricing has the key '', which is no name"),
+        ({3: {}}, "pricing has the key 3: use names that are non-empty strings"),
+        ({"": {}}, "pricing has the key '': use names that are non-empty strings"),
         ({"claude": 3e-6}, "pricing.claude must be a mapping, not float"),
-        ({"claude": CHEAP}, "pricing.claude has the key 'input'; it may have default, models"),
+        ({"claude": CHEAP}, "pricing.claude has the unknown key 'input': use default, models"),
         ({"claude": {"models": []}}, "pricing.claude.models must be a mapping, not list"),
-        ({"claude": {"models": {"": CHEAP}}}, "pricing.claude.models has the key '', which is no name"),
+        (
+            {"claude": {"models": {"": CHEAP}}},
+            "pricing.claude.models has the key '': use names that are non-empty strings",
+        ),
         (
             {"claude": {"default": {"input": 1}}},
-            "pricing.claude.default must say what output costs, in USD per token",
+            "pricing.claude.default has no price of output: give it in USD per token",
         ),
         (
             {"claude": {"default": CHEAP | {"k": 1}}},
-            "pricing.claude.default has the key 'k'; it may have input, output, cache_read, cache_creation",
+            "pricing.claude.default has the unknown key 'k': use input, output, cache_read, cache_creation",
         ),
         (
             {"claude": {"models": {"opus": CHEAP | {"cache_read": None}}}},
@@ -120,24 +123,24 @@ def test_a_price_is_applied_to_each_kind_of_token() -> None:
         ),
     ],
 )
-def test_a_pricing_that_cannot_be_is_refused_with_its_place(pricing: Any, complaint: str) -> None:
+def test_an_invalid_pricing_is_refused_with_its_path(pricing: Any, message: str) -> None:
     with pytest.raises(ValidationError) as refused:
         prices(pricing)
-    assert str(refused.value) == complaint
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("usd", [-1e-6, float("nan"), float("inf"), 10**400, 1e300])
-def test_a_price_that_no_token_has_is_refused(usd: float) -> None:
+def test_a_price_out_of_bounds_is_refused(usd: float) -> None:
     with pytest.raises(ValidationError, match=r"pricing\.a\.default\.output must be from 0 to 1,000,000 USD"):
         prices({"a": {"default": {"input": 1, "output": usd}}})
 
 
 @pytest.mark.parametrize("usd", [0, 1_000_000])
-def test_a_price_may_be_nothing_or_the_most(usd: float) -> None:
+def test_a_price_may_be_0_or_the_maximum(usd: float) -> None:
     assert found({"a": {"default": {"input": usd, "output": 1}}}, "a", None) == ("default", usd)
 
 
-def test_a_refusal_names_the_path() -> None:
+def test_the_details_of_a_refusal_have_the_path() -> None:
     with pytest.raises(ValidationError) as refused:
         prices({"a": {"models": {"m": {"input": 1, "output": "2"}}}})
     assert refused.value.details["path"] == "pricing.a.models.m.output"
@@ -153,7 +156,7 @@ def test_a_refusal_names_the_path() -> None:
         ("prices.TOML", '[acme.models."m-1"]\ninput = 1\noutput = 2.0\n'),
     ],
 )
-def test_a_file_of_prices_is_json_or_toml(
+def test_a_pricing_file_is_json_or_toml(
     name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / name).write_text(text)
@@ -161,16 +164,16 @@ def test_a_file_of_prices_is_json_or_toml(
     assert found(None, "acme", "m-1") == ("exact", 1)
 
 
-def test_a_variable_that_is_empty_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_asm_pricing_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASM_PRICING", "")
     assert found(None, "openai", "gpt-4o") == ("exact", 2.5e-6)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "complaint"),
+    ("name", "content", "message"),
     [
         ("missing.json", None, r"ASM_PRICING names .*missing\.json: No such file or directory"),
-        ("prices.yaml", b"", r"ASM_PRICING names .*yaml, but a file of prices ends in .json or .toml"),
+        ("prices.yaml", b"", r"ASM_PRICING names .*yaml: use a file that ends in .json or .toml"),
         ("prices.json", b'{"a": {', r"prices\.json: .*line 1 column 8"),
         ("prices.json", b"[]", r"prices\.json: the file must be a mapping, not list"),
         ("prices.json", b'{"a": {"default": {"input": NaN, "output": 1}}}', r"a\.default\.input must be"),
@@ -180,35 +183,35 @@ def test_a_variable_that_is_empty_names_no_file(monkeypatch: pytest.MonkeyPatch)
         ("prices.toml", b"\xff", r"prices\.toml: .*decode"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_is_refused_with_its_name_and_place(
-    name: str, content: bytes | None, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_invalid_pricing_file_is_refused_with_its_name_and_the_position(
+    name: str, content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     monkeypatch.setenv("ASM_PRICING", str(tmp_path / name))
-    with pytest.raises(ValidationError, match=complaint):
+    with pytest.raises(ValidationError, match=message):
         prices()
 
 
 # The list.
 
 
-def test_the_list_tells_its_day() -> None:
+def test_the_list_has_the_day_of_its_last_update() -> None:
     assert date.fromisoformat(LISTED_ON) <= date.today()
 
 
-def test_the_list_can_be_given_like_any_other_and_added_to() -> None:
+def test_the_list_can_be_extended_and_given_as_a_pricing() -> None:
     together = {**LIST_PRICES, "acme": {"default": CHEAP}}
     assert found(together, "acme", None) == ("default", 1)
     assert found(together, "openai", "gpt-4o") == ("exact", 2.5e-6)
 
 
-def test_the_list_has_no_defaults_because_no_list_has() -> None:
+def test_the_list_has_no_defaults() -> None:
     assert all(set(provider) == {"models"} for provider in LIST_PRICES.values())
 
 
 @pytest.mark.parametrize("provider", LIST_PRICES)
-def test_reading_from_a_cache_is_never_dearer_than_input_and_output_never_cheaper(provider: str) -> None:
+def test_cache_reads_cost_less_than_input_and_output_costs_more(provider: str) -> None:
     for name, price in LIST_PRICES[provider]["models"].items():
         assert price.get("cache_read", 0) < price["input"] < price["output"] < 0.001, name
 
@@ -228,7 +231,7 @@ def test_reading_from_a_cache_is_never_dearer_than_input_and_output_never_cheape
         ("gemini", "gemini-2.5-pro-preview-05-06", "prefix", (1.25, 10, 0.125, 1.25)),
     ],
 )
-def test_the_list_prices_what_is_stored(
+def test_the_list_prices_models_by_their_stored_names(
     provider: str, model: str, by: str, per_million: tuple[float, ...]
 ) -> None:
     match = listed(provider, model)
@@ -239,16 +242,16 @@ def test_the_list_prices_what_is_stored(
     assert usd == pytest.approx([each / 1e6 for each in per_million])
 
 
-def test_a_listed_price_is_the_float_nearest_to_what_is_printed() -> None:
+def test_a_listed_price_is_the_float_nearest_to_the_published_one() -> None:
     assert listed("anthropic", "claude-3-7-sonnet").price.cache_read == 0.3e-6
 
 
 @pytest.mark.parametrize("model", ["claude-next", "llama-3", "gemini", "gpt-7"])
-def test_the_list_guesses_nothing(model: str) -> None:
+def test_a_model_that_is_not_in_the_list_has_no_price(model: str) -> None:
     assert [prices().find(provider, model) for provider in LIST_PRICES] == [None] * len(LIST_PRICES)
 
 
-def test_names_in_the_list_are_those_of_models() -> None:
+def test_the_names_in_the_list_are_distinct_model_names() -> None:
     names = [name for provider in LIST_PRICES.values() for name in provider["models"]]
     assert all(re.fullmatch(r"[a-z0-9.-]+", name) for name in names)
     assert len(set(names)) == len(names)

@@ -45,11 +45,11 @@ class AsyncArtifactRegistry:
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
 
-    register = async_method(artifacts.register)
-    get_by_key = async_method(artifacts.get_by_key)
-    list_by_session = async_method(artifacts.list_by_session)
-    session_stats = async_method(artifacts.session_stats)
-    delete = async_method(artifacts.delete)
+    register = async_method(artifacts.register, "None")
+    get_by_key = async_method(artifacts.get_by_key, "Artifact | None")
+    list_by_session = async_method(artifacts.list_by_session, "list[Artifact]")
+    session_stats = async_method(artifacts.session_stats, "ArtifactStats")
+    delete = async_method(artifacts.delete, "None")
 
 
 class AsyncQueryAPI:
@@ -58,14 +58,14 @@ class AsyncQueryAPI:
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
 
-    search_sessions = async_method(search.search_sessions)
-    search_runs = async_method(search.search_runs)
-    search_events = async_method(search.search_events)
-    count_events = async_method(search.count_events)
-    get_session_stats = async_method(summaries.get_session_stats)
-    get_usage_summary = async_method(summaries.get_usage_summary)
-    get_cost_summary = async_method(summaries.get_cost_summary)
-    export_session = async_method(exports.export_session)
+    search_sessions = async_method(search.search_sessions, "Page[Session]")
+    search_runs = async_method(search.search_runs, "Page[Run]")
+    search_events = async_method(search.search_events, "Page[Event]")
+    count_events = async_method(search.count_events, "int")
+    get_session_stats = async_method(summaries.get_session_stats, "SessionStats")
+    get_usage_summary = async_method(summaries.get_usage_summary, "UsageSummary")
+    get_cost_summary = async_method(summaries.get_cost_summary, "CostSummary")
+    export_session = async_method(exports.export_session, "SessionExport")
 
 
 class AsyncMaintenance:
@@ -74,13 +74,13 @@ class AsyncMaintenance:
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
 
-    execute = async_job_method(retention.execute)
-    soft_delete_expired_sessions = async_job_method(retention.soft_delete_expired_sessions)
-    hard_delete_expired_sessions = async_job_method(retention.hard_delete_expired_sessions)
-    prune_session_events = async_job_method(retention.prune_session_events)
-    clean_orphaned_artifacts = async_job_method(retention.clean_orphaned_artifacts)
-    clean_orphaned_sequences = async_job_method(retention.clean_orphaned_sequences)
-    health_check = async_job_method(health.health_check)
+    execute = async_job_method(retention.execute, "MaintenanceReport")
+    soft_delete_expired_sessions = async_job_method(retention.soft_delete_expired_sessions, "int")
+    hard_delete_expired_sessions = async_job_method(retention.hard_delete_expired_sessions, "int")
+    prune_session_events = async_job_method(retention.prune_session_events, "int")
+    clean_orphaned_artifacts = async_job_method(retention.clean_orphaned_artifacts, "int")
+    clean_orphaned_sequences = async_job_method(retention.clean_orphaned_sequences, "int")
+    health_check = async_job_method(health.health_check, "list[HealthIssue]")
 
 
 class AsyncOperations:
@@ -90,22 +90,22 @@ class AsyncOperations:
     artifacts: AsyncArtifactRegistry
     query: AsyncQueryAPI
 
-    save_session = async_method(sessions.save_session)
-    get_session = async_method(sessions.get_session)
-    list_sessions = async_method(sessions.list_sessions)
-    delete_session = async_method(sessions.delete_session)
+    save_session = async_method(sessions.save_session, "None")
+    get_session = async_method(sessions.get_session, "Session")
+    list_sessions = async_method(sessions.list_sessions, "list[Session]")
+    delete_session = async_method(sessions.delete_session, "None")
 
-    save_run = async_method(runs.save_run)
-    get_run = async_method(runs.get_run)
-    list_runs = async_method(runs.list_runs)
-    get_active_run = async_method(runs.get_active_run)
+    save_run = async_method(runs.save_run, "None")
+    get_run = async_method(runs.get_run, "Run")
+    list_runs = async_method(runs.list_runs, "list[Run]")
+    get_active_run = async_method(runs.get_active_run, "Run | None")
 
-    append_event = async_method(events.append_event)
-    append_events = async_method(events.append_events)
-    get_latest_sequence = async_method(events.get_latest_sequence)
+    append_event = async_method(events.append_event, "Event")
+    append_events = async_method(events.append_events, "list[Event]")
+    get_latest_sequence = async_method(events.get_latest_sequence, "int")
 
-    flush = async_method(sessions.flush)
-    import_session = async_method(imports.import_session)
+    flush = async_method(sessions.flush, "list[Event]")
+    import_session = async_method(imports.import_session, "None")
 
     get_events = async_waiting_method(reading.get_events)
     iter_events = async_iterating_method(reading.iter_events)

@@ -1,12 +1,16 @@
-"""Methods of the stores, made of the operations that they run."""
+"""Methods of the stores, made of the functions that build their operations.
+
+Each has a name, a docstring and parameters of its function, so that type checkers, `help()` and tracebacks
+show them. `result` is the type of what it returns, as the signature shows it.
+"""
 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import update_wrapper
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from types import FunctionType
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from asm.engine.jobs import Job, run_job, run_job_async
 from asm.engine.script import Operation
@@ -19,33 +23,31 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def method(operation: Callable[P, Operation[T]]) -> Callable[Concatenate[Any, P], T]:
-    """A method that puts the question an operation makes to the database, and returns the answer."""
+def method(operation: Callable[P, Operation[T]], result: str) -> Callable[Concatenate[Any, P], T]:
+    """A method that runs an operation in the database of its object."""
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        answer: T = self._database.run(operation(*args, **kwargs))
-        return answer
+        return self._database.run(operation(*args, **kwargs))  # type: ignore[no-any-return]
 
-    return _described(method, operation, _answer(operation))
+    return _like(operation, method, result)
 
 
 def async_method(
-    operation: Callable[P, Operation[T]],
+    operation: Callable[P, Operation[T]], result: str
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        answer: T = await self._database.run(operation(*args, **kwargs))
-        return answer
+        return await self._database.run(operation(*args, **kwargs))  # type: ignore[no-any-return]
 
-    return _described(method, operation, _answer(operation))
+    return _like(operation, method, result)
 
 
 def waiting_method(operation: Callable[P, LongPoll]) -> Callable[Concatenate[Any, P], list[Event]]:
-    """A method that asks until there is an answer, or no time left."""
+    """A method that repeats a query until it finds events, or the time is up."""
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> list[Event]:
         return reading.wait(self._database, operation(*args, **kwargs))
 
-    return _described(method, operation, "list[Event]")
+    return _like(operation, method, "list[Event]")
 
 
 def async_waiting_method(
@@ -54,16 +56,16 @@ def async_waiting_method(
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> list[Event]:
         return await reading.wait_async(self._database, operation(*args, **kwargs))
 
-    return _described(method, operation, "list[Event]")
+    return _like(operation, method, "list[Event]")
 
 
 def iterating_method(operation: Callable[P, Stream]) -> Callable[Concatenate[Any, P], Iterator[Event]]:
-    """A method that asks for page after page, when its caller wants the next event."""
+    """A method that queries page after page, each when its caller wants the next event."""
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
         return reading.stream(self._database, operation(*args, **kwargs))
 
-    return _described(method, operation, "Iterator[Event]")
+    return _like(operation, method, "Iterator[Event]")
 
 
 def async_iterating_method(
@@ -72,43 +74,36 @@ def async_iterating_method(
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Event]:
         return reading.stream_async(self._database, operation(*args, **kwargs))
 
-    return _described(method, operation, "AsyncIterator[Event]")
+    return _like(operation, method, "AsyncIterator[Event]")
 
 
-def job_method(operation: Callable[P, Job[T]]) -> Callable[Concatenate[Any, P], T]:
-    """A method that takes a procedure from step to step, and returns its result."""
+def job_method(job: Callable[P, Job[T]], result: str) -> Callable[Concatenate[Any, P], T]:
+    """A method that runs a job, whose steps are transactions of their own."""
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return run_job(operation(*args, **kwargs), self._database)
+        return run_job(job(*args, **kwargs), self._database)
 
-    return _described(method, operation, _answer(operation))
+    return _like(job, method, result)
 
 
 def async_job_method(
-    operation: Callable[P, Job[T]],
+    job: Callable[P, Job[T]], result: str
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await run_job_async(operation(*args, **kwargs), self._database)
+        return await run_job_async(job(*args, **kwargs), self._database)
 
-    return _described(method, operation, _answer(operation))
+    return _like(job, method, result)
 
 
-def _described(method: F, operation: Callable[..., Any], answer: str) -> F:
-    """The method with the operation's name, docstring and parameters, and the answer's own type."""
+def _like(operation: Callable[..., Any], method: F, result: str) -> F:
+    """The method with the name, docstring and parameters of the operation."""
     update_wrapper(method, operation)
-    described = inspect.signature(operation)
+    signature = inspect.signature(operation)
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    method.__signature__ = described.replace(  # type: ignore[attr-defined]
-        parameters=[itself, *described.parameters.values()],
-        return_annotation=answer,
+    function = cast(FunctionType, method)
+    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[itself, *signature.parameters.values()], return_annotation=result
     )
+    name = operation.__name__
+    function.__code__ = function.__code__.replace(co_name=name, co_qualname=name)
     return method
-
-
-def _answer(operation: Callable[..., Any]) -> str:
-    """`list[Event]` of an operation that returns `Batchable[list[Event]] | UnitOfWork[list[Event]]`."""
-    questions: str = inspect.signature(operation).return_annotation
-    return _NEXT_QUESTION.split(questions)[0].partition("[")[2].removesuffix("]")
-
-
-_NEXT_QUESTION = re.compile(r" \| (?=(?:Query|Batchable|UnitOfWork|Pipeline)\[)")

@@ -45,11 +45,11 @@ class ArtifactRegistry:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    register = method(artifacts.register)
-    get_by_key = method(artifacts.get_by_key)
-    list_by_session = method(artifacts.list_by_session)
-    session_stats = method(artifacts.session_stats)
-    delete = method(artifacts.delete)
+    register = method(artifacts.register, "None")
+    get_by_key = method(artifacts.get_by_key, "Artifact | None")
+    list_by_session = method(artifacts.list_by_session, "list[Artifact]")
+    session_stats = method(artifacts.session_stats, "ArtifactStats")
+    delete = method(artifacts.delete, "None")
 
 
 class QueryAPI:
@@ -58,14 +58,14 @@ class QueryAPI:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    search_sessions = method(search.search_sessions)
-    search_runs = method(search.search_runs)
-    search_events = method(search.search_events)
-    count_events = method(search.count_events)
-    get_session_stats = method(summaries.get_session_stats)
-    get_usage_summary = method(summaries.get_usage_summary)
-    get_cost_summary = method(summaries.get_cost_summary)
-    export_session = method(exports.export_session)
+    search_sessions = method(search.search_sessions, "Page[Session]")
+    search_runs = method(search.search_runs, "Page[Run]")
+    search_events = method(search.search_events, "Page[Event]")
+    count_events = method(search.count_events, "int")
+    get_session_stats = method(summaries.get_session_stats, "SessionStats")
+    get_usage_summary = method(summaries.get_usage_summary, "UsageSummary")
+    get_cost_summary = method(summaries.get_cost_summary, "CostSummary")
+    export_session = method(exports.export_session, "SessionExport")
 
 
 class Maintenance:
@@ -77,13 +77,13 @@ class Maintenance:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    execute = job_method(retention.execute)
-    soft_delete_expired_sessions = job_method(retention.soft_delete_expired_sessions)
-    hard_delete_expired_sessions = job_method(retention.hard_delete_expired_sessions)
-    prune_session_events = job_method(retention.prune_session_events)
-    clean_orphaned_artifacts = job_method(retention.clean_orphaned_artifacts)
-    clean_orphaned_sequences = job_method(retention.clean_orphaned_sequences)
-    health_check = job_method(health.health_check)
+    execute = job_method(retention.execute, "MaintenanceReport")
+    soft_delete_expired_sessions = job_method(retention.soft_delete_expired_sessions, "int")
+    hard_delete_expired_sessions = job_method(retention.hard_delete_expired_sessions, "int")
+    prune_session_events = job_method(retention.prune_session_events, "int")
+    clean_orphaned_artifacts = job_method(retention.clean_orphaned_artifacts, "int")
+    clean_orphaned_sequences = job_method(retention.clean_orphaned_sequences, "int")
+    health_check = job_method(health.health_check, "list[HealthIssue]")
 
 
 class Operations:
@@ -93,22 +93,22 @@ class Operations:
     artifacts: ArtifactRegistry
     query: QueryAPI
 
-    save_session = method(sessions.save_session)
-    get_session = method(sessions.get_session)
-    list_sessions = method(sessions.list_sessions)
-    delete_session = method(sessions.delete_session)
+    save_session = method(sessions.save_session, "None")
+    get_session = method(sessions.get_session, "Session")
+    list_sessions = method(sessions.list_sessions, "list[Session]")
+    delete_session = method(sessions.delete_session, "None")
 
-    save_run = method(runs.save_run)
-    get_run = method(runs.get_run)
-    list_runs = method(runs.list_runs)
-    get_active_run = method(runs.get_active_run)
+    save_run = method(runs.save_run, "None")
+    get_run = method(runs.get_run, "Run")
+    list_runs = method(runs.list_runs, "list[Run]")
+    get_active_run = method(runs.get_active_run, "Run | None")
 
-    append_event = method(events.append_event)
-    append_events = method(events.append_events)
-    get_latest_sequence = method(events.get_latest_sequence)
+    append_event = method(events.append_event, "Event")
+    append_events = method(events.append_events, "list[Event]")
+    get_latest_sequence = method(events.get_latest_sequence, "int")
 
-    flush = method(sessions.flush)
-    import_session = method(imports.import_session)
+    flush = method(sessions.flush, "list[Event]")
+    import_session = method(imports.import_session, "None")
 
     get_events = waiting_method(reading.get_events)
     iter_events = iterating_method(reading.iter_events)

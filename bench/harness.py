@@ -66,6 +66,14 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
+class Calls:
+    """The functions of the package that one call enters, and how many are on the stack at most."""
+
+    functions: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One row of a result."""
 
@@ -76,6 +84,7 @@ class Line:
     ours: Figures
     ratio: float
     rounds: int
+    calls: Calls | None = None
 
     @property
     def misses(self) -> list[str]:
@@ -83,6 +92,7 @@ class Line:
         wanted = self.target
         found = [
             "ratio" if wanted.ratio is not None and self.ratio < wanted.ratio else None,
+            "functions" if self.calls and self.calls.functions > (wanted.functions or 0) else None,
             "p99" if wanted.p99_ms is not None and self.ours.p99_ms >= wanted.p99_ms else None,
             "shares" if wanted.spread is not None and (self.ours.spread or 1) > wanted.spread else None,
             "wait" if wanted.longest_ms is not None and self.ours.longest_ms >= wanted.longest_ms else None,

@@ -195,7 +195,9 @@ def measured(line: Found) -> str:
     ratio = (
         f"{_time(ours['p50_ms'])}, {1 / line['ratio']:,.1f} lookups" if across else f"{line['ratio']:.2f}x"
     )
+    calls = line.get("calls")
     others = (
+        f"{calls['functions']} functions, {calls['depth']} deep" if calls else None,
         None if ours["spread"] is None or wanted["spread"] is None else f"shares {ours['spread']:.2f}x",
         None if wanted["longest_ms"] is None else f"longest {ours['longest_ms']:.0f} ms",
         None if wanted["peak_mb"] is None else f"{ours['peak_mb']:.3f} MB",

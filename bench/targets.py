@@ -11,6 +11,7 @@ class Target:
     beside: str
     ratio: float | None = None
     p99_ms: float | None = None
+    functions: int | None = None
     spread: float | None = None
     """The busiest caller's share over the idlest one's."""
     longest_ms: float | None = None
@@ -26,6 +27,7 @@ class Target:
         wanted = [
             None if self.ratio is None else f"{self.ratio:.2f}x",
             None if self.p99_ms is None else f"p99 under {self.p99_ms:g} ms",
+            None if self.functions is None else f"at most {self.functions} functions",
             None if self.spread is None else f"shares within {self.spread:g}x",
             None if self.longest_ms is None else f"nobody waits {self.longest_ms:g} ms",
             None if self.median_ms is None else f"{self.median_ms:g} ms",

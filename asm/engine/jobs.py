@@ -1,7 +1,7 @@
-"""Operations too long for one transaction.
+"""Jobs: what is too long for one transaction, such as retention.
 
-A Procedure is a generator of questions, each asked and committed by itself, and of Work to be
-done between them.
+A Job is a generator. Each operation that it yields is committed by itself; each Callback that it yields is
+called between two operations.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 class Callback(Generic[T]):
-    """Something a procedure wants done outside of the database: a function to call.
+    """A function that a job calls outside of the database.
 
-    Where the store is awaited, it is called in the event loop, and awaited itself if it can be;
-    what blocks is called in a thread.
+    An AsyncSessionStore calls it in the event loop and awaits its result if that is awaitable. If it
+    `blocks`, it is called in a thread.
     """
 
     __slots__ = ("blocks", "call")
@@ -38,15 +38,15 @@ Job: TypeAlias = "Generator[JobStep[Any], Any, T]"
 
 
 def run_step(step: JobStep[T]) -> Job[T]:
-    """One step of a procedure, so that `yield from` gives its result."""
+    """A job of one step, so that `yield from` gives its result."""
     result: T = yield step
     return result
 
 
-def run_job(procedure: Job[T], database: Database) -> T:
-    """Take a procedure from step to step. What a step raises is raised in the procedure, which may go on."""
-    with closing(procedure):
-        resume: Callable[[], JobStep[Any]] = partial(next, procedure)
+def run_job(job: Job[T], database: Database) -> T:
+    """Run the steps of a job. An error of a step is raised in the job, which may go on."""
+    with closing(job):
+        resume: Callable[[], JobStep[Any]] = partial(next, job)
         while True:
             try:
                 step = resume()
@@ -54,15 +54,15 @@ def run_job(procedure: Job[T], database: Database) -> T:
                 result: T = end.value
                 return result
             try:
-                resume = partial(procedure.send, _done(step, database))
+                resume = partial(job.send, _run(step, database))
             except Exception as error:
-                resume = partial(procedure.throw, error)
+                resume = partial(job.throw, error)
 
 
-async def run_job_async(procedure: Job[T], database: AsyncDatabase) -> T:
+async def run_job_async(job: Job[T], database: AsyncDatabase) -> T:
     """The same, awaited."""
-    with closing(procedure):
-        resume: Callable[[], JobStep[Any]] = partial(next, procedure)
+    with closing(job):
+        resume: Callable[[], JobStep[Any]] = partial(next, job)
         while True:
             try:
                 step = resume()
@@ -70,12 +70,12 @@ async def run_job_async(procedure: Job[T], database: AsyncDatabase) -> T:
                 result: T = end.value
                 return result
             try:
-                resume = partial(procedure.send, await _done_async(step, database))
+                resume = partial(job.send, await _run_async(step, database))
             except Exception as error:
-                resume = partial(procedure.throw, error)
+                resume = partial(job.throw, error)
 
 
-def _done(step: JobStep[Any], database: Database) -> Any:
+def _run(step: JobStep[Any], database: Database) -> Any:
     if not isinstance(step, Callback):
         return database.run(step)
     result = step.call()
@@ -86,7 +86,7 @@ def _done(step: JobStep[Any], database: Database) -> Any:
     return result
 
 
-async def _done_async(step: JobStep[Any], database: AsyncDatabase) -> Any:
+async def _run_async(step: JobStep[Any], database: AsyncDatabase) -> Any:
     if not isinstance(step, Callback):
         return await database.run(step)
     if step.blocks:

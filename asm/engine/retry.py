@@ -1,4 +1,4 @@
-"""How long to go on asking."""
+"""Retrying after an error, and refusing a call that could only hang or do harm."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ BACKOFF_MIN_S = 0.02
 BACKOFF_MAX_S = 1.0
 
 
-def backoff(budget_s: float) -> Iterator[float]:
-    """Growing, jittered pauses in seconds, until the time since the first one was asked for is up."""
-    deadline = time.monotonic() + budget_s
+def backoff(retry_for: float) -> Iterator[float]:
+    """Growing pauses with jitter, in seconds, that end `retry_for` seconds after the first."""
+    deadline = time.monotonic() + retry_for
     longest_s = BACKOFF_MIN_S
-    while (left_s := deadline - time.monotonic()) > 0:
-        # Full jitter: clients that were cut off together do not come back together.
-        yield min(random.uniform(longest_s / 4, longest_s), left_s)
+    while (remaining_s := deadline - time.monotonic()) > 0:
+        # The jitter keeps clients that lost their connections together from coming back together.
+        yield min(random.uniform(longest_s / 4, longest_s), remaining_s)
         longest_s = min(longest_s * 2, BACKOFF_MAX_S)
 
 
 def is_retryable(error: StorageError) -> bool:
-    """Whether the same question may be answered in a moment. A timeout has had its time already."""
+    """Whether the same operation may succeed in a moment. A timeout is not retried: its time is over."""
     return error.retryable and not isinstance(error, StorageTimeout)
 
 
 def check_process(process: int) -> None:
-    """StoreClosed in a process that did not open the store: a socket shared by two garbles both."""
+    """Raise StoreClosed in a process that did not open the store: two processes cannot share a socket."""
     if os.getpid() != process:
         raise StoreClosed(
             f"this store was opened by process {process}, and connections do not survive a fork: "
@@ -39,7 +39,7 @@ def check_process(process: int) -> None:
 
 
 def check_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """StoreClosed in an event loop that did not open the store: it could wait for ever."""
+    """Raise StoreClosed in an event loop that did not open the store: a call could wait for ever."""
     if asyncio.get_running_loop() is not loop:
         raise StoreClosed("this store was opened in another event loop: open one in the loop that uses it")
 

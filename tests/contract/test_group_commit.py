@@ -1,4 +1,4 @@
-"""What appends that are gathered promise: nobody waits for another, loses to another, or is overtaken."""
+"""What group commit promises: no caller waits for, fails with, or is overtaken by a request of another."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SOON_S = 20.0
 
 @contextmanager
 def locked(dsn: str, *session_ids: str) -> Iterator[None]:
-    """Another transaction holds the counters of sessions, which have an event each."""
+    """Lock the counters of sessions, each of which has an event, in another transaction."""
     with psycopg.connect(dsn) as other:
-        held = "select * from asm_session_sequences where session_id = any(%s) for update"
-        assert len(other.execute(held, [list(session_ids)]).fetchall()) == len(session_ids)
+        lock = "select * from asm_session_sequences where session_id = any(%s) for update"
+        assert len(other.execute(lock, [list(session_ids)]).fetchall()) == len(session_ids)
         yield
         other.rollback()
 
@@ -50,43 +50,43 @@ one_lock = only(POSTGRES, why="a SQLite file has one lock for all sessions")
 
 
 @one_lock
-def test_a_locked_session_holds_up_no_other(store: Any, migrated: str, threads: ThreadPoolExecutor) -> None:
+def test_a_locked_session_blocks_no_other(store: Any, migrated: str, threads: ThreadPoolExecutor) -> None:
     store.append_events([an_event("first"), an_event("locked")])
     with locked(migrated, "first", "locked"):
-        # The first goes alone and holds the others up for a moment, so that they travel together.
-        held = [threads.submit(store.append_event, an_event("first"))]
+        # The first is sent alone and blocks the others for a moment, so that they are sent together.
+        blocked = [threads.submit(store.append_event, an_event("first"))]
         others = []
         for n in range(32):
-            held.append(threads.submit(store.append_event, an_event("locked")))
+            blocked.append(threads.submit(store.append_event, an_event("locked")))
             others.append(threads.submit(store.append_event, an_event(f"ses_{n % 8}")))
         results(others)
-        assert not any(each.done() for each in held)
-    assert sorted(numbers(results(held))) == [2, *range(2, 34)]
+        assert not any(each.done() for each in blocked)
+    assert sorted(numbers(results(blocked))) == [2, *range(2, 34)]
 
 
 @one_lock
-def test_the_callers_of_a_locked_session_are_told_in_time(
+def test_appends_to_a_locked_session_time_out(
     where: Where, opened: Callable[..., Any], threads: ThreadPoolExecutor
 ) -> None:
     store = opened(where.dsn, statement_timeout=1)
     store.append_event(an_event("locked"))
     with locked(where.dsn, "locked"):
-        held = [threads.submit(store.append_event, an_event("locked")) for _ in range(8)]
-        assert {type(each.exception(SOON_S)) for each in held} == {asm.StorageTimeout}
+        blocked = [threads.submit(store.append_event, an_event("locked")) for _ in range(8)]
+        assert {type(each.exception(SOON_S)) for each in blocked} == {asm.StorageTimeout}
 
 
-def test_every_caller_has_its_share(store: Any, threads: ThreadPoolExecutor) -> None:
-    shares: Counter[int] = Counter()
+def test_all_threads_make_progress(store: Any, threads: ThreadPoolExecutor) -> None:
+    counts: Counter[int] = Counter()
     ready = threading.Barrier(16)
 
     def append(caller: int) -> None:
         ready.wait()
-        while max(shares.values(), default=0) < 40:
+        while max(counts.values(), default=0) < 40:
             store.append_event(an_event(f"ses_{caller % 4}"))
-            shares[caller] += 1
+            counts[caller] += 1
 
     results([threads.submit(append, caller) for caller in range(16)])
-    assert min(shares[caller] for caller in range(16)) > 10
+    assert min(counts[caller] for caller in range(16)) > 10
 
 
 BUSY: dict[str, Callable[[Any], object]] = {
@@ -106,19 +106,19 @@ def transact(store: Any) -> None:
         tx.append_event(an_event("ses_5"))
 
 
-def test_nobody_waits_for_others_who_ask_on_and_on(store: Any, threads: ThreadPoolExecutor) -> None:
+def test_every_kind_of_call_makes_progress_beside_all_others(store: Any, threads: ThreadPoolExecutor) -> None:
     store.save_session(asm.Session(id="ses_3", agent_id="a"))
-    answered: Counter[str] = Counter()
+    done: Counter[str] = Counter()
     ready, over = threading.Barrier(len(BUSY)), threading.Event()
 
-    def ask(name: str) -> None:
+    def call(name: str) -> None:
         ready.wait()
-        while not over.is_set() and min(answered[each] for each in BUSY) < 20:
+        while not over.is_set() and min(done[each] for each in BUSY) < 20:
             BUSY[name](store)
-            answered[name] += 1
+            done[name] += 1
 
     try:
-        results([threads.submit(ask, name) for name in BUSY])
+        results([threads.submit(call, name) for name in BUSY])
     finally:
         over.set()
 
@@ -130,46 +130,46 @@ def append_there(dsn: str) -> None:
 
 @only(["sqlite"], why="PostgreSQL has locks for each session")
 @pytest.mark.parametrize("work", [append_there, asm.migrate], ids=["append", "migrate"])
-def test_one_long_transaction_after_the_other_shuts_no_other_process_out(
+def test_one_long_transaction_after_another_does_not_exclude_other_processes(
     store: Any, migrated: str, threads: ThreadPoolExecutor, work: Callable[[str], object]
 ) -> None:
     transactions, begun, over = list[int](), threading.Event(), threading.Event()
 
-    def keep_the_file() -> None:
+    def write_repeatedly() -> None:
         while not over.is_set() and len(transactions) < 400:
             with store.transaction() as tx:
                 transactions.append(tx.append_event(an_event()).sequence_number)
                 begun.set()
-                # As long as one of many rows takes.
+                # As long as a transaction of many rows takes.
                 time.sleep(0.06)
 
-    keeping = threads.submit(keep_the_file)
+    writing = threads.submit(write_repeatedly)
     try:
         assert begun.wait(SOON_S)
         for _ in range(5):
             work(migrated)
     finally:
         over.set()
-    results([keeping])
+    results([writing])
     assert len(transactions) < 400
 
 
-def test_duplicates_in_a_crowd_are_answered_with_what_is_stored(
+def test_duplicates_from_many_threads_return_the_stored_event(
     store: Any, threads: ThreadPoolExecutor
 ) -> None:
-    again = [an_event(f"ses_{n}") for n in range(4)]
+    duplicates = [an_event(f"ses_{n}") for n in range(4)]
     ready = threading.Barrier(32)
 
     def append(caller: int) -> list[asm.Event]:
         ready.wait()
         stored = []
-        for event in again:
+        for event in duplicates:
             stored += [store.append_event(event), store.append_event(an_event(event.session_id))]
         return stored[::2]
 
-    answers = results([threads.submit(append, caller) for caller in range(32)])
-    assert all(each == answers[0] for each in answers)
-    for session_id in (event.session_id for event in again):
+    stored = results([threads.submit(append, caller) for caller in range(32)])
+    assert all(each == stored[0] for each in stored)
+    for session_id in (event.session_id for event in duplicates):
         assert numbers(store.get_events(session_id)) == list(range(1, 34))
 
 
@@ -182,7 +182,7 @@ REFUSE_POISON = {
 }
 
 
-def test_events_that_are_refused_fail_only_their_callers(
+def test_a_refused_event_fails_only_its_own_caller(
     where: Where, opened: Callable[..., Any], threads: ThreadPoolExecutor
 ) -> None:
     fetch_rows(where.dsn, REFUSE_POISON[where.dialect])
@@ -217,7 +217,7 @@ def async_store(dsn: str, **options: Any) -> Iterator[asm.AsyncSessionStore]:
         in_loop(store.close())
 
 
-def test_what_one_task_starts_in_an_order_is_numbered_in_that_order(migrated: str) -> None:
+def test_appends_that_one_task_starts_are_numbered_in_that_order(migrated: str) -> None:
     async def append(store: asm.AsyncSessionStore) -> list[asm.Event]:
         started = [store.append_event(an_event(f"ses_{n % 3}")) for n in range(300)]
         return await asyncio.gather(*started)
@@ -229,7 +229,7 @@ def test_what_one_task_starts_in_an_order_is_numbered_in_that_order(migrated: st
         assert numbers(own) == list(range(1, 101))
 
 
-def test_what_one_thread_appends_is_numbered_in_that_order(store: Any, threads: ThreadPoolExecutor) -> None:
+def test_appends_of_one_thread_are_numbered_in_that_order(store: Any, threads: ThreadPoolExecutor) -> None:
     appended = results(
         [threads.submit(lambda: [store.append_event(an_event()) for _ in range(10)]) for _ in range(16)]
     )
@@ -238,27 +238,27 @@ def test_what_one_thread_appends_is_numbered_in_that_order(store: Any, threads: 
 
 
 class CancelledAt:
-    """Awaits something, and cancels its own task when that comes to rest for the nth time."""
+    """Awaits a coroutine, and cancels its own task when the coroutine suspends for the nth time."""
 
-    def __init__(self, awaited: Coroutine[Any, Any, Any], rest: int) -> None:
-        self._awaited = awaited
-        self._rests_left = rest
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], suspension: int) -> None:
+        self._coroutine = coroutine
+        self._remaining = suspension
 
     @property
     def was_cancelled(self) -> bool:
-        return self._rests_left <= 0
+        return self._remaining <= 0
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        steps = self._awaited.__await__()
+        steps = self._coroutine.__await__()
         resume: Callable[[], Any] = partial(steps.send, None)
         while True:
             try:
                 wanted = resume()
             except StopIteration as end:
                 return end.value
-            self._rests_left -= 1
+            self._remaining -= 1
             task = asyncio.current_task()
-            if self._rests_left == 0 and task is not None:
+            if self._remaining == 0 and task is not None:
                 task.cancel()
             try:
                 yield wanted
@@ -268,39 +268,39 @@ class CancelledAt:
 
 
 @pytest.mark.parametrize("place", [0, 1, 5])
-def test_wherever_a_task_is_cancelled_the_others_are_answered(migrated: str, place: int) -> None:
-    async def crowd(store: asm.AsyncSessionStore, rest: int) -> bool:
-        cancelled = CancelledAt(store.append_event(an_event()), rest)
+def test_wherever_a_task_is_cancelled_the_others_get_their_results(migrated: str, place: int) -> None:
+    async def append_all(store: asm.AsyncSessionStore, suspension: int) -> bool:
+        cancelled = CancelledAt(store.append_event(an_event()), suspension)
         waiting: list[Any] = [store.append_event(an_event(f"ses_{n % 2}")) for n in range(6)]
         waiting.insert(place, awaited(cancelled))
         async with asyncio.timeout(SOON_S):
-            told = await asyncio.gather(*waiting, return_exceptions=True)
-        del told[place]
-        assert all(isinstance(each, asm.Event) for each in told)
+            stored = await asyncio.gather(*waiting, return_exceptions=True)
+        del stored[place]
+        assert all(isinstance(each, asm.Event) for each in stored)
         return cancelled.was_cancelled
 
-    # A store is new each time, so that finding a connection is among the places.
-    rest = 1
-    while cut(migrated, partial(crowd, rest=rest)):
-        rest += 1
-    assert rest > 1
+    # Each time in a new store, so that the task is also cancelled while the store connects.
+    suspension = 1
+    while run_in_new_store(migrated, partial(append_all, suspension=suspension)):
+        suspension += 1
+    assert suspension > 1
     with asm.SessionStore(migrated) as store:
         for session_id in ("ses_0", "ses_1"):
             events = store.get_events(session_id)
             assert numbers(events) == list(range(1, len(events) + 1))
 
 
-async def awaited(what: Any) -> Any:
-    return await what
+async def awaited(awaitable: Any) -> Any:
+    return await awaitable
 
 
-def cut(dsn: str, crowd: Callable[[asm.AsyncSessionStore], Coroutine[Any, Any, bool]]) -> bool:
+def run_in_new_store(dsn: str, work: Callable[[asm.AsyncSessionStore], Coroutine[Any, Any, bool]]) -> bool:
     with async_store(dsn, max_size=1, retry_for=0) as store:
-        outcome: bool = in_loop(crowd(store))
-        return outcome
+        result: bool = in_loop(work(store))
+        return result
 
 
-def test_closing_finishes_what_was_begun_and_refuses_the_rest(
+def test_closing_finishes_accepted_appends_and_refuses_others(
     migrated: str, opened: Callable[..., Any], threads: ThreadPoolExecutor
 ) -> None:
     store = opened(migrated)
@@ -325,12 +325,12 @@ def test_closing_finishes_what_was_begun_and_refuses_the_rest(
 
 
 @contextmanager
-def interrupted_after(execution: str) -> Iterator[None]:
-    """Interrupts this thread when SQLite has done what it was told, as Ctrl-C does while it waits."""
+def interrupted_after(statement: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt in this thread when SQLite has executed the statement, as Ctrl-C does."""
 
     def profile(frame: FrameType, event: str, called: Any) -> None:
         done = event == "c_return" and getattr(called, "__name__", "") == "execute"
-        if done and frame.f_locals.get("sql") == execution:
+        if done and frame.f_locals.get("sql") == statement:
             sys.setprofile(None)
             raise KeyboardInterrupt
 
@@ -342,10 +342,10 @@ def interrupted_after(execution: str) -> Iterator[None]:
 
 
 @only(["sqlite"], why="PostgreSQL has a connection for each")
-@pytest.mark.parametrize("execution", ["begin immediate", "commit"])
-def test_an_interrupted_transaction_is_in_nobodys_way(migrated: str, execution: str) -> None:
+@pytest.mark.parametrize("statement", ["begin immediate", "commit"])
+def test_an_interrupted_transaction_blocks_no_other(migrated: str, statement: str) -> None:
     with asm.SessionStore(migrated) as store:
-        with pytest.raises(KeyboardInterrupt), interrupted_after(execution):
+        with pytest.raises(KeyboardInterrupt), interrupted_after(statement):
             store.append_event(an_event())
         store.append_event(an_event())
         kept = store.get_events("ses_1")

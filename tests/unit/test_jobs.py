@@ -1,4 +1,4 @@
-"""Procedures, driven by hand: each question by itself, with work between them."""
+"""Jobs, run with results that a test wrote: each operation by itself, with callbacks between them."""
 
 from __future__ import annotations
 
@@ -13,148 +13,146 @@ from asm.engine.jobs import Callback, Job, run_job, run_job_async, run_step
 from asm.engine.script import Operation, Query, scalar
 from asm.errors import ConnectionFailed, ValidationError
 
-Answer = Any
-
 
 class Replay:
-    """Answers that were written down before, and the questions they were given to. An error is raised."""
+    """Gives recorded results to queries in order, and keeps their names. It raises a recorded error."""
 
-    def __init__(self, *answers: Answer) -> None:
-        self.answers = list(answers)
-        self.asked: list[str] = []
+    def __init__(self, *recorded: Any) -> None:
+        self.recorded = list(recorded)
+        self.names: list[str] = []
 
-    def run(self, question: Operation[Any]) -> Any:
-        assert isinstance(question, Query)
-        self.asked.append(question.query)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def run(self, operation: Operation[Any]) -> Any:
+        assert isinstance(operation, Query)
+        self.names.append(operation.query)
+        result = self.recorded.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 class AsyncReplay(Replay):
-    async def run(self, question: Operation[Any]) -> Any:
-        return super().run(question)
+    async def run(self, operation: Operation[Any]) -> Any:
+        return super().run(operation)
 
 
-def performed(procedure: Job[Any], *answers: Answer) -> Any:
-    return run_job(procedure, Replay(*answers))
+def run_with(job: Job[Any], *recorded: Any) -> Any:
+    return run_job(job, Replay(*recorded))
 
 
-def performed_async(procedure: Job[Any], *answers: Answer) -> Any:
-    return asyncio.run(run_job_async(procedure, AsyncReplay(*answers)))
+def run_with_async(job: Job[Any], *recorded: Any) -> Any:
+    return asyncio.run(run_job_async(job, AsyncReplay(*recorded)))
 
 
-BOTH = pytest.mark.parametrize("performed", [performed, performed_async], ids=["sync", "async"])
+both = pytest.mark.parametrize("run", [run_with, run_with_async], ids=["sync", "async"])
 
-Performed = Callable[..., Any]
+Run = Callable[..., Any]
 
 
-def asked(query: str) -> Job[int]:
-    return run_step(Query[int](query, {}, scalar))
+def query(name: str) -> Job[int]:
+    return run_step(Query[int](name, {}, scalar))
 
 
 def sum_of_two() -> Job[int]:
-    left = yield from asked("left")
-    right = yield from asked("right")
+    left = yield from query("left")
+    right = yield from query("right")
     return left + right
 
 
-@BOTH
-def test_each_question_of_a_procedure_gets_its_answer(performed: Performed) -> None:
-    assert performed(sum_of_two(), 3, 4) == 7
+@both
+def test_each_query_of_a_job_receives_its_result(run: Run) -> None:
+    assert run(sum_of_two(), 3, 4) == 7
 
 
-def test_a_procedure_asks_in_its_order() -> None:
-    script = Replay(3, 4)
+def test_a_job_sends_its_queries_in_order() -> None:
+    replay = Replay(3, 4)
 
-    run_job(sum_of_two(), script)
+    run_job(sum_of_two(), replay)
 
-    assert script.asked == ["left", "right"]
+    assert replay.names == ["left", "right"]
 
 
-@BOTH
-def test_work_is_done_between_the_questions(performed: Performed) -> None:
-    done = []
+@both
+def test_callbacks_are_called_between_the_queries(run: Run) -> None:
+    numbers = []
 
-    def procedure() -> Job[int]:
-        number = yield from asked("number")
-        yield from run_step(Callback(lambda: done.append(number)))
+    def job() -> Job[int]:
+        number = yield from query("number")
+        yield from run_step(Callback(lambda: numbers.append(number)))
         return number + (yield from run_step(Callback(lambda: 5, blocks=True)))
 
-    assert (performed(procedure(), 2), done) == (7, [2])
+    assert (run(job(), 2), numbers) == (7, [2])
 
 
-@BOTH
-def test_what_a_step_raises_the_procedure_may_answer(performed: Performed) -> None:
-    def procedure() -> Job[str]:
+@both
+def test_a_job_may_handle_the_error_of_a_query(run: Run) -> None:
+    def job() -> Job[str]:
         try:
-            yield from asked("number")
+            yield from query("number")
         except ConnectionFailed as error:
-            return f"went on after {error} with {(yield from asked('other'))}"
-        return "was answered"
+            return f"went on after {error} with {(yield from query('other'))}"
+        return "no error"
 
-    assert performed(procedure(), ConnectionFailed("a cut"), 3) == "went on after a cut with 3"
-
-
-@BOTH
-def test_what_the_procedure_does_not_answer_ends_it(performed: Performed) -> None:
-    with pytest.raises(ConnectionFailed, match="a cut"):
-        performed(sum_of_two(), 3, ConnectionFailed("a cut"))
+    assert run(job(), ConnectionFailed("a lost connection"), 3) == "went on after a lost connection with 3"
 
 
-@BOTH
-def test_what_work_raises_is_raised_in_the_procedure(performed: Performed) -> None:
-    def procedure() -> Job[str]:
+@both
+def test_an_error_that_a_job_does_not_handle_ends_it(run: Run) -> None:
+    with pytest.raises(ConnectionFailed, match="a lost connection"):
+        run(sum_of_two(), 3, ConnectionFailed("a lost connection"))
+
+
+@both
+def test_a_job_may_handle_the_error_of_a_callback(run: Run) -> None:
+    def job() -> Job[str]:
         try:
             yield from run_step(Callback(lambda: 1 // 0))
         except ZeroDivisionError:
-            return "answered"
-        return "nothing to answer"
+            return "handled"
+        return "no error"
 
-    assert performed(procedure()) == "answered"
+    assert run(job()) == "handled"
 
 
-@BOTH
-def test_an_interrupt_ends_a_procedure_at_once(performed: Performed) -> None:
-    closed = []
+@both
+def test_an_interrupt_ends_a_job_at_once(run: Run) -> None:
+    ended = []
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    def procedure() -> Job[None]:
+    def job() -> Job[None]:
         try:
             yield from run_step(Callback(interrupt))
         except Exception:
-            closed.append("answered")
+            ended.append("handled")
         finally:
-            closed.append("closed")
+            ended.append("closed")
 
     with pytest.raises(KeyboardInterrupt):
-        performed(procedure())
-    assert closed == ["closed"]
+        run(job())
+    assert ended == ["closed"]
 
 
 async def a_coroutine() -> int:
     return 5
 
 
-def test_an_awaited_procedure_awaits_its_work() -> None:
-    assert performed_async(run_step(Callback(a_coroutine))) == 5
+def test_an_awaited_job_awaits_its_callbacks() -> None:
+    assert run_with_async(run_step(Callback(a_coroutine))) == 5
 
 
-def test_a_blocking_procedure_refuses_work_that_wants_to_be_awaited() -> None:
+def test_a_blocking_job_refuses_an_async_callback() -> None:
     with pytest.raises(ValidationError, match="AsyncSessionStore"):
-        performed(run_step(Callback(a_coroutine)))
+        run_with(run_step(Callback(a_coroutine)))
 
 
-def test_work_that_blocks_does_not_hold_up_the_loop() -> None:
-    threads = performed_async(both_threads())
+def test_a_callback_that_blocks_does_not_block_the_event_loop() -> None:
+    threads = run_with_async(threads_of_callbacks())
 
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
-def both_threads() -> Generator[Any, Any, list[threading.Thread]]:
+def threads_of_callbacks() -> Generator[Any, Any, list[threading.Thread]]:
     here = yield from run_step(Callback(threading.current_thread))
     there = yield from run_step(Callback(threading.current_thread, blocks=True))
     return [here, there]

@@ -1,4 +1,4 @@
-"""How long to go on asking."""
+"""How long to retry, and which errors, processes and event loops are refused."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from asm.engine import retry
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Moves the time on, which otherwise stands."""
-    moment = 1_000.0
+    """Advances the time, which stands still otherwise."""
+    now = 1_000.0
 
-    def move(seconds: float) -> None:
-        nonlocal moment
-        moment += seconds
+    def advance(seconds: float) -> None:
+        nonlocal now
+        now += seconds
 
-    monkeypatch.setattr("asm.engine.retry.time.monotonic", lambda: moment)
-    return move
+    monkeypatch.setattr("asm.engine.retry.time.monotonic", lambda: now)
+    return advance
 
 
 @pytest.fixture
@@ -29,49 +29,49 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asm.engine.retry.random.uniform", lambda _, longest: longest)
 
 
-def taken(budget_s: float, clock: Callable[[float], None]) -> list[float]:
-    """All pauses of a budget, each taken in full."""
+def pauses_of(retry_for: float, clock: Callable[[float], None]) -> list[float]:
+    """All pauses, each waited for in full."""
     pauses = []
-    for pause_s in retry.backoff(budget_s):
+    for pause_s in retry.backoff(retry_for):
         pauses.append(pause_s)
         clock(pause_s)
     return pauses
 
 
-def test_without_a_budget_there_is_no_pause(clock: Callable[[float], None]) -> None:
-    assert taken(0.0, clock) == []
+def test_with_no_time_to_retry_there_is_no_pause(clock: Callable[[float], None]) -> None:
+    assert pauses_of(0.0, clock) == []
 
 
-def test_pauses_together_take_no_longer_than_the_budget(clock: Callable[[float], None]) -> None:
-    assert sum(taken(10.0, clock)) == pytest.approx(10.0)
+def test_all_pauses_together_take_the_time_to_retry(clock: Callable[[float], None]) -> None:
+    assert sum(pauses_of(10.0, clock)) == pytest.approx(10.0)
 
 
 @pytest.mark.usefixtures("no_jitter")
 def test_pauses_grow(clock: Callable[[float], None]) -> None:
-    *pauses, _ = taken(10.0, clock)
+    *pauses, _ = pauses_of(10.0, clock)
 
     assert pauses == sorted(pauses)
 
 
 @pytest.mark.usefixtures("no_jitter")
-def test_pauses_do_not_grow_without_end(clock: Callable[[float], None]) -> None:
-    assert max(taken(60.0, clock)) == retry.BACKOFF_MAX_S
+def test_the_longest_pause_is_limited(clock: Callable[[float], None]) -> None:
+    assert max(pauses_of(60.0, clock)) == retry.BACKOFF_MAX_S
 
 
 @pytest.mark.usefixtures("no_jitter")
 def test_the_first_pause_is_short(clock: Callable[[float], None]) -> None:
-    assert taken(10.0, clock)[0] == retry.BACKOFF_MIN_S
+    assert pauses_of(10.0, clock)[0] == retry.BACKOFF_MIN_S
 
 
 def test_pauses_are_jittered(clock: Callable[[float], None]) -> None:
-    assert taken(10.0, clock) != taken(10.0, clock)
+    assert pauses_of(10.0, clock) != pauses_of(10.0, clock)
 
 
-def test_no_pause_is_nothing(clock: Callable[[float], None]) -> None:
-    assert min(taken(10.0, clock)) > 0
+def test_each_pause_is_longer_than_0(clock: Callable[[float], None]) -> None:
+    assert min(pauses_of(10.0, clock)) > 0
 
 
-def test_the_budget_counts_what_was_spent_between_the_pauses(clock: Callable[[float], None]) -> None:
+def test_the_time_between_the_pauses_counts(clock: Callable[[float], None]) -> None:
     pauses = retry.backoff(10.0)
     next(pauses)
 
@@ -81,27 +81,27 @@ def test_the_budget_counts_what_was_spent_between_the_pauses(clock: Callable[[fl
 
 
 @pytest.mark.parametrize(
-    ("error", "worth"),
+    ("error", "retryable"),
     [
-        (asm.ConnectionFailed("cut"), True),
+        (asm.ConnectionFailed("connection lost"), True),
         (asm.StorageError("deadlock", retryable=True), True),
         (asm.StorageError("disk full"), False),
-        (asm.StorageTimeout("had its time"), False),
+        (asm.StorageTimeout("timed out"), False),
         (asm.MigrationRequired("no tables"), False),
         (asm.StoreClosed("closed"), False),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_may_pass_is_worth_another_try(error: asm.StorageError, worth: bool) -> None:
-    assert retry.is_retryable(error) is worth
+def test_only_an_error_that_may_pass_is_retryable(error: asm.StorageError, retryable: bool) -> None:
+    assert retry.is_retryable(error) is retryable
 
 
-def test_another_process_has_no_store() -> None:
+def test_another_process_is_refused() -> None:
     with pytest.raises(asm.StoreClosed, match="process"):
         retry.check_process(0)
 
 
-def test_another_event_loop_has_no_store() -> None:
+def test_another_event_loop_is_refused() -> None:
     other = asyncio.new_event_loop()
 
     async def check() -> None:

@@ -20,7 +20,7 @@ comma := ,
 bench bench-peers: export ASM_BENCH_DSN = $(DSN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format schema bench bench-peers clean
+.PHONY: help demo test soak check format sync schema bench bench-peers clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -38,11 +38,15 @@ check: .venv/installed ## look at format, lint and types, then run the tests
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
+	@.venv/bin/python -m tests.make_sync --check
 	@$(MAKE) --no-print-directory test
 
 format: .venv/installed ## lay out the code and mend what lint can mend
 	@.venv/bin/ruff check --fix-only --quiet .
 	@.venv/bin/ruff format .
+
+sync: .venv/installed ## write the blocking half of the modules whose awaited half is written by hand
+	@.venv/bin/python -m tests.make_sync
 
 schema: .venv/installed ## write each schema.sql from its migrations
 	@.venv/bin/python -m tests.make_schema

@@ -27,7 +27,6 @@ from asm.opening import (
     borrowed_pool_options,
     check_exists,
     migrate_target,
-    require_psycopg,
     sqlite_options,
     store_options,
     target,
@@ -227,7 +226,6 @@ class AsyncSessionStore(AsyncOperations):
         if self._place.dialect == "sqlite":
             # sync only: return SQLite(address, **sqlite_options(self._options))
             return AsyncSQLite(await _open_file(address, sqlite_options(self._options)))  # async only
-        require_psycopg()
         from asm.postgres import async_database, async_pools
 
         if self._pool is None:

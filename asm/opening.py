@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from asm import dsn
@@ -24,23 +23,12 @@ def target(dsn_: str | None, pool: Any, pool_class: str, schema: str | None, mig
         raise ValidationError(
             "a store with a borrowed pool takes no dsn and no migrate: run asm.migrate(dsn) before"
         )
-    require_psycopg()
+    place = dsn.parse_dsn("postgresql://", schema)
     import psycopg_pool
 
     if not isinstance(pool, getattr(psycopg_pool, pool_class)):
         raise ValidationError(f"pool must be a psycopg_pool.{pool_class}, not {type(pool).__name__}")
-    return dsn.parse_dsn("postgresql://", schema)
-
-
-def require_psycopg() -> None:
-    """Raise an ImportError that names the command which installs the driver, if it is missing."""
-    try:
-        import_module("psycopg")
-        import_module("psycopg_pool")
-    except ImportError as error:
-        raise ImportError(
-            f"a PostgreSQL store needs psycopg ({error}): pip install 'asm-store[binary]'"
-        ) from error
+    return place
 
 
 def store_options(

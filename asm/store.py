@@ -26,7 +26,6 @@ from asm.opening import (
     borrowed_pool_options,
     check_exists,
     migrate_target,
-    require_psycopg,
     sqlite_options,
     store_options,
     target,
@@ -197,7 +196,6 @@ class SessionStore(Operations):
         address, schema = self._place.address, self._place.schema
         if self._place.dialect == "sqlite":
             return SQLite(address, **sqlite_options(self._options))
-        require_psycopg()
         from asm.postgres import database, pools
 
         if self._pool is None:

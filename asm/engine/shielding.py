@@ -37,7 +37,7 @@ async def detecting_lost_cancel(work: Awaitable[T]) -> tuple[T, bool]:
     """The result of an awaitable, and whether it swallowed a cancellation of this task.
 
     Before Python 3.12 `asyncio.wait_for`, which the pool uses, does so when the result and the cancellation
-    come at the same time (python/cpython#86296, psycopg/psycopg#1345). The task would go on, perhaps for ever.
+    come at the same time (python/cpython#86296, psycopg/psycopg#1345), and the task would go on.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0

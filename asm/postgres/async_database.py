@@ -35,7 +35,7 @@ from asm.engine.script import (
     run_script_async,
 )
 from asm.engine.shielding import Shielded, detecting_lost_cancel, run_to_completion
-from asm.errors import ConnectionFailed, StorageError, StoreClosed
+from asm.errors import ConnectionFailed, StorageError, StoreClosed, copied
 from asm.postgres.adapters import AsyncPlainCursor, bind
 from asm.postgres.async_connections import (
     AsyncConnectionSetup,
@@ -318,7 +318,7 @@ class AsyncPostgres:
     def _raise_connect_error(self) -> None:
         """Raise why the pool failed to connect when it last tried, if it failed."""
         if self._setup is not None and (error := self._setup.last_error) is not None:
-            raise translation(error) or error from error
+            raise translation(error) or copied(error) from error
 
     async def _from_pool(self, timeout: float | None) -> AsyncConnection[Any]:
         # sync only: return self._pool.getconn(timeout)  # type: ignore[no-any-return]

@@ -37,7 +37,7 @@ from asm.engine.script import (
     for_retry,
     run_script,
 )
-from asm.errors import ConnectionFailed, StorageError, StoreClosed
+from asm.errors import ConnectionFailed, StorageError, StoreClosed, copied
 from asm.postgres.adapters import PlainCursor, bind
 from asm.postgres.connections import (
     ConnectionSetup,
@@ -308,7 +308,7 @@ class Postgres:
     def _raise_connect_error(self) -> None:
         """Raise why the pool failed to connect when it last tried, if it failed."""
         if self._setup is not None and (error := self._setup.last_error) is not None:
-            raise translation(error) or error from error
+            raise translation(error) or copied(error) from error
 
     def _from_pool(self, timeout: float | None) -> Connection[Any]:
         return self._pool.getconn(timeout)  # type: ignore[no-any-return]

@@ -20,7 +20,7 @@ comma := ,
 bench bench-peers: export ASM_BENCH_DSN = $(DSN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format schema figures bench bench-peers clean
+.PHONY: help demo test soak check format sync schema figures bench bench-peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -39,11 +39,15 @@ check: .venv/installed ## check format, lint, types and import layers, then run 
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo --no-cache
+	@.venv/bin/python -m tests.make_sync --check
 	@$(MAKE) --no-print-directory test
 
 format: .venv/installed ## format the code and apply the linter's fixes
 	@.venv/bin/ruff check --fix-only --quiet .
 	@.venv/bin/ruff format .
+
+sync: .venv/installed ## generate the blocking half of the modules whose awaited half is written by hand
+	@.venv/bin/python -m tests.make_sync
 
 schema: .venv/installed ## generate each schema.sql from its migrations
 	@.venv/bin/python -m tests.make_schema

@@ -1,17 +1,19 @@
-"""The store, awaited."""
+"""The store: a table of contents.
+
+Every operation is a function in the module of its noun, which returns a value that says what to ask the
+database. `async_method` makes a method of it that has the store's database run that value;
+`async_waiting_method` and `async_iterating_method` do the same for operations that poll, and
+`async_job_method` for jobs. The method keeps the function's parameters, result and docstring, so that
+type checkers and `help()` show them.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import (
-    asynccontextmanager,
-)
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-from psycopg_pool import AsyncConnectionPool
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from asm.dsn import as_secret
 from asm.engine.polling import AsyncPoller
@@ -22,25 +24,31 @@ from asm.maintenance import health, retention
 from asm.methods import async_iterating_method, async_job_method, async_method, async_waiting_method
 from asm.migrations.files import check_complete, check_tables, list_applied
 from asm.opening import (
-    borrowed_pool_limits,
+    borrowed_pool_options,
     check_exists,
     migrate_target,
-    sqlite_limits,
-    store_limits,
+    sqlite_options,
+    store_options,
     target,
 )
 from asm.operations import artifacts, events, exports, imports, reading, runs, search, sessions, summaries
-from asm.postgres import async_database, pools
 from asm.sqlite.async_database import AsyncSQLite, AsyncSQLiteTransaction
-from asm.sqlite.database import SQLite
+from asm.sqlite.database import SQLite  # async only
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
 
+    from asm.postgres.async_database import AsyncPostgres
+    from asm.postgres.async_transaction import AsyncPostgresTransaction
+
+# begin: async only
 NOT_OPEN = "this store is not open yet: use `async with`, or `await store.open()`"
+# end: async only
+T = TypeVar("T")
 
 
 class AsyncArtifactRegistry:
-    """`store.artifacts`, awaited."""
+    """`store.artifacts`: where large objects are stored, by key."""
 
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
@@ -53,7 +61,7 @@ class AsyncArtifactRegistry:
 
 
 class AsyncQueryAPI:
-    """`store.query`, awaited."""
+    """`store.query`: searches and sums across sessions."""
 
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
@@ -69,7 +77,10 @@ class AsyncQueryAPI:
 
 
 class AsyncMaintenance:
-    """`store.maintenance`, awaited."""
+    """`store.maintenance`: retention and health checks.
+
+    Nothing of it runs by itself, nor inside a transaction: it runs many short ones of its own.
+    """
 
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
@@ -84,7 +95,7 @@ class AsyncMaintenance:
 
 
 class AsyncOperations:
-    """What can be asked of a store, and within a transaction of one, awaited."""
+    """The operations of a store, which a transaction has, too."""
 
     _database: AsyncDatabase
     artifacts: AsyncArtifactRegistry
@@ -115,21 +126,39 @@ class AsyncOperations:
 class AsyncTransaction(AsyncOperations):
     """The operations of a store on one connection, committed together when its block ends."""
 
-    _database: AsyncSQLiteTransaction | async_database.AsyncPostgresTransaction
+    _database: AsyncSQLiteTransaction | AsyncPostgresTransaction
 
-    def __init__(self, database: AsyncSQLiteTransaction | async_database.AsyncPostgresTransaction) -> None:
+    def __init__(self, database: AsyncSQLiteTransaction | AsyncPostgresTransaction) -> None:
         self._database = database
         self.artifacts = AsyncArtifactRegistry(database)
         self.query = AsyncQueryAPI(database)
 
     @property
     def connection(self) -> Any:
-        """The driver's own connection, for statements of the application that commit with ours."""
+        """The driver's own connection, for an application's statements that commit with ours."""
         return self._database.connection
 
 
 class AsyncSessionStore(AsyncOperations):
-    """SessionStore, awaited. Opened by `async with` or `await store.open()`, in the loop that uses it."""
+    """Sessions, runs and events in PostgreSQL or SQLite.
+
+    `dsn` is `postgresql://…`, a libpq `key=value` string, `sqlite:///relative.db`,
+    `sqlite:////absolute.db` or `sqlite://` (in memory); without one, the environment variable
+    ASM_DSN; without that, `sqlite:///asm.db`. A borrowed `pool` is never closed, and keeps the
+    limits its owner gave it. `schema` is PostgreSQL's.
+
+    `timeout` seconds wait for a connection or a lock, `statement_timeout` bounds one statement; both
+    end in StorageTimeout. Without `statement_timeout`, a read takes as long as it takes while its
+    server accepts connections. After a failure that may pass, an operation is retried for `retry_for`
+    seconds. `prepare=False` prepares no statement, for a pooler that does not keep them.
+
+    Opening checks that the tables are there and current, else MigrationRequired; `migrate=True`
+    applies what is pending first. A blocking store opens when it is made, and threads may share it. An
+    asyncio one is opened by its block or its `open()`, in the event loop that uses it. Processes do not
+    share a store.
+    """
+
+    _database: AsyncSQLite | AsyncPostgres
 
     def __init__(
         self,
@@ -146,60 +175,72 @@ class AsyncSessionStore(AsyncOperations):
         prepare: bool = True,
     ) -> None:
         dsn = as_secret(dsn)
-        self._limits = store_limits(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
-        self._place = target(dsn, pool, AsyncConnectionPool, schema, migrate)
+        self._options = store_options(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
+        self._place = target(dsn, pool, "AsyncConnectionPool", schema, migrate)
         self._pool = pool
         self._migrate = migrate
+        # sync only: self._open()
+        # begin: async only
         self._closed = False
         self._opening = asyncio.Lock()
-        self._database: AsyncSQLite | async_database.AsyncPostgres | _Unopened = _Unopened()
-        self.artifacts = AsyncArtifactRegistry(self._database)
-        self.query = AsyncQueryAPI(self._database)
-        self.maintenance = AsyncMaintenance(self._database)
+        self._use(_Unopened())
 
     async def open(self) -> Self:
         """Connect, and check that the tables are there and current. A closed store stays closed."""
         async with self._opening:
             if isinstance(self._database, _Unopened) or self._closed:
+                self._check_not_closed()
                 await self._open()
         return self
-
-    async def _open(self) -> None:
-        self._check_not_closed()
-        database = await self._connected()
-        try:
-            self._check_not_closed()
-        except StoreClosed:
-            await database.close()
-            raise
-        self._database = database
-        self.artifacts = AsyncArtifactRegistry(self._database)
-        self.query = AsyncQueryAPI(self._database)
-        self.maintenance = AsyncMaintenance(self._database)
-        try:
-            await self._checked()
-        except BaseException:
-            await self.close()
-            raise
 
     def _check_not_closed(self) -> None:
         if self._closed:
             raise StoreClosed("this store is closed: make another")
 
-    async def _connected(self) -> AsyncSQLite | async_database.AsyncPostgres:
-        address, schema = self._place.address, self._place.schema
+    # end: async only
+    async def _open(self) -> None:
         check_exists(self._place, migrate=self._migrate)
-        if self._place.dialect == "sqlite":
-            return AsyncSQLite(await _open_file(partial(SQLite, address, **sqlite_limits(self._limits))))
-        if self._pool is not None:
-            return async_database.AsyncPostgres(
-                self._pool, schema=schema, **borrowed_pool_limits(self._limits)
-            )
-        return pools.connect_async(address, schema=schema, **self._limits)
+        database = await self._connect()
+        # begin: async only
+        try:
+            self._check_not_closed()
+        except StoreClosed:
+            await database.close()
+            raise
+        # end: async only
+        self._use(database)
+        try:
+            await self._migrate_or_check()
+        except BaseException:
+            await self.close()
+            raise
 
-    async def _checked(self) -> None:
-        if isinstance(self._database, async_database.AsyncPostgres):
-            await self._database.open()
+    def _use(self, database: Any) -> None:
+        self._database = database
+        self.artifacts = AsyncArtifactRegistry(database)
+        self.query = AsyncQueryAPI(database)
+        self.maintenance = AsyncMaintenance(database)
+
+    async def _connect(self) -> AsyncSQLite | AsyncPostgres:
+        address, schema = self._place.address, self._place.schema
+        if self._place.dialect == "sqlite":
+            # sync only: return SQLite(address, **sqlite_options(self._options))
+            return AsyncSQLite(await _open_file(address, sqlite_options(self._options)))  # async only
+        from asm.postgres import async_database, async_pools
+
+        if self._pool is None:
+            opened = async_pools.connect(address, schema=schema, **self._options)
+        else:
+            options = borrowed_pool_options(self._options)
+            opened = async_database.AsyncPostgres(self._pool, schema=schema, **options)
+        try:
+            await opened.open()
+        except BaseException:
+            await opened.close()
+            raise
+        return opened
+
+    async def _migrate_or_check(self) -> None:
         try:
             await self._check()
         except MigrationRequired:
@@ -228,15 +269,16 @@ class AsyncSessionStore(AsyncOperations):
     async def close(self) -> None:
         """Give the connections back. A closed store raises StoreClosed; closing it again does nothing.
 
-        Appends under way are answered first, but what fails meanwhile is not asked again. A SQLite file
-        is closed when the transaction that is open has ended; StorageTimeout where that takes longer than
-        `timeout`, and then it can be closed again.
+        Appends that have begun are completed first, and not retried. A SQLite file is closed when the open
+        transaction has ended; StorageTimeout where that takes longer than `timeout`, and then the store can
+        be closed again.
         """
-        self._closed = True
+        self._closed = True  # async only
         await self._database.close()
 
     async def __aenter__(self) -> Self:
-        return await self.open()
+        # sync only: return self
+        return await self.open()  # async only
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
@@ -244,14 +286,15 @@ class AsyncSessionStore(AsyncOperations):
         await self.close()
 
     def __repr__(self) -> str:
-        # Also while it is being made, for whoever prints the variables of a traceback.
-        return f"<AsyncSessionStore {getattr(self, 'target', None)}>"
+        # A debugger may show a store that is still being made.
+        return f"<AsyncSessionStore {getattr(self, '_place', None)}>"
 
 
+# begin: async only
 class _Unopened:
-    """What an async store has for a database before it is opened."""
+    """The database of an async store before it is opened."""
 
-    async def run(self, _question: Operation[T]) -> T:
+    async def run(self, _operation: Operation[T]) -> T:
         raise StoreClosed(NOT_OPEN)
 
     @asynccontextmanager
@@ -267,13 +310,19 @@ class _Unopened:
         pass
 
 
-async def _open_file(open_file: Callable[[], SQLite]) -> SQLite:
-    # To the end, because the thread goes on where the task is cancelled.
+async def _open_file(path: str, options: dict[str, Any]) -> SQLite:
+    # The thread goes on when the task is cancelled: wait for it, and close what it opened.
     opened: list[SQLite] = []
     try:
-        await run_to_completion(asyncio.to_thread(lambda: opened.append(open_file())))
+        await run_to_completion(asyncio.to_thread(lambda: opened.append(SQLite(path, **options))))
     except BaseException:
         for database in opened:
             database.close()
         raise
     return opened[0]
+
+
+# end: async only
+# sync only: def run_operation(store: SessionStore, operation: Operation[T]) -> T:
+# sync only:     """Run an operation that is no method of a store, such as a command needs."""
+# sync only:     return store._database.run(operation)

@@ -1,4 +1,4 @@
-"""What both stores check before they open: the DSN or the pool, the limits, the file."""
+"""What both stores check before they open: the DSN or the pool, the options, the file."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from asm.operations import reading
 from asm.validation import count, flag
 
 LIMIT_MAX_S = 2_147_483
-"""PostgreSQL counts timeouts in milliseconds of 31 bits."""
+"""PostgreSQL stores a timeout as milliseconds in 31 bits."""
 
 
-def target(dsn_: str | None, pool: Any, pool_class: type, schema: str | None, migrate: bool) -> dsn.Target:
+def target(dsn_: str | None, pool: Any, pool_class: str, schema: str | None, migrate: bool) -> dsn.Target:
     if pool is None:
         return dsn.parse_dsn(dsn_, schema)
     if dsn_ is not None or migrate:
         raise ValidationError(
             "a store with a borrowed pool takes no dsn and no migrate: run asm.migrate(dsn) before"
         )
-    if not isinstance(pool, pool_class):
-        raise ValidationError(f"pool must be a psycopg_pool.{pool_class.__name__}, not {type(pool).__name__}")
-    return dsn.parse_dsn("postgresql://", schema)
+    place = dsn.parse_dsn("postgresql://", schema)
+    import psycopg_pool
+
+    if not isinstance(pool, getattr(psycopg_pool, pool_class)):
+        raise ValidationError(f"pool must be a psycopg_pool.{pool_class}, not {type(pool).__name__}")
+    return place
 
 
-def store_limits(
+def store_options(
     min_size: int,
     max_size: int,
     timeout: float,
@@ -63,22 +66,22 @@ def limit(value: float, name: str) -> float:
     return limit_s
 
 
-def sqlite_limits(limits: dict[str, Any]) -> dict[str, Any]:
-    return {name: limits[name] for name in ("timeout", "statement_timeout")}
+def sqlite_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ("timeout", "statement_timeout")}
 
 
-def borrowed_pool_limits(limits: dict[str, Any]) -> dict[str, Any]:
-    """What a borrowed pool leaves to its borrower."""
-    return {name: limits[name] for name in ("statement_timeout", "retry_for", "prepare")}
+def borrowed_pool_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that do not belong to the owner of a borrowed pool."""
+    return {name: options[name] for name in ("statement_timeout", "retry_for", "prepare")}
 
 
-def check_exists(place: dsn.Target, *, migrate: bool) -> None:
-    if place.is_new_file and not migrate:
-        check_complete("sqlite", [], f"there is no file {place.address} for this asm")
+def check_exists(at: dsn.Target, *, migrate: bool) -> None:
+    if at.is_new_file and not migrate:
+        check_complete("sqlite", [], f"there is no file {at.address} for this asm")
 
 
-def migrate_target(place: dsn.Target, database: Any) -> None:
-    if place.address == dsn.MEMORY:
+def migrate_target(at: dsn.Target, database: Any) -> None:
+    if at.address == dsn.MEMORY:
         migrate_connection(database.connection)
     else:
-        apply_pending(place.dsn, schema=place.schema)
+        apply_pending(at.dsn, schema=at.schema)

@@ -1,22 +1,20 @@
+# Generated from asm/async_store.py by `make sync`. Change that file instead.
+
 """The store: a table of contents.
 
-Every operation is a function in the module of its noun, which returns a question. `asks`
-makes a method of it that puts the question to the store's database, `awaits` one that is
-awaited; `waits` and `streams` do the same for questions that are asked more than once, and
-`performs` for procedures. The method keeps the function's parameters, result and docstring, so
-type checkers and `help()` see them, and all three are written once.
+Every operation is a function in the module of its noun, which returns a value that says what to ask the
+database. `method` makes a method of it that has the store's database run that value;
+`waiting_method` and `iterating_method` do the same for operations that poll, and
+`job_method` for jobs. The method keeps the function's parameters, result and docstring, so that
+type checkers and `help()` show them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import (
-    contextmanager,
-)
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-from psycopg_pool import ConnectionPool
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from asm.dsn import as_secret
 from asm.engine.script import Database, Operation
@@ -25,22 +23,27 @@ from asm.maintenance import health, retention
 from asm.methods import iterating_method, job_method, method, waiting_method
 from asm.migrations.files import check_complete, check_tables, list_applied
 from asm.opening import (
-    borrowed_pool_limits,
+    borrowed_pool_options,
     check_exists,
     migrate_target,
-    sqlite_limits,
-    store_limits,
+    sqlite_options,
+    store_options,
     target,
 )
 from asm.operations import artifacts, events, exports, imports, reading, runs, search, sessions, summaries
-from asm.postgres import database, pools
 from asm.sqlite.database import SQLite, SQLiteTransaction
+
+if TYPE_CHECKING:
+    from psycopg_pool import ConnectionPool
+
+    from asm.postgres.database import Postgres
+    from asm.postgres.transaction import PostgresTransaction
 
 T = TypeVar("T")
 
 
 class ArtifactRegistry:
-    """`store.artifacts`: where something large lies, under a key."""
+    """`store.artifacts`: where large objects are stored, by key."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -53,7 +56,7 @@ class ArtifactRegistry:
 
 
 class QueryAPI:
-    """`store.query`: questions across sessions."""
+    """`store.query`: searches and sums across sessions."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -69,9 +72,9 @@ class QueryAPI:
 
 
 class Maintenance:
-    """`store.maintenance`: keeping only what should be kept, and looking whether all is well.
+    """`store.maintenance`: retention and health checks.
 
-    Nothing of it runs by itself, nor inside a transaction: it has many short ones of its own.
+    Nothing of it runs by itself, nor inside a transaction: it runs many short ones of its own.
     """
 
     def __init__(self, database: Database) -> None:
@@ -87,7 +90,7 @@ class Maintenance:
 
 
 class Operations:
-    """What can be asked of a store, and within a transaction of one."""
+    """The operations of a store, which a transaction has, too."""
 
     _database: Database
     artifacts: ArtifactRegistry
@@ -118,16 +121,16 @@ class Operations:
 class Transaction(Operations):
     """The operations of a store on one connection, committed together when its block ends."""
 
-    _database: SQLiteTransaction | database.PostgresTransaction
+    _database: SQLiteTransaction | PostgresTransaction
 
-    def __init__(self, database: SQLiteTransaction | database.PostgresTransaction) -> None:
+    def __init__(self, database: SQLiteTransaction | PostgresTransaction) -> None:
         self._database = database
         self.artifacts = ArtifactRegistry(database)
         self.query = QueryAPI(database)
 
     @property
     def connection(self) -> Any:
-        """The driver's own connection, for statements of the application that commit with ours."""
+        """The driver's own connection, for an application's statements that commit with ours."""
         return self._database.connection
 
 
@@ -139,13 +142,18 @@ class SessionStore(Operations):
     ASM_DSN; without that, `sqlite:///asm.db`. A borrowed `pool` is never closed, and keeps the
     limits its owner gave it. `schema` is PostgreSQL's.
 
-    `timeout` seconds wait for a connection or a lock, `statement_timeout` bounds one statement;
-    both end in StorageTimeout. For `retry_for` seconds an operation that was cut off is asked
-    again. `prepare=False` prepares no statement, as behind a pooler that cannot keep them.
+    `timeout` seconds wait for a connection or a lock, `statement_timeout` bounds one statement; both
+    end in StorageTimeout. Without `statement_timeout`, a read takes as long as it takes while its
+    server accepts connections. After a failure that may pass, an operation is retried for `retry_for`
+    seconds. `prepare=False` prepares no statement, for a pooler that does not keep them.
 
     Opening checks that the tables are there and current, else MigrationRequired; `migrate=True`
-    applies what is pending first. A store may be shared by threads, not by processes.
+    applies what is pending first. A blocking store opens when it is made, and threads may share it. An
+    asyncio one is opened by its block or its `open()`, in the event loop that uses it. Processes do not
+    share a store.
     """
+
+    _database: SQLite | Postgres
 
     def __init__(
         self,
@@ -162,34 +170,51 @@ class SessionStore(Operations):
         prepare: bool = True,
     ) -> None:
         dsn = as_secret(dsn)
-        limits = store_limits(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
-        self._place = target(dsn, pool, ConnectionPool, schema, migrate)
-        self._database: SQLite | database.Postgres
-        check_exists(self._place, migrate=migrate)
-        if self._place.dialect == "sqlite":
-            self._database = SQLite(self._place.address, **sqlite_limits(limits))
-        elif pool is not None:
-            self._database = database.Postgres(
-                pool, schema=self._place.schema, **borrowed_pool_limits(limits)
-            )
-        else:
-            self._database = pools.connect(self._place.address, schema=self._place.schema, **limits)
-        self.artifacts = ArtifactRegistry(self._database)
-        self.query = QueryAPI(self._database)
-        self.maintenance = Maintenance(self._database)
+        self._options = store_options(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
+        self._place = target(dsn, pool, "ConnectionPool", schema, migrate)
+        self._pool = pool
+        self._migrate = migrate
+        self._open()
+
+    def _open(self) -> None:
+        check_exists(self._place, migrate=self._migrate)
+        database = self._connect()
+        self._use(database)
         try:
-            self._open(migrate=migrate)
+            self._migrate_or_check()
         except BaseException:
             self.close()
             raise
 
-    def _open(self, *, migrate: bool) -> None:
-        if isinstance(self._database, database.Postgres):
-            self._database.open()
+    def _use(self, database: Any) -> None:
+        self._database = database
+        self.artifacts = ArtifactRegistry(database)
+        self.query = QueryAPI(database)
+        self.maintenance = Maintenance(database)
+
+    def _connect(self) -> SQLite | Postgres:
+        address, schema = self._place.address, self._place.schema
+        if self._place.dialect == "sqlite":
+            return SQLite(address, **sqlite_options(self._options))
+        from asm.postgres import database, pools
+
+        if self._pool is None:
+            opened = pools.connect(address, schema=schema, **self._options)
+        else:
+            options = borrowed_pool_options(self._options)
+            opened = database.Postgres(self._pool, schema=schema, **options)
+        try:
+            opened.open()
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _migrate_or_check(self) -> None:
         try:
             self._check()
         except MigrationRequired:
-            if not migrate:
+            if not self._migrate:
                 raise
             migrate_target(self._place, self._database)
             self._check()
@@ -212,7 +237,12 @@ class SessionStore(Operations):
             yield Transaction(database)
 
     def close(self) -> None:
-        """Give the connections back. A closed store raises StoreClosed; closing it again does nothing."""
+        """Give the connections back. A closed store raises StoreClosed; closing it again does nothing.
+
+        Appends that have begun are completed first, and not retried. A SQLite file is closed when the open
+        transaction has ended; StorageTimeout where that takes longer than `timeout`, and then the store can
+        be closed again.
+        """
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -224,10 +254,10 @@ class SessionStore(Operations):
         self.close()
 
     def __repr__(self) -> str:
-        # Also while it is being made, for whoever prints the variables of a traceback.
-        return f"<SessionStore {getattr(self, 'target', None)}>"
+        # A debugger may show a store that is still being made.
+        return f"<SessionStore {getattr(self, '_place', None)}>"
 
 
-def run_operation(store: SessionStore, question: Operation[T]) -> T:
-    """The answer to a question that is no operation of a store, such as a command needs."""
-    return store._database.run(question)
+def run_operation(store: SessionStore, operation: Operation[T]) -> T:
+    """Run an operation that is no method of a store, such as a command needs."""
+    return store._database.run(operation)

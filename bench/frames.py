@@ -11,8 +11,8 @@ from types import FrameType
 
 import asm
 from bench import appends, floors, payload
+from bench.databases import Databases
 from bench.harness import Calls, Line, Rounds, Side
-from bench.places import Places
 from bench.sqlite import looping
 from bench.targets import Target
 
@@ -27,15 +27,15 @@ WARM_UP = 20
 _PACKAGE = f"{Path(asm.__file__).parent}/"
 
 
-def lines(rounds: Rounds, places: Places) -> Iterator[Line]:
+def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     with (
-        places.file() as file,
+        databases.file() as file,
         asm.SessionStore(file.dsn) as store,
-        places.file() as second,
+        databases.file() as second,
         closing(floors.RawSQLite(second)) as raw,
     ):
         yield counted(rounds, SQLITE, looping(raw), store)
-    with places.postgres() as place, asm.SessionStore(place.dsn, schema=place.schema) as store:
+    with databases.postgres() as place, asm.SessionStore(place.dsn, schema=place.schema) as store:
         yield counted(rounds, POSTGRES, floors.one_statement(place, 1), store)
 
 

@@ -1,6 +1,6 @@
-"""Awaiting what a cancelled task must not leave half done.
+"""Awaiting work that a cancelled task must not leave half done.
 
-A task may be cancelled at every await, and again while it tidies up after the first time.
+A task may be cancelled at every await, and again while it cleans up after the first cancellation.
 """
 
 from __future__ import annotations
@@ -13,28 +13,31 @@ T = TypeVar("T")
 
 
 async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
-    """What comes of work that a task of its own does to the end. Whoever is cancelled learns it then."""
+    """The result of a coroutine that runs to its end in a task of its own, even if this task is cancelled.
+
+    The cancellation is raised after the end.
+    """
     task = asyncio.ensure_future(work)
-    told: asyncio.CancelledError | None = None
+    cancelled: asyncio.CancelledError | None = None
     while not task.done():
-        told = await _until_done(task) or told
-    if told is None:
+        cancelled = await _until_done(task) or cancelled
+    if cancelled is None:
         return task.result()
     if not task.cancelled():
-        # Looked at, or asyncio would report it as an error that nobody looked at.
+        # Retrieved, or asyncio would log it as an exception that was never retrieved.
         task.exception()
     try:
-        raise told
+        raise cancelled
     finally:
-        # Or the error and this frame would keep one another, and what else they know of, alive.
-        del told
+        # The error refers to this frame: without `del` the two would be a reference cycle.
+        del cancelled
 
 
 async def detecting_lost_cancel(work: Awaitable[T]) -> tuple[T, bool]:
-    """What comes of work, and whether this task was cancelled meanwhile and the work kept it to itself.
+    """The result of an awaitable, and whether it swallowed a cancellation of this task.
 
-    Before Python 3.12 `asyncio.wait_for`, by which the pool waits, does so when both come at once: it gives
-    the result. Whoever waits for something that never comes would wait for ever.
+    Before Python 3.12 `asyncio.wait_for`, which the pool uses, does so when the result and the cancellation
+    come at the same time (python/cpython#86296, psycopg/psycopg#1345), and the task would go on.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
@@ -43,10 +46,10 @@ async def detecting_lost_cancel(work: Awaitable[T]) -> tuple[T, bool]:
 
 
 class Shielded(Generic[T]):
-    """Awaits something to its end, in this task. Whoever is cancelled learns it then.
+    """Awaits something to its end in this task; a cancellation is raised after the end.
 
-    Not in a task of its own, which would cost 20 µs for what mostly waits for nothing; and not for
-    what waits only so long, because asyncio ends that by cancelling, too.
+    A task of its own would cost 20 µs, and mostly there is nothing to wait for. Not for an awaitable
+    that uses a timeout of asyncio, which works by cancelling, too.
     """
 
     __slots__ = ("_awaited",)
@@ -56,31 +59,31 @@ class Shielded(Generic[T]):
 
     def __await__(self) -> Generator[Any, Any, T]:
         steps = self._awaited.__await__()
-        told: asyncio.CancelledError | None = None
+        cancelled: asyncio.CancelledError | None = None
         while True:
             try:
-                wanted = next(steps)
+                future = next(steps)
             except StopIteration as end:
                 result: T = end.value
                 break
-            told = (yield from _until_done(wanted).__await__()) or told
-        if told is None:
+            cancelled = (yield from _until_done(future).__await__()) or cancelled
+        if cancelled is None:
             return result
         try:
-            raise told
+            raise cancelled
         finally:
-            del told
+            del cancelled
 
 
-async def _until_done(wanted: asyncio.Future[Any] | None) -> asyncio.CancelledError | None:
-    """Wait for what a task waits for, not cancelled with it, and say whether the task was."""
-    told: asyncio.CancelledError | None = None
-    while wanted is None or not wanted.done():
+async def _until_done(future: asyncio.Future[Any] | None) -> asyncio.CancelledError | None:
+    """Wait for a future and not cancel it; the cancellation of this task meanwhile, if any."""
+    cancelled: asyncio.CancelledError | None = None
+    while future is None or not future.done():
         try:
-            if wanted is None:
+            if future is None:
                 await asyncio.sleep(0)
                 break
-            await asyncio.wait([wanted])
+            await asyncio.wait([future])
         except asyncio.CancelledError as error:
-            told = error
-    return told
+            cancelled = error
+    return cancelled

@@ -1,13 +1,18 @@
-"""PostgreSQL, awaited."""
+"""PostgreSQL, through a pool of connections in autocommit.
+
+A query is one round trip. A unit of work is one transaction, READ COMMITTED, because a statement that has
+waited for the lock of a counter has to see what the lock's last holder committed. Nothing rests on a
+setting made in an earlier transaction, so a pooler may give each transaction another server process.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -15,7 +20,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from asm.engine.group_commit import AsyncGroupCommit
-from asm.engine.polling import AsyncPoller, AsyncPollInTransaction
+from asm.engine.polling import AsyncPoller
 from asm.engine.registry import QueryRegistry
 from asm.engine.retry import backoff, check_loop, check_process, is_retryable
 from asm.engine.script import (
@@ -30,37 +35,42 @@ from asm.engine.script import (
     run_script_async,
 )
 from asm.engine.shielding import Shielded, detecting_lost_cancel, run_to_completion
-from asm.errors import ConnectionFailed, StorageError, StoreClosed
-from asm.postgres.common import (
-    DIAGNOSE_AFTER_S,
-    PARALLEL_BATCHES_FROM,
-    PipelineRun,
-    T,
-    Unbatched,
-    bind,
-    check_not_aborted,
-    check_not_ended,
-    is_unusable_server,
-)
-from asm.postgres.connections import (
-    COMMIT,
-    AsyncPlainCursor,
+from asm.errors import ConnectionFailed, StorageError, StoreClosed, copied
+from asm.postgres.adapters import AsyncPlainCursor, bind
+from asm.postgres.async_connections import (
+    AsyncConnectionSetup,
     AsyncStoreConnection,
     close_if_dirty,
     is_broken,
-    timed_out,
 )
-from asm.postgres.errors import translated
-from asm.postgres.server_checks import (
-    AsyncSingleFlight,
+from asm.postgres.async_server_checks import (
+    check_not_distributed,
     check_server,
-    is_direct_async,
-    probe_after_failure_async,
-    probe_async,
-    reset_encoding_async,
+    is_direct,
+    probe,
+    reset_encoding,
 )
-from asm.postgres.spare import Lease, SpareConnection
-from asm.postgres.timeouts import Timeouts
+from asm.postgres.async_transaction import AsyncPostgresTransaction, begun
+from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
+from asm.postgres.fast_path import PipelineRun
+from asm.postgres.spare import SpareConnection
+from asm.postgres.timeouts import Timeouts, limited
+
+# sync only: import threading
+# sync only: import time
+# sync only: from asm.engine.retry import reentrant_call
+# sync only: from asm.postgres.reentrancy import not_reentrant
+
+T = TypeVar("T")
+
+Unbatched: TypeAlias = "Query[T] | UnitOfWork[T] | Pipeline[T]"
+
+PARALLEL_BATCHES_FROM = 128
+"""From this many waiting appends on, two batches at a time: 38,000/s from 512 tasks instead of 29,000;
+with 64 tasks two are no faster than one, and cost the client a fifth more."""
+
+DIAGNOSE_AFTER_S = 1.0
+"""A checkout that takes this long reports why the pool cannot connect, if it cannot."""
 
 
 class AsyncPostgres:
@@ -72,102 +82,159 @@ class AsyncPostgres:
         *,
         schema: str | None = None,
         conninfo: str | None = None,
+        setup: AsyncConnectionSetup | None = None,
         timeout: float | None = None,
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
     ) -> None:
+        """`conninfo` is that of a pool of our own, without one the pool is borrowed."""
         self.queries = QueryRegistry("postgres", schema)
         self._pool = pool
         self._conninfo = conninfo
+        self._schema = schema
+        self._setup = setup
         self._closed = False
-        self._limits = Timeouts(timeout, statement_timeout)
+        self._timeouts = Timeouts(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
-        self._in_use: dict[AsyncConnection[Any], Lease[AsyncConnection[Any]]] = {}
-        self._at_hand: SpareConnection[AsyncConnection[Any]] = SpareConnection()
-        # A pool that may be empty is to see when nobody needs a connection.
-        self._keeps = conninfo is not None and pool.min_size > 0
+        # A pool that may be empty has to see when nobody needs a connection.
+        self._spare: SpareConnection[AsyncConnection[Any]] = SpareConnection(
+            enabled=conninfo is not None and pool.min_size > 0
+        )
         self._group_commit = AsyncGroupCommit(
-            self._with_retry,
+            self.send,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
             timeout=timeout or pool.timeout,
             retry_for=retry_for,
         )
-        self._inquiry = AsyncSingleFlight(lambda: probe_after_failure_async(conninfo or ""))
         self.poller = AsyncPoller(self.run)
         self.process = os.getpid()
-        self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()  # async only
+        # sync only: self.threads_inside: set[int] = set()
 
     async def open(self) -> None:
-        if self._conninfo is not None:
-            await self._retried(
-                partial(probe_async, self._conninfo),
-                self._retry_for,
-                partial(probe_after_failure_async, self._conninfo),
-            )
-            await self._pool.open()
-        else:
-            await self._retried(self._look_at_server, self._retry_for)
-
-    async def run(self, question: Operation[T]) -> T:
-        """Put a question to the database, and again while what cut it off may pass."""
-        if isinstance(question, Batchable):
-            check_process(self.process)
-            check_loop(self._loop)
-            answer = await self._group_commit.run(question)
-        else:
-            answer = await self._with_retry(question, retry_for=self._retry_for)
-        if self.poller.subscriptions:
-            self.poller.notify(question.sessions)
-        return answer
-
-    async def _with_retry(
-        self, question: Unbatched[T], *, retry_for: float, lock_timeout_s: float | None = None
-    ) -> T:
-        first = partial(self._attempt, question, lock_timeout_s=lock_timeout_s)
-        return await self._retried(
-            first, retry_for, lambda: self._attempt(for_retry(question), lock_timeout_s=lock_timeout_s)
-        )
-
-    async def _attempt(self, question: Unbatched[T], *, lock_timeout_s: float | None) -> T:
-        hold: Lease[AsyncConnection[Any]] = Lease()
-        with translated():
+        """Connect, and retry while the failure may pass."""
+        pauses = backoff(self._retry_for)
+        while True:
             try:
-                connection = await self._checkout(hold)
-                try:
-                    if isinstance(question, Query):
-                        return question.read(
-                            await self._autocommit(connection, question, lock_timeout_s=lock_timeout_s)
-                        )
-                    if isinstance(question, Pipeline):
-                        return await self._pipelined(connection, question)
-                except psycopg.errors.UniqueViolation:
-                    if isinstance(question, UnitOfWork) or question.on_conflict is None:
-                        raise
-                begin = self._limits.begin_for(question, lock_timeout_s=lock_timeout_s)
-                return await self._in_transaction(connection, question, begin)
-            except (ConnectionFailed, psycopg.Error) as error:
-                await self._drop_server(hold, error)
-                raise
-            finally:
-                await self._checkin(hold)
+                await self._check_server()
+                break
+            except StorageError as error:
+                pause_s = self._pause_before_retry(error, pauses)
+            await asyncio.sleep(pause_s)
+        if self._conninfo is not None:
+            await self._pool.open()
+
+    # sync only: @not_reentrant
+    async def run(self, operation: Operation[T]) -> T:
+        """Run an operation, again after a failure that may pass."""
+        check_process(self.process)
+        check_loop(self._loop)  # async only
+        if isinstance(operation, Batchable):
+            result = await self._group_commit.run(operation)
+        else:
+            result = await self.send(operation, retry_for=self._retry_for)
+        if self.poller.subscriptions:
+            self.poller.notify(operation.sessions)
+        return result
+
+    async def send(
+        self, operation: Unbatched[T], *, retry_for: float, lock_timeout_s: float | None = None
+    ) -> T:
+        """Run an operation by itself."""
+        pauses = None
+        while True:
+            try:
+                return await self._attempt(operation, lock_timeout_s)
+            except StorageError as error:
+                pauses = pauses or backoff(retry_for)
+                pause_s = self._pause_before_retry(error, pauses)
+            operation = for_retry(operation)
+            await asyncio.sleep(pause_s)
+
+    def _pause_before_retry(self, error: StorageError, pauses: Iterator[float]) -> float:
+        """How long to wait, in seconds; raises the error where another attempt is of no use."""
+        pause_s = next(pauses, None) if is_retryable(error) else None
+        if pause_s is None or self._group_commit.is_closed:
+            raise error
+        return pause_s
+
+    async def _attempt(self, operation: Unbatched[T], lock_timeout_s: float | None) -> T:
+        connection = await self._checkout()
+        try:
+            try:
+                if isinstance(operation, Query):
+                    return operation.read(await self._autocommit(connection, operation, lock_timeout_s))
+                if isinstance(operation, Pipeline):
+                    return await self._pipelined(connection, operation)
+            except psycopg.errors.UniqueViolation:
+                if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
+                    raise
+            begin = self._timeouts.begin_for(operation, lock_timeout_s)
+            return await self._in_transaction(connection, operation, begin)
+        except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
+            await self._drop_server(connection, error)
+            raise_translated(error)
+            raise
+        finally:
+            await self._checkin(connection)
+
+    async def _autocommit(
+        self, connection: AsyncConnection[Any], query: Query[Any], lock_timeout_s: float | None
+    ) -> Rows:
+        if not isinstance(connection, AsyncStoreConnection):
+            return await self._autocommit_borrowed(connection, query, lock_timeout_s)
+        rendered = self.queries[query.query].render(query.params)
+        gen = connection.fast_path.execute(
+            rendered.statements[0].sql, query.params, self._prepare and query.prepare
+        )
+        limit = self._timeouts.write if rendered.writes else self._timeouts.read
+        if limit is not None and lock_timeout_s is not None:
+            limit = limit.shortened(lock_timeout_s)
+        return await connection.run(gen, limit)
+
+    async def _pipelined(self, connection: AsyncConnection[Any], pipeline: Pipeline[T]) -> T:
+        if not isinstance(connection, AsyncStoreConnection):
+            return await self._in_transaction(connection, pipeline.run_sequentially(), self._timeouts.begin)
+        execution = PipelineRun(self.queries, pipeline)
+        gen = connection.fast_path.execute_pipeline(execution, self._prepare)
+        return execution.read(await connection.run(gen, self._timeouts.pipeline(pipeline)))
 
     async def _in_transaction(
-        self, connection: AsyncConnection[Any], plan: Operation[T] | Script[T], begin: str
+        self, connection: AsyncConnection[Any], script: Operation[T] | Script[T], begin: str
     ) -> T:
-        async with self._transaction(connection, begin):
-            return await run_script_async(plan, partial(self.answer, connection))
+        async with begun(connection, begin, self._timeouts.write_in_transaction):
+            return await run_script_async(script, partial(self.execute, connection))
+
+    async def _autocommit_borrowed(
+        self, connection: AsyncConnection[Any], query: Query[Any], lock_timeout_s: float | None
+    ) -> Rows:
+        # The server has to bound the statement, and the connection may not be in autocommit.
+        if connection.autocommit and not (lock_timeout_s or self._timeouts.bounds_statements):
+            return await self.execute(connection, query)
+        async with begun(connection, self._timeouts.begin_for(query, lock_timeout_s), None):
+            return await self.execute(connection, query)
+
+    async def execute(self, connection: AsyncConnection[Any], query: Query[Any]) -> Rows:
+        """The rows of a query inside a transaction."""
+        rendered = self.queries[query.query].render(query.params)
+        cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+        prepare = self._prepare and query.prepare
+        with limited(connection, self._timeouts.in_transaction(rendered)):
+            await cursor.execute(rendered.statements[0].sql, bind(query.params), prepare=prepare, binary=True)
+        return await cursor.fetchall() if cursor.description else []
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
-        """One transaction that the caller ends, with the connection for statements of its own."""
-        hold: Lease[AsyncConnection[Any]] = Lease()
+        """One transaction that the application ends, with the connection for statements of its own."""
+        check_process(self.process)
+        check_loop(self._loop)  # async only
+        # sync only: if threading.get_ident() in self.threads_inside:
+        # sync only:     raise reentrant_call()
+        connection = await self._checkout()
         try:
-            # Only taking a connection is ours to translate, not what the caller does with it.
-            with translated():
-                connection = await self._checkout(hold)
-            async with self._transaction(connection, self._limits.begin_user):
+            async with begun(connection, self._timeouts.begin_user, self._timeouts.write_in_transaction):
                 tx = AsyncPostgresTransaction(self, connection)
                 try:
                     yield tx
@@ -176,222 +243,103 @@ class AsyncPostgres:
                     tx.end()
             self.poller.notify(tx.changed_sessions)
             with suppress(psycopg.Error):
-                await reset_encoding_async(connection)
+                await reset_encoding(connection)
         except (ConnectionFailed, psycopg.Error) as error:
-            await self._drop_server(hold, error)
+            # Errors of the application's own statements are not translated.
+            await self._drop_server(connection, error)
             raise
         finally:
-            await self._checkin(hold)
+            await self._checkin(connection)
 
     async def close(self) -> None:
         if os.getpid() != self.process:
             return
-        check_loop(self._loop)
+        check_loop(self._loop)  # async only
+        # sync only: if threading.get_ident() in self.threads_inside:
+        # sync only:     raise reentrant_call()
         self.poller.close()
         await self._group_commit.close()
         self._closed = True
         if self._conninfo is not None:
-            # Cut short, the pool would be closed and its connections would not.
+            # A cancellation half way would leave the pool closed and its connections open.
             await run_to_completion(self._close_pool())
 
     async def _close_pool(self) -> None:
         await self._pool.close()
-        if (connection := self._at_hand.close()) is not None:
+        if (connection := self._spare.close()) is not None:
             await self._pool.putconn(connection)
 
-    async def answer(self, connection: AsyncConnection[Any], ask: Query[Any]) -> Rows:
-        """The rows of one question."""
-        render = self.queries[ask.query].render(ask.params)
-        cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
-        prepare = self._prepare and ask.prepare
-        await cursor.execute(render.statements[0].sql, bind(ask.params), prepare=prepare, binary=True)
-        return await cursor.fetchall() if cursor.description else []
-
-    async def _autocommit(
-        self, connection: AsyncConnection[Any], ask: Query[Any], *, lock_timeout_s: float | None
-    ) -> Rows:
-        if not connection.autocommit:
-            # A borrowed connection; one of ours is always in autocommit.
-            async with self._transaction(
-                connection, self._limits.begin_for(ask, lock_timeout_s=lock_timeout_s)
-            ):
-                return await self.answer(connection, ask)
-        render = self.queries[ask.query].render(ask.params)
-        timeout_s = self._limits.timeout_s(render, lock_timeout_s=lock_timeout_s)
-        if not isinstance(connection, AsyncStoreConnection):
-            async with _patient(timeout_s):
-                return await self.answer(connection, ask)
-        sql = render.statements[0].sql
-        exchange = connection.fast_path.ask(sql, ask.params, prepare=self._prepare and ask.prepare)
-        async with _patient(timeout_s):
-            return await connection.follow(exchange)
-
-    async def _pipelined(self, connection: AsyncConnection[Any], volley: Pipeline[T]) -> T:
-        if not isinstance(connection, AsyncStoreConnection):
-            return await self._in_transaction(connection, volley.run_sequentially(), self._limits.begin)
-        salvo = PipelineRun(self.queries, volley)
-        async with _patient(self._limits.patience_with(volley)):
-            exchange = connection.fast_path.ask_all(salvo, prepare=self._prepare)
-            return salvo.read(await connection.follow(exchange))
-
-    @asynccontextmanager
-    async def _transaction(self, connection: AsyncConnection[Any], begin: str) -> AsyncIterator[None]:
-        with translated():
-            await connection.execute(begin, prepare=False)
+    async def _check_server(self) -> None:
+        if self._conninfo is not None:
+            return await probe(self._conninfo, self._schema)
+        connection = await self._checkout()
         try:
-            yield
-            check_process(self.process)
             with translated():
-                check_not_aborted(connection)
-                await _commit_async(connection)
-        except BaseException:
-            if os.getpid() == self.process:
-                with suppress(psycopg.Error):
-                    await connection.rollback()
-            raise
-
-    async def _look_at_server(self) -> None:
-        hold: Lease[AsyncConnection[Any]] = Lease()
-        with translated():
-            try:
-                connection = await self._checkout(hold)
                 check_server(connection)
-                self._prepare = self._prepare and await is_direct_async(connection)
-            finally:
-                await self._checkin(hold)
+                async with connection.transaction():
+                    await check_not_distributed(connection, self._schema)
+                    self._prepare = self._prepare and await is_direct(connection)
+        finally:
+            await self._checkin(connection)
 
-    async def _checkout(self, hold: Lease[AsyncConnection[Any]]) -> AsyncConnection[Any]:
-        check_process(self.process)
-        check_loop(self._loop)
+    async def _checkout(self) -> AsyncConnection[Any]:
         if self._closed:
             raise StoreClosed("this store is closed")
         while True:
-            connection = self._at_hand.take(hold)
-            if connection is None:
-                try:
-                    connection = await self._getconn(hold)
-                finally:
-                    self._at_hand.found(hold)
-            self._in_use[connection] = hold
+            connection = self._spare.checkout() or await self._wait_for_connection()
             if not is_broken(connection):
                 return connection
+            # Not by `close()`, which returns a connection to a pool that was made with `close_returns`.
             connection.pgconn.finish()
-            await self._checkin(hold)
+            await self._checkin(connection)
 
-    async def _drop_server(
-        self, hold: Lease[AsyncConnection[Any]], error: ConnectionFailed | psycopg.Error
-    ) -> None:
-        if hold.connection is not None and is_unusable_server(error):
-            hold.connection.pgconn.finish()
+    async def _wait_for_connection(self) -> AsyncConnection[Any]:
+        self._spare.start_waiting()
+        try:
+            # A connection may have become the spare one just before this caller began to wait.
+            return self._spare.checkout() or await self._getconn()
+        finally:
+            self._spare.stop_waiting()
+
+    async def _getconn(self) -> AsyncConnection[Any]:
+        timeout = self._timeouts.timeout
+        with translated():
+            if timeout is None or self._setup is None:
+                return await self._from_pool(None)
+            with suppress(PoolTimeout):
+                return await self._from_pool(min(timeout, DIAGNOSE_AFTER_S))
+            self._raise_connect_error()
+            try:
+                return await self._from_pool(timeout - DIAGNOSE_AFTER_S)
+            except PoolTimeout:
+                self._raise_connect_error()
+                raise
+
+    def _raise_connect_error(self) -> None:
+        """Raise why the pool failed to connect when it last tried, if it failed."""
+        if self._setup is not None and (error := self._setup.last_error) is not None:
+            raise translation(error) or copied(error) from error
+
+    async def _from_pool(self, timeout: float | None) -> AsyncConnection[Any]:
+        # sync only: return self._pool.getconn(timeout)  # type: ignore[no-any-return]
+        # begin: async only
+        connection: AsyncConnection[Any]
+        connection, was_cancelled = await detecting_lost_cancel(self._pool.getconn(timeout))
+        if was_cancelled:
+            await self._checkin(connection)
+            raise asyncio.CancelledError
+        return connection
+        # end: async only
+
+    async def _drop_server(self, connection: AsyncConnection[Any], error: Exception) -> None:
+        """Replace all connections of the pool if they lead to a server that is of no use."""
+        if is_unusable_server(error):
+            connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 await self._pool.drain()
 
-    async def _checkin(self, hold: Lease[AsyncConnection[Any]]) -> None:
-        connection = hold.connection
-        if connection is not None and os.getpid() == self.process:
-            self._in_use.pop(connection, None)
-            if not (self._keeps and self._at_hand.keep(hold)):
-                hold.connection = None
-                # Or the pool would wait for the server's answer to a rollback, uncancelled.
-                close_if_dirty(connection)
-                with suppress(ValueError):
-                    await Shielded(self._pool.putconn(connection))
-
-    async def _getconn(self, hold: Lease[AsyncConnection[Any]]) -> AsyncConnection[Any]:
-        timeout = self._limits.timeout
-        if timeout is None or self._conninfo is None:
-            return await self._from_pool(hold, None)
-        try:
-            return await self._from_pool(hold, min(timeout, DIAGNOSE_AFTER_S))
-        except PoolTimeout:
-            # Either all are in use, and one will come back; or none is to be had, and to know
-            # why takes a connection of our own, because the pool tries in the background.
-            if len(self._in_use) < self._pool.max_size:
-                await self._inquiry.answer()
-                # The server is there. The pool connects again, or a connection is just changing hands.
-                if timeout <= DIAGNOSE_AFTER_S:
-                    raise ConnectionFailed("the pool has not connected again yet") from None
-            elif timeout <= DIAGNOSE_AFTER_S:
-                raise
-        return await self._from_pool(hold, timeout - DIAGNOSE_AFTER_S)
-
-    async def _from_pool(
-        self, hold: Lease[AsyncConnection[Any]], timeout: float | None
-    ) -> AsyncConnection[Any]:
-        connection: AsyncConnection[Any]
-        connection, was_cancelled = await detecting_lost_cancel(self._pool.getconn(timeout))
-        hold.connection = connection
-        if was_cancelled:
-            raise asyncio.CancelledError
-        return connection
-
-    async def _retried(
-        self,
-        attempt: Callable[[], Awaitable[T]],
-        budget_s: float,
-        on_unknown_outcome: Callable[[], Awaitable[T]] | None = None,
-    ) -> T:
-        waits = None
-        while True:
-            try:
-                return await attempt()
-            except StorageError as error:
-                # Made when it is needed, because mostly it is not.
-                waits = waits or backoff(budget_s)
-                pause_s = next(waits, None) if is_retryable(error) else None
-                if pause_s is None or self._group_commit.is_closed:
-                    raise
-            attempt = on_unknown_outcome or attempt
-            await asyncio.sleep(pause_s)
-
-
-class AsyncPostgresTransaction:
-    """Operations within one transaction, awaited."""
-
-    poller = AsyncPollInTransaction()
-
-    def __init__(self, database: AsyncPostgres, connection: AsyncConnection[Any]) -> None:
-        self._database = database
-        self._open = True
-        self._was_cut = False
-        self.changed_sessions: set[str] = set()
-        self.connection = connection
-
-    async def run(self, question: Operation[T]) -> T:
-        check_process(self._database.process)
-        if not self._open:
-            raise StoreClosed("this transaction has ended")
-        self.check_usable()
-        self.changed_sessions.update(question.sessions)
-        try:
-            with translated():
-                return await run_script_async(question, partial(self._database.answer, self.connection))
-        except BaseException as error:
-            # Others of the same transaction may be under way.
-            self._was_cut = self._was_cut or not isinstance(error, Exception)
-            raise
-
-    def check_usable(self) -> None:
-        if self._was_cut:
-            raise StorageError("an operation of this transaction was cut short, so nothing of it is kept")
-        check_not_ended(self.connection)
-
-    def end(self) -> None:
-        self._open = False
-
-
-@asynccontextmanager
-async def _patient(timeout_s: float | None) -> AsyncIterator[None]:
-    try:
-        # Cancelled, the driver stops the statement on the server and waits for that.
-        async with asyncio.timeout(timeout_s):
-            yield
-    except TimeoutError as error:
-        raise timed_out("statement", timeout_s or 0.0) from error
-
-
-async def _commit_async(connection: AsyncConnection[Any]) -> None:
-    if isinstance(connection, AsyncStoreConnection):
-        await connection.commit_patiently()
-    else:
-        await connection.execute(COMMIT, prepare=False)
+    async def _checkin(self, connection: AsyncConnection[Any]) -> None:
+        if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:
+            # The pool would wait for the response to a rollback, and could not be cancelled.
+            close_if_dirty(unused)
+            await Shielded(self._pool.putconn(unused))

@@ -1,254 +1,174 @@
-"""Connections to PostgreSQL as the store wants them.
+# Generated from asm/postgres/async_connections.py by `make sync`. Change that file instead.
 
-They wait for one statement only so long, tell whether the server has closed them, and read
-documents as they stand and times in UTC. All of that is ours alone: nothing is set on a
-connection that an application sees in `tx.connection`, but how long it waits for a lock.
+"""Connections of our own class: no statement of ours waits for ever for a server that has fallen silent.
+
+TCP keepalives and `tcp_user_timeout`, which `asm.dsn` sets, end a connection whose packets are lost.
+The limits here are for a server, or a pooler in front of it, whose kernel lives and whose process is
+stuck or has lost the session. An application's own statements on `tx.connection` are not bounded, and a
+read without a `statement_timeout` is unbounded while its server accepts connections.
 """
 
 from __future__ import annotations
 
-import asyncio
 import select
-import time
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
-from struct import Struct
-from typing import Any, NamedTuple, TypeVar
+from contextlib import suppress
+from functools import cached_property
+from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, Cursor, pq
-from psycopg.adapt import AdaptersMap, Buffer, Loader
+from psycopg import Connection, pq
 from psycopg.conninfo import make_conninfo
-from psycopg.types.numeric import Int8BinaryDumper
-from psycopg.types.string import TextBinaryLoader
+from psycopg.errors import _WaitTimeout
+from psycopg.rows import tuple_row
 
 from asm.dsn import SecretStr
-from asm.engine.script import Row
-from asm.errors import StorageTimeout
+from asm.postgres.adapters import PlainCursor
+from asm.postgres.errors import ServerUnresponsive, timed_out
 from asm.postgres.fast_path import FastPath, PQGen
-from asm.postgres.login_errors import login_sqlstate
+from asm.postgres.timeouts import Limit, Limited, limited, milliseconds
 
 T = TypeVar("T")
 
-COMMIT = "commit"
-
-LIVENESS_TIMEOUT_S = 5.0
 CANCEL_TIMEOUT_S = 5.0
-LATE_RESULT_S = 1.0
-"""How long a server that is there may take to say what it does, to stop, and for an answer on its way."""
+"""How long a cancel request may take, and how long the cancelled statement may take to end."""
+
+CONFIGURE_TIMEOUT_S = 10.0
+"""For a new connection: the pool's few workers wait for it."""
 
 
-class StoreConnection(psycopg.Connection[Any]):
-    """A connection that waits so long for one statement, and then stops it on the server."""
+class ConnectionSetup:
+    """What the connections of one pool have in common: their lock timeout, and why the last one failed."""
 
-    timeout_s: float | None = None
-    doubt: LivenessCheck | None = None
-    is_committing = False
+    def __init__(self, lock_timeout_s: float) -> None:
+        self.lock_timeout = f"{milliseconds(lock_timeout_s)}ms"
+        self.last_error: Exception | None = None
+
+
+class StoreConnection(Connection[Any], Limited):
+    """A connection with a fast path for statements outside of transactions."""
+
+    @classmethod
+    def connect(  # type: ignore[override]
+        cls, *args: Any, setup: ConnectionSetup | None = None, **kwargs: Any
+    ) -> Self:
+        if setup is None:
+            return super().connect(*args, **kwargs)
+        try:
+            connection = super().connect(*args, **kwargs)
+            connection._configure(setup)
+        except Exception as error:
+            setup.last_error = error
+            raise
+        setup.last_error = None
+        return connection
 
     @cached_property
     def fast_path(self) -> FastPath:
         return FastPath(self.pgconn)
 
-    def commit_patiently(self) -> None:
-        """Commit. StorageTimeout where a server that is there does not say in time that it has."""
-        self.is_committing = True
-        try:
-            self.execute(COMMIT, prepare=False)
-        finally:
-            self.is_committing = False
-
-    def follow(self, exchange: PQGen[T]) -> T:
-        """What comes of an exchange by the short way."""
-        try:
-            return self.wait(exchange)
-        finally:
-            close_if_dirty(self)
-
     @cached_property
     def readable(self) -> select.poll:
-        """Polled, it gives something when there is something to read."""
+        """Polled, it returns something when there is something to read."""
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         return poll
 
-    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        if self.timeout_s is None:
-            # Told how long, it waits for what others say and not for the answer to a statement.
-            if self.doubt is None or args or kwargs:
-                return super().wait(gen, *args, **kwargs)
-            return self._doubted(self.doubt, gen)
+    def run(self, gen: PQGen[T], limit: Limit | None) -> T:
+        """The result of a generator of the fast path, within a limit."""
         try:
-            return super().wait(_with_deadline(time.monotonic() + self.timeout_s, gen), *args, **kwargs)
-        except _DeadlineExceeded as overdue:
-            self._stop(gen)
-            raise timed_out("statement", self.timeout_s) from overdue
+            try:
+                return super().wait(gen, timeout=limit and limit.after_s)
+            except _WaitTimeout:
+                return self._overdue(gen, limit)
+        except BaseException:
+            close_if_dirty(self)
+            raise
 
-    def _doubted(self, doubt: LivenessCheck, gen: Generator[Any, Any, T]) -> T:
-        while True:
-            with suppress(_DeadlineExceeded):
-                return super().wait(_with_deadline(time.monotonic() + doubt.after_s, gen))
-            if doubt.is_lost(self):
-                # The answer may have come while we asked.
-                with suppress(_DeadlineExceeded):
-                    return super().wait(_with_deadline(time.monotonic() + LATE_RESULT_S, gen))
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        """psycopg's own; a statement of a cursor of ours is bounded by `self.limit`."""
+        if self.limit is None or args or kwargs:
+            return super().wait(gen, *args, **kwargs)
+        try:
+            return super().wait(gen, timeout=self.limit.after_s)
+        except _WaitTimeout:
+            return self._overdue(gen, self.limit)
+
+    def _overdue(self, gen: PQGen[T], limit: Limit | None) -> T:
+        assert limit is not None
+        while not limit.cancels:
+            if not self._server_accepts_connections():
                 self.close()
-                raise doubt.silent()
-            if self.is_committing:
-                self._stop(gen)
-                raise timed_out("commit", doubt.after_s)
-
-    def _stop(self, gen: Generator[Any, Any, Any]) -> None:
-        # The answer to a commit that is stopped says that it was done: here, and on no standby.
-        timeout_s, self.timeout_s = self.timeout_s, None
+                raise ServerUnresponsive(
+                    f"no response after {limit.after_s:g} s, and no new connection either"
+                )
+            with suppress(_WaitTimeout):
+                return super().wait(gen, timeout=limit.after_s)
         try:
             self.cancel_safe(timeout=CANCEL_TIMEOUT_S)
-            super().wait(_with_deadline(time.monotonic() + CANCEL_TIMEOUT_S, gen))
+            # The server reports success for a commit whose wait for a standby was cancelled.
+            super().wait(gen, timeout=CANCEL_TIMEOUT_S)
         except psycopg.errors.QueryCanceled:
             pass
-        except (psycopg.Error, _DeadlineExceeded):
-            # Not even that was answered: nobody knows what state this connection is in.
+        except psycopg.Error as error:
+            if error.sqlstate is not None:
+                raise
             self.close()
-        finally:
-            self.timeout_s = timeout_s
+            raise ServerUnresponsive(
+                f"no response after {limit.after_s:g} s, nor to a cancel request"
+            ) from error
+        raise timed_out(limit.after_s)
 
-
-class AsyncStoreConnection(AsyncConnection[Any]):
-    """A connection with a short way for lone statements."""
-
-    doubt: LivenessCheck | None = None
-    is_committing = False
-
-    @cached_property
-    def fast_path(self) -> FastPath:
-        return FastPath(self.pgconn)
-
-    async def commit_patiently(self) -> None:
-        """Commit. StorageTimeout where a server that is there does not say in time that it has."""
-        self.is_committing = True
-        try:
-            await self.execute(COMMIT, prepare=False)
-        finally:
-            self.is_committing = False
-
-    async def follow(self, exchange: PQGen[T]) -> T:
-        """What comes of an exchange by the short way. Cancelled, the driver stops it on the server."""
-        try:
-            return await self.wait(exchange)
-        finally:
-            close_if_dirty(self)
-
-    async def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        if self.doubt is None or args or kwargs:
-            return await super().wait(gen, *args, **kwargs)
-        doubt = self.doubt
-        while True:
-            with suppress(_DeadlineExceeded):
-                return await super().wait(_with_deadline(time.monotonic() + doubt.after_s, gen))
-            if await in_a_thread(partial(doubt.is_lost, self)):
-                with suppress(_DeadlineExceeded):
-                    return await super().wait(_with_deadline(time.monotonic() + LATE_RESULT_S, gen))
-                await self.close()
-                raise doubt.silent()
-            if self.is_committing:
-                await self._stop(gen)
-                raise timed_out("commit", doubt.after_s)
-
-    async def _stop(self, gen: Generator[Any, Any, Any]) -> None:
-        try:
-            await self.cancel_safe(timeout=CANCEL_TIMEOUT_S)
-            await super().wait(_with_deadline(time.monotonic() + CANCEL_TIMEOUT_S, gen))
-        except psycopg.errors.QueryCanceled:
-            pass
-        except (psycopg.Error, _DeadlineExceeded):
-            await self.close()
-
-
-def timed_out(what: str, after_s: float) -> StorageTimeout:
-    return StorageTimeout(f"no answer after {after_s:g} s, so the {what} was given up")
-
-
-class ServerUnresponsive(psycopg.OperationalError):
-    """A server that is there for nobody, or has forgotten us."""
-
-
-class LivenessCheck(NamedTuple):
-    """Asks, after so long a silence, whether the server is there and still at work on a statement.
-
-    Packets that are lost are the kernel's to notice. This is for a server, or a pooler in front of it,
-    whose kernel lives and which is stuck, or has forgotten us.
-    """
-
-    conninfo: str
-    after_s: float
-
-    def is_lost(self, connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
-        """Whether no answer can come any more. It takes seconds where nobody answers at all."""
-        where = connection.info
-        # The same server, and not the next of several.
+    def _server_accepts_connections(self) -> bool:
+        info = self.info
+        # The host of this connection, and not the next of several.
         conninfo = SecretStr(
             make_conninfo(
-                self.conninfo,
-                host=where.host,
-                hostaddr=where.hostaddr,
-                port=where.port,
+                info.dsn,
+                password=info.password,
+                host=info.host,
+                hostaddr=info.hostaddr,
+                port=info.port,
                 target_session_attrs="any",
             )
         )
         try:
-            other = StoreConnection.connect(conninfo, autocommit=True)
+            other = Connection.connect(conninfo, autocommit=True)
         except psycopg.errors.ConnectionTimeout:
-            return True
+            return False
         except psycopg.Error:
-            # A server that is full is there.
-            return login_sqlstate(conninfo) in (None, "57P03")
-        with closing(other):
-            other.timeout_s = LIVENESS_TIMEOUT_S
+            # A server that refuses a login or a connection responds.
+            return True
+        other.close()
+        return True
+
+    def _configure(self, setup: ConnectionSetup) -> None:
+        """Set the lock timeout, unless a pooler stands between this connection and the server.
+
+        A transaction pooler may give each transaction another server process. A setting would apply to
+        other clients, and a prepared statement might not exist there, or be another client's statement of the
+        same name. A pooler that tracks prepared statements loses them when the driver deallocates its
+        own, and then closes the connection. So nothing is set and nothing is prepared behind a pooler.
+        """
+        with limited(self, Limit(CONFIGURE_TIMEOUT_S)):
+            cursor = PlainCursor(self, row_factory=tuple_row)
+            params = {"process": self.info.backend_pid, "lock_timeout": setup.lock_timeout}
             try:
-                found = other.execute(_IS_ACTIVE, [connection.pgconn.backend_pid]).fetchone()
-            except (psycopg.Error, StorageTimeout):
-                return True
-        # A pooler tells numbers of processes that the server does not know: then nobody can say.
-        return found is not None and not found[0]
-
-    def silent(self) -> ServerUnresponsive:
-        return ServerUnresponsive(f"no answer in {self.after_s:g} s, and none will come")
-
-
-_IS_ACTIVE = "select state not like 'idle%%' from pg_stat_activity where pid = %s and usename = current_user"
+                cursor.execute(_SET_IF_DIRECT, params, prepare=False)
+            except BaseException:
+                self.close()
+                raise
+        if not cursor.rowcount:
+            self.prepare_threshold = None
+            self.fast_path.prepares = False
 
 
-async def in_a_thread(work: Callable[[], T]) -> T:
-    """What blocks, in a thread of its own: the loop's are few, and to look up a host takes one of them."""
-    thread = ThreadPoolExecutor(1, "asm-doubt")
-    try:
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
-    finally:
-        thread.shutdown(wait=False)
+_SET_IF_DIRECT = (
+    "select set_config('lock_timeout', %(lock_timeout)s, false) where pg_backend_pid() = %(process)s"
+)
 
 
-class _DeadlineExceeded(Exception):
-    pass
-
-
-def _with_deadline(deadline: float, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-    """A wait that is given up at the deadline; the driver looks in every tenth of a second."""
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if not ready and time.monotonic() > deadline:
-                raise _DeadlineExceeded
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
-def close_if_dirty(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> None:
-    """Close a connection on which an exchange was broken off half way; the pool makes another."""
+def close_if_dirty(connection: Connection[Any]) -> None:
+    """Close a connection whose statement or transaction was left unfinished; the pool makes another."""
     pgconn = connection.pgconn
     if pgconn.pipeline_status != pq.PipelineStatus.OFF or pgconn.transaction_status not in _CLEAN:
         pgconn.finish()
@@ -257,12 +177,12 @@ def close_if_dirty(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -
 _CLEAN = (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)
 
 
-def is_broken(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Whether a connection was closed by the server while it lay in the pool.
+def is_broken(connection: Connection[Any]) -> bool:
+    """Whether the server closed the connection while it was in the pool.
 
-    One at rest has nothing to say; if there is something to read, the server has closed it or
-    says that it will. This costs no trip, where the pool's own check costs one for every call,
-    and waits a second or more before it looks at the next connection.
+    An idle connection has nothing to read. If it is readable, the server has closed it or announces that
+    it will. This costs no round trip; the pool's own check costs one for each checkout, and waits a
+    second or more before it checks the next connection.
     """
     if connection.closed:
         return True
@@ -271,43 +191,3 @@ def is_broken(connection: psycopg.Connection[Any] | AsyncConnection[Any]) -> boo
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-class _TimestampLoader(Loader):
-    """A time in UTC, whatever the session's time zone: PostgreSQL counts microseconds since 2000."""
-
-    format = pq.Format.BINARY
-
-    def load(self, data: Buffer) -> datetime:
-        return _EPOCH + timedelta(microseconds=_INT64.unpack(data)[0])
-
-
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_INT64 = Struct("!q")
-
-
-def _adapters() -> AdaptersMap:
-    adapters = AdaptersMap(psycopg.adapters)
-    # A document as it stands, for documents.py to read.
-    adapters.register_loader("json", TextBinaryLoader)
-    adapters.register_loader("timestamptz", _TimestampLoader)
-    # One width for all integers, or each would be a prepared statement of its own.
-    adapters.register_dumper(int, Int8BinaryDumper)
-    return adapters
-
-
-_ADAPTERS = _adapters()
-
-
-# On our cursors and not on the connections, which an application may use for its own
-# statements, with its own idea of JSON.
-class PlainCursor(Cursor[Row]):
-    @property
-    def adapters(self) -> AdaptersMap:
-        return _ADAPTERS
-
-
-class AsyncPlainCursor(AsyncCursor[Row]):
-    @property
-    def adapters(self) -> AdaptersMap:
-        return _ADAPTERS

@@ -1,27 +1,31 @@
+# Generated from asm/postgres/async_database.py by `make sync`. Change that file instead.
+
 """PostgreSQL, through a pool of connections in autocommit.
 
-A question of one statement is one trip. A plan is one transaction, READ COMMITTED, because
-the counter's lock has to show what its last holder committed. Nothing rests on what was set on a
-connection before, so a pooler may give each transaction another server process.
+A query is one round trip. A unit of work is one transaction, READ COMMITTED, because a statement that has
+waited for the lock of a counter has to see what the lock's last holder committed. Nothing rests on a
+setting made in an earlier transaction, so a pooler may give each transaction another server process.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
+from psycopg import Connection
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from asm.engine.group_commit import GroupCommit
-from asm.engine.polling import Poller, PollInTransaction
+from asm.engine.polling import Poller
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import backoff, check_process, is_retryable
+from asm.engine.retry import backoff, check_process, is_retryable, reentrant_call
 from asm.engine.script import (
     Batchable,
     Operation,
@@ -33,36 +37,38 @@ from asm.engine.script import (
     for_retry,
     run_script,
 )
-from asm.errors import ConnectionFailed, StorageError, StoreClosed
-from asm.postgres.common import (
-    DIAGNOSE_AFTER_S,
-    PARALLEL_BATCHES_FROM,
-    PipelineRun,
-    T,
-    Unbatched,
-    bind,
-    check_not_aborted,
-    check_not_ended,
-    is_unusable_server,
-)
+from asm.errors import ConnectionFailed, StorageError, StoreClosed, copied
+from asm.postgres.adapters import PlainCursor, bind
 from asm.postgres.connections import (
-    COMMIT,
-    PlainCursor,
+    ConnectionSetup,
     StoreConnection,
     close_if_dirty,
     is_broken,
 )
-from asm.postgres.errors import translated
+from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
+from asm.postgres.fast_path import PipelineRun
+from asm.postgres.reentrancy import not_reentrant
 from asm.postgres.server_checks import (
-    SingleFlight,
+    check_not_distributed,
     check_server,
     is_direct,
     probe,
-    probe_after_failure,
     reset_encoding,
 )
-from asm.postgres.spare import Lease, SpareConnection
-from asm.postgres.timeouts import Timeouts
+from asm.postgres.spare import SpareConnection
+from asm.postgres.timeouts import Timeouts, limited
+from asm.postgres.transaction import PostgresTransaction, begun
+
+T = TypeVar("T")
+
+Unbatched: TypeAlias = "Query[T] | UnitOfWork[T] | Pipeline[T]"
+
+PARALLEL_BATCHES_FROM = 128
+"""From this many waiting appends on, two batches at a time: 38,000/s from 512 tasks instead of 29,000;
+with 64 tasks two are no faster than one, and cost the client a fifth more."""
+
+DIAGNOSE_AFTER_S = 1.0
+"""A checkout that takes this long reports why the pool cannot connect, if it cannot."""
 
 
 class Postgres:
@@ -74,340 +80,248 @@ class Postgres:
         *,
         schema: str | None = None,
         conninfo: str | None = None,
+        setup: ConnectionSetup | None = None,
         timeout: float | None = None,
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
     ) -> None:
+        """`conninfo` is that of a pool of our own, without one the pool is borrowed."""
         self.queries = QueryRegistry("postgres", schema)
         self._pool = pool
         self._conninfo = conninfo
+        self._schema = schema
+        self._setup = setup
         self._closed = False
-        self._limits = Timeouts(timeout, statement_timeout)
+        self._timeouts = Timeouts(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
-        self._in_use: dict[psycopg.Connection[Any], Lease[psycopg.Connection[Any]]] = {}
-        self._at_hand: SpareConnection[psycopg.Connection[Any]] = SpareConnection()
-        # A pool that may be empty is to see when nobody needs a connection.
-        self._keeps = conninfo is not None and pool.min_size > 0
+        # A pool that may be empty has to see when nobody needs a connection.
+        self._spare: SpareConnection[Connection[Any]] = SpareConnection(
+            enabled=conninfo is not None and pool.min_size > 0
+        )
         self._group_commit = GroupCommit(
-            self._with_retry,
+            self.send,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
             timeout=timeout or pool.timeout,
             retry_for=retry_for,
         )
-        self._inquiry = SingleFlight(lambda: probe_after_failure(conninfo or ""))
         self.poller = Poller(self.run)
         self.process = os.getpid()
+        self.threads_inside: set[int] = set()
 
     def open(self) -> None:
-        if self._conninfo is not None:
-            self._retried(
-                partial(probe, self._conninfo), self._retry_for, partial(probe_after_failure, self._conninfo)
-            )
-            self._pool.open()
-        else:
-            self._retried(self._look_at_server, self._retry_for)
-
-    def run(self, question: Operation[T]) -> T:
-        """Put a question to the database, and again while what cut it off may pass."""
-        if isinstance(question, Batchable):
-            check_process(self.process)
-            answer = self._group_commit.run(question)
-        else:
-            answer = self._with_retry(question, retry_for=self._retry_for)
-        if self.poller.subscriptions:
-            self.poller.notify(question.sessions)
-        return answer
-
-    def _with_retry(
-        self, question: Unbatched[T], *, retry_for: float, lock_timeout_s: float | None = None
-    ) -> T:
-        first = partial(self._attempt, question, lock_timeout_s=lock_timeout_s)
-        return self._retried(
-            first, retry_for, lambda: self._attempt(for_retry(question), lock_timeout_s=lock_timeout_s)
-        )
-
-    def _attempt(self, question: Unbatched[T], *, lock_timeout_s: float | None) -> T:
-        hold: Lease[psycopg.Connection[Any]] = Lease()
-        with translated():
+        """Connect, and retry while the failure may pass."""
+        pauses = backoff(self._retry_for)
+        while True:
             try:
-                try:
-                    connection = self._checkout(hold)
-                    try:
-                        if isinstance(question, Query):
-                            return question.read(
-                                self._autocommit(connection, question, lock_timeout_s=lock_timeout_s)
-                            )
-                        if isinstance(question, Pipeline):
-                            return self._pipelined(connection, question)
-                    except psycopg.errors.UniqueViolation:
-                        if isinstance(question, UnitOfWork) or question.on_conflict is None:
-                            raise
-                    begin = self._limits.begin_for(question, lock_timeout_s=lock_timeout_s)
-                    return self._in_transaction(connection, question, begin)
-                except (ConnectionFailed, psycopg.Error) as error:
-                    self._drop_server(hold, error)
-                    raise
-                finally:
-                    self._checkin(hold)
-            finally:
-                # Once more, for an interrupt may have cut the first short.
-                self._checkin(hold)
+                self._check_server()
+                break
+            except StorageError as error:
+                pause_s = self._pause_before_retry(error, pauses)
+            time.sleep(pause_s)
+        if self._conninfo is not None:
+            self._pool.open()
 
-    def _in_transaction(
-        self, connection: psycopg.Connection[Any], plan: Operation[T] | Script[T], begin: str
-    ) -> T:
-        with _Transaction(connection, begin):
-            return run_script(plan, partial(self.answer, connection))
+    @not_reentrant
+    def run(self, operation: Operation[T]) -> T:
+        """Run an operation, again after a failure that may pass."""
+        check_process(self.process)
+        if isinstance(operation, Batchable):
+            result = self._group_commit.run(operation)
+        else:
+            result = self.send(operation, retry_for=self._retry_for)
+        if self.poller.subscriptions:
+            self.poller.notify(operation.sessions)
+        return result
+
+    def send(self, operation: Unbatched[T], *, retry_for: float, lock_timeout_s: float | None = None) -> T:
+        """Run an operation by itself."""
+        pauses = None
+        while True:
+            try:
+                return self._attempt(operation, lock_timeout_s)
+            except StorageError as error:
+                pauses = pauses or backoff(retry_for)
+                pause_s = self._pause_before_retry(error, pauses)
+            operation = for_retry(operation)
+            time.sleep(pause_s)
+
+    def _pause_before_retry(self, error: StorageError, pauses: Iterator[float]) -> float:
+        """How long to wait, in seconds; raises the error where another attempt is of no use."""
+        pause_s = next(pauses, None) if is_retryable(error) else None
+        if pause_s is None or self._group_commit.is_closed:
+            raise error
+        return pause_s
+
+    def _attempt(self, operation: Unbatched[T], lock_timeout_s: float | None) -> T:
+        connection = self._checkout()
+        try:
+            try:
+                if isinstance(operation, Query):
+                    return operation.read(self._autocommit(connection, operation, lock_timeout_s))
+                if isinstance(operation, Pipeline):
+                    return self._pipelined(connection, operation)
+            except psycopg.errors.UniqueViolation:
+                if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
+                    raise
+            begin = self._timeouts.begin_for(operation, lock_timeout_s)
+            return self._in_transaction(connection, operation, begin)
+        except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
+            self._drop_server(connection, error)
+            raise_translated(error)
+            raise
+        finally:
+            self._checkin(connection)
+
+    def _autocommit(
+        self, connection: Connection[Any], query: Query[Any], lock_timeout_s: float | None
+    ) -> Rows:
+        if not isinstance(connection, StoreConnection):
+            return self._autocommit_borrowed(connection, query, lock_timeout_s)
+        rendered = self.queries[query.query].render(query.params)
+        gen = connection.fast_path.execute(
+            rendered.statements[0].sql, query.params, self._prepare and query.prepare
+        )
+        limit = self._timeouts.write if rendered.writes else self._timeouts.read
+        if limit is not None and lock_timeout_s is not None:
+            limit = limit.shortened(lock_timeout_s)
+        return connection.run(gen, limit)
+
+    def _pipelined(self, connection: Connection[Any], pipeline: Pipeline[T]) -> T:
+        if not isinstance(connection, StoreConnection):
+            return self._in_transaction(connection, pipeline.run_sequentially(), self._timeouts.begin)
+        execution = PipelineRun(self.queries, pipeline)
+        gen = connection.fast_path.execute_pipeline(execution, self._prepare)
+        return execution.read(connection.run(gen, self._timeouts.pipeline(pipeline)))
+
+    def _in_transaction(self, connection: Connection[Any], script: Operation[T] | Script[T], begin: str) -> T:
+        with begun(connection, begin, self._timeouts.write_in_transaction):
+            return run_script(script, partial(self.execute, connection))
+
+    def _autocommit_borrowed(
+        self, connection: Connection[Any], query: Query[Any], lock_timeout_s: float | None
+    ) -> Rows:
+        # The server has to bound the statement, and the connection may not be in autocommit.
+        if connection.autocommit and not (lock_timeout_s or self._timeouts.bounds_statements):
+            return self.execute(connection, query)
+        with begun(connection, self._timeouts.begin_for(query, lock_timeout_s), None):
+            return self.execute(connection, query)
+
+    def execute(self, connection: Connection[Any], query: Query[Any]) -> Rows:
+        """The rows of a query inside a transaction."""
+        rendered = self.queries[query.query].render(query.params)
+        cursor = PlainCursor(connection, row_factory=tuple_row)
+        prepare = self._prepare and query.prepare
+        with limited(connection, self._timeouts.in_transaction(rendered)):
+            cursor.execute(rendered.statements[0].sql, bind(query.params), prepare=prepare, binary=True)
+        return cursor.fetchall() if cursor.description else []
 
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
-        """One transaction that the caller ends, with the connection for statements of its own."""
-        hold: Lease[psycopg.Connection[Any]] = Lease()
+        """One transaction that the application ends, with the connection for statements of its own."""
+        check_process(self.process)
+        if threading.get_ident() in self.threads_inside:
+            raise reentrant_call()
+        connection = self._checkout()
         try:
-            try:
-                # Only taking a connection is ours to translate, not what the caller does with it.
-                with translated():
-                    connection = self._checkout(hold)
-                with _Transaction(connection, self._limits.begin_user):
-                    tx = PostgresTransaction(self, connection)
-                    try:
-                        yield tx
-                        tx.check_usable()
-                    finally:
-                        tx.end()
-                self.poller.notify(tx.changed_sessions)
-                with suppress(psycopg.Error):
-                    reset_encoding(connection)
-            except (ConnectionFailed, psycopg.Error) as error:
-                self._drop_server(hold, error)
-                raise
-            finally:
-                self._checkin(hold)
+            with begun(connection, self._timeouts.begin_user, self._timeouts.write_in_transaction):
+                tx = PostgresTransaction(self, connection)
+                try:
+                    yield tx
+                    tx.check_usable()
+                finally:
+                    tx.end()
+            self.poller.notify(tx.changed_sessions)
+            with suppress(psycopg.Error):
+                reset_encoding(connection)
+        except (ConnectionFailed, psycopg.Error) as error:
+            # Errors of the application's own statements are not translated.
+            self._drop_server(connection, error)
+            raise
         finally:
-            self._checkin(hold)
+            self._checkin(connection)
 
     def close(self) -> None:
         if os.getpid() != self.process:
             return
+        if threading.get_ident() in self.threads_inside:
+            raise reentrant_call()
         self.poller.close()
         self._group_commit.close()
         self._closed = True
         if self._conninfo is not None:
-            self._pool.close()
-            if (connection := self._at_hand.close()) is not None:
-                self._pool.putconn(connection)
+            # A cancellation half way would leave the pool closed and its connections open.
+            self._close_pool()
 
-    def answer(self, connection: psycopg.Connection[Any], ask: Query[Any]) -> Rows:
-        """The rows of one question."""
-        render = self.queries[ask.query].render(ask.params)
-        cursor = PlainCursor(connection, row_factory=tuple_row)
-        prepare = self._prepare and ask.prepare
-        cursor.execute(render.statements[0].sql, bind(ask.params), prepare=prepare, binary=True)
-        return cursor.fetchall() if cursor.description else []
+    def _close_pool(self) -> None:
+        self._pool.close()
+        if (connection := self._spare.close()) is not None:
+            self._pool.putconn(connection)
 
-    def _autocommit(
-        self, connection: psycopg.Connection[Any], ask: Query[Any], *, lock_timeout_s: float | None
-    ) -> Rows:
-        if not isinstance(connection, StoreConnection):
-            return self._autocommit_on_borrowed(connection, ask, lock_timeout_s=lock_timeout_s)
-        render = self.queries[ask.query].render(ask.params)
-        connection.timeout_s = self._limits.timeout_s(render, lock_timeout_s=lock_timeout_s)
+    def _check_server(self) -> None:
+        if self._conninfo is not None:
+            return probe(self._conninfo, self._schema)
+        connection = self._checkout()
         try:
-            sql = render.statements[0].sql
-            prepare = self._prepare and ask.prepare
-            return connection.follow(connection.fast_path.ask(sql, ask.params, prepare=prepare))
-        finally:
-            connection.timeout_s = None
-
-    def _pipelined(self, connection: psycopg.Connection[Any], volley: Pipeline[T]) -> T:
-        if not isinstance(connection, StoreConnection):
-            return self._in_transaction(connection, volley.run_sequentially(), self._limits.begin)
-        connection.timeout_s = self._limits.patience_with(volley)
-        salvo = PipelineRun(self.queries, volley)
-        try:
-            return salvo.read(connection.follow(connection.fast_path.ask_all(salvo, prepare=self._prepare)))
-        finally:
-            connection.timeout_s = None
-
-    def _autocommit_on_borrowed(
-        self, connection: psycopg.Connection[Any], ask: Query[Any], *, lock_timeout_s: float | None
-    ) -> Rows:
-        # Only one of ours can be patient by itself; only one of ours is sure to be in autocommit.
-        if connection.autocommit and not (lock_timeout_s or self._limits.bound_statements):
-            return self.answer(connection, ask)
-        with _Transaction(connection, self._limits.begin_for(ask, lock_timeout_s=lock_timeout_s)):
-            return self.answer(connection, ask)
-
-    def _look_at_server(self) -> None:
-        hold: Lease[psycopg.Connection[Any]] = Lease()
-        with translated():
-            try:
-                try:
-                    connection = self._checkout(hold)
-                    check_server(connection)
+            with translated():
+                check_server(connection)
+                with connection.transaction():
+                    check_not_distributed(connection, self._schema)
                     self._prepare = self._prepare and is_direct(connection)
-                finally:
-                    self._checkin(hold)
-            finally:
-                self._checkin(hold)
+        finally:
+            self._checkin(connection)
 
-    def _checkout(self, hold: Lease[psycopg.Connection[Any]]) -> psycopg.Connection[Any]:
-        check_process(self.process)
+    def _checkout(self) -> Connection[Any]:
         if self._closed:
             raise StoreClosed("this store is closed")
         while True:
-            connection = self._at_hand.take(hold)
-            if connection is None:
-                try:
-                    connection = hold.connection = self._getconn()
-                finally:
-                    self._at_hand.found(hold)
-            self._in_use[connection] = hold
+            connection = self._spare.checkout() or self._wait_for_connection()
             if not is_broken(connection):
                 return connection
-            # Not by `close()`, which some pools make into a way of giving it back.
+            # Not by `close()`, which returns a connection to a pool that was made with `close_returns`.
             connection.pgconn.finish()
-            self._checkin(hold)
+            self._checkin(connection)
 
-    def _drop_server(
-        self, hold: Lease[psycopg.Connection[Any]], error: ConnectionFailed | psycopg.Error
-    ) -> None:
-        # A server that only reads, or answers nobody, is not the one to ask, and the whole pool leads there.
-        if hold.connection is not None and is_unusable_server(error):
-            hold.connection.pgconn.finish()
+    def _wait_for_connection(self) -> Connection[Any]:
+        self._spare.start_waiting()
+        try:
+            # A connection may have become the spare one just before this caller began to wait.
+            return self._spare.checkout() or self._getconn()
+        finally:
+            self._spare.stop_waiting()
+
+    def _getconn(self) -> Connection[Any]:
+        timeout = self._timeouts.timeout
+        with translated():
+            if timeout is None or self._setup is None:
+                return self._from_pool(None)
+            with suppress(PoolTimeout):
+                return self._from_pool(min(timeout, DIAGNOSE_AFTER_S))
+            self._raise_connect_error()
+            try:
+                return self._from_pool(timeout - DIAGNOSE_AFTER_S)
+            except PoolTimeout:
+                self._raise_connect_error()
+                raise
+
+    def _raise_connect_error(self) -> None:
+        """Raise why the pool failed to connect when it last tried, if it failed."""
+        if self._setup is not None and (error := self._setup.last_error) is not None:
+            raise translation(error) or copied(error) from error
+
+    def _from_pool(self, timeout: float | None) -> Connection[Any]:
+        return self._pool.getconn(timeout)  # type: ignore[no-any-return]
+
+    def _drop_server(self, connection: Connection[Any], error: Exception) -> None:
+        """Replace all connections of the pool if they lead to a server that is of no use."""
+        if is_unusable_server(error):
+            connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 self._pool.drain()
 
-    def _checkin(self, hold: Lease[psycopg.Connection[Any]]) -> None:
-        """Give back what a hold has. Cut short anywhere by an interrupt, it is done by doing it again."""
-        connection = hold.connection
-        if connection is None:
-            self._at_hand.found(hold)
-        elif self._in_use.get(connection, hold) is hold and os.getpid() == self.process:
-            self._in_use.pop(connection, None)
-            if not (self._keeps and self._at_hand.keep(hold)):
-                close_if_dirty(connection)
-                # A ValueError is the pool's way to say that it has it already.
-                with suppress(ValueError):
-                    self._pool.putconn(connection)
-            hold.connection = None
-
-    def _getconn(self) -> psycopg.Connection[Any]:
-        timeout = self._limits.timeout
-        if timeout is None or self._conninfo is None:
-            return self._from_pool(None)
-        try:
-            return self._from_pool(min(timeout, DIAGNOSE_AFTER_S))
-        except PoolTimeout:
-            # Either all are in use, and one will come back; or none is to be had, and to know
-            # why takes a connection of our own, because the pool tries in the background.
-            if len(self._in_use) < self._pool.max_size:
-                self._inquiry.answer()
-                # The server is there. The pool connects again, or a connection is just changing hands.
-                if timeout <= DIAGNOSE_AFTER_S:
-                    raise ConnectionFailed("the pool has not connected again yet") from None
-            elif timeout <= DIAGNOSE_AFTER_S:
-                raise
-        return self._from_pool(timeout - DIAGNOSE_AFTER_S)
-
-    def _from_pool(self, timeout: float | None) -> psycopg.Connection[Any]:
-        # In one line, too.
-        return self._pool.getconn(timeout)  # type: ignore[no-any-return]
-
-    def _retried(
-        self, attempt: Callable[[], T], budget_s: float, on_unknown_outcome: Callable[[], T] | None = None
-    ) -> T:
-        waits = None
-        while True:
-            try:
-                return attempt()
-            except StorageError as error:
-                # Made when it is needed, because mostly it is not.
-                waits = waits or backoff(budget_s)
-                pause_s = next(waits, None) if is_retryable(error) else None
-                if pause_s is None or self._group_commit.is_closed:
-                    raise
-            attempt = on_unknown_outcome or attempt
-            time.sleep(pause_s)
-
-
-class _Transaction:
-    """A transaction around a block, rolled back where the block is left by an exception.
-
-    Not a generator made into a context manager: one that an interrupt leaves behind ends when it is
-    collected, and would roll back what somebody else does on the connection by then.
-    """
-
-    __slots__ = ("_begin", "_connection", "_process")
-
-    def __init__(self, connection: psycopg.Connection[Any], begin: str) -> None:
-        self._connection = connection
-        self._begin = begin
-        self._process = os.getpid()
-
-    def __enter__(self) -> None:
-        with translated():
-            self._connection.execute(self._begin, prepare=False)
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        try:
-            if error is None:
-                check_process(self._process)
-                with translated():
-                    check_not_aborted(self._connection)
-                    _commit(self._connection)
-        except BaseException:
-            self._roll_back()
-            raise
-        if error is not None:
-            self._roll_back()
-
-    def _roll_back(self) -> None:
-        # A forked child that leaves the block has no say in its parent's transaction.
-        if os.getpid() == self._process:
-            with suppress(psycopg.Error):
-                self._connection.rollback()
-
-
-class PostgresTransaction:
-    """Operations within one transaction."""
-
-    poller = PollInTransaction()
-
-    def __init__(self, database: Postgres, connection: psycopg.Connection[Any]) -> None:
-        self._database = database
-        self._open = True
-        self._was_cut = False
-        self.changed_sessions: set[str] = set()
-        self.connection = connection
-
-    def run(self, question: Operation[T]) -> T:
-        check_process(self._database.process)
-        if not self._open:
-            raise StoreClosed("this transaction has ended")
-        self.check_usable()
-        self.changed_sessions.update(question.sessions)
-        try:
-            with translated():
-                return run_script(question, partial(self._database.answer, self.connection))
-        except BaseException as error:
-            self._was_cut = not isinstance(error, Exception)
-            raise
-
-    def check_usable(self) -> None:
-        # A caller who catches an interrupt and goes on would commit half an operation.
-        if self._was_cut:
-            raise StorageError("an operation of this transaction was cut short, so nothing of it is kept")
-        check_not_ended(self.connection)
-
-    def end(self) -> None:
-        self._open = False
-
-
-def _commit(connection: psycopg.Connection[Any]) -> None:
-    if isinstance(connection, StoreConnection):
-        connection.commit_patiently()
-    else:
-        connection.execute(COMMIT, prepare=False)
+    def _checkin(self, connection: Connection[Any]) -> None:
+        if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:
+            # The pool would wait for the response to a rollback, and could not be cancelled.
+            close_if_dirty(unused)
+            self._pool.putconn(unused)

@@ -1,6 +1,8 @@
-"""PostgreSQL's errors as ours, told by their SQLSTATE."""
+"""PostgreSQL's errors as ours, by their SQLSTATE."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
@@ -16,96 +18,129 @@ from asm.errors import (
 )
 
 
-class translated:  # noqa: N801
-    """Our errors for PostgreSQL's. What is not in the table goes through untouched."""
+class ServerUnresponsive(psycopg.OperationalError):
+    """The server's machine is up, and its process is stuck or has lost the session."""
 
-    # Not a generator made into a context manager, because every question goes through it.
+
+def timed_out(after_s: float) -> StorageTimeout:
+    return StorageTimeout(f"the statement was cancelled after {after_s:g} s without a result")
+
+
+class translated:  # noqa: N801
+    """Raise our errors for PostgreSQL's. Errors that are not in the tables go through unchanged."""
+
     __slots__ = ()
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, psycopg.Error):
-            ours = _translation(error)
-            if ours is not None:
-                raise ours from error
-        elif isinstance(error, UnicodeEncodeError):
-            raise StorageError(f"{_SPEAK_UTF8}: {error.reason}") from error
+        if isinstance(error, psycopg.Error | UnicodeEncodeError):
+            raise_translated(error)
 
 
-def _translation(error: psycopg.Error) -> AsmError | None:
+def raise_translated(error: Exception) -> None:
+    """Raise our error for PostgreSQL's, if there is one."""
+    if (ours := translation(error)) is not None:
+        raise ours from error
+
+
+def translation(error: Exception) -> AsmError | None:
+    if isinstance(error, UnicodeEncodeError):
+        return StorageError(f"{_NOT_UTF8}: {error.reason}")
+    if not isinstance(error, psycopg.Error):
+        return None
     if isinstance(error, PoolClosed):
         return StoreClosed("this store is closed")
     if isinstance(error, PoolTimeout | TooManyRequests):
-        return StorageTimeout(f"no connection in time: {error}")
-    state = error.sqlstate or ""
-    if state in _STATES:
-        kind, message = _STATES[state]
-        return kind(f"{message}: {_said(error)}", sqlstate=state)
-    if state in _AGAIN and (state != _UNSUPPORTED or _is_outdated(error)):
-        return StorageError(f"{_AGAIN[state]}: {_said(error)}", retryable=True, sqlstate=state)
-    if state[:2] in _CLASSES:
-        kind, message = _CLASSES[state[:2]]
-        return kind(f"{message}: {_said(error)}", sqlstate=state)
-    if not state and isinstance(error, psycopg.OperationalError):
-        return ConnectionFailed(f"the connection failed: {_said(error)}")
-    return None
+        return StorageTimeout(f"no connection became free in time: {error}")
+    if not (state := error.sqlstate or ""):
+        return _connection_failed(error) if isinstance(error, psycopg.OperationalError) else None
+    if state in _RETRYABLE and (state != _NOT_SUPPORTED or _is_outdated_plan(error)):
+        return StorageError(f"{_RETRYABLE[state]}: {_message(error)}", retryable=True, sqlstate=state)
+    kind, message = _STATES.get(state) or _CLASSES.get(state[:2]) or (None, "")
+    return kind(f"{message}: {_message(error)}", sqlstate=state) if kind else None
 
 
-def _is_outdated(error: psycopg.Error) -> bool:
-    # Nothing but this and the message tells it from what the server cannot do at all. The driver
-    # forgets the statement when the transaction is rolled back.
+def _connection_failed(error: psycopg.OperationalError) -> ConnectionFailed:
+    failed = ConnectionFailed(f"the connection failed: {_message(error)}")
+    failed.retryable = not _is_refused_login(error)
+    return failed
+
+
+def _is_refused_login(error: psycopg.OperationalError) -> bool:
+    """Whether the server asked for a password and then refused the login: another attempt fails, too.
+
+    libpq gives no SQLSTATE for a failed connection. Where it is to choose among servers, it may also have
+    refused one itself after a successful login, which says nothing about the next attempt.
+    """
+    if error.pgconn is None or not (error.pgconn.used_password or error.pgconn.needs_password):
+        return False
+    wanted = next(
+        (option.val for option in error.pgconn.info if option.keyword == b"target_session_attrs"), None
+    )
+    return wanted in (None, b"any")
+
+
+def _is_outdated_plan(error: psycopg.Error) -> bool:
+    # SQLSTATE 0A000 also stands for what the server cannot do at all; only the name of this function
+    # tells an outdated plan from that. The driver drops the statement when the transaction rolls back.
     return error.diag.source_function == "RevalidateCachedQuery"
 
 
-def only_reads(error: ConnectionFailed | psycopg.Error) -> bool:
-    """Whether the server refused to write because it may not."""
-    state = error.sqlstate if isinstance(error, psycopg.Error) else error.details.get("sqlstate")
+def is_unusable_server(error: BaseException) -> bool:
+    """Whether the server is read-only or unresponsive, and all the connections of a pool lead to it."""
+    if isinstance(error, ServerUnresponsive) or isinstance(error.__cause__, ServerUnresponsive):
+        return True
+    state = error.sqlstate if isinstance(error, psycopg.Error) else _details(error).get("sqlstate")
     return state == "25006"
 
 
-def _said(error: psycopg.Error) -> str:
+def _details(error: BaseException) -> dict[str, Any]:
+    return error.details if isinstance(error, AsmError) else {}
+
+
+def _message(error: psycopg.Error) -> str:
     if error.diag.message_primary:
         return error.diag.message_primary
     first, *more = str(error).strip().splitlines() or [type(error).__name__]
-    # Of several hosts, each has its own line; the first is the last host's again.
+    # Of several hosts, each has its own line; the first line repeats the last host's.
     reasons = [line.removeprefix("- ") for line in more if line.startswith("- host")] or [first]
     return "; ".join(reason.rpartition("connection failed: ")[2] for reason in reasons)
 
 
-_SPEAK_UTF8 = "not all characters can be written in the connection's encoding, give it client_encoding=UTF8"
+_NOT_UTF8 = "the connection's encoding cannot represent every character, set client_encoding=UTF8"
 _STATES: dict[str, tuple[type[AsmError], str]] = {
-    "22021": (StorageError, _SPEAK_UTF8),
-    "22P05": (StorageError, _SPEAK_UTF8),
-    "23505": (Conflict, "a row with these keys is there already"),
-    "25006": (ConnectionFailed, "the server only reads"),
-    "25P02": (StorageError, "an earlier statement of this transaction failed, so nothing of it is kept"),
-    "25P03": (ConnectionFailed, "the server ended the connection"),
+    "22021": (StorageError, _NOT_UTF8),
+    "22P05": (StorageError, _NOT_UTF8),
+    "23505": (Conflict, "a row with this key exists"),
+    "25006": (ConnectionFailed, "the server is read-only"),
+    "25P02": (StorageError, "an earlier statement of this transaction failed, so nothing of it is committed"),
+    "25P03": (ConnectionFailed, "the server closed a connection that was idle in a transaction"),
     "25P04": (StorageTimeout, "the transaction took too long"),
     "42P01": (MigrationRequired, "a table is missing, run `asm migrate`"),
-    "3F000": (StorageError, "the connection's search_path leads to no schema, name one with schema=…"),
-    "42501": (StorageError, "the database's user lacks a right"),
+    "3F000": (StorageError, "no schema in the connection's search_path exists, name one with schema=…"),
+    "42501": (StorageError, "permission denied"),
     "42703": (MigrationRequired, "a column is missing, run `asm migrate`"),
-    "55P03": (StorageTimeout, "a lock was not to be had in time"),
-    "57014": (StorageTimeout, "the statement was stopped"),
-    "57P01": (ConnectionFailed, "the server shut the connection down"),
+    "55P03": (StorageTimeout, "could not obtain a lock within the timeout"),
+    "57014": (StorageTimeout, "the statement was cancelled"),
+    "57P01": (ConnectionFailed, "the server closed the connection"),
     "57P02": (ConnectionFailed, "the server crashed"),
-    "57P03": (ConnectionFailed, "the server does not take connections now"),
-    "57P05": (ConnectionFailed, "the server ended an idle connection"),
-    "53300": (ConnectionFailed, "the server has no connection to spare"),
+    "57P03": (ConnectionFailed, "the server does not accept connections at the moment"),
+    "57P05": (ConnectionFailed, "the server closed an idle connection"),
+    "53300": (ConnectionFailed, "the server has too many connections"),
 }
-_UNSUPPORTED = "0A000"
-_AGAIN = {
-    _UNSUPPORTED: "the tables were changed under a statement, which has to be prepared again",
-    "40001": "the transaction met another and has to be run again",
-    "40P01": "the transaction met another and has to be run again",
+_NOT_SUPPORTED = "0A000"
+_RETRYABLE = {
+    _NOT_SUPPORTED: "the tables changed after a statement was prepared, and it has to be prepared again",
+    "40001": "serialization failure, retry the transaction",
+    "40P01": "deadlock, retry the transaction",
 }
 _CLASSES: dict[str, tuple[type[AsmError], str]] = {
     "08": (ConnectionFailed, "the connection failed"),
-    "28": (ConnectionFailed, "the server refused the user"),
-    "53": (StorageError, "the server lacks something"),
-    "54": (StorageError, "the server's limits do not allow this"),
-    "58": (StorageError, "the server's disk failed"),
-    "XX": (StorageError, "the server found something wrong with itself"),
+    "28": (ConnectionFailed, "the server refused the login"),
+    "53": (StorageError, "insufficient server resources"),
+    "54": (StorageError, "a limit of the server was exceeded"),
+    "58": (StorageError, "the server had a system error"),
+    "XX": (StorageError, "internal server error"),
 }

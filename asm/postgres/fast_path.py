@@ -1,23 +1,27 @@
-"""A lone statement's way to PostgreSQL and back, without the driver's cursor.
+"""Executes statements on libpq directly, without the driver's cursor.
 
-The cursor finds out for every call what stands fast for every statement: how its values are
-spelled, and what its rows are made of. Here a statement is numbered once, prepared once for a
-connection, and its values are packed as the protocol takes them, lists as binary arrays.
-libpq and the loaders of rows are psycopg's own.
+A cursor works out for every call how to encode the values and what the rows are made of, which does not
+change between two executions of a statement. Here the placeholders of a statement are numbered once,
+the statement is prepared once for a connection, and its values are encoded in the binary format, lists as
+binary arrays. This halves the client's CPU time of a call (`bench/single_append.py`).
 
-Only a connection that nobody else can use at the moment goes this way: one that the pool has
-lent to us, outside of any transaction of a caller.
+Only a connection that no other caller can use takes the fast path: one that is checked out of the pool
+and not in a transaction of the application.
+
+Beside psycopg's documented API this package uses `psycopg.adapt.Transformer`, `psycopg.waiting.Wait` and
+`Ready`, `errors.error_from_result`, and in async_connections.py `errors._WaitTimeout` and the `timeout`
+of `Connection.wait` (since 3.3.6). They exist in every release of psycopg 3.3 since then.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from struct import Struct
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import abc, pq
@@ -25,109 +29,134 @@ from psycopg.adapt import AdaptersMap, Transformer
 from psycopg.types.string import TextBinaryLoader
 from psycopg.waiting import Ready, Wait
 
-from asm.engine.script import Rows
+from asm.engine.registry import QueryRegistry
+from asm.engine.script import Pipeline, Rows
 
 T = TypeVar("T")
 PQGen: TypeAlias = Generator[Any, Any, T]
-"""For the connection to wait on: whether it wants to read or to write, and at the end what came."""
-Buffer: TypeAlias = bytes | None
+"""As in psycopg: yields whether it wants to read or to write, and returns a result."""
+SQL: TypeAlias = tuple[str, Mapping[str, Any]]
+"""A statement with its values."""
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)[sbt]|%%")
 _SUCCESS = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 _BINARY = pq.Format.BINARY
 _COUNTER = itertools.count()
 _STALE_STATEMENT = (b"26000", b"0A000")
-"""No statement of that name: somebody said `deallocate all`. Or its plan no longer fits the tables."""
+"""No statement of that name, after `deallocate all`; or its plan no longer fits the tables."""
+
+_BEGIN: SQL = ("begin isolation level read committed", {})
+_COMMIT: SQL = ("commit", {})
 
 
 class FastPath:
-    """The way of one connection, with the statements that were prepared on it."""
+    """The fast path of one connection, with the statements that were prepared on it."""
 
-    __slots__ = ("_loaders", "_named", "_pgconn", "prepares")
+    __slots__ = ("_loaders", "_names", "_pgconn", "prepares")
 
     def __init__(self, pgconn: pq.abc.PGconn) -> None:
         self._pgconn = pgconn
-        self._named: dict[str, bytes] = {}
+        self._names: dict[str, bytes] = {}
         self._loaders: dict[str, abc.Transformer] = {}
         self.prepares = True
-        """Whether what is prepared under a name is found there again."""
+        """Whether a prepared statement is found again, which a pooler does not guarantee."""
 
     @property
     def speaks_utf8(self) -> bool:
-        """Whether the connection is set to what values are packed as. An application may set another."""
+        """Whether the connection's encoding is that of our values. An application may set another."""
         return self._pgconn.parameter_status(b"client_encoding") == b"UTF8"
 
-    def ask(self, sql: str, params: Mapping[str, Any], *, prepare: bool) -> PQGen[Rows]:
+    def execute(self, sql: str, params: Mapping[str, Any], prepare: bool) -> PQGen[Rows]:
         """Send a statement with its values, and read its rows."""
         prepare = prepare and self.prepares
-        is_old = prepare and sql in self._named
-        if prepare and not is_old:
+        name = self._names.get(sql) if prepare else None
+        if prepare and name is None:
             name = self._send_prepare(sql)
-            _check((yield from self._result()))
-            self._named[sql] = name
-        self._send(sql, params, self._named[sql] if prepare else None)
-        result = yield from self._result()
-        if is_old and _is_stale(result):
-            self._forget(sql)
-            return (yield from self.ask(sql, params, prepare=True))
-        return self._rows(sql, _check(result))
+            _check((yield from self._fetch()))
+            self._send(sql, params, name)
+            result = yield from self._fetch()
+            self._names[sql] = name
+        else:
+            self._send(sql, params, name)
+            result = yield from self._fetch()
+            if name is not None and result.status not in _SUCCESS and _is_stale(result):
+                self._forget(sql)
+                return (yield from self.execute(sql, params, True))
+        if result.status not in _SUCCESS:
+            _check(result)
+        return self._rows(sql, result) if result.ntuples else []
 
-    def ask_all(
-        self, questions: Iterable[tuple[str, Mapping[str, Any]]], *, prepare: bool
-    ) -> PQGen[list[Rows]]:
-        """Send statements in one trip and one transaction, and read the rows of each.
+    def execute_pipeline(self, statements: Iterable[SQL], prepare: bool) -> PQGen[list[Rows]]:
+        """Send statements in one round trip and one transaction, and read the rows of each.
 
-        The server begins with the first while the next is made ready.
+        The server executes the first while the next is encoded. The transaction is explicit, because
+        distributed PostgreSQL executes the statements of a pipeline's implicit transaction one by one.
         """
         prepare = prepare and self.prepares
-        pgconn, sent, named = self._pgconn, list[str | None](), dict[str, bytes]()
-        pgconn.enter_pipeline_mode()
-        for sql, params in questions:
-            name = named.get(sql, self._named.get(sql)) if prepare else None
+        sent, names = self._send_pipeline(statements, prepare)
+        results = yield from self._fetch_pipeline(len(sent))
+        if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            yield from self._rollback()
+        if self._names.keys() & sent and any(map(_is_stale, results)):
+            for sql in filter(None, sent):
+                self._forget(sql)
+            return (yield from self.execute_pipeline(statements, True))
+        for result in results:
+            _check(result)
+        self._names.update(names)
+        rows = [
+            self._rows(sql, result) for sql, result in zip(sent, results, strict=False) if sql is not None
+        ]
+        return rows[1:-1]
+
+    def _send_pipeline(
+        self, statements: Iterable[SQL], prepare: bool
+    ) -> tuple[list[str | None], dict[str, bytes]]:
+        sent, names = list[str | None](), dict[str, bytes]()
+        self._pgconn.enter_pipeline_mode()
+        for sql, params in itertools.chain([_BEGIN], statements, [_COMMIT]):
+            name = names.get(sql, self._names.get(sql)) if prepare else None
             if prepare and name is None:
-                name = named[sql] = self._send_prepare(sql)
+                name = names[sql] = self._send_prepare(sql)
                 sent.append(None)
             self._send(sql, params, name)
             sent.append(sql)
-            pgconn.flush()
-        pgconn.pipeline_sync()
+            self._pgconn.flush()
+        self._pgconn.pipeline_sync()
+        return sent, names
+
+    def _fetch_pipeline(self, size: int) -> PQGen[list[pq.abc.PGresult]]:
         results = []
-        for _ in sent:
-            result = yield from self._result()
+        for _ in range(size):
+            result = yield from self._fetch()
             results.append(result)
-        end = yield from self._next()
-        while end is not None and end.status != pq.ExecStatus.PIPELINE_SYNC:
-            # Here, too: what fails at the commit has no statement of its own.
+        while (end := (yield from self._fetch_next())) is not None:
+            if end.status == pq.ExecStatus.PIPELINE_SYNC:
+                break
             results.append(end)
-            end = yield from self._next()
-        pgconn.exit_pipeline_mode()
-        if self._named.keys() & sent and any(map(_is_stale, results)):
-            for sql in filter(None, sent):
-                self._forget(sql)
-            return (yield from self.ask_all(questions, prepare=True))
-        for result in results:
-            _check(result)
-        self._named.update(named)
-        return [
-            self._rows(sql, result) for sql, result in zip(sent, results, strict=False) if sql is not None
-        ]
+        self._pgconn.exit_pipeline_mode()
+        return results
+
+    def _rollback(self) -> PQGen[None]:
+        self._pgconn.send_query(b"rollback")
+        yield from self._fetch()
 
     def _forget(self, sql: str) -> None:
-        self._named.pop(sql, None)
+        self._names.pop(sql, None)
         self._loaders.pop(sql, None)
 
     def _send_prepare(self, sql: str) -> bytes:
-        # Counted on, and never by what was forgotten: another statement may have that name.
+        # A number is never used again: a statement that is forgotten here may still exist on the server.
         name = f"asm_{next(_COUNTER)}".encode()
         self._pgconn.send_prepare(name, positional_statement(sql).text)
         return name
 
     def _send(self, sql: str, params: Mapping[str, Any], name: bytes | None) -> None:
         statement = positional_statement(sql)
-        values = [
-            None if value is None else _PACK[type(value)](value)
-            for value in map(params.__getitem__, statement.names)
-        ]
+        values: list[bytes | None] = []
+        for parameter in statement.names:
+            value = params[parameter]
+            values.append(None if value is None else _ENCODE[type(value)](value))
         if name is None:
             self._pgconn.send_query_params(
                 statement.text, values, param_formats=statement.formats, result_format=_BINARY
@@ -135,24 +164,31 @@ class FastPath:
         else:
             self._pgconn.send_query_prepared(name, values, statement.formats, result_format=_BINARY)
 
-    def _result(self) -> PQGen[pq.abc.PGresult]:
+    def _fetch(self) -> PQGen[pq.abc.PGresult]:
         """The one result of a statement."""
-        answer: pq.abc.PGresult | None = None
-        while (result := (yield from self._next())) is not None:
-            # Rows are no promise: what fails at the commit is told after them.
-            if answer is None or answer.status in _SUCCESS:
-                answer = result
-        if answer is None:
-            raise psycopg.OperationalError(self._pgconn.get_error_message())
-        return answer
-
-    def _next(self) -> PQGen[pq.abc.PGresult | None]:
-        # What the driver's generators do, for one statement: 7 µs less of 300.
+        found: pq.abc.PGresult | None = None
         pgconn = self._pgconn
+        # What psycopg's generators do, for one statement: 7 µs less of 300.
         while pgconn.flush():
-            # Stopped and gone on with, the driver sends nothing at first.
+            # After a timeout psycopg resumes the generator by sending None.
             if (yield Wait.RW) != Ready.W:
                 pgconn.consume_input()
+        while True:
+            while pgconn.is_busy():
+                yield Wait.R
+                pgconn.consume_input()
+            result = pgconn.get_result()
+            if result is None:
+                break
+            # An error that occurs at the commit arrives after the rows.
+            if found is None or found.status in _SUCCESS:
+                found = result
+        if found is None:
+            raise psycopg.OperationalError(pgconn.get_error_message())
+        return found
+
+    def _fetch_next(self) -> PQGen[pq.abc.PGresult | None]:
+        pgconn = self._pgconn
         while pgconn.is_busy():
             yield Wait.R
             pgconn.consume_input()
@@ -167,16 +203,34 @@ class FastPath:
         else:
             loader = Transformer(_CONTEXT)
             loader.set_pgresult(result)
-            if sql in self._named:
+            if sql in self._names:
                 self._loaders[sql] = loader
         rows = loader.load_rows(0, result.ntuples, tuple)
-        # Kept for its loaders, not for megabytes of rows that are read.
+        # The transformer is kept for its loaders, and would keep the rows in memory.
         loader.set_pgresult(None, set_loaders=False)
         return rows
 
 
+class PipelineRun(Generic[T]):
+    """One execution of a Pipeline: iterated over, it gives the statements; then `read` takes their rows."""
+
+    def __init__(self, queries: QueryRegistry, pipeline: Pipeline[T]) -> None:
+        self._queries = queries
+        self._pipeline = pipeline
+        self._readers: list[Callable[[Rows], Any]] = []
+
+    def __iter__(self) -> Iterator[SQL]:
+        self._readers = []
+        for query in self._pipeline.queries():
+            self._readers.append(query.read)
+            yield self._queries[query.query].render(query.params).statements[0].sql, query.params
+
+    def read(self, rows: Sequence[Rows]) -> T:
+        return self._pipeline.read([read(each) for read, each in zip(self._readers, rows, strict=True)])
+
+
 class _Context(NamedTuple):
-    """What psycopg asks for when it is to read rows. It knows of no connection, and so of no time zone."""
+    """What psycopg reads rows with. Without a connection, times have no time zone but UTC."""
 
     adapters: AdaptersMap
     connection: None = None
@@ -184,7 +238,7 @@ class _Context(NamedTuple):
 
 def _context() -> _Context:
     adapters = AdaptersMap(psycopg.adapters)
-    # A document as it stands, for documents.py to read.
+    # The text of a document, for documents.py to parse.
     adapters.register_loader("json", TextBinaryLoader)
     return _Context(adapters)
 
@@ -193,7 +247,7 @@ _CONTEXT = _context()
 
 
 class PositionalStatement(NamedTuple):
-    """A statement as libpq wants it: $1, $2, … for names."""
+    """A statement as libpq takes it: $1, $2, … for names."""
 
     text: bytes
     names: tuple[str, ...]
@@ -202,7 +256,7 @@ class PositionalStatement(NamedTuple):
 
 @cache
 def positional_statement(sql: str) -> PositionalStatement:
-    # A name that stands twice is one parameter, as it is for the driver's cursor.
+    # A name that occurs twice is one parameter, as with psycopg's cursor.
     names: list[str] = []
 
     def number(found: re.Match[str]) -> str:
@@ -217,11 +271,11 @@ def positional_statement(sql: str) -> PositionalStatement:
     return PositionalStatement(text, tuple(names), [_BINARY] * len(names))
 
 
-def _check(result: pq.abc.PGresult) -> pq.abc.PGresult:
+def _check(result: pq.abc.PGresult) -> None:
     if result.status in _SUCCESS:
-        return result
+        return
     if result.error_field(pq.DiagnosticField.SQLSTATE) is None:
-        # libpq's own words, not the server's: the connection is gone.
+        # An error of libpq and not of the server: the connection is lost.
         raise psycopg.OperationalError(result.get_error_message())
     raise psycopg.errors.error_from_result(result)
 
@@ -232,12 +286,12 @@ def _is_stale(result: pq.abc.PGresult) -> bool:
     )
 
 
-# Values as the protocol takes them. The statement says what each of them is: by the column it
-# goes to, or by a cast.
+# Values in the binary format. Their types follow from the statement: from the column a value is
+# compared with or stored in, or from a cast.
 
 
 def _array(values: Sequence[Any]) -> bytes:
-    """A list or a tuple of one type, nulls among them, as a binary array."""
+    """A list or a tuple of values of one type or None, as a binary array."""
     kind = next((type(value) for value in values if value is not None), str)
     oid = _OID[kind]
     head = _ARRAY_HEAD.pack(1 if values else 0, 1, oid)
@@ -245,14 +299,14 @@ def _array(values: Sequence[Any]) -> bytes:
         return head
     head += _ARRAY_SIZE.pack(len(values), 1)
     if values.count(values[0]) == len(values):
-        # As many columns of a batch are: one session, one run, one type.
+        # Many columns of a batch hold one value: a session, a run, a type.
         return head + _array_item(values[0]) * len(values)
     if None in values:
         return head + b"".join(map(_array_item, values))
     if oid == _TEXT:
         return head + _text_items(list(map(str.encode, values)))
     if oid == _TIMESTAMPTZ:
-        values = [_microseconds(value) for value in values]
+        values = [datetime.__sub__(value, _EPOCH) // _MICROSECOND for value in values]
     return head + b"".join(map(_FIXED_WIDTH[kind], values))
 
 
@@ -267,26 +321,21 @@ def _text_items(texts: Sequence[bytes]) -> bytes:
 def _array_item(value: Any) -> bytes:
     if value is None:
         return _NULL
-    data = _PACK[type(value)](value)
+    data = _ENCODE[type(value)](value)
     return _INT32.pack(len(data)) + data
 
 
-def _microseconds(value: datetime) -> int:
-    # A subclass may have another idea of what a difference is.
-    return datetime.__sub__(value, _EPOCH) // _MICROSECOND
-
-
 def _timestamp(value: datetime) -> bytes:
-    return _INT64.pack(_microseconds(value))
+    return _INT64.pack(datetime.__sub__(value, _EPOCH) // _MICROSECOND)
 
 
 class _ByType(dict[type, T]):
-    """What is known for a type holds for those derived from it: an enum of strings is a string."""
+    """An entry for a type holds for its subclasses, too: an enum of strings is a string."""
 
     def __missing__(self, kind: type) -> T:
         found = next((self[base] for base in kind.__mro__[1:] if base in self), None)
         if found is None:
-            raise TypeError(f"no value of type {kind.__name__} goes to PostgreSQL")
+            raise TypeError(f"cannot send a value of type {kind.__name__} to PostgreSQL")
         self[kind] = found
         return found
 
@@ -296,7 +345,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _ARRAY_HEAD, _ARRAY_SIZE = Struct("!iiI"), Struct("!ii")
 _INT32, _INT64, _FLOAT64 = Struct("!i"), Struct("!q"), Struct("!d")
 _NULL = _INT32.pack(-1)
-_PACK = _ByType(
+_ENCODE = _ByType(
     {
         str: str.encode,
         int: _INT64.pack,
@@ -306,8 +355,8 @@ _PACK = _ByType(
         tuple: _array,
     }
 )
-_WITH_INT64, _WITH_FLOAT64 = (partial(Struct(render).pack, 8) for render in ("!iq", "!id"))
+_WITH_INT64, _WITH_FLOAT64 = (partial(Struct(format).pack, 8) for format in ("!iq", "!id"))
 _FIXED_WIDTH = _ByType({int: _WITH_INT64, datetime: _WITH_INT64, float: _WITH_FLOAT64})
-"""Values of one width, with that before them, as elements of an array."""
+"""Encoders of array items of a fixed width, which precedes each of them."""
 _TEXT, _INT8, _FLOAT8, _TIMESTAMPTZ = 25, 20, 701, 1184
 _OID = _ByType({str: _TEXT, int: _INT8, float: _FLOAT8, datetime: _TIMESTAMPTZ})

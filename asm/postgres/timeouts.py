@@ -1,59 +1,107 @@
-"""How long a question to PostgreSQL may take, and who sees to it."""
+"""How long a statement may take, and whether the server or the client enforces it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from asm.engine.registry import RenderedQuery
 from asm.engine.script import Operation, Pipeline, UnitOfWork
 
 IDLE_IN_TRANSACTION_TIMEOUT_S = 20.0
-"""A plan that writes, and whose client says nothing for so long, is ended by the server. One whose
-machine has vanished would hold its locks until TCP gives it up, which takes two hours."""
+"""The server ends a transaction of ours whose client sends nothing for this long. The locks of a client
+whose machine has vanished would otherwise be held until TCP gives up, which takes two hours."""
+
+GRACE_S = 1.0
+"""How much longer the client waits than the server, so that the server's own error arrives first."""
+
+
+class Limit(NamedTuple):
+    """How long the client waits for a statement.
+
+    After that time the client cancels the statement; or, where `cancels` is False, it checks that the
+    server still accepts connections, and waits again as long as it does.
+    """
+
+    after_s: float
+    cancels: bool = True
+
+    def shortened(self, after_s: float) -> Limit:
+        return Limit(min(self.after_s, after_s))
+
+
+class Limited:
+    """A connection that bounds its statements: `limit` is None while it executes an application's own."""
+
+    limit: Limit | None = None
+
+
+@contextmanager
+def limited(connection: object, limit: Limit | None) -> Iterator[None]:
+    """Bound the statements of a block, if the connection is one of our own class."""
+    if not isinstance(connection, Limited):
+        yield
+        return
+    connection.limit = limit
+    try:
+        yield
+    finally:
+        connection.limit = None
 
 
 class Timeouts:
-    """How long things may take: what a transaction begins with, and what a lone statement is given."""
+    """The `begin` of each kind of transaction, with the server's limits, and the client's limits."""
 
     def __init__(self, timeout: float | None, statement_timeout: float | None) -> None:
         self.timeout = timeout
-        self.bound_statements = statement_timeout is not None
+        self.bounds_statements = statement_timeout is not None
         self._statement_timeout = statement_timeout
         self.begin_user = _begin("read committed", timeout, statement_timeout)
-        """A transaction that its caller ends, who may take any time between two statements."""
-        self.begin = _begin_plan(timeout, statement_timeout)
+        """A transaction that the application ends, with no limit on the time between two statements."""
+        self.begin = _begin_unit_of_work(timeout, statement_timeout)
         self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
-        # One that writes and takes long waits for a lock.
-        self._writing_s = _shortest(timeout, statement_timeout)
-        self._reading_s = statement_timeout
+        write_s = _shortest(timeout, statement_timeout)
+        patient = None if timeout is None else Limit(timeout + GRACE_S, cancels=False)
+        # A write outside a transaction that takes long waits for a lock.
+        self.write = _limit(write_s)
+        self.read = _limit(statement_timeout) or patient
+        self.write_in_transaction = _limit(write_s, GRACE_S)
+        self.read_in_transaction = (
+            patient if statement_timeout is None else _limit(statement_timeout, GRACE_S)
+        )
 
-    def begin_for(self, question: Operation[Any], *, lock_timeout_s: float | None) -> str:
+    def begin_for(self, operation: Operation[Any], lock_timeout_s: float | None) -> str:
         if lock_timeout_s is not None:
-            return _begin_plan(_shortest(self.timeout, lock_timeout_s), self._statement_timeout)
-        return self._begin_snapshot if isinstance(question, UnitOfWork) and question.snapshot else self.begin
+            return _begin_unit_of_work(_shortest(self.timeout, lock_timeout_s), self._statement_timeout)
+        return (
+            self._begin_snapshot if isinstance(operation, UnitOfWork) and operation.snapshot else self.begin
+        )
 
-    def timeout_s(self, render: RenderedQuery, *, lock_timeout_s: float | None) -> float | None:
-        if not render.writes:
-            return self._reading_s
-        return self._writing_s if lock_timeout_s is None else _shortest(self._writing_s, lock_timeout_s)
+    def in_transaction(self, rendered: RenderedQuery) -> Limit | None:
+        return self.write_in_transaction if rendered.writes else self.read_in_transaction
 
-    def patience_with(self, volley: Pipeline[Any]) -> float | None:
-        return None if self._writing_s is None else self._writing_s * volley.size
+    def pipeline(self, pipeline: Pipeline[Any]) -> Limit | None:
+        return self.write and Limit(self.write.after_s * pipeline.size + GRACE_S)
+
+
+def _limit(after_s: float | None, grace_s: float = 0.0) -> Limit | None:
+    return None if after_s is None else Limit(after_s + grace_s)
 
 
 def _shortest(*limits_s: float | None) -> float | None:
     return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
 
 
-def _begin_plan(timeout: float | None, statement_timeout: float | None) -> str:
+def _begin_unit_of_work(timeout: float | None, statement_timeout: float | None) -> str:
     begin = _begin("read committed", timeout, statement_timeout)
     idle_ms = milliseconds(IDLE_IN_TRANSACTION_TIMEOUT_S)
     return f"{begin}; set local idle_in_transaction_session_timeout = {idle_ms}"
 
 
 def _begin(isolation: str, timeout: float | None, statement_timeout: float | None) -> str:
-    # One trip, and nothing that outlives the transaction. Without parameters, because only
-    # so does PostgreSQL take several statements at once.
+    # One round trip, and settings that end with the transaction. Without parameters, because
+    # PostgreSQL takes several statements at once only in the simple protocol.
     begin = f"begin isolation level {isolation}"
     if timeout is not None:
         begin += f"; set local lock_timeout = {milliseconds(timeout)}"
@@ -63,5 +111,5 @@ def _begin(isolation: str, timeout: float | None, statement_timeout: float | Non
 
 
 def milliseconds(seconds: float) -> int:
-    """For a setting of the server, where 0 would be no limit at all."""
+    """For a setting of the server, where 0 means no limit."""
     return max(1, min(int(seconds * 1000), 2**31 - 1))

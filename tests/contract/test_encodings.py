@@ -42,7 +42,7 @@ def test_a_database_that_cannot_write_all_characters_is_refused(
 ) -> None:
     dsn = encoded(encoding)
     for refused in (lambda: asm.migrate(dsn), lambda: opened(dsn), lambda: opened(dsn, migrate=True)):
-        with pytest.raises(asm.StorageError, match=f"kept in {encoding}.*encoding 'UTF8'"):
+        with pytest.raises(asm.StorageError, match=f"database is {encoding}.*encoding 'UTF8'"):
             refused()
 
 
@@ -94,7 +94,7 @@ def test_a_borrowed_pool_of_another_encoding_is_refused(migrated: str, encoding:
     dsn = make_conninfo(migrated, client_encoding=encoding)
     with (
         psycopg_pool.ConnectionPool(dsn, min_size=1, open=True) as pool,
-        pytest.raises(asm.StorageError, match=rf"speak {encoding}.*client_encoding=UTF8"),
+        pytest.raises(asm.StorageError, match=rf"connections is {encoding}.*client_encoding=UTF8"),
     ):
         asm.SessionStore(pool=pool)
 

@@ -1,4 +1,4 @@
-"""What is promised about opening a store, sharing it, running out of patience, and transactions."""
+"""Opening a store, sharing it, its timeouts, and transactions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import logging
 import secrets
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -37,6 +39,7 @@ from tests.conftest import (
     numbers,
 )
 from tests.contract.other_clients import (
+    ROOT,
     STEP,
     STEPS,
     driver_connection,
@@ -292,6 +295,37 @@ def test_a_schema_leaves_nothing_set_on_a_connection(dsn: str, opened: Opener) -
         assert own(tx, "show search_path") == fetch_rows(dsn, "show search_path")
 
 
+# Citus keeps its list of distributed tables in `pg_catalog`, where only an extension can make a table.
+DISTRIBUTED = """
+create table public.pg_dist_partition (logicalrelid regclass, partmethod "char");
+insert into public.pg_dist_partition values ('{}asm_events', 'h'), ('{}asm_runs', 'h'), ('pg_class', 'h')
+"""
+
+
+@postgres_only
+def test_distributed_tables_are_refused(migrated: str, opened: Opener) -> None:
+    fetch_rows(migrated, DISTRIBUTED.format("", ""))
+    with pytest.raises(asm.StorageError, match=r"distributed.*asm_events, asm_runs") as refused:
+        opened(migrated, retry_for=60)
+    assert refused.value.details["tables"] == ["asm_events", "asm_runs"]
+
+
+@postgres_only
+def test_distributed_tables_of_a_schema_are_refused(dsn: str, opened: Opener) -> None:
+    asm.migrate(dsn, schema="Its own")
+    opened(dsn, schema="Its own").close()
+    fetch_rows(dsn, DISTRIBUTED.format('"Its own".', '"Its own".'))
+    with pytest.raises(asm.StorageError, match="distributed"):
+        opened(dsn, schema="Its own")
+
+
+@postgres_only
+def test_distributed_tables_of_others_are_no_reason_to_refuse_a_store(migrated: str, opened: Opener) -> None:
+    fetch_rows(migrated, DISTRIBUTED.format("", ""))
+    fetch_rows(migrated, "delete from public.pg_dist_partition where logicalrelid <> 'pg_class'::regclass")
+    assert opened(migrated).append_event(an_event()).sequence_number == 1
+
+
 def test_sqlite_has_no_schemas(tmp_path: Path, opened: Opener) -> None:
     with pytest.raises(asm.ValidationError, match="schema"):
         opened(f"sqlite:///{tmp_path}/store.db", schema="one", migrate=True)
@@ -387,6 +421,30 @@ def test_nothing_is_prepared_without_prepare(migrated: str, opened: Opener) -> N
         store.append_events([an_event(), an_event()], expected_sequence=store.get_latest_sequence("ses_1"))
     with store.transaction() as tx:
         assert own(tx, "select name from pg_prepared_statements") == []
+
+
+# Drivers
+
+WITHOUT_PSYCOPG = """
+import sys
+sys.modules["psycopg"] = None
+import asm
+asm.SessionStore("sqlite://", migrate=True).close()
+try:
+    asm.{}
+except ImportError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "opening",
+    ["SessionStore('postgresql://h/d')", "SessionStore(pool=object())", "migrate('postgresql://h/d')"],
+)
+def test_without_psycopg_sqlite_works_and_postgresql_names_what_to_install(opening: str) -> None:
+    program = [sys.executable, "-c", WITHOUT_PSYCOPG.format(opening)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "pip install 'asm-store[binary]'" in done.stdout
 
 
 # Passwords

@@ -1,4 +1,4 @@
-"""A pool whose connections fail, grow old or are not needed: none is lost, none is kept too long."""
+"""Connections of a pool that fail, grow old or are idle: none leaks, none is kept too long."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = only(POSTGRES[:1], why="SQLite has no pool, and pools are the drive
 
 SOON_S = 20.0
 
-# What is appended to a session named after an SQLSTATE fails with it.
+# An insert into a session that is named after an SQLSTATE fails with it.
 FAILS_AS_IT_IS_NAMED = """
 create function fail() returns trigger language plpgsql as $$
 begin
@@ -59,7 +59,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class Lent:
-    """A pool of an application, of either colour, that lets go of its connections in the end."""
+    """A pool of an application, blocking or async, that is closed at the end."""
 
     def __init__(self, colour: Colour, dsn: str, **options: Any) -> None:
         kinds = {"sync": psycopg_pool.ConnectionPool, "async": psycopg_pool.AsyncConnectionPool}
@@ -118,12 +118,12 @@ WAYS: dict[str, Callable[[Any, list[asm.Event]], Any]] = {
 }
 
 
-def test_no_error_of_the_server_costs_a_connection(migrated: str, store: Any) -> None:
+def test_no_error_of_the_server_leaks_a_connection(migrated: str, store: Any) -> None:
     fetch_rows(migrated, FAILS_AS_IT_IS_NAMED)
     for state, way in itertools.product(STATES, WAYS):
         with pytest.raises((asm.AsmError, psycopg.Error)):
             WAYS[way](store, events_of(f"fail_{state}", 2))
-        # There is but one connection, and it is at rest.
+        # The only connection is in the pool and idle.
         assert store.get_latest_sequence(f"fail_{state}") == 0
     assert store.get_latest_sequence("fine") == 0
     assert numbers([store.append_event(an_event("fine"))]) == [1]
@@ -132,7 +132,9 @@ def test_no_error_of_the_server_costs_a_connection(migrated: str, store: Any) ->
     assert fetch_rows(migrated, busy) == []
 
 
-def test_a_user_without_rights_is_told_so(migrated: str, opened: Callable[..., Any]) -> None:
+def test_a_user_without_permission_gets_an_error_that_says_so(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
     user = f"reader_{time.time_ns()}"
     fetch_rows(migrated, f"create role {user}; grant select on all tables in schema public to {user}")
     try:
@@ -146,7 +148,30 @@ def test_a_user_without_rights_is_told_so(migrated: str, opened: Callable[..., A
         fetch_rows(migrated, f"drop owned by {user}; drop role {user}")
 
 
-# Connections that grow old, and that nobody needs
+def test_a_login_that_is_refused_while_the_store_is_open_is_reported_at_once(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    user = f"writer_{time.time_ns()}"
+    fetch_rows(migrated, f"create role {user} login password 'old'")
+    fetch_rows(migrated, f"grant pg_read_all_data, pg_write_all_data to {user}")
+    try:
+        dsn = make_conninfo(migrated, user=user, password="old")
+        store = opened(dsn, min_size=1, max_size=1, timeout=SOON_S, retry_for=SOON_S)
+        fetch_rows(migrated, f"alter role {user} password 'new'")
+        fetch_rows(
+            migrated, f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{user}'"
+        )
+        begun = time.monotonic()
+        with pytest.raises(asm.ConnectionFailed, match="authentication failed") as refused:
+            store.append_event(an_event())
+        assert not refused.value.retryable
+        assert time.monotonic() - begun < SOON_S / 2
+    finally:
+        store.close()
+        fetch_rows(migrated, f"drop role {user}")
+
+
+# Connections that are too old or idle
 
 
 def pool_of(dsn: str, **options: Any) -> database.Postgres:
@@ -167,7 +192,7 @@ def open_database(dsn: str, **options: Any) -> Iterator[database.Postgres]:
         database.close()
 
 
-def test_a_connection_that_is_always_in_use_is_replaced_when_its_time_is_up(migrated: str) -> None:
+def test_a_connection_that_is_always_in_use_is_replaced_at_the_end_of_its_lifetime(migrated: str) -> None:
     with open_database(migrated, min_size=1, max_size=1, max_lifetime=0.1) as database:
 
         def process() -> int:
@@ -179,17 +204,17 @@ def test_a_connection_that_is_always_in_use_is_replaced_when_its_time_is_up(migr
         until(lambda: process() not in (0, first))
 
 
-def test_a_pool_that_may_be_empty_is_emptied_when_nobody_asks(migrated: str) -> None:
+def test_a_pool_of_minimum_size_0_closes_connections_that_are_idle(migrated: str) -> None:
     with open_database(migrated, min_size=0, max_size=4, max_idle=0.1) as database:
         database.run(append_event(an_event()))
         until(lambda: connections(migrated) == 0)
         assert database.run(get_latest_sequence("ses_1")) == 1
 
 
-# Waiting for what others hold
+# Waiting for locks
 
 
-def test_reading_what_is_locked_ends_in_a_timeout(migrated: str, opened: Callable[..., Any]) -> None:
+def test_reading_a_locked_table_ends_in_a_timeout(migrated: str, opened: Callable[..., Any]) -> None:
     store = opened(migrated, timeout=0.5, max_size=1)
     reads: tuple[Callable[[], Any], ...] = (
         lambda: store.get_events("ses_1"),
@@ -204,7 +229,7 @@ def test_reading_what_is_locked_ends_in_a_timeout(migrated: str, opened: Callabl
     assert store.get_events("ses_1") == []
 
 
-def test_a_crowd_that_waits_in_vain_for_a_lock_is_told_so_and_the_store_works_on(
+def test_many_appends_that_wait_for_a_lock_end_in_timeouts_and_the_store_goes_on(
     migrated: str, opened: Callable[..., Any]
 ) -> None:
     store = opened(migrated, timeout=0.5, max_size=2)
@@ -229,7 +254,7 @@ def test_a_crowd_that_waits_in_vain_for_a_lock_is_told_so_and_the_store_works_on
     assert numbers([store.append_event(an_event())]) == [read + 1]
 
 
-# Servers that are away for a while
+# Servers that restart
 
 
 @pytest.fixture(scope="module")

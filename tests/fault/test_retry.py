@@ -1,4 +1,4 @@
-"""What was cut off is asked again, whatever it was and wherever it was cut."""
+"""An operation whose connection is cut is retried, whatever it is and wherever it is cut."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ APPENDS: dict[str, Callable[[Any], Any]] = {
 }
 
 postgres_only = only(POSTGRES, why="SQLite has no connection that could be lost")
-newest_only = only(POSTGRES[:1], why="what a client does does not depend on the server's version")
+newest_only = only(POSTGRES[:1], why="the client does the same on every version of the server")
 own_servers_only = pytest.mark.skipif(
     not INSTALLATIONS, reason="a server can be stopped only where it is ours"
 )
@@ -48,7 +48,7 @@ def proxy(migrated: str) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Server]]:
-    """Two that know the same password, as the hosts of one cluster do."""
+    """Two servers with the same password, like the hosts of a cluster."""
     both = [Server(INSTALLATIONS[POSTGRES[0]], settings=FORGETFUL) for _ in range(2)]
     both[1].password = both[0].password
     with both[0], both[1]:
@@ -57,7 +57,7 @@ def servers() -> Iterator[list[Server]]:
 
 @pytest.fixture
 def server(servers: list[Server]) -> Iterator[Server]:
-    """One that writes, with empty tables."""
+    """A server that accepts writes, with empty tables."""
     yield from emptied(servers[0])
 
 
@@ -74,7 +74,7 @@ def emptied(server: Server) -> Iterator[Server]:
 
 
 def in_front_of(*servers: Server) -> str:
-    """A DSN of several hosts, of which the one that writes is wanted."""
+    """A DSN of several hosts that selects the one that accepts writes."""
     return make_conninfo(
         servers[0].dsn(),
         host=",".join(server.host for server in servers),
@@ -102,7 +102,7 @@ def test_an_operation_whose_connection_is_cut_is_done_once(
 
 
 @newest_only
-def test_an_artifact_that_another_registered_meanwhile_is_no_success(
+def test_an_artifact_that_another_client_registered_meanwhile_is_an_error(
     proxy: Proxy, opened: Opener, migrated: str
 ) -> None:
     store, other = opened(proxy.dsn, max_size=1), opened(migrated)
@@ -117,14 +117,14 @@ def test_an_artifact_that_another_registered_meanwhile_is_no_success(
             ours.result()
 
 
-def test_an_artifact_that_is_registered_twice_is_there_already(store: Any) -> None:
+def test_an_artifact_that_is_registered_twice_is_an_error(store: Any) -> None:
     store.artifacts.register(ARTIFACT)
     with pytest.raises(asm.AlreadyExists):
         store.artifacts.register(ARTIFACT)
 
 
 @newest_only
-def test_callers_who_travel_together_are_all_answered_when_their_connections_are_cut(
+def test_all_appends_of_a_batch_return_when_their_connections_are_cut(
     proxy: Proxy, opened: Opener, migrated: str
 ) -> None:
     crowd = ConcurrentWriters()
@@ -136,7 +136,7 @@ def test_callers_who_travel_together_are_all_answered_when_their_connections_are
 
 
 @newest_only
-def test_nothing_in_a_transaction_is_asked_again(proxy: Proxy, opened: Opener) -> None:
+def test_nothing_in_a_transaction_is_retried(proxy: Proxy, opened: Opener) -> None:
     store = opened(proxy.dsn)
     proxy.cut_when(b"evt_lost0", "before")
     with pytest.raises(asm.ConnectionFailed), store.transaction() as tx:
@@ -155,7 +155,7 @@ def test_without_retry_for_the_first_loss_is_raised(proxy: Proxy, opened: Opener
 
 
 @newest_only
-def test_time_is_the_budget_when_nobody_answers(proxy: Proxy, opened: Opener) -> None:
+def test_an_operation_is_retried_until_retry_for_is_over(proxy: Proxy, opened: Opener) -> None:
     store = opened(proxy.dsn, retry_for=1)
     proxy.refuse()
     proxy.cut()
@@ -168,7 +168,9 @@ def test_time_is_the_budget_when_nobody_answers(proxy: Proxy, opened: Opener) ->
 
 
 @newest_only
-def test_closing_does_not_wait_for_what_is_asked_again_and_again(proxy: Proxy, opened: Opener) -> None:
+def test_closing_does_not_wait_for_an_operation_that_is_retried_without_end(
+    proxy: Proxy, opened: Opener
+) -> None:
     store = opened(proxy.dsn, retry_for=float("inf"))
     store.append_event(an_event())
     proxy.refuse()
@@ -184,7 +186,7 @@ def test_closing_does_not_wait_for_what_is_asked_again_and_again(proxy: Proxy, o
 
 
 @own_servers_only
-def test_no_caller_sees_that_the_server_crashed_and_was_down_for_five_seconds(server: Server) -> None:
+def test_a_crash_of_the_server_and_five_seconds_without_it_are_no_error(server: Server) -> None:
     crowd = ConcurrentWriters()
     with (
         asm.SessionStore(server.dsn(), retry_for=60) as store,
@@ -198,7 +200,7 @@ def test_no_caller_sees_that_the_server_crashed_and_was_down_for_five_seconds(se
 
 
 @own_servers_only
-def test_a_server_that_only_reads_now_is_left_for_the_one_that_writes(
+def test_a_store_leaves_a_server_that_became_read_only_for_the_one_that_writes(
     server: Server, successor: Server, opened: Opener
 ) -> None:
     store = opened(in_front_of(server, successor), min_size=3)
@@ -213,7 +215,7 @@ def test_a_server_that_only_reads_now_is_left_for_the_one_that_writes(
 
 
 @own_servers_only
-def test_a_server_that_only_reads_for_a_while_is_waited_for(server: Server, opened: Opener) -> None:
+def test_a_write_waits_for_a_server_that_is_read_only_for_a_while(server: Server, opened: Opener) -> None:
     store = opened(server.dsn())
     store.append_event(an_event())
     set_read_only(server.dsn(), "on")
@@ -225,7 +227,7 @@ def test_a_server_that_only_reads_for_a_while_is_waited_for(server: Server, open
 
 
 @own_servers_only
-def test_a_transaction_on_a_server_that_only_reads_is_raised_and_the_next_one_finds_another(
+def test_a_transaction_on_a_read_only_server_fails_and_the_next_one_uses_another(
     server: Server, successor: Server, opened: Opener
 ) -> None:
     store = opened(in_front_of(server, successor))
@@ -238,7 +240,7 @@ def test_a_transaction_on_a_server_that_only_reads_is_raised_and_the_next_one_fi
 
 
 def set_read_only(dsn: str, setting: str) -> None:
-    """For every session, those that are open, too."""
+    """For all sessions, including those that are open."""
     able = make_conninfo(dsn, options="-c default_transaction_read_only=off")
     fetch_rows(able, f"alter system set default_transaction_read_only = {setting}")
     fetch_rows(able, "select pg_reload_conf()")
@@ -246,7 +248,7 @@ def set_read_only(dsn: str, setting: str) -> None:
 
 
 @newest_only
-def test_another_host_is_asked_when_the_first_is_gone(proxy: Proxy, opened: Opener, migrated: str) -> None:
+def test_the_next_host_is_used_when_the_first_is_down(proxy: Proxy, opened: Opener, migrated: str) -> None:
     with Proxy(migrated) as other:
         ports = f"{proxy.port},{other.port}"
         store = opened(make_conninfo(proxy.dsn, host="127.0.0.1,127.0.0.1", port=ports))
@@ -259,12 +261,12 @@ def test_another_host_is_asked_when_the_first_is_gone(proxy: Proxy, opened: Open
 
 
 @postgres_only
-def test_a_deadlock_is_asked_again(migrated: str, opened: Opener) -> None:
+def test_a_deadlock_is_retried(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
     store.append_events([an_event("ses_1"), an_event("ses_2")])
     lock = "select 1 from asm_session_sequences where session_id = '{}' for update"
     with driver_connection(migrated) as other, ThreadPoolExecutor(1) as thread:
-        # The one of the two that waits less long for nothing is refused.
+        # PostgreSQL refuses the transaction whose deadlock_timeout ends first.
         other.execute("begin; set local deadlock_timeout = '1min'; " + lock.format("ses_2"))
         appended = thread.submit(store.append_events, [an_event("ses_1"), an_event("ses_2")])
         wait_until(lambda: fetch_rows(migrated, WAITING))
@@ -304,7 +306,7 @@ MOVE_A_COUNTER = "update asm_session_sequences set updated_at = now() where sess
 
 @pytest.fixture
 def serializable(migrated: str) -> str:
-    """A database whose statements are serializable unless somebody says otherwise."""
+    """A database whose default isolation level is serializable."""
     name = conninfo_to_dict(migrated)["dbname"]
     fetch_rows(migrated, f"alter database {name} set default_transaction_isolation = serializable")
     return migrated
@@ -312,7 +314,7 @@ def serializable(migrated: str) -> str:
 
 @postgres_only
 @pytest.mark.parametrize("append", APPENDS)
-def test_a_serialization_failure_is_asked_again(serializable: str, opened: Opener, append: str) -> None:
+def test_a_serialization_failure_is_retried(serializable: str, opened: Opener, append: str) -> None:
     store = opened(serializable)
     store.append_event(an_event())
     with driver_connection(serializable) as other, ThreadPoolExecutor(1) as thread:
@@ -325,7 +327,7 @@ def test_a_serialization_failure_is_asked_again(serializable: str, opened: Opene
 
 
 @postgres_only
-def test_a_serialization_failure_says_that_it_may_be_asked_again(serializable: str, opened: Opener) -> None:
+def test_a_serialization_failure_says_that_it_is_retryable(serializable: str, opened: Opener) -> None:
     store = opened(serializable, retry_for=0)
     store.append_event(an_event())
     with driver_connection(serializable) as other, ThreadPoolExecutor(1) as thread:
@@ -342,17 +344,16 @@ def test_a_serialization_failure_says_that_it_may_be_asked_again(serializable: s
 
 @postgres_only
 @pytest.mark.parametrize("wrong", ["password", "dbname", "user"])
-def test_who_is_not_let_in_is_told_at_once(migrated: str, opened: Opener, wrong: str) -> None:
+def test_a_refused_login_is_reported_at_once(migrated: str, opened: Opener, wrong: str) -> None:
     start = time.monotonic()
-    with pytest.raises(asm.ConnectionFailed) as refused:
+    with pytest.raises(asm.ConnectionFailed, match=r"authentication failed|does not exist") as refused:
         opened(make_conninfo(migrated, **{wrong: "wrong"}), retry_for=60)
     assert time.monotonic() - start < 30
     assert not refused.value.retryable
-    assert refused.value.details["sqlstate"] in ("28P01", "28000", "3D000")
 
 
 @newest_only
-def test_a_statement_that_is_wrong_is_raised_at_once(migrated: str, opened: Opener) -> None:
+def test_an_error_of_a_statement_is_raised_at_once(migrated: str, opened: Opener) -> None:
     store = opened(migrated, retry_for=60)
     fetch_rows(migrated, "alter table asm_events add constraint none check (false) not valid")
     with pytest.raises(psycopg.errors.CheckViolation):

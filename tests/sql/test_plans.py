@@ -20,7 +20,7 @@ from asm.engine import polling
 from asm.engine.script import Query, run_script
 from asm.operations import artifacts, events, exports, runs, search, sessions, summaries
 from asm.operations.cursors import Order
-from asm.postgres import common
+from asm.postgres import adapters
 from asm.sqlite import values
 from tests.conftest import Where
 from tests.make_schema import schema_file
@@ -358,7 +358,7 @@ def _asked(plan: Any, query: str) -> list[Query[Any]]:
 
 def _on_postgres(dsn: str, ask: Query[Any]) -> Iterator[Way]:
     render = queries("postgres")[ask.query].render(ask.params)
-    sql, values = render.statements[0].sql, common.bind(ask.params)
+    sql, values = render.statements[0].sql, adapters.bind(ask.params)
     with psycopg.connect(dsn) as connection, ClientCursor(connection) as cursor:
         # On a few thousand rows a sort costs next to nothing, and a bitmap wants one. For tags there is
         # no other way.

@@ -1,0 +1,94 @@
+"""Whether a server and a connection can keep what the store promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
+
+from asm.engine.registry import TABLES, quote_identifier
+from asm.errors import StorageError
+from asm.postgres.adapters import AsyncPlainCursor
+from asm.postgres.async_connections import AsyncStoreConnection
+from asm.postgres.errors import translated
+
+OLDEST_VERSION = 140000
+
+
+async def probe(conninfo: str, schema: str | None) -> None:
+    """Connect once, and raise what is wrong; a pool would go on trying in the background."""
+    with translated():
+        connection = await AsyncConnection.connect(conninfo, autocommit=True)
+        # Not `async with`, which leaves the connection open when it is cancelled at its end.
+        try:
+            check_server(connection)
+            await check_not_distributed(connection, schema)
+        finally:
+            await connection.close()
+
+
+def check_server(connection: AsyncConnection[Any]) -> None:
+    """Raise StorageError for a server that is too old, or an encoding that lacks characters."""
+    info = connection.info
+    if info.server_version < OLDEST_VERSION:
+        raise StorageError(
+            f"asm needs PostgreSQL {OLDEST_VERSION // 10000} or newer; this is {info.server_version // 10000}"
+        )
+    encoding = info.parameter_status("server_encoding")
+    if encoding not in _ENCODINGS:
+        raise StorageError(
+            f"the encoding of this database is {encoding}, which cannot represent every character: "
+            "create one with `create database … encoding 'UTF8' template template0`"
+        )
+    if info.encoding != "utf-8":
+        raise StorageError(
+            f"the encoding of these connections is {info.parameter_status('client_encoding')}, which cannot "
+            "represent every character: give the pool's connections client_encoding=UTF8"
+        )
+
+
+_ENCODINGS = ("UTF8", "SQL_ASCII")
+"""A SQL_ASCII database stores the bytes of UTF-8 as they are and converts nothing."""
+
+
+async def check_not_distributed(connection: AsyncConnection[Any], schema: str | None) -> None:
+    """Raise StorageError if Citus distributes a table of the store: a statement may not be atomic there."""
+    cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+    await cursor.execute("select to_regclass('pg_dist_partition') is not null", prepare=False)
+    if await cursor.fetchone() != (True,):
+        return
+    prefix = "" if schema is None else f"{quote_identifier(schema)}."
+    tables = [prefix + table for table in TABLES]
+    await cursor.execute(_FIND_DISTRIBUTED, {"tables": tables}, prepare=False)
+    if distributed := [name for (name,) in await cursor.fetchall()]:
+        raise StorageError(
+            f"distributed tables are not supported, and {', '.join(distributed)} is one: use tables that are "
+            "local to the coordinator, or another database",
+            tables=distributed,
+        )
+
+
+_FIND_DISTRIBUTED = """
+select logicalrelid::regclass::text
+  from pg_dist_partition
+ where logicalrelid in (select to_regclass(name) from unnest(%(tables)s::text[]) as name)
+ order by 1
+"""
+
+
+async def is_direct(connection: AsyncConnection[Any]) -> bool:
+    """Whether no pooler stands in between: a pooler reports a process id that is not the server's."""
+    cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+    await cursor.execute(
+        "select 1 where pg_backend_pid() = %(process)s",
+        {"process": connection.info.backend_pid},
+        prepare=False,
+    )
+    return bool(cursor.rowcount)
+
+
+async def reset_encoding(connection: AsyncConnection[Any]) -> None:
+    """Set a connection of our own back to UTF-8, if an application set another encoding on it."""
+    if isinstance(connection, AsyncStoreConnection) and not connection.fast_path.speaks_utf8:
+        await connection.execute("set client_encoding to 'UTF8'", prepare=False)

@@ -48,7 +48,7 @@ def a_session(store: Any, id: str = "ses_1", events: int = 3, **fields: Any) -> 
 # Exporting.
 
 
-def test_an_export_holds_the_session_its_runs_and_its_events(store: Any) -> None:
+def test_an_export_has_the_session_its_runs_and_its_events(store: Any) -> None:
     session = a_session(store)
     a_session(store, "ses_2")
     export = store.query.export_session("ses_1")
@@ -57,14 +57,14 @@ def test_an_export_holds_the_session_its_runs_and_its_events(store: Any) -> None
     assert (export.last_sequence, export.pruned_events) == (3, 0)
 
 
-def test_artifacts_are_exported_when_they_are_asked_for(store: Any) -> None:
+def test_artifacts_are_exported_if_requested(store: Any) -> None:
     a_session(store)
     assert store.query.export_session("ses_1").artifacts == []
     live, deleted = store.query.export_session("ses_1", include_artifacts=True).artifacts
     assert ([live], deleted.deleted_at is None) == (store.artifacts.list_by_session("ses_1"), False)
 
 
-def test_a_session_of_nothing_else_is_exported(store: Any) -> None:
+def test_a_session_without_other_rows_is_exported(store: Any) -> None:
     session = asm.Session(agent_id="agent")
     store.save_session(session)
     assert store.query.export_session(session.id) == asm.SessionExport(session=session)
@@ -75,14 +75,14 @@ def test_a_soft_deleted_session_is_exported(store: Any) -> None:
     assert store.query.export_session("ses_1").session == session
 
 
-def test_a_session_that_is_not_there_cannot_be_exported(store: Any) -> None:
+def test_an_unknown_session_cannot_be_exported(store: Any) -> None:
     store.append_event(an_event("ses_1"))
     with pytest.raises(asm.SessionNotFound, match="'ses_1'"):
         store.query.export_session("ses_1")
 
 
 @pytest.mark.parametrize("session_id", ["", None, 3, "a\0"])
-def test_an_id_that_no_session_can_have_is_refused(store: Any, session_id: Any) -> None:
+def test_an_invalid_session_id_is_refused(store: Any, session_id: Any) -> None:
     with pytest.raises(asm.ValidationError, match="session_id"):
         store.query.export_session(session_id)
 
@@ -93,7 +93,7 @@ def test_a_transaction_exports_what_it_has_written(store: Any) -> None:
         assert numbers(tx.query.export_session("ses_1").events) == [1, 2, 3]
 
 
-def test_an_export_is_of_one_moment(store: Any, migrated: str) -> None:
+def test_an_export_is_one_snapshot(store: Any, migrated: str) -> None:
     a_session(store, events=3)
     before = store.query.export_session("ses_1", include_artifacts=True)
     export = exports.export_session("ses_1", include_artifacts=True)
@@ -130,14 +130,14 @@ def moved(export: asm.SessionExport, target: Any) -> asm.SessionExport:
     return exported
 
 
-def test_an_import_keeps_everything_as_it_was(store: Any, target: Any) -> None:
+def test_an_import_changes_nothing_of_an_export(store: Any, target: Any) -> None:
     a_session(store)
     export = store.query.export_session("ses_1", include_artifacts=True)
     assert moved(export, target) == export
 
 
 @pytest.mark.parametrize("ends", [(None, NOON), (NOON, None)])
-def test_runs_that_have_ended_are_imported_with_others_that_have_not(
+def test_ended_and_running_runs_are_imported_together(
     store: Any, target: Any, ends: tuple[datetime | None, ...]
 ) -> None:
     for end in ends:
@@ -159,7 +159,7 @@ def test_the_next_event_takes_the_number_after_the_last_imported_one(store: Any,
     assert target.append_event(an_event("ses_1")).sequence_number == 4
 
 
-def test_a_session_is_imported_with_its_tokens_and_its_tags(store: Any, target: Any, other: str) -> None:
+def test_an_import_writes_token_counts_and_tags(store: Any, target: Any, other: str) -> None:
     a_session(store)
     target.import_session(store.query.export_session("ses_1"))
     columns = "input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens, model"
@@ -169,7 +169,7 @@ def test_a_session_is_imported_with_its_tokens_and_its_tags(store: Any, target: 
         assert fetch_rows(other, "select tag from asm_session_tags order by tag") == [("a",), ("b",)]
 
 
-def test_an_import_adds_what_an_earlier_one_did_not_have(store: Any, target: Any) -> None:
+def test_a_second_import_adds_the_rows_that_are_new(store: Any, target: Any) -> None:
     a_session(store, events=3)
     target.import_session(store.query.export_session("ses_1"))
     store.append_events(events_of("ses_1", 2))
@@ -178,7 +178,7 @@ def test_an_import_adds_what_an_earlier_one_did_not_have(store: Any, target: Any
     assert moved(export, target) == export
 
 
-def test_an_import_leaves_what_a_session_has_become_since(store: Any, target: Any) -> None:
+def test_an_import_keeps_what_was_written_to_a_session_since(store: Any, target: Any) -> None:
     a_session(store, events=3)
     export = store.query.export_session("ses_1", include_artifacts=True)
     target.import_session(export)
@@ -188,14 +188,14 @@ def test_an_import_leaves_what_a_session_has_become_since(store: Any, target: An
     assert moved(export, target) == before
 
 
-def test_events_that_came_before_their_session_are_part_of_what_is_imported(store: Any, target: Any) -> None:
+def test_an_import_completes_a_session_of_which_only_events_exist(store: Any, target: Any) -> None:
     a_session(store, events=3)
     export = store.query.export_session("ses_1", include_artifacts=True)
     target.append_events(export.events[:2])
     assert moved(export, target) == export
 
 
-def test_a_session_of_more_events_than_one_statement_takes_is_moved(store: Any, target: Any) -> None:
+def test_a_session_with_more_events_than_one_statement_takes_is_imported(store: Any, target: Any) -> None:
     store.save_session(asm.Session(agent_id="a", id="ses_1"))
     store.append_events(events_of("ses_1", 2_500))
     export = store.query.export_session("ses_1")
@@ -213,7 +213,7 @@ def test_an_import_is_part_of_a_transaction(store: Any, target: Any) -> None:
     assert (target.list_sessions(), target.get_latest_sequence("ses_1")) == ([], 0)
 
 
-def test_an_import_that_is_cut_anywhere_leaves_nothing(store: Any, target: Any) -> None:
+def test_an_import_that_fails_at_any_query_writes_nothing(store: Any, target: Any) -> None:
     nothing = everything(target)
     a_session(store)
     export = store.query.export_session("ses_1", include_artifacts=True)
@@ -244,7 +244,7 @@ def was_cut(target: Any, export: asm.SessionExport, asked: int) -> bool:
     return False
 
 
-def test_appends_and_an_import_of_one_session_take_turns(store: Any, target: Any) -> None:
+def test_an_append_and_an_import_to_one_session_are_serialized(store: Any, target: Any) -> None:
     store.save_session(asm.Session(agent_id="a", id="ses_1"))
     store.append_events(events_of("ses_1", 50))
     export = store.query.export_session("ses_1")
@@ -294,7 +294,7 @@ def test_a_pruned_session_is_imported_with_its_holes(store: Any, target: Any, mi
     assert target.append_event(an_event("ses_1")).sequence_number == 6
 
 
-def test_a_session_that_lost_all_events_goes_on_where_it_stood(
+def test_a_session_whose_events_were_all_pruned_is_imported_with_its_counter(
     store: Any, target: Any, migrated: str
 ) -> None:
     a_session(store, events=3)
@@ -304,7 +304,7 @@ def test_a_session_that_lost_all_events_goes_on_where_it_stood(
     assert adds_up(target)
 
 
-def test_events_that_were_pruned_come_back_from_an_export(store: Any, migrated: str) -> None:
+def test_pruned_events_are_restored_from_an_export(store: Any, migrated: str) -> None:
     for name in ("ses_1", "ses_2"):
         a_session(store, name, events=5)
     export = store.query.export_session("ses_1", include_artifacts=True)
@@ -312,7 +312,7 @@ def test_events_that_were_pruned_come_back_from_an_export(store: Any, migrated: 
     assert moved(export, store) == export
 
 
-def test_events_that_were_pruned_come_back_to_a_session_that_went_on(store: Any, migrated: str) -> None:
+def test_pruned_events_are_restored_to_a_session_that_has_grown_since(store: Any, migrated: str) -> None:
     a_session(store, events=5)
     export = store.query.export_session("ses_1")
     prune(migrated, [1, 2])
@@ -331,7 +331,7 @@ def test_an_import_does_not_prune(store: Any, target: Any, migrated: str) -> Non
     assert moved(store.query.export_session("ses_1"), target) == whole
 
 
-def test_what_was_pruned_on_either_side_adds_up_after_an_import(
+def test_stored_and_pruned_events_add_up_after_an_import(
     store: Any, target: Any, migrated: str, other: str
 ) -> None:
     some = st.sets(st.integers(1, 9))
@@ -363,14 +363,14 @@ def prune_those_of(store: Any, dsn: str, wanted: set[int]) -> None:
         prune(dsn, there)
 
 
-def test_a_hole_that_pruning_does_not_explain_stays_one(store: Any, target: Any, migrated: str) -> None:
+def test_a_hole_that_pruning_does_not_explain_stays_a_hole(store: Any, target: Any, migrated: str) -> None:
     a_session(store, events=5)
     fetch_rows(migrated, "delete from asm_events where sequence_number = 2")
     target.import_session(store.query.export_session("ses_1"))
     assert not adds_up(target)
 
 
-def test_a_hole_behind_what_both_have_pruned_stays_one(
+def test_a_hole_after_events_that_both_stores_have_pruned_stays_a_hole(
     store: Any, target: Any, migrated: str, other: str
 ) -> None:
     a_session(store, events=5)
@@ -384,7 +384,7 @@ def test_a_hole_behind_what_both_have_pruned_stays_one(
     assert (numbers(export.events), export.last_sequence, export.pruned_events) == ([2, 3, 4, 5, 7], 7, 1)
 
 
-def test_events_that_were_lost_come_back_from_an_export(store: Any, migrated: str) -> None:
+def test_lost_events_are_restored_from_an_export(store: Any, migrated: str) -> None:
     a_session(store, events=5)
     export = store.query.export_session("ses_1", include_artifacts=True)
     fetch_rows(migrated, "delete from asm_events where sequence_number in (2, 5)")
@@ -394,33 +394,33 @@ def test_events_that_were_lost_come_back_from_an_export(store: Any, migrated: st
 # Conflicts.
 
 
-def test_a_session_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
+def test_a_session_with_different_contents_is_a_conflict(store: Any, target: Any) -> None:
     session = a_session(store)
     target.save_session(replace(session, status="failed", context={"x": 1}))
     refuses(target, store.query.export_session("ses_1"), "session 'ses_1' .* differ in status, context[)]")
 
 
-def test_a_run_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
+def test_a_run_with_different_contents_is_a_conflict(store: Any, target: Any) -> None:
     a_session(store)
     target.save_run(replace(store.get_run("run_1"), turn_count=9))
     refuses(target, store.query.export_session("ses_1"), "run 'run_1' .* differ in turn_count[)]")
 
 
-def test_an_event_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
+def test_an_event_with_different_contents_is_a_conflict(store: Any, target: Any) -> None:
     a_session(store)
     export = store.query.export_session("ses_1")
     target.append_events([export.events[0], replace(export.events[1], data={"n": "other"})])
     refuses(target, export, f"event '{export.events[1].id}' .* differ in data[)]")
 
 
-def test_an_event_that_is_there_under_another_number_is_a_conflict(store: Any, target: Any) -> None:
+def test_an_event_with_another_sequence_number_is_a_conflict(store: Any, target: Any) -> None:
     a_session(store)
     export = store.query.export_session("ses_1")
     target.append_events(export.events[1::-1])
     refuses(target, export, f"event '{export.events[0].id}' .* differ in sequence_number[)]")
 
 
-def test_an_event_that_is_there_under_a_number_from_before_the_export_is_a_conflict(
+def test_an_event_with_a_number_that_the_exporting_store_has_pruned_is_a_conflict(
     store: Any, target: Any, migrated: str
 ) -> None:
     a_session(store, events=4)
@@ -433,20 +433,20 @@ def test_an_event_that_is_there_under_a_number_from_before_the_export_is_a_confl
     assert everything(target) == before
 
 
-def test_a_number_that_another_event_has_is_a_conflict(store: Any, target: Any) -> None:
+def test_a_sequence_number_that_another_event_has_is_a_conflict(store: Any, target: Any) -> None:
     a_session(store)
     target.append_event(an_event("ses_1"))
     refuses(target, store.query.export_session("ses_1"), "session 'ses_1' has another event 1")
 
 
-def test_an_artifact_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
+def test_an_artifact_with_different_contents_is_a_conflict(store: Any, target: Any) -> None:
     a_session(store)
     export = store.query.export_session("ses_1", include_artifacts=True)
     target.artifacts.register(replace(export.artifacts[1], byte_size=1))
     refuses(target, export, f"artifact '{export.artifacts[1].id}' .* differ in byte_size[)]")
 
 
-def test_a_key_that_another_live_artifact_holds_is_a_conflict(store: Any, target: Any) -> None:
+def test_a_key_that_another_live_artifact_has_is_a_conflict(store: Any, target: Any) -> None:
     a_session(store)
     target.artifacts.register(an_artifact("ses_1 0"))
     refuses(target, store.query.export_session("ses_1", include_artifacts=True), "the key 'ses_1 0'")
@@ -482,7 +482,7 @@ def test_documents_are_compared_as_values(store: Any, target: Any) -> None:
     assert target.get_session("ses_1").context == ordered
 
 
-def test_a_deleted_artifact_holds_no_key(store: Any, target: Any) -> None:
+def test_a_deleted_artifact_leaves_its_key_free(store: Any, target: Any) -> None:
     a_session(store)
     target.artifacts.register(an_artifact("ses_1 1"))
     target.artifacts.register(an_artifact("ses_1 0", deleted_at=NOON))
@@ -491,7 +491,7 @@ def test_a_deleted_artifact_holds_no_key(store: Any, target: Any) -> None:
 
 
 @only(POSTGRES, why="SQLite lets nobody else write meanwhile")
-def test_what_is_saved_while_an_import_looks_for_it_stays(store: Any, target: Any, other: str) -> None:
+def test_rows_that_another_client_saves_during_an_import_stay(store: Any, target: Any, other: str) -> None:
     session = a_session(store)
     newer, run = session.update_status("failed"), replace(store.get_run("run_0"), turn_count=9)
 
@@ -513,7 +513,7 @@ def test_only_exports_can_be_imported(store: Any, export: Any) -> None:
         store.import_session(export)
 
 
-def test_an_export_that_ceased_to_be_json_is_refused_before_anything_is_written(store: Any) -> None:
+def test_an_export_whose_documents_became_invalid_is_refused_before_anything_is_written(store: Any) -> None:
     export = an_export()
     export.events[1].data["bad"] = {1}
     with pytest.raises(asm.ValidationError, match=r"data\.bad"):
@@ -521,7 +521,7 @@ def test_an_export_that_ceased_to_be_json_is_refused_before_anything_is_written(
     assert (store.list_sessions(), store.get_latest_sequence("ses_1")) == ([], 0)
 
 
-def test_an_export_whose_lists_were_added_to_is_looked_at_again(store: Any) -> None:
+def test_an_export_whose_lists_were_changed_is_validated_again(store: Any) -> None:
     export = an_export()
     export.events.append(replace(an_event("ses_2"), sequence_number=4))
 

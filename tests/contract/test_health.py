@@ -12,8 +12,8 @@ import pytest
 import asm
 from asm.maintenance import health
 from tests.conftest import Where, an_artifact, an_event, events_of
-from tests.contract.keeping import a_session, only_pruning
 from tests.contract.other_clients import fetch_rows
+from tests.contract.retention_data import a_session, only_pruning
 
 
 def a_healthy_store(store: Any) -> None:
@@ -74,18 +74,18 @@ PLANTED: dict[str, tuple[str, set[str]]] = {
 }
 
 
-def test_nothing_is_wrong_with_an_empty_store(store: Any) -> None:
+def test_an_empty_store_is_healthy(store: Any) -> None:
     assert store.maintenance.health_check() == []
 
 
-def test_nothing_is_wrong_with_a_healthy_store(store: Any) -> None:
+def test_a_store_with_pruned_and_empty_sessions_is_healthy(store: Any) -> None:
     a_healthy_store(store)
 
     assert store.maintenance.health_check() == []
 
 
 @pytest.mark.parametrize(("statement", "codes"), PLANTED.values(), ids=PLANTED)
-def test_what_is_wrong_is_found(where: Where, store: Any, statement: str, codes: set[str]) -> None:
+def test_each_inconsistency_is_found(where: Where, store: Any, statement: str, codes: set[str]) -> None:
     a_healthy_store(store)
     fetch_rows(where.dsn, statement)
 
@@ -96,7 +96,7 @@ def test_what_is_wrong_is_found(where: Where, store: Any, statement: str, codes:
 
 
 @pytest.mark.parametrize("planted", [name for name in PLANTED if name != "events without a session"])
-def test_one_thing_that_is_wrong_is_told_once(where: Where, store: Any, planted: str) -> None:
+def test_one_inconsistency_is_one_issue(where: Where, store: Any, planted: str) -> None:
     a_healthy_store(store)
     statement, codes = PLANTED[planted]
     fetch_rows(where.dsn, statement)
@@ -104,7 +104,7 @@ def test_one_thing_that_is_wrong_is_told_once(where: Where, store: Any, planted:
     assert sorted(issue.code for issue in store.maintenance.health_check()) == sorted(codes)
 
 
-def test_a_counter_that_is_behind_is_found_though_the_numbers_add_up(where: Where, store: Any) -> None:
+def test_a_counter_behind_its_events_is_found_even_if_the_counts_agree(where: Where, store: Any) -> None:
     a_healthy_store(store)
     fetch_rows(where.dsn, "delete from asm_events where session_id = 'c' and sequence_number < 6")
     fetch_rows(
@@ -117,7 +117,7 @@ def test_a_counter_that_is_behind_is_found_though_the_numbers_add_up(where: Wher
     assert codes == {"counter_behind", "sequence_holes"}
 
 
-def test_a_session_that_is_missing_is_told_of_for_each_kind_of_row(where: Where, store: Any) -> None:
+def test_a_missing_session_is_reported_for_each_kind_of_row(where: Where, store: Any) -> None:
     a_healthy_store(store)
     fetch_rows(where.dsn, "delete from asm_sessions where id = 'b'")
 
@@ -130,7 +130,7 @@ def test_a_session_that_is_missing_is_told_of_for_each_kind_of_row(where: Where,
     ]
 
 
-def test_an_issue_says_how_many_rows_it_is_about(store: Any) -> None:
+def test_an_issue_says_how_many_rows_it_concerns(store: Any) -> None:
     store.append_events(events_of("alone", 3))
 
     (issue,) = store.maintenance.health_check()
@@ -138,7 +138,7 @@ def test_an_issue_says_how_many_rows_it_is_about(store: Any) -> None:
     assert issue.message == "events of a session that is not there: 3"
 
 
-def test_whatever_stands_between_two_stretches_is_found(
+def test_issues_between_the_ends_of_two_ranges_are_found(
     where: Where, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "SESSIONS_PER_STATEMENT", 2)
@@ -162,7 +162,7 @@ def test_whatever_stands_between_two_stretches_is_found(
 
 
 @pytest.mark.parametrize("sessions", [1, 2, 3])
-def test_nothing_is_wrong_where_one_stretch_ends_and_another_begins(
+def test_a_healthy_store_is_healthy_for_every_size_of_range(
     store: Any, monkeypatch: pytest.MonkeyPatch, sessions: int
 ) -> None:
     monkeypatch.setattr(health, "SESSIONS_PER_STATEMENT", sessions)
@@ -171,7 +171,7 @@ def test_nothing_is_wrong_where_one_stretch_ends_and_another_begins(
     assert store.maintenance.health_check() == []
 
 
-def test_what_is_wrong_where_a_stretch_ends_is_told_once(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_issue_at_the_end_of_a_range_is_reported_once(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "SESSIONS_PER_STATEMENT", 2)
     names = [f"ses_{number}" for number in range(5)]
     for name in names:
@@ -186,7 +186,7 @@ def test_what_is_wrong_where_a_stretch_ends_is_told_once(store: Any, monkeypatch
     assert sorted(told_of) == [(name, code) for name in names for code in codes.split()]
 
 
-def test_no_more_is_told_than_anybody_would_read(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_issues_is_limited(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "ISSUES_MAX", 3)
     for number in range(5):
         store.append_event(an_event(f"ses_{number}"))
@@ -195,7 +195,7 @@ def test_no_more_is_told_than_anybody_would_read(store: Any, monkeypatch: pytest
     assert len(store.maintenance.health_check()) == 3
 
 
-def test_nothing_seems_wrong_while_others_write(where: Where, opened: Callable[..., Any]) -> None:
+def test_concurrent_writes_are_not_reported_as_issues(where: Where, opened: Callable[..., Any]) -> None:
     store = opened(where.dsn)
     over = threading.Event()
 

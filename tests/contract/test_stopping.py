@@ -14,8 +14,8 @@ from asm.engine.script import Operation
 from asm.formats import archives
 from asm.maintenance import retention, run
 from tests.conftest import Where, an_event
-from tests.contract.keeping import a_full_store, a_session, appended, everything, kept, there
 from tests.contract.other_clients import read_line, running
+from tests.contract.retention_data import a_session, all_rows, append_types, fill, session_ids, stored_numbers
 
 
 class Stopped(BaseException):
@@ -62,7 +62,7 @@ def issues(store: asm.SessionStore) -> set[tuple[str, str]]:
 
 
 def emptied(store: asm.SessionStore) -> None:
-    for session_id in [*there(store), "alone", "orphan"]:
+    for session_id in [*session_ids(store), "alone", "orphan"]:
         store.delete_session(session_id)
     with store.transaction() as tx:
         tx.connection.execute("delete from asm_artifacts")
@@ -76,16 +76,16 @@ def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("most")
 @pytest.mark.parametrize("answers_the_last", [False, True], ids=["before", "after"])
-def test_stopped_at_any_question_and_run_again_it_ends_the_same(
+def test_a_run_that_is_stopped_at_any_query_and_repeated_has_the_same_result(
     where: Where, store: asm.SessionStore, answers_the_last: bool
 ) -> None:
-    a_full_store(store, where)
+    fill(store, where)
     healthy = issues(store)
     store.maintenance.execute(a_policy())
-    end = without_times(everything(where))
+    end = without_times(all_rows(where))
     for questions in range(1, 200):
         emptied(store)
-        a_full_store(store, where)
+        fill(store, where)
         database = Stopping(store, questions, answers_the_last=answers_the_last)
         try:
             run_job(retention.execute(a_policy()), database)
@@ -94,12 +94,12 @@ def test_stopped_at_any_question_and_run_again_it_ends_the_same(
             pass
         assert issues(store) <= healthy
         store.maintenance.execute(a_policy())
-        assert without_times(everything(where)) == end
+        assert without_times(all_rows(where)) == end
     assert questions > 20
 
 
 def events_by_session(store: asm.SessionStore) -> dict[str, set[str]]:
-    return {name: {event.id for event in store.get_events(name)} for name in there(store)}
+    return {name: {event.id for event in store.get_events(name)} for name in session_ids(store)}
 
 
 def archived_events(folder: Path) -> dict[str, set[str]]:
@@ -118,10 +118,10 @@ def missing(before: dict[str, set[str]], *places: dict[str, set[str]]) -> set[st
 
 @pytest.mark.usefixtures("most")
 @pytest.mark.parametrize("questions", range(4, 54, 7))
-def test_stopped_anywhere_nothing_is_lost_that_was_not_archived(
+def test_a_run_that_is_stopped_anywhere_loses_no_event_that_is_not_archived(
     where: Where, store: asm.SessionStore, tmp_path: Path, questions: int
 ) -> None:
-    a_full_store(store, where)
+    fill(store, where)
     before = events_by_session(store)
 
     with pytest.raises(Stopped):
@@ -132,35 +132,35 @@ def test_stopped_anywhere_nothing_is_lost_that_was_not_archived(
 
 
 @pytest.mark.parametrize("archive", [None, lambda _: None])
-def test_a_session_that_is_restored_while_it_is_deleted_keeps_the_rest(
+def test_a_long_session_that_is_restored_during_its_deletion_keeps_the_remaining_events(
     store: asm.SessionStore, archive: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", 7)
-    store.save_session(a_session(deleted=31))
-    appended(store, "ses_1", *["session_created"] * 36)
+    store.save_session(a_session(deleted_days_ago=31))
+    append_types(store, "ses_1", *["session_created"] * 36)
     policy = asm.RetentionPolicy(archive=archive)
 
     with pytest.raises(Stopped):
         database = Stopping(store, 4, answers_the_last=True)
         run_job(retention.hard_delete_expired_sessions(policy), database)
-    rest = kept(store)
+    rest = stored_numbers(store)
     store.save_session(a_session())
 
     assert 7 < len(rest) < 36
     assert store.maintenance.hard_delete_expired_sessions(policy) == 0
-    assert (kept(store), issues(store)) == (rest, set())
+    assert (stored_numbers(store), issues(store)) == (rest, set())
     assert store.append_event(an_event()).sequence_number == 37
 
 
 @pytest.mark.parametrize("batches", [1, 6, 12])
-def test_killed_anywhere_nothing_is_lost_and_the_next_run_goes_on(
+def test_a_killed_run_loses_nothing_and_the_next_run_continues(
     where: Where, store: asm.SessionStore, tmp_path: Path, batches: int
 ) -> None:
-    a_full_store(store, where)
+    fill(store, where)
     before = events_by_session(store)
     healthy = issues(store)
 
-    with running("tests.contract.maintained", where.dsn, str(tmp_path)) as process:
+    with running("tests.contract.maintenance_process", where.dsn, str(tmp_path)) as process:
         heard = [read_line(process) for _ in range(batches)]
         # It has gone on by now: the kill meets it wherever it is.
         process.kill()

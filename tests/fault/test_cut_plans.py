@@ -19,8 +19,8 @@ from asm.engine.script import Operation, Pipeline, Query, Rows, Script, UnitOfWo
 from asm.maintenance import retention
 from asm.operations import events, exports, imports, search, sessions
 from tests.conftest import POSTGRES, Where, an_event, events_of, in_loop
-from tests.contract.keeping import a_full_store, a_session
 from tests.contract.other_clients import driver_connection, only
+from tests.contract.retention_data import a_session, fill
 
 T = TypeVar("T")
 
@@ -184,7 +184,7 @@ def prepared(store: Any, beside: Any) -> None:
 
 
 @pytest.mark.parametrize("question", ASKED)
-def test_a_plan_that_meets_an_error_at_any_question_has_done_nothing(
+def test_an_operation_that_fails_at_any_query_writes_nothing(
     where: Where, opened: Callable[..., Any], question: str
 ) -> None:
     store = opened(where.dsn, max_size=1, timeout=10.0)
@@ -217,7 +217,7 @@ only_postgres = only(
 
 @only_postgres
 @pytest.mark.parametrize("question", ASKED)
-def test_a_plan_whose_connection_is_severed_at_any_question_has_done_nothing(
+def test_an_operation_whose_connection_is_lost_at_any_query_writes_nothing(
     where: Where, opened: Callable[..., Any], question: str
 ) -> None:
     dsn = make_conninfo(where.dsn, application_name="to be cut")
@@ -237,7 +237,7 @@ def test_a_plan_whose_connection_is_severed_at_any_question_has_done_nothing(
 
 @only_postgres
 @pytest.mark.parametrize("question", ASKED)
-def test_a_plan_whose_connection_is_severed_at_any_question_is_asked_again_whole(
+def test_an_operation_whose_connection_is_lost_at_any_query_is_retried_as_a_whole(
     where: Where, opened: Callable[..., Any], question: str
 ) -> None:
     store = opened(make_conninfo(where.dsn, application_name="to be cut"), max_size=1, timeout=10.0)
@@ -291,16 +291,16 @@ def kept(where: Where) -> Iterator[asm.SessionStore]:
         yield store
 
 
-def test_maintenance_that_is_stopped_at_any_question_is_gone_on_with(
+def test_maintenance_that_is_stopped_at_any_query_is_completed_by_the_next_run(
     where: Where, kept: asm.SessionStore
 ) -> None:
     with driver_connection(where.dsn) as beside:
-        a_full_store(kept, where)
+        fill(kept, where)
         kept.maintenance.execute(a_policy())
         end = rows(beside)
         for at in moments(where):
             emptied(beside)
-            a_full_store(kept, where)
+            fill(kept, where)
             scissors = Scissors(at, stop)
             was_cut = meets(Stopped, partial(run_job, retention.execute(a_policy()), Cutting(kept, scissors)))
             assert was_cut == scissors.has_cut
@@ -312,16 +312,16 @@ def test_maintenance_that_is_stopped_at_any_question_is_gone_on_with(
 
 
 @only_postgres
-def test_maintenance_whose_connection_is_severed_at_any_question_ends_the_same(
+def test_maintenance_whose_connection_is_lost_at_any_query_has_the_same_result(
     where: Where, kept: asm.SessionStore
 ) -> None:
     with driver_connection(where.dsn) as beside:
-        a_full_store(kept, where)
+        fill(kept, where)
         kept.maintenance.execute(a_policy())
         end = rows(beside)
         for at in moments(where):
             emptied(beside)
-            a_full_store(kept, where)
+            fill(kept, where)
             scissors = Scissors(at, Severed(beside))
             assert run_job(retention.execute(a_policy()), Cutting(kept, scissors)).errors == []
             assert rows(beside) == end
@@ -337,11 +337,11 @@ class Target:
         self._database = Cutting(store, scissors)
 
 
-def test_a_copy_that_is_cut_at_any_question_is_gone_on_with(
+def test_a_copy_that_fails_at_any_query_is_completed_by_the_next_copy(
     where: Where, kept: asm.SessionStore, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copying, "ROWS_PER_BATCH", 30)
-    a_full_store(kept, where)
+    fill(kept, where)
     with (
         driver_connection(where.dsn) as source,
         asm.SessionStore(other) as target,

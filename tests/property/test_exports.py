@@ -88,7 +88,7 @@ def target(opened: Callable[..., Any], other: str) -> Any:
 
 
 @pytest.mark.parametrize("way", [through_json, through_lines])
-def test_an_export_comes_back_equal(store: Any, target: Any, way: Way) -> None:
+def test_an_exported_and_imported_session_is_equal(store: Any, target: Any, way: Way) -> None:
     @given(exports())
     def check(export: asm.SessionExport) -> None:
         store.import_session(export)

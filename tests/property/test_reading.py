@@ -76,7 +76,7 @@ def _matches(
     )
 
 
-def test_filters_find_what_filtering_in_python_finds(store: Any, stored: list[asm.Event]) -> None:
+def test_filters_return_the_same_events_as_filtering_in_python(store: Any, stored: list[asm.Event]) -> None:
     @settings(max_examples=60)
     @given(filters())
     def check(wanted: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import asm
 from asm.maintenance.policy import PROTECTED_TYPES
 from tests.conftest import Where, an_artifact, an_event
-from tests.contract.keeping import a_session, counted, days_ago, everything
 from tests.contract.other_clients import fetch_rows
+from tests.contract.retention_data import a_session, all_rows, counts, days_ago
 
 SAVED, UNSAVED = ["ses_1", "ses_2", "ses_3"], ["alone_1", "alone_2"]
 TYPES = ["message_streamed", "message_sent", "token_usage_updated", "session_created", "acme.plan"]
@@ -62,7 +62,7 @@ def sessions(draw: st.DrawFn) -> list[Kept]:
             id=id,
             status=draw(st.sampled_from(["completed", "failed", "active", "pending"])) if is_saved else None,
             tags=draw(st.sampled_from([(), ("pinned",), ("x", "y")])) if is_saved else (),
-            untouched=draw(DAYS),
+            updated_days_ago=draw(DAYS),
             deleted=draw(st.one_of(st.none(), DAYS)) if is_saved else None,
             has_run=draw(st.booleans()),
             has_artifact=draw(st.booleans()),
@@ -164,21 +164,21 @@ def taken(kept: Iterable[Kept], policy: asm.RetentionPolicy, most: int) -> int:
 # The store.
 
 
-def test_maintenance_does_what_its_policy_says_and_a_dry_run_foretells_it(store: Any, where: Where) -> None:
+def test_maintenance_agrees_with_a_model_and_a_dry_run_predicts_it(store: Any, where: Where) -> None:
     @settings(max_examples=25)
     @given(sessions(), policies())
     def check(kept: list[Kept], policy: asm.RetentionPolicy) -> None:
         save(store, kept)
-        before = everything(where)
+        before = all_rows(where)
 
         dry = store.maintenance.execute(policy, dry_run=True)
-        assert (dry.errors, everything(where)) == ([], before)
+        assert (dry.errors, all_rows(where)) == ([], before)
         done = store.maintenance.execute(policy)
 
-        assert (done.errors, counted(done)) == ([], maintained(kept, policy))
-        assert counted(dry) == counted(done)
+        assert (done.errors, counts(done)) == ([], maintained(kept, policy))
+        assert counts(dry) == counts(done)
         assert stands(where) == as_told(kept)
-        assert not any(counted(store.maintenance.execute(policy)).values())
+        assert not any(counts(store.maintenance.execute(policy)).values())
 
     check()
 
@@ -191,7 +191,7 @@ def save(store: Any, kept: list[Kept]) -> None:
             if each.status is not None:
                 deleted = None if each.deleted is None else each.deleted + 0.5
                 fields: dict[str, Any] = {"status": each.status, "tags": each.tags, "deleted": deleted}
-                tx.save_session(a_session(each.id, untouched=each.untouched + 0.5, **fields))
+                tx.save_session(a_session(each.id, updated_days_ago=each.untouched + 0.5, **fields))
             if each.has_run:
                 tx.save_run(asm.Run(session_id=each.id, status="completed"))
             if each.has_artifact:

@@ -61,7 +61,7 @@ def test_a_batch_is_pruned_in_one_transaction() -> None:
     ]
 
 
-def test_each_session_is_pruned_up_to_where_it_was_seen_however_the_counts_are_ordered() -> None:
+def test_each_session_is_pruned_up_to_its_own_sequence_number_whatever_the_order_of_the_rows() -> None:
     database = pruning()
     database._answers["count_prunable"] = [("b", 5), ("a", 20)]
 
@@ -71,7 +71,7 @@ def test_each_session_is_pruned_up_to_where_it_was_seen_however_the_counts_are_o
     assert (params["session_ids"], params["uptos"], params["numbers"]) == (["b", "a"], [20, 30], [5, 20])
 
 
-def test_a_session_that_does_not_stand_as_it_was_seen_is_not_counted() -> None:
+def test_a_session_whose_counter_has_changed_is_not_counted() -> None:
     database = pruning()
     database._answers["hold_counters"] = [("a", 29, 0), ("b", 20, 6)]
     database._answers["count_prunable"] = []
@@ -81,7 +81,7 @@ def test_a_session_that_does_not_stand_as_it_was_seen_is_not_counted() -> None:
     assert database.params("count_prunable")[0]["session_ids"] == []
 
 
-def test_protected_types_are_never_among_those_that_go_first() -> None:
+def test_protected_types_are_never_among_the_types_to_prune_first() -> None:
     database = pruning()
 
     pruned(database, prune_event_types_first=["run_started", "message_sent", "error_occurred"])
@@ -89,7 +89,7 @@ def test_protected_types_are_never_among_those_that_go_first() -> None:
     assert database.params("prune_events")[0]["first_types"] == ("message_sent",)
 
 
-def test_sessions_are_deleted_counters_first() -> None:
+def test_counters_are_locked_before_sessions_are_deleted() -> None:
     database = Played(
         find_due_sessions=[(None, "b"), (None, "a")],
         lock_counters=[("a", 1), ("b", 2)],
@@ -102,7 +102,7 @@ def test_sessions_are_deleted_counters_first() -> None:
     assert ["lock_counters", "hold_due_sessions", "delete_sessions"] in database.transactions
 
 
-def test_sessions_with_many_events_are_deleted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_deletes_a_limited_number_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", 10)
     database = Played(
         find_due_sessions=[(None, name) for name in "abcde"],
@@ -115,7 +115,7 @@ def test_sessions_with_many_events_are_deleted_a_few_at_a_time(monkeypatch: pyte
     assert batches == [("a",), ("b", "c"), ("d",), ("e",)]
 
 
-def test_no_more_go_than_were_too_many_at_first_however_many_are_appended() -> None:
+def test_events_that_are_appended_during_a_run_do_not_prolong_it() -> None:
     class Growing(Played):
         def _answer(self, ask: Query[Any]) -> Rows:
             rows = super()._answer(ask)
@@ -133,7 +133,7 @@ def test_no_more_go_than_were_too_many_at_first_however_many_are_appended() -> N
     assert report.events_pruned == 20
 
 
-def test_a_dry_run_asks_nothing_that_writes() -> None:
+def test_a_dry_run_sends_only_reading_queries() -> None:
     database = pruning(
         find_due_sessions=[(None, "b")],
         find_expired_sessions=[(None, "c")],

@@ -85,12 +85,12 @@ def test_nothing_in_a_file_is_lost(file: Path) -> None:
     assert restored(read(file)) == json.loads(file.read_bytes())
 
 
-def test_a_file_with_empty_parts_comes_back_with_them(written: Callable[..., Path]) -> None:
+def test_empty_parts_of_a_file_are_kept(written: Callable[..., Path]) -> None:
     document: dict[str, Any] = {"trajectory": [], "history": None, "info": {}}
     assert restored(read(written(document))) == document
 
 
-def test_the_events_tell_the_conversation_in_its_order() -> None:
+def test_the_events_follow_the_order_of_the_conversation() -> None:
     told = [(str(event.type), event.data.get("role")) for event in read(SMALL).events]
     assert told == [
         ("session_created", None),
@@ -119,12 +119,12 @@ def test_the_events_tell_the_conversation_in_its_order() -> None:
     ]
 
 
-def test_a_demonstration_is_no_answer_of_the_model() -> None:
+def test_a_demonstration_is_a_sent_message() -> None:
     shown = [event for event in read(SMALL).events if event.data.get("is_demo")]
     assert [event.type for event in shown] == ["message_sent", "message_sent"]
 
 
-def test_a_step_without_an_action_is_no_tool_call(written: Callable[..., Path]) -> None:
+def test_a_step_without_an_action_is_not_a_tool_call(written: Callable[..., Path]) -> None:
     step = {"response": "Hm.", "action": "", "observation": "Say a command."}
     told = read(written({"trajectory": [step]})).events[2:4]
     assert [event.type for event in told] == ["message_received", "message_sent"]
@@ -147,7 +147,7 @@ def test_the_run_has_the_tokens_the_cost_and_the_model() -> None:
     ("name", "provider"),
     [("gpt-4o", "openai"), ("azure/gpt-4o", "azure"), ("replay", None), ("/x", None)],
 )
-def test_a_provider_is_told_by_the_model_s_name(
+def test_the_provider_is_derived_from_the_name_of_the_model(
     name: str, provider: str, written: Callable[..., Path]
 ) -> None:
     config = {"agent": {"model": {"name": name}}}
@@ -168,7 +168,7 @@ def test_a_run_that_was_not_submitted_has_failed(status: str | None, written: Ca
     assert transcript.run.error == {"exit_status": status}
 
 
-def test_a_copy_has_the_same_ids_however_it_is_called_and_laid_out(tmp_path: Path) -> None:
+def test_a_copy_with_another_name_and_layout_has_the_same_ids(tmp_path: Path) -> None:
     copy = tmp_path / "other.traj"
     copy.write_text(json.dumps(json.loads(SMALL.read_bytes())))
     ours, theirs = read(SMALL), read(copy)
@@ -184,12 +184,12 @@ def test_other_content_has_other_ids(written: Callable[..., Path]) -> None:
     assert not set(ids(ours)) & set(ids(theirs))
 
 
-def test_no_two_ids_in_a_file_are_the_same() -> None:
+def test_ids_within_a_file_are_unique() -> None:
     every = ids(read(SMALL))
     assert len(set(every)) == len(every)
 
 
-def test_all_is_dated_to_when_the_file_was_last_modified(tmp_path: Path) -> None:
+def test_all_times_are_the_last_modification_of_the_file(tmp_path: Path) -> None:
     copy = Path(shutil.copy(SMALL, tmp_path / "copy.traj"))
     os.utime(copy, (0, 1_700_000_000))
     transcript = read(copy)
@@ -201,11 +201,11 @@ def test_all_is_dated_to_when_the_file_was_last_modified(tmp_path: Path) -> None
     assert times == {datetime.fromtimestamp(1_700_000_000, UTC)}
 
 
-def test_a_trajectory_is_known_by_how_it_begins_when_its_name_does_not_tell(tmp_path: Path) -> None:
+def test_a_trajectory_with_another_name_is_recognised_by_its_start(tmp_path: Path) -> None:
     assert read(Path(shutil.copy(SMALL, tmp_path / "run.json"))).events
 
 
-def test_a_folder_gives_the_files_that_can_be_read(tmp_path: Path) -> None:
+def test_a_folder_is_searched_for_files_of_known_formats(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "LICENSE").write_text("MIT")
     first = shutil.copy(SMALL, tmp_path / "deep" / "a.traj")
@@ -248,7 +248,7 @@ def test_a_folder_gives_the_files_that_can_be_read(tmp_path: Path) -> None:
         ({"trajectory": [], "info": {"model_stats": {"instance_cost": -1}}}, "cost_usd must be"),
     ],
 )
-def test_a_broken_file_is_named_with_what_is_wrong_with_it(
+def test_an_invalid_file_is_reported_with_its_path(
     content: Any, complaint: str, written: Callable[..., Path]
 ) -> None:
     file = written(content)
@@ -257,11 +257,11 @@ def test_a_broken_file_is_named_with_what_is_wrong_with_it(
     assert str(caught.value).startswith(f"{file}: ")
 
 
-def test_a_file_of_no_known_format_is_refused(written: Callable[..., Path]) -> None:
+def test_a_file_of_an_unknown_format_is_refused(written: Callable[..., Path]) -> None:
     with pytest.raises(ValidationError, match=r"notes\.txt: asm does not know this format"):
         read(written(b"remember the milk", "notes.txt"))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"gone\.traj: No such file"):
         read(tmp_path / "gone.traj")

@@ -1,4 +1,4 @@
-"""What is archived before it is deleted or pruned."""
+"""Archives: what maintenance writes before it deletes or prunes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def test_a_session_without_a_row_keeps_its_events_where_the_policy_has_an_archiv
     assert (report.events_pruned, report.errors, stored_numbers(store)) == (0, [], [1, 2, 3, 4, 5])
 
 
-def a_full_disk(session_id: str) -> Callable[[asm.SessionExport], None]:
+def failing_for(session_id: str) -> Callable[[asm.SessionExport], None]:
+    """An archive that fails for one session."""
+
     def archive(export: asm.SessionExport) -> None:
         if export.session.id == session_id:
             raise OSError("the disk is full")
@@ -82,7 +84,7 @@ def test_a_session_that_could_not_be_archived_is_not_deleted_and_others_are(stor
     for name in ("a", "b", "c"):
         store.save_session(a_session(name, deleted_days_ago=31))
 
-    report = store.maintenance.execute(a_policy(archive=a_full_disk("b")))
+    report = store.maintenance.execute(a_policy(archive=failing_for("b")))
 
     assert (report.sessions_hard_deleted, session_ids(store)) == (2, ["b"])
     assert [(failure.step, failure.session_id) for failure in report.errors] == [
@@ -96,7 +98,7 @@ def test_a_session_that_could_not_be_archived_is_not_pruned_and_others_are(store
         store.save_session(a_session(name))
         append_types(store, name, *["message_sent"] * 3)
 
-    report = store.maintenance.execute(a_policy(max_events_per_session=1, archive=a_full_disk("b")))
+    report = store.maintenance.execute(a_policy(max_events_per_session=1, archive=failing_for("b")))
 
     assert (report.events_pruned, len(report.errors), stored_numbers(store, "b")) == (4, 1, [1, 2, 3])
 
@@ -106,7 +108,7 @@ def test_a_single_operation_raises_the_error_of_the_archive_after_the_other_sess
         store.save_session(a_session(name, deleted_days_ago=31))
 
     with pytest.raises(OSError, match="the disk is full"):
-        store.maintenance.hard_delete_expired_sessions(a_policy(archive=a_full_disk("a")))
+        store.maintenance.hard_delete_expired_sessions(a_policy(archive=failing_for("a")))
 
     assert session_ids(store) == ["a"]
 
@@ -114,26 +116,26 @@ def test_a_single_operation_raises_the_error_of_the_archive_after_the_other_sess
 def test_a_step_stops_after_ten_sessions_that_could_not_be_archived(store: Any) -> None:
     for number in range(15):
         store.save_session(a_session(f"ses_{number}", deleted_days_ago=31))
-    asked = []
+    archived = []
 
     def archive(export: asm.SessionExport) -> None:
-        asked.append(export.session.id)
+        archived.append(export.session.id)
         raise OSError("the disk is full")
 
     report = store.maintenance.execute(a_policy(archive=archive))
 
-    assert (len(asked), len(session_ids(store)), len(report.errors)) == (10, 15, 11)
-    assert "no more were tried" in str(report.errors[-1])
+    assert (len(archived), len(session_ids(store)), len(report.errors)) == (10, 15, 11)
+    assert "without trying the others" in str(report.errors[-1])
 
 
 def test_an_async_store_awaits_an_async_archive_and_async_progress(migrated: str) -> None:
-    heard: list[str] = []
+    calls: list[str] = []
 
     async def archive(export: asm.SessionExport) -> None:
-        heard.append(export.session.id)
+        calls.append(export.session.id)
 
     async def progress(step: str, number: int) -> None:
-        heard.append(f"{step} {number}")
+        calls.append(f"{step} {number}")
 
     async def main() -> None:
         async with asm.AsyncSessionStore(migrated) as store:
@@ -142,7 +144,7 @@ def test_an_async_store_awaits_an_async_archive_and_async_progress(migrated: str
 
     in_loop(main())
 
-    assert heard == ["ses_1", "sessions_hard_deleted 1"]
+    assert calls == ["ses_1", "sessions_hard_deleted 1"]
 
 
 def test_a_blocking_store_refuses_an_async_archive_and_deletes_nothing(migrated: str) -> None:
@@ -163,7 +165,7 @@ def test_a_folder_gets_a_file_for_each_session(store: Any, tmp_path: Path) -> No
         store.flush(a_session(name, deleted_days_ago=31), asm.Run(session_id=name), events_of(name, 3))
         store.artifacts.register(an_artifact(name, session_id=name))
     exports = [store.query.export_session(name, include_artifacts=True) for name in ("a", "b")]
-    folder = tmp_path / "not yet" / "there"
+    folder = tmp_path / "new" / "folder"
 
     store.maintenance.execute(a_policy(archive=folder))
 
@@ -273,11 +275,11 @@ def test_a_failed_write_leaves_the_earlier_archive(
     before = archives.read(tmp_path / "archive" / "ses_1.jsonl.gz")
     append_types(store, "ses_1", *["message_sent"] * 3)
 
-    def cut(exports: Any) -> Any:
+    def fail(exports: Any) -> Any:
         yield b"half a li"
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(jsonl, "dump", cut)
+    monkeypatch.setattr(jsonl, "dump", fail)
     with pytest.raises(asm.StorageError, match="the disk is full"):
         store.maintenance.prune_session_events("ses_1", policy)
 
@@ -306,11 +308,11 @@ def test_a_file_and_its_name_are_synced_before_anything_is_deleted(
     synced: list[str] = []
     fsync = os.fsync
 
-    def noted(descriptor: int) -> None:
+    def record(descriptor: int) -> None:
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
         fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "fsync", record)
     store.save_session(a_session(deleted_days_ago=31))
 
     store.maintenance.execute(a_policy(archive=tmp_path / "archive"))
@@ -322,13 +324,13 @@ def test_an_archive_is_not_written_in_the_event_loop(
     migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[threading.Thread] = []
-    keep = archives.archive_session
+    archive_session = archives.archive_session
 
-    def noted(folder: Path, export: asm.SessionExport) -> None:
+    def record(folder: Path, export: asm.SessionExport) -> None:
         threads.append(threading.current_thread())
-        keep(folder, export)
+        archive_session(folder, export)
 
-    monkeypatch.setattr(archives, "archive_session", noted)
+    monkeypatch.setattr(archives, "archive_session", record)
 
     async def main() -> bool:
         async with asm.AsyncSessionStore(migrated) as store:

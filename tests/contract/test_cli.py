@@ -214,7 +214,7 @@ def test_a_folder_with_nothing_to_read_is_named(migrated: str, tmp_path: Path) -
     (tmp_path / "empty").mkdir()
     result = ran("import", tmp_path / "empty", "--dsn", migrated)
     assert result.exit_code == 1
-    assert "there is no file in this folder" in result.stderr
+    assert "no file in this folder has a format that asm reads" in result.stderr
 
 
 @only(POSTGRES, why="a SQLite file is created")
@@ -378,7 +378,7 @@ def test_what_is_there_under_other_contents_is_named_and_the_others_are_imported
     result = ran("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
     assert result.exit_code == 1
     assert result.stdout == "imported 2 sessions with 9 events, 1 was there under other contents\n"
-    assert result.stderr.startswith(f"asm: {file}: session '{first.id}' is there already under other")
+    assert result.stderr.startswith(f"asm: {file}: session '{first.id}' already exists with different")
 
 
 def test_an_export_that_was_cut_is_named_with_its_line(
@@ -390,7 +390,7 @@ def test_an_export_that_was_cut_is_named_with_its_line(
     file.write_text("".join(written.splitlines(keepends=True)[:5]))
     result = ran("import", file, "--dsn", migrated)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"asm: {file}: line 6: `event` should stand here")
+    assert result.stderr.startswith(f"asm: {file}: line 6: expected `event`")
 
 
 def test_an_export_that_fails_leaves_no_file_and_an_older_one_alone(

@@ -149,7 +149,7 @@ def test_what_is_wrong_is_shown_and_the_exit_status_1(migrated: str, store: asm.
     result = ran("health", "--dsn", migrated)
 
     assert result.exit_code == 1
-    assert result.stdout == "alone  events_without_session  events of a session that is not there: 3\n"
+    assert result.stdout == "alone  events_without_session  3 events of a session that does not exist\n"
 
 
 def test_what_is_wrong_is_told_to_programs_in_json(migrated: str, store: asm.SessionStore) -> None:
@@ -161,7 +161,7 @@ def test_what_is_wrong_is_told_to_programs_in_json(migrated: str, store: asm.Ses
     assert json.loads(result.stdout) == [
         {
             "code": "events_without_session",
-            "message": "events of a session that is not there: 3",
+            "message": "3 events of a session that does not exist",
             "session_id": "alone",
         }
     ]

@@ -219,7 +219,7 @@ def test_wrong_usage_is_one_line_and_exit_status_2(arguments: list[str], complai
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["sessions", "--cursor", "AAAA"], "no cursor of sessions by updated_at_desc"),
+        (["sessions", "--cursor", "AAAA"], "not a cursor of sessions by updated_at_desc"),
         (["events", "--type", "message_snet"], "'message_snet' is no event type"),
         (["sessions", "--tag", ""], "tags[0] must have 1 to 255 characters"),
     ],

@@ -266,7 +266,7 @@ def test_the_command_names_what_is_there_under_other_contents(
     target.save_session(replace(source.get_session("ses_000001"), agent_id="other"))
     result = ran(source_dsn, migrated)
     assert result.exit_code == 1
-    assert result.stderr.startswith("asm: session 'ses_000001' is there already under other contents")
+    assert result.stderr.startswith("asm: session 'ses_000001' already exists with different contents")
 
 
 def test_a_store_is_not_copied_into_itself(

@@ -1,4 +1,4 @@
-"""Maintenance may be stopped anywhere, and run again."""
+"""Maintenance can be stopped at any point and run again."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from tests.contract.retention_data import a_session, all_rows, append_types, fil
 
 
 class Stopped(BaseException):
-    """As when a process is killed: nothing in the procedure can answer it."""
+    """Ends a job like a killed process: no code of the job handles it."""
 
 
 class Stopping:
-    """A database that is gone after so many questions, the last of which has or has not been answered."""
+    """A store's database that stops its caller at an operation, before or after running it."""
 
-    def __init__(self, store: asm.SessionStore, questions: int, *, answers_the_last: bool) -> None:
+    def __init__(self, store: asm.SessionStore, at: int, *, runs_the_last: bool) -> None:
         self._database = store._database
-        self._left = questions
-        self._answers_the_last = answers_the_last
+        self._remaining = at
+        self._runs_the_last = runs_the_last
 
-    def run(self, question: Operation[Any]) -> Any:
-        self._left -= 1
-        if self._left > 0:
-            return self._database.run(question)
-        if self._answers_the_last:
-            self._database.run(question)
+    def run(self, operation: Operation[Any]) -> Any:
+        self._remaining -= 1
+        if self._remaining > 0:
+            return self._database.run(operation)
+        if self._runs_the_last:
+            self._database.run(operation)
         raise Stopped
 
 
@@ -52,7 +52,7 @@ def a_policy(**fields: Any) -> asm.RetentionPolicy:
 
 
 def without_times(rows: list[Any]) -> list[Any]:
-    """Everything in a store, but when a session was soft-deleted only whether."""
+    """All rows, with whether a session is soft-deleted in place of the time."""
     sessions, *others = rows
     return [[(*rest, deleted_at is None) for *rest, deleted_at in sessions], *others]
 
@@ -61,7 +61,7 @@ def issues(store: asm.SessionStore) -> set[tuple[str, str]]:
     return {(issue.code, issue.session_id) for issue in store.maintenance.health_check()}
 
 
-def emptied(store: asm.SessionStore) -> None:
+def empty(store: asm.SessionStore) -> None:
     for session_id in [*session_ids(store), "alone", "orphan"]:
         store.delete_session(session_id)
     with store.transaction() as tx:
@@ -69,24 +69,24 @@ def emptied(store: asm.SessionStore) -> None:
 
 
 @pytest.fixture(params=[run.EVENTS_PER_TRANSACTION, 3])
-def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many events in one transaction: more than any session has, or less."""
+def transaction_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one transaction delete more events than any session has, or fewer."""
     monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", request.param)
 
 
-@pytest.mark.usefixtures("most")
-@pytest.mark.parametrize("answers_the_last", [False, True], ids=["before", "after"])
+@pytest.mark.usefixtures("transaction_size")
+@pytest.mark.parametrize("runs_the_last", [False, True], ids=["before", "after"])
 def test_a_run_that_is_stopped_at_any_query_and_repeated_has_the_same_result(
-    where: Where, store: asm.SessionStore, answers_the_last: bool
+    where: Where, store: asm.SessionStore, runs_the_last: bool
 ) -> None:
     fill(store, where)
     healthy = issues(store)
     store.maintenance.execute(a_policy())
     end = without_times(all_rows(where))
-    for questions in range(1, 200):
-        emptied(store)
+    for at in range(1, 200):
+        empty(store)
         fill(store, where)
-        database = Stopping(store, questions, answers_the_last=answers_the_last)
+        database = Stopping(store, at, runs_the_last=runs_the_last)
         try:
             run_job(retention.execute(a_policy()), database)
             break
@@ -95,7 +95,7 @@ def test_a_run_that_is_stopped_at_any_query_and_repeated_has_the_same_result(
         assert issues(store) <= healthy
         store.maintenance.execute(a_policy())
         assert without_times(all_rows(where)) == end
-    assert questions > 20
+    assert at > 20
 
 
 def events_by_session(store: asm.SessionStore) -> dict[str, set[str]]:
@@ -108,7 +108,7 @@ def archived_events(folder: Path) -> dict[str, set[str]]:
 
 
 def missing(before: dict[str, set[str]], *places: dict[str, set[str]]) -> set[str]:
-    """The events that were there before and now are nowhere."""
+    """The ids of events that existed before and are in none of these places."""
     return {
         event_id
         for name, event_ids in before.items()
@@ -116,16 +116,16 @@ def missing(before: dict[str, set[str]], *places: dict[str, set[str]]) -> set[st
     }
 
 
-@pytest.mark.usefixtures("most")
-@pytest.mark.parametrize("questions", range(4, 54, 7))
+@pytest.mark.usefixtures("transaction_size")
+@pytest.mark.parametrize("at", range(4, 54, 7))
 def test_a_run_that_is_stopped_anywhere_loses_no_event_that_is_not_archived(
-    where: Where, store: asm.SessionStore, tmp_path: Path, questions: int
+    where: Where, store: asm.SessionStore, tmp_path: Path, at: int
 ) -> None:
     fill(store, where)
     before = events_by_session(store)
 
     with pytest.raises(Stopped):
-        database = Stopping(store, questions, answers_the_last=True)
+        database = Stopping(store, at, runs_the_last=True)
         run_job(retention.execute(a_policy(archive=tmp_path)), database)
 
     assert missing(before, events_by_session(store), archived_events(tmp_path)) == set()
@@ -141,14 +141,14 @@ def test_a_long_session_that_is_restored_during_its_deletion_keeps_the_remaining
     policy = asm.RetentionPolicy(archive=archive)
 
     with pytest.raises(Stopped):
-        database = Stopping(store, 4, answers_the_last=True)
+        database = Stopping(store, 4, runs_the_last=True)
         run_job(retention.hard_delete_expired_sessions(policy), database)
-    rest = stored_numbers(store)
+    remaining = stored_numbers(store)
     store.save_session(a_session())
 
-    assert 7 < len(rest) < 36
+    assert 7 < len(remaining) < 36
     assert store.maintenance.hard_delete_expired_sessions(policy) == 0
-    assert (stored_numbers(store), issues(store)) == (rest, set())
+    assert (stored_numbers(store), issues(store)) == (remaining, set())
     assert store.append_event(an_event()).sequence_number == 37
 
 
@@ -161,12 +161,12 @@ def test_a_killed_run_loses_nothing_and_the_next_run_continues(
     healthy = issues(store)
 
     with running("tests.contract.maintenance_process", where.dsn, str(tmp_path)) as process:
-        heard = [read_line(process) for _ in range(batches)]
-        # It has gone on by now: the kill meets it wherever it is.
+        lines = [read_line(process) for _ in range(batches)]
+        # The process has continued meanwhile, so the signal arrives at any point.
         process.kill()
         process.wait()
 
-    assert all(heard)
+    assert all(lines)
     assert missing(before, events_by_session(store), archived_events(tmp_path)) == set()
     assert issues(store) <= healthy
     policy = asm.RetentionPolicy(max_events_per_session=5, max_total_events=60, archive=tmp_path)

@@ -1,4 +1,4 @@
-"""What an export is, and what is none."""
+"""SessionExport: its defaults and its validation."""
 
 from __future__ import annotations
 
@@ -50,31 +50,31 @@ def test_a_dict_without_a_counter_is_an_export() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "complaint"),
+    ("fields", "message"),
     [
-        ({"session": "ses_1"}, "session must be of Session, not str"),
+        ({"session": "ses_1"}, "session must be a Session, not str"),
         ({"runs": ()}, "runs must be a list, not tuple"),
-        ({"runs": [SESSION]}, r"runs\[0\] must be of Run, not Session"),
+        ({"runs": [SESSION]}, r"runs\[0\] must be a Run, not Session"),
         ({"runs": [asm.Run(session_id="ses_2")]}, r"runs\[0\] belongs to session 'ses_2', not to 'ses_1'"),
         ({"events": [an_event(1), an_event(2, "ses_2")]}, r"events\[1\] belongs to session 'ses_2'"),
         ({"events": [an_event(None)]}, r"events\[0\] has the sequence number None, which must be 1 or more"),
         ({"events": [an_event(0)]}, r"events\[0\] has the sequence number 0, which must be 1 or more"),
         ({"events": [an_event(3), an_event(3)]}, r"events\[1\] has the sequence number 3, .* 4 or more"),
-        ({"events": [an_event(3)], "last_sequence": 2}, "last_sequence is 2, but event 3 is there"),
+        ({"events": [an_event(3)], "last_sequence": 2}, "last_sequence is 2, but the export has an event 3"),
         ({"last_sequence": -1}, "last_sequence must be from 0"),
         ({"last_sequence": 3, "pruned_events": 1.5}, "pruned_events must be a whole number"),
     ],
 )
-def test_an_invalid_export_is_refused(fields: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(asm.ValidationError, match=complaint):
+def test_an_invalid_export_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(asm.ValidationError, match=message):
         an_export(**fields)
 
 
 @pytest.mark.parametrize(
-    ("values", "complaint"),
+    ("values", "message"),
     [
         ([], r"SessionExport\.from_dict takes a dict, not list"),
-        ({}, "an export without a session"),
+        ({}, "the export has no session"),
         ({"session": SESSION.to_dict(), "event": []}, "SessionExport has no field 'event'"),
         ({"session": {"id": "ses_1"}}, "session: .*agent_id"),
         ({"session": SESSION.to_dict(), "runs": {}}, "runs must be a list, not dict"),
@@ -82,6 +82,6 @@ def test_an_invalid_export_is_refused(fields: dict[str, Any], complaint: str) ->
         ({"session": SESSION.to_dict(), "events": [3]}, r"events\[0\]: Event\.from_dict takes a dict"),
     ],
 )
-def test_an_invalid_dict_is_refused(values: Any, complaint: str) -> None:
-    with pytest.raises(asm.ValidationError, match=complaint):
+def test_an_invalid_dict_is_refused(values: Any, message: str) -> None:
+    with pytest.raises(asm.ValidationError, match=message):
         asm.SessionExport.from_dict(values)

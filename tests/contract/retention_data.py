@@ -1,4 +1,4 @@
-"""Sessions to keep and sessions to delete, and readers of what a store has after maintenance."""
+"""Sessions to keep and sessions to delete, and readers of the rows that maintenance leaves."""
 
 from __future__ import annotations
 

@@ -93,12 +93,14 @@ def test_a_session_that_is_updated_meanwhile_is_not_soft_deleted(
 def test_a_session_that_is_soft_deleted_meanwhile_keeps_its_deletion_time(plain: asm.SessionStore) -> None:
     for name in ("a", "b"):
         plain.save_session(a_session(name, updated_days_ago=91))
-    gone = a_session("a", updated_days_ago=91, deleted_days_ago=1)
-    database = WithInterference(plain, lambda: plain.save_session(gone), before="soft_delete_sessions")
+    soft_deleted = a_session("a", updated_days_ago=91, deleted_days_ago=1)
+    database = WithInterference(
+        plain, lambda: plain.save_session(soft_deleted), before="soft_delete_sessions"
+    )
 
     number = run_job(retention.soft_delete_expired_sessions(a_policy()), database)
 
-    assert (number, plain.get_session("a").deleted_at) == (1, gone.deleted_at)
+    assert (number, plain.get_session("a").deleted_at) == (1, soft_deleted.deleted_at)
 
 
 RESTORED: dict[str, dict[str, Any]] = {

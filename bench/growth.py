@@ -12,7 +12,7 @@ from psycopg import sql
 
 import asm
 from bench import appends, floors, payload, reads
-from bench.databases import Databases, SQLiteFile
+from bench.databases import Databases, PostgresSchema, SQLiteFile
 from bench.harness import Line, Rounds, Sample, Server, Side, in_turn
 from bench.targets import Target
 

@@ -25,7 +25,7 @@ READERS = (EXPORT, swe_agent.READER)
 
 
 def read(path: Path) -> Iterator[Parsed]:
-    """The sessions in a file, one by one. A ValidationError names the file and what is wrong in it."""
+    """The sessions in a file, one by one. A ValidationError names the file and the fault."""
     reader = find_reader(path)
     if reader is None:
         names = " and ".join(each.name for each in READERS)

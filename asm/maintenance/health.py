@@ -1,8 +1,8 @@
 """The health check: rows without a session, and counters that disagree with their events.
 
 The check goes through the session ids in ranges. For each range it runs a few statements that aggregate
-in the database and return only what is wrong. A statement sees one snapshot, so a write in progress is
-never reported.
+in the database and return only inconsistent sessions. A statement sees one snapshot, so a write in
+progress is never reported.
 """
 
 from __future__ import annotations

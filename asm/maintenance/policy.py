@@ -1,4 +1,4 @@
-"""What a retention policy says, and what a run of it reports."""
+"""The retention policy, and the report of a run."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Retention: the methods of `store.maintenance` that enforce a policy.
 
-A policy says how long sessions are kept and how many events. Each step of a run finds what is due in
-batches, archives it if the policy says so, and deletes it in a short transaction that checks again
-what it deletes, because sessions are written to meanwhile. So a step can be stopped at any point and
-run again.
+A policy says how long sessions are kept and how many events. Each step of a run finds rows to delete in
+batches, archives their sessions if the policy says so, and deletes each batch in a short transaction.
+The transaction checks its conditions again, because other clients write meanwhile. So a step can be
+stopped at any point and run again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asm.validation import text
 def execute(
     policy: RetentionPolicy, *, dry_run: bool = False, progress: Progress | None = None
 ) -> Job[MaintenanceReport]:
-    """Enforce a policy and report what was done.
+    """Enforce a policy and return a report.
 
     Soft-deletes, hard-deletes, prunes, and deletes orphaned artifacts and counters. A step that fails
     is listed in the report's `errors`, and the other steps run. `dry_run` changes and archives

@@ -28,7 +28,7 @@ ARCHIVING_FAILURES_MAX = 10
 
 
 class MaintenanceRun:
-    """One run of a policy: the conditions that it gives to queries, and what the run has done so far."""
+    """One run of a policy: the conditions of its queries, and its counts and errors so far."""
 
     def __init__(
         self, policy: RetentionPolicy, *, dry_run: bool = False, progress: Progress | None = None
@@ -40,7 +40,7 @@ class MaintenanceRun:
         self.policy = policy
         self.dry_run = flag(dry_run, "dry_run")
         self.counts: dict[str, int] = {}
-        """What the run has done, by the names of the fields of a MaintenanceReport."""
+        """How many rows each step has processed, by the names of the fields of a MaintenanceReport."""
         self.errors: list[Failure] = []
         self.now = now()
         self.exempt_tags = tuple(policy.exempt_tags)
@@ -58,7 +58,7 @@ class MaintenanceRun:
 
     @property
     def requires_row(self) -> bool | None:
-        """True where only sessions with a row may be pruned: others cannot be archived."""
+        """True if only sessions with a row may be pruned, because others cannot be archived."""
         return None if self.policy.archive is None else True
 
     def advance(self, step: str, number: int) -> Job[None]:
@@ -68,7 +68,7 @@ class MaintenanceRun:
             yield from run_step(Callback(partial(self._progress, step, self.counts[step])))
 
     def archive(self, step: str, session_id: str) -> Job[SessionExport | None]:
-        """Archive a session and return what was archived, None where that failed."""
+        """Archive a session. Returns the archived export, None if the session could not be archived."""
         try:
             export = yield from run_step(export_session(session_id, include_artifacts=True))
         except SessionNotFound:

@@ -2,8 +2,8 @@
 
 A cursor encodes the keyset of the last row of a page: the values by which the order sorts, which no
 other row shares. So the next page starts after that row, whatever was added meanwhile. A checksum of
-the keyset and of its order stands before it, which detects a cursor that was truncated, mistyped, or
-given to another search. It is not a signature: a forged cursor finds what any search finds.
+the keyset and of its order precedes it. It detects a cursor that was truncated, mistyped, or given to
+another search. It is not a signature: a forged cursor returns nothing that a search would not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A session with all its rows, as one value: what a store exports and another imports."""
+"""SessionExport: a session with all its rows, taken from one store for another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is archived before it is deleted or pruned."""
+"""Archives: what maintenance writes before it deletes or prunes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ import pytest
 import asm
 from asm.formats import archives, jsonl
 from tests.conftest import an_artifact, events_of, in_loop, numbers
-from tests.contract.keeping import a_policy, a_session, appended, kept, only_pruning, there
+from tests.contract.retention_data import (
+    a_policy,
+    a_session,
+    append_types,
+    only_pruning,
+    session_ids,
+    stored_numbers,
+)
 
 
-def test_a_session_is_archived_whole_before_it_is_deleted(store: Any) -> None:
-    session = a_session(deleted=31)
+def test_a_session_is_archived_with_all_its_rows_before_it_is_deleted(store: Any) -> None:
+    session = a_session(deleted_days_ago=31)
     store.flush(session, asm.Run(session_id="ses_1"), events_of("ses_1", 3))
     store.artifacts.register(an_artifact(session_id="ses_1"))
     export = store.query.export_session("ses_1", include_artifacts=True)
@@ -34,7 +41,7 @@ def test_a_session_is_archived_whole_before_it_is_deleted(store: Any) -> None:
 
 def test_a_session_is_archived_before_it_is_pruned(store: Any) -> None:
     store.save_session(a_session())
-    appended(store, "ses_1", *["message_sent"] * 5)
+    append_types(store, "ses_1", *["message_sent"] * 5)
     archived: list[asm.SessionExport] = []
 
     policy = a_policy(max_events_per_session=2, archive=archived.append)
@@ -43,9 +50,9 @@ def test_a_session_is_archived_before_it_is_pruned(store: Any) -> None:
     assert [numbers(export.events) for export in archived] == [[1, 2, 3, 4, 5]]
 
 
-def test_a_session_of_which_nothing_may_go_is_not_archived(store: Any) -> None:
+def test_a_session_without_prunable_events_is_not_archived(store: Any) -> None:
     store.save_session(a_session())
-    appended(store, "ses_1", *["session_created"] * 5)
+    append_types(store, "ses_1", *["session_created"] * 5)
     archived: list[asm.SessionExport] = []
 
     policy = a_policy(max_events_per_session=2, archive=archived.append)
@@ -54,16 +61,18 @@ def test_a_session_of_which_nothing_may_go_is_not_archived(store: Any) -> None:
     assert archived == []
 
 
-def test_a_session_without_a_row_cannot_be_archived_and_keeps_its_events(store: Any) -> None:
-    appended(store, "ses_1", *["message_sent"] * 5)
+def test_a_session_without_a_row_keeps_its_events_where_the_policy_has_an_archive(store: Any) -> None:
+    append_types(store, "ses_1", *["message_sent"] * 5)
 
     policy = only_pruning(max_events_per_session=2, max_total_events=1, archive=lambda export: None)
     report = store.maintenance.execute(policy)
 
-    assert (report.events_pruned, report.errors, kept(store)) == (0, [], [1, 2, 3, 4, 5])
+    assert (report.events_pruned, report.errors, stored_numbers(store)) == (0, [], [1, 2, 3, 4, 5])
 
 
-def a_full_disk(session_id: str) -> Callable[[asm.SessionExport], None]:
+def failing_for(session_id: str) -> Callable[[asm.SessionExport], None]:
+    """An archive that fails for one session."""
+
     def archive(export: asm.SessionExport) -> None:
         if export.session.id == session_id:
             raise OSError("the disk is full")
@@ -71,71 +80,71 @@ def a_full_disk(session_id: str) -> Callable[[asm.SessionExport], None]:
     return archive
 
 
-def test_what_could_not_be_archived_is_not_deleted_and_the_others_are(store: Any) -> None:
+def test_a_session_that_could_not_be_archived_is_not_deleted_and_others_are(store: Any) -> None:
     for name in ("a", "b", "c"):
-        store.save_session(a_session(name, deleted=31))
+        store.save_session(a_session(name, deleted_days_ago=31))
 
-    report = store.maintenance.execute(a_policy(archive=a_full_disk("b")))
+    report = store.maintenance.execute(a_policy(archive=failing_for("b")))
 
-    assert (report.sessions_hard_deleted, there(store)) == (2, ["b"])
+    assert (report.sessions_hard_deleted, session_ids(store)) == (2, ["b"])
     assert [(failure.step, failure.session_id) for failure in report.errors] == [
         ("sessions_hard_deleted", "b")
     ]
     assert str(report.errors[0]) == "sessions_hard_deleted of session 'b': the disk is full"
 
 
-def test_what_could_not_be_archived_is_not_pruned_and_the_others_are(store: Any) -> None:
+def test_a_session_that_could_not_be_archived_is_not_pruned_and_others_are(store: Any) -> None:
     for name in ("a", "b", "c"):
         store.save_session(a_session(name))
-        appended(store, name, *["message_sent"] * 3)
+        append_types(store, name, *["message_sent"] * 3)
 
-    report = store.maintenance.execute(a_policy(max_events_per_session=1, archive=a_full_disk("b")))
+    report = store.maintenance.execute(a_policy(max_events_per_session=1, archive=failing_for("b")))
 
-    assert (report.events_pruned, len(report.errors), kept(store, "b")) == (4, 1, [1, 2, 3])
+    assert (report.events_pruned, len(report.errors), stored_numbers(store, "b")) == (4, 1, [1, 2, 3])
 
 
-def test_alone_an_operation_raises_what_the_archive_raised_when_the_others_are_done(store: Any) -> None:
+def test_a_single_operation_raises_the_error_of_the_archive_after_the_other_sessions(store: Any) -> None:
     for name in ("a", "b", "c"):
-        store.save_session(a_session(name, deleted=31))
+        store.save_session(a_session(name, deleted_days_ago=31))
 
     with pytest.raises(OSError, match="the disk is full"):
-        store.maintenance.hard_delete_expired_sessions(a_policy(archive=a_full_disk("a")))
+        store.maintenance.hard_delete_expired_sessions(a_policy(archive=failing_for("a")))
 
-    assert there(store) == ["a"]
+    assert session_ids(store) == ["a"]
 
 
-def test_an_archive_that_fails_for_every_session_is_not_asked_for_all(store: Any) -> None:
+def test_a_step_stops_after_ten_sessions_that_could_not_be_archived(store: Any) -> None:
     for number in range(15):
-        store.save_session(a_session(f"ses_{number}", deleted=31))
-    asked = []
+        store.save_session(a_session(f"ses_{number}", deleted_days_ago=31))
+    archived = []
 
     def archive(export: asm.SessionExport) -> None:
-        asked.append(export.session.id)
+        archived.append(export.session.id)
         raise OSError("the disk is full")
 
     report = store.maintenance.execute(a_policy(archive=archive))
 
-    assert (len(asked), len(there(store)), len(report.errors)) == (10, 15, 11)
-    assert "no more were tried" in str(report.errors[-1])
+    assert (len(archived), len(session_ids(store)), len(report.errors)) == (10, 15, 11)
+    assert "without trying the others" in str(report.errors[-1])
 
 
 def test_an_async_store_awaits_an_async_archive_and_async_progress(migrated: str) -> None:
-    heard: list[str] = []
+    calls: list[str] = []
 
     async def archive(export: asm.SessionExport) -> None:
-        heard.append(export.session.id)
+        calls.append(export.session.id)
 
     async def progress(step: str, number: int) -> None:
-        heard.append(f"{step} {number}")
+        calls.append(f"{step} {number}")
 
     async def main() -> None:
         async with asm.AsyncSessionStore(migrated) as store:
-            await store.save_session(a_session(deleted=31))
+            await store.save_session(a_session(deleted_days_ago=31))
             await store.maintenance.execute(a_policy(archive=archive), progress=progress)
 
     in_loop(main())
 
-    assert heard == ["ses_1", "sessions_hard_deleted 1"]
+    assert calls == ["ses_1", "sessions_hard_deleted 1"]
 
 
 def test_a_blocking_store_refuses_an_async_archive_and_deletes_nothing(migrated: str) -> None:
@@ -143,9 +152,9 @@ def test_a_blocking_store_refuses_an_async_archive_and_deletes_nothing(migrated:
         raise AssertionError("never awaited, so never called")
 
     with asm.SessionStore(migrated) as store:
-        store.save_session(a_session(deleted=31))
+        store.save_session(a_session(deleted_days_ago=31))
         report = store.maintenance.execute(a_policy(archive=archive))
-        assert (there(store), "AsyncSessionStore" in str(report.errors[0])) == (["ses_1"], True)
+        assert (session_ids(store), "AsyncSessionStore" in str(report.errors[0])) == (["ses_1"], True)
 
 
 # A folder.
@@ -153,10 +162,10 @@ def test_a_blocking_store_refuses_an_async_archive_and_deletes_nothing(migrated:
 
 def test_a_folder_gets_a_file_for_each_session(store: Any, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        store.flush(a_session(name, deleted=31), asm.Run(session_id=name), events_of(name, 3))
+        store.flush(a_session(name, deleted_days_ago=31), asm.Run(session_id=name), events_of(name, 3))
         store.artifacts.register(an_artifact(name, session_id=name))
     exports = [store.query.export_session(name, include_artifacts=True) for name in ("a", "b")]
-    folder = tmp_path / "not yet" / "there"
+    folder = tmp_path / "new" / "folder"
 
     store.maintenance.execute(a_policy(archive=folder))
 
@@ -165,7 +174,7 @@ def test_a_folder_gets_a_file_for_each_session(store: Any, tmp_path: Path) -> No
 
 
 def test_a_folder_may_be_named_by_a_string(store: Any, tmp_path: Path) -> None:
-    store.save_session(a_session(deleted=31))
+    store.save_session(a_session(deleted_days_ago=31))
 
     store.maintenance.execute(a_policy(archive=str(tmp_path / "archive")))
 
@@ -173,7 +182,7 @@ def test_a_folder_may_be_named_by_a_string(store: Any, tmp_path: Path) -> None:
 
 
 def test_what_was_archived_can_be_imported_again(store: Any, tmp_path: Path) -> None:
-    store.flush(a_session(deleted=31), asm.Run(session_id="ses_1"), events_of("ses_1", 3))
+    store.flush(a_session(deleted_days_ago=31), asm.Run(session_id="ses_1"), events_of("ses_1", 3))
     export = store.query.export_session("ses_1")
     store.maintenance.execute(a_policy(archive=tmp_path))
 
@@ -182,12 +191,12 @@ def test_what_was_archived_can_be_imported_again(store: Any, tmp_path: Path) -> 
     assert store.query.export_session("ses_1") == export
 
 
-def test_a_session_that_is_pruned_again_and_again_is_whole_in_its_file(store: Any, tmp_path: Path) -> None:
+def test_the_archive_of_a_session_that_is_pruned_repeatedly_is_complete(store: Any, tmp_path: Path) -> None:
     store.save_session(a_session())
     policy = a_policy(max_events_per_session=2, archive=tmp_path)
     stored = []
     for _ in range(4):
-        stored += appended(store, "ses_1", "session_created", "message_streamed", "message_sent")
+        stored += append_types(store, "ses_1", "session_created", "message_streamed", "message_sent")
         store.maintenance.prune_session_events("ses_1", policy)
 
     archived = archives.read(tmp_path / "ses_1.jsonl.gz")
@@ -195,7 +204,7 @@ def test_a_session_that_is_pruned_again_and_again_is_whole_in_its_file(store: An
     assert (archived.events, archived.last_sequence, archived.pruned_events) == (stored, 12, 0)
 
 
-def test_a_later_archive_has_what_changed_since(store: Any, tmp_path: Path) -> None:
+def test_a_later_archive_has_the_changes_since_the_earlier_one(store: Any, tmp_path: Path) -> None:
     first = a_session(metadata={"at": 1})
     policy = a_policy(max_events_per_session=1, archive=tmp_path)
     store.flush(first, asm.Run(session_id="ses_1", id="run_1", turn_count=1), events_of("ses_1", 2))
@@ -209,12 +218,10 @@ def test_a_later_archive_has_what_changed_since(store: Any, tmp_path: Path) -> N
     assert (archived.session, [run.turn_count for run in archived.runs]) == (second, [2])
 
 
-def test_a_session_that_began_anew_takes_nothing_from_an_earlier_ones_archive(
-    store: Any, tmp_path: Path
-) -> None:
+def test_a_session_that_reuses_an_id_has_an_archive_of_its_own(store: Any, tmp_path: Path) -> None:
     exports = []
     for number in (3, 5, 2):
-        store.save_session(a_session(deleted=31))
+        store.save_session(a_session(deleted_days_ago=31))
         store.append_events(events_of("ses_1", number))
         exports.append(store.query.export_session("ses_1"))
         store.maintenance.execute(a_policy(archive=tmp_path))
@@ -224,8 +231,8 @@ def test_a_session_that_began_anew_takes_nothing_from_an_earlier_ones_archive(
 
 
 @pytest.mark.parametrize("id", ["../up", "a/b", "é" * 255, "%", "con.", "A b\n"])
-def test_an_id_of_any_characters_has_a_file_in_the_folder(store: Any, tmp_path: Path, id: str) -> None:
-    store.save_session(a_session(id, deleted=31))
+def test_an_id_with_any_characters_has_a_file_in_the_folder(store: Any, tmp_path: Path, id: str) -> None:
+    store.save_session(a_session(id, deleted_days_ago=31))
 
     report = store.maintenance.execute(a_policy(archive=tmp_path / "archive"))
 
@@ -233,8 +240,8 @@ def test_an_id_of_any_characters_has_a_file_in_the_folder(store: Any, tmp_path: 
     assert (report.errors, archives.read(file).session.id) == ([], id)
 
 
-def test_a_file_that_cannot_be_read_is_left_and_so_is_its_session(store: Any, tmp_path: Path) -> None:
-    store.save_session(a_session(deleted=31))
+def test_an_unreadable_archive_is_kept_and_its_session_is_not_deleted(store: Any, tmp_path: Path) -> None:
+    store.save_session(a_session(deleted_days_ago=31))
     file = tmp_path / "ses_1.jsonl.gz"
     file.write_bytes(gzip.compress(b"something else\n"))
 
@@ -243,45 +250,45 @@ def test_a_file_that_cannot_be_read_is_left_and_so_is_its_session(store: Any, tm
     (failure,) = report.errors
     assert isinstance(failure.error, asm.StorageError)
     assert str(file) in str(failure)
-    assert (there(store), gzip.decompress(file.read_bytes())) == (["ses_1"], b"something else\n")
+    assert (session_ids(store), gzip.decompress(file.read_bytes())) == (["ses_1"], b"something else\n")
 
 
-def test_a_folder_that_cannot_be_one_is_reported_and_nothing_deleted(store: Any, tmp_path: Path) -> None:
+def test_an_archive_folder_that_is_a_file_is_reported(store: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    store.save_session(a_session(deleted=31))
+    store.save_session(a_session(deleted_days_ago=31))
 
     report = store.maintenance.execute(a_policy(archive=tmp_path / "file"))
 
     (failure,) = report.errors
     assert isinstance(failure.error, asm.StorageError)
     assert failure.error.details["path"] == str(tmp_path / "file")
-    assert there(store) == ["ses_1"]
+    assert session_ids(store) == ["ses_1"]
 
 
-def test_an_archive_that_fails_on_its_way_leaves_the_earlier_one(
+def test_a_failed_write_leaves_the_earlier_archive(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.save_session(a_session())
-    appended(store, "ses_1", *["message_sent"] * 3)
+    append_types(store, "ses_1", *["message_sent"] * 3)
     policy = a_policy(max_events_per_session=1, archive=tmp_path / "archive")
     store.maintenance.prune_session_events("ses_1", policy)
     before = archives.read(tmp_path / "archive" / "ses_1.jsonl.gz")
-    appended(store, "ses_1", *["message_sent"] * 3)
+    append_types(store, "ses_1", *["message_sent"] * 3)
 
-    def cut(exports: Any) -> Any:
+    def fail(exports: Any) -> Any:
         yield b"half a li"
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(jsonl, "dump", cut)
+    monkeypatch.setattr(jsonl, "dump", fail)
     with pytest.raises(asm.StorageError, match="the disk is full"):
         store.maintenance.prune_session_events("ses_1", policy)
 
     assert archives.read(tmp_path / "archive" / "ses_1.jsonl.gz") == before
     assert [file.name for file in (tmp_path / "archive").iterdir()] == ["ses_1.jsonl.gz"]
-    assert kept(store) == [3, 4, 5, 6]
+    assert stored_numbers(store) == [3, 4, 5, 6]
 
 
-def test_what_many_archive_at_once_is_all_in_the_file(tmp_path: Path) -> None:
+def test_concurrent_archives_of_one_session_are_merged(tmp_path: Path) -> None:
     session = a_session()
     events = [replace(event, sequence_number=n) for n, event in enumerate(events_of("ses_1", 24), 1)]
     exports = [
@@ -295,39 +302,39 @@ def test_what_many_archive_at_once_is_all_in_the_file(tmp_path: Path) -> None:
     assert archives.read(tmp_path / "ses_1.jsonl.gz").events == events
 
 
-def test_a_file_and_its_name_are_on_the_disk_before_anything_is_deleted(
+def test_a_file_and_its_name_are_synced_before_anything_is_deleted(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
     fsync = os.fsync
 
-    def noted(descriptor: int) -> None:
+    def record(descriptor: int) -> None:
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
         fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", noted)
-    store.save_session(a_session(deleted=31))
+    monkeypatch.setattr(os, "fsync", record)
+    store.save_session(a_session(deleted_days_ago=31))
 
     store.maintenance.execute(a_policy(archive=tmp_path / "archive"))
 
     assert [name.partition(".jsonl")[0] for name in synced] == [tmp_path.name, ".ses_1", "archive"]
 
 
-def test_writing_to_a_folder_does_not_hold_up_the_event_loop(
+def test_an_archive_is_not_written_in_the_event_loop(
     migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[threading.Thread] = []
-    keep = archives.archive_session
+    archive_session = archives.archive_session
 
-    def noted(folder: Path, export: asm.SessionExport) -> None:
+    def record(folder: Path, export: asm.SessionExport) -> None:
         threads.append(threading.current_thread())
-        keep(folder, export)
+        archive_session(folder, export)
 
-    monkeypatch.setattr(archives, "archive_session", noted)
+    monkeypatch.setattr(archives, "archive_session", record)
 
     async def main() -> bool:
         async with asm.AsyncSessionStore(migrated) as store:
-            await store.save_session(a_session(deleted=31))
+            await store.save_session(a_session(deleted_days_ago=31))
             await store.maintenance.execute(a_policy(archive=tmp_path))
         return threading.current_thread() in threads
 

@@ -218,7 +218,7 @@ def test_a_folder_without_readable_files_is_reported(migrated: str, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     result = invoke("import", tmp_path / "empty", "--dsn", migrated)
     assert result.exit_code == 1
-    assert "there is no file in this folder" in result.stderr
+    assert "no file in this folder has a format that asm reads" in result.stderr
 
 
 @only(POSTGRES, why="a SQLite file is created")
@@ -382,7 +382,7 @@ def test_a_conflicting_session_is_reported_and_the_others_are_imported(
     result = invoke("import", file, "--dsn", f"sqlite:///{tmp_path / 'another.db'}")
     assert result.exit_code == 1
     assert result.stdout == "imported 2 sessions with 9 events, 1 existed with different contents\n"
-    assert result.stderr.startswith(f"asm: {file}: session '{first.id}' is there already under other")
+    assert result.stderr.startswith(f"asm: {file}: session '{first.id}' already exists with different")
 
 
 def test_a_truncated_export_is_reported_with_its_line_number(
@@ -394,7 +394,7 @@ def test_a_truncated_export_is_reported_with_its_line_number(
     file.write_text("".join(written.splitlines(keepends=True)[:5]))
     result = invoke("import", file, "--dsn", migrated)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"asm: {file}: line 6: `event` should stand here")
+    assert result.stderr.startswith(f"asm: {file}: line 6: expected `event`")
 
 
 def test_a_failed_export_leaves_an_existing_file_unchanged(

@@ -217,7 +217,7 @@ def test_a_usage_error_is_one_line_with_exit_status_2(arguments: list[str], comp
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["sessions", "--cursor", "AAAA"], "no cursor of sessions by updated_at_desc"),
+        (["sessions", "--cursor", "AAAA"], "not a cursor of sessions by updated_at_desc"),
         (["events", "--type", "message_snet"], "'message_snet' is not an event type"),
         (["sessions", "--tag", ""], "tags[0] must have 1 to 255 characters"),
     ],

@@ -274,7 +274,7 @@ def test_the_command_reports_a_conflicting_session(
     target.save_session(replace(source.get_session("ses_000001"), agent_id="other"))
     result = invoke(source_dsn, migrated)
     assert result.exit_code == 1
-    assert result.stderr.startswith("asm: session 'ses_000001' is there already under other contents")
+    assert result.stderr.startswith("asm: session 'ses_000001' already exists with different contents")
 
 
 def test_a_store_is_not_copied_into_itself(

@@ -1,4 +1,4 @@
-"""What a store promises about sessions that leave it, and come into another."""
+"""Exports and imports: a session of one store in another."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.contract.other_clients import fetch_rows, only, run_operation, with_i
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-def a_session(store: Any, id: str = "ses_1", events: int = 3, **fields: Any) -> asm.Session:
-    """A session that is kept with two runs, some events, and artifacts of which one is deleted."""
+def store_session(store: Any, id: str = "ses_1", events: int = 3, **fields: Any) -> asm.Session:
+    """A stored session with two runs, some events, and two artifacts, of which one is deleted."""
     session = asm.Session(
         agent_id="agent", id=id, tags=("b", "a"), metadata={"n": 10**30}, created_at=NOON, **fields
     )
@@ -48,53 +48,53 @@ def a_session(store: Any, id: str = "ses_1", events: int = 3, **fields: Any) -> 
 # Exporting.
 
 
-def test_an_export_holds_the_session_its_runs_and_its_events(store: Any) -> None:
-    session = a_session(store)
-    a_session(store, "ses_2")
+def test_an_export_has_the_session_its_runs_and_its_events(store: Any) -> None:
+    session = store_session(store)
+    store_session(store, "ses_2")
     export = store.query.export_session("ses_1")
     assert export.session == session
     assert (export.runs, export.events) == (store.list_runs("ses_1"), store.get_events("ses_1"))
     assert (export.last_sequence, export.pruned_events) == (3, 0)
 
 
-def test_artifacts_are_exported_when_they_are_asked_for(store: Any) -> None:
-    a_session(store)
+def test_artifacts_are_exported_if_requested(store: Any) -> None:
+    store_session(store)
     assert store.query.export_session("ses_1").artifacts == []
     live, deleted = store.query.export_session("ses_1", include_artifacts=True).artifacts
     assert ([live], deleted.deleted_at is None) == (store.artifacts.list_by_session("ses_1"), False)
 
 
-def test_a_session_of_nothing_else_is_exported(store: Any) -> None:
+def test_a_session_without_other_rows_is_exported(store: Any) -> None:
     session = asm.Session(agent_id="agent")
     store.save_session(session)
     assert store.query.export_session(session.id) == asm.SessionExport(session=session)
 
 
 def test_a_soft_deleted_session_is_exported(store: Any) -> None:
-    session = a_session(store, deleted_at=NOON)
+    session = store_session(store, deleted_at=NOON)
     assert store.query.export_session("ses_1").session == session
 
 
-def test_a_session_that_is_not_there_cannot_be_exported(store: Any) -> None:
+def test_an_unknown_session_cannot_be_exported(store: Any) -> None:
     store.append_event(an_event("ses_1"))
     with pytest.raises(asm.SessionNotFound, match="'ses_1'"):
         store.query.export_session("ses_1")
 
 
 @pytest.mark.parametrize("session_id", ["", None, 3, "a\0"])
-def test_an_id_that_no_session_can_have_is_refused(store: Any, session_id: Any) -> None:
+def test_an_invalid_session_id_is_refused(store: Any, session_id: Any) -> None:
     with pytest.raises(asm.ValidationError, match="session_id"):
         store.query.export_session(session_id)
 
 
 def test_a_transaction_exports_what_it_has_written(store: Any) -> None:
     with store.transaction() as tx:
-        a_session(tx)
+        store_session(tx)
         assert numbers(tx.query.export_session("ses_1").events) == [1, 2, 3]
 
 
-def test_an_export_is_of_one_moment(store: Any, migrated: str) -> None:
-    a_session(store, events=3)
+def test_an_export_is_one_snapshot(store: Any, migrated: str) -> None:
+    store_session(store, events=3)
     before = store.query.export_session("ses_1", include_artifacts=True)
     export = exports.export_session("ses_1", include_artifacts=True)
 
@@ -119,25 +119,25 @@ def write_something(store: asm.SessionStore) -> None:
 
 @pytest.fixture
 def target(opened: Callable[..., Any], other: str) -> Any:
-    """An empty store of the same kind and colour as `store`."""
+    """An empty store on another database of the same kind, blocking or asynchronous like `store`."""
     return opened(other)
 
 
-def moved(export: asm.SessionExport, target: Any) -> asm.SessionExport:
-    """What the target exports once it has imported."""
+def import_and_export(export: asm.SessionExport, target: Any) -> asm.SessionExport:
+    """Import into the target and return what the target then exports."""
     target.import_session(export)
     exported: asm.SessionExport = target.query.export_session(export.session.id, include_artifacts=True)
     return exported
 
 
-def test_an_import_keeps_everything_as_it_was(store: Any, target: Any) -> None:
-    a_session(store)
+def test_an_import_changes_nothing_of_an_export(store: Any, target: Any) -> None:
+    store_session(store)
     export = store.query.export_session("ses_1", include_artifacts=True)
-    assert moved(export, target) == export
+    assert import_and_export(export, target) == export
 
 
 @pytest.mark.parametrize("ends", [(None, NOON), (NOON, None)])
-def test_runs_that_have_ended_are_imported_with_others_that_have_not(
+def test_ended_and_running_runs_are_imported_together(
     store: Any, target: Any, ends: tuple[datetime | None, ...]
 ) -> None:
     for end in ends:
@@ -148,63 +148,63 @@ def test_runs_that_have_ended_are_imported_with_others_that_have_not(
 
 
 def test_importing_again_changes_nothing(store: Any, target: Any) -> None:
-    a_session(store)
+    store_session(store)
     export = store.query.export_session("ses_1", include_artifacts=True)
-    assert moved(export, target) == moved(export, target) == export
+    assert import_and_export(export, target) == import_and_export(export, target) == export
 
 
 def test_the_next_event_takes_the_number_after_the_last_imported_one(store: Any, target: Any) -> None:
-    a_session(store, events=3)
+    store_session(store, events=3)
     target.import_session(store.query.export_session("ses_1"))
     assert target.append_event(an_event("ses_1")).sequence_number == 4
 
 
-def test_a_session_is_imported_with_its_tokens_and_its_tags(store: Any, target: Any, other: str) -> None:
-    a_session(store)
+def test_an_import_writes_token_counts_and_tags(store: Any, target: Any, other: str) -> None:
+    store_session(store)
     target.import_session(store.query.export_session("ses_1"))
     columns = "input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens, model"
-    counted = fetch_rows(other, f"select {columns} from asm_runs order by id")
-    assert counted == [(3, None, 3, None, None, "gpt-4o")] * 2
+    rows = fetch_rows(other, f"select {columns} from asm_runs order by id")
+    assert rows == [(3, None, 3, None, None, "gpt-4o")] * 2
     if dsns.parse_dsn(other).dialect == "sqlite":
         assert fetch_rows(other, "select tag from asm_session_tags order by tag") == [("a",), ("b",)]
 
 
-def test_an_import_adds_what_an_earlier_one_did_not_have(store: Any, target: Any) -> None:
-    a_session(store, events=3)
+def test_a_second_import_adds_the_rows_that_are_new(store: Any, target: Any) -> None:
+    store_session(store, events=3)
     target.import_session(store.query.export_session("ses_1"))
     store.append_events(events_of("ses_1", 2))
     store.save_run(asm.Run(session_id="ses_1"))
     export = store.query.export_session("ses_1", include_artifacts=True)
-    assert moved(export, target) == export
+    assert import_and_export(export, target) == export
 
 
-def test_an_import_leaves_what_a_session_has_become_since(store: Any, target: Any) -> None:
-    a_session(store, events=3)
+def test_an_import_keeps_what_was_written_to_a_session_since(store: Any, target: Any) -> None:
+    store_session(store, events=3)
     export = store.query.export_session("ses_1", include_artifacts=True)
     target.import_session(export)
     target.append_events(events_of("ses_1", 2))
     target.save_run(asm.Run(session_id="ses_1"))
     before = target.query.export_session("ses_1", include_artifacts=True)
-    assert moved(export, target) == before
+    assert import_and_export(export, target) == before
 
 
-def test_events_that_came_before_their_session_are_part_of_what_is_imported(store: Any, target: Any) -> None:
-    a_session(store, events=3)
+def test_an_import_completes_a_session_of_which_only_events_exist(store: Any, target: Any) -> None:
+    store_session(store, events=3)
     export = store.query.export_session("ses_1", include_artifacts=True)
     target.append_events(export.events[:2])
-    assert moved(export, target) == export
+    assert import_and_export(export, target) == export
 
 
-def test_a_session_of_more_events_than_one_statement_takes_is_moved(store: Any, target: Any) -> None:
+def test_a_session_with_more_events_than_one_statement_takes_is_imported(store: Any, target: Any) -> None:
     store.save_session(asm.Session(agent_id="a", id="ses_1"))
     store.append_events(events_of("ses_1", 2_500))
     export = store.query.export_session("ses_1")
     target.append_events(export.events[:1_200])
-    assert moved(export, target) == export
+    assert import_and_export(export, target) == export
 
 
 def test_an_import_is_part_of_a_transaction(store: Any, target: Any) -> None:
-    a_session(store)
+    store_session(store)
     export = store.query.export_session("ses_1", include_artifacts=True)
     with pytest.raises(KeyError), target.transaction() as tx:
         tx.import_session(export)
@@ -213,38 +213,38 @@ def test_an_import_is_part_of_a_transaction(store: Any, target: Any) -> None:
     assert (target.list_sessions(), target.get_latest_sequence("ses_1")) == ([], 0)
 
 
-def test_an_import_that_is_cut_anywhere_leaves_nothing(store: Any, target: Any) -> None:
-    nothing = everything(target)
-    a_session(store)
+def test_an_import_that_fails_at_any_query_writes_nothing(store: Any, target: Any) -> None:
+    before = everything(target)
+    store_session(store)
     export = store.query.export_session("ses_1", include_artifacts=True)
-    cuts = 0
-    while was_cut(target, export, cuts):
-        assert everything(target) == nothing
-        cuts += 1
-    assert cuts > 8
+    queries = 0
+    while fails_after(target, export, queries):
+        assert everything(target) == before
+        queries += 1
+    assert queries > 8
     assert target.query.export_session("ses_1", include_artifacts=True) == export
 
 
-class Cut(Exception):
+class Failed(Exception):
     pass
 
 
-def was_cut(target: Any, export: asm.SessionExport, asked: int) -> bool:
-    """Whether an import had more questions than so many, after which it is cut off."""
-    left = iter(range(asked))
+def fails_after(target: Any, export: asm.SessionExport, queries: int) -> bool:
+    """Import with a failure after this many queries. Returns whether the import had more queries."""
+    remaining = iter(range(queries))
 
     def count() -> None:
-        if next(left, None) is None:
-            raise Cut
+        if next(remaining, None) is None:
+            raise Failed
 
     try:
         run_operation(target, with_interference(imports.import_session(export), count))
-    except Cut:
+    except Failed:
         return True
     return False
 
 
-def test_appends_and_an_import_of_one_session_take_turns(store: Any, target: Any) -> None:
+def test_an_append_and_an_import_to_one_session_are_serialized(store: Any, target: Any) -> None:
     store.save_session(asm.Session(agent_id="a", id="ses_1"))
     store.append_events(events_of("ses_1", 50))
     export = store.query.export_session("ses_1")
@@ -254,7 +254,7 @@ def test_appends_and_an_import_of_one_session_take_turns(store: Any, target: Any
         target.append_event(an_event("ses_1", id="after"))
         return True
 
-    def bring_in(_: int) -> bool:
+    def import_export(_: int) -> bool:
         try:
             target.import_session(export)
         except asm.Conflict:
@@ -262,7 +262,7 @@ def test_appends_and_an_import_of_one_session_take_turns(store: Any, target: Any
         return True
 
     with ThreadPoolExecutor(2) as pool:
-        appended, imported = pool.submit(append, 0), pool.submit(bring_in, 0)
+        appended, imported = pool.submit(append, 0), pool.submit(import_export, 0)
         was_first = appended.result() and imported.result()
     ids = [event.id for event in target.get_events("ses_1")]
     first = export.events[0].id
@@ -274,10 +274,10 @@ def test_appends_and_an_import_of_one_session_take_turns(store: Any, target: Any
 
 
 def prune(dsn: str, sequence_numbers: Iterable[int]) -> None:
-    """Events gone from ses_1 as retention takes them: counted, and the others keep their numbers."""
-    gone = list(sequence_numbers)
-    fetch_rows(dsn, f"delete from asm_events where sequence_number in ({', '.join(map(str, gone))})")
-    fetch_rows(dsn, f"update asm_session_sequences set pruned_events = pruned_events + {len(gone)}")
+    """Delete events of ses_1 as retention does: counted, and the others keep their numbers."""
+    pruned = list(sequence_numbers)
+    fetch_rows(dsn, f"delete from asm_events where sequence_number in ({', '.join(map(str, pruned))})")
+    fetch_rows(dsn, f"update asm_session_sequences set pruned_events = pruned_events + {len(pruned)}")
 
 
 def adds_up(store: Any) -> bool:
@@ -286,68 +286,68 @@ def adds_up(store: Any) -> bool:
 
 
 def test_a_pruned_session_is_imported_with_its_holes(store: Any, target: Any, migrated: str) -> None:
-    a_session(store, events=5)
+    store_session(store, events=5)
     prune(migrated, [1, 2, 5])
     export = store.query.export_session("ses_1", include_artifacts=True)
     assert (numbers(export.events), export.last_sequence, export.pruned_events) == ([3, 4], 5, 3)
-    assert moved(export, target) == export
+    assert import_and_export(export, target) == export
     assert target.append_event(an_event("ses_1")).sequence_number == 6
 
 
-def test_a_session_that_lost_all_events_goes_on_where_it_stood(
+def test_a_session_whose_events_were_all_pruned_is_imported_with_its_counter(
     store: Any, target: Any, migrated: str
 ) -> None:
-    a_session(store, events=3)
+    store_session(store, events=3)
     prune(migrated, [1, 2, 3])
     target.import_session(store.query.export_session("ses_1"))
     assert target.append_event(an_event("ses_1")).sequence_number == 4
     assert adds_up(target)
 
 
-def test_events_that_were_pruned_come_back_from_an_export(store: Any, migrated: str) -> None:
+def test_pruned_events_are_restored_from_an_export(store: Any, migrated: str) -> None:
     for name in ("ses_1", "ses_2"):
-        a_session(store, name, events=5)
+        store_session(store, name, events=5)
     export = store.query.export_session("ses_1", include_artifacts=True)
     prune(migrated, [1, 2])
-    assert moved(export, store) == export
+    assert import_and_export(export, store) == export
 
 
-def test_events_that_were_pruned_come_back_to_a_session_that_went_on(store: Any, migrated: str) -> None:
-    a_session(store, events=5)
+def test_pruned_events_are_restored_to_a_session_that_has_grown_since(store: Any, migrated: str) -> None:
+    store_session(store, events=5)
     export = store.query.export_session("ses_1")
     prune(migrated, [1, 2])
     store.append_events(events_of("ses_1", 2))
     prune(migrated, [6])
     store.import_session(export)
-    stands = store.query.export_session("ses_1")
-    assert (numbers(stands.events), stands.pruned_events) == ([1, 2, 3, 4, 5, 7], 1)
+    current = store.query.export_session("ses_1")
+    assert (numbers(current.events), current.pruned_events) == ([1, 2, 3, 4, 5, 7], 1)
 
 
 def test_an_import_does_not_prune(store: Any, target: Any, migrated: str) -> None:
-    a_session(store, events=5)
+    store_session(store, events=5)
     whole = store.query.export_session("ses_1", include_artifacts=True)
     target.import_session(whole)
     prune(migrated, [1, 2])
-    assert moved(store.query.export_session("ses_1"), target) == whole
+    assert import_and_export(store.query.export_session("ses_1"), target) == whole
 
 
-def test_what_was_pruned_on_either_side_adds_up_after_an_import(
+def test_stored_and_pruned_events_add_up_after_an_import(
     store: Any, target: Any, migrated: str, other: str
 ) -> None:
     some = st.sets(st.integers(1, 9))
 
     @settings(max_examples=15, deadline=None)
     @given(st.integers(0, 4), some, some, st.integers(0, 3), some)
-    def check(first: int, gone: set[int], gone_there: set[int], more: int, gone_later: set[int]) -> None:
+    def check(first: int, here: set[int], there: set[int], more: int, later: set[int]) -> None:
         for each in (store, target):
             each.delete_session("ses_1")
         store.save_session(session)
         store.append_events(events_of("ses_1", first))
-        prune_those_of(store, migrated, gone)
+        prune_existing(store, migrated, here)
         target.import_session(store.query.export_session("ses_1"))
-        prune_those_of(target, other, gone_there)
+        prune_existing(target, other, there)
         store.append_events(events_of("ses_1", more))
-        prune_those_of(store, migrated, gone_later)
+        prune_existing(store, migrated, later)
         target.import_session(store.query.export_session("ses_1"))
 
         assert adds_up(store)
@@ -358,22 +358,22 @@ def test_what_was_pruned_on_either_side_adds_up_after_an_import(
     check()
 
 
-def prune_those_of(store: Any, dsn: str, wanted: set[int]) -> None:
-    if there := wanted.intersection(numbers(store.get_events("ses_1"))):
-        prune(dsn, there)
+def prune_existing(store: Any, dsn: str, sequence_numbers: set[int]) -> None:
+    if existing := sequence_numbers.intersection(numbers(store.get_events("ses_1"))):
+        prune(dsn, existing)
 
 
-def test_a_hole_that_pruning_does_not_explain_stays_one(store: Any, target: Any, migrated: str) -> None:
-    a_session(store, events=5)
+def test_a_hole_that_pruning_does_not_explain_stays_a_hole(store: Any, target: Any, migrated: str) -> None:
+    store_session(store, events=5)
     fetch_rows(migrated, "delete from asm_events where sequence_number = 2")
     target.import_session(store.query.export_session("ses_1"))
     assert not adds_up(target)
 
 
-def test_a_hole_behind_what_both_have_pruned_stays_one(
+def test_a_hole_after_events_that_both_stores_have_pruned_stays_a_hole(
     store: Any, target: Any, migrated: str, other: str
 ) -> None:
-    a_session(store, events=5)
+    store_session(store, events=5)
     target.import_session(store.query.export_session("ses_1"))
     prune(other, [1])
     store.append_events(events_of("ses_1", 2))
@@ -384,46 +384,46 @@ def test_a_hole_behind_what_both_have_pruned_stays_one(
     assert (numbers(export.events), export.last_sequence, export.pruned_events) == ([2, 3, 4, 5, 7], 7, 1)
 
 
-def test_events_that_were_lost_come_back_from_an_export(store: Any, migrated: str) -> None:
-    a_session(store, events=5)
+def test_lost_events_are_restored_from_an_export(store: Any, migrated: str) -> None:
+    store_session(store, events=5)
     export = store.query.export_session("ses_1", include_artifacts=True)
     fetch_rows(migrated, "delete from asm_events where sequence_number in (2, 5)")
-    assert moved(export, store) == export
+    assert import_and_export(export, store) == export
 
 
 # Conflicts.
 
 
-def test_a_session_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
-    session = a_session(store)
+def test_a_session_with_different_contents_is_a_conflict(store: Any, target: Any) -> None:
+    session = store_session(store)
     target.save_session(replace(session, status="failed", context={"x": 1}))
     refuses(target, store.query.export_session("ses_1"), "session 'ses_1' .* differ in status, context[)]")
 
 
-def test_a_run_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
-    a_session(store)
+def test_a_run_with_different_contents_is_a_conflict(store: Any, target: Any) -> None:
+    store_session(store)
     target.save_run(replace(store.get_run("run_1"), turn_count=9))
     refuses(target, store.query.export_session("ses_1"), "run 'run_1' .* differ in turn_count[)]")
 
 
-def test_an_event_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
-    a_session(store)
+def test_an_event_with_different_contents_is_a_conflict(store: Any, target: Any) -> None:
+    store_session(store)
     export = store.query.export_session("ses_1")
     target.append_events([export.events[0], replace(export.events[1], data={"n": "other"})])
     refuses(target, export, f"event '{export.events[1].id}' .* differ in data[)]")
 
 
-def test_an_event_that_is_there_under_another_number_is_a_conflict(store: Any, target: Any) -> None:
-    a_session(store)
+def test_an_event_with_another_sequence_number_is_a_conflict(store: Any, target: Any) -> None:
+    store_session(store)
     export = store.query.export_session("ses_1")
     target.append_events(export.events[1::-1])
     refuses(target, export, f"event '{export.events[0].id}' .* differ in sequence_number[)]")
 
 
-def test_an_event_that_is_there_under_a_number_from_before_the_export_is_a_conflict(
+def test_an_event_with_a_number_that_the_exporting_store_has_pruned_is_a_conflict(
     store: Any, target: Any, migrated: str
 ) -> None:
-    a_session(store, events=4)
+    store_session(store, events=4)
     prune(migrated, [1, 2])
     export = store.query.export_session("ses_1")
     target.append_event(export.events[1])
@@ -433,31 +433,31 @@ def test_an_event_that_is_there_under_a_number_from_before_the_export_is_a_confl
     assert everything(target) == before
 
 
-def test_a_number_that_another_event_has_is_a_conflict(store: Any, target: Any) -> None:
-    a_session(store)
+def test_a_sequence_number_that_another_event_has_is_a_conflict(store: Any, target: Any) -> None:
+    store_session(store)
     target.append_event(an_event("ses_1"))
-    refuses(target, store.query.export_session("ses_1"), "session 'ses_1' has another event 1")
+    refuses(target, store.query.export_session("ses_1"), "session 'ses_1' already has another event 1")
 
 
-def test_an_artifact_that_is_there_under_other_contents_is_a_conflict(store: Any, target: Any) -> None:
-    a_session(store)
+def test_an_artifact_with_different_contents_is_a_conflict(store: Any, target: Any) -> None:
+    store_session(store)
     export = store.query.export_session("ses_1", include_artifacts=True)
     target.artifacts.register(replace(export.artifacts[1], byte_size=1))
     refuses(target, export, f"artifact '{export.artifacts[1].id}' .* differ in byte_size[)]")
 
 
-def test_a_key_that_another_live_artifact_holds_is_a_conflict(store: Any, target: Any) -> None:
-    a_session(store)
+def test_a_key_that_another_live_artifact_has_is_a_conflict(store: Any, target: Any) -> None:
+    store_session(store)
     target.artifacts.register(an_artifact("ses_1 0"))
     refuses(target, store.query.export_session("ses_1", include_artifacts=True), "the key 'ses_1 0'")
 
 
-def refuses(target: Any, export: asm.SessionExport, complaint: str) -> None:
-    """A Conflict that writes nothing, also where it is part of a transaction that is kept."""
+def refuses(target: Any, export: asm.SessionExport, message: str) -> None:
+    """Check that an import raises Conflict and writes nothing, also inside a transaction that commits."""
     before = everything(target)
-    with pytest.raises(asm.Conflict, match=complaint):
+    with pytest.raises(asm.Conflict, match=message):
         target.import_session(export)
-    with target.transaction() as tx, pytest.raises(asm.Conflict, match=complaint):
+    with target.transaction() as tx, pytest.raises(asm.Conflict, match=message):
         tx.import_session(export)
     assert everything(target) == before
 
@@ -474,7 +474,7 @@ def everything(store: Any) -> list[Any]:
 
 
 def test_documents_are_compared_as_values(store: Any, target: Any) -> None:
-    a_session(store)
+    store_session(store)
     export = store.query.export_session("ses_1", include_artifacts=True)
     ordered, reverse = {"a": 1, "b": {"c": 2, "d": []}}, {"b": {"d": [], "c": 2}, "a": 1.0}
     target.import_session(replace(export, session=replace(export.session, context=ordered)))
@@ -482,26 +482,26 @@ def test_documents_are_compared_as_values(store: Any, target: Any) -> None:
     assert target.get_session("ses_1").context == ordered
 
 
-def test_a_deleted_artifact_holds_no_key(store: Any, target: Any) -> None:
-    a_session(store)
+def test_a_deleted_artifact_leaves_its_key_free(store: Any, target: Any) -> None:
+    store_session(store)
     target.artifacts.register(an_artifact("ses_1 1"))
     target.artifacts.register(an_artifact("ses_1 0", deleted_at=NOON))
     export = store.query.export_session("ses_1", include_artifacts=True)
-    assert moved(export, target) == export
+    assert import_and_export(export, target) == export
 
 
-@only(POSTGRES, why="SQLite lets nobody else write meanwhile")
-def test_what_is_saved_while_an_import_looks_for_it_stays(store: Any, target: Any, other: str) -> None:
-    session = a_session(store)
+@only(POSTGRES, why="SQLite has one writer at a time")
+def test_rows_that_another_client_saves_during_an_import_stay(store: Any, target: Any, other: str) -> None:
+    session = store_session(store)
     newer, run = session.update_status("failed"), replace(store.get_run("run_0"), turn_count=9)
 
-    def meanwhile() -> None:
+    def save_newer() -> None:
         with asm.SessionStore(other) as another:
             another.save_session(newer)
             another.save_run(run)
 
-    question = imports.import_session(store.query.export_session("ses_1"))
-    run_operation(target, with_interference(question, meanwhile, after="find_runs"))
+    operation = imports.import_session(store.query.export_session("ses_1"))
+    run_operation(target, with_interference(operation, save_newer, after="find_runs"))
 
     assert (target.get_session("ses_1"), target.get_run("run_0")) == (newer, run)
     assert target.list_runs("ses_1") == [run, store.get_run("run_1")]
@@ -513,7 +513,7 @@ def test_only_exports_can_be_imported(store: Any, export: Any) -> None:
         store.import_session(export)
 
 
-def test_an_export_that_ceased_to_be_json_is_refused_before_anything_is_written(store: Any) -> None:
+def test_an_export_whose_documents_became_invalid_is_refused_before_anything_is_written(store: Any) -> None:
     export = an_export()
     export.events[1].data["bad"] = {1}
     with pytest.raises(asm.ValidationError, match=r"data\.bad"):
@@ -521,7 +521,7 @@ def test_an_export_that_ceased_to_be_json_is_refused_before_anything_is_written(
     assert (store.list_sessions(), store.get_latest_sequence("ses_1")) == ([], 0)
 
 
-def test_an_export_whose_lists_were_added_to_is_looked_at_again(store: Any) -> None:
+def test_an_export_whose_lists_were_changed_is_validated_again(store: Any) -> None:
     export = an_export()
     export.events.append(replace(an_event("ses_2"), sequence_number=4))
 

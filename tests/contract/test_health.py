@@ -1,4 +1,4 @@
-"""What a store promises to find where something is wrong, and not to find where nothing is."""
+"""The health check: every inconsistency is an issue, and nothing else is."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 import asm
 from asm.maintenance import health
 from tests.conftest import Where, an_artifact, an_event, events_of
-from tests.contract.keeping import a_session, only_pruning
 from tests.contract.other_clients import fetch_rows
+from tests.contract.retention_data import a_session, only_pruning
 
 
-def a_healthy_store(store: Any) -> None:
+def fill_healthy_store(store: Any) -> None:
     for name in ("a", "b", "c"):
         run = asm.Run(session_id=name, status="running" if name == "a" else "completed")
         store.flush(a_session(name), run, events_of(name, 4, type="message_streamed"))
@@ -26,20 +26,22 @@ def a_healthy_store(store: Any) -> None:
     store.save_session(a_session("empty"))
     store.maintenance.execute(only_pruning(max_events_per_session=3))
     store.append_events(events_of("c", 2))
-    told_types = [an_event("d", type) for type in ("session_created", "message_streamed", "message_streamed")]
-    store.flush(a_session("d"), asm.Run(session_id="d"), told_types)
-    # The latest event of all goes first here.
+    pruned_events = [
+        an_event("d", type) for type in ("session_created", "message_streamed", "message_streamed")
+    ]
+    store.flush(a_session("d"), asm.Run(session_id="d"), pruned_events)
+    # Prunes the latest event of the session.
     store.maintenance.prune_session_events("d", only_pruning(max_events_per_session=1))
 
 
-PLANTED: dict[str, tuple[str, set[str]]] = {
+INCONSISTENCIES: dict[str, tuple[str, set[str]]] = {
     "events without a session": ("delete from asm_sessions where id = 'b'", {"events_without_session"}),
     "runs without a session": (
-        "update asm_runs set session_id = 'nobody' where session_id = 'b'",
+        "update asm_runs set session_id = 'missing' where session_id = 'b'",
         {"runs_without_session"},
     ),
     "artifacts without a session": (
-        "update asm_artifacts set session_id = 'nobody' where key = 'b'",
+        "update asm_artifacts set session_id = 'missing' where key = 'b'",
         {"artifacts_without_session"},
     ),
     "a counter behind its events": (
@@ -74,38 +76,40 @@ PLANTED: dict[str, tuple[str, set[str]]] = {
 }
 
 
-def test_nothing_is_wrong_with_an_empty_store(store: Any) -> None:
+def test_an_empty_store_is_healthy(store: Any) -> None:
     assert store.maintenance.health_check() == []
 
 
-def test_nothing_is_wrong_with_a_healthy_store(store: Any) -> None:
-    a_healthy_store(store)
+def test_a_store_with_pruned_and_empty_sessions_is_healthy(store: Any) -> None:
+    fill_healthy_store(store)
 
     assert store.maintenance.health_check() == []
 
 
-@pytest.mark.parametrize(("statement", "codes"), PLANTED.values(), ids=PLANTED)
-def test_what_is_wrong_is_found(where: Where, store: Any, statement: str, codes: set[str]) -> None:
-    a_healthy_store(store)
+@pytest.mark.parametrize(("statement", "codes"), INCONSISTENCIES.values(), ids=INCONSISTENCIES)
+def test_each_inconsistency_is_found(where: Where, store: Any, statement: str, codes: set[str]) -> None:
+    fill_healthy_store(store)
     fetch_rows(where.dsn, statement)
 
     issues = store.maintenance.health_check()
 
     assert {issue.code for issue in issues} >= codes
-    assert all(issue.session_id in ("a", "b", "c", "nobody") and issue.message for issue in issues)
+    assert all(issue.session_id in ("a", "b", "c", "missing") and issue.message for issue in issues)
 
 
-@pytest.mark.parametrize("planted", [name for name in PLANTED if name != "events without a session"])
-def test_one_thing_that_is_wrong_is_told_once(where: Where, store: Any, planted: str) -> None:
-    a_healthy_store(store)
-    statement, codes = PLANTED[planted]
+@pytest.mark.parametrize(
+    "inconsistency", [name for name in INCONSISTENCIES if name != "events without a session"]
+)
+def test_one_inconsistency_is_one_issue(where: Where, store: Any, inconsistency: str) -> None:
+    fill_healthy_store(store)
+    statement, codes = INCONSISTENCIES[inconsistency]
     fetch_rows(where.dsn, statement)
 
     assert sorted(issue.code for issue in store.maintenance.health_check()) == sorted(codes)
 
 
-def test_a_counter_that_is_behind_is_found_though_the_numbers_add_up(where: Where, store: Any) -> None:
-    a_healthy_store(store)
+def test_a_counter_behind_its_events_is_found_even_if_the_counts_agree(where: Where, store: Any) -> None:
+    fill_healthy_store(store)
     fetch_rows(where.dsn, "delete from asm_events where session_id = 'c' and sequence_number < 6")
     fetch_rows(
         where.dsn,
@@ -117,8 +121,8 @@ def test_a_counter_that_is_behind_is_found_though_the_numbers_add_up(where: Wher
     assert codes == {"counter_behind", "sequence_holes"}
 
 
-def test_a_session_that_is_missing_is_told_of_for_each_kind_of_row(where: Where, store: Any) -> None:
-    a_healthy_store(store)
+def test_a_missing_session_is_reported_for_each_kind_of_row(where: Where, store: Any) -> None:
+    fill_healthy_store(store)
     fetch_rows(where.dsn, "delete from asm_sessions where id = 'b'")
 
     issues = store.maintenance.health_check()
@@ -130,15 +134,15 @@ def test_a_session_that_is_missing_is_told_of_for_each_kind_of_row(where: Where,
     ]
 
 
-def test_an_issue_says_how_many_rows_it_is_about(store: Any) -> None:
+def test_an_issue_says_how_many_rows_it_concerns(store: Any) -> None:
     store.append_events(events_of("alone", 3))
 
     (issue,) = store.maintenance.health_check()
 
-    assert issue.message == "events of a session that is not there: 3"
+    assert issue.message == "3 events of a session that does not exist"
 
 
-def test_whatever_stands_between_two_stretches_is_found(
+def test_issues_between_the_ends_of_two_ranges_are_found(
     where: Where, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "SESSIONS_PER_STATEMENT", 2)
@@ -162,16 +166,16 @@ def test_whatever_stands_between_two_stretches_is_found(
 
 
 @pytest.mark.parametrize("sessions", [1, 2, 3])
-def test_nothing_is_wrong_where_one_stretch_ends_and_another_begins(
+def test_a_healthy_store_is_healthy_for_every_size_of_range(
     store: Any, monkeypatch: pytest.MonkeyPatch, sessions: int
 ) -> None:
     monkeypatch.setattr(health, "SESSIONS_PER_STATEMENT", sessions)
-    a_healthy_store(store)
+    fill_healthy_store(store)
 
     assert store.maintenance.health_check() == []
 
 
-def test_what_is_wrong_where_a_stretch_ends_is_told_once(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_issue_at_the_end_of_a_range_is_reported_once(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "SESSIONS_PER_STATEMENT", 2)
     names = [f"ses_{number}" for number in range(5)]
     for name in names:
@@ -180,13 +184,13 @@ def test_what_is_wrong_where_a_stretch_ends_is_told_once(store: Any, monkeypatch
         for _ in range(2):
             store.save_run(asm.Run(session_id=name, status="running"))
 
-    told_of = [(issue.session_id, issue.code) for issue in store.maintenance.health_check()]
+    issues = [(issue.session_id, issue.code) for issue in store.maintenance.health_check()]
 
     codes = "artifacts_without_session events_without_session runs_without_session several_running_runs"
-    assert sorted(told_of) == [(name, code) for name in names for code in codes.split()]
+    assert sorted(issues) == [(name, code) for name in names for code in codes.split()]
 
 
-def test_no_more_is_told_than_anybody_would_read(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_issues_is_limited(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "ISSUES_MAX", 3)
     for number in range(5):
         store.append_event(an_event(f"ses_{number}"))
@@ -195,13 +199,13 @@ def test_no_more_is_told_than_anybody_would_read(store: Any, monkeypatch: pytest
     assert len(store.maintenance.health_check()) == 3
 
 
-def test_nothing_seems_wrong_while_others_write(where: Where, opened: Callable[..., Any]) -> None:
+def test_concurrent_writes_are_not_reported_as_issues(where: Where, opened: Callable[..., Any]) -> None:
     store = opened(where.dsn)
-    over = threading.Event()
+    finished = threading.Event()
 
     def write(name: str) -> int:
         number = 0
-        while not over.is_set():
+        while not finished.is_set():
             session = a_session(f"{name}_{number % 5}")
             store.flush(session, asm.Run(session_id=session.id), events_of(session.id, 3))
             store.maintenance.prune_session_events(session.id, only_pruning(max_events_per_session=5))
@@ -211,10 +215,10 @@ def test_nothing_seems_wrong_while_others_write(where: Where, opened: Callable[.
         return number
 
     with ThreadPoolExecutor(2) as threads:
-        writing = [threads.submit(write, name) for name in ("a", "b")]
+        writers = [threads.submit(write, name) for name in ("a", "b")]
         try:
             found = [issue for _ in range(25) for issue in store.maintenance.health_check()]
         finally:
-            over.set()
-        assert all(each.result() for each in writing)
+            finished.set()
+        assert all(each.result() for each in writers)
     assert found == []

@@ -1,4 +1,4 @@
-"""Maintenance may be stopped anywhere, and run again."""
+"""Maintenance can be stopped at any point and run again."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from asm.engine.script import Operation
 from asm.formats import archives
 from asm.maintenance import retention, run
 from tests.conftest import Where, an_event
-from tests.contract.keeping import a_full_store, a_session, appended, everything, kept, there
 from tests.contract.other_clients import read_line, running
+from tests.contract.retention_data import a_session, all_rows, append_types, fill, session_ids, stored_numbers
 
 
 class Stopped(BaseException):
-    """As when a process is killed: nothing in the procedure can answer it."""
+    """Ends a job like a killed process: no code of the job handles it."""
 
 
 class Stopping:
-    """A database that runs this many operations, and is gone at the next."""
+    """A store's database that runs a number of operations, and stops its caller at the next."""
 
     def __init__(self, store: asm.SessionStore, operations: int) -> None:
         self._database = store._database
-        self._left = operations
+        self._remaining = operations
 
     def run(self, operation: Operation[Any]) -> Any:
-        if self._left == 0:
+        if self._remaining == 0:
             raise Stopped
-        self._left -= 1
+        self._remaining -= 1
         return self._database.run(operation)
 
 
@@ -49,7 +49,7 @@ def a_policy(**fields: Any) -> asm.RetentionPolicy:
 
 
 def without_times(rows: list[Any]) -> list[Any]:
-    """Everything in a store, but when a session was soft-deleted only whether."""
+    """All rows, with whether a session is soft-deleted in place of the time."""
     sessions, *others = rows
     return [[(*rest, deleted_at is None) for *rest, deleted_at in sessions], *others]
 
@@ -58,30 +58,30 @@ def issues(store: asm.SessionStore) -> set[tuple[str, str]]:
     return {(issue.code, issue.session_id) for issue in store.maintenance.health_check()}
 
 
-def emptied(store: asm.SessionStore) -> None:
-    for session_id in [*there(store), "alone", "orphan"]:
+def empty(store: asm.SessionStore) -> None:
+    for session_id in [*session_ids(store), "alone", "orphan"]:
         store.delete_session(session_id)
     with store.transaction() as tx:
         tx.connection.execute("delete from asm_artifacts")
 
 
 @pytest.fixture(params=[run.EVENTS_PER_TRANSACTION, 3])
-def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many events in one transaction: more than any session has, or less."""
+def transaction_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one transaction delete more events than any session has, or fewer."""
     monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", request.param)
 
 
-@pytest.mark.usefixtures("most")
-def test_maintenance_stopped_at_any_operation_and_run_again_ends_the_same(
+@pytest.mark.usefixtures("transaction_size")
+def test_a_run_that_is_stopped_at_any_operation_and_repeated_has_the_same_result(
     where: Where, store: asm.SessionStore
 ) -> None:
-    a_full_store(store, where)
+    fill(store, where)
     healthy = issues(store)
     store.maintenance.execute(a_policy())
-    end = without_times(everything(where))
+    end = without_times(all_rows(where))
     for operations in range(200):
-        emptied(store)
-        a_full_store(store, where)
+        empty(store)
+        fill(store, where)
         database = Stopping(store, operations)
         try:
             run_job(retention.execute(a_policy()), database)
@@ -90,12 +90,12 @@ def test_maintenance_stopped_at_any_operation_and_run_again_ends_the_same(
             pass
         assert issues(store) <= healthy
         store.maintenance.execute(a_policy())
-        assert without_times(everything(where)) == end
+        assert without_times(all_rows(where)) == end
     assert operations > 20
 
 
 def events_by_session(store: asm.SessionStore) -> dict[str, set[str]]:
-    return {name: {event.id for event in store.get_events(name)} for name in there(store)}
+    return {name: {event.id for event in store.get_events(name)} for name in session_ids(store)}
 
 
 def archived_events(folder: Path) -> dict[str, set[str]]:
@@ -104,7 +104,7 @@ def archived_events(folder: Path) -> dict[str, set[str]]:
 
 
 def missing(before: dict[str, set[str]], *places: dict[str, set[str]]) -> set[str]:
-    """The events that were there before and now are nowhere."""
+    """The ids of events that existed before and are in none of these places."""
     return {
         event_id
         for name, event_ids in before.items()
@@ -112,57 +112,57 @@ def missing(before: dict[str, set[str]], *places: dict[str, set[str]]) -> set[st
     }
 
 
-@pytest.mark.usefixtures("most")
-@pytest.mark.parametrize("operations", range(4, 54, 7))
-def test_stopped_anywhere_nothing_is_lost_that_was_not_archived(
-    where: Where, store: asm.SessionStore, tmp_path: Path, operations: int
+@pytest.mark.usefixtures("transaction_size")
+@pytest.mark.parametrize("at", range(4, 54, 7))
+def test_a_run_that_is_stopped_anywhere_loses_no_event_that_is_not_archived(
+    where: Where, store: asm.SessionStore, tmp_path: Path, at: int
 ) -> None:
-    a_full_store(store, where)
+    fill(store, where)
     before = events_by_session(store)
 
     with pytest.raises(Stopped):
-        database = Stopping(store, operations)
+        database = Stopping(store, at)
         run_job(retention.execute(a_policy(archive=tmp_path)), database)
 
     assert missing(before, events_by_session(store), archived_events(tmp_path)) == set()
 
 
 @pytest.mark.parametrize("archive", [None, lambda _: None])
-def test_a_session_that_is_restored_while_it_is_deleted_keeps_the_rest(
+def test_a_long_session_that_is_restored_during_its_deletion_keeps_the_remaining_events(
     store: asm.SessionStore, archive: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", 7)
-    store.save_session(a_session(deleted=31))
-    appended(store, "ses_1", *["session_created"] * 36)
+    store.save_session(a_session(deleted_days_ago=31))
+    append_types(store, "ses_1", *["session_created"] * 36)
     policy = asm.RetentionPolicy(archive=archive)
 
     with pytest.raises(Stopped):
         database = Stopping(store, 4)
         run_job(retention.hard_delete_expired_sessions(policy), database)
-    rest = kept(store)
+    remaining = stored_numbers(store)
     store.save_session(a_session())
 
-    assert 7 < len(rest) < 36
+    assert 7 < len(remaining) < 36
     assert store.maintenance.hard_delete_expired_sessions(policy) == 0
-    assert (kept(store), issues(store)) == (rest, set())
+    assert (stored_numbers(store), issues(store)) == (remaining, set())
     assert store.append_event(an_event()).sequence_number == 37
 
 
 @pytest.mark.parametrize("batches", [1, 6, 12])
-def test_killed_anywhere_nothing_is_lost_and_the_next_run_goes_on(
+def test_a_killed_run_loses_nothing_and_the_next_run_continues(
     where: Where, store: asm.SessionStore, tmp_path: Path, batches: int
 ) -> None:
-    a_full_store(store, where)
+    fill(store, where)
     before = events_by_session(store)
     healthy = issues(store)
 
-    with running("tests.contract.maintained", where.dsn, str(tmp_path)) as process:
-        heard = [read_line(process) for _ in range(batches)]
-        # It has gone on by now: the kill meets it wherever it is.
+    with running("tests.contract.maintenance_process", where.dsn, str(tmp_path)) as process:
+        lines = [read_line(process) for _ in range(batches)]
+        # The process has continued meanwhile, so the signal arrives at any point.
         process.kill()
         process.wait()
 
-    assert all(heard)
+    assert all(lines)
     assert missing(before, events_by_session(store), archived_events(tmp_path)) == set()
     assert issues(store) <= healthy
     policy = asm.RetentionPolicy(max_events_per_session=5, max_total_events=60, archive=tmp_path)

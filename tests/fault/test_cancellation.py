@@ -19,8 +19,8 @@ from asm import dsn as dsns
 from asm.engine.script import Script, UnitOfWork
 from asm.operations.events import append_event
 from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
-from tests.contract.keeping import a_session
 from tests.contract.other_clients import driver_connection, fetch_rows, only, open_files
+from tests.contract.retention_data import a_session
 
 PATIENCE_S = 10.0
 """A connection or a turn that was lost would be waited for so long, and in vain."""

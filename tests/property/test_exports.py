@@ -1,4 +1,4 @@
-"""A session comes out of every database as it went in, whatever is in it, through JSON and files alike."""
+"""Any session is equal after export and import, through JSON and files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asm.models import new_id
 from tests.conftest import an_artifact
 from tests.property.strategies import documents, times, values
 
-Way = Callable[[asm.SessionExport], asm.SessionExport]
+Conversion = Callable[[asm.SessionExport], asm.SessionExport]
 
 
 def through_json(export: asm.SessionExport) -> asm.SessionExport:
@@ -31,9 +31,9 @@ def through_lines(export: asm.SessionExport) -> asm.SessionExport:
 
 
 def exports() -> st.SearchStrategy[asm.SessionExport]:
-    """Exports of sessions with ids of their own, some of their events pruned."""
+    """Exports of sessions with new ids, some with pruned events."""
     return st.builds(
-        _render,
+        _build,
         st.builds(
             asm.Session,
             agent_id=st.just("agent"),
@@ -57,16 +57,16 @@ def _runs() -> st.SearchStrategy[asm.Run]:
     )
 
 
-def _render(
-    session: asm.Session, runs: list[asm.Run], told: list[Any], about: list[Any], more: int
+def _build(
+    session: asm.Session, runs: list[asm.Run], drafts: list[Any], artifacts: list[Any], more: int
 ) -> asm.SessionExport:
     session = replace(session, id=new_id("ses_"))
-    numbers = accumulate(step for _, _, step in told)
+    numbers = accumulate(step for _, _, step in drafts)
     events = [
         asm.Event(
-            type="acme.told", session_id=session.id, sequence_number=number, data=data, timestamp=timestamp
+            type="acme.event", session_id=session.id, sequence_number=number, data=data, timestamp=timestamp
         )
-        for number, (data, timestamp, _) in zip(numbers, told, strict=True)
+        for number, (data, timestamp, _) in zip(numbers, drafts, strict=True)
     ]
     last = (events[-1].sequence_number or 0) + more if events else more
     return asm.SessionExport(
@@ -76,7 +76,7 @@ def _render(
             key=lambda run: (run.started_at, run.id),
         ),
         events=events,
-        artifacts=[an_artifact(new_id("key_"), session_id=session.id, metadata=each) for each in about],
+        artifacts=[an_artifact(new_id("key_"), session_id=session.id, metadata=each) for each in artifacts],
         last_sequence=last,
         pruned_events=last - len(events),
     )
@@ -87,21 +87,21 @@ def target(opened: Callable[..., Any], other: str) -> Any:
     return opened(other)
 
 
-@pytest.mark.parametrize("way", [through_json, through_lines])
-def test_an_export_comes_back_equal(store: Any, target: Any, way: Way) -> None:
+@pytest.mark.parametrize("convert", [through_json, through_lines])
+def test_an_exported_and_imported_session_is_equal(store: Any, target: Any, convert: Conversion) -> None:
     @given(exports())
     def check(export: asm.SessionExport) -> None:
         store.import_session(export)
         first = store.query.export_session(export.session.id, include_artifacts=True)
-        target.import_session(way(first))
+        target.import_session(convert(first))
         second = target.query.export_session(export.session.id, include_artifacts=True)
 
-        assert exactly(first) == exactly(export)
-        assert exactly(second) == exactly(export)
+        assert exact(first) == exact(export)
+        assert exact(second) == exact(export)
 
     check()
 
 
-def exactly(export: asm.SessionExport) -> str:
-    """A spelling that tells 1 from 1.0 and True, and one order of keys from another."""
+def exact(export: asm.SessionExport) -> str:
+    """A text that differs for 1, 1.0 and True, and for different orders of keys."""
     return repr(export.to_dict())

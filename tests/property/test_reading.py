@@ -1,4 +1,4 @@
-"""Filters find what filtering in Python finds, and pages add up to the whole."""
+"""Filters return what filtering in Python returns, and pages add up to all events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST = 2**63 - 1
 
 @pytest.fixture
 def stored(store: Any) -> list[asm.Event]:
-    """The events of session `ses_1`, beside one that looks the same but for its id."""
+    """The events of session `ses_1`. Session `ses_2` has the same events."""
     for session_id in ("ses_1", "ses_2"):
         store.append_events(_event(session_id, n) for n in range(NUMBER))
     events: list[asm.Event] = store.get_events("ses_1")
@@ -29,7 +29,7 @@ def stored(store: Any) -> list[asm.Event]:
 
 
 def _event(session_id: str, n: int) -> asm.Event:
-    # Times neither grow with the numbers nor differ all, and some events belong to no run.
+    # Times repeat and do not follow the sequence numbers, and some events have no run.
     return an_event(
         session_id,
         TYPES[n * n % 3],
@@ -52,9 +52,9 @@ def filters() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=given)
 
 
-def _filtered(events: list[asm.Event], wanted: dict[str, Any]) -> list[asm.Event]:
-    found = [event for event in events if _matches(event, **wanted)]
-    return found[: wanted.get("limit")]
+def _filtered(events: list[asm.Event], given_filters: dict[str, Any]) -> list[asm.Event]:
+    found = [event for event in events if _matches(event, **given_filters)]
+    return found[: given_filters.get("limit")]
 
 
 def _matches(
@@ -76,11 +76,11 @@ def _matches(
     )
 
 
-def test_filters_find_what_filtering_in_python_finds(store: Any, stored: list[asm.Event]) -> None:
+def test_filters_return_the_same_events_as_filtering_in_python(store: Any, stored: list[asm.Event]) -> None:
     @settings(max_examples=60)
     @given(filters())
-    def check(wanted: dict[str, Any]) -> None:
-        assert store.get_events("ses_1", **wanted) == _filtered(stored, wanted)
+    def check(given_filters: dict[str, Any]) -> None:
+        assert store.get_events("ses_1", **given_filters) == _filtered(stored, given_filters)
 
     check()
 
@@ -88,9 +88,9 @@ def test_filters_find_what_filtering_in_python_finds(store: Any, stored: list[as
 def test_pages_of_any_size_add_up_to_the_whole(store: Any, stored: list[asm.Event]) -> None:
     @settings(max_examples=60)
     @given(filters(), st.integers(1, NUMBER + 5))
-    def check(wanted: dict[str, Any], page_size: int) -> None:
-        pages = store.iter_events("ses_1", page_size=page_size, **wanted)
+    def check(given_filters: dict[str, Any], page_size: int) -> None:
+        pages = store.iter_events("ses_1", page_size=page_size, **given_filters)
 
-        assert list(pages) == _filtered(stored, wanted)
+        assert list(pages) == _filtered(stored, given_filters)
 
     check()

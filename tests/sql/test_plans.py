@@ -56,8 +56,8 @@ HOT: dict[str, tuple[Query[Any], str]] = {
     "find_sessions": (Query("find_sessions", {"ids": (session_id(3),)}, list), "asm_sessions_pkey"),
     "find_artifacts": (Query("find_artifacts", {"ids": ("art_1",)}, list), "asm_artifacts_pkey"),
     "find_live_keys": (Query("find_live_keys", {"keys": ("key_000700",)}, list), "asm_artifacts_live_key"),
-    "find_numbers": (
-        Query("find_numbers", {"session_ids": [session_id(3)], "sequence_numbers": [3]}, list),
+    "find_sequence_numbers": (
+        Query("find_sequence_numbers", {"session_ids": [session_id(3)], "sequence_numbers": [3]}, list),
         "asm_events_pkey",
     ),
     "page_sessions": (copying.page_sessions(session_id(3)), "asm_sessions_pkey"),

@@ -1,4 +1,4 @@
-"""Cursors are read as they were written, or not at all."""
+"""Cursors: encoding, decoding, and refusal of every other text."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ ROWS: dict[str, Any] = {
 EVERY_ORDER: list[Order[Any]] = [*search.SESSION_ORDERS, *search.RUN_ORDERS, *search.EVENT_ORDERS]
 
 
-def named(order: Order[Any]) -> str:
+def order_id(order: Order[Any]) -> str:
     return f"{order.kind} {order.name}"
 
 
-def written(order: Order[Any]) -> str:
+def encoded(order: Order[Any]) -> str:
     return order.cursor(ROWS[order.kind])
 
 
 def forged(order: Order[Any], *values: str) -> str:
-    """A cursor with the checksum it must have, and any values in it."""
-    place = "\0".join(values).encode()
-    checksum = crc32(f"{order.kind} {order.name} ".encode() + place).to_bytes(4, "big")
-    return urlsafe_b64encode(checksum + place).decode().rstrip("=")
+    """A cursor of any values with a valid checksum."""
+    keyset = "\0".join(values).encode()
+    checksum = crc32(f"{order.kind} {order.name} ".encode() + keyset).to_bytes(4, "big")
+    return urlsafe_b64encode(checksum + keyset).decode().rstrip("=")
 
 
 def order_of(kind: str, name: str) -> Order[Any]:
@@ -49,13 +49,13 @@ def order_of(kind: str, name: str) -> Order[Any]:
     return order
 
 
-@pytest.mark.parametrize("order", EVERY_ORDER, ids=named)
-def test_a_cursor_holds_the_place_of_its_row(order: Order[Any]) -> None:
-    assert order.after(written(order)) == order.keyset(ROWS[order.kind])
+@pytest.mark.parametrize("order", EVERY_ORDER, ids=order_id)
+def test_a_cursor_encodes_the_keyset_of_its_row(order: Order[Any]) -> None:
+    assert order.after(encoded(order)) == order.keyset(ROWS[order.kind])
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.text(min_size=1, max_size=255))
-def test_any_time_and_any_id_can_be_a_place(moment: datetime, id: str) -> None:
+def test_any_time_and_any_id_can_be_encoded(moment: datetime, id: str) -> None:
     order = order_of("sessions", "created_at_desc")
     try:
         session = asm.Session(id=id, agent_id="a", created_at=moment)
@@ -64,13 +64,13 @@ def test_any_time_and_any_id_can_be_a_place(moment: datetime, id: str) -> None:
     assert order.after(order.cursor(session)) == {"last_at": moment, "last_id": id}
 
 
-def test_without_a_cursor_there_is_no_place() -> None:
+def test_without_a_cursor_the_keyset_is_empty() -> None:
     assert order_of("runs", "started_at_asc").after(None) == {}
 
 
-@pytest.mark.parametrize("order", EVERY_ORDER, ids=named)
-def test_a_cursor_can_stand_in_a_url(order: Order[Any]) -> None:
-    assert re.fullmatch(r"[A-Za-z0-9_-]+", written(order))
+@pytest.mark.parametrize("order", EVERY_ORDER, ids=order_id)
+def test_a_cursor_needs_no_quoting_in_a_url(order: Order[Any]) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", encoded(order))
 
 
 def test_a_cursor_is_compact() -> None:
@@ -78,42 +78,44 @@ def test_a_cursor_is_compact() -> None:
     assert len(order_of("sessions", "updated_at_desc").cursor(session)) < 80
 
 
-@pytest.mark.parametrize("order", EVERY_ORDER, ids=named)
+@pytest.mark.parametrize("order", EVERY_ORDER, ids=order_id)
 def test_a_cursor_with_any_character_altered_is_refused(order: Order[Any]) -> None:
-    cursor = written(order)
+    cursor = encoded(order)
     for index, right in enumerate(cursor):
         for wrong in set(ALPHABET + "=+/ .\0é") - {right}:
             with pytest.raises(asm.InvalidCursor):
                 order.after(cursor[:index] + wrong + cursor[index + 1 :])
 
 
-@pytest.mark.parametrize("order", EVERY_ORDER, ids=named)
-def test_a_cursor_that_was_cut_or_lengthened_is_refused(order: Order[Any]) -> None:
-    cursor = written(order)
-    cut = [cursor[:end] for end in range(len(cursor))] + [cursor[start:] for start in range(1, len(cursor))]
+@pytest.mark.parametrize("order", EVERY_ORDER, ids=order_id)
+def test_a_truncated_or_lengthened_cursor_is_refused(order: Order[Any]) -> None:
+    cursor = encoded(order)
+    shorter = [cursor[:end] for end in range(len(cursor))] + [
+        cursor[start:] for start in range(1, len(cursor))
+    ]
     longer = [f"{cursor}{more}" for more in [*ALPHABET, "=", "==", " ", "\n", "\0", cursor]]
-    for other in [*cut, *longer, f" {cursor}", cursor.swapcase(), cursor[::-1]]:
+    for other in [*shorter, *longer, f" {cursor}", cursor.swapcase(), cursor[::-1]]:
         with pytest.raises(asm.InvalidCursor):
             order.after(other)
 
 
-@pytest.mark.parametrize(("order", "other"), list(permutations(EVERY_ORDER, 2)), ids=named)
+@pytest.mark.parametrize(("order", "other"), list(permutations(EVERY_ORDER, 2)), ids=order_id)
 def test_a_cursor_is_bound_to_its_kind_and_order(order: Order[Any], other: Order[Any]) -> None:
-    with pytest.raises(asm.InvalidCursor, match=f"no cursor of {other.kind} by {other.name}"):
-        other.after(written(order))
+    with pytest.raises(asm.InvalidCursor, match=f"not a cursor of {other.kind} by {other.name}"):
+        other.after(encoded(order))
 
 
 @given(
     st.one_of(st.text(), st.text(ALPHABET), st.binary().map(lambda noise: urlsafe_b64encode(noise).decode()))
 )
-def test_noise_is_refused(noise: str) -> None:
+def test_random_text_is_refused(noise: str) -> None:
     for order in EVERY_ORDER:
         with pytest.raises(asm.InvalidCursor):
             order.after(noise)
 
 
 @pytest.mark.parametrize("value", [7, 1.5, b"AAAA", ["AAAA"], object(), True])
-def test_what_is_no_text_is_refused(value: Any) -> None:
+def test_a_value_that_is_not_text_is_refused(value: Any) -> None:
     with pytest.raises(asm.InvalidCursor):
         order_of("sessions", "created_at_asc").after(value)
 
@@ -140,13 +142,13 @@ def test_what_is_no_text_is_refused(value: Any) -> None:
         ("events", "sequence_asc", ["s", "-5"]),
     ],
 )
-def test_a_made_up_place_that_no_row_can_have_is_refused(kind: str, name: str, values: list[str]) -> None:
+def test_a_forged_keyset_that_no_row_can_have_is_refused(kind: str, name: str, values: list[str]) -> None:
     order = order_of(kind, name)
     with pytest.raises(asm.InvalidCursor):
         order.after(forged(order, *values))
 
 
-def test_the_refusal_does_not_repeat_what_was_brought() -> None:
+def test_the_error_does_not_repeat_the_cursor() -> None:
     order = order_of("sessions", "created_at_asc")
     with pytest.raises(asm.InvalidCursor) as caught:
         order.after("x" * 100_000)
@@ -154,7 +156,7 @@ def test_the_refusal_does_not_repeat_what_was_brought() -> None:
     assert caught.value.details == {"path": "cursor"}
 
 
-def test_the_tests_forge_as_cursors_are_written() -> None:
+def test_forged_cursors_are_encoded_like_real_ones() -> None:
     order = order_of("events", "sequence_asc")
-    assert forged(order, "ses_1", "12") == written(order)
-    assert urlsafe_b64decode(written(order) + "==")[4:] == b"ses_1\x0012"
+    assert forged(order, "ses_1", "12") == encoded(order)
+    assert urlsafe_b64decode(encoded(order) + "==")[4:] == b"ses_1\x0012"

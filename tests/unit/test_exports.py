@@ -1,4 +1,4 @@
-"""What an export is, and what is none."""
+"""SessionExport: its defaults and its validation."""
 
 from __future__ import annotations
 
@@ -22,59 +22,59 @@ def an_export(*numbers: int, **fields: Any) -> asm.SessionExport:
     return asm.SessionExport(**(parts | fields))
 
 
-def test_an_export_that_does_not_say_where_its_session_stands_ends_with_its_last_event() -> None:
+def test_without_a_last_sequence_an_export_ends_with_its_last_event() -> None:
     export = an_export(2, 5)
     assert (export.last_sequence, export.pruned_events) == (5, 3)
 
 
-def test_an_export_keeps_what_it_says_of_its_counter() -> None:
+def test_an_export_keeps_a_given_counter() -> None:
     export = an_export(2, 5, last_sequence=9, pruned_events=6)
     assert (export.last_sequence, export.pruned_events) == (9, 6)
 
 
-def test_exports_are_equal_when_all_in_them_is() -> None:
+def test_exports_with_equal_contents_are_equal() -> None:
     export = an_export(1)
     same = asm.SessionExport(session=SESSION, runs=list(export.runs), events=list(export.events))
     assert (export == same, hash(export) == hash(same), export == an_export(1)) == (True, True, False)
 
 
-def test_an_export_comes_back_from_its_dict() -> None:
+def test_from_dict_reverses_to_dict() -> None:
     export = an_export(2, 5, last_sequence=9, pruned_events=7)
     assert asm.SessionExport.from_dict(export.to_dict()) == export
 
 
-def test_a_dict_of_the_parts_alone_is_an_export() -> None:
+def test_a_dict_without_a_counter_is_an_export() -> None:
     export = an_export(1, 2)
     parts = {name: value for name, value in export.to_dict().items() if name in ("session", "runs", "events")}
     assert asm.SessionExport.from_dict(parts) == export
 
 
 @pytest.mark.parametrize(
-    ("fields", "complaint"),
+    ("fields", "message"),
     [
-        ({"session": "ses_1"}, "session must be of Session, not str"),
+        ({"session": "ses_1"}, "session must be a Session, not str"),
         ({"runs": ()}, "runs must be a list, not tuple"),
-        ({"runs": [SESSION]}, r"runs\[0\] must be of Run, not Session"),
+        ({"runs": [SESSION]}, r"runs\[0\] must be a Run, not Session"),
         ({"runs": [asm.Run(session_id="ses_2")]}, r"runs\[0\] belongs to session 'ses_2', not to 'ses_1'"),
         ({"events": [an_event(1), an_event(2, "ses_2")]}, r"events\[1\] belongs to session 'ses_2'"),
         ({"events": [an_event(None)]}, r"events\[0\] has the sequence number None, which must be 1 or more"),
         ({"events": [an_event(0)]}, r"events\[0\] has the sequence number 0, which must be 1 or more"),
         ({"events": [an_event(3), an_event(3)]}, r"events\[1\] has the sequence number 3, .* 4 or more"),
-        ({"events": [an_event(3)], "last_sequence": 2}, "last_sequence is 2, but event 3 is there"),
+        ({"events": [an_event(3)], "last_sequence": 2}, "last_sequence is 2, but the export has an event 3"),
         ({"last_sequence": -1}, "last_sequence must be from 0"),
         ({"last_sequence": 3, "pruned_events": 1.5}, "pruned_events must be a whole number"),
     ],
 )
-def test_what_is_no_export_is_refused(fields: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(asm.ValidationError, match=complaint):
+def test_an_invalid_export_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(asm.ValidationError, match=message):
         an_export(**fields)
 
 
 @pytest.mark.parametrize(
-    ("values", "complaint"),
+    ("values", "message"),
     [
         ([], r"SessionExport\.from_dict takes a dict, not list"),
-        ({}, "an export without a session"),
+        ({}, "the export has no session"),
         ({"session": SESSION.to_dict(), "event": []}, "SessionExport has no field 'event'"),
         ({"session": {"id": "ses_1"}}, "session: .*agent_id"),
         ({"session": SESSION.to_dict(), "runs": {}}, "runs must be a list, not dict"),
@@ -82,6 +82,6 @@ def test_what_is_no_export_is_refused(fields: dict[str, Any], complaint: str) ->
         ({"session": SESSION.to_dict(), "events": [3]}, r"events\[0\]: Event\.from_dict takes a dict"),
     ],
 )
-def test_a_dict_of_no_export_is_refused(values: Any, complaint: str) -> None:
-    with pytest.raises(asm.ValidationError, match=complaint):
+def test_an_invalid_dict_is_refused(values: Any, message: str) -> None:
+    with pytest.raises(asm.ValidationError, match=message):
         asm.SessionExport.from_dict(values)

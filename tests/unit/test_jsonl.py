@@ -1,4 +1,4 @@
-"""Exports as lines: what is written is read again, and what is wrong is named with its line."""
+"""Exports as JSON Lines: written exports are read again, and an error names its line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def an_export(id: str = "ses_1", *, last_sequence: int = 9) -> asm.SessionExport
     )
 
 
-def written(*exports: asm.SessionExport) -> list[bytes]:
+def dump(*exports: asm.SessionExport) -> list[bytes]:
     return list(jsonl.dump(exports))
 
 
@@ -49,22 +49,22 @@ def read(content: list[bytes]) -> list[asm.SessionExport]:
     return list(jsonl.load(content))
 
 
-def test_what_is_written_is_read_again() -> None:
+def test_written_exports_are_read_again() -> None:
     exports = [an_export("ses_1"), an_export("ses_2")]
-    assert read(written(*exports)) == exports
+    assert read(dump(*exports)) == exports
 
 
-def test_no_sessions_are_an_export_too() -> None:
-    assert read(written()) == []
+def test_an_export_may_have_no_sessions() -> None:
+    assert read(dump()) == []
 
 
-def test_nothing_at_all_is_no_export() -> None:
-    with pytest.raises(asm.ValidationError, match="line 1: the header of an export should stand here"):
+def test_an_empty_file_is_not_an_export() -> None:
+    with pytest.raises(asm.ValidationError, match="line 1: expected the header of an export"):
         read([])
 
 
-def test_each_line_says_what_it_is() -> None:
-    kinds = [next(iter(lines_values)) for lines_values in map(json_of, written(an_export()))]
+def test_the_first_key_of_each_line_says_what_it_is() -> None:
+    kinds = [next(iter(values)) for values in map(json_of, dump(an_export()))]
     assert kinds == ["format", "session", "run", "event", "event", "artifact", "end"]
 
 
@@ -74,10 +74,10 @@ def json_of(line: bytes) -> Any:
 
 def test_one_export_may_follow_another() -> None:
     first, second = an_export("ses_1"), an_export("ses_2")
-    assert read(written(first) + written(second)) == [first, second]
+    assert read(dump(first) + dump(second)) == [first, second]
 
 
-def test_a_line_that_another_program_laid_out_is_read() -> None:
+def test_a_line_with_other_whitespace_is_read() -> None:
     spaced = [json.dumps(json_of(line), indent=None, separators=(" , ", " : ")).encode() for line in HEADED]
     assert read(spaced) == [asm.SessionExport(session=SESSION)]
 
@@ -87,81 +87,81 @@ HEADED = list(jsonl.dump([asm.SessionExport(session=SESSION)]))
 
 
 @pytest.mark.parametrize("number", range(1, 7))
-def test_an_export_that_was_cut_between_lines_is_noticed(number: int) -> None:
-    with pytest.raises(asm.ValidationError, match=f"^line {number + 1}: .* was cut") as refusal:
-        read(written(an_export())[:number])
-    assert refusal.value.details["line"] == number + 1
+def test_truncation_between_lines_is_detected(number: int) -> None:
+    with pytest.raises(asm.ValidationError, match=f"^line {number + 1}: .* is truncated") as caught:
+        read(dump(an_export())[:number])
+    assert caught.value.details["line"] == number + 1
 
 
 @pytest.mark.parametrize("number", range(1, 8))
-def test_an_export_that_was_cut_within_a_line_is_noticed(number: int) -> None:
-    *whole, last = written(an_export())[:number]
+def test_truncation_within_a_line_is_detected(number: int) -> None:
+    *whole, last = dump(an_export())[:number]
     with pytest.raises(asm.ValidationError, match=f"^line {number}: not JSON"):
         read([*whole, last[:-9]])
 
 
 @pytest.mark.parametrize("number", range(2, 7))
-def test_a_line_that_is_missing_is_noticed(number: int) -> None:
-    content = written(an_export())
-    with pytest.raises(asm.ValidationError, match=r"^line \d: .* should stand here"):
+def test_a_missing_line_is_detected(number: int) -> None:
+    content = dump(an_export())
+    with pytest.raises(asm.ValidationError, match=r"^line \d: expected "):
         read(content[: number - 1] + content[number:])
 
 
-def test_an_end_that_counts_other_sessions_is_noticed() -> None:
-    content = written(an_export("ses_1"), an_export("ses_2"))
+def test_an_end_with_another_number_of_sessions_is_detected() -> None:
+    content = dump(an_export("ses_1"), an_export("ses_2"))
     with pytest.raises(asm.ValidationError, match=r"^line 7: the end does not count the 1 sessions"):
         read(content[:6] + content[-1:])
 
 
 @pytest.mark.parametrize(
-    ("garbage", "complaint"),
+    ("garbage", "message"),
     [
         (b"remember the milk\n", "not JSON at column 2"),
         (b"\n", "not JSON"),
-        (b"[1, 2]\n", "a JSON object should stand here, not list"),
-        (b"{}\n", "`event` should stand here, not ``"),
-        (b'{"run": {}}\n', "`event` should stand here, not `run`"),
+        (b"[1, 2]\n", "expected a JSON object, not list"),
+        (b"{}\n", "expected `event`, not ``"),
+        (b'{"run": {}}\n', "expected `event`, not `run`"),
         (b'{"event": 3}\n', "Event.from_dict takes a dict, not int"),
         (b'{"event": {"odd": 3}}\n', "Event has no field 'odd'"),
         (b'{"event": {"type": "message_sent"}}\n', "session_id"),
         (b'{"event": {"type": "x", "session_id": "s"}}\n', "'x' is not an event type"),
         (b'{"event": {"type": "a.b", "session_id": "s", "data": {"x": [NaN]}}}\n', r"data\.x\[0\] is nan"),
         (b'\xff{"event": {}}\n', "not UTF-8 at byte 1"),
-        (b"[" * 100_000 + b"\n", "not JSON that Python reads"),
+        (b"[" * 100_000 + b"\n", "JSON that Python cannot parse"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(garbage: bytes, complaint: str) -> None:
-    content = written(an_export())
+def test_an_error_names_the_line(garbage: bytes, message: str) -> None:
+    content = dump(an_export())
     content[3] = garbage
-    with pytest.raises(asm.ValidationError, match=f"^line 4: .*{complaint}"):
+    with pytest.raises(asm.ValidationError, match=f"^line 4: .*{message}"):
         read(content)
 
 
-def test_rows_of_another_session_are_named_with_the_line_of_theirs() -> None:
-    content = written(an_export("ses_1"))
-    content[2] = written(an_export("ses_2"))[2]
+def test_rows_of_another_session_are_reported_with_the_line_of_the_session() -> None:
+    content = dump(an_export("ses_1"))
+    content[2] = dump(an_export("ses_2"))[2]
     with pytest.raises(asm.ValidationError, match=r"^line 2: runs\[0\] belongs to session 'ses_2'"):
         read(content)
 
 
 @pytest.mark.parametrize("field", ["last_sequence", "pruned_events", "runs", "events", "artifacts"])
-def test_a_session_s_line_says_how_much_there_is_of_everything(field: str) -> None:
-    content = written(an_export())
+def test_a_session_line_without_a_count_is_refused(field: str) -> None:
+    content = dump(an_export())
     content[1] = content[1].replace(f'"{field}":'.encode(), b'"other":')
     with pytest.raises(asm.ValidationError, match=f"^line 2: {field} must be a whole number"):
         read(content)
 
 
-def test_an_export_that_a_newer_asm_wrote_says_so() -> None:
-    content = written(an_export())
+def test_an_export_of_a_newer_version_is_refused() -> None:
+    content = dump(an_export())
     content[0] = b'{"format": "asm-export", "version": 2}\n'
-    with pytest.raises(asm.ValidationError, match=r"^line 1: this export has version 2, and .* version 1"):
+    with pytest.raises(asm.ValidationError, match=r"^line 1: the export has version 2, but .* version 1"):
         read(content)
 
 
 @pytest.mark.parametrize("header", [b'{"format": "asm-export"}', b'{"format": "other", "version": 1}', b"{}"])
-def test_another_header_is_none(header: bytes) -> None:
-    with pytest.raises(asm.ValidationError, match=r"^line 1: the header of an export"):
+def test_an_invalid_header_is_refused(header: bytes) -> None:
+    with pytest.raises(asm.ValidationError, match=r"^line 1: expected the header of an export"):
         read([header])
 
 
@@ -169,36 +169,36 @@ def test_another_header_is_none(header: bytes) -> None:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Callable[..., Path]:
-    def keep(content: bytes, name: str = "store.jsonl") -> Path:
+def new_file(tmp_path: Path) -> Callable[..., Path]:
+    def write(content: bytes, name: str = "store.jsonl") -> Path:
         file = tmp_path / name
         file.write_bytes(content)
         return file
 
-    return keep
+    return write
 
 
-def test_a_file_is_known_by_its_first_line_whatever_it_is_called(kept: Callable[..., Path]) -> None:
-    file = kept(b"".join(written(an_export())), "trajectory.traj")
-    assert list(registry.read(file)) == [an_export_again(file)]
+def test_an_export_is_recognised_by_its_first_line_whatever_its_name(new_file: Callable[..., Path]) -> None:
+    file = new_file(b"".join(dump(an_export())), "trajectory.traj")
+    assert list(registry.read(file)) == [only_export(file)]
 
 
-def an_export_again(file: Path) -> asm.SessionExport:
+def only_export(file: Path) -> asm.SessionExport:
     (export,) = jsonl.load(file.read_bytes().splitlines(keepends=True))
     return export
 
 
-def test_a_compressed_file_is_read(kept: Callable[..., Path]) -> None:
+def test_a_compressed_file_is_read(new_file: Callable[..., Path]) -> None:
     export = an_export()
-    assert list(registry.read(kept(gzip.compress(b"".join(written(export)))))) == [export]
+    assert list(registry.read(new_file(gzip.compress(b"".join(dump(export)))))) == [export]
 
 
-def test_a_compressed_file_that_was_cut_is_named_with_its_line(kept: Callable[..., Path]) -> None:
-    file = kept(gzip.compress(b"".join(written(an_export())))[:-12])
-    with pytest.raises(asm.ValidationError, match=rf"{file}: line \d: the compressed file is cut"):
+def test_a_truncated_compressed_file_is_reported_with_its_line(new_file: Callable[..., Path]) -> None:
+    file = new_file(gzip.compress(b"".join(dump(an_export())))[:-12])
+    with pytest.raises(asm.ValidationError, match=rf"{file}: line \d: the compressed file is truncated"):
         list(registry.read(file))
 
 
-def test_a_compressed_file_of_something_else_is_no_export(kept: Callable[..., Path]) -> None:
-    with pytest.raises(asm.ValidationError, match="does not know this format"):
-        list(registry.read(kept(gzip.compress(b"remember the milk"))))
+def test_a_compressed_file_with_other_contents_is_not_an_export(new_file: Callable[..., Path]) -> None:
+    with pytest.raises(asm.ValidationError, match="unknown file format"):
+        list(registry.read(new_file(gzip.compress(b"remember the milk"))))

@@ -1,4 +1,4 @@
-"""What is read from a trajectory file."""
+"""SWE-agent trajectories as transcripts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MESSAGES = (EventType.MESSAGE_SENT, EventType.MESSAGE_RECEIVED)
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a file, of bytes as they are or of a value as JSON."""
+def new_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file: bytes unchanged, any other value as JSON."""
 
     def write(content: Any, name: str = "run.traj") -> Path:
         file = tmp_path / name
@@ -50,14 +50,14 @@ def small(**changes: Any) -> dict[str, Any]:
 
 
 def restored(transcript: Transcript) -> dict[str, Any]:
-    """The file a transcript was made of."""
+    """The document from which a transcript was made."""
     steps: dict[int, dict[str, Any]] = {}
     history = []
     for event in transcript.events:
         number = event.metadata.get("step")
         if number is not None:
             steps.setdefault(number, {}).update(
-                of_step(event.type, event.data) | event.metadata.get("rest", {})
+                step_fields(event.type, event.data) | event.metadata.get("rest", {})
             )
             history += [event.metadata["history"]] if "history" in event.metadata else []
         elif event.type in MESSAGES:
@@ -70,7 +70,7 @@ def restored(transcript: Transcript) -> dict[str, Any]:
     return transcript.session.context | {name: part for name, part in parts.items() if part}
 
 
-def of_step(type: str, data: dict[str, Any]) -> dict[str, Any]:
+def step_fields(type: str, data: dict[str, Any]) -> dict[str, Any]:
     names = {
         "content": "response" if type == EventType.MESSAGE_RECEIVED else "observation",
         "input": "action",
@@ -85,14 +85,14 @@ def test_nothing_in_a_file_is_lost(file: Path) -> None:
     assert restored(read(file)) == json.loads(file.read_bytes())
 
 
-def test_a_file_with_empty_parts_comes_back_with_them(written: Callable[..., Path]) -> None:
+def test_empty_parts_of_a_file_are_kept(new_file: Callable[..., Path]) -> None:
     document: dict[str, Any] = {"trajectory": [], "history": None, "info": {}}
-    assert restored(read(written(document))) == document
+    assert restored(read(new_file(document))) == document
 
 
-def test_the_events_tell_the_conversation_in_its_order() -> None:
-    told = [(str(event.type), event.data.get("role")) for event in read(SMALL).events]
-    assert told == [
+def test_the_events_follow_the_order_of_the_conversation() -> None:
+    events = [(str(event.type), event.data.get("role")) for event in read(SMALL).events]
+    assert events == [
         ("session_created", None),
         ("run_started", None),
         ("message_sent", "system"),
@@ -119,15 +119,15 @@ def test_the_events_tell_the_conversation_in_its_order() -> None:
     ]
 
 
-def test_a_demonstration_is_no_answer_of_the_model() -> None:
-    shown = [event for event in read(SMALL).events if event.data.get("is_demo")]
-    assert [event.type for event in shown] == ["message_sent", "message_sent"]
+def test_a_demonstration_is_a_sent_message() -> None:
+    demonstration = [event for event in read(SMALL).events if event.data.get("is_demo")]
+    assert [event.type for event in demonstration] == ["message_sent", "message_sent"]
 
 
-def test_a_step_without_an_action_is_no_tool_call(written: Callable[..., Path]) -> None:
+def test_a_step_without_an_action_is_not_a_tool_call(new_file: Callable[..., Path]) -> None:
     step = {"response": "Hm.", "action": "", "observation": "Say a command."}
-    told = read(written({"trajectory": [step]})).events[2:4]
-    assert [event.type for event in told] == ["message_received", "message_sent"]
+    events = read(new_file({"trajectory": [step]})).events[2:4]
+    assert [event.type for event in events] == ["message_received", "message_sent"]
 
 
 def test_a_call_and_its_output_share_the_id_of_the_call() -> None:
@@ -147,28 +147,28 @@ def test_the_run_has_the_tokens_the_cost_and_the_model() -> None:
     ("name", "provider"),
     [("gpt-4o", "openai"), ("azure/gpt-4o", "azure"), ("replay", None), ("/x", None)],
 )
-def test_a_provider_is_told_by_the_model_s_name(
-    name: str, provider: str, written: Callable[..., Path]
+def test_the_provider_is_derived_from_the_name_of_the_model(
+    name: str, provider: str, new_file: Callable[..., Path]
 ) -> None:
     config = {"agent": {"model": {"name": name}}}
-    assert read(written(small(replay_config=config))).run.provider == provider
+    assert read(new_file(small(replay_config=config))).run.provider == provider
 
 
 @pytest.mark.parametrize("status", ["submitted", "submitted (exit_cost)"])
-def test_a_run_that_was_submitted_is_completed(status: str, written: Callable[..., Path]) -> None:
-    transcript = read(written(small(info={"exit_status": status})))
+def test_a_run_that_was_submitted_is_completed(status: str, new_file: Callable[..., Path]) -> None:
+    transcript = read(new_file(small(info={"exit_status": status})))
     assert (transcript.run.status, transcript.session.status) == ("completed", "completed")
 
 
 @pytest.mark.parametrize("status", ["exit_cost", "", None])
-def test_a_run_that_was_not_submitted_has_failed(status: str | None, written: Callable[..., Path]) -> None:
-    transcript = read(written(small(info={"exit_status": status})))
+def test_a_run_that_was_not_submitted_has_failed(status: str | None, new_file: Callable[..., Path]) -> None:
+    transcript = read(new_file(small(info={"exit_status": status})))
     assert (transcript.run.status, transcript.session.status) == ("failed", "failed")
     assert [event.type for event in transcript.events[-2:]] == ["run_failed", "session_failed"]
     assert transcript.run.error == {"exit_status": status}
 
 
-def test_a_copy_has_the_same_ids_however_it_is_called_and_laid_out(tmp_path: Path) -> None:
+def test_a_copy_with_another_name_and_layout_has_the_same_ids(tmp_path: Path) -> None:
     copy = tmp_path / "other.traj"
     copy.write_text(json.dumps(json.loads(SMALL.read_bytes())))
     ours, theirs = read(SMALL), read(copy)
@@ -179,17 +179,17 @@ def ids(transcript: Transcript) -> list[str]:
     return [transcript.session.id, transcript.run.id, *(event.id for event in transcript.events)]
 
 
-def test_other_content_has_other_ids(written: Callable[..., Path]) -> None:
-    ours, theirs = read(SMALL), read(written(small(environment="other")))
+def test_other_content_has_other_ids(new_file: Callable[..., Path]) -> None:
+    ours, theirs = read(SMALL), read(new_file(small(environment="other")))
     assert not set(ids(ours)) & set(ids(theirs))
 
 
-def test_no_two_ids_in_a_file_are_the_same() -> None:
-    every = ids(read(SMALL))
-    assert len(set(every)) == len(every)
+def test_ids_within_a_file_are_unique() -> None:
+    all_ids = ids(read(SMALL))
+    assert len(set(all_ids)) == len(all_ids)
 
 
-def test_all_is_dated_to_when_the_file_was_last_modified(tmp_path: Path) -> None:
+def test_all_times_are_the_last_modification_of_the_file(tmp_path: Path) -> None:
     copy = Path(shutil.copy(SMALL, tmp_path / "copy.traj"))
     os.utime(copy, (0, 1_700_000_000))
     transcript = read(copy)
@@ -201,11 +201,11 @@ def test_all_is_dated_to_when_the_file_was_last_modified(tmp_path: Path) -> None
     assert times == {datetime.fromtimestamp(1_700_000_000, UTC)}
 
 
-def test_a_trajectory_is_known_by_how_it_begins_when_its_name_does_not_tell(tmp_path: Path) -> None:
+def test_a_trajectory_with_another_name_is_recognised_by_its_start(tmp_path: Path) -> None:
     assert read(Path(shutil.copy(SMALL, tmp_path / "run.json"))).events
 
 
-def test_a_folder_gives_the_files_that_can_be_read(tmp_path: Path) -> None:
+def test_a_folder_is_searched_for_files_of_known_formats(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "LICENSE").write_text("MIT")
     first = shutil.copy(SMALL, tmp_path / "deep" / "a.traj")
@@ -214,14 +214,14 @@ def test_a_folder_gives_the_files_that_can_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "message"),
     [
         (b"", "not JSON at line 1, column 1"),
         (b'{"trajectory": [],\n "info": }', "not JSON at line 2, column 10"),
         (b'{"trajectory": ["\xff"]}', "not JSON at byte 17"),
         (b'{"trajectory": [], "x": NaN}', "NaN"),
         (b'{"trajectory": [{"x": 1e999}]}', "inf"),
-        (b'{"trajectory": ' + b"[" * 100_000, "nested deeper"),
+        (b'{"trajectory": ' + b"[" * 100_000, "nested too deeply"),
         (b'{"trajectory": [], "x": ' + b"1" * 5_000 + b"}", "4300 digits"),
         ([], "not a trajectory"),
         ({"steps": []}, "not a trajectory"),
@@ -248,20 +248,20 @@ def test_a_folder_gives_the_files_that_can_be_read(tmp_path: Path) -> None:
         ({"trajectory": [], "info": {"model_stats": {"instance_cost": -1}}}, "cost_usd must be"),
     ],
 )
-def test_a_broken_file_is_named_with_what_is_wrong_with_it(
-    content: Any, complaint: str, written: Callable[..., Path]
+def test_an_invalid_file_is_reported_with_its_path(
+    content: Any, message: str, new_file: Callable[..., Path]
 ) -> None:
-    file = written(content)
-    with pytest.raises(ValidationError, match=complaint) as caught:
+    file = new_file(content)
+    with pytest.raises(ValidationError, match=message) as caught:
         read(file)
     assert str(caught.value).startswith(f"{file}: ")
 
 
-def test_a_file_of_no_known_format_is_refused(written: Callable[..., Path]) -> None:
-    with pytest.raises(ValidationError, match=r"notes\.txt: asm does not know this format"):
-        read(written(b"remember the milk", "notes.txt"))
+def test_a_file_of_an_unknown_format_is_refused(new_file: Callable[..., Path]) -> None:
+    with pytest.raises(ValidationError, match=r"notes\.txt: unknown file format"):
+        read(new_file(b"remember the milk", "notes.txt"))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"gone\.traj: No such file"):
         read(tmp_path / "gone.traj")

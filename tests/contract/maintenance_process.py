@@ -1,4 +1,4 @@
-"""A process that maintains a store, and says after each batch what it has done."""
+"""A process that runs maintenance on a store and prints a line after each batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import asm
 def main(dsn: str, folder: str) -> None:
     policy = asm.RetentionPolicy(max_events_per_session=5, max_total_events=60, archive=folder, batch_size=1)
     with asm.SessionStore(dsn) as store:
-        store.maintenance.execute(policy, progress=_say)
+        store.maintenance.execute(policy, progress=_print)
 
 
-def _say(*told: Any) -> None:
-    sys.stdout.write(f"{told}\n")
+def _print(*call: Any) -> None:
+    sys.stdout.write(f"{call}\n")
     sys.stdout.flush()
 
 

@@ -41,7 +41,7 @@ Positions: TypeAlias = Mapping[str, Row]
 def find_counters(session_ids: Iterable[str]) -> Query[Positions]:
     """Where those of the sessions stand that have events."""
     return Query(
-        "find_positions",
+        "find_counters",
         {"session_ids": tuple(session_ids)},
         lambda rows: {row[0]: row for row in rows},
     )

@@ -126,7 +126,7 @@ def find_counters(session_ids: Iterable[str]) -> Query[dict[str, Counter]]:
 
 
 def read_counters(rows: Rows) -> dict[str, Counter]:
-    return {session_id: Counter(last, pruned) for session_id, last, pruned in rows}
+    return {session_id: Counter(last, pruned) for session_id, last, pruned, *_ in rows}
 
 
 # What an export must be like.

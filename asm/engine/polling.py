@@ -41,7 +41,7 @@ Counters: TypeAlias = Mapping[str, Row]
 def find_counters(session_ids: Iterable[str]) -> Query[Counters]:
     """The counters of those of the sessions that have one."""
     return Query(
-        "find_positions",
+        "find_counters",
         {"session_ids": tuple(session_ids)},
         lambda rows: {row[0]: row for row in rows},
     )

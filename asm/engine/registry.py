@@ -1,9 +1,10 @@
-"""The query registry: every statement by its name, as the files under `sql/` have it.
+"""The query registry: every SQL statement under its name, read from the files below `sql/`.
 
-A file is a run of blocks. A block opens with a comment line that holds only the query's
-name; comment lines under it say what it does; then comes the SQL, ended by a semicolon at
-the end of a line. A line that ends in `-- if name` (or `-- if one and other`) is sent only
-when the caller gives those names a value.
+A file is a sequence of blocks. A block opens with a comment line that holds only the query's
+name; comment lines below it describe the query; then comes the SQL, ended by a semicolon at the
+end of a line. A line that ends in `-- if name` (or `-- if one and other`) is sent only when the
+caller gives those names a value. Such lines form a whole `and …`, `order by …` or `limit …`
+clause, so that any SQL tool can read the file; a clause of several lines repeats its condition.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -23,79 +26,76 @@ TABLES = ("asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "as
 _NAME_LINE = re.compile(r"-- ([a-z][a-z0-9_]*)")
 _OPTIONAL_LINE = re.compile(r"(?P<sql>.*?\S)\s+-- if (?P<condition>.*)")
 _CONDITION = re.compile(r"[a-z][a-z0-9_]*(?: and [a-z][a-z0-9_]*)*")
+_OPTIONAL_CLAUSE = re.compile(r"\s*(?:and|order by|limit)\b")
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 _WRITES = re.compile(r"\b(insert|update|delete)\b")
 _RETURNS = re.compile(r"\A\s*select\b|^\s*returning\b", re.MULTILINE)
 _TABLE_NAME = re.compile(rf"\b(?:{'|'.join(TABLES)}|_yoyo_migration|_yoyo_log)\b")
-_NULL = "\0"
 
 _PLACEHOLDER = {
-    "postgres": re.compile(r"%\(([a-z][a-z0-9_]*)\)[sbt]"),
+    "postgres": re.compile(r"%\(([a-z][a-z0-9_]*)\)s"),
     "sqlite": re.compile(r"(?<![:\w]):([a-z][a-z0-9_]*)"),
 }
 _NAME_OUTSIDE_QUOTES = re.compile(rf"{_QUOTED.pattern}|(?<![:\w]):(?P<name>[a-z][a-z0-9_]*)")
 _WRONG_PLACEHOLDER = {
-    "postgres": re.compile(r"(?<!%)%(?![%(])|(?<![:\w]):[a-z]"),
+    "postgres": re.compile(r"(?<!%)%(?!%|\([a-z][a-z0-9_]*\)s)(?:\(\w*\)\w?)?|(?<![:\w]):[a-z]"),
     "sqlite": re.compile(r"%\(|\?"),
 }
 
 
 class BadQuery(Exception):
-    """A query file that cannot be read as one: our own mistake, found when it is loaded."""
+    """A query file that breaks a rule of this module, or a parameter that a query does not have."""
 
 
 class Statement(NamedTuple):
-    """What the driver gets."""
+    """One statement, as the driver receives it."""
 
     sql: str
     parameters: frozenset[str]
     returns: bool
-    """Whether it gives rows, as far as its beginning and its `returning` tell: SQLite asks."""
+    """Whether it returns rows, judged by its first word and its `returning`."""
 
 
 class RenderedQuery(NamedTuple):
-    """A query with its optional lines decided."""
+    """The statements of a query for one choice of its optional lines."""
 
     statements: tuple[Statement, ...]
     writes: bool
 
 
 class TemplateLine(NamedTuple):
+    """A line of a query, and the names that must have a value for it to be sent."""
+
     sql: str
     requires: frozenset[str]
+    where: str
 
 
 class NamedQuery:
-    """One block of a file."""
+    """One block of a query file."""
 
     def __init__(self, name: str, where: str, lines: list[TemplateLine], dialect: Dialect) -> None:
         text = "\n".join(line.sql for line in lines)
-        if dialect == "postgres" and len(_statements(text)) > 1:
-            raise BadQuery(f"{where}: {name} has two statements; PostgreSQL takes one at a time")
-        if misplaced := _WRONG_PLACEHOLDER[dialect].search(_QUOTED.sub("''", text)):
-            raise BadQuery(
-                f"{where}: {name} has {misplaced.group()!r}, which is no named {dialect} parameter"
-            )
         self.name = name
         self.where = where
         self.dialect = dialect
         self.lines = lines
-        self.parameters = frozenset(_PLACEHOLDER[dialect].findall(_QUOTED.sub("''", text)))
+        self.parameters = _parameters(text, dialect)
         self.options = tuple(sorted({option for line in lines for option in line.requires}))
         self.writes = _WRITES.search(text) is not None
         self._names = self.parameters.union(self.options)
-        self._forms: dict[tuple[bool, ...], RenderedQuery] = {}
+        self._rendered: dict[tuple[bool, ...], RenderedQuery] = {}
 
     def render(self, params: Mapping[str, Any]) -> RenderedQuery:
-        """The statements for these values. A form is put together once and kept."""
+        """The statements for these values. Each choice of optional lines is rendered once."""
         given = tuple([params.get(option) is not None for option in self.options])
-        render = self._forms.get(given)
-        if render is None:
-            render = self._forms[given] = self._render(given)
+        rendered = self._rendered.get(given)
+        if rendered is None:
+            rendered = self._rendered[given] = self._render(given)
         if not params.keys() <= self._names:
             unknown = ", ".join(sorted(params.keys() - self._names))
             raise BadQuery(f"{self.where}: {self.name} has no parameter {unknown}")
-        return render
+        return rendered
 
     def _render(self, given: tuple[bool, ...]) -> RenderedQuery:
         names = {option for option, is_given in zip(self.options, given, strict=True) if is_given}
@@ -103,8 +103,7 @@ class NamedQuery:
         return RenderedQuery(tuple(self._statement(sql) for sql in _statements(text)), self.writes)
 
     def _statement(self, sql: str) -> Statement:
-        parameters = frozenset(_PLACEHOLDER[self.dialect].findall(_QUOTED.sub("''", sql)))
-        return Statement(sql, parameters, returns=_RETURNS.search(sql) is not None)
+        return Statement(sql, _parameters(sql, self.dialect), returns=_RETURNS.search(sql) is not None)
 
 
 class QueryRegistry:
@@ -121,31 +120,33 @@ class QueryRegistry:
 
 
 def sql_folder(dialect: Dialect) -> Path:
-    """Where the SQL lies: in the package of an installed wheel, one folder up in a checkout."""
-    here = Path(__file__).parent.parent
-    beside = here / "sql" / dialect
-    return beside if beside.is_dir() else here.parent / "sql" / dialect
+    """The folder of a dialect: inside the package in an installed wheel, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    installed = package / "sql" / dialect
+    return installed if installed.is_dir() else package.parent / "sql" / dialect
 
 
 def read_folder(folder: Path, dialect: Dialect, schema: str | None = None) -> dict[str, NamedQuery]:
-    """Every query of every file in a folder."""
+    """Every query of every file in a folder, by name."""
     queries: dict[str, NamedQuery] = {}
     for file in sorted(folder.glob("*.sql")):
         for query in _blocks(file, dialect, schema):
             if query.name in queries:
-                raise BadQuery(f"{file.name}: {query.name} is there twice")
+                raise BadQuery(
+                    f"{query.where}: the name {query.name} is used at {queries[query.name].where}, too"
+                )
             queries[query.name] = query
     return queries
 
 
 def _blocks(file: Path, dialect: Dialect, schema: str | None) -> Iterator[NamedQuery]:
-    name, lines = "", list[TemplateLine]()
+    name, opened_at, lines = "", "", list[TemplateLine]()
     for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
         where = f"{file.name}:{number}"
         if opening := _NAME_LINE.fullmatch(line):
             if name:
-                yield _finished(name, file.name, lines, dialect)
-            name, lines = opening.group(1), []
+                yield _checked(name, opened_at, lines, dialect)
+            name, opened_at, lines = opening.group(1), where, []
         elif not line.strip() or line.startswith("--"):
             continue
         elif not name:
@@ -153,15 +154,35 @@ def _blocks(file: Path, dialect: Dialect, schema: str | None) -> Iterator[NamedQ
         else:
             lines.append(_line(line, f"{where}: {name}", schema))
     if name:
-        yield _finished(name, file.name, lines, dialect)
+        yield _checked(name, opened_at, lines, dialect)
 
 
-def _finished(name: str, file: str, lines: list[TemplateLine], dialect: Dialect) -> NamedQuery:
+def _checked(name: str, where: str, lines: list[TemplateLine], dialect: Dialect) -> NamedQuery:
+    """The query of a block, or BadQuery where the block breaks a rule."""
     if not lines:
-        raise BadQuery(f"{file}: {name} has no SQL")
+        raise BadQuery(f"{where}: {name} has no SQL")
     if not lines[-1].sql.endswith(";"):
-        raise BadQuery(f"{file}: {name} does not end in a semicolon")
-    return NamedQuery(name, file, lines, dialect)
+        raise BadQuery(f"{lines[-1].where} does not end in a semicolon")
+    for line in lines:
+        if wrong := _WRONG_PLACEHOLDER[dialect].search(_QUOTED.sub("''", line.sql)):
+            raise BadQuery(f"{line.where} has {wrong.group()!r}, which is not a named {dialect} parameter")
+    for requires, clause in groupby(lines, attrgetter("requires")):
+        if requires:
+            _check_optional(list(clause))
+    query = NamedQuery(name, where, lines, dialect)
+    if dialect == "postgres" and len(_statements("\n".join(line.sql for line in lines))) > 1:
+        raise BadQuery(f"{where}: {name} has two statements; PostgreSQL prepares one at a time")
+    return query
+
+
+def _check_optional(clause: list[TemplateLine]) -> None:
+    bare = [_QUOTED.sub("''", line.sql) for line in clause]
+    depths = [text.count("(") - text.count(")") for text in bare]
+    if not _OPTIONAL_CLAUSE.match(bare[0]) or sum(depths) != 0:
+        raise BadQuery(
+            f"{clause[0].where} has an optional line that is not a whole `and …`, `order by …` or "
+            "`limit …` clause: write a query of its own"
+        )
 
 
 def _line(line: str, where: str, schema: str | None) -> TemplateLine:
@@ -169,7 +190,7 @@ def _line(line: str, where: str, schema: str | None) -> TemplateLine:
     if optional := _OPTIONAL_LINE.fullmatch(line):
         line, condition = optional.group("sql"), optional.group("condition").strip()
         if not _CONDITION.fullmatch(condition):
-            raise BadQuery(f"{where} has a condition that cannot be read: {condition!r}")
+            raise BadQuery(f"{where} has a condition that is not `name` or `one and other`: {condition!r}")
         requires = frozenset(condition.split(" and "))
     bare = _QUOTED.sub("''", line)
     if "--" in bare:
@@ -178,20 +199,20 @@ def _line(line: str, where: str, schema: str | None) -> TemplateLine:
         raise BadQuery(f"{where} has a second statement on one line")
     if requires and bare.endswith(";"):
         raise BadQuery(f"{where} ends on an optional line: put the semicolon on a line of its own")
-    return TemplateLine(_in_schema(line, schema), requires)
+    return TemplateLine(_in_schema(line, schema), requires, where)
 
 
 def _in_schema(line: str, schema: str | None) -> str:
     if schema is None:
         return line
-    # Doubled percent signs, because the driver reads placeholders in identifiers too.
+    # psycopg reads placeholders inside quoted identifiers, too, so percent signs are doubled.
     quoted = quote_identifier(schema).replace("%", "%%")
     return _TABLE_NAME.sub(lambda table: f"{quoted}.{table.group()}", line)
 
 
 @cache
 def positional(sql: str) -> tuple[str, tuple[str, ...]]:
-    """A SQLite statement with ?1, ?2, … for its names, and the names in that order."""
+    """A SQLite statement with ?1, ?2, … in place of its names, and the names in that order."""
     names: list[str] = []
 
     def number(found: re.Match[str]) -> str:
@@ -205,11 +226,17 @@ def positional(sql: str) -> tuple[str, tuple[str, ...]]:
 
 
 def quote_identifier(name: str) -> str:
-    """A PostgreSQL identifier, whatever is in the name."""
-    if not name or _NULL in name or len(name.encode("utf-8", "replace")) > 63:
-        raise ValidationError(f"schema {name!r:.80} is not a name PostgreSQL can keep: 1 to 63 bytes, no NUL")
+    """A name as a quoted PostgreSQL identifier."""
+    if not name or "\0" in name or len(name.encode("utf-8", "replace")) > 63:
+        raise ValidationError(
+            f"schema {name!r:.80} is not a PostgreSQL name: give 1 to 63 bytes without a NUL character"
+        )
     doubled = name.replace('"', '""')
     return f'"{doubled}"'
+
+
+def _parameters(sql: str, dialect: Dialect) -> frozenset[str]:
+    return frozenset(_PLACEHOLDER[dialect].findall(_QUOTED.sub("''", sql)))
 
 
 def _statements(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What can be asked about artifacts: where something large lies, under a key."""
+"""Registering and finding artifacts: rows that say where something large is stored, under a key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asm.validation import text
 
 
 def register(artifact: Artifact) -> Query[None]:
-    """Keep an artifact's row. AlreadyExists where a live one has that key, or any the id."""
+    """Insert an artifact. AlreadyExists if a live one has its key, or any artifact its id."""
     if not isinstance(artifact, Artifact):
         raise ValidationError(f"register takes an Artifact, not {type(artifact).__name__}")
 
@@ -41,18 +41,18 @@ def register(artifact: Artifact) -> Query[None]:
 
 
 def _register_again(artifact: Artifact, params: dict[str, Any]) -> Script[None]:
-    """Keep an artifact's row that may be there from an attempt whose answer was lost."""
+    """Insert an artifact that an earlier attempt, whose outcome is unknown, may have inserted."""
     is_new = yield from Query("register_artifact", params, bool)
     if not is_new:
         stored = yield from Query("find_artifacts", {"ids": (artifact.id,)}, read_artifacts)
-        # It may have been deleted since.
+        # It may have been soft-deleted since.
         if not any(replace(each, deleted_at=artifact.deleted_at) == artifact for each in stored):
             raise _already_exists(artifact)
 
 
 def _already_exists(artifact: Artifact) -> AlreadyExists:
     return AlreadyExists(
-        f"an artifact with the key {artifact.key!r} or the id {artifact.id!r} is there already: "
+        f"an artifact with the key {artifact.key!r} or the id {artifact.id!r} exists: "
         "delete it first, or register another key",
         key=artifact.key,
         id=artifact.id,
@@ -68,28 +68,28 @@ def get_by_key(key: str) -> Query[Artifact | None]:
 
 def list_by_session(session_id: str) -> Query[list[Artifact]]:
     """The live artifacts of a session, the oldest first."""
-    params = {"session_id": text(session_id, "session_id"), "only_live": True}
+    params = {"session_id": text(session_id, "session_id"), "exclude_deleted": True}
     return Query("list_artifacts", params, read_artifacts)
 
 
 def list_all(session_id: str) -> Query[list[Artifact]]:
-    """The artifacts of a session, soft-deleted ones too, the oldest first."""
+    """The artifacts of a session, with those that are soft-deleted, the oldest first."""
     return Query("list_artifacts", {"session_id": text(session_id, "session_id")}, read_artifacts)
 
 
 def session_stats(session_id: str) -> Query[ArtifactStats]:
-    """How many live artifacts a session has, and their bytes together."""
+    """The number of live artifacts of a session, and the sum of their sizes."""
     return Query("get_artifact_stats", {"session_id": text(session_id, "session_id")}, _stats)
 
 
 def delete(key: str) -> Query[None]:
-    """Soft-delete the live artifact of that key, which may then be registered again. Gone already is fine."""
+    """Soft-delete the live artifact of a key, which may then be registered again. No error if none is."""
     return Query("delete_artifact", {"key": text(key, "key")}, no_result)
 
 
 def _stats(rows: Rows) -> ArtifactStats:
-    number, mebibytes, rest_bytes = rows[0]
-    return ArtifactStats(artifact_count=number, total_bytes=int(mebibytes) * 2**20 + int(rest_bytes))
+    artifact_count, total_bytes = rows[0]
+    return ArtifactStats(artifact_count=artifact_count, total_bytes=total_bytes)
 
 
 def read_artifact(row: Row) -> Artifact:

@@ -1,8 +1,8 @@
-"""What can be asked about events: appending them in order, once each, and reading them back.
+"""Appending events in order, once each, and reading them back.
 
-The counter row of a session is the lock and the clock of its events. Whoever moves it holds
-it until the commit, so numbers are taken in the order in which they become visible, and a
-reader who has seen number n can read everything up to n.
+The counter row of a session is the lock of its events. A transaction that advances it holds it until
+it commits, so events become visible in the order of their numbers, and a reader who has seen number n
+can read every event up to n.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from typing import Any, TypeAlias
 import orjson
 
 from asm.documents import FIRST_UNMARKED, dump, dump_object, load
-from asm.engine.script import Batchable, Pipeline, Query, Row, Rows, Script, UnitOfWork, one_or_many
+from asm.engine.script import (
+    Batchable,
+    Pipeline,
+    Query,
+    Row,
+    Rows,
+    Script,
+    UnitOfWork,
+    no_result,
+    one_or_many,
+)
 from asm.errors import SequenceConflict, ValidationError
 from asm.models import EVENT_TYPES, Event, EventType, event_from_row, event_type
 from asm.validation import (
@@ -29,14 +39,16 @@ from asm.validation import (
 )
 
 EVENTS_PER_STATEMENT = 500
-"""A larger batch goes in several statements of one trip: the server inserts one while the next is packed."""
+"""A larger batch is sent as several statements in one pipeline: the server inserts the events of one
+while the next is encoded."""
 
 BYTES_PER_STATEMENT = 32 * 1024 * 1024
-"""So much JSON in one statement; a single larger event goes alone."""
+"""The JSON in one statement, at most; a single larger event has a statement of its own."""
 
 Key: TypeAlias = tuple[str, str]
-Stored: TypeAlias = dict[Key, Event]
-"""What is stored of the events that came in."""
+"""An event's session and its id."""
+
+StoredEvents: TypeAlias = dict[Key, Event]
 Types: TypeAlias = "EventType | str | Iterable[EventType | str]"
 
 
@@ -45,19 +57,19 @@ def append_event(
 ) -> Batchable[Event] | UnitOfWork[Event]:
     """Append one event, durably, and return it with its sequence number.
 
-    An event whose id the session has already is not appended again: the stored one comes
-    back. With `expected_sequence=n` it is appended only if the session stands at exactly n,
-    else SequenceConflict; an event that is there already counts as appended.
+    An event whose id the session has already is not appended again: the stored one is returned.
+    With `expected_sequence=n` it is appended only if the session stands at exactly n, else
+    SequenceConflict; an event that is stored already counts as appended.
     """
     new = EncodedEvent(event)
-    expected = optional_count(expected_sequence, "expected_sequence")
-    if expected is not None:
-        return UnitOfWork(lambda: _first(append_idempotently([new], expected)), sessions=(new.session_id,))
+    if expected_sequence is not None:
+        expected = optional_count(expected_sequence, "expected_sequence")
+        return UnitOfWork(lambda: _only(append_idempotently([new], expected)), sessions=(new.session_id,))
     return Batchable(
         (new,),
         _merge,
         lambda stored: stored[new.key],
-        lambda: _first(append_idempotently([new])),
+        lambda: _only(append_idempotently([new])),
         sessions=(new.session_id,),
         size_bytes=new.size_bytes,
     )
@@ -68,25 +80,29 @@ def append_events(
 ) -> Batchable[list[Event]] | UnitOfWork[list[Event]] | Pipeline[list[Event]]:
     """Append events as one block, all or none, in the order given; any number, for any sessions.
 
-    Events that are there already come back as they are stored. `expected_sequence` wants
-    all events to be of one session, and works as in `append_event`.
+    Events that are stored already are returned as they are stored. With `expected_sequence` all
+    events must be of one session, and it works as in `append_event`.
     """
-    batch = [EncodedEvent(event) for event in check_iterable(events)]
+    batch = encoded(events)
     expected = optional_count(expected_sequence, "expected_sequence")
     sessions = tuple(sorted({new.session_id for new in batch}))
     if expected is not None and len(sessions) > 1:
-        raise ValidationError("expected_sequence is about one session, and these events are of several")
+        raise ValidationError(
+            f"expected_sequence is the number of one session, and the events are of {len(sessions)}: "
+            "append the events of each session by themselves"
+        )
+    size_bytes = sum(new.size_bytes for new in batch)
     if expected is not None or not batch:
         return UnitOfWork(partial(append_idempotently, batch, expected), sessions=sessions)
-    if len(batch) > EVENTS_PER_STATEMENT or sum(new.size_bytes for new in batch) > BYTES_PER_STATEMENT:
-        return volley(batch, partial(append_idempotently, batch))
+    if len(batch) > EVENTS_PER_STATEMENT or size_bytes > BYTES_PER_STATEMENT:
+        return append_pipeline(batch, partial(append_idempotently, batch))
     return Batchable(
         batch,
         _merge,
         lambda stored: [stored[new.key] for new in batch],
         partial(append_idempotently, batch),
         sessions=sessions,
-        size_bytes=sum(new.size_bytes for new in batch),
+        size_bytes=size_bytes,
     )
 
 
@@ -100,10 +116,10 @@ def get_events(
     before: int | None = None,
     limit: int | None = None,
 ) -> Query[list[Event]]:
-    """The events of a session in their order.
+    """The events of a session, in the order of their numbers.
 
     `after` and `before` are sequence numbers, exclusive; `since` is a time, inclusive;
-    `type` is one or several. `limit=0` gives nothing.
+    `type` is one or several. `limit=0` returns none.
     """
     params = {
         "session_id": text(session_id, "session_id"),
@@ -123,25 +139,24 @@ def get_latest_sequence(session_id: str) -> Query[int]:
     return Query("get_latest_sequence", params, lambda rows: rows[0][0] if rows else 0)
 
 
-def lock_counters(session_ids: Iterable[str]) -> Query[dict[str, int]]:
-    """Where these sessions stand, held still until the transaction ends."""
-    return Query("lock_counters", {"session_ids": sorted(set(session_ids))}, dict)
+def lock_counters(session_ids: Iterable[str]) -> Query[None]:
+    """Lock the counters of sessions until the transaction ends, and create those that are missing."""
+    return Query("lock_counters", {"session_ids": sorted(set(session_ids))}, no_result)
 
 
 class EncodedEvent:
-    """An event on its way in, its documents spelled out, which is also their last check."""
+    """An event to append, with its documents as JSON text. Encoding is the last check of them."""
 
     __slots__ = ("data", "event", "key", "metadata", "session_id", "size_bytes")
 
     def __init__(self, event: Event) -> None:
-        # Not by `isinstance`: a mock of an event says that it is one.
-        if not issubclass(type(event), Event):
-            raise ValidationError(f"an Event is what can be appended, not {type(event).__name__}")
+        if not isinstance(event, Event):
+            raise ValidationError(f"cannot append a {type(event).__name__}: give an Event")
         self.event = event
         self.session_id = event.session_id
         self.key: Key = (event.session_id, event.id)
         self.data = dump_object(event.data, "data")
-        self.metadata = dump_object(event.metadata, "metadata")
+        self.metadata = dump_object(event.metadata, "metadata") if event.metadata else "{}"
         self.size_bytes = len(self.data) + len(self.metadata)
 
     def params(self) -> dict[str, Any]:
@@ -160,6 +175,7 @@ class EncodedEvent:
         }
 
     def numbered(self, sequence_number: int) -> Event:
+        """The event as it is stored."""
         event = self.event
         return event_from_row(
             event.id,
@@ -176,109 +192,125 @@ class EncodedEvent:
         )
 
 
-def _merge(batch: Sequence[EncodedEvent]) -> Query[Stored]:
-    """One statement for events that are all new, as they mostly are; else the careful plan."""
-    ask = _optimistic(_distinct(batch)) if len(batch) > 1 else _one(batch[0])
-    ask.on_conflict = lambda: _settled(batch)
-    return ask
+def encoded(events: Iterable[Event]) -> list[EncodedEvent]:
+    """The events of a caller, ready to append."""
+    if not is_collection(events):
+        raise ValidationError(f"cannot append the events of a {type(events).__name__}: give a list of Event")
+    return [EncodedEvent(event) for event in events]
 
 
-def volley(
+def append_pipeline(
     batch: Sequence[EncodedEvent],
     on_conflict: Callable[[], Script[list[Event]]],
     more: Sequence[Query[None]] = (),
 ) -> Pipeline[list[Event]]:
-    """Statements that bet on all events being new, and more behind them, in one trip."""
+    """Append new events in as many statements as they need, and send `more` after them."""
     distinct = _distinct(batch)
-    pieces = list(_chunks(distinct))
+    chunks = list(_chunks(distinct))
     sessions = sorted({new.session_id for new in distinct})
-    # All counters first, in one order, so that two batches cannot wait for each other.
-    locks = [lock_counters(sessions)] if len(pieces) > 1 and len(sessions) > 1 else []
+    # All counters are locked first, in one order, so that two batches cannot deadlock.
+    locks = [lock_counters(sessions)] if len(chunks) > 1 and len(sessions) > 1 else []
 
-    def asks() -> Iterator[Query[Any]]:
+    def queries() -> Iterator[Query[Any]]:
         yield from locks
-        yield from map(_optimistic, pieces)
+        yield from map(_append_many, chunks)
         yield from more
 
-    def read(answers: list[Any]) -> list[Event]:
-        known: Stored = {}
-        for stored in answers[len(locks) : len(locks) + len(pieces)]:
-            known.update(stored)
-        return [known[new.key] for new in batch]
+    def read(results: list[Any]) -> list[Event]:
+        stored: StoredEvents = {}
+        for of_chunk in results[len(locks) : len(locks) + len(chunks)]:
+            stored.update(of_chunk)
+        return [stored[new.key] for new in batch]
 
-    size = len(locks) + len(pieces) + len(more)
-    return Pipeline(asks, read, on_conflict, size=size, sessions=sessions)
+    size = len(locks) + len(chunks) + len(more)
+    return Pipeline(queries, read, on_conflict, size=size, sessions=sessions)
 
 
-def _settled(batch: Sequence[EncodedEvent]) -> Script[Stored]:
+def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
+    """One statement for events that are new, as most are; append_idempotently for others."""
+    query = _append_one(batch[0]) if len(batch) == 1 else _append_many(_distinct(batch))
+    query.on_conflict = partial(_append_by_key, batch)
+    return query
+
+
+def _append_by_key(batch: Sequence[EncodedEvent]) -> Script[StoredEvents]:
     stored = yield from append_idempotently(batch)
     return {new.key: event for new, event in zip(batch, stored, strict=True)}
 
 
-def _one(new: EncodedEvent) -> Query[Stored]:
+def _append_one(new: EncodedEvent) -> Query[StoredEvents]:
     return Query("append_event", new.params(), lambda rows: {new.key: new.numbered(rows[0][0])})
 
 
-def _optimistic(batch: Sequence[EncodedEvent]) -> Query[Stored]:
-    """One statement for events that are all new, each once. Another's rows of the same ids fail it."""
+def _append_many(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
+    """One statement for new events, each once. An event that is stored already fails it."""
     counters = Counter([new.session_id for new in batch])
-    behind = dict(counters)
-    offsets_from_last = []
-    for new in batch:
-        behind[new.session_id] -= 1
-        offsets_from_last.append(behind[new.session_id])
+    offsets = _offsets_from_last(batch, counters)
 
-    def read(rows: Rows) -> Stored:
+    def read(rows: Rows) -> StoredEvents:
         last = load(rows[0][0])
         return {
-            new.key: new.numbered(last[new.session_id] - back)
-            for new, back in zip(batch, offsets_from_last, strict=True)
+            new.key: new.numbered(last[new.session_id] - offset)
+            for new, offset in zip(batch, offsets, strict=True)
         }
 
+    params = {"counters": dump(dict(counters), "counters"), "offsets_from_last": offsets, **_columns(batch)}
+    return Query("append_events", params, read)
+
+
+def _offsets_from_last(batch: Sequence[EncodedEvent], counters: Counter[str]) -> list[int]:
+    """How far each event is from the last one of its session in the batch."""
+    remaining = dict(counters)
+    offsets = []
+    for new in batch:
+        remaining[new.session_id] -= 1
+        offsets.append(remaining[new.session_id])
+    return offsets
+
+
+def _columns(batch: Sequence[EncodedEvent]) -> dict[str, list[Any]]:
     events = [new.event for new in batch]
-    params = {
-        "counters": dump(dict(counters), "counters"),
+    return {
         "ids": [event.id for event in events],
         "types": [str(event.type) for event in events],
         "timestamps": [event.timestamp for event in events],
         "session_ids": [event.session_id for event in events],
         "run_ids": [event.run_id for event in events],
-        "steps_from_last": offsets_from_last,
-        "datas": [new.data for new in batch],
-        "metadatas": [new.metadata for new in batch],
+        "data_list": [new.data for new in batch],
+        "metadata_list": [new.metadata for new in batch],
         "schema_versions": [event.schema_version for event in events],
         "providers": [event.provider for event in events],
         "correlation_ids": [event.correlation_id for event in events],
     }
-    return Query("append_events", params, read)
 
 
 def append_idempotently(batch: Sequence[EncodedEvent], expected: int | None = None) -> Script[list[Event]]:
-    """Lock the counters, look what is there, append the rest. It never fails on what it finds."""
+    """Lock the counters, find the events that are stored, append the others."""
     if not batch:
         return []
     distinct = _distinct(batch)
-    stands = yield from lock_counters(new.session_id for new in batch)
-    known: dict[Key, Event] = {}
-    for piece in _chunks(distinct):
-        known.update((yield from _find(piece)))
-    missing = [new for new in distinct if new.key not in known]
+    yield from lock_counters(new.session_id for new in batch)
+    stored: StoredEvents = {}
+    for chunk in _chunks(distinct):
+        stored.update((yield from _find(chunk)))
+    missing = [new for new in distinct if new.key not in stored]
     if expected is not None and missing:
-        _compare(expected, stands[batch[0].session_id], known.values(), batch[0].session_id)
-    for piece in _chunks(missing):
-        known.update((yield from _optimistic(piece)))
-    return [known[new.key] for new in batch]
+        latest = yield from get_latest_sequence(batch[0].session_id)
+        _check_expected(expected, latest, stored.values(), batch[0].session_id)
+    for chunk in _chunks(missing):
+        stored.update((yield from _append_many(chunk)))
+    return [stored[new.key] for new in batch]
 
 
 def _distinct(batch: Iterable[EncodedEvent]) -> list[EncodedEvent]:
-    """Each event once: where an id stands twice, the first is the event."""
+    """Each event once: of several with one id, the first."""
     distinct: dict[Key, EncodedEvent] = {}
     for new in batch:
         distinct.setdefault(new.key, new)
     return list(distinct.values())
 
 
-def _find(batch: Sequence[EncodedEvent]) -> Query[dict[Key, Event]]:
+def _find(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
     params = {"session_ids": [new.session_id for new in batch], "ids": [new.event.id for new in batch]}
     return Query(
         "find_events",
@@ -287,47 +319,41 @@ def _find(batch: Sequence[EncodedEvent]) -> Query[dict[Key, Event]]:
     )
 
 
-def _compare(expected: int, latest: int, known: Iterable[Event], session_id: str) -> None:
-    """Whether a session stands where it is expected, events of the batch that are there not counted."""
-    ours = sum(1 for event in known if (event.sequence_number or 0) > expected)
-    if latest - ours != expected:
+def _check_expected(expected: int, latest: int, stored: Iterable[Event], session_id: str) -> None:
+    """SequenceConflict unless the session stood at `expected` before the batch's own stored events."""
+    own = sum(1 for event in stored if (event.sequence_number or 0) > expected)
+    if latest - own != expected:
         raise SequenceConflict(
-            f"session {session_id!r} stands at {latest}, not at {expected}: "
-            "read what came in between and decide again",
+            f"session {session_id!r} is at sequence number {latest}, not at the expected {expected}: "
+            "read the events in between and decide again",
             session_id=session_id,
             expected_sequence=expected,
             latest_sequence=latest,
         )
 
 
-def _first(plan: Script[list[Event]]) -> Script[Event]:
-    events = yield from plan
+def _only(script: Script[list[Event]]) -> Script[Event]:
+    events = yield from script
     return events[0]
 
 
-def check_iterable(events: Iterable[Event]) -> Iterable[Event]:
-    if not is_collection(events):
-        raise ValidationError(f"append_events takes several events, not one {type(events).__name__}")
-    return events
-
-
 def _chunks(batch: Sequence[EncodedEvent]) -> Iterator[list[EncodedEvent]]:
-    """A batch in parts that each fit one statement."""
-    piece: list[EncodedEvent] = []
+    """The parts of a batch, each for one statement."""
+    chunk: list[EncodedEvent] = []
     size_bytes = 0
     for new in batch:
-        is_full = len(piece) == EVENTS_PER_STATEMENT or size_bytes + new.size_bytes > BYTES_PER_STATEMENT
-        if piece and is_full:
-            yield piece
-            piece, size_bytes = [], 0
-        piece.append(new)
+        is_full = len(chunk) == EVENTS_PER_STATEMENT or size_bytes + new.size_bytes > BYTES_PER_STATEMENT
+        if chunk and is_full:
+            yield chunk
+            chunk, size_bytes = [], 0
+        chunk.append(new)
         size_bytes += new.size_bytes
-    if piece:
-        yield piece
+    if chunk:
+        yield chunk
 
 
 def types(value: Any) -> tuple[str, ...] | None:
-    """One event type or several, as a set to look for."""
+    """The event types of a filter, each once; None is no filter."""
     if value is None:
         return None
     values = value if is_collection(value) else [value]
@@ -339,18 +365,18 @@ def read_event(row: Row) -> Event:
 
 
 def read_events(rows: Rows) -> list[Event]:
-    # In one go, with one call of ours per row, because reads make thousands of them. What sorts
-    # behind the mark can be read the quick way.
-    known, made, loads, mark = EVENT_TYPES.get, event_from_row, orjson.loads, FIRST_UNMARKED
+    # One loop with one call of ours per row, because a read makes thousands of events. A document
+    # without the leading space of `documents.dump` needs no more than orjson.
+    known, new_event, loads, unmarked = EVENT_TYPES.get, event_from_row, orjson.loads, FIRST_UNMARKED
     return [
-        made(
+        new_event(
             id,
             known(type, type),
             timestamp,
             session_id,
             run_id,
             number,
-            loads(data) if data > mark else load(data),
+            loads(data) if data > unmarked else load(data),
             {} if metadata == "{}" else load(metadata),
             schema_version,
             provider,

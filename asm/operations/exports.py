@@ -128,7 +128,7 @@ def find_counters(session_ids: Iterable[str]) -> Query[dict[str, SequenceCounter
 
 
 def read_counters(rows: Rows) -> dict[str, SequenceCounter]:
-    return {session_id: SequenceCounter(last, pruned) for session_id, last, pruned in rows}
+    return {session_id: SequenceCounter(last, pruned) for session_id, last, pruned, *_ in rows}
 
 
 # Validation.

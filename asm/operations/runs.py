@@ -1,4 +1,4 @@
-"""What can be asked about runs."""
+"""Saving, reading and listing the runs of a session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STATUSES = {str(status): status for status in RunStatus}
 
 
 def save_run(run: Run) -> Query[None]:
-    """Keep a run: insert it, or replace everything but the ids of the one that is there."""
+    """Insert a run, or replace everything but the ids of the stored one."""
     if not isinstance(run, Run):
         raise ValidationError(f"save_run takes a Run, not {type(run).__name__}")
     model = run.provider_metadata.get("model")
@@ -24,9 +24,9 @@ def save_run(run: Run) -> Query[None]:
         "id": run.id,
         "session_id": run.session_id,
         "status": str(run.status),
-        "input": _optional(run.input, "input"),
-        "output": _optional(run.output, "output"),
-        "error": _optional(run.error, "error"),
+        "input": _dump_optional(run.input, "input"),
+        "output": _dump_optional(run.output, "output"),
+        "error": _dump_optional(run.error, "error"),
         "metadata": dump_object(run.metadata, "metadata"),
         "turn_count": run.turn_count,
         "token_usage": dump_object(run.token_usage, "token_usage"),
@@ -43,15 +43,17 @@ def save_run(run: Run) -> Query[None]:
 
 
 def get_run(run_id: str, *, session_id: str | None = None) -> Query[Run]:
-    """The run of that id, or RunNotFound.
+    """The run of that id; RunNotFound if there is none.
 
-    Where several sessions have a run of that id and none is named, the one started last.
+    Without `session_id`, and with several sessions that have a run of that id, the one started last.
     """
 
     def read(rows: Rows) -> Run:
         if not rows:
-            where = "" if session_id is None else f" in session {session_id!r}"
-            raise RunNotFound(f"no run has the id {run_id!r}{where}", run_id=run_id, session_id=session_id)
+            of_session = "" if session_id is None else f" in session {session_id!r}"
+            raise RunNotFound(
+                f"no run has the id {run_id!r}{of_session}", run_id=run_id, session_id=session_id
+            )
         return read_run(rows[0])
 
     run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
@@ -74,27 +76,27 @@ def list_runs(
 
 
 def get_active_run(session_id: str) -> Query[Run | None]:
-    """The newest run of a session that is running, or None."""
-    return Query("find_active_run", {"session_id": text(session_id, "session_id")}, _first)
+    """The newest run of a session whose status is running, or None."""
+    return Query("find_active_run", {"session_id": text(session_id, "session_id")}, _first_or_none)
 
 
 def statuses(value: Any) -> tuple[str, ...] | None:
-    """One status or several, as a set to look for."""
+    """The statuses of a filter; None is no filter."""
     if value is None:
         return None
     values = value if is_collection(value) else [value]
     return tuple(str(run_status(each)) for each in values)
 
 
-def _optional(value: Any, name: str) -> str | None:
+def _dump_optional(value: Any, name: str) -> str | None:
     return None if value is None else dump(value, name)
 
 
-def _loaded(text: Any) -> Any:
+def _load_optional(text: Any) -> Any:
     return None if text is None else load(text)
 
 
-def _first(rows: Rows) -> Run | None:
+def _first_or_none(rows: Rows) -> Run | None:
     return read_run(rows[0]) if rows else None
 
 
@@ -119,9 +121,9 @@ def read_run(row: Row) -> Run:
         id,
         session_id,
         _STATUSES.get(status, status),
-        _loaded(input),
-        _loaded(output),
-        _loaded(error),
+        _load_optional(input),
+        _load_optional(output),
+        _load_optional(error),
         load(metadata),
         turn_count,
         load(token_usage),

@@ -1,11 +1,11 @@
-"""What can be asked across sessions: searches, a page at a time.
+"""Searches across sessions, a page at a time.
 
-A page asks for one row more than it gives, which tells whether there is a next one without
-counting. The next page begins behind the last row of the one before, at a place no other row
-has, so pages neither skip nor repeat while rows are being added.
+A query asks for one row more than the page holds, which shows whether there is a next page without
+counting. The next page begins behind the last row of the page before, in an order that no two rows
+share a place in, so pages neither skip nor repeat rows while others are added.
 
-None of these questions is prepared: whether a tag is on half of the sessions or on two decides
-which index serves, and planning takes less than the wrong one.
+No search is a prepared statement: which index is best depends on how frequent a value is, and a
+wrong choice costs more than planning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from asm.validation import (
 T = TypeVar("T")
 
 LIMIT_MAX = 1_000
-"""So many items a page may have."""
+"""The items on a page, at most."""
 
 SessionOrder: TypeAlias = Literal["created_at_asc", "created_at_desc", "updated_at_desc"]
 RunOrder: TypeAlias = Literal["started_at_asc", "started_at_desc", "token_usage_desc"]
@@ -56,34 +56,35 @@ def search_sessions(
     cursor: str | None = None,
     count_total: bool = False,
 ) -> Query[Page[Session]] | UnitOfWork[Page[Session]]:
-    """A page of sessions, soft-deleted ones only when asked for.
+    """A page of sessions, without those that are soft-deleted unless `include_deleted` is true.
 
-    Each filter takes one value or several, any of which will do, but for `tags`, which must all be
-    there; [] finds nothing. `provider` is that of any run of the session. Created from
+    A filter with several values matches any of them, but a session must have all of the `tags`; []
+    matches nothing. `provider` is that of any run of the session. The window of creation times is
     `created_after` (inclusive) to `created_before` (exclusive).
 
     `order_by` is created_at_asc, created_at_desc or updated_at_desc, `limit` 1 to 1,000. The page's
-    `cursor` asks for what follows, and is None on the last; InvalidCursor in another order. With
-    `count_total` the page tells how many sessions there are on all pages together.
+    `cursor`, given with the same order, returns the next page; it is None on the last. `count_total`
+    fills the page's `total_count`, the number of sessions on all pages together.
     """
-    filters = _filters(
+    filters = _merged(
         one_or_many("agent_id", "agent_ids", text_filter(agent_id, "agent_id")),
         one_or_many("status", "statuses", sessions.statuses(status)),
         {
             "providers": text_filter(provider, "provider"),
-            "tags": text_filter(tags, "tags"),
             "created_after": optional_utc_datetime(created_after, "created_after"),
             "created_before": optional_utc_datetime(created_before, "created_before"),
-            "only_live": None if flag(include_deleted, "include_deleted") else True,
+            "exclude_deleted": None if flag(include_deleted, "include_deleted") else True,
         },
     )
     order = _order(order_by, SESSION_ORDERS)
-    page = _page("search_sessions", filters, order, limit, cursor, sessions.read_sessions)
+    search, count = "search_sessions", "count_sessions"
+    if (all_tags := text_filter(tags, "tags")) is not None:
+        search, count, filters["tags"] = "search_sessions_by_tag", "count_sessions_by_tag", all_tags
+    page = _page(search, filters, order, limit, cursor, sessions.read_sessions)
     if not flag(count_total, "count_total"):
         return page
-    return UnitOfWork(
-        partial(_counted, page, Query("count_sessions", filters, scalar, prepare=False)), snapshot=True
-    )
+    total = _count(count, filters)
+    return UnitOfWork(partial(_with_total, page, total), snapshot=True)
 
 
 def search_runs(
@@ -97,17 +98,17 @@ def search_runs(
     order_by: RunOrder = "started_at_desc",
     limit: int = 50,
     cursor: str | None = None,
-) -> Query[Page[Run]]:
+) -> Query[Page[Run]] | UnitOfWork[Page[Run]]:
     """A page of runs across sessions.
 
-    Each filter takes one value or several, any of which will do; [] finds nothing. Started from
-    `started_after` (inclusive) to `started_before` (exclusive), with at least `min_tokens` in total;
-    a run that tells of no tokens has 0.
+    A filter with several values matches any of them; [] matches nothing. The window of start times
+    is `started_after` (inclusive) to `started_before` (exclusive). A run has at least `min_tokens`
+    in total; one without token counts has 0.
 
     `order_by` is started_at_asc, started_at_desc or token_usage_desc, `limit` 1 to 1,000. The page's
-    `cursor` asks for what follows, and is None on the last; InvalidCursor in another order.
+    `cursor`, given with the same order, returns the next page; it is None on the last.
     """
-    filters = _filters(
+    filters = _merged(
         one_or_many("session_id", "session_ids", text_filter(session_id, "session_id")),
         one_or_many("provider", "providers", text_filter(provider, "provider")),
         one_or_many("status", "statuses", runs.statuses(status)),
@@ -117,7 +118,9 @@ def search_runs(
             "min_tokens": optional_count(min_tokens, "min_tokens"),
         },
     )
-    return _page("search_runs", filters, _order(order_by, RUN_ORDERS), limit, cursor, runs.read_runs)
+    order = _order(order_by, RUN_ORDERS)
+    query = "search_runs_by_tokens" if order.name == "token_usage_desc" else "search_runs"
+    return _page(query, filters, order, limit, cursor, runs.read_runs)
 
 
 def search_events(
@@ -132,15 +135,15 @@ def search_events(
     order_by: EventOrder = "sequence_asc",
     limit: int = 100,
     cursor: str | None = None,
-) -> Query[Page[Event]]:
+) -> Query[Page[Event]] | UnitOfWork[Page[Event]]:
     """A page of events across sessions.
 
-    Each filter takes one value or several, any of which will do; [] finds nothing. Events with a
-    timestamp from `since` (inclusive) to `until` (exclusive).
+    A filter with several values matches any of them; [] matches nothing. The window of timestamps is
+    `since` (inclusive) to `until` (exclusive).
 
     `order_by` is sequence_asc (by session, then by sequence number), timestamp_asc or timestamp_desc,
-    `limit` 1 to 1,000. The page's `cursor` asks for what follows, and is None on the last;
-    InvalidCursor in another order.
+    `limit` 1 to 1,000. The page's `cursor`, given with the same order, returns the next page; it is
+    None on the last.
     """
     filters = _event_filters(session_ids, run_ids, types, providers, since, until, correlation_id)
     return _page("search_events", filters, _order(order_by, EVENT_ORDERS), limit, cursor, read_events)
@@ -155,10 +158,10 @@ def count_events(
     since: datetime | None = None,
     until: datetime | None = None,
     correlation_id: Texts | None = None,
-) -> Query[int]:
+) -> Query[int] | UnitOfWork[int]:
     """How many events `search_events` finds with the same filters, on all pages together."""
     filters = _event_filters(session_ids, run_ids, types, providers, since, until, correlation_id)
-    return Query("count_events", filters, scalar, prepare=False)
+    return _count("count_events", filters)
 
 
 # Pages.
@@ -171,20 +174,43 @@ def _page(
     limit: int,
     cursor: str | None,
     read: Callable[[Rows], list[T]],
-) -> Query[Page[T]]:
-    limit = _limit(limit)
+) -> Query[Page[T]] | UnitOfWork[Page[T]]:
+    limit, after = _limit(limit), order.after(cursor)
 
     def read_page(rows: Rows) -> Page[T]:
         items = read(rows[:limit])
         return Page(items=items, cursor=order.cursor(items[-1]) if len(rows) > limit else None)
 
-    params = {**filters, order.name: True, **order.after(cursor), "limit": limit + 1}
+    if _match_none(filters):
+        return _constant(Page(items=[], cursor=None))
+    params = {**filters, order.name: True, **after, "limit": limit + 1}
     return Query(query, params, read_page, prepare=False)
 
 
-def _counted(page: Query[Page[T]], total: Query[int]) -> Script[Page[T]]:
+def _count(query: str, filters: Mapping[str, Any]) -> Query[int] | UnitOfWork[int]:
+    return _constant(0) if _match_none(filters) else Query(query, filters, scalar, prepare=False)
+
+
+def _with_total(
+    page: Query[Page[T]] | UnitOfWork[Page[T]], total: Query[int] | UnitOfWork[int]
+) -> Script[Page[T]]:
     found = yield from page
     return replace(found, total_count=(yield from total))
+
+
+def _match_none(filters: Mapping[str, Any]) -> bool:
+    """Whether a filter without values, [], leaves nothing to find."""
+    return () in filters.values()
+
+
+def _constant(result: T) -> UnitOfWork[T]:
+    """A result that is known without a query."""
+
+    def script() -> Script[T]:
+        yield from ()
+        return result
+
+    return UnitOfWork(script, snapshot=True)
 
 
 def _limit(value: Any) -> int:
@@ -193,7 +219,7 @@ def _limit(value: Any) -> int:
     raise ValidationError(f"limit must be a whole number from 1 to {LIMIT_MAX:,}", path="limit")
 
 
-# Orders: what makes a row's place its own, under the names that the queries have for it.
+# Orders: the values that place a row in each, under the names of the queries' parameters.
 
 
 def _order(name: Any, orders: Iterable[Order[T]]) -> Order[T]:
@@ -201,48 +227,48 @@ def _order(name: Any, orders: Iterable[Order[T]]) -> Order[T]:
         if order.name == name:
             return order
     known = ", ".join(order.name for order in orders)
-    raise ValidationError(f"{safe_repr(name)} is no order; known are {known}", path="order_by")
+    raise ValidationError(f"{safe_repr(name)} is not an order: give one of {known}", path="order_by")
 
 
-def _creation(session: Session) -> Keyset:
+def _by_creation(session: Session) -> Keyset:
     return {"last_at": session.created_at, "last_id": session.id}
 
 
-def _update(session: Session) -> Keyset:
+def _by_update(session: Session) -> Keyset:
     return {"last_at": session.updated_at, "last_id": session.id}
 
 
-def _start(run: Run) -> Keyset:
+def _by_start(run: Run) -> Keyset:
     return {"last_at": run.started_at, "last_session": run.session_id, "last_id": run.id}
 
 
-def _usage(run: Run) -> Keyset:
+def _by_tokens(run: Run) -> Keyset:
     tokens = token_counts(run.token_usage)["total_tokens"] or 0
     return {"last_tokens": tokens, "last_session": run.session_id, "last_id": run.id}
 
 
-def _number(event: Event) -> Keyset:
+def _by_number(event: Event) -> Keyset:
     return {"last_session": event.session_id, "last_sequence": event.sequence_number or 0}
 
 
-def _time(event: Event) -> Keyset:
-    return {"last_at": event.timestamp, **_number(event)}
+def _by_time(event: Event) -> Keyset:
+    return {"last_at": event.timestamp, **_by_number(event)}
 
 
 SESSION_ORDERS = (
-    Order("sessions", "created_at_asc", ("last_at", "last_id"), _creation),
-    Order("sessions", "created_at_desc", ("last_at", "last_id"), _creation),
-    Order("sessions", "updated_at_desc", ("last_at", "last_id"), _update),
+    Order("sessions", "created_at_asc", ("last_at", "last_id"), _by_creation),
+    Order("sessions", "created_at_desc", ("last_at", "last_id"), _by_creation),
+    Order("sessions", "updated_at_desc", ("last_at", "last_id"), _by_update),
 )
 RUN_ORDERS = (
-    Order("runs", "started_at_asc", ("last_at", "last_session", "last_id"), _start),
-    Order("runs", "started_at_desc", ("last_at", "last_session", "last_id"), _start),
-    Order("runs", "token_usage_desc", ("last_tokens", "last_session", "last_id"), _usage),
+    Order("runs", "started_at_asc", ("last_at", "last_session", "last_id"), _by_start),
+    Order("runs", "started_at_desc", ("last_at", "last_session", "last_id"), _by_start),
+    Order("runs", "token_usage_desc", ("last_tokens", "last_session", "last_id"), _by_tokens),
 )
 EVENT_ORDERS = (
-    Order("events", "sequence_asc", ("last_session", "last_sequence"), _number),
-    Order("events", "timestamp_asc", ("last_at", "last_session", "last_sequence"), _time),
-    Order("events", "timestamp_desc", ("last_at", "last_session", "last_sequence"), _time),
+    Order("events", "sequence_asc", ("last_session", "last_sequence"), _by_number),
+    Order("events", "timestamp_asc", ("last_at", "last_session", "last_sequence"), _by_time),
+    Order("events", "timestamp_desc", ("last_at", "last_session", "last_sequence"), _by_time),
 )
 
 
@@ -258,7 +284,7 @@ def _event_filters(
     until: datetime | None,
     correlation_id: Texts | None,
 ) -> dict[str, Any]:
-    return _filters(
+    return _merged(
         one_or_many("session_id", "session_ids", text_filter(session_ids, "session_ids")),
         one_or_many("run_id", "run_ids", text_filter(run_ids, "run_ids")),
         one_or_many("type", "types", event_types(types)),
@@ -271,7 +297,5 @@ def _event_filters(
     )
 
 
-def _filters(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    """All filters together, and whether one of them leaves nothing to be found."""
-    filters = {name: value for part in parts for name, value in part.items()}
-    return {**filters, "nothing": True if () in filters.values() else None}
+def _merged(*filters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for each in filters for name, value in each.items()}

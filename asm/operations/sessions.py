@@ -1,4 +1,4 @@
-"""What can be asked about sessions."""
+"""Saving, reading, listing, flushing and deleting sessions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from asm.engine.script import Pipeline, Query, Row, Rows, Script, UnitOfWork, no
 from asm.errors import SessionNotFound, ValidationError
 from asm.models import Event, Run, Session, SessionStatus, session_from_row, session_status
 from asm.operations import runs
-from asm.operations.events import EncodedEvent, append_idempotently, check_iterable, lock_counters, volley
+from asm.operations.events import (
+    EncodedEvent,
+    append_idempotently,
+    append_pipeline,
+    encoded,
+    lock_counters,
+)
 from asm.validation import count, flag, is_collection, optional_count, text
 
 _STATUSES = {str(status): status for status in SessionStatus}
 
 
 def save_session(session: Session) -> Query[None]:
-    """Keep a session: insert it, or replace everything but the id of the one that is there."""
+    """Insert a session, or replace everything but the id of the stored one."""
     if not isinstance(session, Session):
         raise ValidationError(f"save_session takes a Session, not {type(session).__name__}")
     params = {
@@ -37,7 +43,7 @@ def save_session(session: Session) -> Query[None]:
 
 
 def get_session(session_id: str) -> Query[Session]:
-    """The session of that id, soft-deleted or not. SessionNotFound where there is none."""
+    """The session of that id, soft-deleted or not; SessionNotFound if there is none."""
 
     def read(rows: Rows) -> Session:
         if not rows:
@@ -56,40 +62,41 @@ def list_sessions(
     limit: int | None = None,
     offset: int = 0,
 ) -> Query[list[Session]]:
-    """Sessions, the newest first; soft-deleted ones only when asked for.
+    """Sessions, the newest first; soft-deleted ones only with `include_deleted`.
 
-    `status` is one or several. `limit=0` gives nothing.
+    `status` is one or several. `limit=0` returns none.
     """
     params = {
         **one_or_many("status", "statuses", statuses(status)),
         "agent_id": None if agent_id is None else text(agent_id, "agent_id"),
-        "only_live": None if flag(include_deleted, "include_deleted") else True,
+        "exclude_deleted": None if flag(include_deleted, "include_deleted") else True,
         "limit": optional_count(limit, "limit"),
         "offset": count(offset, "offset"),
     }
-    return Query("list_sessions", params, read_sessions)
+    # Whether a status is rare decides which index serves.
+    return Query("list_sessions", params, read_sessions, prepare=status is None)
 
 
 def delete_session(session_id: str) -> UnitOfWork[None]:
-    """Remove a session with its runs, events, artifacts' rows and counter. Gone already is fine."""
+    """Delete a session with its runs, events, counter and artifact rows. No error if it is absent."""
     return UnitOfWork(partial(_delete, text(session_id, "session_id")))
 
 
 def _delete(session_id: str) -> Script[None]:
-    # The counter first: whoever appends at this moment either is done and goes with the rest,
-    # or waits for us and starts again at 1.
+    # The counter is locked first. A concurrent append has either committed, and its events are
+    # deleted with the others, or it waits for the lock and starts the session again at 1.
     yield from lock_counters([session_id])
-    yield from Query("delete_session", {"session_id": session_id}, no_result)
-    yield from Query("delete_counter", {"session_id": session_id}, no_result)
+    for query in ("delete_session", "delete_session_rows", "delete_session_artifacts"):
+        yield from Query(query, {"session_id": session_id}, no_result)
 
 
 def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Pipeline[list[Event]]:
-    """A session, one of its runs and the run's new events, all of it or none of it.
+    """Save a session and one of its runs and append the run's new events, all of it or none of it.
 
-    The events come back with their sequence numbers, as from `append_events`.
+    The events are returned with their sequence numbers, as from `append_events`.
     """
-    asks = save_session(session), runs.save_run(run)
-    batch = [EncodedEvent(event) for event in check_iterable(events)]
+    saves = save_session(session), runs.save_run(run)
+    batch = encoded(events)
     if run.session_id != session.id:
         raise ValidationError(f"the run belongs to session {run.session_id!r}, not to {session.id!r}")
     for new in batch:
@@ -97,20 +104,20 @@ def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Pipeline[
             raise ValidationError(
                 f"event {new.event.id!r} belongs to session {new.session_id!r}, not to {session.id!r}"
             )
-    # Counter, session, run: the order in which a session is deleted, so that the two wait for each
-    # other and do not deadlock. Where there are no events, nobody takes the counter.
-    return volley(batch, partial(_flush, asks, batch), asks)
+    # Counter, session, run: the order of delete_session, so that the two wait for each other and do
+    # not deadlock. Without events, the counter is not locked.
+    return append_pipeline(batch, partial(_flush, saves, batch), saves)
 
 
-def _flush(asks: Iterable[Query[None]], batch: Sequence[EncodedEvent]) -> Script[list[Event]]:
+def _flush(saves: Iterable[Query[None]], batch: Sequence[EncodedEvent]) -> Script[list[Event]]:
     stored = yield from append_idempotently(batch)
-    for ask in asks:
-        yield from ask
+    for save in saves:
+        yield from save
     return stored
 
 
 def statuses(value: Any) -> tuple[str, ...] | None:
-    """One status or several, as a set to look for."""
+    """The statuses of a filter; None is no filter."""
     if value is None:
         return None
     values = value if is_collection(value) else [value]

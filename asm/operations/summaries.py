@@ -1,11 +1,11 @@
-"""What runs have used and cost, added up in the database.
+"""The token usage and the cost of runs, summed in the database.
 
-A summary is read from one row for each provider and model, however many runs there are. Counts of
-tokens are exact, however large. Prices are applied to the sums. Costs are floats, which a database
-adds in the order it likes: of their sixteen digits the first ten or so are sure.
+The database returns one row for each provider and model, however many runs there are, and prices are
+applied to the sums. Token counts are exact. Costs are floats and the order of summation is
+unspecified; expect about ten significant digits.
 
-Summaries are not prepared: whether a filter leaves an hour or all the years decides which index
-serves.
+No summary is a prepared statement: which index is best depends on whether a filter leaves an hour or
+many years.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T", "Usage", "Cost")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """How many tokens some runs have used, and how many runs they are."""
+    """The tokens that a group of runs has used, and the number of these runs."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -52,26 +52,26 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageSummary(Usage):
-    """The usage of all runs that were asked for, and its parts, those with the most tokens first.
+    """The usage of all runs that match, by provider and by model, those with the most tokens first.
 
-    Runs that name no provider, or no model, are found under None.
+    Runs without a provider, or without a model, are under None.
     """
 
     by_provider: dict[str | None, Usage] = field(default_factory=dict)
     by_model: dict[str | None, Usage] = field(default_factory=dict)
 
     def to_dict(self) -> Document:
-        """JSON-ready: the parts as lists, because JSON has no name for None."""
+        """JSON-ready. The groups are lists, because None cannot be a key in JSON."""
         return asdict(self) | _lists(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What some runs cost in USD, how many they are, and how many of them were priced by what.
+    """The cost of a group of runs in USD, the number of these runs, and how they were priced.
 
-    `priced_by` counts the runs under "cost_usd" (their own), "exact" (the model's name), "prefix"
-    (the longest name that the model's begins with) and "default" (the provider's). The others are
-    `unmapped_runs`: nothing prices them, and `cost_usd` is without them.
+    `priced_by` counts the runs under "cost_usd" (their own cost), "exact" (the price of their model's
+    name), "prefix" (that of the longest name their model's name begins with) and "default" (their
+    provider's). `unmapped_runs` have no price, and `cost_usd` does not include them.
     """
 
     cost_usd: float = 0.0
@@ -90,10 +90,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostSummary:
-    """What all runs that were asked for cost in USD, and the parts of it, the dearest first.
+    """The cost of all runs that match in USD, by provider and by model, the most expensive first.
 
-    Runs that name no provider, or no model, are found under None. `unmapped_runs` have no price, and
-    the total is without them.
+    Runs without a provider, or without a model, are under None. `unmapped_runs` have no price, and
+    the total does not include them.
     """
 
     total_cost_usd: float
@@ -103,17 +103,17 @@ class CostSummary:
     by_model: dict[str | None, Cost]
 
     def to_dict(self) -> Document:
-        """JSON-ready: the parts as lists, because JSON has no name for None."""
+        """JSON-ready. The groups are lists, because None cannot be a key in JSON."""
         return asdict(self) | _lists(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStats:
-    """What there is of a session.
+    """Figures of a session.
 
-    `event_count` is that of the events stored; `first_event_at` and `last_event_at` are the earliest
-    and the latest of their times, whatever their order, None without any. The rest is of its runs:
-    `token_totals` by the names of `Run.token_usage`, `status_counts` by those statuses that any has.
+    `event_count` counts the stored events; `first_event_at` and `last_event_at` are the earliest and
+    the latest of their timestamps, None without events. `token_totals` has the sums of its runs'
+    known counts, `status_counts` the number of its runs in each status that occurs.
     """
 
     event_count: int
@@ -135,17 +135,16 @@ class SessionStats:
 
 
 def get_session_stats(session_id: str) -> Query[SessionStats]:
-    """What there is of a session: its events, its runs, their tokens.
+    """Figures of a session: its events, its runs, their tokens.
 
-    A session whose events or runs came before itself has stats. SessionNotFound where there is
-    neither a session of that id, nor anything that belongs to it. All events of the session are
-    counted, which takes about 20 ms for 100,000.
+    A session that has events or runs but is not saved yet has figures, too; SessionNotFound if there
+    is none of these. All events of the session are counted, which takes about 20 ms for 100,000.
     """
 
     def read(rows: Rows) -> SessionStats:
-        is_kept, event_count, first_event_at, last_event_at, *_ = rows[0]
+        is_saved, event_count, first_event_at, last_event_at, *_ = rows[0]
         runs = [_run_stats(row) for row in rows]
-        if not (is_kept or event_count or runs[0].usage.run_count):
+        if not (is_saved or event_count or runs[0].usage.run_count):
             raise SessionNotFound(f"no session has the id {session_id!r}", session_id=session_id)
         totals = asdict(sum((each.usage for each in runs), Usage()))
         return SessionStats(
@@ -170,12 +169,11 @@ def get_usage_summary(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Query[UsageSummary]:
-    """How many tokens runs have used, together, by provider and by model.
+    """The tokens that runs have used: in total, by provider and by model.
 
-    Each filter takes one value or several, any of which will do; [] finds nothing. Runs started from
-    `since` (inclusive) to `until` (exclusive). Those of soft-deleted sessions count too: deleting
-    does not undo what was used. An `agent_id` is found in the session, so it finds no run that came
-    before its session.
+    A filter with several values matches any of them; [] matches nothing. The window of start times is
+    `since` (inclusive) to `until` (exclusive). Runs of soft-deleted sessions count, too. `agent_id` is
+    that of the session, so it does not match a run whose session is not saved yet.
     """
     filters = _filters(session_id, agent_id, provider, since, until)
     return Query("get_usage_summary", filters, _usage_summary, prepare=False)
@@ -190,15 +188,15 @@ def get_cost_summary(
     until: datetime | None = None,
     pricing: Pricing | None = None,
 ) -> Query[CostSummary]:
-    """What runs have cost in USD, together, by provider and by model.
+    """The cost of runs in USD: in total, by provider and by model.
 
-    A run's own `cost_usd` wins. Otherwise it is its tokens times the price of its model (the string
-    at `provider_metadata["model"]`): that under the model's exact name, else under the longest name
-    that it begins with, else the provider's default. A run that none of these prices is in
-    `unmapped_runs`, and in no sum of money.
+    A run's own `cost_usd` wins. Otherwise its cost is its tokens times the price of its model (the
+    string at `provider_metadata["model"]`): the price under the model's exact name, else under the
+    longest name that it begins with, else the provider's default. A run without any of these counts
+    in `unmapped_runs` and in no cost.
 
-    `pricing` is in USD per token, as `asm.pricing` describes it, which also says what holds without
-    one. The filters are those of `get_usage_summary`.
+    `pricing` is in USD per token, in the form that `asm.pricing` describes, with its defaults. The
+    filters are those of `get_usage_summary`.
     """
     filters = _filters(session_id, agent_id, provider, since, until)
     return Query("get_cost_summary", filters, partial(_cost_summary, prices(pricing)), prepare=False)
@@ -223,8 +221,8 @@ def _filters(
 # Rows.
 
 
-class _Part(NamedTuple):
-    """What one row tells of the runs of one provider and model."""
+class _Group(NamedTuple):
+    """The sums of one provider and model."""
 
     provider: str | None
     model: str | None
@@ -232,25 +230,27 @@ class _Part(NamedTuple):
 
 
 def _usage_summary(rows: Rows) -> UsageSummary:
-    parts = [_Part(provider, model, _usage(run_count, sums)) for provider, model, run_count, *sums in rows]
-    total = sum((part.sums for part in parts), Usage())
-    return UsageSummary(**asdict(total), **_grouped(parts, attrgetter("total_tokens")))
+    groups = [_Group(provider, model, _usage(run_count, sums)) for provider, model, run_count, *sums in rows]
+    total = sum((group.sums for group in groups), Usage())
+    return UsageSummary(**asdict(total), **_by_provider_and_model(groups, attrgetter("total_tokens")))
 
 
 def _cost_summary(prices: Prices, rows: Rows) -> CostSummary:
-    parts = [_Part(row[0], row[1], _cost(prices.find(row[0], row[1]), *row[2:])) for row in rows]
-    total = sum((part.sums for part in parts), Cost())
+    groups = [_Group(row[0], row[1], _cost(prices.find(row[0], row[1]), *row[2:])) for row in rows]
+    total = sum((group.sums for group in groups), Cost())
     return CostSummary(
         total_cost_usd=total.cost_usd,
         run_count=total.run_count,
         unmapped_runs=total.unmapped_runs,
-        **_grouped(parts, attrgetter("cost_usd")),
+        **_by_provider_and_model(groups, attrgetter("cost_usd")),
     )
 
 
-def _cost(match: Match | None, run_count: int, own_count: int, own_cost: float | None, *sums: Any) -> Cost:
-    own = Cost(cost_usd=(own_cost or 0.0) * _SCALE, run_count=own_count, priced_by={"cost_usd": own_count})
-    return own + _priced(match, run_count - own_count, _whole(sums))
+def _cost(
+    match: Match | None, run_count: int, own_count: int, own_cost: float | None, *tokens: int | None
+) -> Cost:
+    own = Cost(cost_usd=own_cost or 0.0, run_count=own_count, priced_by={"cost_usd": own_count})
+    return own + _priced(match, run_count - own_count, [count or 0 for count in tokens])
 
 
 def _priced(match: Match | None, run_count: int, tokens: list[int]) -> Cost:
@@ -261,12 +261,8 @@ def _priced(match: Match | None, run_count: int, tokens: list[int]) -> Cost:
     return Cost(cost_usd=usd, run_count=run_count, priced_by={match.by: run_count})
 
 
-_SCALE = 2.0**64
-"""What the query divides costs by, so that no database meets a sum too large for a float."""
-
-
-def _usage(run_count: int | None, sums: Sequence[Any]) -> Usage:
-    input, output, cache_read, cache_creation, total = _whole(sums)
+def _usage(run_count: int | None, sums: Sequence[int | None]) -> Usage:
+    input, output, cache_read, cache_creation, total = (count or 0 for count in sums)
     return Usage(
         input_tokens=input,
         output_tokens=output,
@@ -277,25 +273,18 @@ def _usage(run_count: int | None, sums: Sequence[Any]) -> Usage:
     )
 
 
-def _whole(sums: Sequence[Any]) -> list[int]:
-    """Sums in two halves: first those of the lower 32 bits of each number, then those of what is above."""
-    half = len(sums) // 2
-    halves = zip(sums[:half], sums[half:], strict=True)
-    return [int(low or 0) + (int(high or 0) << 32) for low, high in halves]
-
-
-def _grouped(parts: list[_Part], size: Callable[[Any], float]) -> dict[str, Any]:
+def _by_provider_and_model(groups: list[_Group], size: Callable[[Any], float]) -> dict[str, Any]:
     return {
-        "by_provider": _largest_first(_added_up((part.provider, part.sums) for part in parts), size),
-        "by_model": _largest_first(_added_up((part.model, part.sums) for part in parts), size),
+        "by_provider": _largest_first(_summed((group.provider, group.sums) for group in groups), size),
+        "by_model": _largest_first(_summed((group.model, group.sums) for group in groups), size),
     }
 
 
-def _added_up(named: Iterable[tuple[str | None, T]]) -> dict[str | None, T]:
-    groups: dict[str | None, T] = {}
+def _summed(named: Iterable[tuple[str | None, T]]) -> dict[str | None, T]:
+    totals: dict[str | None, T] = {}
     for name, sums in named:
-        groups[name] = groups[name] + sums if name in groups else sums
-    return groups
+        totals[name] = totals[name] + sums if name in totals else sums
+    return totals
 
 
 def _largest_first(groups: dict[str | None, T], size: Callable[[T], float]) -> dict[str | None, T]:
@@ -304,13 +293,13 @@ def _largest_first(groups: dict[str | None, T], size: Callable[[T], float]) -> d
 
 def _lists(summary: UsageSummary | CostSummary) -> Document:
     return {
-        "by_provider": [{"provider": name, **asdict(part)} for name, part in summary.by_provider.items()],
-        "by_model": [{"model": name, **asdict(part)} for name, part in summary.by_model.items()],
+        "by_provider": [{"provider": name, **asdict(sums)} for name, sums in summary.by_provider.items()],
+        "by_model": [{"model": name, **asdict(sums)} for name, sums in summary.by_model.items()],
     }
 
 
 class _RunStats(NamedTuple):
-    """What one row tells of a session's runs of one status and provider."""
+    """The sums of a session's runs of one status and provider."""
 
     status: str | None
     provider: str | None

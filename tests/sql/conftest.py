@@ -1,4 +1,4 @@
-"""One database of each kind, kept for all tests of the SQL, with rows enough for a planner to choose."""
+"""One database of each kind for all tests of the SQL, with enough rows for the planner to prefer an index."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START = datetime(2025, 1, 1, tzinfo=UTC)
 SESSIONS = 1_200
 BUSY_SESSIONS = 60
 TAGS = {"prod": 1, "nightly": 20, "incident": 200}
-"""Every how many sessions have a tag."""
+"""One session in this many has the tag."""
 
 
 @pytest.fixture(scope="session", params=DATABASES)
@@ -37,7 +37,7 @@ def filled(
     else:
         with clusters(request.param).database(migrated=True) as dsn:
             _fill(dsn)
-            # An index alone answers only where the table is known to hold nothing newer.
+            # An index-only scan needs a current visibility map.
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute("vacuum asm_runs")
             yield Where(request.param, dsn)
@@ -86,12 +86,12 @@ def _fill(dsn: str) -> None:
 
 
 def session_id(number: int) -> str:
-    """Ids grow with time, as those that the library makes."""
+    """Ids grow with time, like generated ones."""
     return f"ses_{number:06}"
 
 
 def an_event_of(number: int, n: int) -> asm.Event:
-    """The event n of a session: one in a hundred tells of an error, each run has fifty."""
+    """Event n of a session: one in a hundred is an error, a run has fifty."""
     return an_event(
         session_id(number),
         "error_occurred" if n % 100 == 7 else "message_sent",

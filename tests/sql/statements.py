@@ -1,4 +1,4 @@
-"""Statements as each database is asked to look at them."""
+"""Preparing, describing and explaining the statements of the query files on each database."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from asm.engine.registry import Dialect, NamedQuery, QueryRegistry, Statement, s
 
 DIALECTS: tuple[Dialect, Dialect] = ("postgres", "sqlite")
 
-# A text that every column takes: STRICT tables make a number of it where they want one, and it is JSON.
+# A text that every column accepts: STRICT tables convert it to a number where they need one, and it is JSON.
 ANY_VALUE = "1"
-DOCUMENTS = {"counters": '{"1": 1}'}
-"""What is opened as an object has to be one."""
+SPECIAL_VALUES = {"counters": '{"1": 1}', "offsets_from_last": "0"}
+"""Parameters that must be an object, or must number the event of a new session from 1."""
 
 
 class Refused(Exception):
-    """PostgreSQL does not take a statement; the text says why, in its own words."""
+    """PostgreSQL refuses a statement, with its own message."""
 
 
 @cache
@@ -36,14 +36,14 @@ def names(dialect: Dialect) -> list[str]:
 
 
 def names_by_file(dialect: Dialect) -> dict[str, list[str]]:
-    """The names that open the blocks of each file, in their order."""
+    """The names of the blocks of each file, in their order."""
     return {
         file.name: re.findall(r"^-- ([a-z][a-z0-9_]*)$", file.read_text("utf-8"), re.MULTILINE)
         for file in sorted(sql_folder(dialect).joinpath("queries").glob("*.sql"))
     }
 
 
-# Of the names in each of these a form has one at most.
+# At most one name of each set has a value.
 ALTERNATIVES = [
     {"created_at_asc", "created_at_desc", "updated_at_desc"},
     {"started_at_asc", "started_at_desc", "token_usage_desc"},
@@ -58,19 +58,19 @@ ALTERNATIVES = [
 ]
 
 
-def every_form(query: NamedQuery) -> Iterator[dict[str, str]]:
-    """Values for every combination of a query's optional names that is ever asked for."""
+def every_rendering(query: NamedQuery) -> Iterator[dict[str, str]]:
+    """Values for every combination of optional names that the store sends."""
     for given in product(*_choices(query)):
         yield dict.fromkeys((name for name in given if name), ANY_VALUE)
 
 
-def fullest_form(query: NamedQuery) -> dict[str, str]:
-    """Values for as many of a query's optional names as go together."""
+def fullest_rendering(query: NamedQuery) -> dict[str, str]:
+    """Values for as many optional names as can have one at the same time."""
     return dict.fromkeys((names[-1] for names in _choices(query) if names[-1]), ANY_VALUE)
 
 
 def _choices(query: NamedQuery) -> list[list[str | None]]:
-    """What may be given of each optional name, or of those that are alternatives: one of them or none."""
+    """For each optional name, or set of alternatives: the one that has a value, or None."""
     choices: dict[frozenset[str], list[str | None]] = {}
     for name in query.options:
         group = next((group for group in ALTERNATIVES if name in group), {name})
@@ -79,21 +79,21 @@ def _choices(query: NamedQuery) -> list[list[str | None]]:
 
 
 def numbered(sql: str) -> str:
-    """A PostgreSQL statement with its parameters as the server wants them: $1, $2, …"""
+    """A PostgreSQL statement with its parameters as $1, $2, …"""
     order = parameters_in_order(sql)
-    return _MARKED.sub(lambda mark: f"${order.index(mark[1]) + 1}" if mark[1] else "%", sql)
+    return _PLACEHOLDER.sub(lambda found: f"${order.index(found[1]) + 1}" if found[1] else "%", sql)
 
 
 def parameters_in_order(sql: str) -> list[str]:
-    """The names behind $1, $2, …"""
-    return list(dict.fromkeys(name for name in _MARKED.findall(sql) if name))
+    """The names of $1, $2, …"""
+    return list(dict.fromkeys(name for name in _PLACEHOLDER.findall(sql) if name))
 
 
-_MARKED = re.compile(r"%%|%\((\w+)\)[sbt]")
+_PLACEHOLDER = re.compile(r"%%|%\((\w+)\)s")
 
 
 def prepared(connection: psycopg.Connection[Any], statement: Statement) -> list[str]:
-    """The columns of a statement, as PostgreSQL describes them once it has prepared it."""
+    """The columns of a statement, as PostgreSQL describes them after preparing it."""
     server = connection.pgconn
     _checked(server.prepare(b"", numbered(statement.sql).encode()))
     described = _checked(server.describe_prepared(b""))
@@ -107,20 +107,20 @@ def _checked(result: Any) -> Any:
 
 
 def explained(connection: sqlite3.Connection, statement: Statement) -> None:
-    """Have SQLite compile a statement."""
+    """Let SQLite compile a statement."""
     connection.execute(f"explain {statement.sql}", dict.fromkeys(statement.parameters, ANY_VALUE))
 
 
 def executed(connection: sqlite3.Connection, query: NamedQuery) -> list[tuple[Statement, list[str]]]:
-    """The statements of a query with the columns of each, which SQLite tells only of what it runs.
+    """The statements of a query with their columns. SQLite describes a statement only by executing it.
 
-    Nothing of it stays.
+    All of it is rolled back.
     """
     connection.execute("begin")
     try:
         return [
             (statement, _columns(connection, statement))
-            for statement in query.render(fullest_form(query)).statements
+            for statement in query.render(fullest_rendering(query)).statements
         ]
     finally:
         connection.rollback()
@@ -128,7 +128,7 @@ def executed(connection: sqlite3.Connection, query: NamedQuery) -> list[tuple[St
 
 def _columns(connection: sqlite3.Connection, statement: Statement) -> list[str]:
     values = dict.fromkeys(statement.parameters, ANY_VALUE) | {
-        name: document for name, document in DOCUMENTS.items() if name in statement.parameters
+        name: value for name, value in SPECIAL_VALUES.items() if name in statement.parameters
     }
     cursor = connection.execute(statement.sql, values)
     cursor.fetchall()

@@ -1,4 +1,4 @@
-"""Both dialects ask the same questions, and both databases understand them."""
+"""Both dialects have the same queries, and both databases can prepare them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asm.engine.registry import NamedQuery
 from tests.conftest import Where
 from tests.sql.statements import (
     Refused,
-    every_form,
+    every_rendering,
     executed,
     explained,
     names,
@@ -30,16 +30,16 @@ from tests.sql.statements import (
 
 HOSTILE_SCHEMA = "Ün\"qüöted; -- %s %(id)s :id ' asm_events"
 
-# What differs, and why. A reason that no longer holds fails its test.
+# The differences and their reasons. A difference that no longer exists fails its test.
 OPTIONAL_ON_ONE_SIDE = {
     "list_sessions": "SQLite reads an offset only after a limit, so there the limit is always sent",
 }
 COLUMNS_WITHOUT_NAMES = {
-    "get_artifact_stats": "sums, read by their place",
-    "check_tables": "never gives a row",
-    "count_rows": "pairs of a table's name and its number of rows, read by their place",
+    "check_tables": "returns no row",
+    "count_rows": "pairs of a table's name and its number of rows, read by position",
     "get_version": "one value",
     "count_sessions": "one value",
+    "count_sessions_by_tag": "one value",
     "count_events": "one value",
 }
 
@@ -47,10 +47,12 @@ MODELS = {
     "get_session": asm.Session,
     "list_sessions": asm.Session,
     "search_sessions": asm.Session,
+    "search_sessions_by_tag": asm.Session,
     "find_sessions": asm.Session,
     "get_run": asm.Run,
     "list_runs": asm.Run,
     "search_runs": asm.Run,
+    "search_runs_by_tokens": asm.Run,
     "find_runs": asm.Run,
     "find_active_run": asm.Run,
     "find_events": asm.Event,
@@ -89,13 +91,13 @@ def test_a_query_writes_in_both_dialects_or_in_neither() -> None:
 
 
 @pytest.mark.parametrize("name", names("postgres"))
-def test_a_query_gives_as_many_columns_in_both_dialects(
+def test_a_query_returns_as_many_columns_in_both_dialects(
     name: str, on_postgres: psycopg.Connection[Any], on_sqlite: sqlite3.Connection
 ) -> None:
     assert len(_on_postgres(on_postgres, name)) == len(_on_sqlite(on_sqlite, name))
 
 
-def test_a_query_gives_the_same_columns_in_both_dialects(
+def test_a_query_returns_the_same_columns_in_both_dialects(
     on_postgres: psycopg.Connection[Any], on_sqlite: sqlite3.Connection
 ) -> None:
     differing = {
@@ -106,7 +108,7 @@ def test_a_query_gives_the_same_columns_in_both_dialects(
 
 
 @pytest.mark.parametrize("name", names("postgres"))
-def test_a_statement_is_known_to_give_rows_where_it_does_on_postgres(
+def test_the_registry_knows_which_statements_return_rows_on_postgres(
     name: str, on_postgres: psycopg.Connection[Any]
 ) -> None:
     (statement,) = queries("postgres")[name].render({}).statements
@@ -115,12 +117,12 @@ def test_a_statement_is_known_to_give_rows_where_it_does_on_postgres(
 
 
 @pytest.mark.parametrize("name", names("sqlite"))
-def test_a_statement_is_known_to_give_rows_where_it_does_on_sqlite(
+def test_the_registry_knows_which_statements_return_rows_on_sqlite(
     name: str, on_sqlite: sqlite3.Connection
 ) -> None:
-    told = executed(on_sqlite, queries("sqlite")[name])
+    results = executed(on_sqlite, queries("sqlite")[name])
 
-    assert [statement.returns for statement, _ in told] == [bool(columns) for _, columns in told]
+    assert [statement.returns for statement, _ in results] == [bool(columns) for _, columns in results]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -131,13 +133,13 @@ def test_a_query_that_reads_a_model_lists_its_fields_in_their_order(
 
 
 @pytest.mark.parametrize("name", names("postgres"))
-def test_every_form_of_a_query_prepares(name: str, filled: Where) -> None:
+def test_every_rendering_of_a_query_prepares(name: str, filled: Where) -> None:
     broken = dict(_broken_on[filled.dialect](filled.dsn, name, None))
 
     assert broken == {}
 
 
-def test_every_form_of_every_query_prepares_in_a_schema_of_any_name(empty_postgres: str) -> None:
+def test_every_rendering_of_every_query_prepares_in_a_schema_of_any_name(empty_postgres: str) -> None:
     asm.migrate(empty_postgres, schema=HOSTILE_SCHEMA)
 
     broken = [
@@ -149,7 +151,7 @@ def test_every_form_of_every_query_prepares_in_a_schema_of_any_name(empty_postgr
     assert broken == []
 
 
-def test_every_query_is_asked_somewhere() -> None:
+def test_every_query_is_used() -> None:
     strings = {
         node.value for node in _nodes() if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
@@ -157,8 +159,8 @@ def test_every_query_is_asked_somewhere() -> None:
     assert set(names("postgres")) - strings == set()
 
 
-def test_every_query_that_is_asked_exists() -> None:
-    assert set(_asked()) - set(names("postgres")) == set()
+def test_every_query_that_is_used_exists() -> None:
+    assert set(_used()) - set(names("postgres")) == set()
 
 
 def _differing(what: Callable[[NamedQuery], object]) -> set[str]:
@@ -178,7 +180,7 @@ def _on_sqlite(connection: sqlite3.Connection, name: str) -> list[str]:
 
 def _broken_on_postgres(dsn: str, name: str, schema: str | None) -> Iterator[tuple[str, str]]:
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for given in every_form(queries("postgres", schema)[name]):
+        for given in every_rendering(queries("postgres", schema)[name]):
             (statement,) = queries("postgres", schema)[name].render(given).statements
             try:
                 prepared(connection, statement)
@@ -188,7 +190,7 @@ def _broken_on_postgres(dsn: str, name: str, schema: str | None) -> Iterator[tup
 
 def _broken_on_sqlite(dsn: str, name: str, schema: None) -> Iterator[tuple[str, str]]:
     with closing(sqlite3.connect(dsns.parse_dsn(dsn).address)) as connection:
-        for given in every_form(queries("sqlite")[name]):
+        for given in every_rendering(queries("sqlite")[name]):
             for statement in queries("sqlite")[name].render(given).statements:
                 try:
                     explained(connection, statement)
@@ -207,8 +209,8 @@ def _nodes() -> Iterator[ast.AST]:
         yield from ast.walk(ast.parse(file.read_text("utf-8")))
 
 
-def _asked() -> Iterator[str]:
-    """The names in `Query("…")`, `rows("…")` and `queries["…"]`."""
+def _used() -> Iterator[str]:
+    """The query names in `Query("…")`, `rows("…")` and `queries["…"]`."""
     for node in _nodes():
         if isinstance(node, ast.Call) and node.args and _last_name(node.func) in ("Query", "rows"):
             yield from _constant(node.args[0])

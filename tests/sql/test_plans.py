@@ -1,4 +1,4 @@
-"""The hot reads use the index that was made for them."""
+"""Frequent reads use the index that was made for them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,6 @@ from tests.sql.statements import numbered, parameters_in_order, queries
 HOT: dict[str, tuple[Query[Any], str]] = {
     "get_session": (sessions.get_session(session_id(700)), "asm_sessions_pkey"),
     "list_sessions": (sessions.list_sessions(limit=20), "asm_sessions_by_creation"),
-    "list_sessions of a status": (
-        sessions.list_sessions(status="paused", limit=20),
-        "asm_sessions_by_status",
-    ),
     "list_sessions of an agent": (
         sessions.list_sessions(agent_id="agent_3", limit=20),
         "asm_sessions_by_agent",
@@ -51,7 +47,7 @@ HOT: dict[str, tuple[Query[Any], str]] = {
     "get_latest_sequence": (events.get_latest_sequence(session_id(3)), "asm_session_sequences_pkey"),
     "get_by_key": (artifacts.get_by_key("key_000700"), "asm_artifacts_live_key"),
     "list_by_session": (artifacts.list_by_session(session_id(3)), "asm_artifacts_by_session"),
-    "find_positions": (polling.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
+    "find_counters of a poll": (polling.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
     "find_counters": (exports.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
     "find_sessions": (Query("find_sessions", {"ids": (session_id(3),)}, list), "asm_sessions_pkey"),
     "find_artifacts": (Query("find_artifacts", {"ids": ("art_1",)}, list), "asm_artifacts_pkey"),
@@ -71,7 +67,6 @@ HOT: dict[str, tuple[Query[Any], str]] = {
 }
 ORDERED = [
     "list_sessions",
-    "list_sessions of a status",
     "list_sessions of an agent",
     "list_runs",
     "get_active_run",
@@ -86,14 +81,13 @@ ORDERED = [
     "find_events_between",
 ]
 
-# Each order of a search with the index that gives it, and the row behind which a page begins.
+# Each order of a search: its operation, the row behind which a page begins, its index.
 ORDERS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "created_at_asc": (search.search_sessions, a_session(700), "asm_sessions_by_creation"),
     "created_at_desc": (search.search_sessions, a_session(700), "asm_sessions_by_creation"),
     "updated_at_desc": (search.search_sessions, a_session(700), "asm_sessions_by_update"),
     "started_at_asc": (search.search_runs, a_run(700), "asm_runs_by_time"),
     "started_at_desc": (search.search_runs, a_run(700), "asm_runs_by_time"),
-    "token_usage_desc": (search.search_runs, a_run(700), "asm_runs_by_tokens"),
     "sequence_asc": (
         search.search_events,
         replace(an_event_of(30, 100), sequence_number=101),
@@ -111,7 +105,7 @@ ORDERS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     ),
 }
 
-# Filters that have an index which gives their rows in the order asked for.
+# Filters with an index that returns their rows in order.
 FILTERED: dict[str, tuple[Any, str]] = {
     "sessions of an agent": (search.search_sessions(agent_id="agent_3"), "asm_sessions_by_agent_update"),
     "sessions of a status": (
@@ -124,10 +118,6 @@ FILTERED: dict[str, tuple[Any, str]] = {
     ),
     "runs of a provider": (search.search_runs(provider="openai"), "asm_runs_by_provider"),
     "runs of a session": (search.search_runs(session_id=session_id(3)), "asm_runs_by_start"),
-    "runs with many tokens": (
-        search.search_runs(min_tokens=90_000, order_by="token_usage_desc", limit=5),
-        "asm_runs_by_tokens",
-    ),
     "events of a session": (search.search_events(session_ids=session_id(3)), "asm_events_pkey"),
     "events of a run": (search.search_events(run_ids="run_000003_2"), "asm_events_by_run"),
     "events of a type": (search.search_events(types="error_occurred"), "asm_events_by_type"),
@@ -141,7 +131,7 @@ FILTERED: dict[str, tuple[Any, str]] = {
     ),
 }
 
-# Filters whose index finds a few rows, which are then sorted or counted.
+# Filters whose index finds few rows, which are then sorted or counted.
 FOUND: dict[str, tuple[Any, str]] = {
     "runs of a status": (search.search_runs(status="running", limit=5), "asm_runs_by_status"),
     "events of a type counted": (search.count_events(types="error_occurred"), "asm_events_by_type"),
@@ -151,7 +141,7 @@ FOUND: dict[str, tuple[Any, str]] = {
     ),
 }
 
-# What retention goes through in batches, with the index that gives it, the longest due first.
+# What retention reads in batches, the oldest first, with its index.
 _BEHIND = {"exempt_tags": ("pinned",), "last_at": START, "last_id": session_id(3), "limit": 100}
 _UNTIL = START + timedelta(hours=3)
 DUE: dict[str, tuple[dict[str, Any], str]] = {
@@ -159,7 +149,7 @@ DUE: dict[str, tuple[dict[str, Any], str]] = {
     "find_due_sessions": ({"due_until": _UNTIL, "exempt_statuses": ("active",)}, "asm_sessions_deleted"),
 }
 
-# The indexes behind keys have names of their own in SQLite; a table without rowids is its own index.
+# SQLite gives the indexes of keys names of its own; a table without rowids is its own index.
 KEYS_OF_SQLITE = {
     "sqlite_autoindex_asm_sessions_1": "asm_sessions_pkey",
     "sqlite_autoindex_asm_runs_1": "asm_runs_pkey",
@@ -169,8 +159,8 @@ KEYS_OF_SQLITE = {
 }
 
 
-class Way(NamedTuple):
-    """How a database means to answer a question."""
+class Plan(NamedTuple):
+    """How a database executes a query."""
 
     indexes: set[str]
     scanned: set[str]
@@ -179,29 +169,29 @@ class Way(NamedTuple):
 
 @pytest.mark.parametrize("question", HOT)
 def test_a_hot_read_uses_its_index(question: str, filled: Where) -> None:
-    ask, index = HOT[question]
+    query, index = HOT[question]
 
-    ways = list(_ways[filled.dialect](filled.dsn, ask))
+    plans = list(_plans[filled.dialect](filled.dsn, query))
 
-    assert [(way.indexes, way.scanned) for way in ways] == [({index}, set())] * len(ways)
+    assert [(plan.indexes, plan.scanned) for plan in plans] == [({index}, set())] * len(plans)
 
 
 @pytest.mark.parametrize("question", ORDERED)
 def test_a_hot_read_takes_its_order_from_the_index(question: str, filled: Where) -> None:
-    ask, _ = HOT[question]
+    query, _ = HOT[question]
 
-    ways = list(_ways[filled.dialect](filled.dsn, ask))
+    plans = list(_plans[filled.dialect](filled.dsn, query))
 
-    assert [way.sorts for way in ways] == [False] * len(ways)
+    assert [plan.sorts for plan in plans] == [False] * len(plans)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_order_of_a_search_comes_from_its_index(order: str, filled: Where) -> None:
     operation, _, index = ORDERS[order]
 
-    ways = list(_ways[filled.dialect](filled.dsn, operation(order_by=order)))
+    plans = list(_plans[filled.dialect](filled.dsn, operation(order_by=order)))
 
-    assert ways == [Way({index}, set(), sorts=False)] * len(ways)
+    assert plans == [Plan({index}, set(), sorts=False)] * len(plans)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -210,18 +200,18 @@ def test_the_next_page_of_every_order_is_a_range_of_its_index(order: str, filled
     every_order: list[Order[Any]] = [*search.SESSION_ORDERS, *search.RUN_ORDERS, *search.EVENT_ORDERS]
     (cursor,) = (each.cursor(last) for each in every_order if each.name == order)
 
-    ways = list(_ways[filled.dialect](filled.dsn, operation(order_by=order, cursor=cursor)))
+    plans = list(_plans[filled.dialect](filled.dsn, operation(order_by=order, cursor=cursor)))
 
-    assert ways == [Way({index}, set(), sorts=False)] * len(ways)
+    assert plans == [Plan({index}, set(), sorts=False)] * len(plans)
 
 
 @pytest.mark.parametrize("question", FILTERED)
 def test_a_search_by_a_value_takes_its_rows_in_order_from_an_index(question: str, filled: Where) -> None:
-    ask, index = FILTERED[question]
+    query, index = FILTERED[question]
 
-    ways = list(_ways[filled.dialect](filled.dsn, ask))
+    plans = list(_plans[filled.dialect](filled.dsn, query))
 
-    assert ways == [Way({index}, set(), sorts=False)] * len(ways)
+    assert plans == [Plan({index}, set(), sorts=False)] * len(plans)
 
 
 @pytest.mark.parametrize(
@@ -235,152 +225,182 @@ def test_a_search_by_a_value_takes_its_rows_in_order_from_an_index(question: str
 def test_sessions_with_a_rare_tag_are_found_by_the_index_on_tags(
     order: search.SessionOrder, index: str, filled: Where
 ) -> None:
-    ask: Any = search.search_sessions(tags=["prod", "incident"], order_by=order)
+    query: Any = search.search_sessions(tags=["prod", "incident"], order_by=order)
 
-    ways = list(_ways[filled.dialect](filled.dsn, ask))
+    plans = list(_plans[filled.dialect](filled.dsn, query))
 
-    # PostgreSQL sorts the few that it finds. In SQLite's index they are in order, and with all that the tags'
-    # table knows of a session, one index on sessions leads to it as well as another.
-    to_one = {"asm_sessions_pkey", "asm_sessions_by_creation", "asm_sessions_by_update"}
-    found = [way._replace(indexes=way.indexes - to_one) for way in ways]
-    requires = {
-        "sqlite": Way({index}, set(), sorts=False),
-        "postgres": Way({"asm_sessions_by_tag"}, set(), sorts=True),
+    # PostgreSQL sorts the few sessions that it finds. SQLite reads them in the order of its index.
+    expected = {
+        "sqlite": Plan({index, "asm_sessions_pkey"}, set(), sorts=False),
+        "postgres": Plan({"asm_sessions_by_tag"}, set(), sorts=True),
     }
-    assert found == [requires[filled.dialect]] * len(ways)
+    assert plans == [expected[filled.dialect]] * len(plans)
+
+
+@pytest.mark.parametrize("min_tokens", [None, 90_000])
+@pytest.mark.parametrize("is_first_page", [True, False], ids=["first page", "next page"])
+def test_runs_ordered_by_tokens_come_from_the_index_of_ended_runs_and_that_of_open_runs(
+    is_first_page: bool, min_tokens: int | None, filled: Where
+) -> None:
+    (order,) = (each for each in search.RUN_ORDERS if each.name == "token_usage_desc")
+    cursor = None if is_first_page else order.cursor(a_run(700))
+    query = search.search_runs(order_by="token_usage_desc", min_tokens=min_tokens, limit=5, cursor=cursor)
+
+    plans = list(_plans[filled.dialect](filled.dsn, query))
+
+    # PostgreSQL sorts the runs that have not ended.
+    expected = {
+        "sqlite": Plan({"asm_runs_by_tokens"}, set(), sorts=False),
+        "postgres": Plan({"asm_runs_by_tokens", "asm_runs_open"}, set(), sorts=True),
+    }
+    assert plans == [expected[filled.dialect]] * len(plans)
 
 
 def test_runs_with_many_tokens_are_found_by_an_index(filled: Where) -> None:
-    ask = search.search_runs(min_tokens=99_900)
+    query = search.search_runs(min_tokens=99_900)
 
-    ways = list(_ways[filled.dialect](filled.dsn, ask))
+    plans = list(_plans[filled.dialect](filled.dsn, query, bitmaps=True))
 
-    # SQLite cannot tell a rare value from a common one: it passes by the others in the order of time.
-    # PostgreSQL looks up by their ids what it has found.
-    indexes = {"sqlite": {"asm_runs_by_time"}, "postgres": {"asm_runs_by_tokens", "asm_runs_by_id"}}
-    assert [(way.indexes, way.scanned) for way in ways] == [(indexes[filled.dialect], set())] * len(ways)
+    # SQLite cannot tell a rare value from a common one, and skips the others in the order of time.
+    indexes = {"sqlite": {"asm_runs_by_time"}, "postgres": {"asm_runs_by_tokens", "asm_runs_open"}}
+    assert [(plan.indexes, plan.scanned) for plan in plans] == [(indexes[filled.dialect], set())] * len(plans)
 
 
-def test_runs_with_fewer_tokens_are_passed_by_in_the_index_on_time(filled: Where) -> None:
-    ask = search.search_runs(min_tokens=50_000, limit=5)
+def test_runs_with_a_common_number_of_tokens_are_read_in_the_order_of_time(filled: Where) -> None:
+    plans = list(_plans[filled.dialect](filled.dsn, search.search_runs(min_tokens=50_000, limit=5)))
 
-    ways = list(_ways[filled.dialect](filled.dsn, ask))
+    assert plans == [Plan({"asm_runs_by_time"}, set(), sorts=False)] * len(plans)
 
-    indexes = {"sqlite": {"asm_runs_by_time"}, "postgres": {"asm_runs_by_time", "asm_runs_by_id"}}
-    assert [(way.indexes, way.scanned) for way in ways] == [(indexes[filled.dialect], set())] * len(ways)
+
+@pytest.mark.parametrize(
+    ("status", "index"),
+    [("failed", "asm_sessions_by_status_update"), ("completed", "asm_sessions_by_creation")],
+)
+def test_sessions_of_a_status_are_listed_by_an_index(status: str, index: str, filled: Where) -> None:
+    query = sessions.list_sessions(status=status, limit=20)
+
+    plans = list(_plans[filled.dialect](filled.dsn, query))
+
+    indexes = {"sqlite": "asm_sessions_by_status", "postgres": index}
+    assert [(plan.indexes, plan.scanned) for plan in plans] == [({indexes[filled.dialect]}, set())] * len(
+        plans
+    )
 
 
 @pytest.mark.parametrize("question", FOUND)
 def test_a_search_for_a_rare_value_finds_it_by_an_index(question: str, filled: Where) -> None:
-    ask, index = FOUND[question]
+    query, index = FOUND[question]
 
-    ways = list(_ways[filled.dialect](filled.dsn, ask))
+    plans = list(_plans[filled.dialect](filled.dsn, query))
 
-    assert [(way.indexes, way.scanned) for way in ways] == [({index}, set())] * len(ways)
+    assert [(plan.indexes, plan.scanned) for plan in plans] == [({index}, set())] * len(plans)
 
 
-@pytest.mark.parametrize("query", DUE)
-def test_retention_finds_what_is_due_in_the_order_of_an_index(query: str, filled: Where) -> None:
-    requires, index = DUE[query]
-    ask = Query(query, requires | _BEHIND, list, prepare=False)
+@pytest.mark.parametrize("name", DUE)
+def test_retention_reads_what_is_due_in_the_order_of_an_index(name: str, filled: Where) -> None:
+    params, index = DUE[name]
+    query = Query(name, params | _BEHIND, list, prepare=False)
 
-    ways = list(_ways[filled.dialect](filled.dsn, ask))
+    plans = list(_plans[filled.dialect](filled.dsn, query))
 
-    # SQLite has the tags in a table of their own.
-    found = [way._replace(indexes=way.indexes - {"asm_session_tags_by_session"}) for way in ways]
-    assert found == [Way({index}, set(), sorts=False)] * len(ways)
+    # On SQLite the tags are in a table of their own.
+    found = [plan._replace(indexes=plan.indexes - {"asm_session_tags_by_session"}) for plan in plans]
+    assert found == [Plan({index}, set(), sorts=False)] * len(plans)
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "query",
     [
         runs.get_run("run_000061", session_id=session_id(3)),
         Query("find_runs", {"session_ids": [session_id(3)], "ids": ["run_000061"]}, list),
     ],
-    ids=lambda ask: ask.query,
+    ids=lambda query: query.query,
 )
-def test_a_run_of_a_named_session_is_found_by_an_index(ask: Query[Any], filled: Where) -> None:
-    ways = list(_ways[filled.dialect](filled.dsn, ask))
+def test_a_run_of_a_named_session_is_found_by_an_index(query: Query[Any], filled: Where) -> None:
+    plans = list(_plans[filled.dialect](filled.dsn, query))
 
-    # Both lead to a single row, and the planners differ in which they like better.
-    assert all(len(way.indexes & {"asm_runs_pkey", "asm_runs_by_id"}) == 1 for way in ways)
+    # Both indexes find the one row, and the planners differ in their choice.
+    assert all(len(plan.indexes & {"asm_runs_pkey", "asm_runs_by_id"}) == 1 for plan in plans)
 
 
-def test_stats_read_only_what_belongs_to_their_session(filled: Where) -> None:
-    ways = list(_ways[filled.dialect](filled.dsn, summaries.get_session_stats(session_id(3))))
+def test_session_stats_read_only_rows_of_the_session(filled: Where) -> None:
+    plans = list(_plans[filled.dialect](filled.dsn, summaries.get_session_stats(session_id(3))))
 
-    # All of these begin with the session, and the planners differ in which they like better.
+    # All of these indexes begin with the session, and the planners differ in their choice.
     its_events, its_runs = {"asm_events_pkey", "asm_events_id_key"}, {"asm_runs_pkey", "asm_runs_by_start"}
-    for way in ways:
-        assert len(way.indexes & its_events) == len(way.indexes & its_runs) == 1
-        assert way.indexes - its_events - its_runs == {"asm_sessions_pkey"}
-        assert not way.scanned
+    for plan in plans:
+        assert len(plan.indexes & its_events) == len(plan.indexes & its_runs) == 1
+        assert plan.indexes - its_events - its_runs == {"asm_sessions_pkey"}
+        assert not plan.scanned
 
 
 @pytest.mark.parametrize("summary", [summaries.get_usage_summary, summaries.get_cost_summary])
 def test_a_summary_of_a_session_reads_only_its_runs(
     summary: Callable[..., Query[Any]], filled: Where
 ) -> None:
-    ways = list(_ways[filled.dialect](filled.dsn, summary(session_id=session_id(3))))
+    plans = list(_plans[filled.dialect](filled.dsn, summary(session_id=session_id(3))))
 
-    runs_of_a_session = {"asm_runs_pkey", "asm_runs_by_start"}
-    assert all(len(way.indexes & runs_of_a_session) == 1 and not way.scanned for way in ways)
+    by_session = {"asm_runs_pkey", "asm_runs_by_start", "asm_runs_open"}
+    assert all(plan.indexes <= by_session and not plan.scanned for plan in plans)
 
 
 @pytest.mark.parametrize("summary", [summaries.get_usage_summary, summaries.get_cost_summary])
-def test_a_summary_reads_its_index_and_no_runs(summary: Callable[..., Query[Any]], filled: Where) -> None:
-    ways = list(_ways[filled.dialect](filled.dsn, summary()))
+def test_a_summary_reads_its_index_and_only_runs_that_have_not_ended(
+    summary: Callable[..., Query[Any]], filled: Where
+) -> None:
+    plans = list(_plans[filled.dialect](filled.dsn, summary()))
 
-    assert ways == [Way({"asm_runs_by_model"}, set(), sorts=False)] * len(ways)
-
-
-def test_looking_for_ids_that_may_be_stored_uses_the_index_on_them(filled: Where) -> None:
-    (ask,) = _asked(events.append_events(an_event_of(3, n) for n in range(5)), "find_events")
-
-    ways = list(_ways[filled.dialect](filled.dsn, ask))
-
-    assert [(way.indexes, way.scanned) for way in ways] == [({"asm_events_id_key"}, set())] * len(ways)
+    indexes = {"sqlite": {"asm_runs_by_model"}, "postgres": {"asm_runs_by_model", "asm_runs_open"}}
+    assert [(plan.indexes, plan.scanned) for plan in plans] == [(indexes[filled.dialect], set())] * len(plans)
 
 
-def _asked(plan: Any, query: str) -> list[Query[Any]]:
-    """The asks of a plan that put one query."""
-    asks: list[Query[Any]] = []
+def test_an_idempotent_append_finds_stored_events_by_the_index_on_ids(filled: Where) -> None:
+    (query,) = _sent(events.append_events(an_event_of(3, n) for n in range(5)), "find_events")
 
-    def answer(ask: Query[Any]) -> Any:
-        asks.append(ask)
+    plans = list(_plans[filled.dialect](filled.dsn, query))
+
+    assert [(plan.indexes, plan.scanned) for plan in plans] == [({"asm_events_id_key"}, set())] * len(plans)
+
+
+def _sent(operation: Any, name: str) -> list[Query[Any]]:
+    """The queries of one name that the script of an operation sends."""
+    sent: list[Query[Any]] = []
+
+    def execute(query: Query[Any]) -> Any:
+        sent.append(query)
         return []
 
-    # Empty answers lead the plan as far as its append, whose numbers it then misses.
+    # Without rows the script gets as far as its append, whose numbers are then missing.
     with pytest.raises(LookupError):
-        run_script(iter(plan), answer)
-    return [ask for ask in asks if ask.query == query]
+        run_script(iter(operation), execute)
+    return [query for query in sent if query.query == name]
 
 
-def _on_postgres(dsn: str, ask: Query[Any]) -> Iterator[Way]:
-    render = queries("postgres")[ask.query].render(ask.params)
-    sql, values = render.statements[0].sql, adapters.bind(ask.params)
+def _on_postgres(dsn: str, query: Any, *, bitmaps: bool = False) -> Iterator[Plan]:
+    rendered = queries("postgres")[query.query].render(query.params)
+    sql, values = rendered.statements[0].sql, adapters.bind(query.params)
     with psycopg.connect(dsn) as connection, ClientCursor(connection) as cursor:
-        # On a few thousand rows a sort costs next to nothing, and a bitmap wants one. For tags there is
-        # no other way.
-        if not ask.params.get("tags"):
+        # On a few thousand rows a sort costs next to nothing, so the planner would prefer a bitmap to
+        # an index that gives the order. An index on tags can only be read through a bitmap.
+        if not bitmaps and not query.params.get("tags"):
             cursor.execute("set enable_bitmapscan = off")
-        if not ask.prepare:
-            yield _planned(cursor, cursor.mogrify(sql, values))
+        if not query.prepare:
+            yield _explained_on_postgres(cursor, cursor.mogrify(sql, values))
             return
-        # PostgreSQL plans a prepared statement for its values the first five times, and then
-        # decides whether to keep one plan for all values.
+        # PostgreSQL plans a prepared statement for its values five times, and then decides whether
+        # to keep one plan for all values.
         in_order = [values[name] for name in parameters_in_order(sql)]
-        marks = ", ".join(["%s"] * len(in_order))
+        arguments = ", ".join(["%s"] * len(in_order))
         cursor.execute(f"prepare hot as {numbered(sql)}".encode())
-        execute = cursor.mogrify(f"execute hot ({marks})" if marks else "execute hot", in_order)
+        execute = cursor.mogrify(f"execute hot ({arguments})" if arguments else "execute hot", in_order)
         for _ in range(8):
-            yield _planned(cursor, execute)
+            yield _explained_on_postgres(cursor, execute)
 
 
-def _planned(cursor: ClientCursor[Any], statement: str) -> Way:
+def _explained_on_postgres(cursor: ClientCursor[Any], statement: str) -> Plan:
     cursor.execute(f"explain (format json) {statement}".encode())
     ((explained,),) = cursor.fetchall()
-    return _way(list(_nodes(explained[0]["Plan"])))
+    return _plan(list(_nodes(explained[0]["Plan"])))
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -389,30 +409,30 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(child)
 
 
-def _way(nodes: list[dict[str, Any]]) -> Way:
-    return Way(
+def _plan(nodes: list[dict[str, Any]]) -> Plan:
+    return Plan(
         indexes={node["Index Name"] for node in nodes if "Index Name" in node},
         scanned={node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"},
-        # An incremental sort puts only those rows in order that the index leaves equal.
+        # An incremental sort orders only rows that the index leaves equal.
         sorts=any(node["Node Type"] == "Sort" for node in nodes),
     )
 
 
-def _on_sqlite(dsn: str, ask: Query[Any]) -> Iterator[Way]:
-    # Once with the statistics, and once without: few applications ever call `analyze`.
+def _on_sqlite(dsn: str, query: Any, *, bitmaps: bool = False) -> Iterator[Plan]:
+    # With statistics and without: few applications ever call `analyze`.
     with (
         closing(sqlite3.connect(dsns.parse_dsn(dsn).address)) as analyzed,
         closing(sqlite3.connect(":memory:")) as plain,
     ):
         plain.executescript(schema_file("sqlite").read_text("utf-8"))
         for connection in (analyzed, plain):
-            yield _way_of_sqlite(_explained(connection, ask))
+            yield _plan_of_sqlite(_explained(connection, query))
 
 
-def _explained(connection: sqlite3.Connection, ask: Query[Any]) -> list[tuple[bool, str]]:
-    """What is said, and whether it is of the whole question and not of a part of it."""
-    (statement,) = queries("sqlite")[ask.query].render(ask.params).statements
-    bound = {name: _one_of(value) for name, value in values.bind(ask.params)[0].items()}
+def _explained(connection: sqlite3.Connection, query: Query[Any]) -> list[tuple[bool, str]]:
+    """The lines of the plan, and whether each is at the top level."""
+    (statement,) = queries("sqlite")[query.query].render(query.params).statements
+    bound = {name: _one_of(value) for name, value in values.bind(query.params)[0].items()}
     rows = connection.execute(f"explain query plan {statement.sql}", bound)
     return [(parent == 0, text) for _, parent, _, text in rows]
 
@@ -421,19 +441,19 @@ def _one_of(value: Any) -> Any:
     return value[0] if isinstance(value, list) else value
 
 
-def _way_of_sqlite(lines: list[tuple[bool, str]]) -> Way:
-    """What is said as `SEARCH table USING INDEX name (columns)`."""
-    read = [line for _, line in lines if re.match(r"(SEARCH|SCAN) asm_", line)]
+def _plan_of_sqlite(lines: list[tuple[bool, str]]) -> Plan:
+    """Reads lines such as `SEARCH table USING INDEX name (columns)`."""
+    read = [line for _, line in lines if re.match(r"(SEARCH|SCAN) (asm_|tagged|session)", line)]
     told = [re.sub(r"^(\w+) (\w+) USING PRIMARY KEY", r"\1 \2 USING INDEX \2_pkey", line) for line in read]
     used = [re.search(r"USING (?:INDEX |COVERING INDEX )?(.*?)(?: \(|$)", line) for line in told]
-    return Way(
+    return Plan(
         indexes={KEYS_OF_SQLITE.get(name[1], name[1]) for name in used if name},
         scanned={line for line, name in zip(read, used, strict=True) if not name},
         sorts=any("TEMP B-TREE" in line and is_whole for is_whole, line in lines),
     )
 
 
-_ways: dict[str, Callable[[str, Query[Any]], Iterator[Way]]] = {
+_plans: dict[str, Callable[..., Iterator[Plan]]] = {
     "postgres": _on_postgres,
     "sqlite": _on_sqlite,
 }

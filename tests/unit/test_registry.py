@@ -56,6 +56,37 @@ def test_a_condition_that_cannot_be_read_is_refused(condition: str, tmp_path: Pa
     assert "get_thing" in message
 
 
+@pytest.mark.parametrize(
+    "line", ["where id = %(id)s", "join others using (id)", "and id in (", "or id = 1", "offset 1", "id desc"]
+)
+def test_an_optional_line_that_is_not_a_whole_clause_is_refused(line: str, tmp_path: Path) -> None:
+    message = refused(tmp_path, f"-- get_thing\nselect 1\n where true\n {line} -- if id\n;\n")
+
+    assert "things.sql:4" in message
+    assert "get_thing" in message
+
+
+@pytest.mark.parametrize(
+    "clause",
+    [
+        "and id = %(id)s -- if id",
+        "order by id -- if id",
+        "limit 1 -- if id",
+        "and id in ( -- if id\n 1) -- if id",
+    ],
+)
+def test_an_optional_clause_may_be_a_condition_an_order_or_a_limit(clause: str, tmp_path: Path) -> None:
+    query = loaded(tmp_path, f"-- get_thing\nselect 1\n where true\n {clause}\n;\n")["get_thing"]
+
+    assert "where true\n " + clause.replace(" -- if id", "") in query.render({"id": 1}).statements[0].sql
+
+
+def test_a_clause_whose_lines_have_different_conditions_is_refused(tmp_path: Path) -> None:
+    text = "-- get_thing\nselect 1\n where true\n and id in ( -- if id\n 1) -- if other\n;\n"
+
+    assert "things.sql:4" in refused(tmp_path, text)
+
+
 @pytest.mark.parametrize("line", ["select 1 -- the one", "  -- indented", "select 1; -- done"])
 def test_a_comment_in_the_middle_of_a_line_is_refused(line: str, tmp_path: Path) -> None:
     message = refused(tmp_path, f"-- get_thing\n{line}\n;\n")
@@ -74,7 +105,7 @@ def test_two_statements_in_a_postgres_block_are_refused(sql: str, tmp_path: Path
     assert "get_thing" in message
 
 
-@pytest.mark.parametrize("parameter", ["%s", "% s", ":id"])
+@pytest.mark.parametrize("parameter", ["%s", "% s", "%(id)b", "%(id)t", ":id"])
 def test_a_parameter_that_postgres_does_not_know_is_refused(parameter: str, tmp_path: Path) -> None:
     message = refused(tmp_path, f"-- get_thing\nselect {parameter};\n")
 
@@ -121,16 +152,20 @@ def test_an_optional_line_is_left_out_without_its_value(tmp_path: Path) -> None:
 
 
 def test_an_optional_line_is_sent_with_its_value_and_without_its_condition(tmp_path: Path) -> None:
-    query = loaded(tmp_path, "-- get_thing\nselect 1\n where id = %(id)s    -- if id\n;\n")["get_thing"]
+    query = loaded(tmp_path, "-- get_thing\nselect 1\n where true\n   and id = %(id)s    -- if id\n;\n")[
+        "get_thing"
+    ]
 
-    assert query.render({"id": 7}).statements[0].sql == "select 1\n where id = %(id)s\n;"
+    assert query.render({"id": 7}).statements[0].sql == "select 1\n where true\n   and id = %(id)s\n;"
 
 
 @pytest.mark.parametrize("value", [0, False, "", ()])
 def test_whatever_is_not_none_counts_as_given(value: object, tmp_path: Path) -> None:
-    query = loaded(tmp_path, "-- get_thing\nselect 1\n where id = %(id)s -- if id\n;\n")["get_thing"]
+    query = loaded(tmp_path, "-- get_thing\nselect 1\n where true\n   and id = %(id)s -- if id\n;\n")[
+        "get_thing"
+    ]
 
-    assert "where" in query.render({"id": value}).statements[0].sql
+    assert "and id" in query.render({"id": value}).statements[0].sql
 
 
 @pytest.mark.parametrize(
@@ -144,8 +179,10 @@ def test_a_line_if_one_and_other_wants_both(given: dict[str, int], sent: bool, t
     assert ("order by" in query.render(given).statements[0].sql) is sent
 
 
-def test_a_form_is_put_together_once(tmp_path: Path) -> None:
-    query = loaded(tmp_path, "-- get_thing\nselect 1\n where id = %(id)s -- if id\n;\n")["get_thing"]
+def test_a_choice_of_optional_lines_is_rendered_once(tmp_path: Path) -> None:
+    query = loaded(tmp_path, "-- get_thing\nselect 1\n where true\n   and id = %(id)s -- if id\n;\n")[
+        "get_thing"
+    ]
 
     assert query.render({"id": 1}) is query.render({"id": 2})
 

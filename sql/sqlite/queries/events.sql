@@ -1,65 +1,69 @@
 -- append_event
--- One event: the counter moves and the event takes the number. It bets on the event being new: a row
--- that is there already fails the statement, and takes the counter's move back with it.
+-- One new event: the counter advances and the event takes its number. An event that is stored
+-- already violates a unique constraint, and the transaction leaves the counter as it was.
 insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
 values (:session_id, 1, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
 on conflict (session_id) do update
    set last_sequence = counter.last_sequence + 1, updated_at = excluded.updated_at;
-insert into asm_events (id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id)
-select :id, :type, :timestamp, :session_id, :run_id, last_sequence, :data, :metadata, :schema_version, :provider, :correlation_id
+insert into asm_events (
+    id, type, timestamp, session_id, run_id, sequence_number,
+    data, metadata, schema_version, provider, correlation_id
+)
+select :id, :type, :timestamp, :session_id, :run_id, last_sequence,
+       :data, :metadata, :schema_version, :provider, :correlation_id
   from asm_session_sequences
  where session_id = :session_id
 returning sequence_number;
 
 -- append_events
--- Many events. The counter of each session moves by its number of events; each event stands so many
--- before the last. The one row says where each session stands now. The events go in one by one, each
--- element of the lists once; counters go as one document, because Python's threads take turns at every step.
+-- Many new events. The counter of each session advances by its number of events; each event is
+-- numbered by its offset from the last of its session. Returns the last number of each session.
+-- The counters are one document, and not executed one by one like the events, because a thread may
+-- lose Python's lock at every execution.
 insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
 select key, value, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
   from json_each(:counters)
  where true
 on conflict (session_id) do update
-   set last_sequence = counter.last_sequence + excluded.last_sequence, updated_at = excluded.updated_at;
-insert into asm_events (id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id)
-values (:ids, :types, :timestamps, :session_ids, :run_ids, (select last_sequence from asm_session_sequences where session_id = :session_ids) - :steps_from_last, :datas, :metadatas, :schema_versions, :providers, :correlation_ids);
+   set last_sequence = counter.last_sequence + excluded.last_sequence,
+       updated_at = excluded.updated_at;
+insert into asm_events (
+    id, type, timestamp, session_id, run_id, sequence_number,
+    data, metadata, schema_version, provider, correlation_id
+)
+values (
+    :ids, :types, :timestamps, :session_ids, :run_ids,
+    (select last_sequence from asm_session_sequences where session_id = :session_ids)
+    - :offsets_from_last,
+    :data_list, :metadata_list, :schema_versions, :providers, :correlation_ids
+);
 select json_group_object(session_id, last_sequence) as last_sequences
   from asm_session_sequences
  where session_id in (select key from json_each(:counters));
 
 -- lock_counters
--- Where these sessions stand, and nobody moves them until the transaction ends. A session that has no
--- counter yet gets one at 0, as on PostgreSQL, although here the whole file is locked.
-insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
+-- Creates the missing counters of these sessions, as on PostgreSQL. The whole file is locked.
+insert into asm_session_sequences (session_id, last_sequence, updated_at)
 values (:session_ids, 0, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
-on conflict (session_id) do update
-   set last_sequence = counter.last_sequence
-returning session_id, last_sequence;
+on conflict (session_id) do nothing;
 
 -- find_counters
--- Those of the asked for that are there.
-select session_id, last_sequence, pruned_events
+-- The requested counters that exist.
+select session_id, last_sequence, pruned_events, updated_at as moved_at
   from asm_session_sequences
  where session_id in (select value from json_each(:session_ids));
-
--- find_positions
--- Where those of the asked for stand that are there, and when they moved there, for who waits for them to move.
-select session_id, last_sequence, updated_at as moved_at
-  from asm_session_sequences
- where session_id in (select value from json_each(:session_ids));
-
--- delete_counter
-delete from asm_session_sequences where session_id = :session_id;
 
 -- find_events
--- Those of the asked for that are stored.
-select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id
+-- The requested events that are stored.
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
   from asm_events
  where session_id = :session_ids
    and id = :ids;
 
 -- get_events
-select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
   from asm_events
  where session_id = :session_id
    and run_id = :run_id                                    -- if run_id
@@ -79,11 +83,11 @@ select last_sequence
  where session_id = :session_id;
 
 -- search_events
--- Events across sessions in one of several orders, a page at a time.
-select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version, provider, correlation_id
+-- A page of events across sessions.
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
   from asm_events
  where true
-   and false                                               -- if nothing
    and session_id = :session_id                            -- if session_id
    and session_id in (select value from json_each(:session_ids)) -- if session_ids
    and run_id = :run_id                                    -- if run_id
@@ -95,20 +99,22 @@ select id, type, timestamp, session_id, run_id, sequence_number, data, metadata,
    and correlation_id in (select value from json_each(:correlation_ids)) -- if correlation_ids
    and timestamp >= :since                                 -- if since
    and timestamp < :until                                  -- if until
-   and (session_id, sequence_number) > (:last_session, :last_sequence) -- if sequence_asc and last_sequence
-   and (timestamp, session_id, sequence_number) > (:last_at, :last_session, :last_sequence) -- if timestamp_asc and last_sequence
-   and (timestamp, session_id, sequence_number) < (:last_at, :last_session, :last_sequence) -- if timestamp_desc and last_sequence
+   and (session_id, sequence_number)                       -- if sequence_asc and last_sequence
+       > (:last_session, :last_sequence)                   -- if sequence_asc and last_sequence
+   and (timestamp, session_id, sequence_number)            -- if timestamp_asc and last_sequence
+       > (:last_at, :last_session, :last_sequence)         -- if timestamp_asc and last_sequence
+   and (timestamp, session_id, sequence_number)            -- if timestamp_desc and last_sequence
+       < (:last_at, :last_session, :last_sequence)         -- if timestamp_desc and last_sequence
  order by session_id, sequence_number                      -- if sequence_asc
  order by timestamp, session_id, sequence_number           -- if timestamp_asc
  order by timestamp desc, session_id desc, sequence_number desc -- if timestamp_desc
  limit :limit;
 
 -- count_events
--- How many `search_events` would find on all its pages.
+-- How many events search_events finds on all pages together.
 select count(*)
   from asm_events
  where true
-   and false                                               -- if nothing
    and session_id = :session_id                            -- if session_id
    and session_id in (select value from json_each(:session_ids)) -- if session_ids
    and run_id = :run_id                                    -- if run_id

@@ -1,21 +1,23 @@
 -- list_migrations
--- What yoyo has applied, as it keeps it.
+-- The migrations that yoyo has applied.
 select migration_id
   from _yoyo_migration
  order by migration_id;
 
 -- check_tables
--- Never a row: it fails where a table is missing.
+-- Returns no row, and fails where a table is missing.
 select 1
   from asm_sessions, asm_runs, asm_events, asm_session_sequences, asm_artifacts
  where false;
 
 -- count_rows
+-- How many rows each table has. Events are counted by their counters: there may be many millions.
 select 'sessions', count(*) from asm_sessions
 union all
 select 'runs', count(*) from asm_runs
 union all
-select 'events', count(*) from asm_events
+select 'events', coalesce(sum(last_sequence - pruned_events), 0)
+  from asm_session_sequences
 union all
 select 'session_sequences', count(*) from asm_session_sequences
 union all
@@ -25,8 +27,8 @@ select 'artifacts', count(*) from asm_artifacts;
 select sqlite_version();
 
 -- list_checksums
--- What the file of each migration held when it was applied, the last time last. Null: applied by
--- yoyo's own command, which notes nothing.
+-- The checksum of each migration's file when it was applied, in the order of application. Null
+-- where yoyo's own command applied it.
 select migration_id, comment
   from _yoyo_log
  where operation = 'apply'

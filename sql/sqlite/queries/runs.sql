@@ -1,7 +1,17 @@
 -- save_run
--- A new run, or everything but the ids of one that is there.
-insert into asm_runs as run (id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd, input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens, model)
-values (:id, :session_id, :status, :input, :output, :error, :metadata, :turn_count, :token_usage, :started_at, :ended_at, :provider, :provider_metadata, :cost_usd, :input_tokens, :output_tokens, :total_tokens, :cache_read_tokens, :cache_creation_tokens, :model)
+-- Inserts a run, or replaces everything but the ids of the stored one.
+insert into asm_runs (
+    id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+    started_at, ended_at, provider, provider_metadata, cost_usd,
+    input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens, model
+)
+values (
+    :id, :session_id, :status, :input, :output, :error, :metadata,
+    :turn_count, :token_usage,
+    :started_at, :ended_at, :provider, :provider_metadata, :cost_usd,
+    :input_tokens, :output_tokens, :total_tokens, :cache_read_tokens,
+    :cache_creation_tokens, :model
+)
 on conflict (session_id, id) do update
    set status = excluded.status,
        input = excluded.input,
@@ -23,8 +33,9 @@ on conflict (session_id, id) do update
        model = excluded.model;
 
 -- get_run
--- The one started last, where several sessions have a run of that id. No row: there is none.
-select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
+-- Where several sessions have a run of that id and none is given, the one started last.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
   from asm_runs
  where id = :id
    and session_id = :session_id                            -- if session_id
@@ -32,8 +43,9 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  limit 1;
 
 -- list_runs
--- The oldest first.
-select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
+-- The runs of a session, the oldest first.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
   from asm_runs
  where session_id = :session_id
    and status = :status                                    -- if status
@@ -43,8 +55,9 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
 ;
 
 -- find_active_run
--- The newest that is running. No row: none is.
-select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
+-- The newest run of a session that is running.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
   from asm_runs
  where session_id = :session_id
    and status = 'running'
@@ -52,11 +65,11 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  limit 1;
 
 -- search_runs
--- Runs across sessions in one of several orders, a page at a time.
-select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at, ended_at, provider, provider_metadata, cost_usd
+-- A page of runs in the order of their start.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
   from asm_runs
  where true
-   and false                                               -- if nothing
    and session_id = :session_id                            -- if session_id
    and session_id in (select value from json_each(:session_ids)) -- if session_ids
    and provider = :provider                                -- if provider
@@ -66,10 +79,30 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
    and started_at >= :started_after                        -- if started_after
    and started_at < :started_before                        -- if started_before
    and coalesce(total_tokens, 0) >= :min_tokens            -- if min_tokens
-   and (started_at, session_id, id) > (:last_at, :last_session, :last_id) -- if started_at_asc and last_id
-   and (started_at, session_id, id) < (:last_at, :last_session, :last_id) -- if started_at_desc and last_id
-   and (coalesce(total_tokens, 0), session_id, id) < (:last_tokens, :last_session, :last_id) -- if token_usage_desc and last_id
+   and (started_at, session_id, id)                        -- if started_at_asc and last_id
+       > (:last_at, :last_session, :last_id)               -- if started_at_asc and last_id
+   and (started_at, session_id, id)                        -- if started_at_desc and last_id
+       < (:last_at, :last_session, :last_id)               -- if started_at_desc and last_id
  order by started_at, session_id, id                       -- if started_at_asc
  order by started_at desc, session_id desc, id desc        -- if started_at_desc
- order by coalesce(total_tokens, 0) desc, session_id desc, id desc -- if token_usage_desc
+ limit :limit;
+
+-- search_runs_by_tokens
+-- A page of runs, those with the most tokens first.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where true
+   and session_id = :session_id                            -- if session_id
+   and session_id in (select value from json_each(:session_ids)) -- if session_ids
+   and provider = :provider                                -- if provider
+   and provider in (select value from json_each(:providers)) -- if providers
+   and status = :status                                    -- if status
+   and status in (select value from json_each(:statuses))  -- if statuses
+   and started_at >= :started_after                        -- if started_after
+   and started_at < :started_before                        -- if started_before
+   and coalesce(total_tokens, 0) >= :min_tokens            -- if min_tokens
+   and (coalesce(total_tokens, 0), session_id, id)         -- if token_usage_desc and last_id
+       < (:last_tokens, :last_session, :last_id)           -- if token_usage_desc and last_id
+ order by coalesce(total_tokens, 0) desc, session_id desc, id desc
  limit :limit;

@@ -1,7 +1,13 @@
 -- save_session
--- A new session, or everything but the id of one that is there.
-insert into asm_sessions as session (id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at)
-values (:id, :agent_id, :status, :parent_session_id, :metadata, :context, :tags, :created_at, :updated_at, :deleted_at)
+-- Inserts a session, or replaces everything but the id of the stored one.
+insert into asm_sessions (
+    id, agent_id, status, parent_session_id, metadata, context, tags,
+    created_at, updated_at, deleted_at
+)
+values (
+    :id, :agent_id, :status, :parent_session_id, :metadata, :context, :tags,
+    :created_at, :updated_at, :deleted_at
+)
 on conflict (id) do update
    set agent_id = excluded.agent_id,
        status = excluded.status,
@@ -12,7 +18,6 @@ on conflict (id) do update
        created_at = excluded.created_at,
        updated_at = excluded.updated_at,
        deleted_at = excluded.deleted_at;
--- The tags stand in a table of their own too, because SQLite has no index into a list.
 delete from asm_session_tags
  where id = :id
    and tag not in (select value from json_each(:tags));
@@ -22,45 +27,44 @@ select value, asm_sessions.id, created_at, updated_at
  where asm_sessions.id = :id;
 
 -- get_session
--- No row: no session has that id.
-select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at
+select id, agent_id, status, parent_session_id, metadata, context, tags,
+       created_at, updated_at, deleted_at
   from asm_sessions
  where id = :id;
 
 -- list_sessions
--- The newest first. SQLite reads an offset only after a limit, and -1 as none.
-select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at
+-- Sessions, the newest first. SQLite reads an offset only after a limit; -1 is none.
+select id, agent_id, status, parent_session_id, metadata, context, tags,
+       created_at, updated_at, deleted_at
   from asm_sessions
  where true
    and status = :status                                    -- if status
    and status in (select value from json_each(:statuses))  -- if statuses
    and agent_id = :agent_id                                -- if agent_id
-   and deleted_at is null                                  -- if only_live
+   and deleted_at is null                                  -- if exclude_deleted
  order by created_at desc, id desc
  limit coalesce(:limit, -1)
 offset :offset;
 
 -- delete_session
--- With everything that belongs to it. Its counter is locked by then and goes last, in delete_counter:
--- an append that waits for the counter finds nothing, and starts again at 1.
+-- With its tags.
+delete from asm_sessions
+ where id = :session_id;
+delete from asm_session_tags
+ where id = :session_id;
+
+-- delete_session_rows
+-- Deletes the events, the runs and the counter of a session. The next append starts again at 1.
 delete from asm_events where session_id = :session_id;
 delete from asm_runs where session_id = :session_id;
-delete from asm_artifacts where session_id = :session_id;
-delete from asm_session_tags where id = :session_id;
-delete from asm_sessions where id = :session_id;
+delete from asm_session_sequences where session_id = :session_id;
 
 -- search_sessions
--- Sessions in one of several orders, a page at a time.
--- SQLite has no index into a list. Those with a tag are read from the tags' own table, which has the times that
--- sessions are listed by; of several tags, from the one that fewest have, where they are fewer than a thousand.
--- A column that both have and that names no table is that of the table read first.
-select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at
-  from
-       asm_session_tags cross join                         -- if tags
-       asm_sessions
- using (id, created_at, updated_at)                        -- if tags
+-- A page of sessions. The filter by provider looks at the runs of a session.
+select id, agent_id, status, parent_session_id, metadata, context, tags,
+       created_at, updated_at, deleted_at
+  from asm_sessions
  where true
-   and false                                               -- if nothing
    and agent_id = :agent_id                                -- if agent_id
    and agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
    and status = :status                                    -- if status
@@ -68,18 +72,9 @@ select id, agent_id, status, parent_session_id, metadata, context, tags, created
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
                   and provider in (select value from json_each(:providers))) -- if providers
-   and tag = (select value                                 -- if tags
-                from json_each(:tags)                      -- if tags
-               order by (select count(*)                   -- if tags
-                           from (select 1 from asm_session_tags as bearer where bearer.tag = value limit 1000)) -- if tags
-               limit 1)                                    -- if tags
-   and not exists (select 1 from json_each(:tags)          -- if tags
-                    where not exists (select 1 from asm_session_tags as bearer -- if tags
-                                       where bearer.tag = value -- if tags
-                                         and bearer.id = asm_session_tags.id)) -- if tags
    and created_at >= :created_after                        -- if created_after
    and created_at < :created_before                        -- if created_before
-   and deleted_at is null                                  -- if only_live
+   and deleted_at is null                                  -- if exclude_deleted
    and (created_at, id) > (:last_at, :last_id)             -- if created_at_asc and last_id
    and (created_at, id) < (:last_at, :last_id)             -- if created_at_desc and last_id
    and (updated_at, id) < (:last_at, :last_id)             -- if updated_at_desc and last_id
@@ -88,15 +83,50 @@ select id, agent_id, status, parent_session_id, metadata, context, tags, created
  order by updated_at desc, id desc                         -- if updated_at_desc
  limit :limit;
 
+-- search_sessions_by_tag
+-- As search_sessions, of the sessions that have all of the tags. They are read from the rows of
+-- the tag that fewest sessions have, counted up to a thousand, in the order of an index on them.
+select session.id, session.agent_id, session.status, session.parent_session_id, session.metadata,
+       session.context, session.tags, session.created_at, session.updated_at, session.deleted_at
+  from asm_session_tags as tagged
+ cross join asm_sessions as session on session.id = tagged.id
+ where tagged.tag = (
+       select value
+         from json_each(:tags)
+        order by (select count(*)
+                    from (select 1 from asm_session_tags as same
+                           where same.tag = value limit 1000))
+        limit 1
+       )
+   and not exists (
+       select 1
+         from json_each(:tags)
+        where not exists (select 1 from asm_session_tags as other
+                           where other.tag = value and other.id = tagged.id)
+       )
+   and session.agent_id = :agent_id                        -- if agent_id
+   and session.agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
+   and session.status = :status                            -- if status
+   and session.status in (select value from json_each(:statuses)) -- if statuses
+   and exists (select 1 from asm_runs                      -- if providers
+                where session_id = session.id              -- if providers
+                  and provider in (select value from json_each(:providers))) -- if providers
+   and tagged.created_at >= :created_after                 -- if created_after
+   and tagged.created_at < :created_before                 -- if created_before
+   and session.deleted_at is null                          -- if exclude_deleted
+   and (tagged.created_at, tagged.id) > (:last_at, :last_id) -- if created_at_asc and last_id
+   and (tagged.created_at, tagged.id) < (:last_at, :last_id) -- if created_at_desc and last_id
+   and (tagged.updated_at, tagged.id) < (:last_at, :last_id) -- if updated_at_desc and last_id
+ order by tagged.created_at, tagged.id                     -- if created_at_asc
+ order by tagged.created_at desc, tagged.id desc           -- if created_at_desc
+ order by tagged.updated_at desc, tagged.id desc           -- if updated_at_desc
+ limit :limit;
+
 -- count_sessions
--- How many `search_sessions` would find on all its pages.
+-- How many sessions search_sessions finds on all pages together.
 select count(*)
-  from
-       asm_session_tags cross join                         -- if tags
-       asm_sessions
- using (id, created_at, updated_at)                        -- if tags
+  from asm_sessions
  where true
-   and false                                               -- if nothing
    and agent_id = :agent_id                                -- if agent_id
    and agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
    and status = :status                                    -- if status
@@ -104,16 +134,38 @@ select count(*)
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
                   and provider in (select value from json_each(:providers))) -- if providers
-   and tag = (select value                                 -- if tags
-                from json_each(:tags)                      -- if tags
-               order by (select count(*)                   -- if tags
-                           from (select 1 from asm_session_tags as bearer where bearer.tag = value limit 1000)) -- if tags
-               limit 1)                                    -- if tags
-   and not exists (select 1 from json_each(:tags)          -- if tags
-                    where not exists (select 1 from asm_session_tags as bearer -- if tags
-                                       where bearer.tag = value -- if tags
-                                         and bearer.id = asm_session_tags.id)) -- if tags
    and created_at >= :created_after                        -- if created_after
    and created_at < :created_before                        -- if created_before
-   and deleted_at is null                                  -- if only_live
+   and deleted_at is null                                  -- if exclude_deleted
+;
+
+-- count_sessions_by_tag
+-- How many sessions search_sessions_by_tag finds on all pages together.
+select count(*)
+  from asm_session_tags as tagged
+ cross join asm_sessions as session on session.id = tagged.id
+ where tagged.tag = (
+       select value
+         from json_each(:tags)
+        order by (select count(*)
+                    from (select 1 from asm_session_tags as same
+                           where same.tag = value limit 1000))
+        limit 1
+       )
+   and not exists (
+       select 1
+         from json_each(:tags)
+        where not exists (select 1 from asm_session_tags as other
+                           where other.tag = value and other.id = tagged.id)
+       )
+   and session.agent_id = :agent_id                        -- if agent_id
+   and session.agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
+   and session.status = :status                            -- if status
+   and session.status in (select value from json_each(:statuses)) -- if statuses
+   and exists (select 1 from asm_runs                      -- if providers
+                where session_id = session.id              -- if providers
+                  and provider in (select value from json_each(:providers))) -- if providers
+   and tagged.created_at >= :created_after                 -- if created_after
+   and tagged.created_at < :created_before                 -- if created_before
+   and session.deleted_at is null                          -- if exclude_deleted
 ;

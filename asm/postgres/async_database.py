@@ -18,6 +18,7 @@ from asm.engine.group_commit import AsyncGroupCommit
 from asm.engine.polling import AsyncPoller, AsyncPollInTransaction
 from asm.engine.registry import QueryRegistry
 from asm.engine.retry import backoff, check_loop, check_process, is_retryable
+from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
     Operation,
@@ -30,7 +31,7 @@ from asm.engine.script import (
     run_script_async,
 )
 from asm.engine.shielding import Shielded, detecting_lost_cancel, run_to_completion
-from asm.errors import ConnectionFailed, StorageError, StoreClosed
+from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StoreClosed
 from asm.postgres.common import (
     DIAGNOSE_AFTER_S,
     PARALLEL_BATCHES_FROM,
@@ -126,9 +127,18 @@ class AsyncPostgres:
         self, question: Unbatched[T], *, retry_for: float, lock_timeout_s: float | None = None
     ) -> T:
         first = partial(self._attempt, question, lock_timeout_s=lock_timeout_s)
-        return await self._retried(
-            first, retry_for, lambda: self._attempt(for_retry(question), lock_timeout_s=lock_timeout_s)
-        )
+        try:
+            return await self._retried(
+                first, retry_for, lambda: self._attempt(for_retry(question), lock_timeout_s=lock_timeout_s)
+            )
+        except MigrationRequired as error:
+            await self._add_versions(error)
+            raise
+
+    async def _add_versions(self, error: MigrationRequired) -> None:
+        with suppress(StorageError):
+            applied = await self._attempt(list_applied(), lock_timeout_s=None)
+            add_versions(error, "postgres", applied)
 
     async def _attempt(self, question: Unbatched[T], *, lock_timeout_s: float | None) -> T:
         hold: Lease[AsyncConnection[Any]] = Lease()
@@ -177,6 +187,11 @@ class AsyncPostgres:
             self.watch.notify(tx.changed_sessions)
             with suppress(psycopg.Error):
                 await reset_encoding_async(connection)
+        except MigrationRequired as error:
+            with suppress(StorageError, psycopg.Error):
+                applied = await self._in_transaction(connection, list_applied(), self._limits.begin)
+                add_versions(error, "postgres", applied)
+            raise
         except (ConnectionFailed, psycopg.Error) as error:
             await self._drop_server(hold, error)
             raise

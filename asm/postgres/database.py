@@ -22,6 +22,7 @@ from asm.engine.group_commit import GroupCommit
 from asm.engine.polling import Poller, PollInTransaction
 from asm.engine.registry import QueryRegistry
 from asm.engine.retry import backoff, check_process, is_retryable
+from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
     Operation,
@@ -33,7 +34,7 @@ from asm.engine.script import (
     for_retry,
     run_script,
 )
-from asm.errors import ConnectionFailed, StorageError, StoreClosed
+from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StoreClosed
 from asm.postgres.common import (
     DIAGNOSE_AFTER_S,
     PARALLEL_BATCHES_FROM,
@@ -124,9 +125,18 @@ class Postgres:
         self, question: Unbatched[T], *, retry_for: float, lock_timeout_s: float | None = None
     ) -> T:
         first = partial(self._attempt, question, lock_timeout_s=lock_timeout_s)
-        return self._retried(
-            first, retry_for, lambda: self._attempt(for_retry(question), lock_timeout_s=lock_timeout_s)
-        )
+        try:
+            return self._retried(
+                first, retry_for, lambda: self._attempt(for_retry(question), lock_timeout_s=lock_timeout_s)
+            )
+        except MigrationRequired as error:
+            self._add_versions(error)
+            raise
+
+    def _add_versions(self, error: MigrationRequired) -> None:
+        with suppress(StorageError):
+            applied = self._attempt(list_applied(), lock_timeout_s=None)
+            add_versions(error, "postgres", applied)
 
     def _attempt(self, question: Unbatched[T], *, lock_timeout_s: float | None) -> T:
         hold: Lease[psycopg.Connection[Any]] = Lease()
@@ -180,6 +190,11 @@ class Postgres:
                 self.watch.notify(tx.changed_sessions)
                 with suppress(psycopg.Error):
                     reset_encoding(connection)
+            except MigrationRequired as error:
+                with suppress(StorageError, psycopg.Error):
+                    applied = self._in_transaction(connection, list_applied(), self._limits.begin)
+                    add_versions(error, "postgres", applied)
+                raise
             except (ConnectionFailed, psycopg.Error) as error:
                 self._drop_server(hold, error)
                 raise

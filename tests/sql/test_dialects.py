@@ -38,6 +38,7 @@ COLUMNS_WITHOUT_NAMES = {
     "get_artifact_stats": "sums, read by their place",
     "check_tables": "never gives a row",
     "count_rows": "pairs of a table's name and its number of rows, read by their place",
+    "count_rows_by_counters": "pairs of a table's name and its number of rows, read by their place",
     "get_version": "one value",
     "count_sessions": "one value",
     "count_events": "one value",

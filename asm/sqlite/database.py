@@ -111,8 +111,10 @@ class SQLite:
     @contextmanager
     def transaction(self) -> Iterator[SQLiteTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        connection = self._writer
-        if connection.lock.owner == get_ident():
+        connection, thread = self._writer, get_ident()
+        if thread in self._running:
+            raise reentrant_call()
+        if connection.lock.owner == thread:
             raise open_transaction_error()
         try:
             with self.running(), translated():

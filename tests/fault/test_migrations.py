@@ -74,9 +74,9 @@ def cut_at_statements(dsn: str) -> Callable[[int], None]:
 
 
 @pytest.fixture
-def later_steps(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two made-up migrations after those of asm, for this process and those that it forks."""
-    monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "later", dsn, 1).joinpath)
+def later_migration(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A made-up migration after those of asm, for this process and those that it forks."""
+    monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "later", dsn, 0).joinpath)
 
 
 @pytest.fixture
@@ -122,11 +122,11 @@ def cut_everywhere(
 
 
 @one_of_each
-@pytest.mark.usefixtures("later_steps")
+@pytest.mark.usefixtures("later_migration")
 def test_migrating_is_done_or_not_begun_when_killed_at_any_statement(dsn: str, other: str) -> None:
     asm.migrate(other)
     before, after = state(dsn), state(other)
-    cut = cut_everywhere(dsn, asm.migrate, cut_at_statements(dsn), [before, after])
+    cut = cut_everywhere(dsn, asm.migrate, cut_at_statements(dsn), [before, after], step_for(dsn))
     assert (state(dsn), cut > len(steps_of(dsn))) == (after, True)
 
 
@@ -139,7 +139,7 @@ def test_the_last_step_is_done_or_not_begun_when_killed_at_any_statement(older: 
 
 
 @one_of_each
-@pytest.mark.usefixtures("later_steps")
+@pytest.mark.usefixtures("later_migration")
 def test_rolling_back_is_done_or_not_begun_when_killed_at_any_statement(migrated: str, other: str) -> None:
     asm.migrate(migrated)
     asm.rollback(other)

@@ -1,4 +1,4 @@
-"""A SQLite file that cannot be written for a while: writes fail at once, as a whole, and then succeed again."""
+"""A SQLite file that cannot be written for a while: writes fail at once and as a whole, and later succeed."""
 
 from __future__ import annotations
 

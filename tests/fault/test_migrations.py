@@ -74,9 +74,12 @@ def cut_at_statements(dsn: str) -> Callable[[int], None]:
 
 
 @pytest.fixture
-def later_migration(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A made-up migration after those of asm, for this process and those that it forks."""
-    monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "later", dsn, 0).joinpath)
+def later_migration(other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A made-up migration after those of asm, for this process and those that it forks.
+
+    `other` is made first, because the tests' databases are copies of one that is migrated for the first test.
+    """
+    monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "later", other, 0).joinpath)
 
 
 @pytest.fixture

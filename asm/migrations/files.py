@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asm.engine.registry import Dialect, sql_folder
+from asm.engine.schema_version import list_applied as list_applied
 from asm.engine.script import Query, no_result
 from asm.errors import MigrationRequired
 
@@ -16,11 +17,6 @@ class Migration(NamedTuple):
 
     id: str
     checksum: str
-
-
-def list_applied() -> Query[list[str]]:
-    """The ids of the applied migrations. MigrationRequired if the database never had one."""
-    return Query("list_migrations", {}, lambda rows: [row[0] for row in rows])
 
 
 def check_tables() -> Query[None]:

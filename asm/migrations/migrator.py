@@ -74,7 +74,7 @@ class Migrator(ABC):
 
     def status(self) -> StoreStatus:
         applied = self._applied()
-        rows: dict[str, int] = dict(self.rows("count_rows")) if applied else {}
+        rows: dict[str, int] = dict(self.rows("count_rows_by_counters")) if applied else {}
         return StoreStatus(
             self.dialect, self.rows("get_version")[0][0], applied, self._pending(applied), rows
         )

@@ -23,6 +23,7 @@ from asm.engine.group_commit import AsyncGroupCommit
 from asm.engine.polling import AsyncPoller
 from asm.engine.registry import QueryRegistry
 from asm.engine.retry import backoff, check_loop, check_process, is_retryable
+from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
     Operation,
@@ -35,7 +36,7 @@ from asm.engine.script import (
     run_script_async,
 )
 from asm.engine.shielding import Shielded, detecting_lost_cancel, run_to_completion
-from asm.errors import ConnectionFailed, StorageError, StoreClosed, copied
+from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StoreClosed, copied
 from asm.postgres.adapters import AsyncPlainCursor, bind
 from asm.postgres.async_connections import (
     AsyncConnectionSetup,
@@ -147,6 +148,9 @@ class AsyncPostgres:
         while True:
             try:
                 return await self._attempt(operation, lock_timeout_s)
+            except MigrationRequired as error:
+                await self._add_versions(error)
+                raise
             except StorageError as error:
                 pauses = pauses or backoff(retry_for)
                 pause_s = self._pause_before_retry(error, pauses)
@@ -159,6 +163,11 @@ class AsyncPostgres:
         if pause_s is None or self._group_commit.is_closed:
             raise error
         return pause_s
+
+    async def _add_versions(self, error: MigrationRequired) -> None:
+        with suppress(StorageError):
+            applied = await self._attempt(list_applied(), None)
+            add_versions(error, "postgres", applied)
 
     async def _attempt(self, operation: Unbatched[T], lock_timeout_s: float | None) -> T:
         connection = await self._checkout()
@@ -244,6 +253,11 @@ class AsyncPostgres:
             self.poller.notify(tx.changed_sessions)
             with suppress(psycopg.Error):
                 await reset_encoding(connection)
+        except MigrationRequired as error:
+            with suppress(StorageError, psycopg.Error):
+                applied = await self._in_transaction(connection, list_applied(), self._timeouts.begin)
+                add_versions(error, "postgres", applied)
+            raise
         except (ConnectionFailed, psycopg.Error) as error:
             # Errors of the application's own statements are not translated.
             await self._drop_server(connection, error)

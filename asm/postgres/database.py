@@ -26,6 +26,7 @@ from asm.engine.group_commit import GroupCommit
 from asm.engine.polling import Poller
 from asm.engine.registry import QueryRegistry
 from asm.engine.retry import backoff, check_process, is_retryable, reentrant_call
+from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
     Operation,
@@ -37,7 +38,7 @@ from asm.engine.script import (
     for_retry,
     run_script,
 )
-from asm.errors import ConnectionFailed, StorageError, StoreClosed, copied
+from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StoreClosed, copied
 from asm.postgres.adapters import PlainCursor, bind
 from asm.postgres.connections import (
     ConnectionSetup,
@@ -141,6 +142,9 @@ class Postgres:
         while True:
             try:
                 return self._attempt(operation, lock_timeout_s)
+            except MigrationRequired as error:
+                self._add_versions(error)
+                raise
             except StorageError as error:
                 pauses = pauses or backoff(retry_for)
                 pause_s = self._pause_before_retry(error, pauses)
@@ -153,6 +157,11 @@ class Postgres:
         if pause_s is None or self._group_commit.is_closed:
             raise error
         return pause_s
+
+    def _add_versions(self, error: MigrationRequired) -> None:
+        with suppress(StorageError):
+            applied = self._attempt(list_applied(), None)
+            add_versions(error, "postgres", applied)
 
     def _attempt(self, operation: Unbatched[T], lock_timeout_s: float | None) -> T:
         connection = self._checkout()
@@ -235,6 +244,11 @@ class Postgres:
             self.poller.notify(tx.changed_sessions)
             with suppress(psycopg.Error):
                 reset_encoding(connection)
+        except MigrationRequired as error:
+            with suppress(StorageError, psycopg.Error):
+                applied = self._in_transaction(connection, list_applied(), self._timeouts.begin)
+                add_versions(error, "postgres", applied)
+            raise
         except (ConnectionFailed, psycopg.Error) as error:
             # Errors of the application's own statements are not translated.
             self._drop_server(connection, error)

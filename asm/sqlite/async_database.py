@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from asm.engine.group_commit import AsyncGroupCommit
 from asm.engine.polling import AsyncPoller, AsyncPollInTransaction
 from asm.engine.retry import check_loop
+from asm.engine.schema_version import list_applied
 from asm.engine.script import Batchable, Operation, Pipeline, Query, UnitOfWork
 from asm.engine.shielding import run_to_completion
-from asm.errors import StorageTimeout, StoreClosed
+from asm.errors import MigrationRequired, StorageTimeout, StoreClosed
 from asm.sqlite.database import SQLite, SQLiteTransaction
 from asm.sqlite.errors import open_transaction_error
 
@@ -47,11 +48,15 @@ class AsyncSQLite:
     async def run(self, operation: Operation[T]) -> T:
         self._database.check_process()
         check_loop(self._loop)
-        if isinstance(operation, Batchable):
-            self._check_no_transaction()
-            result = await self._group_commit.run(operation)
-        else:
-            result = await self._send(operation)
+        try:
+            if isinstance(operation, Batchable):
+                self._check_no_transaction()
+                result = await self._group_commit.run(operation)
+            else:
+                result = await self._send(operation)
+        except MigrationRequired as error:
+            await self._in_thread(list_applied(), partial(self._database.add_versions, error))
+            raise
         if self.poller.subscriptions:
             self.poller.notify(operation.sessions)
         return result

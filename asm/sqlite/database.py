@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from threading import get_ident
 from typing import Any, TypeVar
@@ -19,8 +19,9 @@ from asm.engine.group_commit import GroupCommit
 from asm.engine.polling import Poller, PollInTransaction
 from asm.engine.registry import QueryRegistry
 from asm.engine.retry import check_process, reentrant_call
+from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import Batchable, Operation, Pipeline, Query, Rows, Script, UnitOfWork, run_script
-from asm.errors import Conflict, StorageError, StoreClosed
+from asm.errors import Conflict, MigrationRequired, StorageError, StoreClosed
 from asm.sqlite.connection import OLDEST_VERSION, LockedConnection
 from asm.sqlite.errors import open_transaction_error, translated
 from asm.sqlite.values import bind
@@ -66,6 +67,9 @@ class SQLite:
             if self.poller.subscriptions:
                 self.poller.notify(operation.sessions)
             return result
+        except MigrationRequired as error:
+            self.add_versions(error)
+            raise
         finally:
             self._running.discard(thread)
 
@@ -107,8 +111,10 @@ class SQLite:
     @contextmanager
     def transaction(self) -> Iterator[SQLiteTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        connection = self._writer
-        if connection.lock.owner == get_ident():
+        connection, thread = self._writer, get_ident()
+        if thread in self._running:
+            raise reentrant_call()
+        if connection.lock.owner == thread:
             raise open_transaction_error()
         try:
             with self.running(), translated():
@@ -124,6 +130,9 @@ class SQLite:
                 check_process(self.process)
             with self.running(), translated():
                 connection.commit()
+        except MigrationRequired as error:
+            self.add_versions(error)
+            raise
         finally:
             connection.release()
         self.poller.notify(tx.changed_sessions)
@@ -157,6 +166,11 @@ class SQLite:
         for statement in rendered.statements:
             rows = connection.execute(statement, values, columns)
         return rows
+
+    def add_versions(self, error: MigrationRequired) -> None:
+        with suppress(StorageError):
+            applied = self.send(list_applied())
+            add_versions(error, "sqlite", applied)
 
     def check_process(self) -> None:
         check_process(self.process)

@@ -1,23 +1,24 @@
-"""A process that migrates when it is told to: it takes a DSN, and a `sql` folder that is not asm's own."""
+"""A process that migrates when it reads a line. Its arguments are a DSN and, optionally, an `sql` folder."""
 
 import json
 import sys
 from pathlib import Path
 
 import asm
+from asm.migrations import files
 
 
 def main(dsn: str, folder: str | None = None) -> None:
     if folder:
-        vars(sys.modules["asm.migrations.files"])["sql_folder"] = Path(folder).joinpath
-    say("ready")
+        vars(files)["sql_folder"] = Path(folder).joinpath
+    write_line("ready")
     sys.stdin.readline()
-    say(json.dumps(asm.migrate(dsn)))
+    write_line(json.dumps(asm.migrate(dsn)))
     with asm.SessionStore(dsn) as store:
         store.append_event(asm.Event(type="message_sent", session_id="ses_1"))
 
 
-def say(line: str) -> None:
+def write_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

@@ -22,10 +22,11 @@ from psycopg.conninfo import conninfo_to_dict
 from asm import dsn as dsns
 from asm.engine.registry import sql_folder
 from asm.engine.script import Rows, Script, UnitOfWork
+from asm.migrations.files import list_files
 from tests.conftest import Blocking, in_loop
 
 ROOT = Path(__file__).parents[2]
-STEPS = ["0001-agent-sessions", "0002-search", "0003-pages-in-order"]
+STEPS = [file.id for file in list_files("sqlite")]
 STEP, LAST_STEP = STEPS[0], STEPS[-1]
 CAP_DAC_OVERRIDE = 1 << 1
 TABLES = {"asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts"}

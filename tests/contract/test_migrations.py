@@ -1,4 +1,4 @@
-"""What is promised about bringing a database up to date."""
+"""What `migrate`, `rollback`, `pending_migrations` and the status promise."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def add_step(folder: Path, dsn: str, statements: str, undo: str = "") -> None:
     file.with_suffix(".rollback.sql").write_text(undo)
 
 
-def test_migrating_returns_what_was_applied(dsn: str) -> None:
+def test_migrating_returns_the_migrations_applied(dsn: str) -> None:
     assert asm.migrate(dsn) == STEPS
 
 
-def test_migrating_makes_the_tables(dsn: str) -> None:
+def test_migrating_creates_the_tables(dsn: str) -> None:
     asm.migrate(dsn)
     assert tables(dsn) >= TABLES
 
@@ -84,16 +84,16 @@ def test_migrating_again_does_nothing(dsn: str) -> None:
     assert asm.migrate(dsn) == []
 
 
-def test_several_steps_are_applied_in_their_order(dsn: str, folder: Path) -> None:
+def test_several_migrations_are_applied_in_order(dsn: str, folder: Path) -> None:
     add_step(folder, dsn, "create table notes (id integer);")
     assert asm.migrate(dsn) == [*STEPS, LATER]
 
 
-def test_everything_is_pending_in_a_database_that_was_never_touched(dsn: str) -> None:
+def test_all_migrations_are_pending_in_an_empty_database(dsn: str) -> None:
     assert asm.pending_migrations(dsn) == STEPS
 
 
-def test_asking_what_is_pending_changes_nothing(dsn: str) -> None:
+def test_listing_pending_migrations_changes_nothing(dsn: str) -> None:
     asm.pending_migrations(dsn)
     assert tables(dsn) == set()
 
@@ -102,18 +102,18 @@ def test_nothing_is_pending_after_migrating(migrated: str) -> None:
     assert asm.pending_migrations(migrated) == []
 
 
-def test_rolling_back_returns_what_was_taken_back_the_last_first(dsn: str, folder: Path) -> None:
+def test_rolling_back_returns_the_migrations_newest_first(dsn: str, folder: Path) -> None:
     add_step(folder, dsn, "create table notes (id integer);", "drop table notes;")
     asm.migrate(dsn)
     assert asm.rollback(dsn) == [LATER, *STEPS[::-1]]
 
 
-def test_rolling_back_takes_every_table(migrated: str) -> None:
+def test_rolling_back_drops_every_table(migrated: str) -> None:
     asm.rollback(migrated)
     assert not any(name.startswith("asm_") for name in tables(migrated))
 
 
-def test_what_was_rolled_back_is_pending(migrated: str) -> None:
+def test_a_migration_that_was_rolled_back_is_pending(migrated: str) -> None:
     asm.rollback(migrated)
     assert asm.pending_migrations(migrated) == STEPS
 
@@ -122,7 +122,7 @@ def test_rolling_back_an_empty_database_does_nothing(dsn: str) -> None:
     assert asm.rollback(dsn) == []
 
 
-def test_a_database_goes_up_down_and_up_again(dsn: str) -> None:
+def test_a_database_can_be_migrated_again_after_a_rollback(dsn: str) -> None:
     asm.migrate(dsn)
     asm.rollback(dsn)
     asm.migrate(dsn)
@@ -149,50 +149,58 @@ def test_the_status_counts_the_rows_of_each_table(migrated: str) -> None:
     assert found.rows == {"sessions": 0, "runs": 0, "events": 3, "session_sequences": 2, "artifacts": 0}
 
 
-# By hand
+def test_the_status_does_not_count_pruned_events(migrated: str) -> None:
+    with asm.SessionStore(migrated) as store:
+        store.save_session(asm.Session(agent_id="a", id="ses_1"))
+        store.append_events([an_event("ses_1"), an_event("ses_1"), an_event("ses_1")])
+        store.maintenance.prune_session_events("ses_1", asm.RetentionPolicy(max_events_per_session=1))
+    assert status(migrated).rows["events"] == 1
 
 
-def test_what_yoyo_applied_by_hand_is_not_pending(dsn: str) -> None:
+# yoyo's own command
+
+
+def test_a_migration_that_yoyos_command_applied_is_not_pending(dsn: str) -> None:
     yoyo("apply", dsn)
     assert (asm.pending_migrations(dsn), asm.migrate(dsn)) == ([], [])
 
 
-def test_a_store_opens_on_what_yoyo_applied_by_hand(dsn: str) -> None:
+def test_a_store_opens_on_a_database_that_yoyos_command_migrated(dsn: str) -> None:
     yoyo("apply", dsn)
     with asm.SessionStore(dsn) as store:
         assert store.append_event(an_event()).sequence_number == 1
 
 
-def test_yoyo_by_hand_finds_nothing_to_do_after_asm(migrated: str) -> None:
+def test_yoyos_command_finds_nothing_to_apply_after_asm(migrated: str) -> None:
     yoyo("apply", migrated)
     assert fetch_rows(migrated, "select count(*) from _yoyo_log") == [(len(STEPS),)]
 
 
-def test_yoyo_by_hand_lists_what_asm_applied(migrated: str) -> None:
+def test_yoyos_command_lists_the_migrations_that_asm_applied(migrated: str) -> None:
     assert all(f"A         {step}" in yoyo("list", migrated) for step in STEPS)
 
 
-def test_yoyo_by_hand_takes_back_what_asm_applied(migrated: str) -> None:
+def test_yoyos_command_rolls_back_the_migrations_that_asm_applied(migrated: str) -> None:
     yoyo("rollback --all", migrated)
     assert not any(name.startswith("asm_") for name in tables(migrated))
 
 
-def test_asm_takes_back_what_yoyo_applied_by_hand(dsn: str) -> None:
+def test_asm_rolls_back_the_migrations_that_yoyos_command_applied(dsn: str) -> None:
     yoyo("apply", dsn)
     assert asm.rollback(dsn) == STEPS[::-1]
 
 
-def test_asm_applies_what_yoyo_took_back_by_hand(migrated: str) -> None:
+def test_asm_applies_the_migrations_that_yoyos_command_rolled_back(migrated: str) -> None:
     yoyo("rollback --all", migrated)
     assert asm.migrate(migrated) == STEPS
 
 
-def test_migrating_where_the_marks_were_lost_marks_again(migrated: str) -> None:
+def test_migrating_restores_lost_rows_of_yoyos_table(migrated: str) -> None:
     fetch_rows(migrated, "delete from _yoyo_migration")
     assert (asm.migrate(migrated), asm.migrate(migrated)) == (STEPS, [])
 
 
-def test_migrating_where_the_marks_were_lost_keeps_the_rows(migrated: str) -> None:
+def test_migrating_without_yoyos_rows_keeps_the_data(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
         store.append_event(an_event())
         fetch_rows(migrated, "delete from _yoyo_migration")
@@ -200,12 +208,12 @@ def test_migrating_where_the_marks_were_lost_keeps_the_rows(migrated: str) -> No
         assert store.get_latest_sequence("ses_1") == 1
 
 
-def test_a_table_that_was_dropped_is_pending(migrated: str) -> None:
+def test_all_migrations_are_pending_when_a_table_was_dropped(migrated: str) -> None:
     fetch_rows(migrated, "drop table asm_runs")
     assert asm.pending_migrations(migrated) == STEPS
 
 
-def test_migrating_mends_a_table_that_was_dropped(migrated: str) -> None:
+def test_migrating_creates_a_dropped_table_again(migrated: str) -> None:
     fetch_rows(migrated, "drop table asm_runs")
     assert (asm.migrate(migrated), tables(migrated) >= TABLES) == (STEPS, True)
 
@@ -229,7 +237,9 @@ def test_an_applications_own_migrations_are_left_alone(dsn: str, applications: P
     assert ("orders" in tables(dsn), "A " in yoyo("list", dsn, applications)) == (True, True)
 
 
-def test_an_application_that_rolls_its_own_back_leaves_ours(migrated: str, applications: Path) -> None:
+def test_an_application_that_rolls_back_its_own_migrations_leaves_asms(
+    migrated: str, applications: Path
+) -> None:
     yoyo("apply", migrated, applications)
     yoyo("rollback --all", migrated, applications)
     assert (asm.pending_migrations(migrated), "orders" in tables(migrated)) == ([], False)
@@ -241,10 +251,10 @@ def test_the_status_of_a_database_with_an_applications_migrations_only(dsn: str,
     assert (found.pending, found.rows) == (STEPS, {})
 
 
-# Several at once, and some that die
+# Several processes, and killed ones
 
 
-def test_of_many_processes_that_migrate_at_once_one_does_it_and_all_can_write(dsn: str) -> None:
+def test_one_of_many_processes_migrates_and_all_can_write(dsn: str) -> None:
     with ExitStack() as stack:
         processes = [stack.enter_context(running("tests.contract.migrating", dsn)) for _ in range(PROCESSES)]
         assert [read_line(process) for process in processes] == ["ready"] * PROCESSES
@@ -256,15 +266,15 @@ def test_of_many_processes_that_migrate_at_once_one_does_it_and_all_can_write(ds
         assert numbers(store.get_events("ses_1")) == list(range(1, PROCESSES + 1))
 
 
-def test_many_threads_may_migrate_at_once(dsn: str) -> None:
+def test_many_threads_can_migrate_at_the_same_time(dsn: str) -> None:
     with ThreadPoolExecutor(8) as threads:
         results = list(threads.map(lambda _: asm.migrate(dsn), range(8)))
     assert sorted(results) == [[]] * 7 + [STEPS]
 
 
 @pytest.fixture
-def killed_half_way(dsn: str, tmp_path: Path) -> str:
-    """A database on which a process was killed after the statements of the first step."""
+def killed_while_migrating(dsn: str, tmp_path: Path) -> str:
+    """A database on which a process was killed after the statements of the first migration."""
     migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0001-stops")
     with running("tests.contract.migrating", dsn, str(migrations.parents[1])) as process:
         send_line(process)
@@ -273,12 +283,12 @@ def killed_half_way(dsn: str, tmp_path: Path) -> str:
     return dsn
 
 
-def test_a_process_that_is_killed_while_migrating_leaves_nothing(killed_half_way: str) -> None:
-    assert tables(killed_half_way) == set()
+def test_a_process_that_is_killed_while_migrating_leaves_nothing(killed_while_migrating: str) -> None:
+    assert tables(killed_while_migrating) == set()
 
 
-def test_migrating_succeeds_after_a_process_was_killed_at_it(killed_half_way: str) -> None:
-    assert asm.migrate(killed_half_way) == STEPS
+def test_migrating_succeeds_after_a_process_was_killed_while_migrating(killed_while_migrating: str) -> None:
+    assert asm.migrate(killed_while_migrating) == STEPS
 
 
 def test_the_lock_that_a_killed_yoyo_left_is_cleared(
@@ -313,18 +323,18 @@ def test_yoyos_own_command_may_come_first_while_asm_migrates(dsn: str) -> None:
 # Files that change
 
 
-@pytest.mark.parametrize("ask", [asm.migrate, asm.pending_migrations])
-def test_a_file_that_was_changed_after_it_was_applied_is_noticed(
-    dsn: str, folder: Path, ask: Callable[[str], list[str]]
+@pytest.mark.parametrize("call", [asm.migrate, asm.pending_migrations])
+def test_a_file_that_was_changed_after_it_was_applied_is_a_conflict(
+    dsn: str, folder: Path, call: Callable[[str], list[str]]
 ) -> None:
     asm.migrate(dsn)
     with step_file(folder, dsn).open("a") as file:
-        file.write("create table afterthoughts (id integer);\n")
+        file.write("create table additions (id integer);\n")
     with pytest.raises(asm.Conflict, match=STEP):
-        ask(dsn)
+        call(dsn)
 
 
-def test_other_line_ends_are_no_change(dsn: str, folder: Path) -> None:
+def test_line_ends_do_not_count_as_a_change(dsn: str, folder: Path) -> None:
     asm.migrate(dsn)
     file = step_file(folder, dsn)
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
@@ -342,49 +352,33 @@ def test_a_file_may_be_changed_while_it_is_not_applied(dsn: str, folder: Path) -
     asm.migrate(dsn)
     asm.rollback(dsn)
     with step_file(folder, dsn).open("a") as file:
-        file.write("create table if not exists asm_afterthoughts (id integer);\n")
+        file.write("create table if not exists asm_additions (id integer);\n")
     assert (asm.pending_migrations(dsn), asm.migrate(dsn)) == (STEPS, STEPS)
 
 
 def test_a_file_that_yoyo_applied_by_hand_is_not_compared(dsn: str, folder: Path) -> None:
     yoyo("apply", dsn)
     with step_file(folder, dsn).open("a") as file:
-        file.write("-- A thought.\n")
+        file.write("-- A comment.\n")
     assert asm.pending_migrations(dsn) == []
 
 
-# Steps that come later
+# Later migrations
 
 
-@only(["sqlite"], why="PostgreSQL has an index into the list of tags")
-def test_tags_from_before_they_stood_in_order_are_found(dsn: str, folder: Path) -> None:
-    for id in STEPS[2:]:
-        step_file(folder, dsn, id).rename(folder / id)
-    asm.migrate(dsn)
-    fetch_rows(
-        dsn,
-        "insert into asm_sessions values ('ses_1', 'agent', 'active', null, '{}', '{}', '[\"prod\"]', "
-        "'2026-01-01T00:00:00.000000Z', '2026-01-02T00:00:00.000000Z', null)",
-    )
-    for id in STEPS[2:]:
-        (folder / id).rename(step_file(folder, dsn, id))
-    with asm.SessionStore(dsn, migrate=True) as store:
-        assert [session.id for session in store.query.search_sessions(tags="prod")] == ["ses_1"]
-
-
-def test_a_later_step_is_pending(dsn: str, folder: Path) -> None:
+def test_a_later_migration_is_pending(dsn: str, folder: Path) -> None:
     asm.migrate(dsn)
     add_step(folder, dsn, "create table notes (id integer);")
     assert asm.pending_migrations(dsn) == [LATER]
 
 
-def test_a_later_step_is_applied_alone(dsn: str, folder: Path) -> None:
+def test_a_later_migration_is_applied_alone(dsn: str, folder: Path) -> None:
     asm.migrate(dsn)
     add_step(folder, dsn, "create table notes (id integer);")
     assert (asm.migrate(dsn), "notes" in tables(dsn)) == ([LATER], True)
 
 
-def test_a_store_that_lacks_a_later_step_does_not_open(
+def test_a_store_does_not_open_while_a_later_migration_is_pending(
     dsn: str, folder: Path, opened: Callable[..., Any]
 ) -> None:
     asm.migrate(dsn)
@@ -394,7 +388,7 @@ def test_a_store_that_lacks_a_later_step_does_not_open(
     assert raised.value.details["pending"] == [LATER]
 
 
-def test_a_later_step_is_applied_by_opening_with_migrate(
+def test_opening_with_migrate_applies_a_later_migration(
     dsn: str, folder: Path, opened: Callable[..., Any]
 ) -> None:
     asm.migrate(dsn)
@@ -413,7 +407,7 @@ def test_a_database_that_a_newer_asm_migrated_opens(
         assert store.append_event(an_event()).sequence_number == 1
 
 
-def test_a_step_that_fails_half_way_leaves_nothing_of_itself(dsn: str, folder: Path) -> None:
+def test_a_migration_that_fails_changes_nothing(dsn: str, folder: Path) -> None:
     asm.migrate(dsn)
     before = tables(dsn)
     add_step(folder, dsn, "create table notes (id integer);\n\noops;")
@@ -422,7 +416,7 @@ def test_a_step_that_fails_half_way_leaves_nothing_of_itself(dsn: str, folder: P
     assert (tables(dsn), asm.pending_migrations(dsn)) == (before, [LATER])
 
 
-def test_a_step_that_failed_is_applied_once_it_is_mended(dsn: str, folder: Path) -> None:
+def test_a_failed_migration_is_applied_after_its_file_was_corrected(dsn: str, folder: Path) -> None:
     add_step(folder, dsn, "create table notes (id integer);\n\noops;")
     with pytest.raises(Exception, match="oops"):
         asm.migrate(dsn)
@@ -430,7 +424,7 @@ def test_a_step_that_failed_is_applied_once_it_is_mended(dsn: str, folder: Path)
     assert asm.migrate(dsn) == [*STEPS, LATER]
 
 
-def test_a_rollback_that_fails_half_way_leaves_everything(dsn: str, folder: Path) -> None:
+def test_a_rollback_that_fails_changes_nothing(dsn: str, folder: Path) -> None:
     add_step(folder, dsn, "create table notes (id integer);", "drop table notes;\n\noops;")
     asm.migrate(dsn)
     before = tables(dsn)
@@ -459,7 +453,7 @@ def test_a_store_works_in_a_schema_of_any_name(dsn: str, schema: str, opened: Ca
 
 @schemas_only
 @pytest.mark.parametrize("schema", AWKWARD_NAMES)
-def test_nothing_of_a_schema_lands_in_public(dsn: str, schema: str) -> None:
+def test_migrating_a_schema_creates_nothing_in_public(dsn: str, schema: str) -> None:
     asm.migrate(dsn, schema=schema)
     assert (tables(dsn, schema) >= TABLES, tables(dsn)) == (True, set())
 
@@ -503,35 +497,35 @@ def test_the_status_of_a_schema_counts_its_own_rows(migrated: str) -> None:
 
 
 @schemas_only
-def test_a_file_changed_after_a_schema_was_migrated_is_noticed(dsn: str, folder: Path) -> None:
+def test_a_file_changed_after_a_schema_was_migrated_is_a_conflict(dsn: str, folder: Path) -> None:
     asm.migrate(dsn, schema="one")
     with step_file(folder, dsn).open("a") as file:
-        file.write("-- A thought.\n")
+        file.write("-- A comment.\n")
     with pytest.raises(asm.Conflict, match=STEP):
         asm.migrate(dsn, schema="one")
 
 
 @schemas_only
-def test_a_search_path_that_leads_nowhere_is_told_of(dsn: str) -> None:
+def test_a_search_path_without_a_schema_is_a_storage_error(dsn: str) -> None:
     with pytest.raises(asm.StorageError, match="search_path"):
         asm.migrate(make_conninfo(dsn, options="-c search_path=nowhere"))
 
 
 @schemas_only
-def test_asking_what_is_pending_makes_no_schema(dsn: str) -> None:
+def test_listing_pending_migrations_creates_no_schema(dsn: str) -> None:
     asm.pending_migrations(dsn, schema="one")
     assert fetch_rows(dsn, "select to_regnamespace('one') is null") == [(True,)]
 
 
-@pytest.mark.parametrize("ask", [asm.migrate, asm.rollback, asm.pending_migrations])
-def test_sqlite_has_no_schemas(tmp_path: Path, ask: Callable[..., list[str]]) -> None:
+@pytest.mark.parametrize("call", [asm.migrate, asm.rollback, asm.pending_migrations])
+def test_sqlite_has_no_schemas(tmp_path: Path, call: Callable[..., list[str]]) -> None:
     with pytest.raises(asm.ValidationError, match="schema"):
-        ask(f"sqlite:///{tmp_path / 'store.db'}", schema="one")
+        call(f"sqlite:///{tmp_path / 'store.db'}", schema="one")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("schema", ["", "a\0b", "x" * 64, "ü" * 32, "\ud800", 7])
-def test_a_schema_that_is_no_name_is_refused(schema: Any) -> None:
+def test_an_invalid_schema_name_is_refused(schema: Any) -> None:
     with pytest.raises(asm.ValidationError, match="schema"):
         asm.migrate("postgresql://nobody@127.0.0.1:1/nowhere", schema=schema)
 
@@ -598,7 +592,7 @@ def test_opening_with_migrate_may_carry_any_password(
 
 
 @servers_only
-def test_a_role_that_may_make_no_schema_migrates_one_that_is_there(dsn: str, role: Role) -> None:
+def test_a_role_without_the_right_to_create_schemas_migrates_an_existing_one(dsn: str, role: Role) -> None:
     fetch_rows(dsn, "alter database {} owner to current_user".format(host_of(dsn)["dbname"]))
     fetch_rows(dsn, f"create schema one authorization {role.name}")
     conninfo = make_conninfo(user=role.name, password=role.password, **host_of(dsn))
@@ -606,21 +600,21 @@ def test_a_role_that_may_make_no_schema_migrates_one_that_is_there(dsn: str, rol
 
 
 @servers_only
-def test_a_wrong_password_is_told_without_it(dsn: str) -> None:
+def test_the_error_for_a_wrong_password_does_not_contain_it(dsn: str) -> None:
     with pytest.raises(asm.ConnectionFailed) as raised:
         asm.migrate(make_conninfo(dsn, user="postgres", password="open sesame"))
     assert "open sesame" not in str(raised.value)
 
 
 @pytest.mark.parametrize("password", ["hun@ter2", "hun/ter2", "hun%ter2", "hun%ffter2", "hun\0ter2"])
-def test_a_password_that_was_not_encoded_is_told_without_it(password: str) -> None:
+def test_the_error_for_an_unencoded_password_does_not_contain_it(password: str) -> None:
     with pytest.raises(asm.ValidationError) as raised:
         asm.migrate(f"postgresql://user:{password}@127.0.0.1:1/nowhere")
     assert "ter2" not in str(raised.value)
 
 
 @servers_only
-def test_a_host_that_is_down_is_passed_over(dsn: str) -> None:
+def test_a_host_that_is_down_is_skipped(dsn: str) -> None:
     part = conninfo_to_dict(dsn)
     several = make_conninfo(dsn, host=f"127.0.0.1,{part['host']}", port=f"1,{part['port']}")
     assert asm.migrate(several) == STEPS
@@ -638,13 +632,13 @@ def test_a_socket_folder_is_a_host(
         assert store.append_event(an_event()).sequence_number == 1
 
 
-def test_a_server_that_is_not_there_is_a_connection_failed() -> None:
+def test_an_unreachable_server_is_a_connection_failed() -> None:
     with pytest.raises(asm.ConnectionFailed):
         asm.migrate("postgresql://nobody@127.0.0.1:1/nowhere")
 
 
 @servers_only
-def test_a_database_that_is_not_there_is_named(dsn: str) -> None:
+def test_the_error_for_a_missing_database_names_it(dsn: str) -> None:
     with pytest.raises(asm.StorageError, match="nowhere"):
         asm.migrate(make_conninfo(dsn, dbname="nowhere"))
 
@@ -657,28 +651,26 @@ def test_a_database_in_memory_is_migrated_by_its_store(opened: Callable[..., Any
         assert store.append_event(an_event()).sequence_number == 1
 
 
-@pytest.mark.parametrize("ask", [asm.migrate, asm.rollback, asm.pending_migrations])
-def test_a_database_in_memory_cannot_be_migrated_from_outside(ask: Callable[[str], list[str]]) -> None:
+@pytest.mark.parametrize("call", [asm.migrate, asm.rollback, asm.pending_migrations])
+def test_a_database_in_memory_cannot_be_migrated_by_dsn(call: Callable[[str], list[str]]) -> None:
     with pytest.raises(asm.ValidationError, match="migrate=True"):
-        ask("sqlite://")
+        call("sqlite://")
 
 
-@pytest.mark.parametrize("ask", [asm.migrate, asm.rollback, asm.pending_migrations])
-def test_a_folder_that_is_missing_is_a_connection_failed(
-    tmp_path: Path, ask: Callable[[str], list[str]]
-) -> None:
+@pytest.mark.parametrize("call", [asm.migrate, asm.rollback, asm.pending_migrations])
+def test_a_missing_folder_is_a_connection_failed(tmp_path: Path, call: Callable[[str], list[str]]) -> None:
     with pytest.raises(asm.ConnectionFailed, match="missing"):
-        ask(f"sqlite:///{tmp_path / 'missing' / 'store.db'}")
+        call(f"sqlite:///{tmp_path / 'missing' / 'store.db'}")
 
 
-@pytest.mark.parametrize("ask", [asm.migrate, asm.rollback, asm.pending_migrations])
-def test_a_file_that_is_no_database_is_a_storage_error(
-    tmp_path: Path, ask: Callable[[str], list[str]]
+@pytest.mark.parametrize("call", [asm.migrate, asm.rollback, asm.pending_migrations])
+def test_a_file_that_is_not_a_database_is_a_storage_error(
+    tmp_path: Path, call: Callable[[str], list[str]]
 ) -> None:
     file = tmp_path / "letter.txt"
     file.write_text("Dear Sir or Madam, " * 100)
-    with pytest.raises(asm.StorageError, match="no SQLite database"):
-        ask(f"sqlite:///{file}")
+    with pytest.raises(asm.StorageError, match="not a SQLite database"):
+        call(f"sqlite:///{file}")
 
 
 # The tests' own threads do nothing that the child waits for.
@@ -698,7 +690,7 @@ def test_a_file_that_can_only_be_read_is_a_storage_error(tmp_path: Path) -> None
     folder.chmod(0o755)
 
 
-def test_a_file_that_others_hold_open_is_migrated(dsn: str) -> None:
+def test_a_file_that_other_connections_have_open_is_migrated(dsn: str) -> None:
     with driver_connection(dsn) as connection:
         connection.execute("select 1")
         assert asm.migrate(dsn) == STEPS

@@ -1,4 +1,4 @@
-"""A SQLite file that cannot be written for a while: told at once, nothing half done, and then it goes on."""
+"""A SQLite file that cannot be written for a while: writes fail at once and as a whole, and later succeed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.contract.other_clients import fetch_rows, only, read_line, running, s
 
 Opener = Callable[..., Any]
 
-pytestmark = only(["sqlite"], why="a PostgreSQL server minds its own disk")
+pytestmark = only(["sqlite"], why="a PostgreSQL server handles its own disk")
 
-SOON_S = 30.0
+TIMEOUT_S = 30.0
 LARGE = {"text": "x" * 50_000}
 
 
@@ -32,7 +32,7 @@ def writer(store: Any) -> sqlite3.Connection:
 
 @contextmanager
 def full(store: Any) -> Iterator[None]:
-    """No page more than are there now."""
+    """Let the database have no more pages than it has now."""
     connection = writer(store)
     (pages,) = connection.execute("pragma page_count").fetchone()
     connection.execute(f"pragma max_page_count = {pages}")
@@ -65,7 +65,7 @@ def everything(dsn: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_full_disk_is_told_at_once_and_nothing_is_half_written(
+def test_a_full_disk_is_an_error_at_once_and_nothing_is_half_written(
     migrated: str, opened: Opener, name: str
 ) -> None:
     store = opened(migrated)
@@ -81,12 +81,12 @@ def test_a_full_disk_is_told_at_once_and_nothing_is_half_written(
     assert store.append_event(an_event()).sequence_number == store.get_latest_sequence("ses_1")
 
 
-def test_a_crowd_on_a_full_disk_is_told_so_and_no_number_is_lost(migrated: str, opened: Opener) -> None:
+def test_concurrent_appends_on_a_full_disk_fail_and_lose_no_number(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
     store.append_event(an_event())
     with full(store), ThreadPoolExecutor(16) as threads:
-        asked = [threads.submit(store.append_event, an_event(data=LARGE)) for _ in range(32)]
-        assert all(isinstance(each.exception(SOON_S), asm.StorageError) for each in asked)
+        appends = [threads.submit(store.append_event, an_event(data=LARGE)) for _ in range(32)]
+        assert all(isinstance(append.exception(TIMEOUT_S), asm.StorageError) for append in appends)
     assert store.append_event(an_event(data=LARGE)).sequence_number == 2
 
 
@@ -101,7 +101,7 @@ def test_a_transaction_on_a_full_disk_keeps_nothing(migrated: str, opened: Opene
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_file_that_can_only_be_read_is_told_at_once_and_can_be_read(
+def test_a_read_only_file_is_an_error_at_once_and_can_be_read(
     migrated: str, opened: Opener, name: str
 ) -> None:
     store = opened(migrated)
@@ -115,8 +115,8 @@ def test_a_file_that_can_only_be_read_is_told_at_once_and_can_be_read(
     WRITES[name](store)
 
 
-@pytest.mark.parametrize("end", ["let go", "killed"])
-def test_a_process_that_holds_the_lock_is_waited_for_so_long_and_then_told_of(
+@pytest.mark.parametrize("end", ["released", "killed"])
+def test_writes_time_out_while_another_process_holds_the_lock(
     migrated: str, opened: Opener, end: str
 ) -> None:
     store = opened(migrated, timeout=0.5)
@@ -124,25 +124,25 @@ def test_a_process_that_holds_the_lock_is_waited_for_so_long_and_then_told_of(
     with running("tests.fault.lock_holder", dsns.parse_dsn(migrated).address) as holder:
         assert read_line(holder) == "held"
         with ThreadPoolExecutor(len(WRITES)) as threads:
-            asked = [threads.submit(write, store) for write in WRITES.values()]
-            assert all(isinstance(each.exception(SOON_S), asm.StorageTimeout) for each in asked)
+            appends = [threads.submit(write, store) for write in WRITES.values()]
+            assert all(isinstance(append.exception(TIMEOUT_S), asm.StorageTimeout) for append in appends)
         assert numbers(store.get_events("ses_1")) == [1]
         if end == "killed":
             holder.kill()
         else:
             send_line(holder)
-        holder.wait(SOON_S)
+        holder.wait(TIMEOUT_S)
     assert store.append_event(an_event()).sequence_number == 2
 
 
-def test_a_lock_that_is_let_go_in_time_is_no_error(migrated: str, opened: Opener) -> None:
+def test_writes_succeed_when_the_lock_is_released_in_time(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
     with running("tests.fault.lock_holder", dsns.parse_dsn(migrated).address) as holder:
         assert read_line(holder) == "held"
         with ThreadPoolExecutor(8) as threads:
-            asked = [threads.submit(store.append_event, an_event()) for _ in range(8)]
+            appends = [threads.submit(store.append_event, an_event()) for _ in range(8)]
             send_line(holder)
-            assert sorted(numbers([each.result(SOON_S) for each in asked])) == list(range(1, 9))
+            assert sorted(numbers([append.result(TIMEOUT_S) for append in appends])) == list(range(1, 9))
 
 
 def moved(file: Path) -> None:
@@ -154,25 +154,25 @@ def replaced(file: Path) -> None:
     file.with_suffix(".new").replace(file)
 
 
-GONE: dict[str, Callable[[Path], Any]] = {"deleted": Path.unlink, "moved": moved, "replaced": replaced}
+REMOVE: dict[str, Callable[[Path], Any]] = {"deleted": Path.unlink, "moved": moved, "replaced": replaced}
 
 
 @pytest.mark.parametrize(
     ("how", "name"),
     [*(("deleted", name) for name in WRITES), ("moved", "append_event"), ("replaced", "append_event")],
 )
-def test_nothing_is_written_to_a_file_that_is_gone(
+def test_nothing_is_written_to_a_file_that_was_deleted_moved_or_replaced(
     migrated: str, opened: Opener, how: str, name: str
 ) -> None:
     store = opened(migrated)
     store.append_event(an_event())
-    GONE[how](Path(dsns.parse_dsn(migrated).address))
+    REMOVE[how](Path(dsns.parse_dsn(migrated).address))
     with pytest.raises(asm.StorageError, match="deleted, moved or replaced") as raised:
         WRITES[name](store)
     assert not raised.value.retryable
 
 
-def test_no_transaction_begins_in_a_file_that_is_gone(migrated: str, opened: Opener) -> None:
+def test_no_transaction_begins_in_a_deleted_file(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
     Path(dsns.parse_dsn(migrated).address).unlink()
     with pytest.raises(asm.StorageError, match="deleted, moved or replaced"), store.transaction():
@@ -189,7 +189,7 @@ def test_a_file_is_found_from_another_working_folder(
     assert store.append_event(an_event()).sequence_number == 1
 
 
-def test_a_file_may_be_a_link(migrated: str, opened: Opener, tmp_path: Path) -> None:
+def test_a_file_can_be_a_symbolic_link(migrated: str, opened: Opener, tmp_path: Path) -> None:
     link = tmp_path / "link.db"
     link.symlink_to(dsns.parse_dsn(migrated).address)
     assert opened(f"sqlite:///{link}").append_event(an_event()).sequence_number == 1

@@ -1,4 +1,4 @@
-"""What is promised when migrating is cut off, and to stores that are open meanwhile."""
+"""What migrating promises when it is cut off, and to stores that are open meanwhile."""
 
 from __future__ import annotations
 
@@ -28,21 +28,20 @@ from tests.contract.other_clients import (
     migrations_of,
     only,
     tables,
-    yoyo,
     yoyo_url,
 )
 from tests.fault import cuts
 from tests.make_schema import schema_of
 
-# The tests' own threads do nothing that a forked child waits for.
+# A forked child waits for no thread of the test process.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 one_of_each = only(
-    ["sqlite", *POSTGRES[:1]], why="it takes a while, and a newer server commits no other way than an older"
+    ["sqlite", *POSTGRES[:1]], why="it takes long, and all versions of the server commit in the same way"
 )
-files_only = only(["sqlite"], why="only a file is written by the process that is killed")
-servers_only = only(POSTGRES, why="SQLite gives an answer no type, and prepares again by itself")
-one_server = only(POSTGRES[:1], why="it takes a while, and only a server can end a connection")
+files_only = only(["sqlite"], why="a server writes its files in processes of its own")
+servers_only = only(POSTGRES, why="SQLite has no result types, and prepares again by itself")
+one_server = only(POSTGRES[:1], why="it takes long, and only a server can terminate a connection")
 
 
 CALLERS = 8
@@ -51,7 +50,7 @@ ROWS = {"sessions": 1, "runs": 1, "events": 2, "session_sequences": 1, "artifact
 
 
 class State(NamedTuple):
-    """All that migrating changes, in the tables and in yoyo's own."""
+    """All that migrating changes, in asm's tables and in yoyo's."""
 
     schema: str
     pending: list[str]
@@ -75,11 +74,20 @@ def cut_at_statements(dsn: str) -> Callable[[int], None]:
 
 
 @pytest.fixture
-def older(migrated: str) -> str:
-    """A database that lacks the last step, with something in every table."""
+def later_migration(other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A made-up migration after those of asm, for this process and those that it forks.
+
+    `other` is made first, because the tests' databases are copies of one that is migrated for the first test.
+    """
+    monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "later", other, 0).joinpath)
+
+
+@pytest.fixture
+def older(migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database with a row in every table at least, that lacks the last migration."""
     with asm.SessionStore(migrated) as store:
         fill(store)
-    yoyo(f"rollback --revision={steps_of(migrated)[-1]}", migrated)
+    monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "newer", migrated, 0).joinpath)
     return migrated
 
 
@@ -91,20 +99,20 @@ def fill(store: Any) -> None:
 
 
 def wait_for_the_lock(dsn: str) -> None:
-    """Until the server has ended a transaction whose client was killed, which may be in its commit."""
+    """Wait until the server has ended the transaction of a killed client, which may be committing."""
     if dsns.parse_dsn(dsn).dialect == "postgres":
         fetch_rows(dsn, f"select pg_advisory_xact_lock({ADVISORY_LOCK})")
 
 
 def step_for(dsn: str) -> int:
-    """A server takes a while, and what it is asked to do is cut at every statement once."""
+    """The distance between two cuts: the tests of a server take long, and others cut at every statement."""
     return 1 if dsns.parse_dsn(dsn).dialect == "sqlite" else 3
 
 
 def cut_everywhere(
     dsn: str, work: Callable[[str], Any], cut: Callable[[int], None], allowed: Sequence[State], step: int = 1
 ) -> int:
-    """Work again and again, cut a little later each time, until it is done; where it was cut last."""
+    """Work again and again, cut a little later each time, until it is done; the number of the last cut."""
     for number in count(1, step):
         if not cuts.killed(partial(work, dsn), partial(cut, number)):
             return number - step
@@ -117,21 +125,26 @@ def cut_everywhere(
 
 
 @one_of_each
+@pytest.mark.usefixtures("later_migration")
 def test_migrating_is_done_or_not_begun_when_killed_at_any_statement(dsn: str, other: str) -> None:
+    asm.migrate(other)
     before, after = state(dsn), state(other)
-    cut = cut_everywhere(dsn, asm.migrate, cut_at_statements(dsn), [before, after])
+    cut = cut_everywhere(dsn, asm.migrate, cut_at_statements(dsn), [before, after], step_for(dsn))
     assert (state(dsn), cut > len(steps_of(dsn))) == (after, True)
 
 
 @one_of_each
 def test_the_last_step_is_done_or_not_begun_when_killed_at_any_statement(older: str, other: str) -> None:
+    asm.migrate(other)
     before, after = state(older), state(other)._replace(rows=ROWS)
     cut_everywhere(older, asm.migrate, cut_at_statements(older), [before, after], step_for(older))
     assert (before.pending, state(older)) == (steps_of(older)[-1:], after)
 
 
 @one_of_each
+@pytest.mark.usefixtures("later_migration")
 def test_rolling_back_is_done_or_not_begun_when_killed_at_any_statement(migrated: str, other: str) -> None:
+    asm.migrate(migrated)
     asm.rollback(other)
     before, after = state(migrated), state(other)
     cut = cut_everywhere(
@@ -142,7 +155,7 @@ def test_rolling_back_is_done_or_not_begun_when_killed_at_any_statement(migrated
 
 @files_only
 def test_a_file_is_migrated_or_not_when_killed_in_any_write(dsn: str, other: str) -> None:
-    # The first look makes a file of it.
+    # Reading the state creates the file.
     before, after = state(dsn), state(other)
     cut = cut_everywhere(dsn, asm.migrate, cuts.in_a_write, [before, after])
     assert (state(dsn), cut > 10) == (after, True)
@@ -158,7 +171,7 @@ def test_a_file_is_rolled_back_or_not_when_killed_in_any_write(migrated: str, ot
 
 @one_server
 @pytest.mark.parametrize("work", [asm.migrate, asm.rollback])
-def test_a_backend_that_is_ended_before_any_statement_is_told_and_leaves_all_as_it_was(
+def test_a_backend_that_is_terminated_before_any_statement_is_an_error_and_changes_nothing(
     migrated: str, work: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if work is asm.migrate:
@@ -173,7 +186,7 @@ def test_a_backend_that_is_ended_before_any_statement_is_told_and_leaves_all_as_
         except asm.ConnectionFailed:
             terminator.before(0)
             assert state(migrated) == before, f"cut at {number}"
-            # yoyo itself would take the cut for somebody's lock, and wait ten seconds for it.
+            # yoyo's own lock would take the lost connection for a held lock, and wait ten seconds for it.
             assert time.monotonic() - begun < 8
     assert (sorted(done), number > len(done)) == (steps_of(migrated), True)
 
@@ -193,13 +206,13 @@ def test_what_yoyos_own_command_left_half_done_is_completed(
 
 
 @one_of_each
-def test_what_yoyos_own_command_left_half_taken_back_is_taken_back(
+def test_what_yoyos_own_command_left_half_rolled_back_is_rolled_back(
     migrated: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Migrator, "stale_after_s", 0.0)
     asm.rollback(other)
     for number in count(1):
-        if not cuts.killed(partial(take_back_with_yoyo, migrated), partial(cuts.before_a_commit, number)):
+        if not cuts.killed(partial(roll_back_with_yoyo, migrated), partial(cuts.before_a_commit, number)):
             break
         asm.rollback(migrated)
         assert state(migrated) == state(other), f"cut at commit {number}"
@@ -213,7 +226,7 @@ def apply_with_yoyo(dsn: str) -> None:
         backend.apply_migrations(backend.to_apply(yoyo_package.read_migrations(str(migrations_of(dsn)))))
 
 
-def take_back_with_yoyo(dsn: str) -> None:
+def roll_back_with_yoyo(dsn: str) -> None:
     backend = yoyo_package.get_backend(yoyo_url(dsn))
     with backend.lock():
         backend.rollback_migrations(
@@ -223,6 +236,7 @@ def take_back_with_yoyo(dsn: str) -> None:
 
 @one_of_each
 def test_some_of_many_processes_that_migrate_at_once_may_be_killed(older: str, other: str) -> None:
+    asm.migrate(other)
     cut = cut_at_statements(older)
     children = [
         cuts.begun(partial(asm.migrate, older), partial(cut, number))
@@ -236,7 +250,7 @@ def test_some_of_many_processes_that_migrate_at_once_may_be_killed(older: str, o
 
 
 def everything(store: Any) -> None:
-    """Each operation once, but those that wait for others."""
+    """Every operation once, except those that wait for other clients."""
     session = asm.Session(agent_id="a", tags=("pinned",), metadata={"n": 1})
     run = asm.Run(session_id=session.id, status="running", token_usage={"input_tokens": 3})
     store.save_session(session)
@@ -295,12 +309,12 @@ def everything_of_maintenance(store: Any, session: asm.Session) -> None:
 
 
 WITH_ONE_CONNECTION = {"max_size": 1}
-"""So that each statement is asked again where it was prepared."""
+"""So that each statement runs again on the connection on which it was prepared."""
 
 
 @pytest.fixture
 def in_use(opened: Callable[..., Any], migrated: str) -> Any:
-    """A store that has prepared all it asks."""
+    """A store that has prepared every statement."""
     store = opened(migrated, **WITH_ONE_CONNECTION)
     everything(store)
     return store
@@ -309,22 +323,22 @@ def in_use(opened: Callable[..., Any], migrated: str) -> Any:
 OURS = ["asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts"]
 
 
-def test_an_open_store_works_on_when_every_table_gets_a_column(in_use: Any, migrated: str) -> None:
+def test_an_open_store_goes_on_when_every_table_gets_a_column(in_use: Any, migrated: str) -> None:
     for table in OURS:
         fetch_rows(migrated, f"alter table {table} add column later integer")
     everything(in_use)
 
 
 @servers_only
-def test_an_open_store_works_on_when_columns_get_another_type(in_use: Any, migrated: str) -> None:
+def test_an_open_store_goes_on_when_columns_get_another_type(in_use: Any, migrated: str) -> None:
     for table in OURS:
         fetch_rows(migrated, text_columns_as(table, "varchar(1000)"))
     everything(in_use)
 
 
 @servers_only
-def test_a_plan_is_prepared_again_when_columns_get_another_type(in_use: Any, migrated: str) -> None:
-    # The wire prepares by itself, the driver for what is asked in a transaction.
+def test_a_script_is_prepared_again_when_columns_get_another_type(in_use: Any, migrated: str) -> None:
+    # The fast path prepares lone queries, the driver those of a transaction.
     first = in_use.append_event(an_event())
     in_use.append_event(first)
     fetch_rows(migrated, text_columns_as("asm_events", "varchar(1000)"))
@@ -332,7 +346,7 @@ def test_a_plan_is_prepared_again_when_columns_get_another_type(in_use: Any, mig
 
 
 @servers_only
-def test_a_callers_transaction_is_told_to_try_again_when_columns_get_another_type(
+def test_a_callers_transaction_fails_with_a_retryable_error_when_columns_get_another_type(
     in_use: Any, migrated: str
 ) -> None:
     in_use.append_event(an_event())
@@ -347,7 +361,7 @@ def test_a_callers_transaction_is_told_to_try_again_when_columns_get_another_typ
 
 
 def text_columns_as(table: str, type: str) -> str:
-    """What gives the id of a table's session another type, and with it the answers that tell it."""
+    """A statement that gives a table's session id another type, and with it the result columns."""
     column = "id" if table == "asm_sessions" else "session_id"
     return f"alter table {table} alter column {column} type {type}"
 
@@ -382,7 +396,7 @@ def test_what_is_appended_while_a_newer_asm_migrates_is_kept_and_numbered(
 
 
 @servers_only
-def test_migrating_begins_again_when_it_and_somebody_who_writes_wait_for_each_other(
+def test_migrating_begins_again_after_a_deadlock_with_a_writer(
     migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "newer", migrated, 0).joinpath)
@@ -392,20 +406,20 @@ def test_migrating_begins_again_when_it_and_somebody_who_writes_wait_for_each_ot
         migrating = threads.submit(asm.migrate, migrated)
         while fetch_rows(migrated, "select 1 from pg_locks where not granted") == []:
             assert not migrating.done()
-        # Whoever waits for a second first looks whether it waits in vain.
+        # The migration began to wait first, so it is the first to look for a deadlock and fails.
         writing.execute("update asm_events set type = type")
         writing.execute("commit")
         assert migrating.result() == ["9990-later"]
 
 
 def wait_for_more(store: Any) -> None:
-    """Until something was appended."""
+    """Wait until an event is appended."""
     latest = store.get_latest_sequence("ses_1")
     assert store.get_events("ses_1", after=latest, wait_timeout=60)
 
 
 def newer_asm(to: Path, dsn: str, number: int) -> Path:
-    """An `sql` folder with some more steps, the later ones for each of which appends are in the way."""
+    """An `sql` folder with more migrations, each of which needs locks that appends hold."""
     folder = copied_folder(to)
     migrations, depends = folder / dsns.parse_dsn(dsn).dialect / "migrations", steps_of(dsn)[-1]
     for later in range(number + 1):
@@ -413,12 +427,14 @@ def newer_asm(to: Path, dsn: str, number: int) -> Path:
         if dsns.parse_dsn(dsn).dialect == "postgres":
             kinds = ["varchar(1000)", "text"]
             statement += f"\n\n{text_columns_as('asm_session_sequences', kinds[later % 2])};"
-        (migrations / f"999{later}-later.sql").write_text(f"-- depends: {depends}\n\n{statement}\n")
+        file = migrations / f"999{later}-later.sql"
+        file.write_text(f"-- depends: {depends}\n\n{statement}\n")
+        file.with_suffix(".rollback.sql").write_text(f"alter table asm_events drop column later_{later};\n")
         depends = f"999{later}-later"
     return folder
 
 
-ASKED: list[Callable[[Any], object]] = [
+OPERATIONS: list[Callable[[Any], object]] = [
     lambda store: store.save_session(asm.Session(agent_id="a", id="ses_1")),
     lambda store: store.get_session("ses_1"),
     lambda store: store.append_event(an_event()),
@@ -433,13 +449,13 @@ ASKED: list[Callable[[Any], object]] = [
 ]
 
 
-def test_an_open_store_says_that_its_tables_were_taken_and_works_when_they_are_back(
+def test_an_open_store_says_that_its_tables_are_missing_and_works_when_they_are_back(
     in_use: Any, migrated: str
 ) -> None:
     asm.rollback(migrated)
-    for ask in ASKED:
+    for operation in OPERATIONS:
         with pytest.raises(asm.MigrationRequired, match="asm migrate"):
-            ask(in_use)
+            operation(in_use)
     asm.migrate(migrated)
     everything(in_use)
 
@@ -465,9 +481,7 @@ HOLDING = {
 }
 
 
-def test_migrating_does_not_wait_for_ever_for_those_who_write(
-    older: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_migrating_waits_for_writers_for_a_limited_time(older: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Migrator, "lock_timeout_s", 0.2)
     before = state(older)
     with driver_connection(older) as writing:

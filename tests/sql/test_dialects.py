@@ -37,6 +37,7 @@ OPTIONAL_ON_ONE_SIDE = {
 COLUMNS_WITHOUT_NAMES = {
     "check_tables": "returns no row",
     "count_rows": "pairs of a table's name and its number of rows, read by position",
+    "count_rows_by_counters": "pairs of a table's name and its number of rows, read by position",
     "get_version": "one value",
     "count_sessions": "one value",
     "count_sessions_by_tag": "one value",

@@ -1,6 +1,6 @@
 """How large the code is and what it costs: `make figures` writes docs/figures.md.
 
-The column of 709cfc6 was taken by a review of that commit with another script. On that commit, this script gives
+The column of 709cfc6 was taken by a review of that commit with another script. On that commit, this one gives
 the same figures within a few percent, except for repeated lines, because the review paired them by hand.
 """
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
 from asm.engine.registry import Dialect, quote_identifier
 from asm.errors import ValidationError
 from asm.validation import is_instance
@@ -143,20 +146,12 @@ def _conninfo(dsn: str) -> SecretStr:
     # Whatever the DSN and the environment say: documents are read as they stand, in UTF-8.
     if not _is_readable(dsn):
         raise ValidationError(_UNREADABLE)
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
     given = conninfo_to_dict(dsn).keys()
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in given}
     return SecretStr(make_conninfo(dsn, client_encoding="UTF8", **defaults))
 
 
 def _is_readable(dsn: str) -> bool:
-    try:
-        from psycopg import ProgrammingError
-        from psycopg.conninfo import conninfo_to_dict
-    except ImportError as error:
-        raise ImportError("PostgreSQL needs psycopg with libpq: pip install 'asm-store[binary]'") from error
-
     try:
         given = conninfo_to_dict(dsn)
     except (ProgrammingError, UnicodeDecodeError):
@@ -181,8 +176,6 @@ def _is_misread(given: Mapping[str, Any]) -> bool:
 
 
 def _without_password(conninfo: str) -> str:
-    from psycopg.conninfo import conninfo_to_dict
-
     parts = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
     user = f"{quote(parts['user'])}@" if "user" in parts else ""
     host = quote(parts.get("host") or parts.get("hostaddr", ""), safe=",:[]")

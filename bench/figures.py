@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from functools import cached_property
+from importlib import import_module
 from math import ceil
 from pathlib import Path
 from statistics import mean, median
-from types import FrameType
 from typing import TypeAlias
 
 import asm
@@ -266,39 +266,17 @@ def costs() -> dict[str, str]:
     *_, postgres, sqlite, milliseconds = BEFORE
     with Server(installations()[0]) as server:
         return {
-            postgres: "{} / {}".format(*_append_frames(server.dsn())),
-            sqlite: "{} / {}".format(*_append_frames("sqlite://")),
+            postgres: _append_frames(server.dsn()),
+            sqlite: _append_frames("sqlite://"),
             milliseconds: f"{importing[0]:.0f} / {importing[1]:.0f}",
         }
 
 
-def _append_frames(dsn: str) -> tuple[int, int]:
+def _append_frames(dsn: str) -> str:
     """How many functions of asm one append enters, and how many of them are on the stack at most."""
-    counter = _FrameCounter()
     with asm.SessionStore(dsn, migrate=True) as store:
-        # The first appends prepare statements and open connections.
-        events = [
-            asm.Event(type="message_sent", session_id="ses_1", data={"text": "Hello"}) for _ in range(50)
-        ]
-        for event in events[1:]:
-            store.append_event(event)
-        sys.setprofile(counter)
-        store.append_event(events[0])
-        sys.setprofile(None)
-    return counter.calls, counter.depth_max
-
-
-class _FrameCounter:
-    """A profile function that counts the functions of asm."""
-
-    def __init__(self) -> None:
-        self.calls = self.depth = self.depth_max = 0
-
-    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
-        if frame.f_code.co_filename.startswith(str(ROOT / "asm")):
-            self.calls += event == "call"
-            self.depth += {"call": 1, "return": -1}.get(event, 0)
-            self.depth_max = max(self.depth_max, self.depth)
+        calls = import_module("bench.frames").calls_of_append(store)
+    return f"{calls.functions} / {calls.depth}"
 
 
 def _import_ms(names: str) -> float:

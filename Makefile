@@ -23,7 +23,7 @@ bench bench-peers: export ASM_BENCH_DSN = $(DSN)
 .PHONY: help demo test soak check format sync schema figures bench bench-peers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/demo/installed ## record a session in a SQLite file and print it
 	@.venv/demo/bin/python examples/demo.py

@@ -17,10 +17,10 @@ bench_options = --rounds $(ROUNDS) --seconds $(SECONDS) --events $(EVENTS) --sca
 soak_options = --minutes $(MINUTES) --clients $(CLIENTS) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 comma := ,
 # Not on the command line, where everybody on the machine could read a password.
-bench bench-peers: export ASM_BENCH_DSN = $(DSN)
+bench bench-peers bench-compare: export ASM_BENCH_DSN = $(DSN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format schema bench bench-peers clean
+.PHONY: help demo test soak check format schema bench bench-peers bench-compare clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -50,8 +50,12 @@ schema: .venv/installed ## write each schema.sql from its migrations
 bench: .venv/installed ## measure on SQLite and PostgreSQL; DSN=postgresql://…, ONLY=reads,flush, ROUNDS=5, SECONDS=1, EVENTS=10000000, SCALE=10
 	@.venv/bin/python -m bench $(bench_options) $(subst $(comma), ,$(ONLY))
 
-bench-peers: .venv/peers/installed ## measure libraries of a like kind beside ours
+bench-peers: .venv/peers/installed ## measure similar libraries beside this one
 	@.venv/peers/bin/python -m bench $(bench_options) peers
+
+bench-compare: .venv/installed ## measure this checkout beside another one; BASE=../asm-old, ONLY=reads,flush, ROUNDS=10, SECONDS=0.3
+	@.venv/bin/python -m bench.compare $(BASE) $(if $(filter command line,$(origin ROUNDS)),--rounds $(ROUNDS)) \
+		$(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS)) $(subst $(comma), ,$(ONLY))
 
 clean: ## remove whatever this file makes
 	@rm -rf .venv build dist asm-demo.db* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -109,7 +109,7 @@ def rates(checkout: Path, name: str, seconds: float, environment: dict[str, str]
 
 def add_round(rows: dict[str, Pairs], ours: Rates, base: Rates) -> None:
     """Add one round's rates of the rows that both checkouts have."""
-    for what in ours.keys() & base.keys():
+    for what in (row for row in ours if row in base):
         pairs = rows.setdefault(what, Pairs())
         pairs.ours.append(ours[what])
         pairs.base.append(base[what])

@@ -93,8 +93,8 @@ def test_a_write_that_no_standby_confirms_is_not_acknowledged_and_ends_in_a_time
 ) -> None:
     case = CASES[name]
     with pytest.raises(asm.StorageTimeout):
-        case.ask(waiting)
-    wait_until(lambda: case.look(waiting) == case.there)
+        case.run(waiting)
+    wait_until(lambda: case.read(waiting) == case.expected)
 
 
 def test_a_transaction_that_no_standby_confirms_ends_in_a_timeout(waiting: Any) -> None:

@@ -94,11 +94,11 @@ def test_an_operation_whose_connection_is_cut_is_done_once(
     store.append_event(an_event("ses_kept", id="evt_kept"))
     store.artifacts.register(an_artifact("kept"))
 
-    proxy.cut_when(case.says, moment)
-    case.ask(store)
+    proxy.cut_when(case.sends, moment)
+    case.run(store)
 
     assert proxy.faults == {f"cut {moment}": 1}
-    assert case.look(store) == case.there
+    assert case.read(store) == case.expected
 
 
 @newest_only

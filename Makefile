@@ -28,10 +28,10 @@ help: ## say what can be made
 demo: .venv/installed ## keep a session in a SQLite file and show it
 	@.venv/bin/python examples/demo.py
 
-test: .venv/installed ## run the tests; ARGS='-k append' goes to pytest, WORKERS=0 runs them one by one
-	@.venv/bin/python -m pytest --numprocesses $(WORKERS) $(ARGS)
+test: .venv/installed ## run the tests; ARGS='-k append' goes to pytest, WORKERS=0 runs them one by one, ASM_TEST_ALL=1 adds repetitions on an older PostgreSQL
+	@.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
-soak: .venv/installed ## break things while clients work, and check what is left; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
+soak: .venv/installed ## cause faults while clients work, and check the stored rows; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
 	@.venv/bin/python -m tests.fault.soak $(soak_options)
 
 check: .venv/installed ## look at format, lint and types, then run the tests

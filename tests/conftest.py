@@ -13,6 +13,7 @@ import inspect
 import os
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -107,21 +108,54 @@ class Cluster:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests that an older PostgreSQL server repeats, unless ASM_TEST_ALL is set."""
+    """Deselect repetitions of tests on further stores, unless ASM_TEST_ALL is set.
+
+    An older PostgreSQL server runs tests/sql, the contract with the blocking store, and tests that run
+    on no newer one. Of a contract test with MANY cases, each case runs on every database, alternately
+    with the blocking and the async store.
+    """
     if os.environ.get("ASM_TEST_ALL"):
         return
-    deselected = [item for item in items if _is_repeated_on_an_older_server(item)]
-    config.hook.pytest_deselected(items=deselected)
-    items[:] = [item for item in items if not _is_repeated_on_an_older_server(item)]
+    variants: dict[str, list[Variant]] = defaultdict(list)
+    for item in items:
+        variants[item.nodeid.partition("[")[0]].append(Variant.of(item))
+    repeated = {each.item for of_test in variants.values() for each in of_test if each.is_repeated(of_test)}
+    config.hook.pytest_deselected(items=[item for item in items if item in repeated])
+    items[:] = [item for item in items if item not in repeated]
 
 
-def _is_repeated_on_an_older_server(item: pytest.Item) -> bool:
-    """Only tests/sql and the contract of the blocking store run on an older server."""
-    parameters: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
-    if not any(each in POSTGRES[1:] for each in parameters.values() if isinstance(each, str)):
-        return False
-    folder = item.path.parent.name
-    return not (folder == "sql" or (folder == "contract" and parameters.get("colour") == "sync"))
+MANY = 4
+
+
+class Variant(NamedTuple):
+    """A test with one set of parameters: its store, and the indices of the other ones."""
+
+    item: pytest.Item
+    kind: str | None
+    colour: str | None
+    case: tuple[int, ...]
+
+    @classmethod
+    def of(cls, item: pytest.Item) -> Variant:
+        call: Any = getattr(item, "callspec", None)
+        if call is None:
+            return cls(item, None, None, ())
+        case = tuple(index for name, index in call.indices.items() if name not in ("kind", "colour"))
+        return cls(item, call.params.get("kind"), call.params.get("colour"), case)
+
+    def is_repeated(self, variants: list[Variant]) -> bool:
+        folder = self.item.path.parent.name
+        if folder == "sql":
+            return False
+        if self.kind in POSTGRES[1:] and any(each.kind == POSTGRES[0] for each in variants):
+            return folder != "contract" or self.colour != "sync" or self._is_in_other_colour(variants)
+        return folder == "contract" and self._is_in_other_colour(variants)
+
+    def _is_in_other_colour(self, variants: list[Variant]) -> bool:
+        if self.kind is None or self.colour is None or len({each.case for each in variants}) < MANY:
+            return False
+        is_even = (sum(self.case) + DATABASES.index(self.kind)) % 2 == 0
+        return is_even != (self.colour == "sync")
 
 
 def pytest_collection_finish() -> None:

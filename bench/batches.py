@@ -1,4 +1,4 @@
-"""How fast are batches, beside COPY of the same rows? COPY moves no counter and looks for no event twice."""
+"""The rate of batches beside COPY of the same rows, which moves no counter and finds no duplicates."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ SPANNING = targets.Target("append_events of 1,000 over 200 sessions", targets.CO
 
 SHARE = 0.5
 PER_SECOND = 60_000
-"""More rows than a side gets through."""
+"""More rows than either side writes."""
 
 
 def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     with (
-        databases.postgres() as place,
-        asm.SessionStore(place.dsn, schema=place.schema) as store,
-        place.connect() as connection,
+        databases.postgres() as database,
+        asm.SessionStore(database.dsn, schema=database.schema) as store,
+        database.connect() as connection,
     ):
         for target, size in CASES:
-            floor = copying(connection, place.schema, size, place.server)
-            yield rounds.compare(target, floor, ours(store, place.server, size), share=SHARE)
-        floor = copying(connection, place.schema, 1_000, place.server)
+            floor = copying(connection, database.schema, size, database.server)
+            yield rounds.compare(target, floor, ours(store, database.server, size), share=SHARE)
+        floor = copying(connection, database.schema, 1_000, database.server)
         yield rounds.compare(
-            SPANNING, floor, ours(store, place.server, 1_000, sessions=payload.SESSIONS), share=SHARE
+            SPANNING, floor, ours(store, database.server, 1_000, sessions=payload.SESSIONS), share=SHARE
         )
-        with floors.reference_schema(place) as reference:
-            floor = copying(connection, reference, 1_000, place.server)
+        with floors.reference_schema(database) as reference:
+            floor = copying(connection, reference, 1_000, database.server)
             yield rounds.compare(
-                targets.BATCH_REFERENCE, floor, ours(store, place.server, 1_000), share=SHARE
+                targets.BATCH_REFERENCE, floor, ours(store, database.server, 1_000), share=SHARE
             )
 
 
@@ -71,7 +71,7 @@ def copying(
 def supplied(
     batch: Callable[[], T], step: Callable[[T], int], size: int, server: Server = None
 ) -> Callable[[float], Sample]:
-    """Batches made before the clock starts, and then sent one after another."""
+    """Make batches before the clock starts, then send them one after another."""
 
     def run(seconds: float) -> Sample:
         waiting = deque(batch() for _ in range(2 + int(PER_SECOND * seconds / size)))

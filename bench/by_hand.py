@@ -1,4 +1,4 @@
-"""What somebody would write who wants rows as objects: the driver, orjson, one constructor a row."""
+"""Rows read as objects by hand: the driver, orjson, and one constructor call per row."""
 
 from __future__ import annotations
 
@@ -106,39 +106,39 @@ def run(rows: Rows) -> Run:
     )
 
 
-Ask = Callable[[str, dict[str, Any]], Rows]
-"""Rows of a query, by its name and values."""
+Fetch = Callable[[str, dict[str, Any]], Rows]
+"""Returns the rows of a query, given its name and values."""
 
 
-def postgres(place: PostgresSchema, connection: psycopg.Connection[Any]) -> Ask:
-    """psycopg in C, prepared, binary; a document comes as its text."""
-    # Text to the driver's C code, which would otherwise call json.loads.
+def postgres(database: PostgresSchema, connection: psycopg.Connection[Any]) -> Fetch:
+    """Rows through psycopg in C, prepared and binary; a document is read as text."""
+    # Otherwise the driver calls json.loads for every document.
     connection.adapters.register_loader("json", TextBinaryLoader)
     cursor = connection.cursor(binary=True)
     known: dict[tuple[str, ...], bytes] = {}
 
-    def ask(name: str, values: dict[str, Any]) -> Rows:
+    def fetch(name: str, values: dict[str, Any]) -> Rows:
         key = (name, *values)
-        statement = known.get(key) or known.setdefault(key, place.statement(name, **values).encode())
+        statement = known.get(key) or known.setdefault(key, database.statement(name, **values).encode())
         cursor.execute(statement, values, prepare=True)
         return cursor.fetchall() if cursor.description else []
 
-    return ask
+    return fetch
 
 
-def sqlite(connection: sqlite3.Connection) -> Ask:
-    """sqlite3; times come as their text."""
+def sqlite(connection: sqlite3.Connection) -> Fetch:
+    """Rows through sqlite3; times are read as text."""
     queries = QueryRegistry("sqlite")
     known: dict[tuple[str, ...], str] = {}
 
-    def ask(name: str, values: dict[str, Any]) -> Rows:
+    def fetch(name: str, values: dict[str, Any]) -> Rows:
         key = (name, *values)
         if key not in known:
             (statement,) = queries[name].render(values).statements
             known[key] = statement.sql
         return connection.execute(known[key], values).fetchall()
 
-    return ask
+    return fetch
 
 
 def sqlite_events(rows: Rows) -> list[Event]:
@@ -157,7 +157,7 @@ def sqlite_session(rows: Rows) -> Session:
 
 
 def values_of(session: asm.Session) -> dict[str, Any]:
-    """The parameters of save_session, as somebody would bind them."""
+    """The parameters of save_session, bound by hand."""
     return {
         "id": session.id,
         "agent_id": session.agent_id,

@@ -1,7 +1,4 @@
-"""How do throughput and p99 go with the number of callers, as threads, as tasks, and beside pgbench?
-
-What it gives is also drawn, into results/callers.svg, which README shows.
-"""
+"""Throughput and p99 over the number of callers, as threads and as tasks, beside pgbench."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from bench.targets import Target
 
 CALLERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 CLIENTS_MAX = 64
-"""A server as PostgreSQL ships it takes 100 connections, so pgbench stops here and stands still after."""
+"""A server accepts 100 connections by default, so more callers are measured beside this many clients."""
 SHARE = 0.5
 ROUNDS_MAX = 3
 
@@ -24,15 +21,15 @@ ROUNDS_MAX = 3
 def lines(rounds: Rounds, databases: Databases, callers: tuple[int, ...] = CALLERS) -> Iterator[Line]:
     fewer = Rounds(min(rounds.rounds, ROUNDS_MAX), rounds.seconds, rounds.say)
     with (
-        databases.postgres() as place,
-        asm.SessionStore(place.dsn, schema=place.schema) as store,
+        databases.postgres() as database,
+        asm.SessionStore(database.dsn, schema=database.schema) as store,
         asyncio.Runner() as runner,
-        appends.opened(runner, place.dsn, place.schema) as awaited,
+        appends.opened(runner, database.dsn, database.schema) as awaited,
     ):
         for number in callers:
-            floor = floors.one_statement(place, min(number, CLIENTS_MAX))
-            threads = appends.threads(store, number, appends.numbered(), place.server)
-            tasks = appends.tasks(runner, awaited, number, appends.numbered(), place.server)
+            floor = floors.one_statement(database, min(number, CLIENTS_MAX))
+            threads = appends.threads(store, number, appends.numbered(), database.server)
+            tasks = appends.tasks(runner, awaited, number, appends.numbered(), database.server)
             sides = (floor, threads, tasks)
             of_floor, of_threads, of_tasks = fewer.alternate(f"{number} callers", sides, SHARE)
             yield line(Target(f"{number} threads", floor.name), "event", floor.name, of_floor, of_threads)

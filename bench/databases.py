@@ -1,4 +1,4 @@
-"""Where a question is measured: a PostgreSQL schema or a SQLite file of its own, gone afterwards."""
+"""The databases of a benchmark: a PostgreSQL schema or a SQLite file, removed after use."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class PostgresSchema:
-    """A schema with our tables in it."""
+    """A schema with the store's tables."""
 
     dsn: str
     schema: str
     queries: QueryRegistry
     pgbench: Path | None
     server: Cpu | None
-    """The CPU seconds of the server's processes, where the server is ours."""
+    """The CPU seconds of the server's processes, if the benchmark started the server."""
 
     def connect(self) -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(self.dsn, autocommit=True)
 
-    def statement(self, name: str, **given: object) -> str:
+    def statement(self, name: str, **values: object) -> str:
         """The SQL that the store sends for a query, with its parameters in the driver's style."""
-        (statement,) = self.queries[name].render(given).statements
+        (statement,) = self.queries[name].render(values).statements
         return statement.sql
 
 
 @dataclass(frozen=True, slots=True)
 class SQLiteFile:
-    """A SQLite file with our tables in it."""
+    """A SQLite file with the store's tables."""
 
     path: Path
 
@@ -67,13 +67,13 @@ class SQLiteFile:
 
 
 class Cpu:
-    """The CPU time of a server's processes together; of those that have ended, too."""
+    """The CPU time of all of a server's processes, ended ones included."""
 
     def __init__(self, postmaster: psutil.Process) -> None:
         self._postmaster = postmaster
 
     def __call__(self) -> float:
-        # Again, if one has ended meanwhile: its time moves to its parent's children's.
+        # Repeat if a process has ended meanwhile: its time moves to that of its parent's children.
         while True:
             family = self._family()
             total = sum(self._of_itself(process) for process in family)
@@ -92,7 +92,7 @@ class Cpu:
 
 
 def _precise(pid: int, ticks_s: float) -> float:
-    """Linux counts nanoseconds, too; ticks of 10 ms lost a third of half a second over 32 connections."""
+    """Linux also counts nanoseconds. Ticks of 10 ms lost a third of 0.5 s over 32 connections."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
     except (OSError, IndexError, ValueError):
@@ -103,7 +103,7 @@ class Databases:
     """The databases of one run of the bench."""
 
     def __init__(self, dsn: str | None = None) -> None:
-        self._getconn = dsn
+        self._dsn = dsn
         self._stack = ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="asm-bench-")))
 
@@ -120,15 +120,15 @@ class Databases:
 
     @cached_property
     def _server(self) -> Server | None:
-        """A server of our own with everything as PostgreSQL ships it: it syncs at every commit."""
-        if self._getconn is not None or self._installation is None:
+        """A server with PostgreSQL's default settings: it syncs at every commit."""
+        if self._dsn is not None or self._installation is None:
             return None
         return self._stack.enter_context(Server(installations()[0]))
 
     @property
     def dsn(self) -> str | None:
-        if self._getconn is not None:
-            return self._getconn
+        if self._dsn is not None:
+            return self._dsn
         return self._server.dsn() if self._server else None
 
     @cached_property
@@ -140,16 +140,16 @@ class Databases:
 
     @cached_property
     def pgbench(self) -> Path | None:
-        """The server's own, else the machine's."""
-        beside = self._installation / "pgbench" if self._installation else None
+        """The pgbench of the server's installation, else the one on the path."""
+        installed = self._installation / "pgbench" if self._installation else None
         found = shutil.which("pgbench")
-        return beside if beside and beside.exists() else Path(found) if found else None
+        return installed if installed and installed.exists() else Path(found) if found else None
 
     @contextmanager
     def postgres(self) -> Iterator[PostgresSchema]:
-        """A schema of its own, so that nothing of a given database is touched."""
+        """A new schema, so that nothing else in the database changes."""
         if self.dsn is None:
-            raise LookupError("there is no PostgreSQL here; `make bench DSN=postgresql://…` measures another")
+            raise LookupError("no PostgreSQL server found: name one with `make bench DSN=postgresql://…`")
         schema = f"asm_bench_{secrets.token_hex(4)}"
         asm.migrate(self.dsn, schema=schema)
         try:
@@ -158,18 +158,18 @@ class Databases:
             with psycopg.connect(self.dsn, autocommit=True) as connection:
                 connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
                 if self._server is not None:
-                    # What one question has written is not to be synced in the next one's time.
+                    # So that the next benchmark does not sync what this one has written.
                     connection.execute("checkpoint")
 
     @contextmanager
     def file(self) -> Iterator[SQLiteFile]:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            place = SQLiteFile(Path(folder) / "bench.db")
-            asm.migrate(place.dsn)
-            yield place
+            database = SQLiteFile(Path(folder) / "bench.db")
+            asm.migrate(database.dsn)
+            yield database
 
     def settings(self) -> dict[str, str]:
-        """What the server says of itself, of what matters here."""
+        """The server's settings that matter to a benchmark."""
         if self.dsn is None:
             return {}
         with psycopg.connect(self.dsn, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""What stands beside us: the same statements and rows without us."""
+"""The floors: the same statements and rows without the store."""
 
 from __future__ import annotations
 
@@ -22,36 +22,35 @@ from bench.databases import PostgresSchema, SQLiteFile
 from bench.harness import Sample, Side, by_threads
 from bench.payload import COLUMNS, Row
 
-# Numbers are all pgbench can count with, so beside it both sides have ids of nineteen digits (see `payload`):
-# the same statement and the same bytes, growing with time. Ids of 36 characters, put together in the
-# statement, took 9 % of the floor's rate where no disk bounded it; on our side only, they would be our loss.
-# The number is microseconds, then who asks.
+# pgbench computes with numbers only, so both sides have ids of nineteen digits (see `payload`): the same
+# statement and the same bytes, growing with time. Ids of 36 characters, built in the statement, cost 9 % of
+# the floor's rate where no disk bounds it. The number is microseconds, then the client.
 _PREPARATION = r"""
 \set number :number + 1000
 \set id :number + :client_id
 \set session :first_session + random(0, :sessions - 1)
 """
-_SPELLED = {"session_id": "session", "run_id": "session"}
+_VARIABLES = {"session_id": "session", "run_id": "session"}
 _PARAMETER = re.compile(r"%\((\w+)\)[sbt]")
 
 
-def one_statement(place: PostgresSchema, clients: int, *, sessions: int = payload.SESSIONS) -> Side:
-    """The append statement from that many clients: by pgbench, or by bare psycopg where there is none."""
+def one_statement(database: PostgresSchema, clients: int, *, sessions: int = payload.SESSIONS) -> Side:
+    """The append statement from this many clients: by pgbench if it is installed, else by psycopg."""
     name = f"{clients} client{'s' if clients > 1 else ''}"
-    if place.pgbench is None:
-        return Side(f"bare psycopg, {name}", _by_psycopg(place, clients, sessions))
-    return Side(f"pgbench, {name}", _by_pgbench(place, place.pgbench, clients, sessions))
+    if database.pgbench is None:
+        return Side(f"bare psycopg, {name}", _by_psycopg(database, clients, sessions))
+    return Side(f"pgbench, {name}", _by_pgbench(database, database.pgbench, clients, sessions))
 
 
 def _by_pgbench(
-    place: PostgresSchema, pgbench: Path, clients: int, sessions: int
+    database: PostgresSchema, pgbench: Path, clients: int, sessions: int
 ) -> Callable[[float], Sample]:
     statement = _PARAMETER.sub(
-        lambda found: f":{_SPELLED.get(found[1], found[1])}", place.statement("append_event")
+        lambda found: f":{_VARIABLES.get(found[1], found[1])}", database.statement("append_event")
     )
     script = _PREPARATION + statement.replace("%%", "%")
     first_session, *_ = payload.numbered_sessions(sessions)
-    # What is not defined here, pgbench sends as null: correlation_id.
+    # pgbench sends a variable that is not defined here, correlation_id, as null.
     values = {
         "type": "message_sent",
         "timestamp": "2026-01-01T00:00:00Z",
@@ -67,7 +66,7 @@ def _by_pgbench(
 
     def run(seconds: float) -> Sample:
         nonlocal per_client
-        # pgbench counts whole seconds; less is so many statements as it did in that time before.
+        # pgbench counts whole seconds. For less, run as many statements as it did in that time before.
         size = (
             f"--time={round(seconds)}" if seconds >= 1 else f"--transactions={5 + int(per_client * seconds)}"
         )
@@ -80,17 +79,17 @@ def _by_pgbench(
                 *(f"--client={clients}", f"--jobs={min(clients, os.cpu_count() or 1)}"),
                 *(size, f"--file={file}"),
                 *(f"--define={name}={value}" for name, value in numbered.items()),
-                _without_password(place.dsn),
+                _without_password(database.dsn),
             ]
-            server_s = place.server() if place.server else None
+            server_s = database.server() if database.server else None
             client_s = _children_s()
             outcome = subprocess.run(
-                command, cwd=folder, env=os.environ | _password(place.dsn), capture_output=True, text=True
+                command, cwd=folder, env=os.environ | _password(database.dsn), capture_output=True, text=True
             )
             if outcome.returncode:
                 raise RuntimeError(f"pgbench: {outcome.stderr}")
             client_s = _children_s() - client_s
-            server_s = place.server() - (server_s or 0.0) if place.server else None
+            server_s = database.server() - (server_s or 0.0) if database.server else None
             latencies = list(_logged(Path(folder)))
             rate = float(re.findall(r"^tps = ([\d.]+)", outcome.stdout, re.MULTILINE)[0])
         per_client = rate / clients
@@ -120,13 +119,13 @@ def _password(dsn: str) -> dict[str, str]:
     return {"PGPASSWORD": str(password)} if password else {}
 
 
-def _by_psycopg(place: PostgresSchema, clients: int, sessions: int) -> Callable[[float], Sample]:
-    statement = place.statement("append_event")
+def _by_psycopg(database: PostgresSchema, clients: int, sessions: int) -> Callable[[float], Sample]:
+    statement = database.statement("append_event")
     supply = payload.Supply(payload.numbered_sessions(sessions), payload.numbered_event)
 
     def run(seconds: float) -> Sample:
         supply.fill(seconds)
-        connections = [place.connect() for _ in range(clients)]
+        connections = [database.connect() for _ in range(clients)]
         cursors = [connection.cursor() for connection in connections]
 
         def step(cursor: psycopg.Cursor[tuple[object, ...]]) -> Callable[[], int]:
@@ -137,7 +136,7 @@ def _by_psycopg(place: PostgresSchema, clients: int, sessions: int) -> Callable[
 
             return append
 
-        sample = by_threads([step(cursor) for cursor in cursors], seconds, place.server)
+        sample = by_threads([step(cursor) for cursor in cursors], seconds, database.server)
         for connection in connections:
             connection.close()
         supply.learn(sample.rate)
@@ -147,7 +146,7 @@ def _by_psycopg(place: PostgresSchema, clients: int, sessions: int) -> Callable[
 
 
 def copy(connection: psycopg.Connection[tuple[object, ...]], schema: str, rows: Sequence[Row]) -> None:
-    """One COPY into the events of a schema, committed."""
+    """COPY rows into the events of a schema, and commit."""
     statement = sql.SQL(f"copy {{}}.asm_events ({COLUMNS}) from stdin")
     with (
         connection.cursor() as cursor,
@@ -158,10 +157,10 @@ def copy(connection: psycopg.Connection[tuple[object, ...]], schema: str, rows: 
 
 
 @contextmanager
-def reference_schema(place: PostgresSchema) -> Iterator[str]:
-    """The reference library's table of events: jsonb documents, and seven indexes."""
-    name = f"{place.schema}_reference"
-    with place.connect() as connection:
+def reference_schema(database: PostgresSchema) -> Iterator[str]:
+    """The reference library's table of events, with jsonb documents and seven indexes."""
+    name = f"{database.schema}_reference"
+    with database.connect() as connection:
         schema = sql.Identifier(name)
         for statement in _REFERENCE:
             connection.execute(sql.SQL(statement).format(schema=schema))
@@ -196,26 +195,26 @@ _REFERENCE = (
 
 
 class RawSQLite:
-    """One connection of sqlite3, set up for the same durability, and the store's own statements.
+    """One sqlite3 connection with the store's durability and the store's statements.
 
-    Without a place it is in memory, with tables of its own.
+    Without a file it is in memory, with its own tables.
     """
 
-    def __init__(self, place: SQLiteFile | None = None) -> None:
-        path = place.path if place else ":memory:"
+    def __init__(self, file: SQLiteFile | None = None) -> None:
+        path = file.path if file else ":memory:"
         self.connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-        if place:
+        if file:
             self.connection.execute("pragma journal_mode = wal")
             self.connection.execute("pragma synchronous = full")
         else:
-            for file in sorted((sql_folder("sqlite") / "migrations").glob("*.sql")):
-                if not file.name.endswith(".rollback.sql"):
-                    self.connection.executescript(file.read_text())
+            for migration in sorted((sql_folder("sqlite") / "migrations").glob("*.sql")):
+                if not migration.name.endswith(".rollback.sql"):
+                    self.connection.executescript(migration.read_text())
         render = QueryRegistry("sqlite")["append_event"].render({})
         self._counter, self._insert = (statement.sql for statement in render.statements)
 
     def append(self, row: Row) -> int:
-        """Begin immediate, upsert, insert, commit."""
+        """Begin immediate, upsert the counter, insert the event, commit."""
         values = row._asdict()
         execute = self.connection.execute
         execute("begin immediate")
@@ -225,7 +224,7 @@ class RawSQLite:
         return len(number)
 
     def append_many(self, session_id: str, rows: Sequence[Row]) -> int:
-        """One transaction: the counter moves once, and the rows go in, numbered beforehand."""
+        """In one transaction, insert a counter and rows that are numbered already."""
         self.connection.execute("begin immediate")
         self.connection.execute(
             "insert into asm_session_sequences (session_id, last_sequence, updated_at) values (?, ?, '')",

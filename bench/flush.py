@@ -1,4 +1,4 @@
-"""What does the end of a turn cost, a session, a run and 50 events in one go, beside one COPY of 50 rows?"""
+"""The rate of flush of a session, a run and 50 events, beside one COPY of 50 rows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SHARE = 0.5
 
 def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     with (
-        databases.postgres() as place,
-        asm.SessionStore(place.dsn, schema=place.schema) as store,
-        place.connect() as connection,
+        databases.postgres() as database,
+        asm.SessionStore(database.dsn, schema=database.schema) as store,
+        database.connect() as connection,
     ):
-        floor = batches.copying(connection, place.schema, EVENTS, place.server)
-        yield rounds.compare(targets.FLUSH, floor, ours(store, place.server), share=SHARE)
+        floor = batches.copying(connection, database.schema, EVENTS, database.server)
+        yield rounds.compare(targets.FLUSH, floor, ours(store, database.server), share=SHARE)
 
 
 def ours(store: asm.SessionStore, server: Server) -> Side:

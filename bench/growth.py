@@ -1,4 +1,4 @@
-"""Does it stay as fast when much is stored? An append and two reads, beside the same on a small store."""
+"""The rate of an append and two reads on a large store, beside the same calls on a small one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SIZES = (10_000, 1_000_000)
 PER_SESSION = 1_000
 SHARE = 0.4
 FLAT = 0.8
-"""What counts as flat: an index that is one level deeper costs a little."""
+"""The ratio that counts as flat: an index that is one level deeper costs a little."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """A store with so many events in it, and a session to read from."""
+    """A store with this many events in it, and a session to read from."""
 
     size: int
     store: asm.SessionStore
@@ -61,17 +61,17 @@ def appending(grown: Grown) -> Side:
 
 
 def reading(grown: Grown) -> Side:
-    return _asking(grown, lambda: len(grown.store.get_events(grown.session_id, limit=PER_SESSION)))
+    return _calling(grown, lambda: len(grown.store.get_events(grown.session_id, limit=PER_SESSION)))
 
 
 def paging(grown: Grown) -> Side:
     middle = PER_SESSION // 2
-    return _asking(
+    return _calling(
         grown, lambda: len(grown.store.get_events(grown.session_id, after=middle, limit=reads.PAGE))
     )
 
 
-def _asking(grown: Grown, call: Callable[[], int]) -> Side:
+def _calling(grown: Grown, call: Callable[[], int]) -> Side:
     def run(seconds: float) -> Sample:
         return in_turn(call, seconds, grown.server)
 
@@ -79,16 +79,16 @@ def _asking(grown: Grown, call: Callable[[], int]) -> Side:
 
 
 def _grown_schema(rounds: Rounds, stack: ExitStack, databases: Databases, size: int) -> Grown:
-    place: PostgresSchema = stack.enter_context(databases.postgres())
+    database: PostgresSchema = stack.enter_context(databases.postgres())
     sessions = payload.session_ids(max(1, size // PER_SESSION))
-    with place.connect() as connection:
+    with database.connect() as connection:
         for done, session_id in enumerate(sessions):
             rounds.say(f"PostgreSQL: storing {size:,} events, {done * PER_SESSION:,} done")
-            floors.copy(connection, place.schema, payload.rows(session_id, PER_SESSION))
+            floors.copy(connection, database.schema, payload.rows(session_id, PER_SESSION))
         for statement in _SETTLED:
-            connection.execute(sql.SQL(statement).format(schema=sql.Identifier(place.schema)))
-    store = stack.enter_context(asm.SessionStore(place.dsn, schema=place.schema))
-    return Grown(size, store, sessions[len(sessions) // 2], place.server)
+            connection.execute(sql.SQL(statement).format(schema=sql.Identifier(database.schema)))
+    store = stack.enter_context(asm.SessionStore(database.dsn, schema=database.schema))
+    return Grown(size, store, sessions[len(sessions) // 2], database.server)
 
 
 _SETTLED: tuple[LiteralString, ...] = (

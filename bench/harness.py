@@ -1,9 +1,8 @@
-"""Two sides of a comparison, measured in turn, several times, in one run.
+"""The two sides of a comparison, measured alternately for several rounds in one run.
 
-A Side is something that can be done for so many seconds; what it gives is a Sample. `compare`
-warms both sides up, lets them alternate A B A B, and makes a Line of it: rates are medians over
-the rounds, the ratio is the median of the rounds' own ratios, latencies are pooled. A ratio can
-be believed on a noisy machine, where a time cannot.
+A Side runs for a number of seconds and returns a Sample. `compare` warms both sides up, alternates
+A B A B, and makes a Line of the samples: rates are medians over the rounds, the ratio is the median of
+the rounds' ratios, latencies are pooled. A noisy machine changes a ratio less than it changes a time.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from bench.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one side did in one round."""
+    """The work of one side in one round."""
 
     units: int
     elapsed_s: float
@@ -30,11 +29,11 @@ class Sample:
     client_s: float
     """CPU time of the side's own process or processes."""
     server_s: float | None = None
-    """CPU time of the server's processes, where they are ours to look at."""
+    """CPU time of the server's processes, if the benchmark started the server."""
     shares: Sequence[int] = ()
-    """How many units each caller got."""
+    """How many units each caller did."""
     peak_mb: float | None = None
-    """The most that Python held at once of what a call allocated, where that was looked at."""
+    """The most memory that Python allocated in one call, if it was traced."""
 
     @property
     def rate(self) -> float:
@@ -43,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a comparison: its name, and what it does for so many seconds."""
+    """One side of a comparison: its name, and a function that runs it for a number of seconds."""
 
     name: str
     run: Callable[[float], Sample]
@@ -51,7 +50,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One side's samples of all rounds, taken together."""
+    """One side's figures over all rounds."""
 
     rate: float
     p50_ms: float
@@ -62,7 +61,7 @@ class Figures:
     spread: float | None
     peak_mb: float | None
     core: float
-    """CPU time of the side's own process over the time that went by."""
+    """CPU time of the calling process over elapsed time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class Line:
 
     @property
     def misses(self) -> list[str]:
-        """What was asked for and not reached."""
+        """The limits of the target that were not met."""
         wanted = self.target
         found = [
             "ratio" if wanted.ratio is not None and self.ratio < wanted.ratio else None,
@@ -108,7 +107,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Rounds:
-    """How long and how often to measure, and whom to tell what goes on."""
+    """How long and how often to measure, and a function that shows the progress."""
 
     rounds: int = 5
     seconds: float = 1.0
@@ -117,12 +116,12 @@ class Rounds:
     def compare(
         self, target: Target, floor: Side, ours: Side, *, unit: str = "event", share: float = 1.0
     ) -> Line:
-        """A row of both sides, measured in turn, each for `share` of the seconds asked for."""
+        """Measure both sides alternately, each for `share` of the seconds, and make a line of them."""
         floors, own = self.alternate(target.what, (floor, ours), share)
         return line(target, unit, floor.name, floors, own)
 
     def alternate(self, what: str, sides: Sequence[Side], share: float = 1.0) -> list[list[Sample]]:
-        """The samples of each side: a shorter turn of each is thrown away, then they alternate."""
+        """The samples of each side. A shorter run of each warms it up and is discarded."""
         seconds = self.seconds * share
         for side in sides:
             self.say(f"{what}: warming up {side.name}")
@@ -138,19 +137,19 @@ class Rounds:
 def line(
     target: Target, unit: str, floor_name: str, floors: Sequence[Sample], ours: Sequence[Sample]
 ) -> Line:
-    """A row of the samples of both sides, round by round."""
+    """Make a line of the samples of both sides, round by round."""
     ratio = median(mine.rate / other.rate for mine, other in zip(ours, floors, strict=True))
-    return Line(target, unit, floor_name, taken_together(floors), taken_together(ours), ratio, len(ours))
+    return Line(target, unit, floor_name, summarized(floors), summarized(ours), ratio, len(ours))
 
 
 def _measured(side: Side, seconds: float) -> Sample:
     sample = side.run(seconds)
     if not sample.units or not sample.elapsed_s:
-        raise RuntimeError(f"{side.name} did nothing in {seconds:g} s")
+        raise RuntimeError(f"{side.name} completed no call in {seconds:g} s")
     return sample
 
 
-def taken_together(samples: Sequence[Sample]) -> Figures:
+def summarized(samples: Sequence[Sample]) -> Figures:
     latencies = sorted(latency for sample in samples for latency in sample.latencies_s)
     server = [sample.server_s / sample.units for sample in samples if sample.server_s is not None]
     spreads = [
@@ -171,19 +170,19 @@ def taken_together(samples: Sequence[Sample]) -> Figures:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value that so great a share of all lie at or below."""
+    """The lowest value that this share of the values does not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
 Step = Callable[[], int]
-"""One call of one caller; how many units it did. It raises IndexError when its supply is used up."""
+"""One call of one caller; returns how many units it did. IndexError: the supply is used up."""
 
 Server = Callable[[], float] | None
-"""Gives the CPU seconds that the server's processes have used."""
+"""Returns the CPU seconds that the server's processes have used."""
 
 
 def in_turn(step: Step, seconds: float, server: Server = None) -> Sample:
-    """One caller without a thread of its own."""
+    """Run one caller in the current thread."""
     latencies: list[float] = []
     settle()
     with Stopwatch(server) as watch:
@@ -193,7 +192,7 @@ def in_turn(step: Step, seconds: float, server: Server = None) -> Sample:
 
 def _calls(step: Step, deadline: float, latencies: list[float]) -> int:
     units, clock = 0, time.perf_counter
-    # At least one, however late it is: a caller that did nothing has no latency.
+    # At least one call, because a caller without a call has no latency.
     while True:
         before = clock()
         try:
@@ -207,7 +206,7 @@ def _calls(step: Step, deadline: float, latencies: list[float]) -> int:
 
 
 def by_threads(steps: Sequence[Step], seconds: float, server: Server = None) -> Sample:
-    """A thread for each caller, all let go at the same moment."""
+    """Run a thread for each caller; all start at the same moment."""
     ready, go = threading.Barrier(len(steps) + 1), threading.Event()
     latencies: list[list[float]] = [[] for _ in steps]
     shares = [0] * len(steps)
@@ -238,13 +237,13 @@ def by_threads(steps: Sequence[Step], seconds: float, server: Server = None) -> 
 
 
 AsyncStep = Callable[[], Awaitable[object]]
-"""The same, awaited, and always one unit."""
+"""One awaited call of one caller, which is one unit."""
 
 
 def by_tasks(
     runner: asyncio.Runner, steps: Sequence[AsyncStep], seconds: float, server: Server = None
 ) -> Sample:
-    """A task for each caller, in the loop that the store was opened in."""
+    """Run a task for each caller, in the loop in which the store was opened."""
     latencies: list[float] = []
     shares = [0] * len(steps)
 
@@ -276,7 +275,7 @@ def by_tasks(
 
 
 class Stopwatch:
-    """Wall time, our own CPU time and the server's, over a block."""
+    """Elapsed time, this process's CPU time and the server's, over a block."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -297,6 +296,6 @@ class Stopwatch:
 
 
 def settle() -> None:
-    """From now on, what was made before is none of the collector's business."""
+    """Exclude all existing objects from garbage collection."""
     gc.collect()
     gc.freeze()

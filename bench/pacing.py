@@ -1,7 +1,7 @@
-"""`python -m bench.pacing DSN SCHEMA PREFIX`: another process that appends so many times a second.
+"""`python -m bench.pacing DSN SCHEMA PREFIX`: a process that appends PER_SECOND events a second.
 
-For each line `SECONDS SESSIONS` on its input it appends to sessions PREFIX0, PREFIX1, … taken at random,
-and prints how long each call took, as a list. An event tells when its call began, by the machine's clock.
+For each line `SECONDS SESSIONS` on its input it appends to random sessions PREFIX0, PREFIX1, …, and
+prints a list of the calls' durations. An event carries the monotonic time at which its call began.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def append(store: asm.SessionStore, prefix: str, seconds: float, sessions: int) 
     end = due + seconds
     while not took_s or due < end:
         time.sleep(max(0.0, due - time.monotonic()))
-        # Spread, or the looks of the one who waits would fall in step.
+        # At random intervals, so that appends do not synchronize with the polls.
         due += random.uniform(0.5, 1.5) / PER_SECOND
         event = asm.Event(
             type="message_sent",

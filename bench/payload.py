@@ -1,4 +1,4 @@
-"""Events as agents make them: about 300 bytes of JSON, ids that grow with time, a run and a provider."""
+"""Events like those of agents: about 300 bytes of JSON, ids that grow with time, a run, a provider."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import asm
 
 SESSIONS = 200
 
-_SAID = (
+_TEXT = (
     "The failing test expects the retry to stop after the third attempt, but the loop in client.py compares "
     "with < where it should use <=. I will change that line and run the suite again before touching anything "
     "else, because the timeout test depends on the same constant."
@@ -23,11 +23,11 @@ _SAID = (
 
 
 def document(number: int) -> dict[str, Any]:
-    """What a message of an agent looks like; 300 bytes of JSON, none quite like another."""
+    """A message of an agent: 300 bytes of JSON, no two alike."""
     cut = number % 60
     return {
         "role": "assistant",
-        "content": _SAID[cut : cut + 170],
+        "content": _TEXT[cut : cut + 170],
         "model": "claude-sonnet-4",
         "stop_reason": "tool_use",
         "usage": {"input_tokens": 1_000 + number % 997, "output_tokens": 100 + number % 89},
@@ -40,7 +40,7 @@ TEXTS = [orjson.dumps(each).decode() for each in DOCUMENTS]
 
 
 def session_ids(number: int = SESSIONS) -> list[str]:
-    """So many new sessions."""
+    """The ids of new sessions."""
     return [asm.Session(agent_id="bench").id for _ in range(number)]
 
 
@@ -59,12 +59,12 @@ def run_of(session_id: str) -> str:
 
 
 def number_of_now() -> int:
-    """Microseconds, with room for a thousand callers of each: nineteen digits until the year 2262."""
+    """Microseconds times a thousand, for the caller's number: nineteen digits until the year 2262."""
     return time.time_ns() // 1_000 * 1_000
 
 
 def numbered_sessions(number: int = SESSIONS) -> list[str]:
-    """The same for what stands beside pgbench: so many ids of nineteen digits, one after another."""
+    """Ids of nineteen digits, for sides that are measured beside pgbench."""
     first = number_of_now()
     return [str(first + each) for each in range(number)]
 
@@ -84,9 +84,9 @@ _NUMBERS = itertools.count(number_of_now(), 1_000)
 
 
 class Supply:
-    """Events made before the clock starts, in the order of their ids; any number of callers take from it.
+    """Events made before the clock starts, in the order of their ids, for any number of callers.
 
-    An application makes its events anyway (`thin` says what one costs), and the floors make none.
+    The floors make no events; the benchmark `thin` measures what making one costs.
     """
 
     def __init__(
@@ -105,19 +105,19 @@ class Supply:
         return len(self._waiting)
 
     def fill(self, seconds: float) -> None:
-        """Make so many that they should last for so long."""
+        """Make enough events for this many seconds."""
         wanted = int(self._per_second * seconds * 1.6) + 64
         choose = random.Random(wanted).choice
         self._waiting.clear()
         self._waiting.extend(self._make(choose(self.sessions), number) for number in range(wanted))
 
     def learn(self, rate: float) -> None:
-        """How fast they were taken."""
+        """Remember the rate at which the events were taken."""
         self._per_second = rate
 
 
 class Row(NamedTuple):
-    """An event as a row of the table, in the order of its columns, each value spelled out."""
+    """An event as a row of the table, in the order of the columns."""
 
     id: str
     type: str
@@ -136,7 +136,7 @@ def row(event: asm.Event, number: int) -> Row:
     return Row(
         event.id,
         str(event.type),
-        # One width, as SQLite keeps it; PostgreSQL reads it as well.
+        # As SQLite stores it, with a fixed width; PostgreSQL parses it, too.
         f"{event.timestamp.isoformat(timespec='microseconds')[:26]}Z",
         event.session_id,
         event.run_id,

@@ -1,8 +1,7 @@
-"""How fast are libraries of a like kind? Each appends and reads as its documentation says, beside us.
+"""The store beside similar libraries, each used as its documentation says.
 
-They promise less than we do: none but the ORM's port of the reference numbers the events of a session without
-a hole and keeps an id once. We are measured from where they are: from threads beside those that block, from
-tasks beside those that are awaited.
+The libraries promise less: only the ORM's port of the reference numbers the events of a session without gaps
+and stores an id once. Beside a blocking library the store runs in threads, beside an async one in tasks.
 """
 
 from __future__ import annotations
@@ -38,22 +37,22 @@ SHARE = 0.5
 def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     fewer = Rounds(min(rounds.rounds, ROUNDS_MAX), rounds.seconds, rounds.say)
     for kind in KINDS:
-        if why(kind):
+        if missing(kind):
             continue
-        with databases.postgres() as place:
-            yield from measured_beside(fewer, kind, place, CALLERS, place.server)
+        with databases.postgres() as database:
+            yield from measured_beside(fewer, kind, database, CALLERS, database.server)
         if "sqlite" in kind.dialects:
             with databases.file() as file:
                 yield from measured_beside(fewer, kind, file, CALLERS[:1], None)
 
 
 def absent() -> list[str]:
-    """The peers that cannot be measured here, and why."""
-    return [f"{kind.name}: {reason}" for kind in KINDS if (reason := why(kind))]
+    """The peers that cannot be measured, and why."""
+    return [f"{kind.name}: {reason}" for kind in KINDS if (reason := missing(kind))]
 
 
-def why(kind: Kind) -> str:
-    """Why a peer cannot be measured; nothing where it can."""
+def missing(kind: Kind) -> str:
+    """Why a peer cannot be measured; empty if it can."""
     try:
         version(kind.package)
         import_module(f"bench.peer.{kind.module}")
@@ -67,19 +66,19 @@ def why(kind: Kind) -> str:
 def measured_beside(
     rounds: Rounds,
     kind: Kind,
-    place: PostgresSchema | SQLiteFile,
+    database: PostgresSchema | SQLiteFile,
     callers: tuple[tuple[str, int, int], ...],
     server: Server,
 ) -> Iterator[Line]:
-    where = "SQLite: " if isinstance(place, SQLiteFile) else ""
+    where = "SQLite: " if isinstance(database, SQLiteFile) else ""
     module = import_module(f"bench.peer.{kind.module}")
     many, hot, full = payload.session_ids(), payload.session_ids(1), payload.session_ids(1)
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
         peer: Peer = stack.enter_context(
-            getattr(module, kind.opened)(runner, Address(place), many + hot + full)
+            getattr(module, kind.opened)(runner, Address(database), many + hot + full)
         )
-        ours = stack.enter_context(us(runner, place, peer.called_from))
+        ours = stack.enter_context(Ours(runner, database, peer.called_from))
         beside = f"{kind.package} {version(kind.package)}"
         for name, number, sessions in callers:
             target = Target(f"{where}{name}, beside {kind.name}", beside, 1.0)
@@ -104,7 +103,7 @@ def appending(runner: asyncio.Runner, peer: Peer, callers: int, sessions: list[s
     def run(seconds: float) -> Sample:
         if peer.called_from == "tasks":
             return by_tasks(runner, [step] * callers, seconds, server)
-        # As it is with us: one caller needs no thread.
+        # One caller needs no thread, as for the store.
         if callers == 1:
             return in_turn(step, seconds, server)
         return by_threads([step] * callers, seconds, server)
@@ -115,7 +114,7 @@ def appending(runner: asyncio.Runner, peer: Peer, callers: int, sessions: list[s
 def calling(
     runner: asyncio.Runner, peer: Peer, name: str, call: Callable[[], Any | Awaitable[Any]], server: Server
 ) -> Side:
-    """One caller in the peer's colour."""
+    """One caller, blocking or awaited as the peer is."""
 
     def run(seconds: float) -> Sample:
         if peer.called_from == "tasks":
@@ -137,19 +136,21 @@ def fill(runner: asyncio.Runner, peer: Peer, session_id: str) -> None:
             peer.append(session_id, number)
 
 
-class us:  # noqa: N801  # a context manager, read as a word
-    """Our store in the peer's colour."""
+class Ours:
+    """The store, blocking or async as the peer is."""
 
-    def __init__(self, runner: asyncio.Runner, place: PostgresSchema | SQLiteFile, called_from: str) -> None:
-        schema = place.schema if isinstance(place, PostgresSchema) else None
+    def __init__(
+        self, runner: asyncio.Runner, database: PostgresSchema | SQLiteFile, called_from: str
+    ) -> None:
+        schema = database.schema if isinstance(database, PostgresSchema) else None
         self._runner = runner
         self._is_async = called_from == "tasks"
         self._stack = ExitStack()
-        self._blocking = self._stack.enter_context(asm.SessionStore(place.dsn, schema=schema))
+        self._blocking = self._stack.enter_context(asm.SessionStore(database.dsn, schema=schema))
         if self._is_async:
-            self._awaited = self._stack.enter_context(appends.opened(runner, place.dsn, schema))
+            self._awaited = self._stack.enter_context(appends.opened(runner, database.dsn, schema))
 
-    def __enter__(self) -> us:
+    def __enter__(self) -> Ours:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Throughput and p99 over the number of callers, drawn as SVG: small, legible on white and on black."""
+"""Draws throughput and p99 over the number of callers as SVG, legible on white and on black."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 760, 312
 PANEL_WIDTH, PANEL_HEIGHT = 290, 190
 LEFTS, TOP = (62, 442), 60
 
-# Middle tones, so that they stand out from either ground; the text follows the reader's theme.
+# Medium tones are visible on both backgrounds; the text follows the reader's theme.
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #57606a }
   .title { font-weight: 600; font-size: 13px }
@@ -22,7 +22,7 @@ STYLE = """
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line in both panels: a point for each number of callers."""
+    """One curve in both panels, with a point for each number of callers."""
 
     name: str
     colour: str
@@ -38,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A logarithmic scale from pixel to pixel."""
+    """A logarithmic scale between two pixels."""
 
     low: float
     high: float
@@ -51,7 +51,7 @@ class Axis:
 
 
 def svg(curves: Sequence[Curve], title: str) -> str:
-    """Both panels, with a legend above."""
+    """The two panels with a legend."""
     body = [*_legend(curves), f'<text x="{WIDTH - 12}" y="{HEIGHT - 8}" text-anchor="end">{title}</text>']
     body += _panel(
         LEFTS[0], "events a second", curves, [point.rate for each in curves for point in each.points], "rate"
@@ -93,7 +93,7 @@ def _panel(
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, … from at or below the least value to at or above the greatest."""
+    """1, 2, 5, 10, … that enclose the values."""
     steps = [factor * 10.0**power for power in range(-3, 8) for factor in (1, 2, 5)]
     first = max(step for step in steps if step <= max(low, 1e-3))
     last = min(step for step in steps if step >= high and step > first)

@@ -1,4 +1,4 @@
-"""What do reads cost, and the small calls of every turn, beside the same done by hand?"""
+"""The cost of reads, and of the small calls of every turn, beside the same work by hand."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ SQLITE_GET_SESSION = targets.Target("SQLite: get_session", "the bare driver")
 def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     with databases.file() as file:
         yield from of_sqlite(rounds, file)
-    with databases.postgres() as place:
-        yield from of_postgres(rounds, place)
+    with databases.postgres() as database:
+        yield from of_postgres(rounds, database)
 
 
-def of_postgres(rounds: Rounds, place: PostgresSchema) -> Iterator[Line]:
-    with asm.SessionStore(place.dsn, schema=place.schema) as store, place.connect() as connection:
+def of_postgres(rounds: Rounds, database: PostgresSchema) -> Iterator[Line]:
+    with asm.SessionStore(database.dsn, schema=database.schema) as store, database.connect() as connection:
         session = stored(store)
         one = {"session_id": session.id}
-        ask = by_hand.postgres(place, connection)
+        fetch = by_hand.postgres(database, connection)
 
         def events(filters: Filters) -> object:
-            return by_hand.events(ask("get_events", filters))
+            return by_hand.events(fetch("get_events", filters))
 
         def get_session() -> object:
-            return by_hand.session(ask("get_session", {"id": session.id}))
+            return by_hand.session(fetch("get_session", {"id": session.id}))
 
         def get_active_run() -> object:
-            return by_hand.run(ask("find_active_run", one))
+            return by_hand.run(fetch("find_active_run", one))
 
         def save_session() -> object:
-            return ask("save_session", by_hand.values_of(session))
+            return fetch("save_session", by_hand.values_of(session))
 
         cases = (
             *pages(targets.GET_EVENTS, targets.PAGE, store, session, events),
@@ -56,19 +56,19 @@ def of_postgres(rounds: Rounds, place: PostgresSchema) -> Iterator[Line]:
             Case(targets.GET_ACTIVE_RUN, get_active_run, partial(store.get_active_run, session.id)),
             Case(targets.SAVE_SESSION, save_session, partial(store.save_session, session)),
         )
-        yield from compared(rounds, cases, place.server)
+        yield from compared(rounds, cases, database.server)
 
 
 def of_sqlite(rounds: Rounds, file: SQLiteFile) -> Iterator[Line]:
     with asm.SessionStore(file.dsn) as store, closing(sqlite3.connect(file.path)) as connection:
         session = stored(store)
-        ask = by_hand.sqlite(connection)
+        fetch = by_hand.sqlite(connection)
 
         def events(filters: Filters) -> object:
-            return by_hand.sqlite_events(ask("get_events", filters))
+            return by_hand.sqlite_events(fetch("get_events", filters))
 
         def get_session() -> object:
-            return by_hand.sqlite_session(ask("get_session", {"id": session.id}))
+            return by_hand.sqlite_session(fetch("get_session", {"id": session.id}))
 
         cases = (
             *pages(SQLITE_GET_EVENTS, SQLITE_PAGE, store, session, events),
@@ -79,7 +79,7 @@ def of_sqlite(rounds: Rounds, file: SQLiteFile) -> Iterator[Line]:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A call by hand and the same of ours, and how many rows it is about; 0 where the call is what counts."""
+    """The same call by hand and through the store, and its number of rows; 0 to count calls."""
 
     target: targets.Target
     by_hand: Callable[[], object]
@@ -88,7 +88,7 @@ class Case:
 
 
 def pages(
-    all_of_it: targets.Target,
+    whole_session: targets.Target,
     page: targets.Target,
     store: asm.SessionStore,
     session: asm.Session,
@@ -97,7 +97,7 @@ def pages(
     """A whole session, and a page from its middle."""
     whole: Filters = {"session_id": session.id}
     middle: Filters = whole | {"after": EVENTS // 2, "limit": PAGE}
-    for target, filters, rows in ((all_of_it, whole, EVENTS), (page, middle, PAGE)):
+    for target, filters, rows in ((whole_session, whole, EVENTS), (page, middle, PAGE)):
         yield Case(target, partial(by_hand, filters), partial(store.get_events, **filters), rows)
 
 
@@ -110,7 +110,7 @@ def compared(rounds: Rounds, cases: Iterable[Case], server: Server) -> Iterator[
 
 
 def stored(store: asm.SessionStore, number: int = EVENTS) -> asm.Session:
-    """A session with a running run and its events, as they come up in an agent's day."""
+    """Store a session with a running run and its events."""
     session = asm.Session(
         agent_id="bench",
         status="active",
@@ -132,7 +132,7 @@ def stored(store: asm.SessionStore, number: int = EVENTS) -> asm.Session:
 
 
 def counted(call: Callable[[], Any], units: int) -> Step:
-    """A call as a step that does so many units."""
+    """A call as a step that counts as this many units."""
 
     def step() -> int:
         call()

@@ -1,4 +1,4 @@
-"""What was measured, for people and for programs: a table, a file a question, and a page of all files."""
+"""The results of benchmarks: a table on the terminal, a JSON file for each, and a page made of all files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from rich.table import Table
 
 from bench import plot
 from bench.harness import Line, Rounds
-from bench.targets import LOOKUP, PEERS, QUESTIONS, TARGETS, Target
+from bench.targets import LOOKUP, PEERS, QUERIES, TARGETS, Target
 
+RESULTS = Path(__file__).parent / "results"
 HEADINGS = (
     "what",
     "floor or peer",
@@ -33,15 +34,15 @@ HEADINGS = (
     "met?",
 )
 PACKAGES = ("psycopg", "psycopg-pool", "orjson")
-Found = dict[str, Any]
-"""A question's results as its file has them."""
+Result = dict[str, Any]
+"""A benchmark's results, as its JSON file has them."""
 
 
 def environment(settings: dict[str, str]) -> dict[str, Any]:
     """The machine, the versions and the server's settings."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__).parents[1]),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "os": platform.platform(),
@@ -52,84 +53,93 @@ def environment(settings: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def found(
-    question: str,
-    asks: str,
+def result_of(
+    benchmark: str,
+    purpose: str,
     lines: Sequence[Line],
     rounds: Rounds,
     where: dict[str, Any],
     absent: Sequence[str] = (),
-) -> Found:
-    """A question's results, ready for its file."""
+) -> Result:
+    """The results of a benchmark, ready for its file."""
     return {
-        "question": question,
-        "asks": asks,
+        "benchmark": benchmark,
+        "purpose": purpose,
         "environment": where,
         "rounds": {"rounds": rounds.rounds, "seconds": rounds.seconds},
         "absent": list(absent),
-        "lines": [told(line) for line in lines],
+        "lines": [as_dict(line) for line in lines],
     }
 
 
-def told(line: Line) -> Found:
-    """A line as the file of its question has it."""
-    return asdict(line) | {"asked": str(line.target), "misses": line.misses}
+def as_dict(line: Line) -> Result:
+    """A line as it is in the file of its benchmark."""
+    return asdict(line) | {"goal": str(line.target), "misses": line.misses}
 
 
-def keep(results: Path, result: Found) -> None:
-    """Write a question's file, then the table of all files there are."""
+def write(results: Path, result: Result) -> None:
+    """Write a benchmark's file, then the page of all files in the folder."""
     results.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_rounded(result), indent=1, ensure_ascii=False)
-    (results / f"{result['question']}.json").write_text(text + "\n")
+    (results / f"{result['benchmark']}.json").write_text(text + "\n")
+    write_page(results)
+    if result["benchmark"] == "callers":
+        (results / "callers.svg").write_text(callers_plot(result))
+
+
+def write_page(results: Path) -> None:
+    """Write README.md from the JSON files in the folder."""
     everything = [json.loads(file.read_text()) for file in sorted(results.glob("*.json"))]
     (results / "README.md").write_text(page(everything))
-    if result["question"] == "callers":
-        (results / "callers.svg").write_text(drawn(result))
 
 
-WHEN = ("question", "date", "commit", "CPU", "PostgreSQL", "rounds", "seconds a turn")
-PREFACE = """# What was measured
+RUNS = ("benchmark", "date", "commit", "CPU", "PostgreSQL", "rounds", "seconds a side and round")
+TERMS = (
+    ("floor", "the least that the same work can cost: the same statements or rows without the store"),
+    ("measured", "the median of the rounds' ratios of the store's rate to the floor's; both take turns"),
+    ("rate", "the median of all rounds, the floor's in brackets"),
+    ("p99", "over all calls of all rounds; of a batch, the whole call"),
+    ("client", "CPU time of the calling process, per event, or per call where the rate is of calls"),
+    ("server", "CPU time of all processes of PostgreSQL, background processes included"),
+    ("lookups", "how many calls of `get_session`, measured in turn, take as long as the query"),
+    ("reference", "what the reference library took, measured on another day"),
+)
 
-Written by `make bench`. A ratio is the median of the rounds' own ratios of our rate to the floor's, both
-sides measured in turn; rates are medians, p99 is over all calls of all rounds (of a batch, the whole call).
-CPU time is per event, or per call where the rate is of calls. Client is the process that asks, all its
-threads; server is every process of PostgreSQL, its background writers too. In brackets: the floor's own.
-Events and rows are made before the clock starts, on both sides; `thin` says what making an Event costs.
-Of a question across sessions it is the median call, and how many lookups of a session by its id, in turn
-with it, take as long; no more than 3 times as long is asked of SQLite. The reference library's figures were
-measured on another day.
-"""
 
-
-def page(everything: Sequence[Found]) -> str:
+def page(everything: Sequence[Result]) -> str:
     """All results as one page of Markdown."""
     newest = max(everything, key=lambda result: str(result["environment"]["date"]))
     return "\n".join(
         [
-            PREFACE,
+            "# Results of the benchmarks",
+            "",
+            "`make bench` writes this page; do not edit it.",
+            "",
+            *table(("term", "meaning"), TERMS),
+            "",
             *_machine(newest["environment"]),
             "",
-            "## What was asked for",
+            "## Targets",
             "",
-            *_markdown(_asked_for(everything)),
+            *table(HEADINGS, _target_rows(everything)),
             "",
-            "## What is asked across sessions",
+            "## Queries across sessions",
             "",
-            *_markdown(_rows(everything, QUESTIONS)),
+            *table(HEADINGS, _rows(everything, QUERIES)),
             "",
-            *_others(everything),
-            "## When",
+            *_other_rows(everything),
+            "## Runs",
             "",
-            *_table(WHEN, map(_when, everything)),
+            *table(RUNS, map(_run, everything)),
             "",
         ]
     )
 
 
-def _when(result: Found) -> Sequence[str]:
+def _run(result: Result) -> Sequence[str]:
     where, rounds = result["environment"], result["rounds"]
     return (
-        result["question"],
+        result["benchmark"],
         where["date"],
         where["commit"],
         f"{where['cpu']}, {where['cores']} cores",
@@ -139,61 +149,61 @@ def _when(result: Found) -> Sequence[str]:
     )
 
 
-def _asked_for(everything: Sequence[Found]) -> list[Sequence[str]]:
+def _target_rows(everything: Sequence[Result]) -> list[Sequence[str]]:
     rows = _rows(everything, TARGETS)
-    peers = [line for result in everything if result["question"] == "peers" for line in result["lines"]]
+    peers = [line for result in everything if result["benchmark"] == "peers" for line in result["lines"]]
     if not peers:
         return [*rows, row(None, PEERS)]
     closest = min(peers, key=lambda line: float(line["ratio"]))
-    summary = {"target": asdict(PEERS), "asked": str(PEERS), "floor_name": closest["target"]["what"]}
+    summary = {"target": asdict(PEERS), "goal": str(PEERS), "floor_name": closest["target"]["what"]}
     return [*rows, row(closest | summary, PEERS)]
 
 
-def _rows(everything: Sequence[Found], targets: Sequence[Target]) -> list[Sequence[str]]:
+def _rows(everything: Sequence[Result], targets: Sequence[Target]) -> list[Sequence[str]]:
     lines = {line["target"]["what"]: line for result in everything for line in result["lines"]}
     return [row(lines.get(target.what), target) for target in targets]
 
 
-def _others(everything: Sequence[Found]) -> Iterable[str]:
-    asked = {target.what for target in (*TARGETS, *QUESTIONS)}
+def _other_rows(everything: Sequence[Result]) -> Iterable[str]:
+    with_target = {target.what for target in (*TARGETS, *QUERIES)}
     for result in everything:
-        rest = [line for line in result["lines"] if line["target"]["what"] not in asked]
+        rest = [line for line in result["lines"] if line["target"]["what"] not in with_target]
         if rest:
-            yield from [f"## {result['question']}", "", result["asks"], ""]
-            if result["question"] == "callers":
+            yield from [f"## {result['benchmark']}", "", result["purpose"].strip(), ""]
+            if result["benchmark"] == "callers":
                 yield from ["![throughput and p99 over the number of callers](callers.svg)", ""]
-            yield from [*_markdown([row(line, None) for line in rest]), ""]
+            yield from [*table(HEADINGS, [row(line, None) for line in rest]), ""]
         yield from (f"Not measured: {each}\n" for each in result.get("absent", ()))
 
 
-def row(line: Found | None, target: Target | None) -> Sequence[str]:
-    """A result's cells, in the order of the headings."""
+def row(line: Result | None, target: Target | None) -> Sequence[str]:
+    """A line's cells, in the order of the headings."""
     if line is None:
         assert target is not None
         return (target.what, target.beside, str(target), *[""] * 5, "not measured")
     floor, ours = line["floor"], line["ours"]
     beside, name = line["target"]["beside"], line["floor_name"]
     unit = "" if line["unit"] == "event" else f" {line['unit']}s"
-    met = f"no: {', '.join(line['misses'])}" if line["misses"] else "yes" if line["asked"] else ""
+    met = f"no: {', '.join(line['misses'])}" if line["misses"] else "yes" if line["goal"] else ""
     return (
         line["target"]["what"],
         beside if beside.startswith(name) else f"{beside} ({name})",
-        line["asked"],
+        line["goal"],
         measured(line),
-        _both(f"{ours['rate']:,.0f}{unit}/s", f"{floor['rate']:,.0f}{unit}/s"),
-        _both(_time(ours["p99_ms"]), _time(floor["p99_ms"])),
-        _both(f"{ours['client_us']:.1f}", f"{floor['client_us']:.1f}"),
-        _both(_cpu_time(ours), _cpu_time(floor)),
+        _with_floor(f"{ours['rate']:,.0f}{unit}/s", f"{floor['rate']:,.0f}{unit}/s"),
+        _with_floor(_time(ours["p99_ms"]), _time(floor["p99_ms"])),
+        _with_floor(f"{ours['client_us']:.1f}", f"{floor['client_us']:.1f}"),
+        _with_floor(_cpu_time(ours), _cpu_time(floor)),
         met,
     )
 
 
-def measured(line: Found) -> str:
-    """The ratio, or how long a question across sessions took, and what else was asked for."""
+def measured(line: Result) -> str:
+    """The ratio, or the time of a query across sessions, and the other figures that have a target."""
     wanted, ours = line["target"], line["ours"]
-    across = wanted["beside"] == LOOKUP
+    is_query = wanted["beside"] == LOOKUP
     ratio = (
-        f"{_time(ours['p50_ms'])}, {1 / line['ratio']:,.1f} lookups" if across else f"{line['ratio']:.2f}x"
+        f"{_time(ours['p50_ms'])}, {1 / line['ratio']:,.1f} lookups" if is_query else f"{line['ratio']:.2f}x"
     )
     calls = line.get("calls")
     others = (
@@ -201,13 +211,13 @@ def measured(line: Found) -> str:
         None if ours["spread"] is None or wanted["spread"] is None else f"shares {ours['spread']:.2f}x",
         None if wanted["longest_ms"] is None else f"longest {ours['longest_ms']:.0f} ms",
         None if wanted["peak_mb"] is None else f"{ours['peak_mb']:.3f} MB",
-        # Results of earlier commits do not tell.
+        # Files of older commits have no such field.
         None if wanted.get("core") is None else f"{ours['core']:.1%} of a core",
     )
     return ", ".join([ratio, *(each for each in others if each)])
 
 
-def _both(ours: str, floors: str) -> str:
+def _with_floor(ours: str, floors: str) -> str:
     return f"{ours} ({floors})" if ours else ""
 
 
@@ -215,32 +225,29 @@ def _time(milliseconds: float) -> str:
     return f"{milliseconds:.1f} ms" if milliseconds >= 1 else f"{milliseconds:.3f} ms"
 
 
-def _cpu_time(figures: Found) -> str:
+def _cpu_time(figures: Result) -> str:
     return "" if figures["server_us"] is None else f"{figures['server_us']:.1f}"
 
 
-def _markdown(rows: Iterable[Sequence[str]]) -> list[str]:
-    return _table(HEADINGS, rows)
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown, line by line."""
     return [f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows)]
 
 
-def show(console: Console, lines: Sequence[Line]) -> None:
-    """A table for a person; Markdown where nobody looks."""
-    rows = [row(told(line), None) for line in lines]
+def print_table(console: Console, lines: Sequence[Line]) -> None:
+    """Print a table; Markdown where the output is no terminal."""
+    rows = [row(as_dict(line), None) for line in lines]
     if not console.is_terminal:
-        print("\n".join(_markdown(rows)))
+        print("\n".join(table(HEADINGS, rows)))
         return
-    table = Table(*HEADINGS)
+    shown = Table(*HEADINGS)
     for cells in rows:
-        table.add_row(*cells, style="red" if cells[-1].startswith("no") else None)
-    console.print(table)
+        shown.add_row(*cells, style="red" if cells[-1].startswith("no") else None)
+    console.print(shown)
 
 
-def drawn(result: Found) -> str:
-    """The plot of the callers question."""
+def callers_plot(result: Result) -> str:
+    """The plot of the benchmark `callers`, as SVG."""
     names = {"tasks": ("asm, tasks", "#2f81f7"), "threads": ("asm, threads", "#d29922")}
     curves = [
         plot.Curve(
@@ -262,7 +269,7 @@ def drawn(result: Found) -> str:
     return plot.svg([*curves, plot.Curve("pgbench", "#8b949e", floor)], title)
 
 
-def _point(line: Found, figures: Found) -> plot.Point:
+def _point(line: Result, figures: Result) -> plot.Point:
     return plot.Point(int(line["target"]["what"].split()[0]), figures["rate"], figures["p99_ms"])
 
 
@@ -274,15 +281,15 @@ def _machine(where: dict[str, Any]) -> Iterable[str]:
     packages = ", ".join(f"{name} {number}" for name, number in where["packages"].items())
     yield f"- Python {where['python']}, {packages}, SQLite {where['sqlite']}, PostgreSQL {version}"
     if settings:
-        yield f"- PostgreSQL's settings: {', '.join(f'{name} {value}' for name, value in settings.items())}"
-    yield "- SQLite's settings: journal_mode wal, synchronous full"
+        yield f"- PostgreSQL settings: {', '.join(f'{name} {value}' for name, value in settings.items())}"
+    yield "- SQLite settings: journal_mode wal, synchronous full"
 
 
-def _commit() -> str:
-    here = Path(__file__).parent
+def commit_of(checkout: Path) -> str:
+    """The commit that a checkout is at, and whether its code was changed since."""
     try:
-        commit = _git(here, "rev-parse", "--short", "HEAD")
-        changed = _git(here.parent, "status", "--porcelain", "--", "asm", "sql")
+        commit = _git(checkout, "rev-parse", "--short", "HEAD")
+        changed = _git(checkout, "status", "--porcelain", "--", "asm", "sql")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit} and changes" if changed else commit

@@ -1,4 +1,4 @@
-"""How fast is one event a call, from threads, beside pgbench with the same statement?"""
+"""The rate of appends of one event per call, from threads, beside pgbench with the same statement."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CASES = (
 
 
 def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
-    with databases.postgres() as place, asm.SessionStore(place.dsn, schema=place.schema) as store:
+    with databases.postgres() as database, asm.SessionStore(database.dsn, schema=database.schema) as store:
         for target, callers, clients, sessions in CASES:
-            floor = floors.one_statement(place, clients, sessions=sessions)
-            ours = appends.threads(store, callers, appends.numbered(sessions), place.server)
+            floor = floors.one_statement(database, clients, sessions=sessions)
+            ours = appends.threads(store, callers, appends.numbered(sessions), database.server)
             yield rounds.compare(target, floor, ours)

@@ -1,4 +1,4 @@
-"""How fast is SQLite with synchronous=FULL: alone, from threads, from processes, in batches, awaited?"""
+"""The rate of SQLite with synchronous=FULL: one caller, threads, processes, batches, a task."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
     with (
         databases.file() as file,
         asm.SessionStore(file.dsn) as store,
-        # A file of its own, or it would move our log into the database for us, or we its.
-        databases.file() as beside,
-        closing(RawSQLite(beside)) as raw,
+        # In a second file, because a checkpoint of one side would move the other side's log.
+        databases.file() as second,
+        closing(RawSQLite(second)) as raw,
     ):
         one = appends.threads(store, 1, appends.own())
         yield rounds.compare(targets.SQLITE_APPEND, looping(raw), one)
@@ -50,7 +50,7 @@ def looping(raw: RawSQLite) -> Side:
     supply = appends.own()
 
     def run(seconds: float) -> Sample:
-        # Rows are made beforehand, too: what is left is sqlite3 and the disk.
+        # Rows are made before the clock starts, like events.
         supply.fill(seconds)
         rows = deque(payload.row(supply.take(), 0) for _ in range(len(supply)))
         sample = in_turn(lambda: raw.append(rows.popleft()), seconds)
@@ -61,7 +61,7 @@ def looping(raw: RawSQLite) -> Side:
 
 
 def mixed(store: asm.SessionStore, callers: int) -> Side:
-    """Threads that each append, save and read a session of their own; a call is one of the three."""
+    """Threads that each append to, save and read a session of their own; each of these is one call."""
 
     def run(seconds: float) -> Sample:
         steps = [_different(store, session_id) for session_id in payload.session_ids(callers)]
@@ -73,7 +73,7 @@ def mixed(store: asm.SessionStore, callers: int) -> Side:
 def _different(store: asm.SessionStore, session_id: str) -> Step:
     numbers = count()
     session = asm.Session(agent_id="a", id=session_id)
-    asked: Iterator[Callable[[], object]] = cycle(
+    calls: Iterator[Callable[[], object]] = cycle(
         [
             lambda: store.append_event(payload.event(session_id, next(numbers))),
             lambda: store.save_session(session),
@@ -82,7 +82,7 @@ def _different(store: asm.SessionStore, session_id: str) -> Step:
     )
 
     def step() -> int:
-        next(asked)()
+        next(calls)()
         return 1
 
     return step
@@ -111,10 +111,10 @@ def batching(store: asm.SessionStore) -> Side:
 
 
 def processes(file: SQLiteFile, number: int) -> Side:
-    """Processes that each have a store of their own on one file, and append for so long."""
+    """Processes that append, each with its own store on the same file."""
 
     def run(seconds: float) -> Sample:
-        # Spawned, as separate programs would be; a fork would share what we have open.
+        # Spawned, because a fork would share open connections.
         context = multiprocessing.get_context("spawn")
         pipes = [context.Pipe() for _ in range(number)]
         workers = [
@@ -152,7 +152,7 @@ def _worker(dsn: str, seconds: float, pipe: Connection) -> None:
 
 
 def together(samples: list[Sample]) -> Sample:
-    """What several processes did at the same time."""
+    """The sum of samples of several processes that ran at the same time."""
     return Sample(
         units=sum(sample.units for sample in samples),
         elapsed_s=max(sample.elapsed_s for sample in samples),

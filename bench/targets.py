@@ -1,11 +1,11 @@
-"""What the store is to reach, row by row. A question measures some of them."""
+"""The targets of the benchmarks, row by row."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A row: what is measured, what stands beside it, and what counts as met. None: nobody asked."""
+    """A row: what is measured, what it is measured beside, and the limits to meet; None is no limit."""
 
     what: str
     beside: str
@@ -13,15 +13,15 @@ class Target:
     p99_ms: float | None = None
     functions: int | None = None
     spread: float | None = None
-    """The busiest caller's share over the idlest one's."""
+    """The units of the busiest caller over those of the least busy one."""
     longest_ms: float | None = None
     median_ms: float | None = None
     peak_mb: float | None = None
-    """Of what Python allocates in one call."""
+    """The most memory that Python allocates in one call."""
     core: float | None = None
-    """The share of a core that the asking process takes."""
+    """The share of a core that the calling process uses."""
     reference: str = ""
-    """What the reference library took, for information."""
+    """What the reference library took; not a limit."""
 
     def __str__(self) -> str:
         wanted = [
@@ -29,13 +29,13 @@ class Target:
             None if self.p99_ms is None else f"p99 under {self.p99_ms:g} ms",
             None if self.functions is None else f"at most {self.functions} functions",
             None if self.spread is None else f"shares within {self.spread:g}x",
-            None if self.longest_ms is None else f"nobody waits {self.longest_ms:g} ms",
+            None if self.longest_ms is None else f"no call over {self.longest_ms:g} ms",
             None if self.median_ms is None else f"{self.median_ms:g} ms",
             None if self.peak_mb is None else f"under {self.peak_mb:g} MB",
             None if self.core is None else f"under {self.core:.0%} of a core",
         ]
-        asked = ", ".join(each for each in wanted if each)
-        return f"{asked} (reference: {self.reference})" if self.reference else asked
+        limits = ", ".join(each for each in wanted if each)
+        return f"{limits} (reference: {self.reference})" if self.reference else limits
 
 
 COPY = "COPY of the same rows into the same table"
@@ -75,18 +75,18 @@ SQLITE_ASYNC = Target("async SQLite, one task", "sync", 0.5)
 PEERS = Target("every peer, every row", "the one that comes closest", 1.0)
 
 APPENDING = "the append itself"
-WAITED_FOR = (1, 100, 1_000)
+FOLLOWERS = (1, 100, 1_000)
 
 
 def woken(database: str, sessions: int) -> Target:
-    """A wake-up by another process's append, while one process waits for so many sessions."""
+    """A wake-up by another process's append, while one process follows this many sessions."""
     what = f"{database}: woken by another process, one of {sessions:,} followers"
     return Target(what, APPENDING, p99_ms=50, core=0.10)
 
 
-WOKEN = [woken(database, sessions) for database in ("PostgreSQL", "SQLite") for sessions in WAITED_FOR]
-BESIDE_WAITERS = Target(
-    "64 tasks, beside 1,000 followers of other sessions", "the same while nobody waits", 0.85
+WOKEN = [woken(database, sessions) for database in ("PostgreSQL", "SQLite") for sessions in FOLLOWERS]
+BESIDE_FOLLOWERS = Target(
+    "64 tasks, beside 1,000 followers of other sessions", "the same without followers", 0.85
 )
 
 TARGETS = [
@@ -114,11 +114,11 @@ TARGETS = [
     SQLITE_BATCHES,
     SQLITE_ASYNC,
     *WOKEN,
-    BESIDE_WAITERS,
+    BESIDE_FOLLOWERS,
 ]
 
 LOOKUP = "get_session"
-"""What every question across sessions is asked in turn with: one row by its primary key."""
+"""The call that every query across sessions is measured beside: one row by its primary key."""
 
 
 def _median(what: str, milliseconds: float, reference_ms: float) -> Target:
@@ -143,15 +143,15 @@ MEMORY = Target("Python memory of a summary", LOOKUP, peak_mb=1, reference="54 M
 SLOWER_ON_SQLITE = 3
 
 
-def asked_of(database: str, target: Target) -> Target:
-    """The same, asked of a database: SQLite may take three times as long, but no more memory."""
+def for_database(database: str, target: Target) -> Target:
+    """The target on a database: SQLite may take three times as long, but no more memory."""
     if database != "SQLite":
         return target
     slower = None if target.median_ms is None else target.median_ms * SLOWER_ON_SQLITE
     return replace(target, what=f"SQLite: {target.what}", median_ms=slower, reference="")
 
 
-_QUESTIONS = [
+_QUERIES = [
     BY_AGENT,
     BY_TAG,
     BY_TOKENS,
@@ -167,4 +167,4 @@ _QUESTIONS = [
     PRUNING,
     MEMORY,
 ]
-QUESTIONS = [asked_of(database, target) for database in ("PostgreSQL", "SQLite") for target in _QUESTIONS]
+QUERIES = [for_database(database, target) for database in ("PostgreSQL", "SQLite") for target in _QUERIES]

@@ -1,4 +1,4 @@
-"""What do our own frames cost? The same statements by hand, with the values bound and the rows read."""
+"""The cost of the store's own Python code, beside the same statements executed by hand."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
         EVENT, Side("plain", _repeating(_plain_event)), Side("Event", _repeating(_event)), share=SHARE
     )
     yield from of_sqlite(rounds)
-    with databases.postgres() as place:
-        yield from of_postgres(rounds, place)
+    with databases.postgres() as database:
+        yield from of_postgres(rounds, database)
 
 
-def of_postgres(rounds: Rounds, place: PostgresSchema) -> Iterator[Line]:
-    with asm.SessionStore(place.dsn, schema=place.schema) as store, place.connect() as connection:
+def of_postgres(rounds: Rounds, database: PostgresSchema) -> Iterator[Line]:
+    with asm.SessionStore(database.dsn, schema=database.schema) as store, database.connect() as connection:
         session = reads.stored(store, 10)
-        ask = by_hand.postgres(place, connection)
+        fetch = by_hand.postgres(database, connection)
 
         def append(event: asm.Event) -> object:
-            return _numbered(event, ask("append_event", _values(event))[0][0])
+            return _numbered(event, fetch("append_event", _values(event))[0][0])
 
         def side(name: str, call: Callable[[], object]) -> Side:
-            return Side(name, lambda seconds: in_turn(reads.counted(call, 1), seconds, place.server))
+            return Side(name, lambda seconds: in_turn(reads.counted(call, 1), seconds, database.server))
 
         yield rounds.compare(
             APPEND,
-            Side("by hand", _appending(append, place.server)),
-            appends.threads(store, 1, appends.own(), place.server),
+            Side("by hand", _appending(append, database.server)),
+            appends.threads(store, 1, appends.own(), database.server),
             share=SHARE,
         )
         one = {"session_id": session.id}
         yield rounds.compare(
             GET_SESSION,
-            side("by hand", lambda: by_hand.session(ask("get_session", {"id": session.id}))),
+            side("by hand", lambda: by_hand.session(fetch("get_session", {"id": session.id}))),
             side("get_session", lambda: store.get_session(session.id)),
             unit="call",
             share=SHARE,
         )
         yield rounds.compare(
             LATEST,
-            side("by hand", lambda: ask("get_latest_sequence", one)[0][0]),
+            side("by hand", lambda: fetch("get_latest_sequence", one)[0][0]),
             side("get_latest_sequence", lambda: store.get_latest_sequence(session.id)),
             unit="call",
             share=SHARE,
@@ -69,9 +69,9 @@ def of_postgres(rounds: Rounds, place: PostgresSchema) -> Iterator[Line]:
 
 
 def of_sqlite(rounds: Rounds) -> Iterator[Line]:
-    # In memory: without the disk, what is left is Python and SQLite.
+    # In memory, so that the disk does not hide the cost of Python.
     with asm.SessionStore("sqlite://", migrate=True) as store, closing(RawSQLite()) as raw:
-        ask = by_hand.sqlite(raw.connection)
+        fetch = by_hand.sqlite(raw.connection)
 
         def append(event: asm.Event) -> object:
             return _numbered(event, raw.append(payload.row(event, 0)))
@@ -86,7 +86,7 @@ def of_sqlite(rounds: Rounds) -> Iterator[Line]:
         raw.connection.execute("insert into asm_session_sequences values (:session_id, 10, 0, '')", one)
         yield rounds.compare(
             SQLITE_LATEST,
-            Side("by hand", _repeating(lambda: ask("get_latest_sequence", one)[0][0])),
+            Side("by hand", _repeating(lambda: fetch("get_latest_sequence", one)[0][0])),
             Side("get_latest_sequence", _repeating(lambda: store.get_latest_sequence(one["session_id"]))),
             unit="call",
             share=SHARE,

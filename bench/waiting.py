@@ -1,6 +1,6 @@
-"""How soon does another process's append reach a follower, what do followers cost, and what do appends lose?
+"""How soon an append of another process reaches its follower, and what followers cost.
 
-A wake-up is counted from the call of the append to the event in the follower's hands; its floor is that call.
+A wake-up lasts from the call of the append until the follower has the event; its floor is the append alone.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ ROOT = Path(__file__).parents[1]
 
 
 def lines(
-    rounds: Rounds, databases: Databases, sessions: tuple[int, ...] = targets.WAITED_FOR
+    rounds: Rounds, databases: Databases, sessions: tuple[int, ...] = targets.FOLLOWERS
 ) -> Iterator[Line]:
     with databases.file() as file:
         yield from wake_ups(rounds, "SQLite", file.dsn, "", sessions)
-    with databases.postgres() as place:
-        yield from wake_ups(rounds, "PostgreSQL", place.dsn, place.schema, sessions)
-        with asyncio.Runner() as runner, appends.opened(runner, place.dsn, place.schema) as store:
-            side = appends.tasks(runner, store, WRITERS, appends.own(), place.server)
-            waited_for = Side(side.name, _waited_for(runner, store, side, sessions[-1]))
-            yield rounds.compare(targets.BESIDE_WAITERS, side, waited_for)
+    with databases.postgres() as database:
+        yield from wake_ups(rounds, "PostgreSQL", database.dsn, database.schema, sessions)
+        with asyncio.Runner() as runner, appends.opened(runner, database.dsn, database.schema) as store:
+            side = appends.tasks(runner, store, WRITERS, appends.own(), database.server)
+            followed = Side(side.name, _beside_followers(runner, store, side, sessions[-1]))
+            yield rounds.compare(targets.BESIDE_FOLLOWERS, side, followed)
 
 
 def wake_ups(
@@ -47,14 +47,14 @@ def wake_ups(
             prefix = f"ses_{number}_"
             followers = stack.enter_context(following(runner, store, prefix, number))
             writer = stack.enter_context(writing(dsn, schema, prefix))
-            turns = Turns(runner, followers, writer)
+            runs = Runs(runner, followers, writer)
             target = targets.woken(database, number)
-            (woken,) = rounds.alternate(target.what, [Side("wake-ups", turns.run)])
-            yield line(target, "wake-up", "the append itself", turns.calls[-len(woken) :], woken)
+            (woken,) = rounds.alternate(target.what, [Side("wake-ups", runs.run)])
+            yield line(target, "wake-up", "the append itself", runs.calls[-len(woken) :], woken)
 
 
 class Followers:
-    """Tasks that each follow a session of their own, and how long each event took to reach them."""
+    """Tasks that each follow one session, and how long each event took to reach them."""
 
     def __init__(self, store: asm.AsyncSessionStore, prefix: str, number: int) -> None:
         self.latencies_s: list[float] = []
@@ -75,7 +75,7 @@ class Followers:
 def following(
     runner: asyncio.Runner, store: asm.AsyncSessionStore, prefix: str, number: int
 ) -> Iterator[Followers]:
-    """Followers that run whenever the runner does, after a moment for all to ask their first question."""
+    """Followers that run whenever the runner does. Each has time to run its first query before the block."""
 
     async def begun() -> Followers:
         followers = Followers(store, prefix, number)
@@ -99,8 +99,8 @@ def writing(dsn: str, schema: str, prefix: str) -> Iterator[subprocess.Popen[str
         writer.communicate()
 
 
-class Turns:
-    """Turns of a writer and those who follow it: each gives a sample of wake-ups, and one of calls."""
+class Runs:
+    """Runs of a writer and its followers. Each gives a sample of wake-ups and one of append calls."""
 
     def __init__(self, runner: asyncio.Runner, followers: Followers, writer: subprocess.Popen[str]) -> None:
         self.calls: list[Sample] = []
@@ -112,29 +112,29 @@ class Turns:
         self._followers.latencies_s.clear()
         settle()
         with Stopwatch(None) as watch:
-            took_s = self._runner.run(self._turn(seconds))
+            took_s = self._runner.run(self._measured(seconds))
         self.calls.append(Sample(len(took_s), watch.elapsed_s, took_s, 0.0))
         woken = list(self._followers.latencies_s)
         return watch.sample(len(woken), woken)
 
-    async def _turn(self, seconds: float) -> list[float]:
-        took_s: list[float] = await asyncio.to_thread(self._told, seconds)
+    async def _measured(self, seconds: float) -> list[float]:
+        took_s: list[float] = await asyncio.to_thread(self._append_for, seconds)
         deadline = time.monotonic() + 60
         while len(self._followers.latencies_s) < len(took_s):
             if time.monotonic() > deadline:
-                raise RuntimeError("an event did not reach its follower")
+                raise RuntimeError("an event did not reach its follower within 60 s")
             await asyncio.sleep(0.001)
         return took_s
 
-    def _told(self, seconds: float) -> Any:
+    def _append_for(self, seconds: float) -> Any:
         assert self._writer.stdin
         assert self._writer.stdout
         print(seconds, self._followers.number, file=self._writer.stdin, flush=True)
         return json.loads(self._writer.stdout.readline())
 
 
-def _waited_for(runner: asyncio.Runner, store: asm.AsyncSessionStore, side: Side, sessions: int) -> Any:
-    """The same while others of the same process wait for other sessions."""
+def _beside_followers(runner: asyncio.Runner, store: asm.AsyncSessionStore, side: Side, sessions: int) -> Any:
+    """The same side while tasks of the same process follow other sessions."""
 
     def run(seconds: float) -> Sample:
         with following(runner, store, "ses_other_", sessions):

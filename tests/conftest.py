@@ -1,8 +1,8 @@
-"""Every database in both colours, and small builders.
+"""Fixtures that run a test on every database, with both stores, and functions that make test data.
 
-A test that asks for `store` runs on SQLite and on each PostgreSQL, with the blocking store and
-with the async one behind `Blocking`. A test that asks for `dsn` runs once per database, on an
-empty one without tables; `migrated` is the same with tables.
+A test with the fixture `store` runs on SQLite and on PostgreSQL, with the blocking store and with the
+async one behind `Blocking`. A test with `dsn` runs once per database, on an empty one without tables;
+`migrated` is the same with tables.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import inspect
 import os
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -32,8 +33,8 @@ INSTALLATIONS = {} if TEST_DSN else {f"postgres-{each.version}": each for each i
 POSTGRES = ["postgres"] if TEST_DSN else list(INSTALLATIONS)
 DATABASES = ["sqlite", *POSTGRES]
 
-# Nothing in the tests outlives a crash of the machine, so nothing has to reach the disk.
-FORGETFUL = {
+# No test data has to survive a crash of the machine, so nothing has to be synced to the disk.
+UNSYNCED = {
     "fsync": "off",
     "full_page_writes": "off",
     "wal_level": "minimal",
@@ -46,7 +47,7 @@ Colour = Literal["sync", "async"]
 
 
 class Where(NamedTuple):
-    """A database of a test's own."""
+    """The database of one test."""
 
     kind: str
     dsn: str
@@ -57,14 +58,14 @@ class Where(NamedTuple):
 
 
 class Cluster:
-    """A PostgreSQL server that hands out databases, cloned from one that is migrated."""
+    """A PostgreSQL server that makes databases, migrated ones by copying a template."""
 
     def __init__(self, dsn: str, server: Server | None = None) -> None:
         self.dsn = dsn
         self.server = server
         self._admin = psycopg.connect(dsn, autocommit=True)
         self._template: str | None = None
-        self._left: list[str] = []
+        self._unused: list[str] = []
 
     @contextmanager
     def database(self, *, migrated: bool) -> Iterator[str]:
@@ -73,20 +74,20 @@ class Cluster:
         try:
             yield make_conninfo(self.dsn, dbname=name)
         finally:
-            # PostgreSQL sleeps for 100 ms where a backend has not ended yet, so each database is
-            # dropped when the next one is left, and the test's backends have ended.
-            self._drop_left()
-            self._left.append(name)
+            # `drop database` sleeps for 100 ms if a backend of the test has not ended yet, so each
+            # database is dropped after the next test.
+            self._drop_unused()
+            self._unused.append(name)
 
     def close(self) -> None:
-        self._drop_left()
+        self._drop_unused()
         if self._template:
             self._drop(self._template)
         self._admin.close()
 
-    def _drop_left(self) -> None:
-        while self._left:
-            self._drop(self._left.pop())
+    def _drop_unused(self) -> None:
+        while self._unused:
+            self._drop(self._unused.pop())
 
     def _migrated_template(self) -> str:
         if self._template is None:
@@ -97,8 +98,7 @@ class Cluster:
         return self._template
 
     def _create(self, name: str, template: str) -> None:
-        # Copying files takes 40 ms where writing them to the log takes 200, but PostgreSQL 14
-        # knows no strategies.
+        # Copying the files takes 40 ms, and writing them to the log 200. PostgreSQL 14 has no strategies.
         strategy = " strategy file_copy" if self._admin.info.server_version >= 150000 else ""
         statement = sql.SQL("create database {} template {}" + strategy)
         self._admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
@@ -108,32 +108,65 @@ class Cluster:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run on an older PostgreSQL only what may differ there; everything if ASM_TEST_ALL is set."""
+    """Deselect repetitions of tests on further stores, unless ASM_TEST_ALL is set.
+
+    An older PostgreSQL server runs tests/sql, the contract with the blocking store, and tests that run
+    on no newer one. Of a contract test with MANY cases, each case runs on every database, alternately
+    with the blocking and the async store.
+    """
     if os.environ.get("ASM_TEST_ALL"):
         return
-    deselected = [item for item in items if _is_repeated_on_an_older_server(item)]
-    config.hook.pytest_deselected(items=deselected)
-    items[:] = [item for item in items if not _is_repeated_on_an_older_server(item)]
+    variants: dict[str, list[Variant]] = defaultdict(list)
+    for item in items:
+        variants[item.nodeid.partition("[")[0]].append(Variant.of(item))
+    repeated = {each.item for of_test in variants.values() for each in of_test if each.is_repeated(of_test)}
+    config.hook.pytest_deselected(items=[item for item in items if item in repeated])
+    items[:] = [item for item in items if item not in repeated]
 
 
-def _is_repeated_on_an_older_server(item: pytest.Item) -> bool:
-    """Whether the newest server tells as much: all but the SQL, and the contract of the blocking store."""
-    parameters: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
-    if not any(each in POSTGRES[1:] for each in parameters.values() if isinstance(each, str)):
-        return False
-    folder = item.path.parent.name
-    return not (folder == "sql" or (folder == "contract" and parameters.get("colour") == "sync"))
+MANY = 4
+
+
+class Variant(NamedTuple):
+    """A test with one set of parameters: its store, and the indices of the other ones."""
+
+    item: pytest.Item
+    kind: str | None
+    colour: str | None
+    case: tuple[int, ...]
+
+    @classmethod
+    def of(cls, item: pytest.Item) -> Variant:
+        call: Any = getattr(item, "callspec", None)
+        if call is None:
+            return cls(item, None, None, ())
+        case = tuple(index for name, index in call.indices.items() if name not in ("kind", "colour"))
+        return cls(item, call.params.get("kind"), call.params.get("colour"), case)
+
+    def is_repeated(self, variants: list[Variant]) -> bool:
+        folder = self.item.path.parent.name
+        if folder == "sql":
+            return False
+        if self.kind in POSTGRES[1:] and any(each.kind == POSTGRES[0] for each in variants):
+            return folder != "contract" or self.colour != "sync" or self._is_in_other_colour(variants)
+        return folder == "contract" and self._is_in_other_colour(variants)
+
+    def _is_in_other_colour(self, variants: list[Variant]) -> bool:
+        if self.kind is None or self.colour is None or len({each.case for each in variants}) < MANY:
+            return False
+        is_even = (sum(self.case) + DATABASES.index(self.kind)) % 2 == 0
+        return is_even != (self.colour == "sync")
 
 
 def pytest_collection_finish() -> None:
-    # The collector would look at thousands of tests again and again.
+    # Excludes thousands of tests from garbage collection.
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def clusters() -> Iterator[Callable[[str], Cluster]]:
-    """The server of each kind, started when it is first asked for."""
+    """Returns the server of a kind, and starts it at the first call."""
     started: dict[str, Cluster] = {}
 
     def cluster(kind: str) -> Cluster:
@@ -149,13 +182,13 @@ def clusters() -> Iterator[Callable[[str], Cluster]]:
 
 
 def _started(kind: str) -> Cluster:
-    server = Server(INSTALLATIONS[kind], folder=in_memory(), settings=FORGETFUL)
+    server = Server(INSTALLATIONS[kind], folder=in_memory(), settings=UNSYNCED)
     server.start()
     return Cluster(server.dsn(), server)
 
 
 def in_memory() -> Path | None:
-    """A file system in memory with room for a server, where there is one."""
+    """A file system in memory with 2 GB of free space, if there is one."""
     memory = Path("/dev/shm")
     return memory if memory.is_dir() and shutil.disk_usage(memory).free > 2**31 else None
 
@@ -226,7 +259,7 @@ def colour(request: pytest.FixtureRequest) -> Colour:
 
 @pytest.fixture
 def opened(colour: Colour) -> Iterator[Callable[..., Any]]:
-    """Opens stores of the test's colour, with the options of `SessionStore`, and closes them after it."""
+    """Opens blocking or async stores with the options of `SessionStore`, and closes them after the test."""
     stores: list[Any] = []
 
     def open_store(*args: Any, **options: Any) -> Any:
@@ -241,12 +274,12 @@ def opened(colour: Colour) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def store(opened: Callable[..., Any], migrated: str) -> Any:
-    """A store on every kind of database in both colours."""
+    """A store on every kind of database, blocking and async."""
     return opened(migrated)
 
 
 class Blocking:
-    """An async store, or a part of one, that is called like a blocking one."""
+    """An async store, or a part of one, with the methods of a blocking one."""
 
     def __init__(self, target: Any) -> None:
         self._target = target
@@ -306,7 +339,7 @@ def _blocking_iterator(iterator: Any) -> Iterator[Any]:
 
 
 def in_loop(awaitable: Any) -> Any:
-    """Await something in the one event loop that the tests share."""
+    """Await in the event loop that all tests share."""
 
     async def awaited() -> Any:
         return await awaitable
@@ -346,5 +379,5 @@ def an_artifact(key: str = "report.pdf", **fields: Any) -> asm.Artifact:
 
 
 def numbers(events: list[asm.Event]) -> list[int]:
-    """Their sequence numbers, 0 for one that was never appended."""
+    """The sequence numbers of events; 0 for one that was never appended."""
     return [event.sequence_number or 0 for event in events]

@@ -1,6 +1,6 @@
-"""A PgBouncer of a test's own, between a store and a server, where the machine has the program.
+"""A private PgBouncer between a store and a server, if the machine has the program.
 
-Like PostgreSQL it refuses to run as root, and then runs as the user who runs the servers.
+PgBouncer refuses to run as root; then it runs as the user that runs the servers.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SOON_S = 20.0
 
 
 def pgbouncer_version() -> tuple[int, ...]:
-    """(0,) where there is none."""
+    """The version of PgBouncer, (0,) if there is none."""
     found = re.search(r"PgBouncer (\d+)\.(\d+)", printed(PGBOUNCER, "--version")) if PGBOUNCER else None
     return tuple(map(int, found.groups())) if found else (0,)
 
 
 class Pooler:
-    """PgBouncer in front of the server of a DSN, for all of its databases; `with` starts and ends it.
+    """PgBouncer in front of all databases of a server; `with` starts and ends it.
 
-    `settings` go to pgbouncer.ini. Unless they say otherwise it pools transactions, and hands them
-    to its server connections in turn, so that one client's statements go from one to another.
+    `settings` go to pgbouncer.ini. By default it pools transactions and uses its server connections in
+    turn, so that the transactions of one client run on different connections.
     """
 
     def __init__(self, dsn: str, **settings: str | int) -> None:
@@ -59,11 +59,11 @@ class Pooler:
         self.close()
 
     def dsn(self, dsn: str) -> str:
-        """The way through the pooler to the database of a DSN of its server."""
+        """The DSN that leads through the pooler to the same database."""
         return make_conninfo(dsn, host=Server.host, port=self.port)
 
     def start(self) -> None:
-        """Returns when it takes connections."""
+        """Start it, and return when it accepts connections."""
         assert PGBOUNCER is not None
         self._write_configuration()
         user = server_user()
@@ -80,7 +80,7 @@ class Pooler:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Ends it at once, and cuts every connection; `start` brings it back on the same port."""
+        """Kill it and end every connection; `start` brings it back on the same port."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -112,4 +112,4 @@ class Pooler:
 
     def _log(self) -> str:
         log: Path = self.folder / "log"
-        return log.read_text(errors="replace") if log.exists() else "PgBouncer says nothing"
+        return log.read_text(errors="replace") if log.exists() else "PgBouncer wrote no log"

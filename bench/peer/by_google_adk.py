@@ -1,4 +1,4 @@
-"""Google ADK's DatabaseSessionService: one event a call."""
+"""Google ADK's DatabaseSessionService: one event per call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from google.genai.types import Content, Part
 from bench import payload
 from bench.peer import CONNECTIONS, Address, Peer
 
-WHO = {"app_name": "bench", "user_id": "bench"}
+OWNER = {"app_name": "bench", "user_id": "bench"}
 
 
 @contextmanager
@@ -27,20 +27,20 @@ def opened(runner: asyncio.Runner, address: Address, sessions: Sequence[str]) ->
     )
 
     async def begin() -> dict[str, Any]:
-        return {each: await service.create_session(**WHO, session_id=each) for each in sessions}
+        return {each: await service.create_session(**OWNER, session_id=each) for each in sessions}
 
-    ours = runner.run(begin())
+    opened_sessions = runner.run(begin())
 
     async def append(session_id: str, number: int) -> None:
         text = payload.TEXTS[number % len(payload.TEXTS)]
         event = Event(
             author="bench", invocation_id="1", content=Content(role="model", parts=[Part(text=text)])
         )
-        await service.append_event(ours[session_id], event)
+        await service.append_event(opened_sessions[session_id], event)
 
     async def read(session_id: str, limit: int) -> int:
         config = GetSessionConfig(num_recent_events=limit)
-        session = await service.get_session(**WHO, session_id=session_id, config=config)
+        session = await service.get_session(**OWNER, session_id=session_id, config=config)
         return len(session.events)
 
     try:

@@ -1,4 +1,4 @@
-"""LangGraph's PostgresSaver: a checkpoint a call. It keeps no numbers, and uses one connection at a time."""
+"""LangGraph's PostgresSaver: one checkpoint per call, without numbers, on one connection at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.peer import CONNECTIONS, Address, Peer
 
 @contextmanager
 def opened(_: asyncio.Runner, address: Address, __: Sequence[str]) -> Iterator[Peer]:
-    # As its documentation wants a pool's connections.
+    # As its documentation requires of a pool's connections.
     options: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
     with ConnectionPool(
         address.conninfo, min_size=1, max_size=CONNECTIONS, kwargs=options, open=True
@@ -28,7 +28,7 @@ def opened(_: asyncio.Runner, address: Address, __: Sequence[str]) -> Iterator[P
 
         def append(session_id: str, number: int) -> int:
             checkpoint: Any = empty_checkpoint()
-            # A string, which it keeps in the row itself; anything else would be a second row.
+            # The saver keeps a string in the row itself, and any other value in a second row.
             checkpoint["channel_values"] = {"message": payload.TEXTS[number % len(payload.TEXTS)]}
             saver.put(_config(session_id), checkpoint, {"source": "loop", "step": number}, {})
             return 1

@@ -1,4 +1,4 @@
-"""OpenAI Agents' SQLAlchemySession: one item a call."""
+"""OpenAI Agents' SQLAlchemySession: one item per call."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The reference library's algorithm in SQLAlchemy's ORM: begin, is it there, counter, insert, commit.
+"""The reference library's algorithm in SQLAlchemy's ORM: begin, look the id up, count, insert, commit.
 
-Its tables are the reference's, too: jsonb documents, and seven indexes on the events.
+The tables are the reference's, too: jsonb documents, and seven indexes on the events.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Others on a store's database: an application's statements, yoyo's own command, a process of its own."""
+"""Other clients of a store's database: an application's statements, yoyo's command, other processes."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ step(stop)
 
 
 def only(kinds: Sequence[str], *, why: str) -> pytest.MarkDecorator:
-    """For a promise that only some databases make; `why` says why the others do not."""
+    """Mark a test of a promise that only some databases make; `why` says why the others do not."""
     assert why
     return pytest.mark.parametrize("kind", kinds, indirect=True)
 
 
 def driver_connection(dsn: str) -> AbstractContextManager[Any]:
-    """A connection that is not the store's, in autocommit and with no patience."""
-    place = dsns.parse_dsn(dsn)
-    if place.dialect == "sqlite":
-        return closing(sqlite3.connect(place.address, isolation_level=None, timeout=0))
-    return psycopg.connect(place.address, autocommit=True)
+    """A connection of the driver in autocommit mode, which does not wait for a lock on SQLite."""
+    target = dsns.parse_dsn(dsn)
+    if target.dialect == "sqlite":
+        return closing(sqlite3.connect(target.address, isolation_level=None, timeout=0))
+    return psycopg.connect(target.address, autocommit=True)
 
 
 def fetch_rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
-    """The rows of a statement on a connection of its own."""
+    """Execute a statement on a new connection and return its rows."""
     with driver_connection(dsn) as connection:
         cursor = connection.execute(statement)
         return list(cursor.fetchall()) if cursor.description else []
 
 
 def tables(dsn: str, schema: str = "public") -> set[str]:
-    """The names of all tables, the store's and others."""
+    """The names of all tables, those of other applications included."""
     name = schema.replace("'", "''")
     listed = {
         "sqlite": "select name from sqlite_master where type = 'table'",
@@ -80,12 +80,12 @@ def open_files() -> list[Path]:
 
 
 def copied_folder(to: Path) -> Path:
-    """A copy of the `sql` folder, to be changed."""
+    """A copy of the `sql` folder that a test can change."""
     return Path(shutil.copytree(sql_folder("sqlite").parent, to))
 
 
 def folder_that_stops(to: Path, dsn: str, *, at: str) -> Path:
-    """A folder with our migrations and one more, that says "stopped" and goes on when it is told to."""
+    """A folder with the migrations and one more, which prints "stopped" and waits for a line of input."""
     migrations = copied_folder(to) / dsns.parse_dsn(dsn).dialect / "migrations"
     (migrations / f"{at}.py").write_text(STOPPING_STEP)
     return migrations
@@ -96,7 +96,7 @@ def migrations_of(dsn: str) -> Path:
 
 
 def yoyo(command: str, dsn: str, folder: Path | None = None) -> str:
-    """What yoyo's own command prints."""
+    """Run yoyo's command and return its output."""
     with yoyo_running(command, dsn, folder or migrations_of(dsn)) as process:
         output, errors = process.communicate()
         assert process.returncode == 0, errors
@@ -109,14 +109,14 @@ def yoyo_running(command: str, dsn: str, folder: Path) -> AbstractContextManager
 
 
 def yoyo_url(dsn: str) -> str:
-    place = dsns.parse_dsn(dsn)
-    if place.dialect == "sqlite":
-        return f"sqlite:///{place.address}"
+    target = dsns.parse_dsn(dsn)
+    if target.dialect == "sqlite":
+        return f"sqlite:///{target.address}"
     return f"postgresql+psycopg://{url_part(dsn)}"
 
 
 def url_part(dsn: str, **changed: str) -> str:
-    """What stands behind the scheme of a PostgreSQL URL."""
+    """The part of a PostgreSQL URL after the scheme."""
     given = {"port": "5432", "password": "", **conninfo_to_dict(dsn), **changed}
     part = {name: quote(str(value), safe="") for name, value in given.items()}
     return f"{part['user']}:{part['password']}@{part['host']}:{part['port']}/{part['dbname']}"
@@ -124,7 +124,7 @@ def url_part(dsn: str, **changed: str) -> str:
 
 @contextmanager
 def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program of its own, with a pipe at every end; killed where the test leaves it alive."""
+    """A Python process with pipes for its input and output; killed if it still runs after the block."""
     with subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
@@ -140,7 +140,7 @@ def running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
-    """The next line a process prints."""
+    """The next line that a process prints."""
     assert process.stdout
     return process.stdout.readline().strip()
 
@@ -152,7 +152,7 @@ def send_line(process: subprocess.Popen[str], line: str = "") -> None:
 
 
 def run_in_fork(work: Callable[[], Any]) -> Any:
-    """What work returns or raises in a forked child, which ends without tidying up what it inherited."""
+    """The result or the error's type of `work` in a forked child, which exits without any cleanup."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -168,13 +168,13 @@ def run_in_fork(work: Callable[[], Any]) -> Any:
 
 
 def obey_file_permissions() -> None:
-    """Let this process write only what its permissions allow, root's too. It can still read everything."""
+    """Take from root the right to write where permissions forbid it. Root still reads every file."""
     if os.geteuid() != 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     version_3, own_process = 0x20080522, 0
     header = (ctypes.c_uint32 * 2)(version_3, own_process)
-    # Twice (effective, permitted, inheritable), of 32 capabilities each.
+    # The effective, permitted and inheritable sets of the first and of the second 32 capabilities.
     capabilities = (ctypes.c_uint32 * 6)()
     assert libc.capget(header, capabilities) == 0, os.strerror(ctypes.get_errno())
     capabilities[0] &= ~CAP_DAC_OVERRIDE
@@ -189,27 +189,27 @@ def _outcome(work: Callable[[], Any]) -> Any:
 
 
 def with_interference(
-    question: UnitOfWork[Any], disturb: Callable[[], object], *, after: str | None = None
+    unit: UnitOfWork[Any], disturb: Callable[[], object], *, after: str | None = None
 ) -> UnitOfWork[Any]:
-    """A plan after each of whose questions, or after the one of that name, something happens."""
+    """A unit of work that calls `disturb` after each query, or after the query named `after`."""
 
-    def plan() -> Script[Any]:
+    def script() -> Script[Any]:
         rows: Rows | None = None
-        inner = iter(question)
+        inner = iter(unit)
         while True:
             try:
-                ask = inner.send(rows) if rows is not None else next(inner)
+                query = inner.send(rows) if rows is not None else next(inner)
             except StopIteration as end:
                 return end.value
-            rows = yield ask
-            if after in (None, ask.query):
+            rows = yield query
+            if after in (None, query.query):
                 disturb()
 
-    return UnitOfWork(plan, snapshot=question.snapshot)
+    return UnitOfWork(script, snapshot=unit.snapshot)
 
 
-def run_operation(store: Any, question: UnitOfWork[Any]) -> Any:
-    """The answer to a question of our own, in a store of either colour."""
+def run_operation(store: Any, operation: UnitOfWork[Any]) -> Any:
+    """Run an operation on the database of a blocking or async store, and return its result."""
     if isinstance(store, Blocking):
-        return in_loop(store._target._database.run(question))
-    return store._database.run(question)
+        return in_loop(store._target._database.run(operation))
+    return store._database.run(operation)

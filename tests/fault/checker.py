@@ -1,7 +1,7 @@
-"""Holds what clients were told against what is in the tables, and says what does not agree.
+"""Compares the results that clients got with the rows in the tables, and reports contradictions.
 
-The rows are read with the bare drivers, not through the store. Every check is a function from the
-evidence to violations in words; `test_checker.py` plants each of them.
+The rows are read with the drivers, not through the store. Every check is a generator of violations as
+texts; `test_checker.py` plants each of them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ import psycopg
 from tests.fault.history import CANCELLED, DIED_BEFORE_COMMIT, Key, Op, contents, fingerprint
 
 STUCK_S = 90.0
-"""No operation may take longer: far more than all the limits that the clients gave their stores."""
+"""The longest an operation may take, far above all timeouts of the clients' stores."""
 
 CONFLICT = "sequence_conflict"
 
 REFUSED: tuple[str, ...] = (CONFLICT, DIED_BEFORE_COMMIT)
-"""These say for certain that nothing was written, whatever was tried before them."""
+"""Errors after which nothing was written, retries included."""
 
 REFUSED_BY_SQLITE: tuple[str, ...] = (*REFUSED, "storage_error", "storage_connection_failed", "timeout")
-"""Where a commit has no answer that could be lost on its way, every error does."""
+"""On SQLite the result of a commit cannot be lost, so nothing was written after any error."""
 
 FAULTS = ("storage_error", "storage_connection_failed", "timeout", CANCELLED, DIED_BEFORE_COMMIT)
-"""What an operation may be told while faults are injected. Anything else has no reason."""
+"""The errors that injected faults explain."""
 
 
 class Row(NamedTuple):
@@ -47,19 +47,19 @@ class Row(NamedTuple):
 
 @dataclass(kw_only=True)
 class Rows:
-    """What is stored."""
+    """The stored rows."""
 
     events: list[Row] = field(default_factory=list)
     counters: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Of each session its last number, and how many events were pruned."""
+    """The last number and the number of pruned events of each session."""
     sessions: set[str] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)
     integrity: str = "ok"
-    """What SQLite says of its own file."""
+    """The result of SQLite's integrity check."""
 
 
 class Evidence:
-    """What was said and what is there, arranged for looking things up."""
+    """Operations and rows, indexed for the checks."""
 
     def __init__(self, ops: Sequence[Op], rows: Rows, *, refused: Iterable[str] = REFUSED) -> None:
         self.ops = ops
@@ -72,27 +72,27 @@ class Evidence:
         self.by_number = {(row.session, row.number): row for row in rows.events}
 
     @cached_property
-    def asked(self) -> dict[Key, list[Op]]:
-        """Who ever asked for an event to be stored."""
-        asked: dict[Key, list[Op]] = defaultdict(list)
+    def appends(self) -> dict[Key, list[Op]]:
+        """The operations that append each event."""
+        appends: dict[Key, list[Op]] = defaultdict(list)
         for op in self.ops:
             for key in op.events:
-                asked[key].append(op)
-        return asked
+                appends[key].append(op)
+        return appends
 
     @cached_property
     def acknowledged_at(self) -> dict[Key, float]:
-        """When somebody was first told that an event is stored."""
-        told: dict[Key, float] = {}
+        """When an operation that appended an event first succeeded."""
+        first: dict[Key, float] = {}
         for op in self.ops:
-            if op.succeeded and op.answered_at is not None:
+            if op.succeeded and op.ended_at is not None:
                 for key in op.events:
-                    told[key] = min(told.get(key, op.answered_at), op.answered_at)
-        return told
+                    first[key] = min(first.get(key, op.ended_at), op.ended_at)
+        return first
 
     @cached_property
     def blocks(self) -> dict[str, list[Op]]:
-        """The operations that ask for the same block, the first first."""
+        """The operations that write the same block, in order of their starts."""
         blocks: dict[str, list[Op]] = defaultdict(list)
         for op in self.ops:
             if op.block:
@@ -101,21 +101,21 @@ class Evidence:
 
     @cached_property
     def known(self) -> dict[str, tuple[list[float], list[int]]]:
-        """Of each session, since when everybody has to see it at such a number, both growing."""
-        told: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        """The moments and numbers, both increasing, up to which every later read must see a session."""
+        known: dict[str, list[tuple[float, int]]] = defaultdict(list)
         for op in self.ops:
-            if op.answered_at is None:
+            if op.ended_at is None:
                 continue
             for (session, _), number in zip(op.events, op.numbers or [], strict=False):
-                told[session].append((op.answered_at, number))
+                known[session].append((op.ended_at, number))
             if op.saw:
-                told[op.session].append((op.answered_at, op.saw[-1].number))
+                known[op.session].append((op.ended_at, op.saw[-1].number))
             if op.latest is not None:
-                told[op.session].append((op.answered_at, op.latest))
-        return {session: _growing(each) for session, each in told.items()}
+                known[op.session].append((op.ended_at, op.latest))
+        return {session: _growing(each) for session, each in known.items()}
 
     def known_at(self, session: str, moment: float) -> int:
-        """The last number that anybody had been told of before that moment."""
+        """The highest number that any client knew before a moment."""
         times, numbers = self.known.get(session, ([], []))
         before = bisect_left(times, moment)
         return numbers[before - 1] if before else 0
@@ -125,7 +125,7 @@ class Evidence:
 
 
 def violations(evidence: Evidence) -> Iterator[str]:
-    """What does not agree, in words, one after the other."""
+    """All violations."""
     for check in CHECKS:
         yield from check(evidence)
 
@@ -157,10 +157,10 @@ def counted_right(evidence: Evidence) -> Iterator[str]:
             yield f"counter of {session} is at {counter}, last and pruned; {stored} events are stored"
 
 
-def stored_as_asked(evidence: Evidence) -> Iterator[str]:
+def stored_as_appended(evidence: Evidence) -> Iterator[str]:
     for row in evidence.rows.events:
-        if (row.session, row.id) not in evidence.asked:
-            yield f"event {row.id} of {row.session} is stored, and nobody asked for it"
+        if (row.session, row.id) not in evidence.appends:
+            yield f"event {row.id} of {row.session} is stored, and no client appended it"
         elif row.fingerprint != fingerprint(contents(row.id)):
             yield f"event {row.id} of {row.session} is stored with other contents"
 
@@ -170,24 +170,24 @@ def kept_as_acknowledged(evidence: Evidence) -> Iterator[str]:
         if not (op.writes and op.succeeded):
             continue
         if op.numbers is None or len(op.numbers) != len(op.events):
-            yield f"{op.id} was given {op.numbers} for {len(op.events)} events"
+            yield f"{op.id} returned numbers {op.numbers} for {len(op.events)} events"
             continue
         for key, number in zip(op.events, op.numbers, strict=True):
             row = evidence.by_key.get(key)
             if row is None:
-                yield f"{op.id} was told that {key} is number {number}, and it is lost"
+                yield f"{op.id} stored {key} as number {number}, and it is lost"
             elif row.number != number:
-                yield f"{op.id} was told that {key} is number {number}, and it is {row.number}"
+                yield f"{op.id} stored {key} as number {number}, and it is {row.number}"
 
 
 def absent_when_refused(evidence: Evidence) -> Iterator[str]:
-    for key, ops in evidence.asked.items():
+    for key, ops in evidence.appends.items():
         if key in evidence.by_key and all(evidence.is_refused(op) for op in ops):
             yield f"{key} is stored, and {ops[0].id} was refused: {ops[0].error}"
 
 
 def whole_blocks(evidence: Evidence) -> Iterator[str]:
-    """All or nothing, contiguous and in order. Guests may stand in between where the block brought them."""
+    """A block is stored whole or not at all, contiguous and in order. Repeated events may be within it."""
     for block, ops in evidence.blocks.items():
         own = ops[0].own
         stored = [evidence.by_key[key] for key in own if key in evidence.by_key]
@@ -197,13 +197,13 @@ def whole_blocks(evidence: Evidence) -> Iterator[str]:
             numbers = [row.number for row in stored if row.session == session]
             if any(one >= next for one, next in pairwise(numbers)):
                 yield f"block {block} is out of order in {session}: {numbers}"
-            ours = set(ops[0].events)
+            own_events = set(ops[0].events)
             between = (evidence.by_number.get((session, n)) for n in range(min(numbers) + 1, max(numbers)))
-            if any(row is None or (row.session, row.id) not in ours for row in between):
+            if any(row is None or (row.session, row.id) not in own_events for row in between):
                 yield f"block {block} is not contiguous in {session}: {numbers}"
 
 
-def expected_where_it_stands(evidence: Evidence) -> Iterator[str]:
+def expected_sequence_holds(evidence: Evidence) -> Iterator[str]:
     for block, ops in evidence.blocks.items():
         expected = ops[0].expected
         if expected is None:
@@ -216,7 +216,7 @@ def expected_where_it_stands(evidence: Evidence) -> Iterator[str]:
             next_one = evidence.by_number.get((op.events[0][0], expected + 1))
             is_reason = next_one is not None and (next_one.session, next_one.id) not in ours
             if op.error == CONFLICT and not is_reason:
-                yield f"{op.id} was refused, and nobody else took number {expected + 1}"
+                yield f"{op.id} was refused, and no other event has number {expected + 1}"
 
 
 def flushed_together(evidence: Evidence) -> Iterator[str]:
@@ -226,7 +226,7 @@ def flushed_together(evidence: Evidence) -> Iterator[str]:
         has_run = ops[0].run in evidence.rows.runs
         has_events = ops[0].events[0] in evidence.by_key
         if has_run != has_events:
-            yield f"of flush {block} the run is {_there(has_run)} and the events are {_there(has_events)}"
+            yield f"of flush {block} the run is {_stored(has_run)} and the events are {_stored(has_events)}"
         if any(op.succeeded for op in ops) and not (has_run and ops[0].session in evidence.rows.sessions):
             yield f"flush {block} was acknowledged, and its run or session is missing"
 
@@ -239,7 +239,7 @@ def read_without_gaps(evidence: Evidence) -> Iterator[str]:
         if numbers != list(range(op.after + 1, op.after + 1 + len(numbers))):
             yield f"{op.id} read {op.session} after {op.after} with a gap: {numbers[:20]}"
         if op.limit is not None and len(numbers) > op.limit:
-            yield f"{op.id} read {len(numbers)} events, and asked for {op.limit}"
+            yield f"{op.id} read {len(numbers)} events with a limit of {op.limit}"
 
 
 def read_as_stored(evidence: Evidence) -> Iterator[str]:
@@ -255,20 +255,20 @@ def read_up_to_what_was_known(evidence: Evidence) -> Iterator[str]:
     for op in evidence.ops:
         if not op.succeeded or op.writes:
             continue
-        known = evidence.known_at(op.session, op.asked_at)
+        known = evidence.known_at(op.session, op.started_at)
         if op.saw is not None:
             end = op.saw[-1].number if op.saw else op.after
             known = known if op.limit is None else min(known, op.after + op.limit)
         else:
             end = op.latest or 0
         if end < known:
-            yield f"{op.id} saw {op.session} up to {end}, and {known} was known before it asked"
+            yield f"{op.id} saw {op.session} up to {end}, and {known} was known before it started"
         if op.latest is not None and op.latest > len(evidence.by_session.get(op.session, ())):
-            yield f"{op.id} was told of number {op.latest} in {op.session}, which never was"
+            yield f"{op.id} returned latest number {op.latest} of {op.session}, which is not stored"
 
 
 def read_whole_blocks(evidence: Evidence) -> Iterator[str]:
-    """Who reads to the end in one statement reads all or nothing of a block."""
+    """A read to the end in one statement returns all or nothing of a block."""
     block_of = {key: block for block, ops in evidence.blocks.items() for key in ops[0].own}
     for op in evidence.ops:
         if op.do not in ("get", "wait") or op.limit is not None or not op.succeeded or not op.saw:
@@ -283,39 +283,39 @@ def read_whole_blocks(evidence: Evidence) -> Iterator[str]:
 
 
 def ordered_in_time(evidence: Evidence) -> Iterator[str]:
-    """What was acknowledged before another was asked for stands before it, of one writer or of two."""
+    """An event acknowledged before the append of another started has the lower number."""
     for session, rows in evidence.by_session.items():
-        first_told, told_row = float("inf"), None
+        first_acknowledged, acknowledged = float("inf"), None
         for row in reversed(rows):
-            ops = evidence.asked.get((session, row.id))
-            if ops and told_row and min(op.asked_at for op in ops) > first_told:
+            ops = evidence.appends.get((session, row.id))
+            if ops and acknowledged and min(op.started_at for op in ops) > first_acknowledged:
                 yield (
-                    f"{session} has {row.id} as {row.number} before {told_row.id} as {told_row.number}, "
-                    "which was acknowledged before the other was asked for"
+                    f"{session} has {row.id} as {row.number} before {acknowledged.id} as "
+                    f"{acknowledged.number}, which was acknowledged before the append of the other started"
                 )
                 break
-            told_at = evidence.acknowledged_at.get((session, row.id))
-            if told_at is not None and told_at < first_told:
-                first_told, told_row = told_at, row
+            at = evidence.acknowledged_at.get((session, row.id))
+            if at is not None and at < first_acknowledged:
+                first_acknowledged, acknowledged = at, row
 
 
-def answered_in_time(evidence: Evidence) -> Iterator[str]:
+def ends_in_time(evidence: Evidence) -> Iterator[str]:
     for op in evidence.ops:
-        if op.answered_at is not None and op.answered_at - op.asked_at > STUCK_S:
-            yield f"{op.id} ({op.do}) took {op.answered_at - op.asked_at:.0f} s"
+        if op.ended_at is not None and op.ended_at - op.started_at > STUCK_S:
+            yield f"{op.id} ({op.do}) took {op.ended_at - op.started_at:.0f} s"
 
 
-def well_in_the_end(evidence: Evidence) -> Iterator[str]:
+def succeeds_after_the_faults(evidence: Evidence) -> Iterator[str]:
     for op in evidence.ops:
         if op.is_last and not op.succeeded:
-            told = op.error or "no answer"
-            yield f"{op.id} ({op.do}), asked when all was well again, got {told}: {op.message}"
+            outcome = op.error or "no result"
+            yield f"{op.id} ({op.do}), started after all faults, got {outcome}: {op.message}"
 
 
-def plainly_told(evidence: Evidence) -> Iterator[str]:
+def fails_for_a_reason(evidence: Evidence) -> Iterator[str]:
     for op in evidence.ops:
         if op.error is not None and op.error not in (*FAULTS, *[CONFLICT] * (op.expected is not None)):
-            yield f"{op.id} ({op.do}) failed for no reason: {op.error}: {op.message}"
+            yield f"{op.id} ({op.do}) failed without a reason: {op.error}: {op.message}"
 
 
 CHECKS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
@@ -323,30 +323,30 @@ CHECKS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     numbered_without_holes,
     stored_once,
     counted_right,
-    stored_as_asked,
+    stored_as_appended,
     kept_as_acknowledged,
     absent_when_refused,
     whole_blocks,
-    expected_where_it_stands,
+    expected_sequence_holds,
     flushed_together,
     read_without_gaps,
     read_as_stored,
     read_up_to_what_was_known,
     read_whole_blocks,
     ordered_in_time,
-    answered_in_time,
-    well_in_the_end,
-    plainly_told,
+    ends_in_time,
+    succeeds_after_the_faults,
+    fails_for_a_reason,
 )
 
 
 def indeterminate(evidence: Evidence) -> int:
-    """How many writes nobody was told the outcome of."""
+    """The number of writes with an unknown outcome."""
     return sum(op.writes and not op.succeeded and not evidence.is_refused(op) for op in evidence.ops)
 
 
 def errors(ops: Iterable[Op]) -> Counter[str]:
-    """What was raised, how often, and whether in a transaction, where nothing is tried again."""
+    """The errors and their counts, separately for transactions, in which nothing is retried."""
     return Counter(
         f"{op.error} in a transaction" if op.do in ("transaction", "die") else op.error
         for op in ops
@@ -388,14 +388,14 @@ def _rows(fetch: Callable[[str], list[tuple[Any, ...]]]) -> Rows:
     )
 
 
-def _growing(told: list[tuple[float, int]]) -> tuple[list[float], list[int]]:
+def _growing(known: list[tuple[float, int]]) -> tuple[list[float], list[int]]:
     times, highest = list[float](), list[int]()
-    for moment, number in sorted(told):
+    for moment, number in sorted(known):
         if not highest or number > highest[-1]:
             times.append(moment)
             highest.append(number)
     return times, highest
 
 
-def _there(is_there: bool) -> str:
-    return "there" if is_there else "not there"
+def _stored(is_stored: bool) -> str:
+    return "stored" if is_stored else "not stored"

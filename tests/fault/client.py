@@ -1,8 +1,7 @@
-"""A process that works with a store until it is told that all is over, and writes down what it was told.
+"""A process that works with a store until the history ends, and records every operation and its result.
 
-What a worker does next is a generator of operations that knows neither colour: a thread performs
-them with the blocking store, a task with the async one. Killed, another process takes its place
-and asks again for whatever had no answer.
+A worker is a generator of operations. A thread runs them with the blocking store, a task with the async
+one. If the process is killed, its successor repeats the writes whose outcome is unknown.
 """
 
 from __future__ import annotations
@@ -41,25 +40,25 @@ from tests.fault.history import (
 
 Work: TypeAlias = "Generator[Op, None, None]"
 
-PATIENCE: dict[str, Any] = {"timeout": 5.0, "statement_timeout": 5.0, "retry_for": 20.0}
-"""More than any fault lasts on PostgreSQL, so that most of them go unnoticed."""
+TIMEOUTS: dict[str, Any] = {"timeout": 5.0, "statement_timeout": 5.0, "retry_for": 20.0}
+"""Longer than any fault of PostgreSQL, so that retries hide most faults."""
 
 STEP_S = 0.02
-"""The longest that a worker thinks between two operations."""
+"""The longest pause between two operations of a worker."""
 
 SESSIONS = [f"busy-{n}" for n in range(5)]
 QUIET_SESSIONS = [f"quiet-{n}" for n in range(30)]
 
 LARGE = 520
-"""More events than one statement takes."""
+"""More events than one statement inserts."""
 
 die = threading.Event()
-"""Set by a signal: the next transaction of this process is its last act."""
+"""Set by a signal: the process kills itself in its next transaction."""
 
 
 @dataclass(kw_only=True)
-class Part:
-    """What a client is told when it is started."""
+class ClientConfig:
+    """The parameters of a client process."""
 
     name: str
     dsn: str
@@ -67,52 +66,52 @@ class Part:
     colour: Literal["sync", "async"]
     seed: int
     workers: int
-    before: str | None = None
-    """The name of the client whose place it takes."""
-    options: dict[str, Any] = field(default_factory=lambda: dict(PATIENCE))
+    replaces: str | None = None
+    """The name of the client that it replaces."""
+    options: dict[str, Any] = field(default_factory=lambda: dict(TIMEOUTS))
 
     @property
     def over(self) -> Path:
-        """When this file is there, its workers come to an end."""
+        """When this file exists, the workers end."""
         return Path(self.folder) / "over"
 
 
 class Worker:
-    """What one thread or task does, and what it remembers of it."""
+    """The operations of one thread or task, and their results as far as later ones depend on them."""
 
-    def __init__(self, name: str, part: Part, left_over: Sequence[Op]) -> None:
+    def __init__(self, name: str, config: ClientConfig, left_over: Sequence[Op]) -> None:
         self._name = name
-        self._part = part
-        self._chance = random.Random(f"{part.seed} {name}")
+        self._config = config
+        self._random = random.Random(f"{config.seed} {name}")
         self._number = count()
         self._left_over = left_over
         self._done: list[Op] = []
-        self._stands: dict[str, int] = {}
+        self._latest_seen: dict[str, int] = {}
 
     def work(self) -> Work:
         for op in self._left_over:
-            yield from self._remembered(self._again(op))
-        while not self._part.over.exists():
+            yield from self._recorded(self._repetition_of(op))
+        while not self._config.over.exists():
             if die.is_set():
                 yield self._write("die", self._some(self._session(), 1, 3))
-            op = self._chance.choices(self._kinds, self._weights)[0](self)
+            op = self._random.choices(self._kinds, self._weights)[0](self)
             if op.expected is not None and op.block == op.id:
-                yield from self._remembered(self._read("latest", op.session))
-                op.expected = self._stands.get(op.session, 0)
-            yield from self._remembered(op)
+                yield from self._recorded(self._read("latest", op.session))
+                op.expected = self._latest_seen.get(op.session, 0)
+            yield from self._recorded(op)
         session = self._session()
         yield self._write("append", [self._new(session)], is_last=True)
-        yield self._read("get", session, after=self._stands.get(session, 0), is_last=True)
+        yield self._read("get", session, after=self._latest_seen.get(session, 0), is_last=True)
 
-    def _remembered(self, op: Op) -> Work:
+    def _recorded(self, op: Op) -> Work:
         yield op
         if op.writes and op.error != "sequence_conflict":
             self._done = [*self._done[-50:], op]
         for (session, _), number in zip(op.events, op.numbers or [], strict=False):
-            self._stands[session] = max(number, self._stands.get(session, 0))
+            self._latest_seen[session] = max(number, self._latest_seen.get(session, 0))
         if op.saw or op.latest:
             latest = op.saw[-1].number if op.saw else op.latest or 0
-            self._stands[op.session] = max(latest, self._stands.get(op.session, 0))
+            self._latest_seen[op.session] = max(latest, self._latest_seen.get(op.session, 0))
 
     def _append(self) -> Op:
         return self._write("append", [self._new(self._session())])
@@ -126,17 +125,17 @@ class Worker:
     def _spanning_batch(self) -> Op:
         sessions = [self._session() for _ in range(3)]
         return self._write(
-            "batch", [self._new(self._chance.choice(sessions)) for _ in range(self._chance.randint(2, 8))]
+            "batch", [self._new(self._random.choice(sessions)) for _ in range(self._random.randint(2, 8))]
         )
 
-    def _batch_with_guests(self) -> Op:
+    def _batch_with_repeated(self) -> Op:
         singles = [op.events[0] for op in self._done if op.do == "append" and op.expected is None]
         events = self._some(self._session(), 2, 5)
         if not singles:
             return self._write("batch", events)
-        guests = [self._chance.choice(singles)]
-        events.insert(self._chance.randint(0, len(events)), guests[0])
-        return self._write("batch", events, guests=guests)
+        repeated = [self._random.choice(singles)]
+        events.insert(self._random.randint(0, len(events)), repeated[0])
+        return self._write("batch", events, repeated=repeated)
 
     def _append_expecting(self) -> Op:
         return self._write("append", [self._new(self._quiet_session())], expected=0)
@@ -153,37 +152,37 @@ class Worker:
 
     def _repeat(self) -> Op:
         again = [op for op in self._done if op.do != "transaction"]
-        return self._again(self._chance.choice(again)) if again else self._append()
+        return self._repetition_of(self._random.choice(again)) if again else self._append()
 
     def _get(self) -> Op:
         session = self._session()
-        return self._read("get", session, after=self._stands.get(session, 0))
+        return self._read("get", session, after=self._latest_seen.get(session, 0))
 
     def _get_all(self) -> Op:
         return self._read("get", self._session())
 
     def _get_some(self) -> Op:
         session = self._session()
-        after = self._chance.randint(0, self._stands.get(session, 0))
-        return self._read("get", session, after=after, limit=self._chance.randint(1, 50))
+        after = self._random.randint(0, self._latest_seen.get(session, 0))
+        return self._read("get", session, after=after, limit=self._random.randint(1, 50))
 
     def _iterate(self) -> Op:
         session = self._session()
-        after = max(0, self._stands.get(session, 0) - self._chance.randint(0, 100))
+        after = max(0, self._latest_seen.get(session, 0) - self._random.randint(0, 100))
         return self._read("iterate", session, after=after)
 
     def _follow(self) -> Op:
         session = self._session()
-        after = max(0, self._stands.get(session, 0) - self._chance.randint(0, 10))
-        return self._read("follow", session, after=after, limit=self._chance.randint(1, 60))
+        after = max(0, self._latest_seen.get(session, 0) - self._random.randint(0, 10))
+        return self._read("follow", session, after=after, limit=self._random.randint(1, 60))
 
     def _follow_for_long(self) -> Op:
         session = self._session()
-        return self._read("follow", session, after=self._stands.get(session, 0), limit=200)
+        return self._read("follow", session, after=self._latest_seen.get(session, 0), limit=200)
 
     def _wait(self) -> Op:
         session = self._session()
-        return self._read("wait", session, after=self._stands.get(session, 0))
+        return self._read("wait", session, after=self._latest_seen.get(session, 0))
 
     def _latest(self) -> Op:
         return self._read("latest", self._session())
@@ -193,7 +192,7 @@ class Worker:
         (_batch, 8),
         (_spanning_batch, 8),
         (_large_batch, 0.2),
-        (_batch_with_guests, 3),
+        (_batch_with_repeated, 3),
         (_append_expecting, 4),
         (_batch_expecting, 4),
         (_flush, 6),
@@ -212,37 +211,37 @@ class Worker:
     _weights = tuple(weight for _, weight in _choices)
 
     def _session(self) -> str:
-        return self._chance.choice(SESSIONS) if self._chance.random() > 0.1 else self._quiet_session()
+        return self._random.choice(SESSIONS) if self._random.random() > 0.1 else self._quiet_session()
 
     def _quiet_session(self) -> str:
-        # Where others come by seldom enough for it to stand where it was last seen.
-        return self._chance.choice(QUIET_SESSIONS)
+        # Other workers seldom append to it, so its sequence is likely to be the one last read.
+        return self._random.choice(QUIET_SESSIONS)
 
     def _new(self, session: str) -> Key:
         return (session, f"{self._name}-{next(self._number)}")
 
     def _some(self, session: str, least: int, most: int) -> list[Key]:
-        return [self._new(session) for _ in range(self._chance.randint(least, most))]
+        return [self._new(session) for _ in range(self._random.randint(least, most))]
 
     def _write(self, do: Any, events: list[Key], **fields: Any) -> Op:
         id = self._id()
         session = events[0][0]
         return Op(
-            id=id, writer=self._name, do=do, asked_at=0, session=session, events=events, block=id, **fields
+            id=id, writer=self._name, do=do, started_at=0, session=session, events=events, block=id, **fields
         )
 
     def _read(self, do: Any, session: str, **fields: Any) -> Op:
-        return Op(id=self._id(), writer=self._name, do=do, asked_at=0, session=session, **fields)
+        return Op(id=self._id(), writer=self._name, do=do, started_at=0, session=session, **fields)
 
-    def _again(self, op: Op) -> Op:
+    def _repetition_of(self, op: Op) -> Op:
         return Op(
             id=self._id(),
             writer=self._name,
             do=op.do,
-            asked_at=0,
+            started_at=0,
             session=op.session,
             events=op.events,
-            guests=op.guests,
+            repeated=op.repeated,
             block=op.block,
             expected=op.expected,
             run=op.run,
@@ -253,27 +252,27 @@ class Worker:
 
 
 class Threads:
-    """The workers of a process as threads with a blocking store."""
+    """Runs the workers of a process as threads with a blocking store."""
 
-    def __init__(self, part: Part, recorder: Recorder, workers: Sequence[Worker]) -> None:
-        self._part = part
+    def __init__(self, config: ClientConfig, recorder: Recorder, workers: Sequence[Worker]) -> None:
+        self._config = config
         self._recorder = recorder
         self._workers = workers
 
     def run(self) -> None:
-        with _opened(self._part) as store, ThreadPoolExecutor(len(self._workers)) as threads:
+        with _opened(self._config) as store, ThreadPoolExecutor(len(self._workers)) as threads:
             list(threads.map(partial(self._perform_all, store), self._workers))
 
     def _perform_all(self, store: asm.SessionStore, worker: Worker) -> None:
         for op in worker.work():
-            op.asked_at = time.monotonic()
-            self._recorder.asked(op)
+            op.started_at = time.monotonic()
+            self._recorder.record_start(op)
             try:
                 self._perform(store, op)
             except Exception as error:
                 _failed(op, error)
-            op.answered_at = time.monotonic()
-            self._recorder.answered(op)
+            op.ended_at = time.monotonic()
+            self._recorder.record_end(op)
             time.sleep(random.uniform(0, STEP_S))
 
     def _perform(self, store: asm.SessionStore, op: Op) -> None:
@@ -288,7 +287,7 @@ class Threads:
             with store.transaction() as tx:
                 stored = [tx.append_event(event) for event in _events(op)]
                 if op.do == "die":
-                    _last_words(self._recorder, op)
+                    _die(self._recorder, op)
             op.numbers = numbers(stored)
         elif op.do == "latest":
             op.latest = store.get_latest_sequence(op.session)
@@ -296,7 +295,7 @@ class Threads:
             found = store.get_events(op.session, after=op.after, limit=op.limit, wait_timeout=_idle_s(op))
             op.saw = [seen(event) for event in found]
         else:
-            # What was read before an error was read nevertheless.
+            # Events read before an error count, too.
             op.saw = []
             for event in self._stream(store, op):
                 op.saw.append(seen(event))
@@ -310,38 +309,38 @@ class Threads:
 
 
 class Tasks:
-    """The workers of a process as tasks with an async store. Some of what they ask is cancelled."""
+    """Runs the workers of a process as tasks with an async store, and cancels some operations."""
 
-    def __init__(self, part: Part, recorder: Recorder, workers: Sequence[Worker]) -> None:
-        self._part = part
+    def __init__(self, config: ClientConfig, recorder: Recorder, workers: Sequence[Worker]) -> None:
+        self._config = config
         self._recorder = recorder
         self._workers = workers
-        self._chance = random.Random(f"{part.seed} cancels {part.name}")
+        self._random = random.Random(f"{config.seed} cancels {config.name}")
 
     def run(self) -> None:
         asyncio.run(self._run())
 
     async def _run(self) -> None:
-        async with await _opened_async(self._part) as store:
+        async with await _opened_async(self._config) as store:
             await asyncio.gather(*(self._perform_all(store, worker) for worker in self._workers))
 
     async def _perform_all(self, store: asm.AsyncSessionStore, worker: Worker) -> None:
         for op in worker.work():
-            op.asked_at = time.monotonic()
-            self._recorder.asked(op)
+            op.started_at = time.monotonic()
+            self._recorder.record_start(op)
             try:
-                async with asyncio.timeout(self._patience_s(op)):
+                async with asyncio.timeout(self._cancel_after_s(op)):
                     await self._perform(store, op)
             except Exception as error:
                 _failed(op, error)
-            op.answered_at = time.monotonic()
-            self._recorder.answered(op)
+            op.ended_at = time.monotonic()
+            self._recorder.record_end(op)
             await asyncio.sleep(random.uniform(0, STEP_S))
 
-    def _patience_s(self, op: Op) -> float | None:
-        if op.is_last or self._chance.random() > 0.02:
+    def _cancel_after_s(self, op: Op) -> float | None:
+        if op.is_last or self._random.random() > 0.02:
             return None
-        return self._chance.uniform(0, 0.01)
+        return self._random.uniform(0, 0.01)
 
     async def _perform(self, store: asm.AsyncSessionStore, op: Op) -> None:
         if op.do == "append":
@@ -355,7 +354,7 @@ class Tasks:
             async with store.transaction() as tx:
                 stored = [await tx.append_event(event) for event in _events(op)]
                 if op.do == "die":
-                    _last_words(self._recorder, op)
+                    _die(self._recorder, op)
             op.numbers = numbers(stored)
         elif op.do == "latest":
             op.latest = await store.get_latest_sequence(op.session)
@@ -378,7 +377,7 @@ class Tasks:
 
 
 def _idle_s(op: Op) -> float:
-    """How long to wait for what is not there yet. Whoever wants much, waits longer."""
+    """How long an operation waits for new events: longer if it reads many."""
     if op.do == "get":
         return 0
     return 2 if (op.limit or 0) > 100 else 0.3
@@ -406,53 +405,54 @@ def _failed(op: Op, error: Exception) -> None:
         op.message = f"{type(error).__name__}: {error}"[:300]
 
 
-def _last_words(recorder: Recorder, op: Op) -> None:
+def _die(recorder: Recorder, op: Op) -> None:
     op.error = DIED_BEFORE_COMMIT
-    op.answered_at = time.monotonic()
-    recorder.answered(op)
+    op.ended_at = time.monotonic()
+    recorder.record_end(op)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _opened(part: Part) -> asm.SessionStore:
+def _opened(config: ClientConfig) -> asm.SessionStore:
     while True:
         try:
-            return asm.SessionStore(part.dsn, **part.options)
+            return asm.SessionStore(config.dsn, **config.options)
         except asm.StorageError as error:
-            _check_time(part, error)
+            _check_time(config, error)
         time.sleep(0.2)
 
 
-async def _opened_async(part: Part) -> asm.AsyncSessionStore:
+async def _opened_async(config: ClientConfig) -> asm.AsyncSessionStore:
     while True:
         try:
-            return await asm.AsyncSessionStore(part.dsn, **part.options).open()
+            return await asm.AsyncSessionStore(config.dsn, **config.options).open()
         except asm.StorageError as error:
-            _check_time(part, error)
+            _check_time(config, error)
         await asyncio.sleep(0.2)
 
 
-def _check_time(part: Part, error: asm.StorageError) -> None:
-    # A store that cannot even be opened when all is well again is a violation, told by a client's end.
+def _check_time(config: ClientConfig, error: asm.StorageError) -> None:
+    # A store that does not open when all faults are over ends the client, which is a violation.
     sys.stderr.write(f"opening: {error!r}\n")
-    if part.over.exists():
+    if config.over.exists():
         raise error
 
 
 def main() -> None:
-    part = Part(**json.loads(sys.argv[1]))
+    config = ClientConfig(**json.loads(sys.argv[1]))
     faulthandler.register(signal.SIGUSR1)
     signal.signal(signal.SIGUSR2, lambda *_: die.set())
-    # A write beyond what the nemesis allows fails, rather than ending the process.
+    # A write beyond the limit that the nemesis sets fails, instead of ending the process.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    folder = Path(part.folder)
-    left_over = list(unfinished(read_history(folder, part.before))) if part.before else []
-    workers = [Worker(f"{part.name}.{n}", part, left_over[n :: part.workers]) for n in range(part.workers)]
-    recorder = Recorder(folder, part.name)
-    (Threads if part.colour == "sync" else Tasks)(part, recorder, workers).run()
+    folder = Path(config.folder)
+    left_over = list(unfinished(read_history(folder, config.replaces))) if config.replaces else []
+    names = [f"{config.name}.{n}" for n in range(config.workers)]
+    workers = [Worker(name, config, left_over[n :: len(names)]) for n, name in enumerate(names)]
+    recorder = Recorder(folder, config.name)
+    (Threads if config.colour == "sync" else Tasks)(config, recorder, workers).run()
 
 
-def arguments(part: Part) -> list[str]:
-    return [sys.executable, "-m", "tests.fault.client", json.dumps(asdict(part))]
+def arguments(config: ClientConfig) -> list[str]:
+    return [sys.executable, "-m", "tests.fault.client", json.dumps(asdict(config))]
 
 
 if __name__ == "__main__":

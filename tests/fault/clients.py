@@ -1,4 +1,4 @@
-"""The processes that work with a store, and those that take the place of killed ones."""
+"""The client processes of a history, and the successors of killed ones."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from itertools import count
 from pathlib import Path
 from typing import Self
 
-from tests.fault.client import Part, arguments
+from tests.fault.client import ClientConfig, arguments
 from tests.fault.faults import Fault
 from tests.fault.history import has_begun
 
 BEGIN_S = 20.0
-"""So long a process may take to begin, on a machine that is busy with other things."""
+"""How long a process may take to start on a busy machine."""
 
 END_S = 60.0
-"""So long a client may take to come to its end, when nothing is broken any more."""
+"""How long a client may take to end when all faults are over."""
 
 DEATH_S = 2.0
-"""So long a client may take to come to its next transaction, and die in it."""
+"""How long a client may take to reach its next transaction and kill itself in it."""
 
 
 class Clients:
-    """One process for each part. `with` starts them, and ends whoever is left."""
+    """One process for each config. `with` starts them, and kills those that still run."""
 
-    def __init__(self, folder: Path, parts: Sequence[Part], chance: random.Random) -> None:
+    def __init__(self, folder: Path, configs: Sequence[ClientConfig], rng: random.Random) -> None:
         self._folder = folder
-        self._parts = list(parts)
-        self._chance = chance
+        self._configs = list(configs)
+        self._random = rng
         self._running: list[subprocess.Popen[bytes]] = []
-        # Held while one takes the place of another.
+        # Held while a process is replaced.
         self._lock = threading.RLock()
         self._generation = count(1)
         self.started = 0
-        self.complaints: list[str] = []
+        self.failures: list[str] = []
 
     def __enter__(self) -> Self:
-        self._running = [self._started(part) for part in self._parts]
+        self._running = [self._started(config) for config in self._configs]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,9 +60,9 @@ class Clients:
 
     def kill(self) -> None:
         with self._lock:
-            place = self._chance.randrange(len(self._parts))
-            self._kill(place)
-            self._replace(place)
+            index = self._random.randrange(len(self._configs))
+            self._kill(index)
+            self._replace(index)
         self.await_all()
 
     def kill_in_transaction(self) -> int:
@@ -72,29 +72,29 @@ class Clients:
         deadline = time.monotonic() + DEATH_S
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        self.bury()
+        self.replace_dead()
         return int(process.poll() is not None)
 
     def suspend(self) -> None:
-        """As the lid of a laptop does, perhaps while it holds a lock that others wait for."""
+        """Suspend a client, possibly while it holds a lock that other clients wait for."""
         with self._lock:
             process = self._some()
             process.send_signal(signal.SIGSTOP)
-            time.sleep(self._chance.uniform(0.1, 3))
+            time.sleep(self._random.uniform(0.1, 3))
             process.send_signal(signal.SIGCONT)
 
-    def bury(self) -> None:
-        """Have others take the place of those that have died by their own hand."""
+    def replace_dead(self) -> None:
+        """Replace the clients that have killed themselves."""
         with self._lock:
-            for place, process in enumerate(self._running):
+            for index, process in enumerate(self._running):
                 if process.poll() == -signal.SIGKILL:
-                    self._replace(place)
+                    self._replace(index)
         self.await_all()
 
     def await_all(self) -> None:
-        """Wait until all have begun, or have had the time."""
+        """Wait until all clients have started, at most BEGIN_S."""
         deadline = time.monotonic() + BEGIN_S
-        while time.monotonic() < deadline and not all(map(self._has_begun, range(len(self._parts)))):
+        while time.monotonic() < deadline and not all(map(self._has_begun, range(len(self._configs)))):
             time.sleep(0.02)
 
     def some_pid(self) -> int | None:
@@ -103,64 +103,66 @@ class Clients:
 
     @contextmanager
     def replaced(self) -> Iterator[None]:
-        """All are killed; in here nobody runs; afterwards others take their places."""
+        """Kill all clients, run the block without any, and start their successors."""
         with self._lock:
-            for place in range(len(self._parts)):
-                self._kill(place)
+            for index in range(len(self._configs)):
+                self._kill(index)
             try:
                 yield
             finally:
-                for place in range(len(self._parts)):
-                    self._replace(place)
+                for index in range(len(self._configs)):
+                    self._replace(index)
 
     def finish(self) -> None:
-        """Tell all that it is over, wait for them, and note who does not come to an end."""
-        self._parts[0].over.touch()
+        """Signal the end, wait for all clients, and note those that do not end."""
+        self._configs[0].over.touch()
         by = time.monotonic() + END_S
-        for process, part in zip(self._running, self._parts, strict=True):
+        for process, config in zip(self._running, self._configs, strict=True):
             try:
-                self._note_end(process.wait(max(0.0, by - time.monotonic())), part, expected=0)
+                self._note_end(process.wait(max(0.0, by - time.monotonic())), config, expected=0)
             except subprocess.TimeoutExpired:
-                self._note_hang(process, part)
+                self._note_hang(process, config)
 
     def _some(self) -> subprocess.Popen[bytes]:
-        # One that has begun, because only such a one knows what its signals mean.
+        # A client handles its signals once it has started.
         self.await_all()
-        begun = [self._running[place] for place in range(len(self._parts)) if self._has_begun(place)]
-        return self._chance.choice(begun)
+        begun = [self._running[index] for index in range(len(self._configs)) if self._has_begun(index)]
+        return self._random.choice(begun)
 
-    def _started(self, part: Part) -> subprocess.Popen[bytes]:
+    def _started(self, config: ClientConfig) -> subprocess.Popen[bytes]:
         self.started += 1
-        with self._errors(part).open("wb") as errors:
-            return subprocess.Popen(arguments(part), stderr=errors)
+        with self._errors(config).open("wb") as errors:
+            return subprocess.Popen(arguments(config), stderr=errors)
 
-    def _kill(self, place: int) -> None:
-        process = self._running[place]
+    def _kill(self, index: int) -> None:
+        process = self._running[index]
         process.kill()
-        self._note_end(process.wait(), self._parts[place], expected=-signal.SIGKILL)
+        self._note_end(process.wait(), self._configs[index], expected=-signal.SIGKILL)
 
-    def _replace(self, place: int) -> None:
-        part = self._parts[place]
-        before = part.name if self._has_begun(place) else part.before
-        name = f"{part.name.partition('.')[0]}.{next(self._generation)}"
-        self._parts[place] = replace(part, name=name, before=before)
-        self._running[place] = self._started(self._parts[place])
+    def _replace(self, index: int) -> None:
+        config = self._configs[index]
+        replaces = config.name if self._has_begun(index) else config.replaces
+        name = f"{config.name.partition('.')[0]}.{next(self._generation)}"
+        self._configs[index] = replace(config, name=name, replaces=replaces)
+        self._running[index] = self._started(self._configs[index])
 
-    def _note_end(self, status: int, part: Part, *, expected: int) -> None:
-        # Who was told to die may do so late.
+    def _note_end(self, status: int, config: ClientConfig, *, expected: int) -> None:
+        # A client may still kill itself after it was asked to.
         if status not in (expected, -signal.SIGKILL):
-            last_words = self._errors(part).read_text(errors="replace")[-1_500:]
-            self.complaints.append(f"client {part.name} ended with status {status}: {last_words}")
+            output = self._errors(config).read_text(errors="replace")[-1_500:]
+            self.failures.append(f"client {config.name} ended with status {status}: {output}")
 
-    def _note_hang(self, process: subprocess.Popen[bytes], part: Part) -> None:
+    def _note_hang(self, process: subprocess.Popen[bytes], config: ClientConfig) -> None:
         process.send_signal(signal.SIGUSR1)
-        # For its stacks to be written.
+        # Time for faulthandler to write the stacks.
         time.sleep(0.5)
         process.kill()
-        self.complaints.append(f"client {part.name} came to no end; its stacks are in {self._errors(part)}")
+        self.failures.append(
+            f"client {config.name} did not end within {END_S:g} s; its stacks are in {self._errors(config)}"
+        )
 
-    def _has_begun(self, place: int) -> bool:
-        return has_begun(self._folder, self._parts[place].name)
+    def _has_begun(self, index: int) -> bool:
+        return has_begun(self._folder, self._configs[index].name)
 
-    def _errors(self, part: Part) -> Path:
-        return self._folder / f"{part.name}.err"
+    def _errors(self, config: ClientConfig) -> Path:
+        return self._folder / f"{config.name}.err"

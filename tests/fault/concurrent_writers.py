@@ -1,4 +1,4 @@
-"""Callers who write without pause, and what must be there of it afterwards."""
+"""Threads that write without pause, and a check of what they have stored."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ SOON_S = 30.0
 
 
 class ConcurrentWriters:
-    """Threads that each write by themselves, in four ways, until they are stopped."""
+    """Threads that each write in one of four ways until they are stopped."""
 
     def __init__(self) -> None:
         self.acknowledged: list[str] = []
         self._stopped = threading.Event()
         self._rounds: dict[str, int] = {}
-        self._working: list[Future[list[str]]] = []
+        self._futures: list[Future[list[str]]] = []
 
     def wait_for_progress(self) -> None:
-        """Returns when everybody has begun and ended something since this was called."""
+        """Wait until every thread has started and completed a write since the call."""
         before = dict(self._rounds)
         wait_until(
             lambda: all(self._rounds[name] > before[name] + 1 for name in before) or self._has_failed()
@@ -39,7 +39,7 @@ class ConcurrentWriters:
         names = [f"{index}_{n}" for index in range(len(stores)) for n in range(callers)]
         self._rounds = dict.fromkeys(names, 0)
         with ThreadPoolExecutor(len(names)) as threads:
-            self._working = [
+            self._futures = [
                 threads.submit(self._work, name, stores[n // callers], n) for n, name in enumerate(names)
             ]
             try:
@@ -48,19 +48,19 @@ class ConcurrentWriters:
                 self.wait_for_progress()
             finally:
                 self._stopped.set()
-            for each in self._working:
+            for each in self._futures:
                 self.acknowledged += each.result(SOON_S)
 
     def _has_failed(self) -> bool:
-        return any(each.done() for each in self._working)
+        return any(each.done() for each in self._futures)
 
     def _work(self, name: str, store: Any, n: int) -> list[str]:
         done: list[str] = []
-        way, session_id = _WAYS[n % len(_WAYS)], f"ses_{n % 8}"
+        write, session_id = _WRITES[n % len(_WRITES)], f"ses_{n % 8}"
         for number in count():
             if self._stopped.is_set():
                 break
-            done += [event.id for event in way(store, session_id, name, number)]
+            done += [event.id for event in write(store, session_id, name, number)]
             self._rounds[name] += 1
         return done
 
@@ -85,11 +85,11 @@ def _append_expecting(store: Any, _session_id: str, name: str, number: int) -> l
     return [store.append_event(an_event(f"expected_{name}"), expected_sequence=number)]
 
 
-_WAYS = (_append, _append_batch, _flush, _append_expecting)
+_WRITES = (_append, _append_batch, _flush, _append_expecting)
 
 
 def assert_stored_exactly_once(dsn: str, event_ids: list[str]) -> None:
-    """These events and no others, and every session numbered from 1 without a hole."""
+    """Check that exactly these events are stored, and that each session is numbered from 1 without gaps."""
     rows = fetch_rows(dsn, "select session_id, sequence_number, id from asm_events order by session_id, 2")
     numbers: dict[str, list[int]] = defaultdict(list)
     for session_id, number, _ in rows:
@@ -101,8 +101,8 @@ def assert_stored_exactly_once(dsn: str, event_ids: list[str]) -> None:
     }
 
 
-def wait_until(is_so: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + SOON_S
-    while not is_so():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""`python -m tests.fault.event_writer DSN SESSION…`: append to sessions until told to stop."""
+"""`python -m tests.fault.event_writer DSN SESSION…`: append to sessions until a line is read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.conftest import an_event
 LAST = "session_completed"
 
 
-def write(dsn: str, sessions: list[str], told: threading.Event) -> None:
-    """One event of each session after the other, numbered in their data, and at the end one that says so."""
+def write(dsn: str, sessions: list[str], stop: threading.Event) -> None:
+    """Append numbered events to each session in turn, and a last one of type LAST when `stop` is set."""
     with asm.SessionStore(dsn, timeout=60, retry_for=60) as store:
         for n in itertools.count(1):
-            is_last = told.is_set()
+            is_last = stop.is_set()
             for session_id in sessions:
                 store.append_event(an_event(session_id, LAST if is_last else "message_sent", data={"n": n}))
             if is_last:
@@ -25,11 +25,11 @@ def write(dsn: str, sessions: list[str], told: threading.Event) -> None:
 
 def main() -> None:
     dsn, *sessions = sys.argv[1:]
-    told = threading.Event()
-    writer = threading.Thread(target=write, args=(dsn, sessions, told))
+    stop = threading.Event()
+    writer = threading.Thread(target=write, args=(dsn, sessions, stop))
     writer.start()
     sys.stdin.readline()
-    told.set()
+    stop.set()
     writer.join()
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong with databases. Every fault is a method that does it and undoes it again."""
+"""Faults of databases. Each method causes a fault and undoes it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tests.fault.proxy import Moment, Proxy, Way
 from tests.servers import Server
 
 Fault = Callable[[], int | None]
-"""It may say how often it was done; once, if it says nothing."""
+"""Returns how often the fault occurred; None is once."""
 
 WAYS: list[tuple[Way, ...]] = [("server",), ("client",), ("server", "client")]
 NEEDLES = [b"commit", b'"of":']
-"""A transaction says the one; a lone append says nothing but its document, and is committed."""
+"""The proxy cuts at these bytes: a transaction sends `commit`, a single append only its document."""
 
 
-class Crowd(Protocol):
-    """The clients, as far as a fault of their database needs them."""
+class ClientProcesses(Protocol):
+    """The methods of the clients that faults of a database use."""
 
     def some_pid(self) -> int | None: ...
 
@@ -37,18 +37,18 @@ class Crowd(Protocol):
 
     @contextmanager
     def replaced(self) -> Iterator[None]:
-        """All clients are killed; in here nobody runs; afterwards others take their places."""
+        """Kill all clients, run the block without any, and start their successors."""
         yield
 
 
 class PostgresFaults:
-    """Of a server, and of the way to it."""
+    """Faults of a server and of the network to it."""
 
-    def __init__(self, server: Server, proxy: Proxy, database: str, chance: random.Random) -> None:
+    def __init__(self, server: Server, proxy: Proxy, database: str, rng: random.Random) -> None:
         self._server = server
         self._proxy = proxy
         self._database = database
-        self._chance = chance
+        self._random = rng
 
     def by_name(self) -> dict[str, Fault]:
         return {
@@ -80,9 +80,9 @@ class PostgresFaults:
         self._server.start()
 
     def terminate(self) -> None:
-        for _ in range(self._chance.randint(1, 4)):
+        for _ in range(self._random.randint(1, 4)):
             with admin(self._server) as connection:
-                terminate(connection, self._database, share=self._chance.random())
+                terminate(connection, self._database, share=self._random.random())
             self._wait(0, 0.2)
 
     def read_only(self) -> None:
@@ -100,16 +100,16 @@ class PostgresFaults:
 
     def cut_at_commit(self, moment: Moment) -> int:
         before = self._proxy.faults[f"cut {moment}"]
-        self._proxy.cut_when(self._chance.choice(NEEDLES), moment, times=self._chance.randint(1, 5))
+        self._proxy.cut_when(self._random.choice(NEEDLES), moment, times=self._random.randint(1, 5))
         self._wait(0.2, 1)
         return self._proxy.faults[f"cut {moment}"] - before
 
     def black_hole(self) -> None:
-        self._proxy.black_hole(*self._chance.choice(WAYS))
+        self._proxy.black_hole(*self._random.choice(WAYS))
         self._wait(0.2, 3)
         self._proxy.mend()
-        # What once fell in stays there. Now and then somebody notices it before those who wait do.
-        if self._chance.random() < 0.5:
+        # Bytes that were swallowed are lost. A cut ends the wait of half of the affected connections.
+        if self._random.random() < 0.5:
             self._proxy.cut()
 
     def unplug(self) -> None:
@@ -118,7 +118,7 @@ class PostgresFaults:
         self._proxy.mend()
 
     def delay(self) -> None:
-        self._proxy.delay(self._chance.uniform(0.02, 0.4))
+        self._proxy.delay(self._random.uniform(0.02, 0.4))
         self._wait(0.5, 2)
         self._proxy.mend()
 
@@ -134,17 +134,17 @@ class PostgresFaults:
             connection.execute("select pg_reload_conf()")
 
     def _wait(self, least_s: float, most_s: float) -> None:
-        time.sleep(self._chance.uniform(least_s, most_s))
+        time.sleep(self._random.uniform(least_s, most_s))
 
 
 class SQLiteFaults:
-    """Of a file, and of the file system that it is on."""
+    """Faults of a file and of its file system."""
 
-    def __init__(self, file: Path, chance: random.Random, crowd: Crowd) -> None:
+    def __init__(self, file: Path, rng: random.Random, clients: ClientProcesses) -> None:
         self._file = file
         self._disk = file.parent
-        self._chance = chance
-        self._crowd = crowd
+        self._random = rng
+        self._clients = clients
 
     def by_name(self, *, is_mounted: bool) -> dict[str, Fault]:
         faults: dict[str, Fault] = {
@@ -152,7 +152,7 @@ class SQLiteFaults:
             "log truncated": self.truncate_log,
             "no room for one client": self.limit_files,
         }
-        # Only a file system of our own may be filled or made read-only.
+        # Only a private file system may be filled or made read-only.
         if is_mounted:
             faults |= {"disk full": self.fill_disk, "turned read-only and back": self.read_only}
         return faults
@@ -167,14 +167,14 @@ class SQLiteFaults:
             connection.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def limit_files(self) -> None:
-        """Every write of one process beyond that size fails."""
-        if (pid := self._crowd.some_pid()) is None:
+        """Make writes of one process beyond a file size fail."""
+        if (pid := self._clients.some_pid()) is None:
             return
         log = self._file.with_name(f"{self._file.name}-wal")
         with suppress(ProcessLookupError, FileNotFoundError):
-            size = self._chance.choice([self._file, log]).stat().st_size + self._chance.randrange(10_000)
+            size = self._random.choice([self._file, log]).stat().st_size + self._random.randrange(10_000)
             _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            # It has to be able to go on with its history.
+            # The process must still be able to write its history.
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (max(size, PIECE_BYTES), hard))
             self._wait(0.2, 2)
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
@@ -189,25 +189,25 @@ class SQLiteFaults:
         ballast.unlink()
 
     def read_only(self) -> None:
-        # A file system turns read-only only while nobody has a file open for writing.
-        with self._crowd.replaced():
+        # Remounting read-only fails while a process has a file open for writing.
+        with self._clients.replaced():
             self._remount("ro")
         try:
-            self._crowd.await_all()
+            self._clients.await_all()
             self._wait(0.5, 1.5)
         finally:
-            with self._crowd.replaced():
+            with self._clients.replaced():
                 self._remount("rw")
 
     def _remount(self, how: str) -> None:
         subprocess.run(["mount", "-o", f"remount,{how}", str(self._disk)], check=True)
 
     def _wait(self, least_s: float, most_s: float) -> None:
-        time.sleep(self._chance.uniform(least_s, most_s))
+        time.sleep(self._random.uniform(least_s, most_s))
 
 
 def admin(server: Server) -> psycopg.Connection:
-    """A connection of our own, which may write whatever the server is set to."""
+    """A connection that may write even if the server is set to read-only."""
     options = "-c default_transaction_read_only=off"
     return psycopg.connect(server.socket_dsn(), autocommit=True, options=options)
 

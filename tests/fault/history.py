@@ -1,7 +1,7 @@
-"""What clients did and were told, as each wrote it down line by line.
+"""The histories of clients: what each client did, and which results it got.
 
-An operation is a line before it is asked and another when its answer is there. A client that was
-killed in between leaves the first alone: nobody knows what became of it.
+A client writes one line when an operation starts, and another when it has ended. A client that is killed
+in between leaves only the first line: the outcome of the operation is unknown.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import asm
 Key: TypeAlias = tuple[str, str]
 """A session and the id of an event."""
 
-Doing: TypeAlias = Literal[
+Kind: TypeAlias = Literal[
     "append", "batch", "flush", "transaction", "die", "get", "wait", "iterate", "follow", "latest"
 ]
-WRITES: tuple[Doing, ...] = ("append", "batch", "flush", "transaction", "die")
+WRITES: tuple[Kind, ...] = ("append", "batch", "flush", "transaction", "die")
 PIECE_BYTES = 256 * 1024
 UNTYPED = "untyped"
 CANCELLED = "cancelled"
@@ -33,7 +33,7 @@ DIED_BEFORE_COMMIT = "died before commit"
 
 
 class Seen(NamedTuple):
-    """An event as somebody read it."""
+    """An event as a client read it."""
 
     number: int
     id: str
@@ -42,25 +42,25 @@ class Seen(NamedTuple):
 
 @dataclass(kw_only=True, slots=True)
 class Op:
-    """One operation of one client. Times are seconds of the machine's monotonic clock, which all share."""
+    """One operation of one client. Times are seconds of the machine's monotonic clock."""
 
     id: str
     writer: str
-    do: Doing
-    asked_at: float
+    do: Kind
+    started_at: float
     session: str = ""
     events: list[Key] = field(default_factory=list)
-    guests: list[Key] = field(default_factory=list)
-    """Those of the events that somebody asked for before, apart from this block."""
+    repeated: list[Key] = field(default_factory=list)
+    """Those of the events that were appended before, outside this block."""
     block: str = ""
-    """The same when the same is asked again."""
+    """Identifies the write; repetitions of it have the same block."""
     expected: int | None = None
     run: str | None = None
     after: int = 0
     limit: int | None = None
     is_last: bool = False
-    """Asked when all faults are over: it has to succeed."""
-    answered_at: float | None = None
+    """Started when all faults are over: it must succeed."""
+    ended_at: float | None = None
     numbers: list[int] | None = None
     saw: list[Seen] | None = None
     latest: int | None = None
@@ -73,18 +73,18 @@ class Op:
 
     @property
     def succeeded(self) -> bool:
-        return self.answered_at is not None and self.error is None
+        return self.ended_at is not None and self.error is None
 
     @property
     def own(self) -> list[Key]:
         """The events that belong to this block and no other."""
-        return [key for key in self.events if key not in self.guests] if self.guests else self.events
+        return [key for key in self.events if key not in self.repeated] if self.repeated else self.events
 
 
 class Recorder:
-    """The history of one process. A line is one write, so that only a crash of the machine could cut it.
+    """Writes the history of one process, each line with one write, which only a crash of the machine cuts.
 
-    It is in pieces, because the nemesis may set a limit to the size of all files of a process.
+    The history is in pieces, because the nemesis may limit the size of a process's files.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -92,13 +92,13 @@ class Recorder:
         self._lock = threading.Lock()
         self._begin_piece()
 
-    def asked(self, op: Op) -> None:
-        said = {name: value for name in _ASKED if (value := getattr(op, name)) not in _UNSAID[name]}
-        self._write({"id": op.id, **said})
+    def record_start(self, op: Op) -> None:
+        fields = {name: value for name in _START_FIELDS if (value := getattr(op, name)) not in _OMITTED[name]}
+        self._write({"id": op.id, **fields})
 
-    def answered(self, op: Op) -> None:
-        said = {name: value for name in _ANSWERED if (value := getattr(op, name)) is not None}
-        self._write({"id": op.id, **said})
+    def record_end(self, op: Op) -> None:
+        fields = {name: value for name in _END_FIELDS if (value := getattr(op, name)) is not None}
+        self._write({"id": op.id, **fields})
 
     def close(self) -> None:
         os.close(self._file)
@@ -116,13 +116,13 @@ class Recorder:
         self._size_bytes = 0
 
 
-_ASKED = (
-    *("writer", "do", "asked_at", "session", "events", "guests", "block", "expected", "run"),
+_START_FIELDS = (
+    *("writer", "do", "started_at", "session", "events", "repeated", "block", "expected", "run"),
     *("after", "limit", "is_last"),
 )
-_ANSWERED = ("answered_at", "numbers", "saw", "latest", "error", "message")
-_UNSAID: dict[str, list[Any]] = {name: [None] for name in _ASKED} | {
-    name: ["", []] for name in ("session", "events", "guests", "block")
+_END_FIELDS = ("ended_at", "numbers", "saw", "latest", "error", "message")
+_OMITTED: dict[str, list[Any]] = {name: [None] for name in _START_FIELDS} | {
+    name: ["", []] for name in ("session", "events", "repeated", "block")
 }
 
 
@@ -131,45 +131,45 @@ def has_begun(folder: Path, name: str) -> bool:
 
 
 def read_history(folder: Path, name: str = "*") -> list[Op]:
-    """Every operation of one client, or of all, in the order in which they were asked."""
+    """Every operation of one client, or of all, in the order of their starts."""
     ops: dict[str, Op] = {}
     for path in sorted(folder.glob(f"{name}-*.jsonl")):
         for line in path.read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n"):
-                _learn(ops, json.loads(line))
-    return sorted(ops.values(), key=lambda op: op.asked_at)
+                _add_line(ops, json.loads(line))
+    return sorted(ops.values(), key=lambda op: op.started_at)
 
 
-def _learn(ops: dict[str, Op], said: dict[str, Any]) -> None:
-    if said["id"] in ops:
-        _answer(ops[said["id"]], said)
+def _add_line(ops: dict[str, Op], fields: dict[str, Any]) -> None:
+    if fields["id"] in ops:
+        _set_end(ops[fields["id"]], fields)
     else:
-        ops[said["id"]] = _op(said)
+        ops[fields["id"]] = _op(fields)
 
 
-def _op(said: dict[str, Any]) -> Op:
-    for name in ("events", "guests"):
-        said[name] = [(session, id) for session, id in said.get(name, [])]
-    return Op(**said)
+def _op(fields: dict[str, Any]) -> Op:
+    for name in ("events", "repeated"):
+        fields[name] = [(session, id) for session, id in fields.get(name, [])]
+    return Op(**fields)
 
 
-def _answer(op: Op, said: dict[str, Any]) -> None:
-    for name in _ANSWERED:
-        setattr(op, name, said.get(name))
+def _set_end(op: Op, fields: dict[str, Any]) -> None:
+    for name in _END_FIELDS:
+        setattr(op, name, fields.get(name))
     op.message = op.message or ""
     op.saw = None if op.saw is None else [Seen(*seen) for seen in op.saw]
 
 
 def an_event(key: Key, run_id: str | None = None) -> asm.Event:
-    """The event of that key: whoever appends it, its contents are the same."""
+    """The event of a key. Its contents depend on the key only."""
     session_id, id = key
     return asm.Event(type="message_sent", session_id=session_id, id=id, run_id=run_id, data=contents(id))
 
 
 def contents(id: str) -> dict[str, Any]:
-    chance = random.Random(id)
-    text = "".join(chance.choices("ab \u0000\ud800é😀", k=chance.randrange(60)))
-    return {"of": id, "text": text, "n": chance.getrandbits(80)}
+    rng = random.Random(id)
+    text = "".join(rng.choices("ab \u0000\ud800é😀", k=rng.randrange(60)))
+    return {"of": id, "text": text, "n": rng.getrandbits(80)}
 
 
 def fingerprint(document: Mapping[str, Any]) -> int:
@@ -185,5 +185,5 @@ def numbers(events: Iterable[asm.Event]) -> list[int]:
 
 
 def unfinished(ops: Sequence[Op]) -> Iterator[Op]:
-    """What a client that was killed would ask again."""
+    """The writes that the successor of a killed client repeats."""
     return (op for op in ops if op.writes and op.do not in ("die", "transaction") and not op.succeeded)

@@ -1,4 +1,4 @@
-"""A process that holds the write lock of a SQLite file until it is told to let go."""
+"""A process that holds the write lock of a SQLite file until it reads a line."""
 
 from __future__ import annotations
 

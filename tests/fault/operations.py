@@ -1,4 +1,4 @@
-"""Operations of every kind, and what is there when each has been done once."""
+"""Operations of every kind, and the result of a read after each has been applied once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.conftest import an_artifact, an_event
 
 
 class Case(NamedTuple):
-    """An operation, what its client says, and what is there when it has been done once."""
+    """An operation, bytes that its client sends, and a read with its result after one application."""
 
-    ask: Callable[[Any], Any]
-    says: bytes
-    look: Callable[[Any], Any]
-    there: Any
+    run: Callable[[Any], Any]
+    sends: bytes
+    read: Callable[[Any], Any]
+    expected: Any
 
 
 def ids(session_id: str) -> Callable[[Any], list[tuple[str, int]]]:

@@ -1,7 +1,7 @@
-"""A TCP proxy in front of a PostgreSQL server that breaks what goes through it when it is told to.
+"""A TCP proxy in front of a PostgreSQL server that injects network faults.
 
-It runs in a thread of its own. What it is told has happened when the call returns, but for
-`cut_when`, which waits for its words to come by.
+It runs in its own thread. A fault is in effect when the call returns, except that of `cut_when`, which
+waits for its bytes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Way = Literal["server", "client"]
 HOST = "127.0.0.1"
 SOON_S = 30.0
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
-END_OF_ANSWER = b"Z\0\0\0\5"
-"""PostgreSQL is ready for the next question; the state of the transaction follows in one byte."""
+READY_FOR_QUERY = b"Z\0\0\0\5"
+"""The start of a ReadyForQuery message; one byte with the transaction status follows."""
 
 
 class Proxy:
-    """A place in front of a server. `with` opens it, and cuts whoever is still there at the end.
+    """A proxy in front of a server. `with` opens it, and resets the remaining connections at the end.
 
-    `faults` counts what was done: a cut once for each connection, all else once for each call.
+    `faults` counts the faults: a cut once for each connection, any other once for each call.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -62,69 +62,69 @@ class Proxy:
 
     @property
     def dsn(self) -> str:
-        """The server's DSN, by way of the proxy. Nothing is encrypted, for needles to be found."""
+        """The DSN through the proxy. Nothing is encrypted, so that the proxy finds its bytes."""
         return make_conninfo(self._dsn, host=HOST, port=self.port, sslmode="disable", gssencmode="disable")
 
     @property
     def connections(self) -> int:
-        """How many go through it now."""
+        """The number of open connections."""
         return len(self._links)
 
     def cut(self) -> int:
-        """Reset all connections; how many there were."""
+        """Reset all connections, and return how many there were."""
         return self._do(self._cut_all())
 
     def cut_when(self, needle: bytes, moment: Moment, *, times: int = 1) -> None:
-        """Reset the next connections whose client says this, in any case of letters.
+        """Reset the next connections whose client sends these bytes, in upper or lower case.
 
-        `before`: the server never hears it. `in`: it does, and its answer finds nobody.
-        `after`: the server has answered in full, and the answer is lost.
+        `before`: the server does not receive them. `in`: it does, and its answer is lost. `after`: it
+        has answered in full, and the answer is lost.
         """
         self._do(self._await_needle(_Trigger(needle.lower(), moment, times)))
 
     def black_hole(self, *ways: Way) -> None:
-        """Swallow what goes one way or, by default, both, as if the other side were stuck.
+        """Discard what is sent in these directions, by default both, as if the other side were stuck.
 
-        Its kernel lives: every byte is acknowledged. Until `mend`, and these connections for ever.
+        Every byte is acknowledged. It lasts until `mend`, and for these connections for ever.
         """
         self._do(self._swallow(set(ways or ("server", "client"))))
 
     def unplug(self) -> None:
-        """Drop every packet from and to clients, as if the cable were out. `mend` puts it back."""
+        """Drop every packet from and to clients, as an unplugged cable does, until `mend`."""
         self._do(self._unplug())
 
     def mend(self) -> None:
-        """New connections pass again, at once and unharmed, and unplugged ones go on."""
+        """Forward new connections without faults, and unplugged ones again."""
         self._do(self._mend())
 
     def delay(self, seconds: float) -> None:
-        """Hold whatever comes back so long, from now on, each piece by itself."""
+        """Delay each piece that the server sends."""
         self.faults["delay"] += 1
         self._delay_s = seconds
 
     def half_close(self) -> None:
-        """Say to all clients that nothing more will come, and go on listening to them."""
+        """Close the direction to all clients, and keep the other one open."""
         self._do(self._half_close_all())
 
     def refuse(self) -> None:
-        """Refuse new connections, as a port where nobody listens."""
+        """Refuse new connections, as a closed port does."""
         self.faults["refuse"] += 1
         self._do(self._stop_listening())
 
     def accept(self) -> None:
-        """Take new connections, always at the same port."""
+        """Accept new connections, always on the same port."""
         self._do(self._listen())
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(SOON_S)
 
-    # From here on, in the proxy's own thread.
+    # The methods below run in the proxy's thread.
 
     async def _listen(self) -> None:
         if self._listening is None:
             self._listening = _Listening(self.port)
             self.port = self._listening.port
-            self._listening.task = asyncio.create_task(self._welcome(self._listening.socket))
+            self._listening.task = asyncio.create_task(self._accept_all(self._listening.socket))
 
     async def _stop_listening(self) -> None:
         if self._listening is not None:
@@ -132,7 +132,7 @@ class Proxy:
             await _ended(listening.task)
             listening.socket.close()
 
-    async def _welcome(self, listening: socket.socket) -> None:
+    async def _accept_all(self, listening: socket.socket) -> None:
         while True:
             client, _ = await self._loop.sock_accept(listening)
             client.setblocking(False)
@@ -159,9 +159,9 @@ class Proxy:
         while data := await self._loop.sock_recv(link.client, 65_536):
             if "server" in link.silent:
                 continue
-            said = (before + data).lower()
+            sent = (before + data).lower()
             before = data[-64:]
-            moment = self._moment(said)
+            moment = self._matching_moment(sent)
             if moment == "before":
                 raise _Cut
             link.loses_answer = link.loses_answer or moment == "after"
@@ -173,7 +173,7 @@ class Proxy:
     async def _to_client(self, link: _Link) -> None:
         while data := await self._loop.sock_recv(link.server, 65_536):
             if link.loses_answer:
-                if data[-6:-1] == END_OF_ANSWER:
+                if data[-6:-1] == READY_FOR_QUERY:
                     raise _Cut
                 continue
             await asyncio.sleep(self._delay_s)
@@ -184,9 +184,9 @@ class Proxy:
         if "client" not in link.silent:
             link.client.shutdown(socket.SHUT_WR)
 
-    def _moment(self, said: bytes) -> Moment | None:
+    def _matching_moment(self, sent: bytes) -> Moment | None:
         for trigger in self._triggers:
-            if trigger.needle in said:
+            if trigger.needle in sent:
                 self._triggers.remove(trigger)
                 if trigger.times > 1:
                     self._triggers.append(trigger._replace(times=trigger.times - 1))
@@ -213,18 +213,18 @@ class Proxy:
     async def _unplug(self) -> None:
         self.faults["unplug"] += 1
         if self._listening is not None:
-            _deafen(self._listening.socket)
+            _drop_packets(self._listening.socket)
         for link in self._links:
             link.plugged_in.clear()
-            _deafen(link.client)
+            _drop_packets(link.client)
 
     async def _mend(self) -> None:
         self._silent = set()
         self._delay_s = 0.0
         if self._listening is not None:
-            _undeafen(self._listening.socket)
+            _accept_packets(self._listening.socket)
         for link in self._links:
-            _undeafen(link.client)
+            _accept_packets(link.client)
             link.plugged_in.set()
 
     async def _half_close_all(self) -> None:
@@ -250,7 +250,7 @@ class _Trigger(NamedTuple):
 
 
 class _Listening:
-    """A socket that takes connections, and the task that does."""
+    """A listening socket, and the task that accepts its connections."""
 
     task: asyncio.Task[None]
 
@@ -261,7 +261,7 @@ class _Listening:
 
 
 class _Link:
-    """A client's connection, and the one to the server that was made for it."""
+    """A client's connection, and its connection to the server."""
 
     task: asyncio.Task[None]
 
@@ -277,7 +277,7 @@ class _Link:
         self.plugged_in.set()
 
     def close(self) -> None:
-        # The client is reset, the server merely left: it does what it was told before.
+        # Only the client is reset: the server still executes what it has received.
         self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.client.close()
         self.server.close()
@@ -288,15 +288,15 @@ async def _ended(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def _deafen(listener: socket.socket) -> None:
-    """Have the kernel drop every packet that comes for a socket, without an acknowledgement."""
+def _drop_packets(listener: socket.socket) -> None:
+    """Make the kernel drop every packet for a socket without an acknowledgement."""
     drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
     program = struct.pack("HL", 1, ctypes.addressof(drop_all))
     listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
-def _undeafen(listener: socket.socket) -> None:
+def _accept_packets(listener: socket.socket) -> None:
     try:
         listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
     except FileNotFoundError:
-        return  # It was not deaf.
+        return  # No filter was attached.

@@ -1,4 +1,4 @@
-"""Where histories happen: databases, in which one history follows the other."""
+"""The databases of histories: each history gets a new one."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from psycopg.conninfo import make_conninfo
 
 import asm
 from tests.fault.checker import REFUSED, REFUSED_BY_SQLITE, Rows, rows_in_postgres, rows_in_sqlite
-from tests.fault.faults import Crowd, Fault, PostgresFaults, SQLiteFaults, admin, terminate
+from tests.fault.faults import ClientProcesses, Fault, PostgresFaults, SQLiteFaults, admin, terminate
 from tests.fault.proxy import Proxy
 from tests.servers import Installation, Server, fresh_folder
 
-# A process that is killed has given its data to the kernel, so nothing has to reach the disk.
+# The kernel keeps what a killed process has written, so nothing has to be synced.
 SETTINGS = {"fsync": "off", "synchronous_commit": "on", "max_connections": "200"}
 DISK_BYTES = 256 * 1024 * 1024
 
 
 class SoakDatabase(Protocol):
-    """A database of one kind. `with` opens it, and leaves nothing of it behind."""
+    """A database of one kind. `with` opens it, and removes all of it at the end."""
 
     kind: str
     version: str
     refused: tuple[str, ...]
-    """Errors that say for certain that nothing was written."""
+    """Errors after which nothing was written."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def fresh(self) -> list[str]:
-        """An empty database with tables, and the DSNs that lead to it."""
+        """Create an empty database with tables, and return the DSNs that lead to it."""
 
-    def faults(self, crowd: Crowd, chance: random.Random) -> dict[str, Fault]:
-        """What can go wrong with it, by name."""
+    def faults(self, clients: ClientProcesses, rng: random.Random) -> dict[str, Fault]:
+        """Its faults by name."""
 
     def heal(self) -> None:
-        """Leave nothing of any fault."""
+        """Undo all faults."""
 
     def rows(self) -> Rows:
-        """What is stored, when all clients have gone."""
+        """The stored rows, when all clients have ended."""
 
     def keep(self, folder: Path) -> None:
-        """Keep what may explain a violation."""
+        """Copy files that may explain a violation."""
 
     def forget(self) -> None:
-        """Make room for the next history."""
+        """Remove the database of the last history."""
 
 
 class SoakPostgres:
-    """A server of its own, reached directly and through a proxy."""
+    """A private server, reached directly and through a proxy."""
 
     kind = "PostgreSQL"
     refused: tuple[str, ...] = REFUSED
@@ -95,8 +95,8 @@ class SoakPostgres:
         asm.migrate(self._dsn)
         return [make_conninfo(self._proxy.dsn, dbname=self._name), self._dsn]
 
-    def faults(self, crowd: Crowd, chance: random.Random) -> dict[str, Fault]:
-        faults = PostgresFaults(self._server, self._proxy, self._name, chance).by_name()
+    def faults(self, clients: ClientProcesses, rng: random.Random) -> dict[str, Fault]:
+        faults = PostgresFaults(self._server, self._proxy, self._name, rng).by_name()
         return {name: faults[name] for name in self._only or faults}
 
     def heal(self) -> None:
@@ -106,7 +106,7 @@ class SoakPostgres:
 
     def rows(self) -> Rows:
         with admin(self._server) as connection:
-            # The server may still be busy with what somebody asked who has gone.
+            # The server may still execute statements of clients that have ended.
             while connection.execute(CONNECTED, [self._name]).fetchone() is not None:
                 terminate(connection, self._name, share=1)
                 time.sleep(0.02)
@@ -128,7 +128,7 @@ CONNECTED = "select from pg_stat_activity where datname = %s and backend_type = 
 
 
 class SoakSQLite:
-    """A file on a small file system of its own where one may be mounted, else in a folder."""
+    """A file on a small private file system, or in a folder if none can be mounted."""
 
     kind = "SQLite"
     version = sqlite3.sqlite_version
@@ -150,11 +150,11 @@ class SoakSQLite:
         asm.migrate(self._dsn)
         return [self._dsn]
 
-    def faults(self, crowd: Crowd, chance: random.Random) -> dict[str, Fault]:
-        return SQLiteFaults(self._file, chance, crowd).by_name(is_mounted=self._is_mounted)
+    def faults(self, clients: ClientProcesses, rng: random.Random) -> dict[str, Fault]:
+        return SQLiteFaults(self._file, rng, clients).by_name(is_mounted=self._is_mounted)
 
     def heal(self) -> None:
-        """Nothing lasts."""
+        """The faults of a file do not last."""
 
     def rows(self) -> Rows:
         return rows_in_sqlite(str(self._file))

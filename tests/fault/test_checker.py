@@ -1,4 +1,4 @@
-"""The checker finds what is planted, each kind of violation, and nothing in a history that is sound."""
+"""The checker finds each kind of planted violation, and none in a correct history."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.fault.history import (
 
 
 class History:
-    """A sound one, to plant something in: what was done in turn by two writers, and the rows it left."""
+    """A correct history to plant violations in: operations of two writers, and the rows they left."""
 
     def __init__(self) -> None:
         self.ops: list[Op] = []
@@ -63,8 +63,8 @@ class History:
             id=f"op{len(self.ops)}",
             writer=writer,
             do=do,
-            asked_at=self.clock,
-            answered_at=self.clock + 1,
+            started_at=self.clock,
+            ended_at=self.clock + 1,
             **fields,
         )
         self.ops.append(op)
@@ -97,16 +97,16 @@ class History:
         self.rows.events[at] = self.rows.events[at]._replace(**fields)
 
     def drop(self, id: str) -> None:
-        """Take an event away as if it had never been there: those behind it move up."""
-        gone = self.rows.events.pop(self.row(id))
+        """Remove an event as if it had never been appended: later ones move up."""
+        removed = self.rows.events.pop(self.row(id))
         self.rows.events = [
-            row._replace(number=row.number - (row.session == gone.session and row.number > gone.number))
+            row._replace(number=row.number - (row.session == removed.session and row.number > removed.number))
             for row in self.rows.events
         ]
-        self.rows.counters[gone.session] = (self.rows.counters[gone.session][0] - 1, 0)
+        self.rows.counters[removed.session] = (self.rows.counters[removed.session][0] - 1, 0)
 
     def exchange(self, one: str, other: str) -> None:
-        """Have two events stand in each other's place, and everybody told so."""
+        """Exchange the numbers of two events, also in the results of all operations."""
         at = {id: self.rows.events[self.row(id)].number for id in (one, other)}
         self.change(one, number=at[other])
         self.change(other, number=at[one])
@@ -123,8 +123,8 @@ class History:
         return list(violations(Evidence(self.ops, self.rows)))
 
 
-def unanswered(op: Op) -> None:
-    op.answered_at = op.numbers = op.saw = op.latest = None
+def without_result(op: Op) -> None:
+    op.ended_at = op.numbers = op.saw = op.latest = None
 
 
 def fail(op: Op, error: str) -> None:
@@ -170,7 +170,7 @@ def a_pruned_event(h: History) -> None:
     h.rows.counters["a"] = (6, 1)
 
 
-def an_event_of_nobody(h: History) -> None:
+def an_event_that_nobody_appended(h: History) -> None:
     h.store(("a", "ghost"))
 
 
@@ -182,7 +182,7 @@ def an_acknowledged_event_lost(h: History) -> None:
     h.drop("e11")
 
 
-def an_acknowledged_event_elsewhere(h: History) -> None:
+def an_acknowledged_event_with_another_number(h: History) -> None:
     h.late.numbers = [5]
 
 
@@ -198,19 +198,19 @@ def a_refused_event_stored(h: History) -> None:
     fail(h.expecting, "sequence_conflict")
 
 
-def the_dead_ones_event_stored(h: History) -> None:
+def an_event_of_a_killed_client_stored(h: History) -> None:
     h.late.do = "die"
     fail(h.late, DIED_BEFORE_COMMIT)
 
 
 def half_a_batch(h: History) -> None:
-    unanswered(h.batch)
+    without_result(h.batch)
     h.drop("e4")
-    unanswered(h.reader)
+    without_result(h.reader)
 
 
 def half_a_batch_over_sessions(h: History) -> None:
-    unanswered(h.spanning)
+    without_result(h.spanning)
     h.drop("e5")
 
 
@@ -222,7 +222,7 @@ def a_batch_out_of_order(h: History) -> None:
     h.exchange("e2", "e3")
 
 
-def another_place_than_expected(h: History) -> None:
+def another_number_than_expected(h: History) -> None:
     h.expecting.expected = 1
 
 
@@ -236,14 +236,14 @@ def a_refusal_because_of_itself(h: History) -> None:
 
 
 def a_flush_without_its_run(h: History) -> None:
-    unanswered(h.flush)
+    without_result(h.flush)
     h.rows.runs.clear()
 
 
 def a_flush_without_its_events(h: History) -> None:
-    unanswered(h.flush)
+    without_result(h.flush)
     h.drop("e10")
-    unanswered(h.paged)
+    without_result(h.paged)
 
 
 def a_flush_without_its_session(h: History) -> None:
@@ -265,11 +265,11 @@ def a_gap_in_what_was_read_before_an_error(h: History) -> None:
     a_gap_before_what_was_read(h)
 
 
-def more_read_than_asked_for(h: History) -> None:
+def more_events_read_than_the_limit(h: History) -> None:
     h.reader.limit = 2
 
 
-def something_else_read_than_stored(h: History) -> None:
+def another_event_read_than_stored(h: History) -> None:
     assert h.reader.saw
     h.reader.saw[1] = h.reader.saw[1]._replace(id="other")
 
@@ -279,7 +279,7 @@ def other_contents_read_than_stored(h: History) -> None:
     h.reader.saw[1] = h.reader.saw[1]._replace(fingerprint=1)
 
 
-def something_read_that_was_taken_back(h: History) -> None:
+def a_rolled_back_event_read(h: History) -> None:
     assert h.paged.saw
     h.paged.saw.append(Seen(6, "taken back", 0))
 
@@ -293,13 +293,13 @@ def an_acknowledged_event_not_counted(h: History) -> None:
     h.latest.latest = 4
 
 
-def less_read_than_another_had_read(h: History) -> None:
+def fewer_events_read_than_another_client_read(h: History) -> None:
     for op in (h.single, h.batch, h.spanning, h.again):
-        unanswered(op)
+        without_result(op)
     h.latest.latest = 4
 
 
-def a_number_told_that_never_was(h: History) -> None:
+def a_latest_number_that_is_not_stored(h: History) -> None:
     h.ops.remove(h.late)
     h.rows.events.pop()
     h.rows.counters["a"] = (5, 0)
@@ -307,9 +307,9 @@ def a_number_told_that_never_was(h: History) -> None:
 
 
 def a_part_of_a_batch_read(h: History) -> None:
-    unanswered(h.batch)
-    h.reader.asked_at = h.batch.asked_at + 0.5
-    h.reader.answered_at = h.batch.asked_at + 0.7
+    without_result(h.batch)
+    h.reader.started_at = h.batch.started_at + 0.5
+    h.reader.ended_at = h.batch.started_at + 0.7
     assert h.reader.saw
     del h.reader.saw[2:]
 
@@ -321,29 +321,29 @@ def one_writers_events_out_of_order(h: History) -> None:
 def two_writers_events_out_of_order(h: History) -> None:
     one, other = h.append("c", ["e20"], writer="c1"), h.append("c", ["e21"], writer="c2")
     h.exchange("e20", "e21")
-    assert one.answered_at is not None
-    assert one.answered_at < other.asked_at
+    assert one.ended_at is not None
+    assert one.ended_at < other.started_at
 
 
 def an_operation_that_took_too_long(h: History) -> None:
-    h.late.answered_at = h.late.asked_at + STUCK_S + 1
+    h.late.ended_at = h.late.started_at + STUCK_S + 1
 
 
-def an_error_when_all_was_well(h: History) -> None:
+def an_error_after_all_faults(h: History) -> None:
     h.read("a", is_last=True)
     fail(h.ops[-1], FAULTS[0])
 
 
-def no_answer_when_all_was_well(h: History) -> None:
+def no_result_after_all_faults(h: History) -> None:
     h.read("a", is_last=True)
-    unanswered(h.ops[-1])
+    without_result(h.ops[-1])
 
 
 def an_error_of_the_driver(h: History) -> None:
     fail(h.op("latest", session="a"), UNTYPED)
 
 
-def a_refusal_of_what_expected_nothing(h: History) -> None:
+def a_conflict_without_expected_sequence(h: History) -> None:
     fail(h.op("append", events=[("a", "e12")], block="x"), "sequence_conflict")
 
 
@@ -362,43 +362,43 @@ PLANTED = [
     Planted(a_counter_missing, "counter of a is at"),
     Planted(a_counter_without_its_events, "counter of c is at"),
     Planted(a_pruned_event, "counter of a is at"),
-    Planted(an_event_of_nobody, "nobody asked for it"),
+    Planted(an_event_that_nobody_appended, "no client appended it"),
     Planted(other_contents, "stored with other contents"),
     Planted(an_acknowledged_event_lost, "it is lost"),
-    Planted(an_acknowledged_event_elsewhere, "is number 5, and it is 6"),
+    Planted(an_acknowledged_event_with_another_number, "as number 5, and it is 6"),
     Planted(fewer_numbers_than_events, "for 3 events"),
-    Planted(a_repeat_given_another_number, "is number 2, and it is 1"),
+    Planted(a_repeat_given_another_number, "as number 2, and it is 1"),
     Planted(a_refused_event_stored, "was refused: sequence_conflict"),
-    Planted(the_dead_ones_event_stored, "was refused: died"),
+    Planted(an_event_of_a_killed_client_stored, "was refused: died"),
     Planted(half_a_batch, "2 of 3 events"),
     Planted(half_a_batch_over_sessions, "2 of 3 events"),
     Planted(another_event_within_a_batch, "not contiguous"),
     Planted(a_batch_out_of_order, "out of order in a"),
-    Planted(another_place_than_expected, "expected its session at 1"),
-    Planted(a_refusal_without_reason, "nobody else took number 6"),
-    Planted(a_refusal_because_of_itself, "nobody else took number 6"),
-    Planted(a_flush_without_its_run, "the run is not there and the events are there"),
-    Planted(a_flush_without_its_events, "the run is there and the events are not there"),
+    Planted(another_number_than_expected, "expected its session at 1"),
+    Planted(a_refusal_without_reason, "no other event has number 6"),
+    Planted(a_refusal_because_of_itself, "no other event has number 6"),
+    Planted(a_flush_without_its_run, "the run is not stored and the events are stored"),
+    Planted(a_flush_without_its_events, "the run is stored and the events are not stored"),
     Planted(a_flush_without_its_session, "its run or session is missing"),
     Planted(a_gap_in_what_was_read, "after 1 with a gap"),
     Planted(a_gap_before_what_was_read, "after 0 with a gap"),
     Planted(a_gap_in_what_was_read_before_an_error, "after 0 with a gap"),
-    Planted(more_read_than_asked_for, "and asked for 2"),
-    Planted(something_else_read_than_stored, "and stored is"),
+    Planted(more_events_read_than_the_limit, "with a limit of 2"),
+    Planted(another_event_read_than_stored, "and stored is"),
     Planted(other_contents_read_than_stored, "and stored is"),
-    Planted(something_read_that_was_taken_back, "and stored is None"),
-    Planted(an_acknowledged_event_not_read, "was known before it asked"),
-    Planted(an_acknowledged_event_not_counted, "was known before it asked"),
-    Planted(less_read_than_another_had_read, "was known before it asked"),
-    Planted(a_number_told_that_never_was, "which never was"),
+    Planted(a_rolled_back_event_read, "and stored is None"),
+    Planted(an_acknowledged_event_not_read, "was known before it started"),
+    Planted(an_acknowledged_event_not_counted, "was known before it started"),
+    Planted(fewer_events_read_than_another_client_read, "was known before it started"),
+    Planted(a_latest_number_that_is_not_stored, "which is not stored"),
     Planted(a_part_of_a_batch_read, "read a part of block"),
-    Planted(one_writers_events_out_of_order, "acknowledged before the other was asked for"),
-    Planted(two_writers_events_out_of_order, "acknowledged before the other was asked for"),
+    Planted(one_writers_events_out_of_order, "acknowledged before the append of the other started"),
+    Planted(two_writers_events_out_of_order, "acknowledged before the append of the other started"),
     Planted(an_operation_that_took_too_long, "took 91 s"),
-    Planted(an_error_when_all_was_well, "when all was well again, got storage_error"),
-    Planted(no_answer_when_all_was_well, "when all was well again, got no answer"),
-    Planted(an_error_of_the_driver, "failed for no reason: untyped"),
-    Planted(a_refusal_of_what_expected_nothing, "failed for no reason: sequence_conflict"),
+    Planted(an_error_after_all_faults, "after all faults, got storage_error"),
+    Planted(no_result_after_all_faults, "after all faults, got no result"),
+    Planted(an_error_of_the_driver, "failed without a reason: untyped"),
+    Planted(a_conflict_without_expected_sequence, "failed without a reason: sequence_conflict"),
 ]
 
 
@@ -409,41 +409,41 @@ def test_the_checker_finds(planted: Planted) -> None:
     assert any(planted.words in violation for violation in history.found()), history.found()
 
 
-def test_the_checker_finds_nothing_in_a_sound_history() -> None:
+def test_the_checker_finds_nothing_in_a_correct_history() -> None:
     assert History().found() == []
 
 
-def test_what_had_no_answer_may_be_there_or_not() -> None:
+def test_a_write_without_a_result_may_be_stored_or_not() -> None:
     history = History()
-    unanswered(history.late)
+    without_result(history.late)
     fail(history.append("c", ["e12"]), CANCELLED)
     fail(history.op("append", events=[("c", "e13")], block="absent"), "timeout")
     assert history.found() == []
     assert indeterminate(Evidence(history.ops, history.rows)) == 3
 
 
-def test_what_was_refused_and_then_asked_again_may_be_there() -> None:
+def test_a_refused_write_that_is_repeated_may_be_stored() -> None:
     history = History()
     fail(history.append("c", ["e12"], expected=0), "sequence_conflict")
     history.op("append", events=[("c", "e12")], block=history.ops[-1].block, expected=0, numbers=[1])
-    assert [found for found in history.found() if "nobody else took" not in found] == []
+    assert [found for found in history.found() if "no other event has" not in found] == []
 
 
-def test_a_guest_may_stand_within_the_block_that_brought_it() -> None:
+def test_a_repeated_event_may_be_within_its_block() -> None:
     history = History()
     fail(history.op("append", events=[("c", "guest")], block="lost"), "timeout")
     brought = history.append("c", ["e12", "guest", "e13"], do="batch")
-    brought.guests = [("c", "guest")]
+    brought.repeated = [("c", "guest")]
     assert history.found() == []
 
 
-def test_a_guest_may_have_been_there_before() -> None:
+def test_a_repeated_event_may_be_stored_before_its_block() -> None:
     history = History()
     history.append("c", ["guest"])
     history.store(("c", "e12"))
     history.store(("c", "e13"))
     events = [("c", "e12"), ("c", "guest"), ("c", "e13")]
-    history.op("batch", events=events, guests=[events[1]], block="x", numbers=[2, 1, 3])
+    history.op("batch", events=events, repeated=[events[1]], block="x", numbers=[2, 1, 3])
     assert history.found() == []
 
 
@@ -455,40 +455,40 @@ def test_on_sqlite_an_error_is_a_refusal() -> None:
     assert any("was refused: storage_error" in violation for violation in found)
 
 
-def test_a_history_comes_back_as_it_was_written_down(tmp_path: Path) -> None:
+def test_a_history_is_read_as_it_was_recorded(tmp_path: Path) -> None:
     written = History().ops
     recorder = Recorder(tmp_path, "c1")
     for op in written:
-        recorder.asked(op)
-        recorder.answered(op)
+        recorder.record_start(op)
+        recorder.record_end(op)
     recorder.close()
     assert read_history(tmp_path) == written
 
 
-def test_a_history_in_pieces_is_one(tmp_path: Path) -> None:
+def test_the_pieces_of_a_history_are_read_as_one(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, "c1")
     op = History().batch
     op.message = "x" * (PIECE_BYTES // 2)
     for n in range(6):
         op.id = f"op{n}"
-        recorder.asked(op)
-        recorder.answered(op)
+        recorder.record_start(op)
+        recorder.record_end(op)
     recorder.close()
     assert len(list(tmp_path.iterdir())) > 1
     assert all(path.stat().st_size <= PIECE_BYTES for path in tmp_path.iterdir())
     assert [op.numbers for op in read_history(tmp_path)] == [[2, 3, 4]] * 6
 
 
-def test_a_line_that_was_cut_is_none(tmp_path: Path) -> None:
+def test_a_truncated_line_is_ignored(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, "c1")
     op = History().batch
-    recorder.asked(op)
-    recorder.answered(op)
+    recorder.record_start(op)
+    recorder.record_end(op)
     recorder.close()
     [path] = tmp_path.glob("c1-*.jsonl")
     path.write_bytes(path.read_bytes()[:-1])
     [cut] = read_history(tmp_path)
-    assert cut.answered_at is None
+    assert cut.ended_at is None
     assert list(unfinished([cut])) == [cut]
 
 

@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import asm
-from tests.conftest import FORGETFUL, INSTALLATIONS, POSTGRES, Blocking, an_artifact, an_event, in_memory
+from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Blocking, an_artifact, an_event, in_memory
 from tests.contract.other_clients import fetch_rows
 from tests.fault.concurrent_writers import ConcurrentWriters, assert_stored_exactly_once, wait_until
 from tests.fault.operations import CASES
@@ -17,7 +17,7 @@ from tests.servers import Server, Standby
 
 Opener = Callable[..., Any]
 
-REPLICATED = {**FORGETFUL, "wal_level": "replica", "max_wal_senders": "4"}
+REPLICATED = {**UNSYNCED, "wal_level": "replica", "max_wal_senders": "4"}
 WRITES = [name for name in CASES if not name.startswith("get_")]
 
 pytestmark = pytest.mark.skipif(not INSTALLATIONS, reason="needs PostgreSQL servers of its own")
@@ -93,8 +93,8 @@ def test_a_write_that_no_standby_confirms_is_not_acknowledged_and_ends_in_a_time
 ) -> None:
     case = CASES[name]
     with pytest.raises(asm.StorageTimeout):
-        case.ask(waiting)
-    wait_until(lambda: case.look(waiting) == case.there)
+        case.run(waiting)
+    wait_until(lambda: case.read(waiting) == case.expected)
 
 
 def test_a_transaction_that_no_standby_confirms_ends_in_a_timeout(waiting: Any) -> None:

@@ -1,7 +1,7 @@
-"""What a store promises while clients are killed, servers crash, connections break and disks fill.
+"""The store keeps its promises while clients are killed, servers crash, connections break and disks fill.
 
-One short history for each database; `make soak` is for long ones. A seed goes into ASM_SEED. It chooses
-what is done and what goes wrong, but not when: the machine does.
+Each test runs a short history; `make soak` runs long ones. ASM_SEED is the seed. It determines the
+operations and the faults, but not their timing.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from tests.fault.soak import Work, history
 from tests.fault.soak_databases import SETTINGS, SoakDatabase, SoakPostgres, SoakSQLite
 from tests.servers import installations
 
-SHORT = Work(clients=4, workers=3, seconds=9, pause_s=0.6)
-PLACES: list[Callable[[], SoakDatabase]] = [
+SHORT = Work(clients=4, workers=3, seconds=6, pause_s=0.4)
+DATABASES: list[Callable[[], SoakDatabase]] = [
     SoakSQLite,
     *(lambda it=it: SoakPostgres(it, folder=in_memory()) for it in installations()[:1]),
 ]
 
 
-@pytest.mark.parametrize("make_place", PLACES, ids=["sqlite", "postgres"][: len(PLACES)])
-def test_nothing_is_lost_doubled_or_torn_whatever_breaks(
-    make_place: Callable[[], SoakDatabase], tmp_path: Path
+@pytest.mark.parametrize("make_database", DATABASES, ids=["sqlite", "postgres"][: len(DATABASES)])
+def test_no_event_is_lost_duplicated_or_torn_by_any_fault(
+    make_database: Callable[[], SoakDatabase], tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("ASM_SEED") or random.randrange(2**31))
     folder = tmp_path / "history"
-    with make_place() as place:
-        tally = history(place, folder, seed=seed, work=SHORT)
+    with make_database() as database:
+        tally = history(database, folder, seed=seed, work=SHORT)
     assert tally.violations == [], f"seed {seed}; the history is in {folder}"
     assert tally.events
     assert tally.faults
 
 
-@pytest.mark.skipif(not installations(), reason="needs a PostgreSQL server of its own to crash")
-def test_a_server_that_forgets_what_it_acknowledged_is_found_out(tmp_path: Path) -> None:
-    forgetful = {**SETTINGS, "synchronous_commit": "off", "wal_writer_delay": "10s"}
+@pytest.mark.skipif(not installations(), reason="needs a private PostgreSQL server to crash")
+def test_the_checker_finds_a_server_that_loses_acknowledged_commits(tmp_path: Path) -> None:
+    unsynced = {**SETTINGS, "synchronous_commit": "off", "wal_writer_delay": "10s"}
     crash = ["server stopped immediately"]
     work = Work(clients=2, workers=4, seconds=2, pause_s=1)
-    with SoakPostgres(installations()[0], in_memory(), settings=forgetful, only=crash) as place:
-        tally = history(place, tmp_path / "history", seed=1, work=work)
+    with SoakPostgres(installations()[0], in_memory(), settings=unsynced, only=crash) as database:
+        tally = history(database, tmp_path / "history", seed=1, work=work)
     assert any("it is lost" in violation for violation in tally.violations)

@@ -1,8 +1,9 @@
-"""The proxy does to connections what it says it does."""
+"""The proxy injects the faults that it promises."""
 
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from select import select
@@ -38,13 +39,13 @@ def answers(proxy: Proxy) -> bool:
         return False
 
 
-def test_what_goes_through_comes_out_unchanged(proxy: Proxy) -> None:
+def test_the_proxy_forwards_data_unchanged(proxy: Proxy) -> None:
     text = "x" * 1_000_000
     with driver_connection(proxy.dsn) as connection:
         assert connection.execute("select %s::text", [text]).fetchone() == (text,)
 
 
-def test_all_connections_are_cut(proxy: Proxy) -> None:
+def test_cut_resets_all_connections(proxy: Proxy) -> None:
     with driver_connection(proxy.dsn) as one, driver_connection(proxy.dsn) as other:
         assert proxy.cut() == 2
         for connection in (one, other):
@@ -55,13 +56,13 @@ def test_all_connections_are_cut(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize(("moment", "writes"), [("before", 0), ("in", 1), ("after", 1)])
-def test_a_connection_is_cut_when_its_client_says_so(
+def test_cut_when_resets_the_connection_that_sends_the_bytes(
     server: str, proxy: Proxy, moment: Moment, writes: int
 ) -> None:
     proxy.cut_when(b"INSERT into written", moment)
     with driver_connection(proxy.dsn) as connection, pytest.raises(psycopg.OperationalError):
         connection.execute(WRITES)
-    # Whoever locks the table has waited for the statement that has lost its client.
+    # The lock waits for the statement of the lost connection.
     with driver_connection(server) as connection, connection.transaction():
         connection.execute("lock table written")
         assert connection.execute("select count(*) from written").fetchone() == (writes,)
@@ -69,7 +70,7 @@ def test_a_connection_is_cut_when_its_client_says_so(
     fetch_rows(proxy.dsn, WRITES)
 
 
-def test_a_black_hole_swallows_and_new_connections_pass_when_it_is_mended(proxy: Proxy) -> None:
+def test_a_black_hole_swallows_data_and_mend_lets_new_connections_through(proxy: Proxy) -> None:
     with closing(psycopg.connect(proxy.dsn)) as connection:
         proxy.black_hole()
         assert not answers(proxy)
@@ -89,7 +90,7 @@ def test_an_unplugged_network_is_noticed_by_the_kernel(proxy: Proxy) -> None:
             connection.pgconn.consume_input()
 
 
-def test_an_unplugged_network_goes_on_when_it_is_mended(proxy: Proxy) -> None:
+def test_mend_plugs_the_network_in_again(proxy: Proxy) -> None:
     with driver_connection(proxy.dsn) as connection:
         proxy.unplug()
         assert not answers(proxy)
@@ -97,7 +98,7 @@ def test_an_unplugged_network_goes_on_when_it_is_mended(proxy: Proxy) -> None:
         assert connection.execute("select 1").fetchone() == (1,)
 
 
-def test_connections_are_refused_and_accepted_at_the_same_port(proxy: Proxy) -> None:
+def test_connections_are_refused_and_accepted_on_the_same_port(proxy: Proxy) -> None:
     proxy.refuse()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((HOST, proxy.port), timeout=2)
@@ -112,9 +113,10 @@ def test_a_half_closed_connection_ends_for_its_client(proxy: Proxy) -> None:
             connection.execute("select 1")
 
 
-def test_what_comes_back_is_delayed(proxy: Proxy) -> None:
+def test_delay_holds_the_answers_of_the_server(proxy: Proxy) -> None:
     with closing(psycopg.connect(proxy.dsn)) as connection:
         proxy.delay(0.3)
+        start = time.monotonic()
         connection.pgconn.send_query(b"select 1")
-        assert not select([connection], [], [], 0.1)[0]
         assert select([connection], [], [], SOON_S)[0]
+        assert time.monotonic() - start > 0.25

@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
-from tests.conftest import FORGETFUL, INSTALLATIONS, POSTGRES, Blocking, an_artifact, an_event, numbers
+from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Blocking, an_artifact, an_event, numbers
 from tests.contract.other_clients import driver_connection, fetch_rows, only
 from tests.fault.concurrent_writers import ConcurrentWriters, assert_stored_exactly_once, wait_until
 from tests.fault.operations import ARTIFACT, CASES, SOME
@@ -49,7 +49,7 @@ def proxy(migrated: str) -> Iterator[Proxy]:
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Server]]:
     """Two servers with the same password, like the hosts of a cluster."""
-    both = [Server(INSTALLATIONS[POSTGRES[0]], settings=FORGETFUL) for _ in range(2)]
+    both = [Server(INSTALLATIONS[POSTGRES[0]], settings=UNSYNCED) for _ in range(2)]
     both[1].password = both[0].password
     with both[0], both[1]:
         yield both
@@ -94,11 +94,11 @@ def test_an_operation_whose_connection_is_cut_is_done_once(
     store.append_event(an_event("ses_kept", id="evt_kept"))
     store.artifacts.register(an_artifact("kept"))
 
-    proxy.cut_when(case.says, moment)
-    case.ask(store)
+    proxy.cut_when(case.sends, moment)
+    case.run(store)
 
     assert proxy.faults == {f"cut {moment}": 1}
-    assert case.look(store) == case.there
+    assert case.read(store) == case.expected
 
 
 @newest_only

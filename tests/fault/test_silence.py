@@ -57,7 +57,7 @@ def test_whatever_is_asked_of_a_server_that_is_stuck_ends_typed(proxy: Proxy, op
     stores = {name: opened(impatient(proxy), timeout=1, retry_for=0) for name in ASKED}
     proxy.black_hole()
     with ThreadPoolExecutor(len(ASKED)) as threads:
-        asked = [threads.submit(ends, partial(CASES[name].ask, stores[name])) for name in ASKED]
+        asked = [threads.submit(ends, partial(CASES[name].run, stores[name])) for name in ASKED]
         for each in asked:
             each.result(LONGEST_S)
         closed = [threads.submit(store.close) for store in stores.values()]

@@ -1,9 +1,9 @@
-"""A store in which a team's agents have been at work for a month, put there past the store.
+"""A store with a month of a team's sessions, inserted directly into its tables.
 
-Thirty events and three runs a session: one session in ten is long, with 120 events, and the others
-have 20. What events and runs carry is 300 bytes of JSON each time. One session in twenty bears the tag
-that is searched for, one run in a hundred used many tokens, one type of events is rare, and the first
-runs of two neighbours share a correlation id.
+A session has three runs and thirty events on average: one session in ten is long, with 120 events, and
+the others have 20. Each event and run carries 300 bytes of JSON. One session in twenty has the tag that
+is searched for, one run in a hundred used many tokens, one event type is rare, and the first runs of two
+neighbouring sessions share a correlation id.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from bench.databases import Databases
 from bench.harness import Rounds, Server
 
 EVENTS, RUNS = 30, 3
-"""Of a session, on average."""
+"""Per session, on average."""
 LONG, SHORT, LONG_ONE_IN = 120, 20, 10
 AT_ONCE = 20
-"""So many sessions go on side by side, so their events lie between one another's."""
+"""This many sessions run concurrently, so their events are interleaved."""
 EVENT_S = 4
 
 AGENTS = 50
@@ -40,7 +40,7 @@ MOST_TOKENS, MOST_ONE_IN = 1_000_000, 6_000
 TYPE = "tool_call_started"
 RARE_TYPE, RARE_ONE_IN = "acme.plan_updated", 200
 CORRELATION_ID, CORRELATED = "req_00000000", 14
-"""One of them, and the events that have it: of the first runs of two short sessions."""
+"""A correlation id, and the number of its events: the first runs of two short sessions have it."""
 
 _MODELS = (
     ("claude", "claude-sonnet-4-5"),
@@ -66,12 +66,12 @@ _COUNTERS = "session_id, last_sequence, updated_at"
 
 Values = Sequence[object]
 Insert = Callable[[str, str, Iterable[Values]], None]
-"""Puts rows into a table, given its name and those of the columns."""
+"""Inserts rows into a table, given its name and its columns."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
-    """A store with so many sessions in it, and how to bring back what was pruned from its long ones."""
+class Dataset:
+    """A filled store, and a function that restores the events pruned from its long sessions."""
 
     database: str
     sessions: int
@@ -85,7 +85,7 @@ class Stock:
 
     @property
     def long_session(self) -> str:
-        """The id of one in the middle."""
+        """The id of a long session in the middle."""
         middle = self.sessions // 2
         return next(session_id(number) for number in range(middle, self.sessions) if _is_long(number))
 
@@ -95,14 +95,14 @@ def session_id(number: int) -> str:
 
 
 def how_many(of: int, one_in: int) -> int:
-    """How many of so many are the one."""
+    """How many of the numbers below `of` are selected."""
     return sum(_is_one(number, one_in) for number in range(of))
 
 
 @contextmanager
-def of_postgres(rounds: Rounds, databases: Databases, sessions: int) -> Iterator[Stock]:
-    with databases.postgres() as place, place.connect() as connection:
-        connection.execute("select set_config('search_path', %s, false)", [place.schema])
+def of_postgres(rounds: Rounds, databases: Databases, sessions: int) -> Iterator[Dataset]:
+    with databases.postgres() as database, database.connect() as connection:
+        connection.execute("select set_config('search_path', %s, false)", [database.schema])
 
         def insert(table: str, columns: str, rows: Iterable[Values]) -> None:
             names = sql.SQL(", ").join(map(sql.Identifier, columns.split(", ")))
@@ -115,14 +115,14 @@ def of_postgres(rounds: Rounds, databases: Databases, sessions: int) -> Iterator
             _execute(connection, (*_RESTORED, *_VACUUMED))
 
         _fill(rounds, "PostgreSQL", sessions, insert, list)
-        # What autovacuum would have done by and by.
-        _execute(connection, (*_VACUUMED, _LAID_BY))
-        with asm.SessionStore(place.dsn, schema=place.schema) as store:
-            yield Stock("PostgreSQL", sessions, store, restore, place.server)
+        # As autovacuum would leave the tables.
+        _execute(connection, (*_VACUUMED, _COPIED))
+        with asm.SessionStore(database.dsn, schema=database.schema) as store:
+            yield Dataset("PostgreSQL", sessions, store, restore, database.server)
 
 
 @contextmanager
-def of_sqlite(rounds: Rounds, databases: Databases, sessions: int) -> Iterator[Stock]:
+def of_sqlite(rounds: Rounds, databases: Databases, sessions: int) -> Iterator[Dataset]:
     with (
         databases.file() as file,
         closing(sqlite3.connect(file.path, timeout=30, isolation_level=None)) as connection,
@@ -138,9 +138,9 @@ def of_sqlite(rounds: Rounds, databases: Databases, sessions: int) -> Iterator[S
             _execute(connection, (*_RESTORED, _CHECKPOINTED))
 
         _fill(rounds, "SQLite", sessions, insert, lambda tags: orjson.dumps(tags).decode())
-        _execute(connection, (_TAGGED, _CHECKPOINTED, _LAID_BY))
+        _execute(connection, (_TAGGED, _CHECKPOINTED, _COPIED))
         with asm.SessionStore(file.dsn) as store:
-            yield Stock("SQLite", sessions, store, restore, None)
+            yield Dataset("SQLite", sessions, store, restore, None)
 
 
 def _execute(
@@ -151,23 +151,23 @@ def _execute(
         connection.execute(statement)
 
 
-_LAID_BY: LiteralString = """create temp table laid_by as
+_COPIED: LiteralString = """create temp table copied_events as
 select *
   from asm_events
  where session_id in (
        select session_id
          from asm_session_sequences
         where last_sequence = (select max(last_sequence) from asm_session_sequences))"""
-"""The events of long sessions, so that each turn of pruning finds the same."""
+"""A copy of the long sessions' events, so that each round of pruning finds the same ones."""
 _RESTORED: tuple[LiteralString, ...] = (
     """insert into asm_events
        select *
-         from laid_by
+         from copied_events
         where not exists (
               select 1
                 from asm_events
-               where session_id = laid_by.session_id
-                 and sequence_number = laid_by.sequence_number)""",
+               where session_id = copied_events.session_id
+                 and sequence_number = copied_events.sequence_number)""",
     "update asm_session_sequences set pruned_events = 0 where pruned_events > 0",
 )
 _VACUUMED: tuple[LiteralString, ...] = (
@@ -179,29 +179,29 @@ _VACUUMED: tuple[LiteralString, ...] = (
 _TAGGED: LiteralString = """insert into asm_session_tags (tag, id, created_at, updated_at)
 select value, asm_sessions.id, created_at, updated_at
   from asm_sessions, json_each(tags)"""
-"""A list of tags has no index in SQLite: they stand in a table of their own, too."""
+"""SQLite has no index on a list of tags, so the tags are in a table of their own, too."""
 _CHECKPOINTED: LiteralString = "pragma wal_checkpoint(truncate)"
 
 
 def _fill(
-    rounds: Rounds, database: str, sessions: int, insert: Insert, spelled: Callable[[list[str]], object]
+    rounds: Rounds, database: str, sessions: int, insert: Insert, encode: Callable[[list[str]], object]
 ) -> None:
-    """Put everything in; `spelled` is how a list of tags goes into its column."""
+    """Insert everything; `encode` makes a column's value of a list of tags."""
     rounds.say(f"{database}: storing {sessions:,} sessions")
-    insert("asm_sessions", _SESSIONS, (_session(number, spelled) for number in range(sessions)))
+    insert("asm_sessions", _SESSIONS, (_session(number, encode) for number in range(sessions)))
     insert("asm_runs", _RUNS, (_run_of(number, sessions) for number in range(sessions * RUNS)))
     insert("asm_session_sequences", _COUNTERS, map(_counter, range(sessions)))
     insert("asm_events", payload.COLUMNS, _events(rounds, database, sessions))
 
 
-def _session(number: int, spelled: Callable[[list[str]], object]) -> Values:
+def _session(number: int, encode: Callable[[list[str]], object]) -> Values:
     return (
         session_id(number),
         f"agent_{number % AGENTS}",
         "failed" if number % 10 == 9 else "completed",
         '{"repository": "asm", "branch": "main"}',
         '{"turns": [1, 2, 3]}',
-        spelled(_tags(number)),
+        encode(_tags(number)),
         _at(_first_event(number)),
         _at(_last_event(number)),
     )
@@ -222,7 +222,7 @@ def _run_of(number: int, sessions: int) -> Values:
     return (
         _run_id(number),
         session_id(of),
-        # The last sessions are still at it.
+        # The last sessions are still running.
         "running" if number % RUNS == RUNS - 1 and of >= sessions - AT_ONCE else "completed",
         payload.TEXTS[number % len(payload.TEXTS)],
         payload.TEXTS[(number + 1) % len(payload.TEXTS)],
@@ -251,7 +251,7 @@ def _counter(number: int) -> Values:
 
 
 def _events(rounds: Rounds, database: str, sessions: int) -> Iterator[payload.Row]:
-    """In the order in which they happen."""
+    """All events in the order of their timestamps."""
     numbers = itertools.count()
     for first in range(0, sessions, AT_ONCE):
         if first % 1_000 == 0:
@@ -296,7 +296,7 @@ def _is_long(number: int) -> bool:
 
 
 def _is_one(number: int, one_in: int) -> bool:
-    """Whether it is the one in so many that is meant; the middle one, so that rare ones are not all first."""
+    """Whether a number is selected: one in `one_in`, the middle one, so that the first is not rare."""
     return number % one_in == one_in // 2
 
 
@@ -305,16 +305,16 @@ def _run_id(number: int) -> str:
 
 
 def _first_event(of: int) -> int:
-    """The number, among all events, of a session's first."""
-    beside = of % AT_ONCE
-    return (of - beside) * EVENTS + beside
+    """The number of a session's first event among all events."""
+    offset = of % AT_ONCE
+    return (of - offset) * EVENTS + offset
 
 
 def _last_event(of: int) -> int:
-    """About the number of its last: where only long sessions go on, time goes faster."""
+    """About the number of a session's last event among all events."""
     return _first_event(of) + AT_ONCE * min(_length(of), EVENTS)
 
 
 def _at(number: int) -> str:
-    """When an event happens, spelled as SQLite keeps it; PostgreSQL reads it as well."""
+    """The timestamp of an event as SQLite stores it; PostgreSQL parses it, too."""
     return f"{(_START + timedelta(seconds=EVENT_S * number)).isoformat(timespec='microseconds')}Z"

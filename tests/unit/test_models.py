@@ -16,6 +16,7 @@ import pytest
 
 import asm
 from asm import models
+from asm.operations.runs import save_run
 
 AnyModel: TypeAlias = asm.Session | asm.Run | asm.Event | asm.Artifact
 MODELS: list[Any] = [asm.Session, asm.Run, asm.Event, asm.Artifact]
@@ -715,6 +716,22 @@ def test_a_known_token_count_is_from_0_to_10_to_the_12(name: str) -> None:
         asm.ValidationError, match=rf"token_usage\.{name} must be from 0 to 1,000,000,000,000"
     ):
         asm.Run.from_dict({"session_id": "ses_1", "token_usage": {name: 10**12 + 1}})
+
+
+def test_an_export_with_a_token_count_out_of_bounds_is_refused_with_its_path() -> None:
+    run = {"session_id": "ses_1", "token_usage": {"input_tokens": 10**12 + 1}}
+    session = {"id": "ses_1", "agent_id": "agent"}
+
+    with pytest.raises(asm.ValidationError, match=r"runs\[0\]: token_usage\.input_tokens must be from 0 to"):
+        asm.SessionExport.from_dict({"session": session, "runs": [run]})
+
+
+def test_a_token_count_that_is_set_in_the_document_of_a_run_is_checked_when_the_run_is_saved() -> None:
+    run = minimal(asm.Run)
+    run.token_usage["input_tokens"] = 10**12 + 1
+
+    with pytest.raises(asm.ValidationError, match=r"token_usage\.input_tokens must be from 0 to"):
+        save_run(run)
 
 
 def test_input_and_output_tokens_without_a_total_are_bounded_together() -> None:

@@ -156,7 +156,12 @@ class WaitQueue(Generic[R]):
 
     @property
     def waiting(self) -> list[R]:
-        return [request for request in self.requests if request.is_waiting]
+        return [
+            request
+            for request in self.requests
+            if not (request.done or request.abandoned)
+            and (request.batch is None or request.batch.is_finished)
+        ]
 
     def add(self, request: R) -> None:
         self.requests.append(request)
@@ -189,8 +194,11 @@ class WaitQueue(Generic[R]):
 
     def finish_batch(self, batch: Batch[R]) -> None:
         """Remove the requests that are done, and the batch, which is marked as finished already."""
+        for request in batch.requests:
+            # No cycle of references is left to the garbage collector.
+            request.batch = None
         if self.requests:
-            self.requests = [request for request in self.requests if request.is_open]
+            self.requests = [request for request in self.requests if not (request.done or request.abandoned)]
         self._durations_s.append(time.monotonic() - batch.started_at)
         self._batches = self._sending() if len(self._batches) > 1 else []
 
@@ -205,10 +213,14 @@ class WaitQueue(Generic[R]):
 
     def _free_lanes(self, now: float) -> tuple[int, ...]:
         """The lanes in which no batch is being sent, except slow ones."""
-        sending = [batch for batch in self._sending() if now - batch.started_at < SLOW_BATCH_S]
-        if not sending:
-            return ALL_LANES
-        return () if len(sending) > 1 or sending[0].lanes == ALL_LANES else (1 - sending[0].lanes[0],)
+        free = ALL_LANES
+        for batch in self._batches:
+            if batch.is_finished or now - batch.started_at >= SLOW_BATCH_S:
+                continue
+            if batch.lanes == ALL_LANES or free != ALL_LANES:
+                return ()
+            free = (1 - batch.lanes[0],)
+        return free
 
     def _select(self, lanes: tuple[int, ...]) -> tuple[list[R], tuple[int, ...]]:
         """The requests of the next batch and its lanes: the first that can be sent together and fit."""

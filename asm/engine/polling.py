@@ -1,4 +1,4 @@
-"""Waiting for new events of sessions, by one poll at a time for all who wait.
+"""Waiting for new events of sessions, by one poll at a time for all callers that wait.
 
 The counter row of a session changes with everything that adds events to it. While a subscription exists, the
 store polls the counters of all subscribed sessions with one query. A caller whose counter has changed is

@@ -1,4 +1,4 @@
-"""Operations as values, which say what to ask the database and do no I/O themselves.
+"""Operations as values: they say what to send to the database, and do no I/O themselves.
 
 A Query is one SQL statement: its name, its values, and a reader of its rows. A Script is a
 generator that yields one Query after another, is sent the rows of each, and returns a result.

@@ -24,7 +24,8 @@ SLOW_BATCH_S = 0.05
 """A batch slower than this no longer blocks other sessions."""
 
 ALL_LANES = (0, 1)
-"""Where many requests wait, two batches are sent at a time, one in each lane. A session's lane is fixed."""
+"""Where many requests wait, two batches are sent at a time, one in each lane, and each session has one lane.
+From 512 tasks or threads PostgreSQL takes 1.2 to 1.3 times as many appends this way; from 128, about as many."""
 
 MIXED_BATCH_TIMEOUT_S = 1.0
 """How long a batch of several sessions waits for a lock, at least: one session may be locked, and the others
@@ -156,7 +157,12 @@ class WaitQueue(Generic[R]):
 
     @property
     def waiting(self) -> list[R]:
-        return [request for request in self.requests if request.is_waiting]
+        return [
+            request
+            for request in self.requests
+            if not (request.done or request.abandoned)
+            and (request.batch is None or request.batch.is_finished)
+        ]
 
     def add(self, request: R) -> None:
         self.requests.append(request)
@@ -189,8 +195,12 @@ class WaitQueue(Generic[R]):
 
     def finish_batch(self, batch: Batch[R]) -> None:
         """Remove the requests that are done, and the batch, which is marked as finished already."""
+        for request in batch.requests:
+            # Or request and batch would refer to each other, and wait for the garbage collector.
+            if request.batch is batch:
+                request.batch = None
         if self.requests:
-            self.requests = [request for request in self.requests if request.is_open]
+            self.requests = [request for request in self.requests if not (request.done or request.abandoned)]
         self._durations_s.append(time.monotonic() - batch.started_at)
         self._batches = self._sending() if len(self._batches) > 1 else []
 
@@ -205,10 +215,14 @@ class WaitQueue(Generic[R]):
 
     def _free_lanes(self, now: float) -> tuple[int, ...]:
         """The lanes in which no batch is being sent, except slow ones."""
-        sending = [batch for batch in self._sending() if now - batch.started_at < SLOW_BATCH_S]
-        if not sending:
-            return ALL_LANES
-        return () if len(sending) > 1 or sending[0].lanes == ALL_LANES else (1 - sending[0].lanes[0],)
+        free: tuple[int, ...] = ALL_LANES
+        for batch in self._batches:
+            if batch.is_finished or now - batch.started_at >= SLOW_BATCH_S:
+                continue
+            if batch.lanes == ALL_LANES or free != ALL_LANES:
+                return ()
+            free = (1 - batch.lanes[0],)
+        return free
 
     def _select(self, lanes: tuple[int, ...]) -> tuple[list[R], tuple[int, ...]]:
         """The requests of the next batch and its lanes: the first that can be sent together and fit."""

@@ -67,7 +67,7 @@ def names(batch: Batch[Request[str]]) -> list[str]:
 
 
 def start_slow(queue: WaitQueue[Request[str]]) -> Batch[Request[str]]:
-    """Start a batch that was started so long ago that it is slow."""
+    """Start a batch, and set its start back so that it is slow."""
     batch = started(queue)
     batch.started_at -= SLOW_BATCH_S
     return batch

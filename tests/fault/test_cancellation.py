@@ -225,7 +225,7 @@ once_or_twice = pytest.mark.parametrize(
 
 @ONE_OF_EACH
 @once_or_twice
-def test_cancelled_at_any_await_all_or_nothing_is_stored_and_the_store_works_on(
+def test_an_operation_cancelled_at_any_await_stores_all_or_nothing_and_the_store_goes_on(
     where: Where, again: tuple[int, ...]
 ) -> None:
     async def main() -> None:
@@ -269,7 +269,7 @@ def stored(beside: Any, session_id: str) -> int:
 
 @ONE_OF_EACH
 @once_or_twice
-def test_cancelled_while_it_waits_for_another_a_task_takes_nothing_with_it(
+def test_cancelling_a_task_that_waits_for_another_does_not_disturb_others(
     where: Where, again: tuple[int, ...]
 ) -> None:
     async def main() -> None:
@@ -301,7 +301,9 @@ def test_cancelled_while_it_waits_for_another_a_task_takes_nothing_with_it(
 
 
 @ONE_OF_EACH
-def test_half_of_an_operation_is_not_kept_where_a_task_goes_on_after_a_cancellation(where: Where) -> None:
+def test_half_of_an_operation_is_not_committed_where_a_task_goes_on_after_a_cancellation(
+    where: Where,
+) -> None:
     def half() -> Script[None]:
         yield from append_event(an_event("ses_half"))
         raise asyncio.CancelledError
@@ -341,7 +343,7 @@ def test_a_store_whose_opening_is_cancelled_anywhere_has_nothing_open(
 
 
 @only(["sqlite"], why="files are counted here, and connections above")
-def test_a_store_whose_opening_meets_another_task_has_no_file_open(where: Where) -> None:
+def test_opening_a_store_beside_another_task_leaves_no_file_open(where: Where) -> None:
     async def cancelled(store: asm.AsyncSessionStore) -> None:
         opening = asyncio.ensure_future(store.open())
         await asyncio.sleep(0)
@@ -372,7 +374,7 @@ def test_a_store_whose_opening_meets_another_task_has_no_file_open(where: Where)
 
 @ONE_OF_EACH
 @once_or_twice
-def test_a_store_whose_closing_is_cancelled_anywhere_is_closed_or_can_be(
+def test_a_store_whose_closing_is_cancelled_anywhere_is_closed_or_can_be_closed(
     where: Where, again: tuple[int, ...]
 ) -> None:
     async def main() -> None:
@@ -421,7 +423,7 @@ COUNTED = (
 
 
 @only(POSTGRES[:1], why="SQLite has no pool, and it is the driver's, whatever the server")
-def test_cancelled_in_the_moment_of_being_given_a_connection_a_task_ends(migrated: str) -> None:
+def test_a_task_that_is_cancelled_when_the_pool_gives_it_a_connection_ends(migrated: str) -> None:
     async def cancelled() -> bool:
         async with (
             AsyncConnectionPool(migrated, min_size=1, max_size=1) as pool,

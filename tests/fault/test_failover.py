@@ -39,7 +39,7 @@ def standby(primary: Server) -> Iterator[Server]:
         yield standby
 
 
-def test_what_was_acknowledged_is_there_once_when_the_standby_is_promoted(
+def test_acknowledged_events_are_stored_once_when_the_standby_is_promoted(
     primary: Server, standby: Standby
 ) -> None:
     hosts = make_conninfo(

@@ -174,7 +174,7 @@ def ran(program: str, *arguments: str) -> str:
     return done.stderr
 
 
-def test_a_forked_child_that_exits_disturbs_nothing_of_its_parents(where: Where, colour: str) -> None:
+def test_a_forked_child_that_exits_does_not_disturb_its_parent(where: Where, colour: str) -> None:
     assert ran(FORKED, where.dsn, colour) == ""
     with asm.SessionStore(where.dsn) as store:
         assert numbers(store.get_events("ses_1")) == [1, 2, 3, 4]
@@ -218,7 +218,7 @@ for steps in range(20):
 
 
 @only(POSTGRES, why="SQLite has no pool that connects beside others")
-def test_a_program_that_leaves_its_store_while_that_connects_ends(where: Where) -> None:
+def test_a_program_that_leaves_its_store_open_while_it_connects_ends(where: Where) -> None:
     ran(LEFT_CONNECTING, where.dsn)
 
 
@@ -262,7 +262,7 @@ with psycopg.connect(dsn, autocommit=True) as other:
 
 
 @only(POSTGRES, why="SQLite has no connections that a server counts")
-def test_a_store_that_is_forgotten_gives_its_connections_back(where: Where, colour: str) -> None:
+def test_a_store_that_is_garbage_collected_closes_its_connections(where: Where, colour: str) -> None:
     # In a program of its own: where a worker of the pool is the last to know of it, psycopg_pool
     # says that a thread cannot wait for itself, and pytest keeps what was said, and the pool with it.
     ran(FORGOTTEN, where.dsn, colour)
@@ -274,9 +274,7 @@ def transact(store: Any) -> None:
         tx.get_latest_sequence("ses_tx")
 
 
-def test_closing_while_others_ask_answers_or_refuses_each_of_them(
-    where: Where, opened: Callable[..., Any]
-) -> None:
+def test_calls_during_close_return_or_raise_store_closed(where: Where, opened: Callable[..., Any]) -> None:
     store = opened(where.dsn)
     store.append_events(events_of("ses_1", 20))
     work: list[Callable[[Any], Any]] = [

@@ -140,7 +140,7 @@ def prepare_everywhere(address: str, names: list[str]) -> None:
                 connection.pgconn.prepare(name.encode(), b"select 'of another client', $1::text")
 
 
-def test_a_statement_of_another_client_is_never_run_in_place_of_ours(
+def test_a_prepared_statement_of_another_client_is_never_run_in_place_of_ours(
     migrated: str, pooler: Pooler, opened: Callable[..., Any]
 ) -> None:
     address = pooler.dsn(migrated)
@@ -154,7 +154,7 @@ def test_a_statement_of_another_client_is_never_run_in_place_of_ours(
     assert {store.get_latest_sequence(name) for name in found} == {5}
 
 
-def test_stores_behind_one_pooler_do_not_meet(
+def test_stores_behind_one_pooler_do_not_disturb_each_other(
     migrated: str, pooler: Pooler, opened: Callable[..., Any]
 ) -> None:
     stores = [opened(pooler.dsn(migrated), max_size=2) for _ in range(CALLERS)]
@@ -182,7 +182,9 @@ def test_a_pooler_may_pool_sessions(
 
 
 @pytest.mark.parametrize("autocommit", [True, False], ids=["autocommit", "no-autocommit"])
-def test_a_borrowed_pool_may_lead_through_a_pooler(migrated: str, pooler: Pooler, autocommit: bool) -> None:
+def test_a_borrowed_pool_may_connect_through_a_pooler(
+    migrated: str, pooler: Pooler, autocommit: bool
+) -> None:
     address, options = pooler.dsn(migrated), {"autocommit": autocommit}
     with (
         psycopg_pool.ConnectionPool(address, kwargs=options, max_size=4, open=True) as pool,
@@ -192,7 +194,7 @@ def test_a_borrowed_pool_may_lead_through_a_pooler(migrated: str, pooler: Pooler
         assert numbers(store.get_events("shared")) == list(range(1, 5 * CALLERS + 1))
 
 
-def test_what_waits_too_long_behind_a_pooler_is_stopped(
+def test_waiting_for_a_lock_behind_a_pooler_ends_in_a_timeout(
     migrated: str, pooler: Pooler, opened: Callable[..., Any]
 ) -> None:
     store = opened(pooler.dsn(migrated), timeout=0.5, retry_for=0, max_size=4)
@@ -205,7 +207,7 @@ def test_what_waits_too_long_behind_a_pooler_is_stopped(
     assert numbers([store.append_event(an_event())]) == [2]
 
 
-def test_a_pooler_without_a_server_connection_to_spare_holds_nobody_for_ever(
+def test_waiting_for_a_server_connection_of_a_pooler_ends_in_a_timeout(
     migrated: str, kind: str, clusters: Callable[[str], Cluster]
 ) -> None:
     limits: dict[str, Any] = {"timeout": 0.5, "statement_timeout": 0.5, "retry_for": 0, "min_size": 2}
@@ -256,9 +258,7 @@ def assert_all_there(store: Any, stored: list[asm.Event]) -> None:
         assert read == list(range(1, len(read) + 1))
 
 
-def test_nobody_notices_that_a_pooler_is_started_again(
-    migrated: str, pooler: Pooler, opened: Callable[..., Any]
-) -> None:
+def test_a_restart_of_a_pooler_is_no_error(migrated: str, pooler: Pooler, opened: Callable[..., Any]) -> None:
     store = opened(pooler.dsn(migrated), retry_for=SOON_S)
     with busy(store) as stored:
         until_more_than(20, stored)
@@ -277,7 +277,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def test_nobody_notices_that_the_server_behind_a_pooler_is_started_again(
+def test_a_restart_of_the_server_behind_a_pooler_is_no_error(
     kind: str, server: Server, opened: Callable[..., Any], colour: str
 ) -> None:
     assert kind != "sqlite"

@@ -144,7 +144,7 @@ def test_an_error_about_another_option_does_not_show_the_dsn(
     assert hides_the_password(raised_by(lambda: opened(dsn, **options)))
 
 
-def test_nothing_that_works_shows_the_password(
+def test_no_call_that_succeeds_shows_the_password(
     migrated: str, opened: Callable[..., Any], caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
     caplog.set_level(logging.DEBUG)

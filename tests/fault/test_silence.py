@@ -53,7 +53,7 @@ def ends(work: Callable[[], Any]) -> None:
         work()
 
 
-def test_whatever_is_asked_of_a_server_that_is_stuck_ends_typed(proxy: Proxy, opened: Opener) -> None:
+def test_no_operation_waits_for_ever_for_a_server_that_is_stuck(proxy: Proxy, opened: Opener) -> None:
     stores = {name: opened(impatient(proxy), timeout=1, retry_for=0) for name in ASKED}
     proxy.black_hole()
     with ThreadPoolExecutor(len(ASKED)) as threads:
@@ -66,7 +66,7 @@ def test_whatever_is_asked_of_a_server_that_is_stuck_ends_typed(proxy: Proxy, op
     proxy.mend()
 
 
-def test_who_doubts_a_server_waits_for_none_of_the_loops_threads(proxy: Proxy) -> None:
+def test_checking_whether_a_server_is_alive_needs_no_thread_of_the_event_loop(proxy: Proxy) -> None:
     async def main() -> None:
         loop, released = asyncio.get_running_loop(), threading.Event()
         async with asm.AsyncSessionStore(f"{impatient(proxy)} hostaddr=127.0.0.1", timeout=1) as store:
@@ -85,7 +85,9 @@ def test_who_doubts_a_server_waits_for_none_of_the_loops_threads(proxy: Proxy) -
     asyncio.run(main())
 
 
-def test_what_a_server_has_forgotten_is_asked_again(proxy: Proxy, opened: Opener, migrated: str) -> None:
+def test_an_operation_is_retried_when_its_connection_is_lost_without_a_sign(
+    proxy: Proxy, opened: Opener, migrated: str
+) -> None:
     # Time enough for one silent connection, and not for all of them.
     store = opened(impatient(proxy), min_size=4, timeout=1, retry_for=5)
     store.append_event(an_event())
@@ -96,9 +98,7 @@ def test_what_a_server_has_forgotten_is_asked_again(proxy: Proxy, opened: Opener
     assert store.get_latest_sequence("ses_1") == 1
 
 
-def test_a_network_that_is_gone_is_noticed_and_what_was_asked_is_asked_again(
-    proxy: Proxy, opened: Opener
-) -> None:
+def test_an_operation_is_retried_when_the_network_fails_for_a_while(proxy: Proxy, opened: Opener) -> None:
     store = opened(impatient(proxy), retry_for=30)
     store.append_event(an_event())
     with ThreadPoolExecutor(1) as thread:
@@ -109,13 +109,13 @@ def test_a_network_that_is_gone_is_noticed_and_what_was_asked_is_asked_again(
         assert appended.result(LONGEST_S).sequence_number == 2
 
 
-def test_opening_a_store_ends_where_nobody_answers(proxy: Proxy, opened: Opener) -> None:
+def test_opening_a_store_ends_when_no_server_responds(proxy: Proxy, opened: Opener) -> None:
     proxy.unplug()
     assert seconds(lambda: ends(lambda: opened(impatient(proxy), retry_for=0))) < LONGEST_S
     proxy.mend()
 
 
-def test_a_transaction_with_a_server_that_is_stuck_ends_typed(proxy: Proxy, opened: Opener) -> None:
+def test_a_transaction_on_a_server_that_is_stuck_ends_in_an_error(proxy: Proxy, opened: Opener) -> None:
     store = opened(impatient(proxy), timeout=1)
 
     def work() -> None:
@@ -129,7 +129,7 @@ def test_a_transaction_with_a_server_that_is_stuck_ends_typed(proxy: Proxy, open
     assert store.get_events("ses_1") == []
 
 
-def test_a_statement_that_takes_long_is_waited_for(migrated: str, opened: Opener) -> None:
+def test_an_applications_own_statement_is_not_bounded_by_timeout(migrated: str, opened: Opener) -> None:
     store = opened(migrated, timeout=0.2, retry_for=0)
     with store.transaction() as tx:
         slept = getattr(tx, "_target", tx).connection.execute("select pg_sleep(3)")
@@ -139,7 +139,7 @@ def test_a_statement_that_takes_long_is_waited_for(migrated: str, opened: Opener
     assert store.get_latest_sequence("ses_1") == 1
 
 
-def test_a_transaction_that_listens_waits_as_long_as_it_says(migrated: str, opened: Opener) -> None:
+def test_an_application_may_wait_for_notifications_in_a_transaction(migrated: str, opened: Opener) -> None:
     store = opened(migrated, timeout=0.2, retry_for=0)
     with store.transaction() as tx:
         notified = getattr(tx, "_target", tx).connection.notifies(timeout=2)

@@ -30,7 +30,7 @@ def proxy(server: str) -> Iterator[Proxy]:
         yield proxy
 
 
-def test_who_vanishes_amid_an_operation_holds_its_session_only_for_so_long(
+def test_the_locks_of_a_client_that_vanishes_in_an_operation_are_released(
     server: str, proxy: Proxy, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts, "IDLE_IN_TRANSACTION_TIMEOUT_S", 1.0)
@@ -53,7 +53,7 @@ def test_who_vanishes_amid_an_operation_holds_its_session_only_for_so_long(
     assert isinstance(outcome[0], asm.ConnectionFailed)
 
 
-def test_a_transaction_of_the_callers_may_think_for_as_long_as_it_wants(
+def test_an_applications_transaction_may_be_idle_for_any_time(
     server: str, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts, "IDLE_IN_TRANSACTION_TIMEOUT_S", 0.001)

@@ -83,7 +83,7 @@ def test_followers_miss_nothing_and_repeat_nothing_while_the_server_restarts(
 
 
 @own_server_only
-def test_a_server_that_stays_away_is_told_to_all_who_wait(
+def test_all_waiting_calls_raise_connection_failed_when_the_server_stays_down(
     server: Server, opened: Callable[..., Any], sessions: list[str]
 ) -> None:
     store = opened(server.dsn(), timeout=5, retry_for=0.5)

@@ -1,4 +1,4 @@
-"""How many connections a store has, who has them, and when they are gone."""
+"""How many connections a store has, and when they are closed."""
 
 from __future__ import annotations
 

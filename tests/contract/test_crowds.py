@@ -1,4 +1,4 @@
-"""What holds when many append at the same moment."""
+"""Appends of many callers at the same time."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ REFUSE_POISON = {
 }
 
 
-def crowd(store: Any, *work: Callable[[], Any]) -> list[Any]:
-    """The outcomes of work that began while a transaction held everybody up."""
+def concurrently(store: Any, *work: Callable[[], Any]) -> list[Any]:
+    """The outcomes of calls that began while a transaction held their lock."""
     with ThreadPoolExecutor(len(work)) as threads:
         with store.transaction() as tx:
             tx.append_event(an_event())
@@ -44,7 +44,7 @@ def appending(store: Any, event: asm.Event) -> Callable[[], Any]:
 
 
 def test_concurrent_appends_are_numbered_without_a_gap(store: Any) -> None:
-    stored = crowd(store, *(appending(store, an_event()) for _ in range(24)))
+    stored = concurrently(store, *(appending(store, an_event()) for _ in range(24)))
     assert sorted(numbers(stored)) == list(range(2, 26))
 
 
@@ -54,7 +54,7 @@ def test_an_event_the_database_refuses_fails_only_its_caller(
     told(where.dsn, REFUSE_POISON[where.dialect])
     store = opened(where.dsn)
     events = [an_event(correlation_id="poison" if n == 5 else None) for n in range(12)]
-    outcomes = crowd(store, *(appending(store, event) for event in events))
+    outcomes = concurrently(store, *(appending(store, event) for event in events))
     assert isinstance(outcomes.pop(5), Exception)
     assert sorted(numbers(outcomes)) == list(range(2, 13))
     assert numbers(store.get_events("ses_1")) == list(range(1, 13))
@@ -62,13 +62,13 @@ def test_an_event_the_database_refuses_fails_only_its_caller(
 
 def test_a_duplicate_among_concurrent_appends_returns_the_stored_event(store: Any) -> None:
     first = store.append_event(an_event())
-    outcomes = crowd(store, appending(store, first), *(appending(store, an_event()) for _ in range(8)))
+    outcomes = concurrently(store, appending(store, first), *(appending(store, an_event()) for _ in range(8)))
     assert outcomes[0] == first
     assert sorted(numbers(outcomes[1:])) == list(range(3, 11))
 
 
 def test_a_conflict_among_concurrent_appends_fails_only_its_caller(store: Any) -> None:
-    outcomes = crowd(
+    outcomes = concurrently(
         store,
         lambda: store.append_event(an_event("other"), expected_sequence=7),
         *(appending(store, an_event()) for _ in range(8)),
@@ -78,7 +78,9 @@ def test_a_conflict_among_concurrent_appends_fails_only_its_caller(store: Any) -
 
 
 def test_concurrent_batches_are_contiguous(store: Any) -> None:
-    batches = crowd(store, *(lambda n=n: store.append_events(events_of("ses_1", n + 1)) for n in range(12)))
+    batches = concurrently(
+        store, *(lambda n=n: store.append_events(events_of("ses_1", n + 1)) for n in range(12))
+    )
     for batch in map(numbers, batches):
         assert batch == list(range(batch[0], batch[0] + len(batch)))
 

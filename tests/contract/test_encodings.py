@@ -1,4 +1,4 @@
-"""All characters come back, or the store does not open: nothing is lost on the way to a letter."""
+"""A store returns every character unchanged, or does not open."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import asm
 from tests.conftest import POSTGRES, Cluster, an_event, in_loop
 from tests.contract.beside import only, told
 
-pytestmark = only(POSTGRES, why="SQLite has no encodings to choose from")
+pytestmark = only(POSTGRES, why="SQLite stores UTF-8")
 
 WORDS = "größer, 大きい, больше, 😀"
 
 
 @pytest.fixture
 def encoded(kind: str, clusters: Callable[[str], Cluster]) -> Iterator[Callable[[str], str]]:
-    """The DSN of an empty database that is kept in an encoding."""
+    """The DSN of an empty database in an encoding."""
     cluster, made = clusters(kind), list[str]()
 
     def database(encoding: str) -> str:

@@ -1,4 +1,4 @@
-"""What is too large is refused before it is sent, and what is not comes back."""
+"""A value that is too large is refused before it is sent; any other is read back unchanged."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LAST = datetime.max.replace(tzinfo=UTC)
 
 
 def widest(length: int = validation.TEXT_LENGTH_MAX) -> str:
-    """A string of that many characters, in as many bytes as can be, that nothing makes shorter."""
+    """A string of this length in characters, with the most bytes, that cannot be compressed."""
     return "".join(chr(random.randrange(0x10000, 0x110000)) for _ in range(length))
 
 
 def test_every_string_may_have_its_maximum_length(store: Any) -> None:
-    # In every index that it stands in, too: a key in one of PostgreSQL's has room for 2,704 bytes.
+    # Also as keys of indexes, which hold at most 2,704 bytes in PostgreSQL.
     session = asm.Session(id=widest(), agent_id=widest(), parent_session_id=widest(), tags=(widest(),) * 20)
     run = asm.Run(
         id=widest(), session_id=session.id, provider=widest(), provider_metadata={"model": widest()}

@@ -56,8 +56,8 @@ Opener = Callable[..., Any]
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 
-postgres_only = only(POSTGRES, why="SQLite has no server, and so no pool and nothing prepared in one")
-sqlite_only = only(["sqlite"], why="what a PostgreSQL DSN and its server do is tested beside")
+postgres_only = only(POSTGRES, why="SQLite has no server, no pool and no prepared statements")
+sqlite_only = only(["sqlite"], why="PostgreSQL has no files to lock")
 own_servers_only = only(list(INSTALLATIONS), why="a server can be stopped only where it is ours")
 forks = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
@@ -134,7 +134,7 @@ class Interruption(Exception):
 
 
 def answered(target: Any) -> list[str]:
-    """Which operations do anything but raise StoreClosed."""
+    """The operations that do anything but raise StoreClosed."""
     operations = ASKED | MAINTAINED if hasattr(target, "maintenance") else ASKED
     return [name for name, ask in operations.items() if not _is_closed(ask, target)]
 
@@ -148,7 +148,7 @@ def _is_closed(ask: Callable[[Any], Any], target: Any) -> bool:
 
 
 def own(tx: Any, statement: str) -> list[Any]:
-    """The rows of an application's own statement on the connection of a transaction."""
+    """The rows of an application's own statement on `tx.connection`."""
     connection = getattr(tx, "_target", tx).connection
     cursor = _awaited(connection.execute(statement))
     return list(_awaited(cursor.fetchall())) if cursor.description else []
@@ -158,7 +158,7 @@ def _awaited(result: Any) -> Any:
     return in_loop(result) if inspect.isawaitable(result) else result
 
 
-# Where a store is
+# DSNs
 
 
 def test_a_dsn_opens(migrated: str, opened: Opener) -> None:
@@ -239,7 +239,7 @@ def test_an_invalid_dsn_is_refused(dsn: Any, opened: Opener) -> None:
         opened(dsn)
 
 
-# Tables
+# Tables and migrations
 
 
 def test_opening_names_the_missing_migrations_and_the_command_that_applies_them(
@@ -495,7 +495,7 @@ def test_no_log_of_an_opening_with_migrate_shows_the_password(
 
 
 class Lent:
-    """A pool of an application's, blocking or async, called like a blocking one."""
+    """A pool of an application, blocking or async, called like a blocking one."""
 
     def __init__(self, colour: Colour, dsn: str, **options: Any) -> None:
         kind = {"sync": ConnectionPool, "async": AsyncConnectionPool}[colour]
@@ -544,7 +544,7 @@ EACH_WAY = pytest.mark.parametrize("autocommit", [True, False], ids=["autocommit
 
 
 def used(store: Any) -> None:
-    """A bit of everything: one statement, a plan, a transaction, errors of ours and of the database."""
+    """Queries, units of work, transactions, and errors of ours and of the database."""
     store.save_session(asm.Session(agent_id="a", id="ses_1"))
     store.append_events([an_event(id="evt_1"), an_event()])
     store.append_event(an_event(id="evt_1"))
@@ -586,7 +586,7 @@ def test_connections_of_a_borrowed_pool_are_returned_unchanged(
 
 
 def state_of(lent: Lent) -> dict[str, Any]:
-    """Everything an application could notice about the connections of its pool."""
+    """Everything that an application could notice about the connections of its pool."""
     settings = lent.asked("select name, setting from pg_settings where name !~ '^transaction_'")
     documents = lent.asked(
         """select '{"a": [1]}'::json as document, 7 as number, current_timestamp is null as n"""
@@ -909,7 +909,7 @@ async def _first_of(store: asm.AsyncSessionStore) -> int:
     return await store.get_latest_sequence("ses_1")
 
 
-# Patience
+# Timeouts
 
 
 def test_waiting_for_a_connection_ends_in_a_timeout(migrated: str, opened: Opener) -> None:
@@ -1031,11 +1031,11 @@ def test_a_statement_within_its_timeout_succeeds(migrated: str, opened: Opener) 
 # Servers that are down
 
 
-class Doorkeeper:
-    """A server that hangs up on whoever comes, and counts them."""
+class RefusingServer:
+    """A server that closes every connection at once, and counts them."""
 
     def __init__(self) -> None:
-        self.visits = 0
+        self.connections = 0
         self._door = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._refuse, daemon=True)
         self._thread.start()
@@ -1053,18 +1053,18 @@ class Doorkeeper:
     def _refuse(self) -> None:
         while True:
             try:
-                visitor, _ = self._door.accept()
+                client, _ = self._door.accept()
             except OSError:
                 return
-            self.visits += 1
-            visitor.close()
+            self.connections += 1
+            client.close()
 
 
 @pytest.fixture
-def doorkeeper() -> Iterator[Doorkeeper]:
-    doorkeeper = Doorkeeper()
-    yield doorkeeper
-    doorkeeper.close()
+def refusing_server() -> Iterator[RefusingServer]:
+    refusing_server = RefusingServer()
+    yield refusing_server
+    refusing_server.close()
 
 
 def test_a_missing_server_is_a_connection_failed(opened: Opener) -> None:
@@ -1079,21 +1079,23 @@ def test_the_error_says_for_each_of_several_servers_why_it_failed(opened: Opener
         assert str(raised.value).count(f"port {port} failed") == 1
 
 
-def test_connecting_is_tried_once_without_retries(doorkeeper: Doorkeeper, opened: Opener) -> None:
+def test_connecting_is_tried_once_without_retries(refusing_server: RefusingServer, opened: Opener) -> None:
     with pytest.raises(asm.ConnectionFailed):
-        opened(doorkeeper.dsn, retry_for=0)
-    assert doorkeeper.visits == 1
+        opened(refusing_server.dsn, retry_for=0)
+    assert refusing_server.connections == 1
 
 
-def test_connecting_is_tried_again_while_there_is_time(doorkeeper: Doorkeeper, opened: Opener) -> None:
+def test_connecting_is_tried_again_while_there_is_time(
+    refusing_server: RefusingServer, opened: Opener
+) -> None:
     with pytest.raises(asm.ConnectionFailed):
-        opened(doorkeeper.dsn, retry_for=0.5)
-    assert doorkeeper.visits > 2
+        opened(refusing_server.dsn, retry_for=0.5)
+    assert refusing_server.connections > 2
 
 
 @pytest.fixture(scope="module")
 def own_servers() -> Iterator[Callable[[str], Server]]:
-    """A server of each kind that tests may stop, so long as they start it again."""
+    """A server of each kind that tests may stop, if they start it again."""
     started: dict[str, Server] = {}
 
     def server(kind: str) -> Server:
@@ -1309,13 +1311,13 @@ def test_a_closed_connection_in_a_transaction_blocks_no_other_call(migrated: str
     with pytest.raises(asm.StorageError), store.transaction() as tx:
         tx.append_event(an_event())
         _awaited(getattr(tx, "_target", tx).connection.close())
-    # PostgreSQL's pool has others; a SQLite store has one that writes.
+    # A PostgreSQL pool has other connections; a SQLite store has one for writes.
     with suppress(asm.StoreClosed):
         store.append_event(an_event())
 
 
 def fail_in(tx: Any) -> None:
-    """Have the database refuse a statement of ours, as it would on a broken disk."""
+    """Make a statement of ours fail in the database."""
     own(tx, "drop table asm_runs")
     with pytest.raises(asm.MigrationRequired):
         tx.save_run(asm.Run(session_id="ses_1"))
@@ -1345,7 +1347,7 @@ def test_nothing_is_retried_in_a_transaction(migrated: str, opened: Opener) -> N
     tries: list[Any] = []
     with pytest.raises(asm.ConnectionFailed), opened(migrated, retry_for=60).transaction() as tx:
         tries.append(tx)
-        raise asm.ConnectionFailed("the line was cut")
+        raise asm.ConnectionFailed("the connection was lost")
     assert len(tries) == 1
 
 

@@ -1,4 +1,4 @@
-"""What a store promises about operations that commit together."""
+"""Operations that are committed together."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from tests.poolers import PGBOUNCER, Pooler, pgbouncer_version
 from tests.servers import Server
 
 pytestmark = [
-    only(POSTGRES[:1], why="SQLite has no poolers, and to one pooler all servers are alike"),
+    only(POSTGRES[:1], why="SQLite has no poolers, and a pooler treats all servers alike"),
     pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian's package pgbouncer)"),
 ]
 
@@ -57,13 +57,13 @@ def pooler(request: pytest.FixtureRequest, kind: str, clusters: Callable[[str], 
 
 
 def at_once(work: Callable[[int], Any]) -> list[Any]:
-    """What each of several callers gets."""
+    """The results of several callers that work at the same time."""
     with ThreadPoolExecutor(CALLERS) as threads:
         return list(threads.map(work, range(CALLERS)))
 
 
 def waited_for(connection: Any, statement: str) -> Any:
-    """The first value of an application's own statement, on a connection of either colour."""
+    """The first value of an application's own statement, on a blocking or async connection."""
     cursor = connection.execute(statement)
     if asyncio.iscoroutine(cursor):
         cursor = in_loop(cursor)
@@ -77,7 +77,7 @@ def server_process(store: Any) -> int:
 
 
 def use_all_of_it(store: Any, caller: int) -> None:
-    """Every kind of question there is, some more than once."""
+    """Every kind of operation, some more than once."""
     session = asm.Session(agent_id=f"agent_{caller}", id=f"ses_{caller}", tags=("pooled",))
     run = asm.Run(session_id=session.id, token_usage={"input_tokens": 1}, provider="p", status="running")
     store.flush(session, run, events_of(session.id, 3))
@@ -86,7 +86,7 @@ def use_all_of_it(store: Any, caller: int) -> None:
         store.append_event(an_event("shared"))
         assert store.get_session(session.id) == session
         assert store.get_run(run.id) == run
-    # More than one statement of a batch, of one session and of several.
+    # Batches of more than one statement, of one session and of several.
     store.append_events(events_of(session.id, 1_200))
     store.append_events([event for n in range(600) for event in events_of(f"ses_{caller}_{n % 2}", 1)])
     stored = store.get_events(session.id)
@@ -224,7 +224,7 @@ def test_waiting_for_a_server_connection_of_a_pooler_ends_in_a_timeout(
 
 @contextmanager
 def busy(store: Any) -> Iterator[list[asm.Event]]:
-    """Several callers that append without a break; what they were answered."""
+    """Several callers that append without a pause; the events that they got back."""
     stored: list[asm.Event] = []
     over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""A statement as libpq wants it."""
+"""A statement as libpq takes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both stores, and the transactions of both, offer the same operations, as they were promised."""
+"""Both stores and their transactions have the same operations, with the promised signatures."""
 
 from __future__ import annotations
 

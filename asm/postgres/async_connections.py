@@ -79,6 +79,11 @@ class AsyncStoreConnection(AsyncConnection[Any], Limited):
                 return await super().wait(gen, timeout=limit and limit.after_s)
             except _WaitTimeout:
                 return await self._overdue(gen, limit)
+        except ServerUnresponsive as error:
+            # A pooler without a free server connection does not pass a cancel request on.
+            if limit is not None and limit.cancels:
+                raise timed_out(limit.after_s) from error
+            raise
         except BaseException:
             close_if_dirty(self)
             raise

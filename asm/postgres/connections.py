@@ -81,6 +81,11 @@ class StoreConnection(Connection[Any], Limited):
                 return super().wait(gen, timeout=limit and limit.after_s)
             except _WaitTimeout:
                 return self._overdue(gen, limit)
+        except ServerUnresponsive as error:
+            # A pooler without a free server connection does not pass a cancel request on.
+            if limit is not None and limit.cancels:
+                raise timed_out(limit.after_s) from error
+            raise
         except BaseException:
             close_if_dirty(self)
             raise

@@ -176,7 +176,7 @@ class AsyncSessionStore(AsyncOperations):
     ) -> None:
         dsn = as_secret(dsn)
         self._options = store_options(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
-        self._place = target(dsn, pool, "AsyncConnectionPool", schema, migrate)
+        self._dsn_target = target(dsn, pool, "AsyncConnectionPool", schema, migrate)
         self._pool = pool
         self._migrate = migrate
         # sync only: self._open()
@@ -199,7 +199,7 @@ class AsyncSessionStore(AsyncOperations):
 
     # end: async only
     async def _open(self) -> None:
-        check_exists(self._place, migrate=self._migrate)
+        check_exists(self._dsn_target, migrate=self._migrate)
         database = await self._connect()
         # begin: async only
         try:
@@ -222,8 +222,8 @@ class AsyncSessionStore(AsyncOperations):
         self.maintenance = AsyncMaintenance(database)
 
     async def _connect(self) -> AsyncSQLite | AsyncPostgres:
-        address, schema = self._place.address, self._place.schema
-        if self._place.dialect == "sqlite":
+        address, schema = self._dsn_target.address, self._dsn_target.schema
+        if self._dsn_target.dialect == "sqlite":
             # sync only: return SQLite(address, **sqlite_options(self._options))
             return AsyncSQLite(await _open_file(address, sqlite_options(self._options)))  # async only
         from asm.postgres import async_database, async_pools
@@ -246,7 +246,7 @@ class AsyncSessionStore(AsyncOperations):
         except MigrationRequired:
             if not self._migrate:
                 raise
-            await asyncio.to_thread(migrate_target, self._place, self._database)
+            await asyncio.to_thread(migrate_target, self._dsn_target, self._database)
             await self._check()
 
     async def _check(self) -> None:
@@ -254,7 +254,7 @@ class AsyncSessionStore(AsyncOperations):
             applied = await self._database.run(list_applied())
         except MigrationRequired:
             applied = []
-        check_complete(self._place.dialect, applied)
+        check_complete(self._dsn_target.dialect, applied)
         await self._database.run(check_tables())
 
     @asynccontextmanager
@@ -287,7 +287,7 @@ class AsyncSessionStore(AsyncOperations):
 
     def __repr__(self) -> str:
         # A debugger may show a store that is still being made.
-        return f"<AsyncSessionStore {getattr(self, '_place', None)}>"
+        return f"<AsyncSessionStore {getattr(self, '_dsn_target', None)}>"
 
 
 # begin: async only

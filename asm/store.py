@@ -171,13 +171,13 @@ class SessionStore(Operations):
     ) -> None:
         dsn = as_secret(dsn)
         self._options = store_options(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
-        self._place = target(dsn, pool, "ConnectionPool", schema, migrate)
+        self._dsn_target = target(dsn, pool, "ConnectionPool", schema, migrate)
         self._pool = pool
         self._migrate = migrate
         self._open()
 
     def _open(self) -> None:
-        check_exists(self._place, migrate=self._migrate)
+        check_exists(self._dsn_target, migrate=self._migrate)
         database = self._connect()
         self._use(database)
         try:
@@ -193,8 +193,8 @@ class SessionStore(Operations):
         self.maintenance = Maintenance(database)
 
     def _connect(self) -> SQLite | Postgres:
-        address, schema = self._place.address, self._place.schema
-        if self._place.dialect == "sqlite":
+        address, schema = self._dsn_target.address, self._dsn_target.schema
+        if self._dsn_target.dialect == "sqlite":
             return SQLite(address, **sqlite_options(self._options))
         from asm.postgres import database, pools
 
@@ -216,7 +216,7 @@ class SessionStore(Operations):
         except MigrationRequired:
             if not self._migrate:
                 raise
-            migrate_target(self._place, self._database)
+            migrate_target(self._dsn_target, self._database)
             self._check()
 
     def _check(self) -> None:
@@ -224,7 +224,7 @@ class SessionStore(Operations):
             applied = self._database.run(list_applied())
         except MigrationRequired:
             applied = []
-        check_complete(self._place.dialect, applied)
+        check_complete(self._dsn_target.dialect, applied)
         self._database.run(check_tables())
 
     @contextmanager
@@ -255,7 +255,7 @@ class SessionStore(Operations):
 
     def __repr__(self) -> str:
         # A debugger may show a store that is still being made.
-        return f"<SessionStore {getattr(self, '_place', None)}>"
+        return f"<SessionStore {getattr(self, '_dsn_target', None)}>"
 
 
 def run_operation(store: SessionStore, operation: Operation[T]) -> T:

@@ -24,8 +24,9 @@ SLOW_BATCH_S = 0.05
 """A batch slower than this no longer blocks other sessions."""
 
 ALL_LANES = (0, 1)
-"""Where many requests wait, two batches are sent at a time, one in each lane, and each session has one lane.
-From 512 tasks or threads PostgreSQL takes 1.2 to 1.3 times as many appends this way; from 128, about as many."""
+"""Where many requests wait, two batches are sent at a time, one in each lane; a session has one lane.
+From 512 tasks or threads PostgreSQL takes 1.2 to 1.3 times as many appends this way;
+from 128, about as many."""
 
 MIXED_BATCH_TIMEOUT_S = 1.0
 """How long a batch of several sessions waits for a lock, at least: one session may be locked, and the others

@@ -2,8 +2,9 @@
 
 TCP keepalives and `tcp_user_timeout`, which `asm.dsn` sets, end a connection whose packets are lost.
 The limits here are for a server, or a pooler in front of it, whose kernel lives and whose process is
-stuck or has lost the session. An application's own statements on `tx.connection` are not bounded, and a
-read without a `statement_timeout` is unbounded while its server accepts connections.
+stuck or has lost the session. Without a `statement_timeout` a read, and a statement in a transaction, is
+unbounded while its server accepts connections. An application's own statements on `tx.connection` are
+never bounded.
 """
 
 from __future__ import annotations
@@ -78,6 +79,11 @@ class AsyncStoreConnection(AsyncConnection[Any], Limited):
                 return await super().wait(gen, timeout=limit and limit.after_s)
             except _WaitTimeout:
                 return await self._overdue(gen, limit)
+        except ServerUnresponsive as error:
+            # A pooler without a free server connection does not pass a cancel request on.
+            if limit is not None and limit.cancels:
+                raise timed_out(limit.after_s) from error
+            raise
         except BaseException:
             close_if_dirty(self)
             raise

@@ -213,7 +213,7 @@ class AsyncPostgres:
     async def _in_transaction(
         self, connection: AsyncConnection[Any], script: Operation[T] | Script[T], begin: str
     ) -> T:
-        async with begun(connection, begin, self._timeouts.write_in_transaction):
+        async with begun(connection, begin, self._timeouts.begin_and_commit):
             return await run_script_async(script, partial(self.execute, connection))
 
     async def _autocommit_borrowed(
@@ -230,7 +230,7 @@ class AsyncPostgres:
         rendered = self.queries[query.query].render(query.params)
         cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
         prepare = self._prepare and query.prepare
-        with limited(connection, self._timeouts.in_transaction(rendered)):
+        with limited(connection, self._timeouts.in_transaction):
             await cursor.execute(rendered.statements[0].sql, bind(query.params), prepare=prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
@@ -243,7 +243,7 @@ class AsyncPostgres:
         # sync only:     raise reentrant_call()
         connection = await self._checkout()
         try:
-            async with begun(connection, self._timeouts.begin_user, self._timeouts.write_in_transaction):
+            async with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
                 tx = AsyncPostgresTransaction(self, connection)
                 try:
                     yield tx

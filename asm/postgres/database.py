@@ -205,7 +205,7 @@ class Postgres:
         return execution.read(connection.run(gen, self._timeouts.pipeline(pipeline)))
 
     def _in_transaction(self, connection: Connection[Any], script: Operation[T] | Script[T], begin: str) -> T:
-        with begun(connection, begin, self._timeouts.write_in_transaction):
+        with begun(connection, begin, self._timeouts.begin_and_commit):
             return run_script(script, partial(self.execute, connection))
 
     def _autocommit_borrowed(
@@ -222,7 +222,7 @@ class Postgres:
         rendered = self.queries[query.query].render(query.params)
         cursor = PlainCursor(connection, row_factory=tuple_row)
         prepare = self._prepare and query.prepare
-        with limited(connection, self._timeouts.in_transaction(rendered)):
+        with limited(connection, self._timeouts.in_transaction):
             cursor.execute(rendered.statements[0].sql, bind(query.params), prepare=prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
 
@@ -234,7 +234,7 @@ class Postgres:
             raise reentrant_call()
         connection = self._checkout()
         try:
-            with begun(connection, self._timeouts.begin_user, self._timeouts.write_in_transaction):
+            with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
                 tx = PostgresTransaction(self, connection)
                 try:
                     yield tx

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from asm.engine.registry import RenderedQuery
 from asm.engine.script import Operation, Pipeline, UnitOfWork
 
 IDLE_IN_TRANSACTION_TIMEOUT_S = 20.0
@@ -61,15 +60,14 @@ class Timeouts:
         """A transaction that the application ends, with no limit on the time between two statements."""
         self.begin = _begin_unit_of_work(timeout, statement_timeout)
         self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
-        write_s = _shortest(timeout, statement_timeout)
         patient = None if timeout is None else Limit(timeout + GRACE_S, cancels=False)
-        # A write outside a transaction that takes long waits for a lock.
-        self.write = _limit(write_s)
+        # A statement outside a transaction, where no setting of the server bounds it. A write that takes
+        # long there waits for a lock.
+        self.write = _limit(_shortest(timeout, statement_timeout))
         self.read = _limit(statement_timeout) or patient
-        self.write_in_transaction = _limit(write_s, GRACE_S)
-        self.read_in_transaction = (
-            patient if statement_timeout is None else _limit(statement_timeout, GRACE_S)
-        )
+        # In a transaction the server enforces the two timeouts.
+        self.in_transaction = _limit(statement_timeout, GRACE_S) or patient
+        self.begin_and_commit = _limit(_shortest(timeout, statement_timeout), GRACE_S)
 
     def begin_for(self, operation: Operation[Any], lock_timeout_s: float | None) -> str:
         if lock_timeout_s is not None:
@@ -77,9 +75,6 @@ class Timeouts:
         return (
             self._begin_snapshot if isinstance(operation, UnitOfWork) and operation.snapshot else self.begin
         )
-
-    def in_transaction(self, rendered: RenderedQuery) -> Limit | None:
-        return self.write_in_transaction if rendered.writes else self.read_in_transaction
 
     def pipeline(self, pipeline: Pipeline[Any]) -> Limit | None:
         return self.write and Limit(self.write.after_s * pipeline.size + GRACE_S)

@@ -1,4 +1,4 @@
-"""How many connections a store has, who has them, and when they are gone."""
+"""How many connections a store has, and when they are closed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def until_there_are(number: int, dsn: str) -> None:
         time.sleep(0.01)
 
 
-def test_one_connection_serves_all_who_wait(migrated: str, opened: Callable[..., Any]) -> None:
+def test_one_connection_serves_many_callers(migrated: str, opened: Callable[..., Any]) -> None:
     store = opened(make_conninfo(migrated, application_name="counted"), max_size=1)
 
     def work(caller: int) -> None:
@@ -54,7 +54,7 @@ def test_a_store_that_is_closed_has_no_connection_left(migrated: str, opened: Ca
     until_there_are(0, migrated)
 
 
-def test_a_connection_in_the_midst_of_a_transaction_is_lent_to_nobody_else(
+def test_a_connection_in_a_transaction_is_used_by_no_other_call(
     migrated: str, opened: Callable[..., Any]
 ) -> None:
     store = opened(make_conninfo(migrated, application_name="counted"))

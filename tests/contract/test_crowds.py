@@ -1,4 +1,4 @@
-"""What holds when many append at the same moment."""
+"""Appends of many callers at the same time."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ REFUSE_POISON = {
 }
 
 
-def crowd(store: Any, *work: Callable[[], Any]) -> list[Any]:
-    """The outcomes of work that began while a transaction held everybody up."""
+def concurrently(store: Any, *work: Callable[[], Any]) -> list[Any]:
+    """The outcomes of calls that began while a transaction held their lock."""
     with ThreadPoolExecutor(len(work)) as threads:
         with store.transaction() as tx:
             tx.append_event(an_event())
@@ -43,8 +43,8 @@ def appending(store: Any, event: asm.Event) -> Callable[[], Any]:
     return lambda: store.append_event(event)
 
 
-def test_a_crowd_is_numbered_without_a_hole(store: Any) -> None:
-    stored = crowd(store, *(appending(store, an_event()) for _ in range(24)))
+def test_concurrent_appends_are_numbered_without_a_gap(store: Any) -> None:
+    stored = concurrently(store, *(appending(store, an_event()) for _ in range(24)))
     assert sorted(numbers(stored)) == list(range(2, 26))
 
 
@@ -54,21 +54,21 @@ def test_an_event_the_database_refuses_fails_only_its_caller(
     fetch_rows(where.dsn, REFUSE_POISON[where.dialect])
     store = opened(where.dsn)
     events = [an_event(correlation_id="poison" if n == 5 else None) for n in range(12)]
-    outcomes = crowd(store, *(appending(store, event) for event in events))
+    outcomes = concurrently(store, *(appending(store, event) for event in events))
     assert isinstance(outcomes.pop(5), Exception)
     assert sorted(numbers(outcomes)) == list(range(2, 13))
     assert numbers(store.get_events("ses_1")) == list(range(1, 13))
 
 
-def test_a_duplicate_in_a_crowd_is_answered_and_delays_nobody(store: Any) -> None:
+def test_a_duplicate_among_concurrent_appends_returns_the_stored_event(store: Any) -> None:
     first = store.append_event(an_event())
-    outcomes = crowd(store, appending(store, first), *(appending(store, an_event()) for _ in range(8)))
+    outcomes = concurrently(store, appending(store, first), *(appending(store, an_event()) for _ in range(8)))
     assert outcomes[0] == first
     assert sorted(numbers(outcomes[1:])) == list(range(3, 11))
 
 
-def test_a_conflict_in_a_crowd_fails_only_its_caller(store: Any) -> None:
-    outcomes = crowd(
+def test_a_conflict_among_concurrent_appends_fails_only_its_caller(store: Any) -> None:
+    outcomes = concurrently(
         store,
         lambda: store.append_event(an_event("other"), expected_sequence=7),
         *(appending(store, an_event()) for _ in range(8)),
@@ -77,13 +77,15 @@ def test_a_conflict_in_a_crowd_fails_only_its_caller(store: Any) -> None:
     assert sorted(numbers(outcomes[1:])) == list(range(2, 10))
 
 
-def test_batches_in_a_crowd_stay_contiguous(store: Any) -> None:
-    batches = crowd(store, *(lambda n=n: store.append_events(events_of("ses_1", n + 1)) for n in range(12)))
+def test_concurrent_batches_are_contiguous(store: Any) -> None:
+    batches = concurrently(
+        store, *(lambda n=n: store.append_events(events_of("ses_1", n + 1)) for n in range(12))
+    )
     for batch in map(numbers, batches):
         assert batch == list(range(batch[0], batch[0] + len(batch)))
 
 
-def test_closing_while_many_append_keeps_what_was_acknowledged(
+def test_closing_during_appends_keeps_every_acknowledged_event(
     migrated: str, opened: Callable[..., Any]
 ) -> None:
     store = opened(migrated)
@@ -110,7 +112,7 @@ def test_closing_while_many_append_keeps_what_was_acknowledged(
 
 
 @pytest.mark.parametrize("cancelled", [[0], [1], [5], [0, 1, 2, 3, 4, 5], [2, 3]])
-def test_cancelled_tasks_take_no_others_with_them(migrated: str, cancelled: list[int]) -> None:
+def test_cancelled_tasks_do_not_fail_others(migrated: str, cancelled: list[int]) -> None:
     async def main() -> None:
         async with asm.AsyncSessionStore(migrated) as store:
             async with store.transaction() as tx:

@@ -1,4 +1,4 @@
-"""All characters come back, or the store does not open: nothing is lost on the way to a letter."""
+"""A store returns every character unchanged, or does not open."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import asm
 from tests.conftest import POSTGRES, Cluster, an_event, in_loop
 from tests.contract.other_clients import fetch_rows, only
 
-pytestmark = only(POSTGRES, why="SQLite has no encodings to choose from")
+pytestmark = only(POSTGRES, why="SQLite stores UTF-8")
 
 WORDS = "größer, 大きい, больше, 😀"
 
 
 @pytest.fixture
 def encoded(kind: str, clusters: Callable[[str], Cluster]) -> Iterator[Callable[[str], str]]:
-    """The DSN of an empty database that is kept in an encoding."""
+    """The DSN of an empty database in an encoding."""
     cluster, made = clusters(kind), list[str]()
 
     def database(encoding: str) -> str:
@@ -37,7 +37,7 @@ def encoded(kind: str, clusters: Callable[[str], Cluster]) -> Iterator[Callable[
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP"])
-def test_a_database_that_cannot_write_all_characters_is_refused(
+def test_a_database_whose_encoding_lacks_characters_is_refused(
     encoded: Callable[[str], str], opened: Callable[..., Any], encoding: str
 ) -> None:
     dsn = encoded(encoding)
@@ -46,7 +46,7 @@ def test_a_database_that_cannot_write_all_characters_is_refused(
             refused()
 
 
-def test_a_database_that_does_not_know_its_encoding_keeps_all_characters(
+def test_a_sql_ascii_database_stores_all_characters(
     encoded: Callable[[str], str], opened: Callable[..., Any]
 ) -> None:
     store = opened(encoded("SQL_ASCII"), migrate=True)
@@ -99,7 +99,7 @@ def test_a_borrowed_pool_of_another_encoding_is_refused(migrated: str, encoding:
         asm.SessionStore(pool=pool)
 
 
-def test_what_a_connection_has_no_letters_for_is_refused_and_says_why(store: Any) -> None:
+def test_a_character_that_the_connections_encoding_lacks_is_an_error_that_says_why(store: Any) -> None:
     stored = store.append_event(an_event(data={"text": WORDS}))
     with pytest.raises(asm.StorageError, match="client_encoding=UTF8"), store.transaction() as tx:
         finished(tx.connection.execute("set client_encoding to latin1"))

@@ -171,7 +171,7 @@ create constraint trigger refused after insert on asm_events
 
 
 @pytest.mark.parametrize("prepare", [True, False])
-def test_what_fails_at_the_commit_is_an_error(
+def test_a_failure_at_the_commit_is_an_error(
     migrated: str, opened: Callable[..., Any], prepare: bool
 ) -> None:
     fetch_rows(migrated, REFUSED_AT_THE_COMMIT)

@@ -1,4 +1,4 @@
-"""What is too large is refused before it is sent, and what is not comes back."""
+"""A value that is too large is refused before it is sent; any other is read back unchanged."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LAST = datetime.max.replace(tzinfo=UTC)
 
 
 def widest(length: int = validation.TEXT_LENGTH_MAX) -> str:
-    """A string of that many characters, in as many bytes as can be, that nothing makes shorter."""
+    """A string of this length in characters, with the most bytes, that cannot be compressed."""
     return "".join(chr(random.randrange(0x10000, 0x110000)) for _ in range(length))
 
 
-def test_every_string_may_be_as_long_as_it_is_allowed_to_be(store: Any) -> None:
-    # In every index that it stands in, too: a key in one of PostgreSQL's has room for 2,704 bytes.
+def test_every_string_may_have_its_maximum_length(store: Any) -> None:
+    # Also as keys of indexes, which hold at most 2,704 bytes in PostgreSQL.
     session = asm.Session(id=widest(), agent_id=widest(), parent_session_id=widest(), tags=(widest(),) * 20)
     run = asm.Run(
         id=widest(), session_id=session.id, provider=widest(), provider_metadata={"model": widest()}
@@ -47,7 +47,7 @@ def test_every_string_may_be_as_long_as_it_is_allowed_to_be(store: Any) -> None:
 
 
 @pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))])
-def test_a_time_is_any_in_the_years_1_to_9999_in_utc(store: Any, zone: timezone) -> None:
+def test_a_time_may_be_any_of_the_years_1_to_9999_in_utc(store: Any, zone: timezone) -> None:
     for moment in (FIRST + timedelta(hours=14), LAST - timedelta(hours=14)):
         stored = store.append_event(an_event(timestamp=moment.astimezone(zone)))
         assert stored.timestamp == moment
@@ -107,7 +107,7 @@ def test_sums_may_be_larger_than_what_is_summed(store: Any) -> None:
     assert store.artifacts.session_stats("ses_1").total_bytes == 3 * (2**53 - 1)
 
 
-def test_a_filter_takes_so_many_values(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_takes_a_limited_number_of_values(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation, "VALUES_MAX", 3)
     ids = ["ses_1", "ses_2", "ses_3", "ses_1"]
     stored = [store.append_event(an_event(session_id)) for session_id in ids[:3]]
@@ -122,14 +122,14 @@ def test_a_filter_takes_so_many_values(store: Any, monkeypatch: pytest.MonkeyPat
             refused()
 
 
-def test_what_a_thousand_values_ask_for_is_found(store: Any) -> None:
+def test_a_filter_of_a_thousand_values_finds_all_of_them(store: Any) -> None:
     stored = store.append_events([an_event(f"ses_{n:04d}") for n in range(0, 1_000, 2)])
     ids = [f"ses_{n:04d}" for n in range(1_000)]
     assert store.query.count_events(session_ids=ids) == 500
     assert store.query.search_events(session_ids=ids, limit=500).items == stored
 
 
-def test_a_document_is_so_long(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_has_a_maximum_length(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "TEXT_LENGTH_MAX", 1_000)
     longest = {"text": "😀" * (1_000 - len('{"text":""}'))}
     stored = store.append_event(an_event(data=longest, metadata=longest))
@@ -140,7 +140,9 @@ def test_a_document_is_so_long(store: Any, monkeypatch: pytest.MonkeyPatch) -> N
             asm.Event.from_dict({"type": "message_sent", "session_id": "ses_1", field: longer})
 
 
-def test_the_documents_of_a_run_are_together_so_long(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documents_of_a_run_have_a_maximum_length_together(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(documents, "ROW_LENGTH_MAX", 2_000)
     session = asm.Session(agent_id="a", id="ses_1")
     fits = asm.Run(session_id="ses_1", input="x" * 900, output="x" * 900)

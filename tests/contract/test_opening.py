@@ -56,8 +56,8 @@ Opener = Callable[..., Any]
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 
-postgres_only = only(POSTGRES, why="SQLite has no server, and so no pool and nothing prepared in one")
-sqlite_only = only(["sqlite"], why="what a PostgreSQL DSN and its server do is tested beside")
+postgres_only = only(POSTGRES, why="SQLite has no server, no pool and no prepared statements")
+sqlite_only = only(["sqlite"], why="PostgreSQL has no files to lock")
 own_servers_only = only(list(INSTALLATIONS), why="a server can be stopped only where it is ours")
 forks = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
@@ -134,7 +134,7 @@ class Interruption(Exception):
 
 
 def answered(target: Any) -> list[str]:
-    """Which operations do anything but raise StoreClosed."""
+    """The operations that do anything but raise StoreClosed."""
     operations = ASKED | MAINTAINED if hasattr(target, "maintenance") else ASKED
     return [name for name, ask in operations.items() if not _is_closed(ask, target)]
 
@@ -148,7 +148,7 @@ def _is_closed(ask: Callable[[Any], Any], target: Any) -> bool:
 
 
 def own(tx: Any, statement: str) -> list[Any]:
-    """The rows of an application's own statement on the connection of a transaction."""
+    """The rows of an application's own statement on `tx.connection`."""
     connection = getattr(tx, "_target", tx).connection
     cursor = _awaited(connection.execute(statement))
     return list(_awaited(cursor.fetchall())) if cursor.description else []
@@ -158,7 +158,7 @@ def _awaited(result: Any) -> Any:
     return in_loop(result) if inspect.isawaitable(result) else result
 
 
-# Where a store is
+# DSNs
 
 
 def test_a_dsn_opens(migrated: str, opened: Opener) -> None:
@@ -179,13 +179,13 @@ def test_a_url_may_carry_options_of_libpq(migrated: str, opened: Opener) -> None
 
 
 @postgres_only
-def test_a_store_tells_the_server_its_name(migrated: str, opened: Opener) -> None:
+def test_a_store_sets_its_application_name(migrated: str, opened: Opener) -> None:
     with opened(migrated).transaction() as tx:
         assert own(tx, "show application_name") == [("asm",)]
 
 
 @postgres_only
-def test_hosts_that_are_down_are_passed_over(migrated: str, opened: Opener) -> None:
+def test_hosts_that_are_down_are_skipped(migrated: str, opened: Opener) -> None:
     part = conninfo_to_dict(migrated)
     several = make_conninfo(migrated, host=f"127.0.0.1,{part['host']}", port=f"1,{part['port']}")
     assert opened(several).list_sessions() == []
@@ -204,7 +204,7 @@ def test_an_absolute_sqlite_file_lies_where_it_says(tmp_path: Path, opened: Open
     assert (tmp_path / "store.db").exists()
 
 
-def test_a_sqlite_store_in_memory_is_its_own(opened: Opener) -> None:
+def test_stores_in_memory_are_separate(opened: Opener) -> None:
     opened("sqlite://", migrate=True).append_event(an_event())
     assert opened("sqlite://", migrate=True).get_latest_sequence("ses_1") == 0
 
@@ -217,7 +217,7 @@ def test_a_dsn_is_taken_from_the_environment(
     assert opened(migrated).get_latest_sequence("ses_1") == 1
 
 
-def test_a_dsn_that_is_given_goes_before_the_environment(
+def test_an_explicit_dsn_takes_precedence_over_the_environment(
     migrated: str, monkeypatch: pytest.MonkeyPatch, opened: Opener
 ) -> None:
     monkeypatch.setenv("ASM_DSN", NOWHERE)
@@ -234,15 +234,17 @@ def test_without_a_dsn_the_store_is_asm_db(
 
 
 @pytest.mark.parametrize("dsn", NO_DSNS, ids=repr)
-def test_what_is_no_dsn_is_refused(dsn: Any, opened: Opener) -> None:
+def test_an_invalid_dsn_is_refused(dsn: Any, opened: Opener) -> None:
     with pytest.raises(asm.ValidationError):
         opened(dsn)
 
 
-# Tables
+# Tables and migrations
 
 
-def test_opening_names_what_is_missing_and_the_command_that_mends_it(dsn: str, opened: Opener) -> None:
+def test_opening_names_the_missing_migrations_and_the_command_that_applies_them(
+    dsn: str, opened: Opener
+) -> None:
     with pytest.raises(asm.MigrationRequired, match=rf"{STEP}.*`asm migrate`") as raised:
         opened(dsn)
     assert raised.value.details["pending"] == STEPS
@@ -270,12 +272,12 @@ def test_opening_with_migrate_again_keeps_what_is_there(dsn: str, opened: Opener
     assert opened(dsn, migrate=True).get_latest_sequence("ses_1") == 1
 
 
-def test_opening_with_migrate_mends_a_table_that_was_dropped(migrated: str, opened: Opener) -> None:
+def test_opening_with_migrate_recreates_a_table_that_was_dropped(migrated: str, opened: Opener) -> None:
     fetch_rows(migrated, "drop table asm_runs")
     assert opened(migrated, migrate=True).list_runs("ses_1") == []
 
 
-def test_opening_with_migrate_works_for_many_at_once(dsn: str, opened: Opener) -> None:
+def test_many_stores_may_open_with_migrate_at_the_same_time(dsn: str, opened: Opener) -> None:
     with ThreadPoolExecutor(8) as threads:
         stores = list(threads.map(lambda _: opened(dsn, migrate=True), range(8)))
     assert [store.get_latest_sequence("ses_1") for store in stores] == [0] * 8
@@ -332,7 +334,7 @@ def test_sqlite_has_no_schemas(tmp_path: Path, opened: Opener) -> None:
 
 
 @pytest.mark.parametrize("ask", [asm.pending_migrations, asm.rollback, asm.SessionStore])
-def test_a_file_that_is_not_there_is_not_created_by_asking(tmp_path: Path, ask: Callable[[str], Any]) -> None:
+def test_reading_from_a_missing_file_does_not_create_it(tmp_path: Path, ask: Callable[[str], Any]) -> None:
     with suppress(asm.MigrationRequired):
         ask(f"sqlite:///{tmp_path}/misspelt.db")
     assert list(tmp_path.iterdir()) == []
@@ -360,7 +362,7 @@ def test_opening_a_file_that_another_has_locked_ends_in_a_timeout(migrated: str)
         assert time.monotonic() - begun < 9
 
 
-def test_a_column_that_is_missing_says_that_it_is_to_be_migrated(migrated: str, opened: Opener) -> None:
+def test_a_missing_column_is_a_migration_required(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
     fetch_rows(migrated, "alter table asm_events rename column correlation_id to renamed")
     with pytest.raises(asm.MigrationRequired, match="correlation_id"):
@@ -441,7 +443,7 @@ except ImportError as error:
     "opening",
     ["SessionStore('postgresql://h/d')", "SessionStore(pool=object())", "migrate('postgresql://h/d')"],
 )
-def test_without_psycopg_sqlite_works_and_postgresql_names_what_to_install(opening: str) -> None:
+def test_without_psycopg_sqlite_works_and_postgresql_names_the_command_that_installs_it(opening: str) -> None:
     program = [sys.executable, "-c", WITHOUT_PSYCOPG.format(opening)]
     done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "pip install 'asm-store[binary]'" in done.stdout
@@ -493,7 +495,7 @@ def test_no_log_of_an_opening_with_migrate_shows_the_password(
 
 
 class Lent:
-    """A pool of an application's, blocking or async, called like a blocking one."""
+    """A pool of an application, blocking or async, called like a blocking one."""
 
     def __init__(self, colour: Colour, dsn: str, **options: Any) -> None:
         kind = {"sync": ConnectionPool, "async": AsyncConnectionPool}[colour]
@@ -542,7 +544,7 @@ EACH_WAY = pytest.mark.parametrize("autocommit", [True, False], ids=["autocommit
 
 
 def used(store: Any) -> None:
-    """A bit of everything: one statement, a plan, a transaction, errors of ours and of the database."""
+    """Queries, units of work, transactions, and errors of ours and of the database."""
     store.save_session(asm.Session(agent_id="a", id="ses_1"))
     store.append_events([an_event(id="evt_1"), an_event()])
     store.append_event(an_event(id="evt_1"))
@@ -565,7 +567,7 @@ def test_a_borrowed_pool_serves(lend: Callable[..., Lent], opened: Opener, autoc
 
 @postgres_only
 @EACH_WAY
-def test_what_is_asked_through_a_borrowed_pool_is_committed(
+def test_a_write_through_a_borrowed_pool_is_committed(
     lend: Callable[..., Lent], opened: Opener, autocommit: bool, migrated: str
 ) -> None:
     opened(pool=lend(kwargs={"autocommit": autocommit}).pool).append_event(an_event())
@@ -574,7 +576,7 @@ def test_what_is_asked_through_a_borrowed_pool_is_committed(
 
 @postgres_only
 @EACH_WAY
-def test_connections_of_a_borrowed_pool_come_back_unaltered(
+def test_connections_of_a_borrowed_pool_are_returned_unchanged(
     lend: Callable[..., Lent], opened: Opener, autocommit: bool
 ) -> None:
     lent = lend(kwargs={"autocommit": autocommit, "row_factory": dict_row, "prepare_threshold": 3})
@@ -584,7 +586,7 @@ def test_connections_of_a_borrowed_pool_come_back_unaltered(
 
 
 def state_of(lent: Lent) -> dict[str, Any]:
-    """Everything an application could notice about the connections of its pool."""
+    """Everything that an application could notice about the connections of its pool."""
     settings = lent.asked("select name, setting from pg_settings where name !~ '^transaction_'")
     documents = lent.asked(
         """select '{"a": [1]}'::json as document, 7 as number, current_timestamp is null as n"""
@@ -631,7 +633,7 @@ def test_a_store_on_a_borrowed_pool_is_closed_like_any_other(
 
 
 @postgres_only
-def test_a_borrowed_pool_keeps_its_owners_patience(lend: Callable[..., Lent], opened: Opener) -> None:
+def test_a_borrowed_pool_keeps_its_own_timeout(lend: Callable[..., Lent], opened: Opener) -> None:
     store = opened(pool=lend(timeout=1.25).pool)
     with store.transaction(), pytest.raises(asm.StorageTimeout, match=r"1\.25"):
         store.list_sessions()
@@ -655,7 +657,7 @@ def test_a_store_on_a_borrowed_pool_may_have_a_schema(
 
 @postgres_only
 @pytest.mark.parametrize("extra", [{"dsn": NOWHERE}, {"migrate": True}], ids=str)
-def test_a_borrowed_pool_goes_with_no_dsn_and_no_migrate(
+def test_a_borrowed_pool_excludes_a_dsn_and_migrate(
     lend: Callable[..., Lent], opened: Opener, extra: dict[str, Any]
 ) -> None:
     with pytest.raises(asm.ValidationError, match="pool"):
@@ -663,13 +665,15 @@ def test_a_borrowed_pool_goes_with_no_dsn_and_no_migrate(
 
 
 @postgres_only
-def test_a_pool_of_the_other_colour_is_refused(lend: Callable[..., Lent], colour: Colour) -> None:
+def test_an_async_pool_for_a_blocking_store_is_refused_and_the_reverse(
+    lend: Callable[..., Lent], colour: Colour
+) -> None:
     other: Any = {"sync": asm.AsyncSessionStore, "async": asm.SessionStore}[colour]
     with pytest.raises(asm.ValidationError, match="pool must be"):
         other(pool=lend().pool)
 
 
-def test_what_is_no_pool_is_refused(opened: Opener) -> None:
+def test_a_pool_of_another_type_is_refused(opened: Opener) -> None:
     with pytest.raises(asm.ValidationError, match="pool must be"):
         opened(pool=NOWHERE)
 
@@ -677,7 +681,7 @@ def test_what_is_no_pool_is_refused(opened: Opener) -> None:
 # Closing
 
 
-def test_every_operation_of_a_store_is_asked_in_these_tests() -> None:
+def test_every_operation_of_a_store_is_in_these_tests() -> None:
     of_the_store = public(asm.store.Operations) - {"artifacts", "query"}
     of_artifacts = {f"artifacts.{name}" for name in public(asm.store.ArtifactRegistry)}
     of_the_query = {f"query.{name}" for name in public(asm.store.QueryAPI)}
@@ -689,7 +693,7 @@ def public(part: type) -> set[str]:
     return {name for name in dir(part) if not name.startswith("_")}
 
 
-def test_a_closed_store_answers_nothing(migrated: str, opened: Opener) -> None:
+def test_every_operation_of_a_closed_store_raises_store_closed(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
     store.close()
     assert answered(store) == []
@@ -769,7 +773,7 @@ def connections_to(dsn: str) -> list[tuple[Any, ...]]:
     )
 
 
-def test_an_async_store_that_is_not_open_answers_nothing(migrated: str) -> None:
+def test_every_operation_of_an_unopened_async_store_raises_store_closed(migrated: str) -> None:
     assert answered(Blocking(asm.AsyncSessionStore(migrated))) == []
 
 
@@ -905,7 +909,7 @@ async def _first_of(store: asm.AsyncSessionStore) -> int:
     return await store.get_latest_sequence("ses_1")
 
 
-# Patience
+# Timeouts
 
 
 def test_waiting_for_a_connection_ends_in_a_timeout(migrated: str, opened: Opener) -> None:
@@ -947,7 +951,7 @@ def test_waiting_for_a_lock_within_a_transaction_ends_in_a_timeout(migrated: str
             hasty_tx.save_session(session)
 
 
-def test_a_connection_that_waited_in_vain_is_fit_for_use(migrated: str, opened: Opener) -> None:
+def test_a_connection_is_usable_after_a_lock_timeout(migrated: str, opened: Opener) -> None:
     session = asm.Session(agent_id="a")
     hasty = opened(migrated, timeout=0.5, max_size=1)
     with opened(migrated).transaction() as tx:
@@ -958,7 +962,7 @@ def test_a_connection_that_waited_in_vain_is_fit_for_use(migrated: str, opened: 
     assert hasty.get_session(session.id) == session
 
 
-def test_a_statement_that_waited_in_vain_left_nothing(migrated: str, opened: Opener) -> None:
+def test_a_statement_that_timed_out_stores_nothing(migrated: str, opened: Opener) -> None:
     hasty = opened(migrated, timeout=0.5)
     with opened(migrated).transaction() as tx:
         tx.append_event(an_event())
@@ -984,7 +988,7 @@ def test_a_slow_statement_within_a_transaction_ends_in_a_timeout(migrated: str, 
 
 
 @postgres_only
-def test_a_slow_statement_is_stopped_on_the_server(migrated: str, opened: Opener) -> None:
+def test_a_slow_statement_is_cancelled_on_the_server(migrated: str, opened: Opener) -> None:
     store = opened(migrated, statement_timeout=0.5, max_size=1)
     with driver_connection(migrated) as other:
         other.execute("begin; lock table asm_events in access exclusive mode")
@@ -1019,7 +1023,7 @@ def test_a_long_writing_statement_ends_in_a_timeout_and_leaves_nothing(migrated:
     assert store.get_latest_sequence("ses_1") == len(store.get_events("ses_1")) == 2_000
 
 
-def test_a_statement_in_time_is_answered(migrated: str, opened: Opener) -> None:
+def test_a_statement_within_its_timeout_succeeds(migrated: str, opened: Opener) -> None:
     store = opened(migrated, statement_timeout=30)
     assert numbers(store.append_events(events_of("ses_1", 100)))[-1] == 100
 
@@ -1027,11 +1031,11 @@ def test_a_statement_in_time_is_answered(migrated: str, opened: Opener) -> None:
 # Servers that are down
 
 
-class Doorkeeper:
-    """A server that hangs up on whoever comes, and counts them."""
+class RefusingServer:
+    """A server that closes every connection at once, and counts them."""
 
     def __init__(self) -> None:
-        self.visits = 0
+        self.connections = 0
         self._door = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._refuse, daemon=True)
         self._thread.start()
@@ -1049,47 +1053,49 @@ class Doorkeeper:
     def _refuse(self) -> None:
         while True:
             try:
-                visitor, _ = self._door.accept()
+                client, _ = self._door.accept()
             except OSError:
                 return
-            self.visits += 1
-            visitor.close()
+            self.connections += 1
+            client.close()
 
 
 @pytest.fixture
-def doorkeeper() -> Iterator[Doorkeeper]:
-    doorkeeper = Doorkeeper()
-    yield doorkeeper
-    doorkeeper.close()
+def refusing_server() -> Iterator[RefusingServer]:
+    refusing_server = RefusingServer()
+    yield refusing_server
+    refusing_server.close()
 
 
-def test_a_server_that_is_not_there_is_a_connection_failed(opened: Opener) -> None:
+def test_a_missing_server_is_a_connection_failed(opened: Opener) -> None:
     with pytest.raises(asm.ConnectionFailed):
         opened(NOWHERE, retry_for=0)
 
 
-def test_of_several_servers_each_says_why_it_cannot_be_had(opened: Opener) -> None:
+def test_the_error_says_for_each_of_several_servers_why_it_failed(opened: Opener) -> None:
     with pytest.raises(asm.ConnectionFailed) as raised:
         opened("postgresql://nobody@127.0.0.1:1,127.0.0.1:2/nowhere", retry_for=0)
     for port in (1, 2):
         assert str(raised.value).count(f"port {port} failed") == 1
 
 
-def test_connecting_is_tried_once_without_retries(doorkeeper: Doorkeeper, opened: Opener) -> None:
+def test_connecting_is_tried_once_without_retries(refusing_server: RefusingServer, opened: Opener) -> None:
     with pytest.raises(asm.ConnectionFailed):
-        opened(doorkeeper.dsn, retry_for=0)
-    assert doorkeeper.visits == 1
+        opened(refusing_server.dsn, retry_for=0)
+    assert refusing_server.connections == 1
 
 
-def test_connecting_is_tried_again_while_there_is_time(doorkeeper: Doorkeeper, opened: Opener) -> None:
+def test_connecting_is_tried_again_while_there_is_time(
+    refusing_server: RefusingServer, opened: Opener
+) -> None:
     with pytest.raises(asm.ConnectionFailed):
-        opened(doorkeeper.dsn, retry_for=0.5)
-    assert doorkeeper.visits > 2
+        opened(refusing_server.dsn, retry_for=0.5)
+    assert refusing_server.connections > 2
 
 
 @pytest.fixture(scope="module")
 def own_servers() -> Iterator[Callable[[str], Server]]:
-    """A server of each kind that tests may stop, so long as they start it again."""
+    """A server of each kind that tests may stop, if they start it again."""
     started: dict[str, Server] = {}
 
     def server(kind: str) -> Server:
@@ -1199,7 +1205,7 @@ def test_an_applications_own_statements_commit_with_ours(orders: str, opened: Op
     assert (fetch_rows(orders, "select id from orders"), store.get_latest_sequence("ses_1")) == ([(1,)], 1)
 
 
-def test_an_exception_takes_back_an_applications_own_statements_with_ours(
+def test_an_exception_rolls_back_an_applications_own_statements_with_ours(
     orders: str, opened: Opener
 ) -> None:
     store = opened(orders)
@@ -1210,7 +1216,7 @@ def test_an_exception_takes_back_an_applications_own_statements_with_ours(
     assert (fetch_rows(orders, "select id from orders"), store.get_latest_sequence("ses_1")) == ([], 0)
 
 
-def test_an_error_of_ours_takes_back_an_applications_own_statements(orders: str, opened: Opener) -> None:
+def test_an_error_of_ours_rolls_back_an_applications_own_statements(orders: str, opened: Opener) -> None:
     store = opened(orders)
     with pytest.raises(asm.SessionNotFound), store.transaction() as tx:
         own(tx, "insert into orders values (1)")
@@ -1218,7 +1224,7 @@ def test_an_error_of_ours_takes_back_an_applications_own_statements(orders: str,
     assert fetch_rows(orders, "select id from orders") == []
 
 
-def test_an_applications_own_statement_that_fails_takes_back_ours(migrated: str, opened: Opener) -> None:
+def test_an_applications_own_statement_that_fails_rolls_back_ours(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
     with pytest.raises(Exception, match="nonsense"), store.transaction() as tx:
         tx.append_event(an_event())
@@ -1226,19 +1232,25 @@ def test_an_applications_own_statement_that_fails_takes_back_ours(migrated: str,
     assert store.get_latest_sequence("ses_1") == 0
 
 
-def test_a_transaction_that_was_committed_answers_nothing(migrated: str, opened: Opener) -> None:
+def test_every_operation_of_a_committed_transaction_raises_store_closed(
+    migrated: str, opened: Opener
+) -> None:
     with opened(migrated).transaction() as tx:
         tx.append_event(an_event())
     assert answered(tx) == []
 
 
-def test_a_transaction_that_was_rolled_back_answers_nothing(migrated: str, opened: Opener) -> None:
+def test_every_operation_of_a_rolled_back_transaction_raises_store_closed(
+    migrated: str, opened: Opener
+) -> None:
     with pytest.raises(Interruption), opened(migrated).transaction() as tx:
         raise Interruption
     assert answered(tx) == []
 
 
-def test_nothing_follows_a_statement_that_failed_in_a_transaction(migrated: str, opened: Opener) -> None:
+def test_no_operation_succeeds_after_a_failed_statement_in_a_transaction(
+    migrated: str, opened: Opener
+) -> None:
     with pytest.raises(Interruption), opened(migrated).transaction() as tx:
         fail_in(tx)
         with pytest.raises(asm.StorageError, match="earlier statement"):
@@ -1254,7 +1266,7 @@ def test_leaving_a_transaction_with_a_failed_statement_is_an_error(migrated: str
         fail_in(tx)
 
 
-def test_nothing_is_kept_of_a_transaction_with_a_failed_statement(migrated: str, opened: Opener) -> None:
+def test_nothing_of_a_transaction_with_a_failed_statement_is_committed(migrated: str, opened: Opener) -> None:
     store = opened(migrated)
     with pytest.raises(asm.StorageError), store.transaction() as tx:
         tx.append_event(an_event())
@@ -1270,7 +1282,7 @@ def test_a_store_goes_on_working_after_a_failed_transaction(migrated: str, opene
 
 
 @pytest.mark.parametrize(("ending", "kept"), [("commit", 1), ("rollback", 0)])
-def test_a_transaction_that_its_connection_has_ended_answers_nothing(
+def test_a_transaction_that_the_application_ended_by_its_connection_refuses_operations(
     migrated: str, opened: Opener, ending: str, kept: int
 ) -> None:
     store = opened(migrated)
@@ -1284,7 +1296,7 @@ def test_a_transaction_that_its_connection_has_ended_answers_nothing(
 
 
 @pytest.mark.parametrize("ending", ["commit", "rollback"])
-def test_leaving_a_transaction_that_its_connection_has_ended_is_an_error(
+def test_leaving_a_transaction_that_the_application_ended_by_its_connection_is_an_error(
     migrated: str, opened: Opener, ending: str
 ) -> None:
     with (
@@ -1294,18 +1306,18 @@ def test_leaving_a_transaction_that_its_connection_has_ended_is_an_error(
         own(tx, ending)
 
 
-def test_nobody_waits_for_a_transaction_whose_connection_was_closed(migrated: str, opened: Opener) -> None:
+def test_a_closed_connection_in_a_transaction_blocks_no_other_call(migrated: str, opened: Opener) -> None:
     store = opened(migrated, timeout=2)
     with pytest.raises(asm.StorageError), store.transaction() as tx:
         tx.append_event(an_event())
         _awaited(getattr(tx, "_target", tx).connection.close())
-    # PostgreSQL's pool has others; a SQLite store has one that writes.
+    # A PostgreSQL pool has other connections; a SQLite store has one for writes.
     with suppress(asm.StoreClosed):
         store.append_event(an_event())
 
 
 def fail_in(tx: Any) -> None:
-    """Have the database refuse a statement of ours, as it would on a broken disk."""
+    """Make a statement of ours fail in the database."""
     own(tx, "drop table asm_runs")
     with pytest.raises(asm.MigrationRequired):
         tx.save_run(asm.Run(session_id="ses_1"))
@@ -1335,16 +1347,14 @@ def test_nothing_is_retried_in_a_transaction(migrated: str, opened: Opener) -> N
     tries: list[Any] = []
     with pytest.raises(asm.ConnectionFailed), opened(migrated, retry_for=60).transaction() as tx:
         tries.append(tx)
-        raise asm.ConnectionFailed("the line was cut")
+        raise asm.ConnectionFailed("the connection was lost")
     assert len(tries) == 1
 
 
 # Versions
 
 
-def test_a_sqlite_without_strict_tables_is_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sqlite_without_strict_tables_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
     with pytest.raises(asm.StorageError, match=r"needs SQLite 3\.37\.0 or newer"):
         asm.SessionStore(f"sqlite:///{tmp_path}/store.db", migrate=True)

@@ -1,4 +1,4 @@
-"""What a store promises about operations that commit together."""
+"""Operations that are committed together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Interruption(Exception):
     pass
 
 
-def test_operations_of_a_transaction_are_kept_together(store: Any) -> None:
+def test_operations_of_a_transaction_are_committed_together(store: Any) -> None:
     session = asm.Session(agent_id="a")
     with store.transaction() as tx:
         tx.save_session(session)
@@ -27,7 +27,7 @@ def test_operations_of_a_transaction_are_kept_together(store: Any) -> None:
     assert len(store.artifacts.list_by_session(session.id)) == 1
 
 
-def test_an_exception_takes_everything_back(store: Any) -> None:
+def test_an_exception_rolls_everything_back(store: Any) -> None:
     store.append_event(an_event("ses_1"))
     with pytest.raises(Interruption), store.transaction() as tx:
         tx.save_session(asm.Session(agent_id="a", id="ses_1"))
@@ -37,7 +37,7 @@ def test_an_exception_takes_everything_back(store: Any) -> None:
     assert (store.list_sessions(), store.get_latest_sequence("ses_1")) == ([], 1)
 
 
-def test_a_rolled_back_append_leaves_no_hole(store: Any) -> None:
+def test_a_rolled_back_append_leaves_no_gap(store: Any) -> None:
     with pytest.raises(Interruption), store.transaction() as tx:
         tx.append_event(an_event())
         raise Interruption
@@ -51,13 +51,13 @@ def test_a_transaction_sees_its_own_writes(store: Any) -> None:
         assert numbers(list(tx.iter_events("ses_1", page_size=2))) == [1, 2, 3]
 
 
-def test_others_see_nothing_before_the_end(store: Any) -> None:
+def test_other_callers_see_nothing_before_the_commit(store: Any) -> None:
     with store.transaction() as tx:
         tx.append_event(an_event())
         assert store.get_events("ses_1") == []
 
 
-def test_an_event_that_is_there_does_not_spoil_a_transaction(store: Any) -> None:
+def test_a_duplicate_event_does_not_abort_a_transaction(store: Any) -> None:
     first = store.append_event(an_event(id="evt_1"))
     with store.transaction() as tx:
         assert tx.append_event(an_event(id="evt_1")) == first
@@ -74,7 +74,7 @@ def test_an_event_that_is_there_does_not_spoil_a_transaction(store: Any) -> None
         (asm.ValidationError, lambda tx: tx.get_events("ses_1", limit=-1)),
     ],
 )
-def test_an_answer_that_is_an_error_does_not_spoil_a_transaction(
+def test_an_error_of_the_store_does_not_abort_a_transaction(
     store: Any, error: type[asm.AsmError], ask: Callable[[Any], Any]
 ) -> None:
     store.artifacts.register(an_artifact("k"))

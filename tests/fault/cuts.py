@@ -1,4 +1,4 @@
-"""A process or a connection that is cut off at a moment of the test's choice."""
+"""Ends a process or a connection at a moment that the test chooses."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.contract.other_clients import fetch_rows
 
 
 def killed(work: Callable[[], object], cut: Callable[[], None]) -> bool:
-    """Work in a child with a cut laid on. Whether that killed it; if not, the work must succeed."""
+    """Run work in a child process with a cut. Whether the cut killed it; if not, the work must succeed."""
     return was_killed(begun(work, cut))
 
 
 def begun(work: Callable[[], object], cut: Callable[[], None]) -> int:
-    """The number of a forked child that works with a cut laid on."""
+    """The process id of a forked child that runs work with a cut."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -43,13 +43,13 @@ def begun(work: Callable[[], object], cut: Callable[[], None]) -> int:
 
 def was_killed(child: int) -> bool:
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or status == 0, "the child failed, and not of its cut"
+    assert os.WIFSIGNALED(status) or status == 0, "the child failed without its cut"
     return os.WIFSIGNALED(status)
 
 
-# Cuts of this process. Nobody takes them off, because nobody is left.
+# Cuts of this process. They are never undone: the process ends.
 
-LAID_ON = pytest.MonkeyPatch()
+PATCHES = pytest.MonkeyPatch()
 
 
 def while_the_server_answers(number: int) -> None:
@@ -62,7 +62,7 @@ def while_the_server_answers(number: int) -> None:
             _die()
         return wait(self, exchange, *args, **kwargs)
 
-    LAID_ON.setattr(psycopg.Connection, "wait", cut)
+    PATCHES.setattr(psycopg.Connection, "wait", cut)
 
 
 def before_a_statement(number: int) -> None:
@@ -81,11 +81,11 @@ def before_a_commit(number: int) -> None:
             _die()
         commit(self)
 
-    LAID_ON.setattr(psycopg.Connection, "commit", cut)
+    PATCHES.setattr(psycopg.Connection, "commit", cut)
 
 
 def in_a_write(number: int) -> None:
-    """Killed when a file grows over `number` times 10,000 bytes, by the system, in the middle of a write."""
+    """Killed by the system in the middle of a write, when a file grows over `number` times 10,000 bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (number * 10_000, resource.RLIM_INFINITY))
@@ -99,7 +99,7 @@ def _traced(is_the_end: Callable[[str], bool]) -> None:
         connection.set_trace_callback(lambda sql: _die() if is_the_end(sql) else None)
         return connection
 
-    LAID_ON.setattr(sqlite3, "connect", traced)
+    PATCHES.setattr(sqlite3, "connect", traced)
 
 
 def _die() -> None:
@@ -107,7 +107,7 @@ def _die() -> None:
 
 
 class Terminator:
-    """Ends a connection from the server's side before one of its statements."""
+    """Has the server close a connection before one of its statements."""
 
     def __init__(self, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self._dsn = dsn

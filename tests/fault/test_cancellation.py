@@ -1,4 +1,4 @@
-"""What cancelling leaves behind: everything or nothing of what was asked, and a store that works on."""
+"""A cancelled operation leaves all of itself or nothing in the database, and the store goes on working."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
 from tests.contract.other_clients import driver_connection, fetch_rows, only, open_files
 from tests.contract.retention_data import a_session
 
-PATIENCE_S = 10.0
-"""A connection or a turn that was lost would be waited for so long, and in vain."""
+TIMEOUT_S = 10.0
+"""An operation that waits for a leaked connection or lock ends after this time."""
 
 SOON_S = 60.0
 
 
 class Stepped:
-    """Awaits something step by step, and cancels its own task at some of its rests."""
+    """Awaits something, and cancels its own task at some of its suspensions."""
 
-    def __init__(self, awaited: Awaitable[Any], *rests: int) -> None:
+    def __init__(self, awaited: Awaitable[Any], *suspensions: int) -> None:
         self._awaited = awaited
-        self._rests = rests
-        self._rested = 0
+        self._suspensions = suspensions
+        self._suspended = 0
 
     @property
     def was_cancelled(self) -> bool:
-        return self._rested >= min(self._rests)
+        return self._suspended >= min(self._suspensions)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         steps = self._awaited.__await__()
@@ -49,12 +49,12 @@ class Stepped:
             except StopIteration as end:
                 return end.value
             finally:
-                # Here and below: or the error would keep this frame, and this frame the error.
+                # Here and below: the error refers to this frame, which would refer to the error.
                 thrown = None
-            self._rested += 1
-            if self._rested == self._rests[0]:
+            self._suspended += 1
+            if self._suspended == self._suspensions[0]:
                 cancel_soon()
-            elif self._rested in self._rests:
+            elif self._suspended in self._suspensions:
                 cancel_at_once()
             try:
                 yield wanted
@@ -64,21 +64,21 @@ class Stepped:
 
 
 def cancel_soon() -> None:
-    """Cancel this task when it waits, and not before, as another task would do it."""
+    """Cancel this task once it waits, as another task would do it."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().call_soon(task.cancel)
 
 
 def cancel_at_once() -> None:
-    """Cancel this task before what it waits for has made any step."""
+    """Cancel this task before it begins to wait."""
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
 
 
 class Work(NamedTuple):
-    """Something to await, and how many events a session has after it that had none before."""
+    """An operation, and how many events it appends to a new session."""
 
     do: Callable[[asm.AsyncSessionStore, str], Awaitable[Any]]
     size: int = 0
@@ -176,13 +176,11 @@ def a_store() -> asm.AsyncSessionStore:
     return asm.AsyncSessionStore("sqlite://")
 
 
-ONE_OF_EACH = only(
-    ["sqlite", *POSTGRES[-1:]], why="what is cancelled here is Python, the same for every server"
-)
+ONE_OF_EACH = only(["sqlite", *POSTGRES[-1:]], why="what is cancelled is Python, the same for every server")
 
 
 def options(where: Where) -> dict[str, Any]:
-    return {"max_size": 1, "timeout": PATIENCE_S, "retry_for": PATIENCE_S}
+    return {"max_size": 1, "timeout": TIMEOUT_S, "retry_for": TIMEOUT_S}
 
 
 @asynccontextmanager
@@ -195,12 +193,12 @@ async def prepared(where: Where) -> AsyncIterator[asm.AsyncSessionStore]:
 
 
 async def cancelled_everywhere(
-    work: Callable[[int], Awaitable[Any]], look: Callable[[int], Awaitable[None]], *again: int
+    work: Callable[[int], Awaitable[Any]], check: Callable[[int], Awaitable[None]], *offsets: int
 ) -> int:
-    """Do work again and again, each time cancelled at the next of its rests, and look after each."""
+    """Repeat an operation, cancelled at its first suspension, its second, and so on; check after each."""
     for at in itertools.count(1):
-        was_cancelled = await is_cancelled(Stepped(work(at), at, *(at + each for each in again)))
-        await look(at)
+        was_cancelled = await is_cancelled(Stepped(work(at), at, *(at + each for each in offsets)))
+        await check(at)
         if not was_cancelled:
             return at
     raise AssertionError
@@ -219,45 +217,45 @@ async def _awaited(what: Awaitable[Any]) -> Any:
 
 
 once_or_twice = pytest.mark.parametrize(
-    "again", [(), (1,), (2,)], ids=["once", "and at the next rest", "and at the one after"]
+    "offsets", [(), (1,), (2,)], ids=["once", "again at the next suspension", "again at the one after"]
 )
 
 
 @ONE_OF_EACH
 @once_or_twice
-def test_cancelled_at_any_await_all_or_nothing_is_stored_and_the_store_works_on(
-    where: Where, again: tuple[int, ...]
+def test_an_operation_cancelled_at_any_await_stores_all_or_nothing_and_the_store_goes_on(
+    where: Where, offsets: tuple[int, ...]
 ) -> None:
     async def main() -> None:
         async with prepared(where) as store:
             with driver_connection(where.dsn) as beside:
-                for asked, work in WORK.items():
-                    await assert_works_on(beside, store, asked, work, again)
+                for name, work in WORK.items():
+                    await assert_goes_on(beside, store, name, work, offsets)
 
     asyncio.run(main())
 
 
-async def assert_works_on(
-    beside: Any, store: asm.AsyncSessionStore, asked: str, work: Work, again: tuple[int, ...]
+async def assert_goes_on(
+    beside: Any, store: asm.AsyncSessionStore, name: str, work: Work, offsets: tuple[int, ...]
 ) -> None:
     before = asyncio.all_tasks()
 
-    async def look(at: int) -> None:
+    async def check(at: int) -> None:
         try:
             await store.append_event(an_event("ses_next"))
             await store.get_events("ses_read", limit=1)
         except asm.AsmError as error:
-            raise AssertionError(f"after {asked} was cancelled at rest {at}") from error
-        assert stored(beside, f"{asked}_{at}") in (0, work.size), f"{asked} at rest {at}"
+            raise AssertionError(f"after {name} was cancelled at suspension {at}") from error
+        assert stored(beside, f"{name}_{at}") in (0, work.size), f"{name} at suspension {at}"
 
-    times = await cancelled_everywhere(lambda at: work.do(store, f"{asked}_{at}"), look, *again)
+    times = await cancelled_everywhere(lambda at: work.do(store, f"{name}_{at}"), check, *offsets)
     assert times > 1
     await until_gone(before)
 
 
 async def until_gone(before: set[asyncio.Task[Any]]) -> None:
     """Wait until no task is left that was not there before."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         while asyncio.all_tasks() - before:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
@@ -269,17 +267,17 @@ def stored(beside: Any, session_id: str) -> int:
 
 @ONE_OF_EACH
 @once_or_twice
-def test_cancelled_while_it_waits_for_another_a_task_takes_nothing_with_it(
-    where: Where, again: tuple[int, ...]
+def test_cancelling_a_task_that_waits_for_another_does_not_disturb_others(
+    where: Where, offsets: tuple[int, ...]
 ) -> None:
     async def main() -> None:
         async with prepared(where) as store:
 
-            async def held_up(at: int) -> None:
+            async def blocked(at: int) -> None:
                 async with store.transaction() as tx:
                     await tx.append_event(an_event("ses_held"))
                     cancelled = [
-                        asyncio.ensure_future(_awaited(Stepped(work, at, *(at + each for each in again))))
+                        asyncio.ensure_future(_awaited(Stepped(work, at, *(at + each for each in offsets))))
                         for work in (store.delete_session("gone"), store.append_event(an_event("ses_1")))
                     ]
                     await asyncio.wait(cancelled, timeout=0.01)
@@ -291,7 +289,7 @@ def test_cancelled_while_it_waits_for_another_a_task_takes_nothing_with_it(
                 assert all(each.cancelled() or each.exception() is None for each in cancelled)
 
             for at in range(1, 12):
-                await held_up(at)
+                await blocked(at)
                 await store.append_event(an_event("ses_next"))
                 await store.delete_session("gone")
             async with store.transaction() as tx:
@@ -301,7 +299,9 @@ def test_cancelled_while_it_waits_for_another_a_task_takes_nothing_with_it(
 
 
 @ONE_OF_EACH
-def test_half_of_an_operation_is_not_kept_where_a_task_goes_on_after_a_cancellation(where: Where) -> None:
+def test_half_of_an_operation_is_not_committed_where_a_task_goes_on_after_a_cancellation(
+    where: Where,
+) -> None:
     def half() -> Script[None]:
         yield from append_event(an_event("ses_half"))
         raise asyncio.CancelledError
@@ -320,28 +320,28 @@ def test_half_of_an_operation_is_not_kept_where_a_task_goes_on_after_a_cancellat
 @ONE_OF_EACH
 @once_or_twice
 def test_a_store_whose_opening_is_cancelled_anywhere_has_nothing_open(
-    where: Where, again: tuple[int, ...]
+    where: Where, offsets: tuple[int, ...]
 ) -> None:
     dsn = counted(where)
 
     async def main() -> None:
         before = asyncio.all_tasks()
 
-        async def look(_: int) -> None:
+        async def check(_: int) -> None:
             await until_gone(before)
 
         async def opened(_: int) -> None:
             async with asm.AsyncSessionStore(dsn):
                 pass
 
-        assert await cancelled_everywhere(opened, look, *again) > 3
-        await nobody_connected(where)
+        assert await cancelled_everywhere(opened, check, *offsets) > 3
+        await until_no_connection(where)
 
     asyncio.run(main())
 
 
 @only(["sqlite"], why="files are counted here, and connections above")
-def test_a_store_whose_opening_meets_another_task_has_no_file_open(where: Where) -> None:
+def test_opening_a_store_beside_another_task_leaves_no_file_open(where: Where) -> None:
     async def cancelled(store: asm.AsyncSessionStore) -> None:
         opening = asyncio.ensure_future(store.open())
         await asyncio.sleep(0)
@@ -372,8 +372,8 @@ def test_a_store_whose_opening_meets_another_task_has_no_file_open(where: Where)
 
 @ONE_OF_EACH
 @once_or_twice
-def test_a_store_whose_closing_is_cancelled_anywhere_is_closed_or_can_be(
-    where: Where, again: tuple[int, ...]
+def test_a_store_whose_closing_is_cancelled_anywhere_is_closed_or_can_be_closed(
+    where: Where, offsets: tuple[int, ...]
 ) -> None:
     async def main() -> None:
         before = asyncio.all_tasks()
@@ -382,7 +382,7 @@ def test_a_store_whose_closing_is_cancelled_anywhere_is_closed_or_can_be(
         async def closed(_: int) -> None:
             await stores[-1].close()
 
-        async def look(_: int) -> None:
+        async def check(_: int) -> None:
             await stores[-1].close()
             with pytest.raises(asm.StoreClosed):
                 await stores[-1].get_events("ses_1")
@@ -390,9 +390,9 @@ def test_a_store_whose_closing_is_cancelled_anywhere_is_closed_or_can_be(
             stores.append(await a_used_store(where))
 
         stores.append(await a_used_store(where))
-        assert await cancelled_everywhere(closed, look, *again) > 1
+        assert await cancelled_everywhere(closed, check, *offsets) > 1
         await stores[-1].close()
-        await nobody_connected(where)
+        await until_no_connection(where)
 
     asyncio.run(main())
 
@@ -407,10 +407,10 @@ def counted(where: Where) -> str:
     return where.dsn if where.kind == "sqlite" else make_conninfo(where.dsn, application_name="counted")
 
 
-async def nobody_connected(where: Where) -> None:
+async def until_no_connection(where: Where) -> None:
     """Wait until no connection of a `counted` store is left."""
     if where.kind != "sqlite":
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while fetch_rows(where.dsn, COUNTED):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -421,7 +421,7 @@ COUNTED = (
 
 
 @only(POSTGRES[:1], why="SQLite has no pool, and it is the driver's, whatever the server")
-def test_cancelled_in_the_moment_of_being_given_a_connection_a_task_ends(migrated: str) -> None:
+def test_a_task_that_is_cancelled_when_the_pool_gives_it_a_connection_ends(migrated: str) -> None:
     async def cancelled() -> bool:
         async with (
             AsyncConnectionPool(migrated, min_size=1, max_size=1) as pool,

@@ -1,4 +1,4 @@
-"""Standbys: what was acknowledged is there when one is promoted, and nobody waits for one that is gone."""
+"""Standbys: acknowledged writes survive a promotion, and no write waits for ever for a lost standby."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def standby(primary: Server) -> Iterator[Server]:
         yield standby
 
 
-def test_what_was_acknowledged_is_there_once_when_the_standby_is_promoted(
+def test_acknowledged_events_are_stored_once_when_the_standby_is_promoted(
     primary: Server, standby: Standby
 ) -> None:
     hosts = make_conninfo(
@@ -62,29 +62,30 @@ def test_what_was_acknowledged_is_there_once_when_the_standby_is_promoted(
 
 
 @pytest.fixture(scope="module")
-def forsaken() -> Iterator[Server]:
-    """A server that promises its clients a standby, and has none."""
+def without_standby() -> Iterator[Server]:
+    """A server that is configured for a synchronous standby, and has none."""
     settings = {**REPLICATED, "synchronous_standby_names": "nobody"}
     with Server(INSTALLATIONS[POSTGRES[0]], in_memory(), settings=settings) as server:
-        asm.migrate(alone(server))
+        asm.migrate(local_commits(server))
         yield server
 
 
-def alone(server: Server) -> str:
-    """A DSN of somebody who wants no standby."""
+def local_commits(server: Server) -> str:
+    """A DSN whose commits wait for no standby."""
     return make_conninfo(server.dsn(), options="-c synchronous_commit=local")
 
 
 @pytest.fixture
-def waiting(forsaken: Server, opened: Opener) -> Any:
+def waiting(without_standby: Server, opened: Opener) -> Any:
     """A store whose commits wait for the standby."""
     fetch_rows(
-        alone(forsaken), "truncate asm_sessions, asm_runs, asm_events, asm_session_sequences, asm_artifacts"
+        local_commits(without_standby),
+        "truncate asm_sessions, asm_runs, asm_events, asm_session_sequences, asm_artifacts",
     )
-    with asm.SessionStore(alone(forsaken)) as store:
+    with asm.SessionStore(local_commits(without_standby)) as store:
         store.append_event(an_event("ses_kept", id="evt_kept"))
         store.artifacts.register(an_artifact("kept"))
-    return opened(forsaken.dsn(), timeout=1, retry_for=60)
+    return opened(without_standby.dsn(), timeout=1, retry_for=60)
 
 
 @pytest.mark.parametrize("name", WRITES)

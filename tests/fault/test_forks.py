@@ -1,4 +1,4 @@
-"""A store in a process, a loop or a time that is not its own."""
+"""A store in another process or event loop than its own, or at the end of its program."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def in_another_loop(work: Callable[[], Any]) -> Any:
 
 
 class Elsewhere(Blocking):
-    """An async store that is called in an event loop which is not its own."""
+    """An async store that is called in another event loop."""
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
@@ -116,7 +116,7 @@ class Left(BaseException):
 def leave():
     child = os.fork()
     if child == 0:
-        # Out of every block, tidying up what there is.
+        # Leave every block, with its cleanup.
         raise Left
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
@@ -147,7 +147,7 @@ async def main():
     try:
         await awaited()
     except Left:
-        # An event loop of Python cannot be ended where it was forked: its parent's would end, too.
+        # Closing a forked event loop would disturb its parent's.
         os._exit(7)
 
 if colour == "async":
@@ -161,7 +161,7 @@ else:
 
 
 def ran(program: str, *arguments: str) -> str:
-    """What a program of its own says amiss, which has to end soon and well."""
+    """The standard error of a program, which has to end with status 0."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", program, *arguments],
         cwd=ROOT,
@@ -174,7 +174,7 @@ def ran(program: str, *arguments: str) -> str:
     return done.stderr
 
 
-def test_a_forked_child_that_exits_disturbs_nothing_of_its_parents(where: Where, colour: str) -> None:
+def test_a_forked_child_that_exits_does_not_disturb_its_parent(where: Where, colour: str) -> None:
     assert ran(FORKED, where.dsn, colour) == ""
     with asm.SessionStore(where.dsn) as store:
         assert numbers(store.get_events("ses_1")) == [1, 2, 3, 4]
@@ -218,7 +218,7 @@ for steps in range(20):
 
 
 @only(POSTGRES, why="SQLite has no pool that connects beside others")
-def test_a_program_that_leaves_its_store_while_that_connects_ends(where: Where) -> None:
+def test_a_program_that_leaves_its_store_open_while_it_connects_ends(where: Where) -> None:
     ran(LEFT_CONNECTING, where.dsn)
 
 
@@ -262,9 +262,9 @@ with psycopg.connect(dsn, autocommit=True) as other:
 
 
 @only(POSTGRES, why="SQLite has no connections that a server counts")
-def test_a_store_that_is_forgotten_gives_its_connections_back(where: Where, colour: str) -> None:
-    # In a program of its own: where a worker of the pool is the last to know of it, psycopg_pool
-    # says that a thread cannot wait for itself, and pytest keeps what was said, and the pool with it.
+def test_a_store_that_is_garbage_collected_closes_its_connections(where: Where, colour: str) -> None:
+    # In a program of its own: if a worker thread drops the last reference to the pool, psycopg_pool warns
+    # that a thread cannot join itself, and pytest keeps the warning and with it the pool.
     ran(FORGOTTEN, where.dsn, colour)
 
 
@@ -274,9 +274,7 @@ def transact(store: Any) -> None:
         tx.get_latest_sequence("ses_tx")
 
 
-def test_closing_while_others_ask_answers_or_refuses_each_of_them(
-    where: Where, opened: Callable[..., Any]
-) -> None:
+def test_calls_during_close_return_or_raise_store_closed(where: Where, opened: Callable[..., Any]) -> None:
     store = opened(where.dsn)
     store.append_events(events_of("ses_1", 20))
     work: list[Callable[[Any], Any]] = [

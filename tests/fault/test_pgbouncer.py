@@ -32,7 +32,7 @@ from tests.poolers import PGBOUNCER, Pooler, pgbouncer_version
 from tests.servers import Server
 
 pytestmark = [
-    only(POSTGRES[:1], why="SQLite has no poolers, and to one pooler all servers are alike"),
+    only(POSTGRES[:1], why="SQLite has no poolers, and a pooler treats all servers alike"),
     pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian's package pgbouncer)"),
 ]
 
@@ -57,13 +57,13 @@ def pooler(request: pytest.FixtureRequest, kind: str, clusters: Callable[[str], 
 
 
 def at_once(work: Callable[[int], Any]) -> list[Any]:
-    """What each of several callers gets."""
+    """The results of several callers that work at the same time."""
     with ThreadPoolExecutor(CALLERS) as threads:
         return list(threads.map(work, range(CALLERS)))
 
 
 def waited_for(connection: Any, statement: str) -> Any:
-    """The first value of an application's own statement, on a connection of either colour."""
+    """The first value of an application's own statement, on a blocking or async connection."""
     cursor = connection.execute(statement)
     if asyncio.iscoroutine(cursor):
         cursor = in_loop(cursor)
@@ -77,7 +77,7 @@ def server_process(store: Any) -> int:
 
 
 def use_all_of_it(store: Any, caller: int) -> None:
-    """Every kind of question there is, some more than once."""
+    """Every kind of operation, some more than once."""
     session = asm.Session(agent_id=f"agent_{caller}", id=f"ses_{caller}", tags=("pooled",))
     run = asm.Run(session_id=session.id, token_usage={"input_tokens": 1}, provider="p", status="running")
     store.flush(session, run, events_of(session.id, 3))
@@ -86,7 +86,7 @@ def use_all_of_it(store: Any, caller: int) -> None:
         store.append_event(an_event("shared"))
         assert store.get_session(session.id) == session
         assert store.get_run(run.id) == run
-    # More than one statement of a batch, of one session and of several.
+    # Batches of more than one statement, of one session and of several.
     store.append_events(events_of(session.id, 1_200))
     store.append_events([event for n in range(600) for event in events_of(f"ses_{caller}_{n % 2}", 1)])
     stored = store.get_events(session.id)
@@ -140,7 +140,7 @@ def prepare_everywhere(address: str, names: list[str]) -> None:
                 connection.pgconn.prepare(name.encode(), b"select 'of another client', $1::text")
 
 
-def test_a_statement_of_another_client_is_never_run_in_place_of_ours(
+def test_a_prepared_statement_of_another_client_is_never_run_in_place_of_ours(
     migrated: str, pooler: Pooler, opened: Callable[..., Any]
 ) -> None:
     address = pooler.dsn(migrated)
@@ -154,7 +154,7 @@ def test_a_statement_of_another_client_is_never_run_in_place_of_ours(
     assert {store.get_latest_sequence(name) for name in found} == {5}
 
 
-def test_stores_behind_one_pooler_do_not_meet(
+def test_stores_behind_one_pooler_do_not_disturb_each_other(
     migrated: str, pooler: Pooler, opened: Callable[..., Any]
 ) -> None:
     stores = [opened(pooler.dsn(migrated), max_size=2) for _ in range(CALLERS)]
@@ -182,7 +182,9 @@ def test_a_pooler_may_pool_sessions(
 
 
 @pytest.mark.parametrize("autocommit", [True, False], ids=["autocommit", "no-autocommit"])
-def test_a_borrowed_pool_may_lead_through_a_pooler(migrated: str, pooler: Pooler, autocommit: bool) -> None:
+def test_a_borrowed_pool_may_connect_through_a_pooler(
+    migrated: str, pooler: Pooler, autocommit: bool
+) -> None:
     address, options = pooler.dsn(migrated), {"autocommit": autocommit}
     with (
         psycopg_pool.ConnectionPool(address, kwargs=options, max_size=4, open=True) as pool,
@@ -192,7 +194,7 @@ def test_a_borrowed_pool_may_lead_through_a_pooler(migrated: str, pooler: Pooler
         assert numbers(store.get_events("shared")) == list(range(1, 5 * CALLERS + 1))
 
 
-def test_what_waits_too_long_behind_a_pooler_is_stopped(
+def test_waiting_for_a_lock_behind_a_pooler_ends_in_a_timeout(
     migrated: str, pooler: Pooler, opened: Callable[..., Any]
 ) -> None:
     store = opened(pooler.dsn(migrated), timeout=0.5, retry_for=0, max_size=4)
@@ -205,7 +207,7 @@ def test_what_waits_too_long_behind_a_pooler_is_stopped(
     assert numbers([store.append_event(an_event())]) == [2]
 
 
-def test_a_pooler_without_a_server_connection_to_spare_holds_nobody_for_ever(
+def test_waiting_for_a_server_connection_of_a_pooler_ends_in_a_timeout(
     migrated: str, kind: str, clusters: Callable[[str], Cluster]
 ) -> None:
     limits: dict[str, Any] = {"timeout": 0.5, "statement_timeout": 0.5, "retry_for": 0, "min_size": 2}
@@ -222,7 +224,7 @@ def test_a_pooler_without_a_server_connection_to_spare_holds_nobody_for_ever(
 
 @contextmanager
 def busy(store: Any) -> Iterator[list[asm.Event]]:
-    """Several callers that append without a break; what they were answered."""
+    """Several callers that append without a pause; the events that they got back."""
     stored: list[asm.Event] = []
     over = threading.Event()
 
@@ -256,9 +258,7 @@ def assert_all_there(store: Any, stored: list[asm.Event]) -> None:
         assert read == list(range(1, len(read) + 1))
 
 
-def test_nobody_notices_that_a_pooler_is_started_again(
-    migrated: str, pooler: Pooler, opened: Callable[..., Any]
-) -> None:
+def test_a_restart_of_a_pooler_is_no_error(migrated: str, pooler: Pooler, opened: Callable[..., Any]) -> None:
     store = opened(pooler.dsn(migrated), retry_for=SOON_S)
     with busy(store) as stored:
         until_more_than(20, stored)
@@ -277,7 +277,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def test_nobody_notices_that_the_server_behind_a_pooler_is_started_again(
+def test_a_restart_of_the_server_behind_a_pooler_is_no_error(
     kind: str, server: Server, opened: Callable[..., Any], colour: str
 ) -> None:
     assert kind != "sqlite"

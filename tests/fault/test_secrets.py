@@ -1,4 +1,4 @@
-"""No password shows: not in a repr, a log, an error or a traceback, with the values of variables in it."""
+"""No password shows in a repr, a log, an error or a traceback, with the values of its variables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OURS = str(Path(asm.__file__).parent)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that it came of."""
+    """An error and its causes."""
     later: BaseException | None = error
     while later is not None:
         yield later
@@ -36,7 +36,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def shown(error: BaseException) -> str:
-    """All that an error tells, with the variables of our own frames."""
+    """The text of an error, with the variables of our own frames."""
     text = ["".join(traceback.format_exception(error))]
     for each in chain(error):
         text += [repr(each), repr(each.args), repr(getattr(each, "details", None))]
@@ -79,7 +79,7 @@ UNREADABLE = [
 
 @pytest.fixture(params=FORMS)
 def render(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A way to give a password; gives the DSN for a host and a port."""
+    """A way to pass a password; makes the DSN for a host and a port."""
     if request.param == "environment":
         monkeypatch.setenv("PGPASSWORD", PASSWORD)
     if request.param == "file":
@@ -144,7 +144,7 @@ def test_an_error_about_another_option_does_not_show_the_dsn(
     assert hides_the_password(raised_by(lambda: opened(dsn, **options)))
 
 
-def test_nothing_that_works_shows_the_password(
+def test_no_call_that_succeeds_shows_the_password(
     migrated: str, opened: Callable[..., Any], caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
     caplog.set_level(logging.DEBUG)

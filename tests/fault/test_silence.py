@@ -1,4 +1,4 @@
-"""Nobody waits for ever for a server that has fallen silent."""
+"""No operation waits for ever for a server that does not respond."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.fault.proxy import Proxy
 
 Opener = Callable[..., Any]
 
-pytestmark = only(POSTGRES[:1], why="what a client does when nobody answers does not depend on the server")
+pytestmark = only(POSTGRES[:1], why="the client does the same whatever the server")
 
 LONGEST_S = 45.0
-"""Two seconds of silence, the time to ask after the server, and patience with a busy machine."""
+"""The timeouts, those of the cancel request and of the check of the server, and a busy machine."""
 
-AT_REST = "select 1 from pg_stat_activity where datname = current_database() and state = 'idle'"
+IDLE = "select 1 from pg_stat_activity where datname = current_database() and state = 'idle'"
 
-ASKED = [name for name in CASES if "many" not in name]
+NAMES = [name for name in CASES if "many" not in name]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def proxy(migrated: str) -> Iterator[Proxy]:
         yield proxy
 
 
-def impatient(proxy: Proxy) -> str:
+def with_short_timeouts(proxy: Proxy) -> str:
     return f"{proxy.dsn} connect_timeout=2 tcp_user_timeout=1000"
 
 
@@ -48,16 +48,16 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.monotonic() - start
 
 
-def ends(work: Callable[[], Any]) -> None:
+def fails(work: Callable[[], Any]) -> None:
     with pytest.raises((asm.ConnectionFailed, asm.StorageTimeout)):
         work()
 
 
-def test_whatever_is_asked_of_a_server_that_is_stuck_ends_typed(proxy: Proxy, opened: Opener) -> None:
-    stores = {name: opened(impatient(proxy), timeout=1, retry_for=0) for name in ASKED}
+def test_no_operation_waits_for_ever_for_a_server_that_is_stuck(proxy: Proxy, opened: Opener) -> None:
+    stores = {name: opened(with_short_timeouts(proxy), timeout=1, retry_for=0) for name in NAMES}
     proxy.black_hole()
-    with ThreadPoolExecutor(len(ASKED)) as threads:
-        asked = [threads.submit(ends, partial(CASES[name].run, stores[name])) for name in ASKED]
+    with ThreadPoolExecutor(len(NAMES)) as threads:
+        asked = [threads.submit(fails, partial(CASES[name].run, stores[name])) for name in NAMES]
         for each in asked:
             each.result(LONGEST_S)
         closed = [threads.submit(store.close) for store in stores.values()]
@@ -66,10 +66,12 @@ def test_whatever_is_asked_of_a_server_that_is_stuck_ends_typed(proxy: Proxy, op
     proxy.mend()
 
 
-def test_who_doubts_a_server_waits_for_none_of_the_loops_threads(proxy: Proxy) -> None:
+def test_checking_whether_a_server_is_alive_needs_no_thread_of_the_event_loop(proxy: Proxy) -> None:
     async def main() -> None:
         loop, released = asyncio.get_running_loop(), threading.Event()
-        async with asm.AsyncSessionStore(f"{impatient(proxy)} hostaddr=127.0.0.1", timeout=1) as store:
+        async with asm.AsyncSessionStore(
+            f"{with_short_timeouts(proxy)} hostaddr=127.0.0.1", timeout=1
+        ) as store:
             loop.set_default_executor(ThreadPoolExecutor(1))
             occupied = loop.run_in_executor(None, released.wait)
             try:
@@ -85,21 +87,21 @@ def test_who_doubts_a_server_waits_for_none_of_the_loops_threads(proxy: Proxy) -
     asyncio.run(main())
 
 
-def test_what_a_server_has_forgotten_is_asked_again(proxy: Proxy, opened: Opener, migrated: str) -> None:
-    # Time enough for one silent connection, and not for all of them.
-    store = opened(impatient(proxy), min_size=4, timeout=1, retry_for=5)
+def test_an_operation_is_retried_when_its_connection_is_lost_without_a_sign(
+    proxy: Proxy, opened: Opener, migrated: str
+) -> None:
+    # Long enough for one lost connection, and not for all four.
+    store = opened(with_short_timeouts(proxy), min_size=4, timeout=1, retry_for=5)
     store.append_event(an_event())
-    wait_until(lambda: len(fetch_rows(migrated, AT_REST)) >= 4)
+    wait_until(lambda: len(fetch_rows(migrated, IDLE)) >= 4)
     proxy.black_hole()
     proxy.mend()
     store.import_session(asm.SessionExport(session=asm.Session(agent_id="agent")))
     assert store.get_latest_sequence("ses_1") == 1
 
 
-def test_a_network_that_is_gone_is_noticed_and_what_was_asked_is_asked_again(
-    proxy: Proxy, opened: Opener
-) -> None:
-    store = opened(impatient(proxy), retry_for=30)
+def test_an_operation_is_retried_when_the_network_fails_for_a_while(proxy: Proxy, opened: Opener) -> None:
+    store = opened(with_short_timeouts(proxy), retry_for=30)
     store.append_event(an_event())
     with ThreadPoolExecutor(1) as thread:
         proxy.unplug()
@@ -109,14 +111,14 @@ def test_a_network_that_is_gone_is_noticed_and_what_was_asked_is_asked_again(
         assert appended.result(LONGEST_S).sequence_number == 2
 
 
-def test_opening_a_store_ends_where_nobody_answers(proxy: Proxy, opened: Opener) -> None:
+def test_opening_a_store_ends_when_no_server_responds(proxy: Proxy, opened: Opener) -> None:
     proxy.unplug()
-    assert seconds(lambda: ends(lambda: opened(impatient(proxy), retry_for=0))) < LONGEST_S
+    assert seconds(lambda: fails(lambda: opened(with_short_timeouts(proxy), retry_for=0))) < LONGEST_S
     proxy.mend()
 
 
-def test_a_transaction_with_a_server_that_is_stuck_ends_typed(proxy: Proxy, opened: Opener) -> None:
-    store = opened(impatient(proxy), timeout=1)
+def test_a_transaction_on_a_server_that_is_stuck_ends_in_an_error(proxy: Proxy, opened: Opener) -> None:
+    store = opened(with_short_timeouts(proxy), timeout=1)
 
     def work() -> None:
         with store.transaction() as tx:
@@ -124,12 +126,12 @@ def test_a_transaction_with_a_server_that_is_stuck_ends_typed(proxy: Proxy, open
             proxy.black_hole()
             tx.append_event(an_event())
 
-    assert seconds(lambda: ends(work)) < LONGEST_S
+    assert seconds(lambda: fails(work)) < LONGEST_S
     proxy.mend()
     assert store.get_events("ses_1") == []
 
 
-def test_a_statement_that_takes_long_is_waited_for(migrated: str, opened: Opener) -> None:
+def test_an_applications_own_statement_is_not_bounded_by_timeout(migrated: str, opened: Opener) -> None:
     store = opened(migrated, timeout=1, retry_for=0)
     with store.transaction() as tx:
         slept = getattr(tx, "_target", tx).connection.execute("select pg_sleep(3)")
@@ -139,14 +141,14 @@ def test_a_statement_that_takes_long_is_waited_for(migrated: str, opened: Opener
     assert store.get_latest_sequence("ses_1") == 1
 
 
-def test_a_transaction_that_listens_waits_as_long_as_it_says(migrated: str, opened: Opener) -> None:
+def test_an_application_may_wait_for_notifications_in_a_transaction(migrated: str, opened: Opener) -> None:
     store = opened(migrated, timeout=1, retry_for=0)
     with store.transaction() as tx:
         notified = getattr(tx, "_target", tx).connection.notifies(timeout=2)
-        assert (in_loop(listed(notified)) if hasattr(notified, "__aiter__") else list(notified)) == []
+        assert (in_loop(collected(notified)) if hasattr(notified, "__aiter__") else list(notified)) == []
         tx.append_event(an_event())
     assert store.get_latest_sequence("ses_1") == 1
 
 
-async def listed(items: AsyncIterator[Any]) -> list[Any]:
+async def collected(items: AsyncIterator[Any]) -> list[Any]:
     return [item async for item in items]

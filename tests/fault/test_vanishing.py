@@ -1,4 +1,4 @@
-"""A client whose machine vanishes says no farewell, and the server goes on believing in it."""
+"""A client whose machine vanishes does not close its connections, and the server keeps its locks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asm.postgres import timeouts
 from tests.conftest import POSTGRES, Cluster, an_event, in_loop
 from tests.fault.proxy import Proxy
 
-pytestmark = pytest.mark.skipif(not POSTGRES, reason="SQLite's clients cannot vanish without their file")
+pytestmark = pytest.mark.skipif(not POSTGRES, reason="a SQLite client cannot vanish without its file")
 
 
 @pytest.fixture
@@ -30,21 +30,21 @@ def proxy(server: str) -> Iterator[Proxy]:
         yield proxy
 
 
-def test_who_vanishes_amid_an_operation_holds_its_session_only_for_so_long(
+def test_the_locks_of_a_client_that_vanishes_in_an_operation_are_released(
     server: str, proxy: Proxy, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts, "IDLE_IN_TRANSACTION_TIMEOUT_S", 1.0)
     vanishing, other = opened(proxy.dsn, retry_for=0), opened(server, timeout=60)
     has_locked = threading.Event()
 
-    def plan() -> Script[None]:
+    def script() -> Script[None]:
         yield from events.lock_counters(["ses_1"])
         proxy.unplug()
         has_locked.set()
         yield from events.lock_counters(["ses_1"])
 
     outcome: list[asm.AsmError] = []
-    thread = threading.Thread(target=lambda: outcome.append(error_of(vanishing, UnitOfWork(plan))))
+    thread = threading.Thread(target=lambda: outcome.append(error_of(vanishing, UnitOfWork(script))))
     thread.start()
     has_locked.wait()
     assert other.append_event(an_event()).sequence_number == 1
@@ -53,7 +53,7 @@ def test_who_vanishes_amid_an_operation_holds_its_session_only_for_so_long(
     assert isinstance(outcome[0], asm.ConnectionFailed)
 
 
-def test_a_transaction_of_the_callers_may_think_for_as_long_as_it_wants(
+def test_an_applications_transaction_may_be_idle_for_any_time(
     server: str, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts, "IDLE_IN_TRANSACTION_TIMEOUT_S", 0.001)
@@ -64,13 +64,13 @@ def test_a_transaction_of_the_callers_may_think_for_as_long_as_it_wants(
         assert in_either(in_either(shown).fetchone()) == ("0",)
 
 
-def error_of(store: Any, question: UnitOfWork[None]) -> asm.AsmError:
+def error_of(store: Any, operation: UnitOfWork[None]) -> asm.AsmError:
     with pytest.raises(asm.AsmError) as caught:
         database = store._database
-        in_either(database.run(question))
+        in_either(database.run(operation))
     return caught.value
 
 
-def in_either(answer: Any) -> Any:
-    """Awaited in the tests' loop, where it has to be."""
-    return in_loop(answer) if hasattr(answer, "__await__") else answer
+def in_either(result: Any) -> Any:
+    """The result of a call of either store."""
+    return in_loop(result) if hasattr(result, "__await__") else result

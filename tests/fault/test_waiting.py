@@ -1,4 +1,4 @@
-"""Who waits goes on waiting while the server is away, and learns when it does not come back."""
+"""Calls that wait for events go on while the server restarts, and fail if it stays down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ own_server_only = pytest.mark.skipif(not INSTALLATIONS, reason="no server of our
 
 @pytest.fixture
 def sessions() -> list[str]:
-    """Sessions that no other test knows, for all share a server."""
+    """Sessions of this test alone: all tests here share a server."""
     return [f"ses_{uuid4().hex}" for _ in range(6)]
 
 
@@ -42,7 +42,7 @@ def until(holds: Callable[[], object]) -> None:
 
 
 def followed(store: Any, session_id: str, found: list[asm.Event]) -> None:
-    """Follow a session to the event that says it is the last."""
+    """Follow a session until its event of the last type."""
     for event in store.follow_events(session_id):
         found.append(event)
         if event.type == LAST:
@@ -83,7 +83,7 @@ def test_followers_miss_nothing_and_repeat_nothing_while_the_server_restarts(
 
 
 @own_server_only
-def test_a_server_that_stays_away_is_told_to_all_who_wait(
+def test_all_waiting_calls_raise_connection_failed_when_the_server_stays_down(
     server: Server, opened: Callable[..., Any], sessions: list[str]
 ) -> None:
     store = opened(server.dsn(), timeout=5, retry_for=0.5)

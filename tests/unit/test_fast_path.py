@@ -1,16 +1,16 @@
-"""A statement as libpq wants it."""
+"""A statement as libpq takes it."""
 
 from __future__ import annotations
 
 from asm.postgres.fast_path import positional_statement
 
 
-def test_names_become_numbers_in_the_order_in_which_they_stand() -> None:
+def test_named_placeholders_are_numbered_in_order() -> None:
     statement = positional_statement("select %(b)s, %(a)b")
     assert (statement.text, statement.names) == (b"select $1, $2", ("b", "a"))
 
 
-def test_a_name_that_stands_twice_is_one_parameter() -> None:
+def test_a_placeholder_that_occurs_twice_is_one_parameter() -> None:
     statement = positional_statement("select %(a)s, %(b)b, %(a)t")
     assert (statement.text, statement.names) == (b"select $1, $2, $1", ("a", "b"))
 

@@ -1,4 +1,4 @@
-"""Both stores, and the transactions of both, offer the same operations, as they were promised."""
+"""Both stores and their transactions have the same operations, with the promised signatures."""
 
 from __future__ import annotations
 
@@ -82,46 +82,44 @@ WITH_MAINTENANCE = [Maintenance, AsyncMaintenance]
 
 @pytest.mark.parametrize("promise", OPERATIONS, ids=lambda promise: promise.partition("(")[0])
 @pytest.mark.parametrize("owner", WITH_OPERATIONS)
-def test_an_operation_is_there_with_the_parameters_it_was_promised(owner: type, promise: str) -> None:
+def test_an_operation_has_the_promised_parameters(owner: type, promise: str) -> None:
     assert _without_result(_as_written(owner, _name(promise))) == _without_result(promise)
 
 
 @pytest.mark.parametrize("promise", OPERATIONS_ON_ARTIFACTS, ids=lambda promise: promise.partition("(")[0])
 @pytest.mark.parametrize("owner", WITH_ARTIFACTS)
-def test_an_operation_on_artifacts_is_there_with_the_parameters_it_was_promised(
-    owner: type, promise: str
-) -> None:
+def test_an_operation_on_artifacts_has_the_promised_parameters(owner: type, promise: str) -> None:
     assert _without_result(_as_written(owner, _name(promise))) == _without_result(promise)
 
 
 @pytest.mark.parametrize("promise", OPERATIONS_OF_MAINTENANCE, ids=lambda promise: promise.partition("(")[0])
 @pytest.mark.parametrize("owner", WITH_MAINTENANCE)
-def test_an_operation_of_maintenance_is_there_as_it_was_promised(owner: type, promise: str) -> None:
+def test_an_operation_of_maintenance_has_the_promised_signature(owner: type, promise: str) -> None:
     assert _as_written(owner, _name(promise)) == promise
     assert getattr(owner, _name(promise)).__doc__
 
 
 @pytest.mark.parametrize("promise", OPERATIONS, ids=lambda promise: promise.partition("(")[0])
 @pytest.mark.parametrize("owner", [asm.SessionStore, Transaction])
-def test_help_shows_the_answers_own_type(owner: type, promise: str) -> None:
+def test_help_shows_the_result_type(owner: type, promise: str) -> None:
     assert _as_written(owner, _name(promise)) == promise
 
 
 @pytest.mark.parametrize("promise", OPERATIONS, ids=lambda promise: promise.partition("(")[0])
 @pytest.mark.parametrize("owner", [asm.AsyncSessionStore, AsyncTransaction])
-def test_help_shows_the_answers_own_type_where_it_is_awaited(owner: type, promise: str) -> None:
+def test_help_of_an_async_store_shows_the_result_type(owner: type, promise: str) -> None:
     assert _as_written(owner, _name(promise)) == promise.replace("-> Iterator", "-> AsyncIterator")
 
 
 @pytest.mark.parametrize("promise", OPERATIONS_ON_ARTIFACTS, ids=lambda promise: promise.partition("(")[0])
 @pytest.mark.parametrize("owner", WITH_ARTIFACTS)
-def test_help_shows_the_own_type_of_an_answer_about_artifacts(owner: type, promise: str) -> None:
+def test_help_shows_the_result_type_of_an_operation_on_artifacts(owner: type, promise: str) -> None:
     assert _as_written(owner, _name(promise)) == promise
 
 
 @pytest.mark.parametrize("promise", QUERIES, ids=lambda promise: promise.partition("(")[0])
 @pytest.mark.parametrize("owner", WITH_QUERIES)
-def test_a_question_across_sessions_is_as_it_was_promised(owner: type, promise: str) -> None:
+def test_a_query_has_the_promised_signature(owner: type, promise: str) -> None:
     assert _as_written(owner, _name(promise)) == promise
     assert getattr(owner, _name(promise)).__doc__
 
@@ -135,40 +133,40 @@ def test_an_operation_has_a_docstring_and_its_own_name(owner: type, name: str) -
 
 
 @pytest.mark.parametrize("owner", [asm.SessionStore, asm.AsyncSessionStore])
-def test_a_store_opens_with_the_parameters_it_was_promised(owner: type) -> None:
+def test_a_store_has_the_promised_parameters(owner: type) -> None:
     assert _without_annotations(inspect.signature(owner)) == OPENING
 
 
 @pytest.mark.parametrize("name", ["migrate", "rollback", "pending_migrations"])
-def test_a_migration_function_takes_what_it_was_promised_to_take(name: str) -> None:
+def test_a_migration_function_has_the_promised_parameters(name: str) -> None:
     assert _without_annotations(inspect.signature(getattr(asm, name))) == "(dsn=None, *, schema=None)"
 
 
-def test_both_stores_offer_the_same_but_for_opening() -> None:
+def test_an_async_store_has_one_more_method_open() -> None:
     assert _public(asm.AsyncSessionStore) - _public(asm.SessionStore) == {"open"}
 
 
-def test_the_async_store_lacks_nothing() -> None:
+def test_an_async_store_lacks_no_method() -> None:
     assert _public(asm.SessionStore) - _public(asm.AsyncSessionStore) == set()
 
 
-def test_both_transactions_offer_the_same() -> None:
+def test_both_transactions_have_the_same_methods() -> None:
     assert _public(Transaction) == _public(AsyncTransaction)
 
 
-def test_a_transaction_offers_what_its_store_does_and_the_connection() -> None:
+def test_a_transaction_has_the_operations_of_its_store_and_the_connection() -> None:
     assert _public(Transaction) - {"connection"} == _public(asm.SessionStore) - {"transaction", "close"}
 
 
-def test_both_kinds_of_artifacts_offer_the_same() -> None:
+def test_both_artifact_registries_have_the_same_methods() -> None:
     assert _public(ArtifactRegistry) == _public(AsyncArtifactRegistry)
 
 
-def test_both_kinds_of_questions_across_sessions_are_the_promised_ones() -> None:
+def test_both_query_apis_have_the_promised_methods() -> None:
     assert _public(QueryAPI) == _public(AsyncQueryAPI) == {_name(promise) for promise in QUERIES}
 
 
-def test_both_kinds_of_maintenance_offer_what_was_promised() -> None:
+def test_both_kinds_of_maintenance_have_the_promised_methods() -> None:
     names = {_name(promise) for promise in OPERATIONS_OF_MAINTENANCE}
 
     assert _public(Maintenance) == _public(AsyncMaintenance) == names
@@ -181,7 +179,7 @@ def test_the_operations_of_a_store_are_the_promised_ones() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
-def test_the_package_gives_the_name(name: str) -> None:
+def test_the_package_exports_the_name(name: str) -> None:
     assert name in asm.__all__
     assert hasattr(asm, name)
 

@@ -20,7 +20,7 @@ AGENTS = {"ses_1": "a", "ses_2": "b"}
 PROVIDERS = ["claude", "anthropic", "acme", None]
 MODELS = ["opus", "opus-4", "opus-4-1", "opus/4", "m", None]
 COUNTS = ["input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "total_tokens"]
-LARGEST = 2**63 - 1
+LARGEST = 10**12
 
 PRICING: dict[str, Any] = {
     "claude": {

@@ -1,4 +1,4 @@
-"""What is refused before a store is asked for stats, usage or cost, and what is made of its answer."""
+"""What summaries refuse before they send a query, and how they order their groups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asm.operations.summaries import get_cost_summary, get_session_stats, get_us
 
 
 @pytest.mark.parametrize("session_id", ["", "a\0", "x" * 256, 3, None])
-def test_stats_of_an_id_that_cannot_be_are_refused(session_id: Any) -> None:
+def test_session_stats_refuse_an_invalid_id(session_id: Any) -> None:
     with pytest.raises(ValidationError, match="session_id"):
         get_session_stats(session_id)
 
@@ -30,15 +30,15 @@ def test_stats_of_an_id_that_cannot_be_are_refused(session_id: Any) -> None:
         ({"until": "2026-01-01"}, "until must be a datetime"),
     ],
 )
-def test_a_filter_that_cannot_be_is_refused(
+def test_an_invalid_filter_is_refused(
     summary: Callable[..., Any], asked: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ValidationError, match=complaint):
         summary(**asked)
 
 
-def test_parts_of_one_size_stand_by_name() -> None:
-    no_tokens = [0] * 10
+def test_groups_of_the_same_size_are_ordered_by_name() -> None:
+    no_tokens = [0] * 5
     rows = [(name, None, 1, *no_tokens) for name in ("c", None, "a", "b")]
 
     usage = get_usage_summary().read(rows)

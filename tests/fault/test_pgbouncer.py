@@ -195,7 +195,7 @@ def test_a_borrowed_pool_may_lead_through_a_pooler(migrated: str, pooler: Pooler
 def test_what_waits_too_long_behind_a_pooler_is_stopped(
     migrated: str, pooler: Pooler, opened: Callable[..., Any]
 ) -> None:
-    store = opened(pooler.dsn(migrated), timeout=0.5, retry_for=0, max_size=4)
+    store = opened(pooler.dsn(migrated), timeout=1, retry_for=0, max_size=4)
     with store.transaction() as tx:
         tx.append_event(an_event())
         with pytest.raises(asm.StorageTimeout):
@@ -208,7 +208,7 @@ def test_what_waits_too_long_behind_a_pooler_is_stopped(
 def test_a_pooler_without_a_server_connection_to_spare_holds_nobody_for_ever(
     migrated: str, kind: str, clusters: Callable[[str], Cluster]
 ) -> None:
-    limits: dict[str, Any] = {"timeout": 0.5, "statement_timeout": 0.5, "retry_for": 0, "min_size": 2}
+    limits: dict[str, Any] = {"timeout": 1, "statement_timeout": 1, "retry_for": 0, "min_size": 2}
     with (
         Pooler(clusters(kind).dsn, default_pool_size=1) as pooler,
         asm.SessionStore(pooler.dsn(migrated), **limits) as store,

@@ -87,9 +87,9 @@ def test_who_doubts_a_server_waits_for_none_of_the_loops_threads(proxy: Proxy) -
 
 def test_what_a_server_has_forgotten_is_asked_again(proxy: Proxy, opened: Opener, migrated: str) -> None:
     # Time enough for one silent connection, and not for all of them.
-    store = opened(impatient(proxy), min_size=4, timeout=1, retry_for=5)
+    store = opened(impatient(proxy), min_size=8, timeout=1, retry_for=12)
     store.append_event(an_event())
-    wait_until(lambda: len(fetch_rows(migrated, AT_REST)) >= 4)
+    wait_until(lambda: len(fetch_rows(migrated, AT_REST)) >= 8)
     proxy.black_hole()
     proxy.mend()
     store.import_session(asm.SessionExport(session=asm.Session(agent_id="agent")))

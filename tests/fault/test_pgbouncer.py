@@ -197,7 +197,7 @@ def test_a_borrowed_pool_may_connect_through_a_pooler(
 def test_waiting_for_a_lock_behind_a_pooler_ends_in_a_timeout(
     migrated: str, pooler: Pooler, opened: Callable[..., Any]
 ) -> None:
-    store = opened(pooler.dsn(migrated), timeout=0.5, retry_for=0, max_size=4)
+    store = opened(pooler.dsn(migrated), timeout=1, retry_for=0, max_size=4)
     with store.transaction() as tx:
         tx.append_event(an_event())
         with pytest.raises(asm.StorageTimeout):
@@ -210,7 +210,7 @@ def test_waiting_for_a_lock_behind_a_pooler_ends_in_a_timeout(
 def test_waiting_for_a_server_connection_of_a_pooler_ends_in_a_timeout(
     migrated: str, kind: str, clusters: Callable[[str], Cluster]
 ) -> None:
-    limits: dict[str, Any] = {"timeout": 0.5, "statement_timeout": 0.5, "retry_for": 0, "min_size": 2}
+    limits: dict[str, Any] = {"timeout": 1, "statement_timeout": 1, "retry_for": 0, "min_size": 2}
     with (
         Pooler(clusters(kind).dsn, default_pool_size=1) as pooler,
         asm.SessionStore(pooler.dsn(migrated), **limits) as store,

@@ -43,8 +43,6 @@ REPLACEMENTS = [
     (r"\bCancellablePool\b", "ConnectionPool"),
     (r"\b(?:Shielded|run_to_completion)\((.*)\)", r"\1"),
     (r"\btasks of one event loop\b", "threads"),
-    (r"\ba task's\b", "a thread's"),
-    (r"import Awaitable, ", "import "),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Connections of our own class: no statement of ours waits for ever for a server that has fallen silent.
+"""Connections of our own class: no statement of ours waits for ever for a dead server.
 
 TCP keepalives and `tcp_user_timeout`, which `asm.dsn` sets, end a connection whose packets are lost.
 The limits here are for a server, or a pooler in front of it, whose kernel lives and whose process is

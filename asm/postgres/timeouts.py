@@ -60,13 +60,13 @@ class Timeouts:
         """A transaction that the application ends, with no limit on the time between two statements."""
         self.begin = _begin_unit_of_work(timeout, statement_timeout)
         self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
-        patient = None if timeout is None else Limit(timeout + GRACE_S, cancels=False)
+        while_alive = None if timeout is None else Limit(timeout + GRACE_S, cancels=False)
         # A statement outside a transaction, where no setting of the server bounds it. A write that takes
         # long there waits for a lock.
         self.write = _limit(_shortest(timeout, statement_timeout))
-        self.read = _limit(statement_timeout) or patient
+        self.read = _limit(statement_timeout) or while_alive
         # In a transaction the server enforces the two timeouts.
-        self.in_transaction = _limit(statement_timeout, GRACE_S) or patient
+        self.in_transaction = _limit(statement_timeout, GRACE_S) or while_alive
         self.begin_and_commit = _limit(_shortest(timeout, statement_timeout), GRACE_S)
 
     def begin_for(self, operation: Operation[Any], lock_timeout_s: float | None) -> str:

@@ -6,10 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-try:
-    import psycopg
-except ImportError as error:
-    raise ImportError("PostgreSQL needs the psycopg driver: pip install 'asm-store[binary]'") from error
+import psycopg
 
 from asm.engine.registry import Dialect, QueryRegistry, quote_identifier
 from asm.engine.script import Rows

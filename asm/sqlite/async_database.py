@@ -86,9 +86,9 @@ class AsyncSQLite:
                 tx = await _run_in(self._write_thread, managed.enter)
                 yield AsyncSQLiteTransaction(tx, self._write_thread)
             except BaseException as error:
-                # The next writer needs a clean connection, so the rollback is waited for even if this
-                # task is cancelled; in the thread's queue it stands behind the transaction's last
-                # statement. A forked child that leaves the block has no such thread.
+                # The next writer needs a clean connection, so this waits for the rollback even if the
+                # task is cancelled again; the thread executes it after the transaction's last statement.
+                # A forked child that leaves the block has no such thread.
                 if os.getpid() == self._database.process:
                     await run_to_completion(_run_in(self._write_thread, partial(managed.leave, error)))
                 raise

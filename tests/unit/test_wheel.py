@@ -151,6 +151,6 @@ def _run(*command: str | Path, cwd: Path | None = None, **environment: str) -> s
 def _outcome(
     *command: str | Path, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    # Without the variables of this environment, which could lead to the checkout.
+    # Only these variables: others could lead to the checkout, and the locale must not decide the encoding.
     environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PIP_ROOT_USER_ACTION": "ignore"} | environment
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8")

@@ -64,7 +64,9 @@ def shown(*arguments: str | Path) -> str:
 def started(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
     command = [sys.executable, "-m", "asm", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", env=os.environ | environment, check=False
+    )
 
 
 def on_a_terminal(*arguments: str | Path, columns: int = 80) -> str:
@@ -361,7 +363,7 @@ def test_a_closed_standard_stream_is_one_line(
         ["sh", "-c", command],
         env=os.environ | {"ASM_DSN": f"sqlite:///{tmp_path / 'another.db'}"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
@@ -657,7 +659,7 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(
             env=os.environ | {"ASM_DSN": f"sqlite:///{tmp_path / 'another.db'}"},
             stdout=full,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
     assert result.stderr == "asm: what is printed cannot be written: No space left on device\n"
@@ -666,7 +668,8 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(
 
 def test_the_demo_records_a_session_of_its_own_each_time(dsn: str) -> None:
     seen = [
-        subprocess.run([sys.executable, str(DEMO), dsn], capture_output=True, text=True) for _ in range(2)
+        subprocess.run([sys.executable, str(DEMO), dsn], capture_output=True, encoding="utf-8")
+        for _ in range(2)
     ]
     assert all("Will it rain in Bergen today?" in each.stdout for each in seen), seen[0].stderr
     assert len(shown("sessions", "--dsn", dsn).splitlines()) == 2

@@ -94,7 +94,7 @@ def test_the_installed_command_migrates_a_database(bare: Path, tmp_path: Path) -
 def _run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
     # Nothing of our environment that could lead to the checkout.
     environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PIP_ROOT_USER_ACTION": "ignore"} | environment
-    outcome = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    outcome = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8")
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     return outcome.stdout
 

@@ -28,6 +28,9 @@ from psycopg.conninfo import make_conninfo
 import asm
 from tests.servers import Server, installations
 
+# Processes that tests start print UTF-8 in every locale.
+os.environ["PYTHONUTF8"] = "1"
+
 TEST_DSN = os.environ.get("ASM_TEST_DSN")
 INSTALLATIONS = {} if TEST_DSN else {f"postgres-{each.version}": each for each in installations()}
 POSTGRES = ["postgres"] if TEST_DSN else list(INSTALLATIONS)

@@ -6,24 +6,30 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, pq
 
 from asm.engine.polling import AsyncPollInTransaction
 from asm.engine.retry import check_process
-from asm.engine.script import Operation, run_script_async
+from asm.engine.script import Operation, Query, Rows, run_script_async
 from asm.errors import StorageError, StorageTimeout, StoreClosed
 from asm.postgres.errors import translated
 from asm.postgres.timeouts import Limit, limited
 
 # sync only: from asm.postgres.reentrancy import not_reentrant
 
-if TYPE_CHECKING:
-    from asm.postgres.async_database import AsyncPostgres
-
 T = TypeVar("T")
+
+
+class AsyncExecutor(Protocol):
+    """The database of a transaction: it executes the queries."""
+
+    process: int
+    # sync only: threads_inside: set[int]
+
+    async def execute(self, connection: AsyncConnection[Any], query: Query[Any]) -> Rows: ...
 
 
 class AsyncPostgresTransaction:
@@ -31,7 +37,7 @@ class AsyncPostgresTransaction:
 
     poller = AsyncPollInTransaction()
 
-    def __init__(self, database: AsyncPostgres, connection: AsyncConnection[Any]) -> None:
+    def __init__(self, database: AsyncExecutor, connection: AsyncConnection[Any]) -> None:
         self._database = database
         self._open = True
         self._interrupted = False

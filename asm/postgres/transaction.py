@@ -8,23 +8,29 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import Connection, pq
 
 from asm.engine.polling import PollInTransaction
 from asm.engine.retry import check_process
-from asm.engine.script import Operation, run_script
+from asm.engine.script import Operation, Query, Rows, run_script
 from asm.errors import StorageError, StorageTimeout, StoreClosed
 from asm.postgres.errors import translated
 from asm.postgres.reentrancy import not_reentrant
 from asm.postgres.timeouts import Limit, limited
 
-if TYPE_CHECKING:
-    from asm.postgres.database import Postgres
-
 T = TypeVar("T")
+
+
+class Executor(Protocol):
+    """The database of a transaction: it executes the queries."""
+
+    process: int
+    threads_inside: set[int]
+
+    def execute(self, connection: Connection[Any], query: Query[Any]) -> Rows: ...
 
 
 class PostgresTransaction:
@@ -32,7 +38,7 @@ class PostgresTransaction:
 
     poller = PollInTransaction()
 
-    def __init__(self, database: Postgres, connection: Connection[Any]) -> None:
+    def __init__(self, database: Executor, connection: Connection[Any]) -> None:
         self._database = database
         self._open = True
         self._interrupted = False

@@ -64,7 +64,9 @@ def output_of(*arguments: str | Path) -> str:
 def run_process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a new process."""
     command = [sys.executable, "-m", "asm", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", env=os.environ | environment, check=False
+    )
 
 
 def terminal_output(*arguments: str | Path, columns: int = 80) -> str:
@@ -365,7 +367,7 @@ def test_a_closed_standard_stream_is_an_error_on_one_line(
         ["sh", "-c", command],
         env=os.environ | {"ASM_DSN": f"sqlite:///{tmp_path / 'another.db'}"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
@@ -661,7 +663,7 @@ def test_a_full_disk_is_an_error_on_one_line(another: asm.SessionStore, tmp_path
             env=os.environ | {"ASM_DSN": f"sqlite:///{tmp_path / 'another.db'}"},
             stdout=full,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
     assert result.stderr == "asm: cannot write to the standard output: No space left on device\n"
@@ -670,7 +672,8 @@ def test_a_full_disk_is_an_error_on_one_line(another: asm.SessionStore, tmp_path
 
 def test_the_demo_records_a_new_session_each_time(dsn: str) -> None:
     seen = [
-        subprocess.run([sys.executable, str(DEMO), dsn], capture_output=True, text=True) for _ in range(2)
+        subprocess.run([sys.executable, str(DEMO), dsn], capture_output=True, encoding="utf-8")
+        for _ in range(2)
     ]
     assert all("Will it rain in Bergen today?" in each.stdout for each in seen), seen[0].stderr
     assert len(output_of("sessions", "--dsn", dsn).splitlines()) == 2

@@ -166,7 +166,7 @@ def ran(program: str, *arguments: str) -> str:
         [sys.executable, "-X", "dev", "-c", program, *arguments],
         cwd=ROOT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=SOON_S,
         check=False,
     )

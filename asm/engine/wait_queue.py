@@ -25,7 +25,7 @@ SLOW_BATCH_S = 0.05
 
 ALL_LANES = (0, 1)
 """Where many requests wait, two batches are sent at a time, one in each lane, and each session has one lane.
-From 512 tasks or threads PostgreSQL takes 1.2 to 1.3 times as many appends this way; from 128, about as many."""
+From 512 tasks or threads, PostgreSQL takes 1.2 to 1.3 times as many appends this way; from 128, as many."""
 
 MIXED_BATCH_TIMEOUT_S = 1.0
 """How long a batch of several sessions waits for a lock, at least: one session may be locked, and the others

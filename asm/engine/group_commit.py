@@ -253,11 +253,13 @@ class AsyncGroupCommit:
             batch.divide_failed(error, self._is_late)
         else:
             batch.succeed(merged)
+        self._finish(batch)
 
     def _batch_done(self, batch: Batch[_TaskRequest[Any]], task: asyncio.Task[None]) -> None:
-        # Called as well if the task was cancelled, as a loop that ends does, even before its first step.
         self._sending.discard(task)
-        self._finish(batch)
+        # The task was cancelled, as a loop that ends does with all its tasks, perhaps before its first step.
+        if not batch.is_finished:
+            self._finish(batch)
 
     def _finish(self, batch: Batch[_TaskRequest[Any]]) -> None:
         batch.is_finished = True

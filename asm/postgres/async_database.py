@@ -12,7 +12,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -31,6 +31,7 @@ from asm.engine.script import (
     Query,
     Rows,
     Script,
+    Unbatched,
     UnitOfWork,
     for_retry,
     run_script_async,
@@ -63,8 +64,6 @@ from asm.postgres.timeouts import Timeouts, limited
 # sync only: from asm.postgres.reentrancy import not_reentrant
 
 T = TypeVar("T")
-
-Unbatched: TypeAlias = "Query[T] | UnitOfWork[T] | Pipeline[T]"
 
 PARALLEL_BATCHES_FROM = 128
 """From this many waiting appends on, two batches at a time: 38,000/s from 512 tasks instead of 29,000;

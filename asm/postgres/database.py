@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import Connection
@@ -34,6 +34,7 @@ from asm.engine.script import (
     Query,
     Rows,
     Script,
+    Unbatched,
     UnitOfWork,
     for_retry,
     run_script,
@@ -61,8 +62,6 @@ from asm.postgres.timeouts import Timeouts, limited
 from asm.postgres.transaction import PostgresTransaction, begun
 
 T = TypeVar("T")
-
-Unbatched: TypeAlias = "Query[T] | UnitOfWork[T] | Pipeline[T]"
 
 PARALLEL_BATCHES_FROM = 128
 """From this many waiting appends on, two batches at a time: 38,000/s from 512 tasks instead of 29,000;

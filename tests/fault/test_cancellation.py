@@ -186,7 +186,7 @@ def options(where: Where) -> dict[str, Any]:
 @asynccontextmanager
 async def prepared(where: Where) -> AsyncIterator[asm.AsyncSessionStore]:
     async with asm.AsyncSessionStore(where.dsn, **options(where)) as store:
-        await store.save_session(a_session("ses_read", untouched=5))
+        await store.save_session(a_session("ses_read", updated_days_ago=5))
         await store.save_run(asm.Run(session_id="ses_read", id="run_read", status="running"))
         await store.append_events([an_event("ses_read", id="evt_read"), *events_of("ses_read", 2)])
         yield store

@@ -23,6 +23,7 @@ QUESTIONS = (
     "batches",
     "reads",
     "flush",
+    "saves",
     "sqlite",
     "growth",
     "thin",
@@ -68,8 +69,8 @@ def main(
 ) -> None:
     """Measure the store beside its floors: every QUESTION, or those named.
 
-    single_append, async_append, batches, reads, flush, sqlite, growth, thin, callers, indexes, questions,
-    waiting; and peers, which only runs when it is named.
+    single_append, async_append, batches, reads, flush, saves, sqlite, growth, thin, callers, indexes,
+    questions, waiting; and peers, which only runs when it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)

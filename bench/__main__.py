@@ -23,6 +23,7 @@ BENCHMARKS = (
     "batches",
     "reads",
     "flush",
+    "saves",
     "sqlite",
     "growth",
     "thin",
@@ -83,8 +84,8 @@ def main(
 ) -> None:
     """Measure the store beside its floors: every BENCHMARK, or those named.
 
-        single_append, async_append, batches, reads, flush, sqlite, growth, thin, frames, callers, indexes,
-    queries, waiting; and peers, which runs only when it is named.
+    single_append, async_append, batches, reads, flush, saves, sqlite, growth, thin, frames, callers,
+    indexes, queries, waiting; and peers, which runs only when it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)

@@ -88,7 +88,7 @@ class NamedQuery:
 
     def render(self, params: Mapping[str, Any]) -> RenderedQuery:
         """The statements for these values. Each choice of optional lines is rendered once."""
-        given = tuple([params.get(option) is not None for option in self.options])
+        given = tuple([params.get(option) is not None for option in self.options]) if self.options else ()
         rendered = self._rendered.get(given)
         if rendered is None:
             rendered = self._rendered[given] = self._render(given)
@@ -106,17 +106,11 @@ class NamedQuery:
         return Statement(sql, _parameters(sql, self.dialect), returns=_RETURNS.search(sql) is not None)
 
 
-class QueryRegistry:
-    """All queries of one dialect, with the tables in one schema."""
+class QueryRegistry(dict[str, NamedQuery]):
+    """All queries of one dialect by name, with the tables in one schema."""
 
     def __init__(self, dialect: Dialect, schema: str | None = None) -> None:
-        self._queries = read_folder(sql_folder(dialect) / "queries", dialect, schema)
-
-    def __getitem__(self, name: str) -> NamedQuery:
-        return self._queries[name]
-
-    def __iter__(self) -> Iterator[NamedQuery]:
-        return iter(self._queries.values())
+        super().__init__(read_folder(sql_folder(dialect) / "queries", dialect, schema))
 
 
 def sql_folder(dialect: Dialect) -> Path:

@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import orjson
 
-from asm.documents import FIRST_UNMARKED, dump, dump_object, load
+from asm.documents import FIRST_UNMARKED, dump, load
 from asm.engine.script import (
     Batchable,
     Pipeline,
@@ -68,7 +69,7 @@ def append_event(
     return Batchable(
         (new,),
         _merge,
-        lambda stored: stored[new.key],
+        itemgetter(new.key),
         lambda: _only(append_idempotently([new])),
         sessions=(new.session_id,),
         size_bytes=new.size_bytes,
@@ -155,8 +156,8 @@ class EncodedEvent:
         self.event = event
         self.session_id = event.session_id
         self.key: Key = (event.session_id, event.id)
-        self.data = dump_object(event.data, "data")
-        self.metadata = dump_object(event.metadata, "metadata") if event.metadata else "{}"
+        self.data = dump(event.data, "data") if event.data else "{}"
+        self.metadata = dump(event.metadata, "metadata") if event.metadata else "{}"
         self.size_bytes = len(self.data) + len(self.metadata)
 
     def params(self) -> dict[str, Any]:
@@ -228,7 +229,11 @@ def append_pipeline(
 
 def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
     """One statement for events that are new, as most are; append_idempotently for others."""
-    query = _append_one(batch[0]) if len(batch) == 1 else _append_many(_distinct(batch))
+    if len(batch) > 1:
+        query = _append_many(_distinct(batch))
+    else:
+        (new,) = batch
+        query = Query("append_event", new.params(), lambda rows: {new.key: new.numbered(rows[0][0])})
     query.on_conflict = partial(_append_by_key, batch)
     return query
 
@@ -236,10 +241,6 @@ def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
 def _append_by_key(batch: Sequence[EncodedEvent]) -> Script[StoredEvents]:
     stored = yield from append_idempotently(batch)
     return {new.key: event for new, event in zip(batch, stored, strict=True)}
-
-
-def _append_one(new: EncodedEvent) -> Query[StoredEvents]:
-    return Query("append_event", new.params(), lambda rows: {new.key: new.numbered(rows[0][0])})
 
 
 def _append_many(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:

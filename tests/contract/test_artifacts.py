@@ -13,7 +13,7 @@ from tests.conftest import an_artifact
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def test_an_artifact_comes_back_as_it_was_registered(store: Any) -> None:
+def test_a_registered_artifact_is_read_back_equal(store: Any) -> None:
     artifact = an_artifact(
         session_id="ses_1",
         run_id="run_1",
@@ -27,7 +27,7 @@ def test_an_artifact_comes_back_as_it_was_registered(store: Any) -> None:
     assert store.artifacts.get_by_key(artifact.key) == artifact
 
 
-def test_a_key_that_is_not_there_is_none(store: Any) -> None:
+def test_an_unknown_key_returns_none(store: Any) -> None:
     assert store.artifacts.get_by_key("missing") is None
 
 
@@ -60,7 +60,7 @@ def test_a_deleted_key_may_be_registered_again(store: Any) -> None:
     assert store.artifacts.get_by_key("k") == second
 
 
-def test_deleting_a_key_leaves_those_that_held_it_before(store: Any) -> None:
+def test_deleting_a_key_leaves_earlier_artifacts_of_that_key(store: Any) -> None:
     store.save_session(asm.Session(agent_id="a", id="ses_1"))
     first = an_artifact("k", session_id="ses_1", created_at=NOON, deleted_at=NOON)
     store.artifacts.register(first)
@@ -69,7 +69,7 @@ def test_deleting_a_key_leaves_those_that_held_it_before(store: Any) -> None:
     assert store.query.export_session("ses_1", include_artifacts=True).artifacts[0] == first
 
 
-def test_deleting_a_key_that_is_gone_is_fine(store: Any) -> None:
+def test_deleting_an_absent_key_is_no_error(store: Any) -> None:
     store.artifacts.delete("never")
     assert store.artifacts.get_by_key("never") is None
 
@@ -102,6 +102,6 @@ def test_only_artifacts_can_be_registered(store: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\0", 3, None])
-def test_a_key_no_database_keeps_is_refused(store: Any, key: Any) -> None:
+def test_an_invalid_key_is_refused(store: Any, key: Any) -> None:
     with pytest.raises(asm.ValidationError, match="key"):
         store.artifacts.get_by_key(key)

@@ -15,7 +15,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class TestAppending:
-    def test_an_event_comes_back_as_it_was_appended(self, store: Any) -> None:
+    def test_an_appended_event_is_read_back_equal(self, store: Any) -> None:
         event = an_event(
             type="tool_call_started",
             run_id="run_1",
@@ -36,7 +36,7 @@ class TestAppending:
     def test_each_session_has_numbers_of_its_own(self, store: Any) -> None:
         assert [store.append_event(an_event(session)).sequence_number for session in "abab"] == [1, 1, 2, 2]
 
-    def test_what_the_caller_put_in_the_number_is_ignored(self, store: Any) -> None:
+    def test_a_sequence_number_given_by_the_caller_is_ignored(self, store: Any) -> None:
         assert store.append_event(an_event(sequence_number=77)).sequence_number == 1
 
     def test_an_event_may_come_before_its_session(self, store: Any) -> None:
@@ -44,14 +44,14 @@ class TestAppending:
         store.save_session(asm.Session(agent_id="a", id="ses_later"))
         assert numbers(store.get_events("ses_later")) == [1]
 
-    def test_a_refused_event_leaves_no_hole(self, store: Any) -> None:
+    def test_a_refused_event_leaves_no_gap(self, store: Any) -> None:
         event = an_event(data={"items": [{"score": 1.0}]})
         event.data["items"][0]["score"] = float("inf")
         with pytest.raises(asm.ValidationError, match=r"data\.items\[0\]\.score"):
             store.append_event(event)
         assert store.append_event(an_event()).sequence_number == 1
 
-    def test_the_latest_number_is_zero_before_there_is_one(self, store: Any) -> None:
+    def test_the_latest_number_of_an_empty_session_is_zero(self, store: Any) -> None:
         assert store.get_latest_sequence("ses_1") == 0
 
     def test_the_latest_number_is_that_of_the_last_event(self, store: Any) -> None:
@@ -74,7 +74,7 @@ class TestIdentity:
         again = store.append_event(an_event(id="evt_1", data={"n": 2}))
         assert again == first
 
-    def test_appending_the_same_id_twice_moves_nothing(self, store: Any) -> None:
+    def test_appending_the_same_id_twice_advances_no_counter(self, store: Any) -> None:
         for _ in range(3):
             store.append_event(an_event(id="evt_1"))
         assert (store.append_event(an_event()).sequence_number, len(store.get_events("ses_1"))) == (2, 2)
@@ -88,14 +88,14 @@ class TestIdentity:
         assert numbers(stored) == [1, 2, 1]
         assert [event.data for event in store.get_events("ses_1")] == [{"n": 1}, {}]
 
-    def test_a_batch_that_is_partly_there_appends_only_the_rest(self, store: Any) -> None:
+    def test_a_batch_that_is_partly_stored_appends_only_the_rest(self, store: Any) -> None:
         old = store.append_events(events_of("ses_1", 2))
         new = events_of("ses_1", 2)
         stored = store.append_events([new[0], old[1], new[1], old[0]])
         assert numbers(stored) == [3, 2, 4, 1]
         assert store.append_event(an_event()).sequence_number == 5
 
-    def test_a_batch_asked_again_answers_the_same(self, store: Any) -> None:
+    def test_a_batch_appended_again_returns_the_same_events(self, store: Any) -> None:
         batch = [event for pair in zip(events_of("a", 5), events_of("b", 5), strict=True) for event in pair]
         assert store.append_events(batch) == store.append_events(batch)
 
@@ -117,7 +117,7 @@ class TestBatches:
     def test_a_batch_may_be_any_iterable(self, store: Any) -> None:
         assert numbers(store.append_events(event for event in events_of("ses_1", 2))) == [1, 2]
 
-    def test_a_generator_of_events_is_not_lost_on_the_way_to_a_plan(self, store: Any) -> None:
+    def test_a_generator_of_events_is_consumed_once(self, store: Any) -> None:
         assert numbers(store.append_events(iter(events_of("ses_1", 3)), expected_sequence=0)) == [1, 2, 3]
         assert len(store.append_events(iter(events_of("ses_2", 1_500)))) == 1_500
 
@@ -131,7 +131,7 @@ class TestBatches:
         assert store.append_events([*batch[1_000:], an_event(id="new")])[:-1] == stored[1_000:]
         assert store.get_latest_sequence("ses_1") == 2_101
 
-    def test_one_bad_event_keeps_the_whole_batch_out(self, store: Any) -> None:
+    def test_one_invalid_event_refuses_the_whole_batch(self, store: Any) -> None:
         batch = events_of("ses_1", 3)
         batch[2].data["bad"] = {1, 2}
         with pytest.raises(asm.ValidationError, match=r"data\.bad"):
@@ -139,11 +139,11 @@ class TestBatches:
         assert store.get_events("ses_1") == []
 
     @pytest.mark.parametrize("events", [an_event(), None, 7, ["text"], [None]])
-    def test_what_is_no_batch_is_refused(self, store: Any, events: Any) -> None:
+    def test_an_invalid_batch_is_refused(self, store: Any, events: Any) -> None:
         with pytest.raises(asm.ValidationError):
             store.append_events(events)
 
-    def test_columns_without_a_value_are_kept_without_one(self, store: Any) -> None:
+    def test_optional_fields_without_a_value_are_read_back_as_none(self, store: Any) -> None:
         batch = [an_event(), an_event(run_id="r", provider="p", correlation_id="c"), an_event()]
         store.append_events(batch)
         kept = store.get_events("ses_1")
@@ -160,7 +160,7 @@ class TestExpectedSequence:
         assert store.append_event(an_event(), expected_sequence=1).sequence_number == 2
 
     @pytest.mark.parametrize("expected", [0, 2, 99])
-    def test_an_append_elsewhere_is_a_conflict(self, store: Any, expected: int) -> None:
+    def test_an_append_at_another_number_is_a_conflict(self, store: Any, expected: int) -> None:
         store.append_event(an_event())
         with pytest.raises(asm.SequenceConflict) as caught:
             store.append_event(an_event(), expected_sequence=expected)
@@ -179,23 +179,23 @@ class TestExpectedSequence:
         store.append_event(an_event())
         assert numbers(store.append_events(events_of("ses_1", 2), expected_sequence=1)) == [2, 3]
 
-    def test_asking_again_after_a_lost_answer_succeeds(self, store: Any) -> None:
+    def test_appending_again_after_a_lost_response_succeeds(self, store: Any) -> None:
         batch = events_of("ses_1", 2)
         first = store.append_events(batch, expected_sequence=0)
         assert store.append_events(batch, expected_sequence=0) == first
 
-    def test_asking_again_succeeds_though_the_session_went_on(self, store: Any) -> None:
+    def test_appending_again_succeeds_after_later_events(self, store: Any) -> None:
         event = an_event()
         first = store.append_event(event, expected_sequence=0)
         store.append_event(an_event())
         assert store.append_event(event, expected_sequence=0) == first
 
-    def test_a_batch_that_is_partly_there_counts_that_part_as_appended(self, store: Any) -> None:
+    def test_the_stored_part_of_a_batch_counts_as_appended(self, store: Any) -> None:
         batch = events_of("ses_1", 3)
         store.append_events(batch[:1])
         assert numbers(store.append_events(batch, expected_sequence=0)) == [1, 2, 3]
 
-    def test_a_batch_that_is_partly_there_conflicts_with_what_another_appended(self, store: Any) -> None:
+    def test_a_partly_stored_batch_conflicts_with_events_of_others(self, store: Any) -> None:
         batch = events_of("ses_1", 2)
         store.append_event(batch[0])
         store.append_event(an_event())
@@ -244,7 +244,7 @@ class TestReading:
         store.append_event(an_event("another", run_id="r"))
         assert numbers(store.get_events("ses_1", **filters)) == expected
 
-    def test_a_type_comes_back_as_its_enum_member(self, store: Any) -> None:
+    def test_a_known_type_is_read_back_as_its_enum_member(self, store: Any) -> None:
         store.append_event(an_event(type="message_sent"))
         assert store.get_events("ses_1")[0].type is asm.EventType.MESSAGE_SENT
 
@@ -255,7 +255,7 @@ class TestReading:
         store.append_event(an_event(type=Planned.PLAN))
         assert store.get_events("ses_1", type="acme.plan")[0].type == "acme.plan"
 
-    def test_a_misspelt_type_to_filter_by_is_refused(self, store: Any) -> None:
+    def test_a_misspelt_type_in_a_filter_is_refused(self, store: Any) -> None:
         with pytest.raises(asm.InvalidEventType, match="message_snet"):
             store.get_events("ses_1", type="message_snet")
 
@@ -270,34 +270,34 @@ class TestReading:
             {"after": 2**63},
         ],
     )
-    def test_filters_that_make_no_sense_are_refused(self, store: Any, filters: dict[str, Any]) -> None:
+    def test_invalid_filters_are_refused(self, store: Any, filters: dict[str, Any]) -> None:
         with pytest.raises(asm.ValidationError):
             store.get_events("ses_1", **filters)
 
     @pytest.mark.parametrize("page_size", [1, 2, 3, 7, 1_000])
-    def test_iterating_gives_what_getting_gives(self, store: Any, page_size: int) -> None:
+    def test_iter_events_yields_what_get_events_returns(self, store: Any, page_size: int) -> None:
         store.append_events(events_of("ses_1", 6))
         assert list(store.iter_events("ses_1", page_size=page_size)) == store.get_events("ses_1")
 
-    def test_iterating_takes_the_same_filters(self, store: Any) -> None:
+    def test_iter_events_accepts_the_same_filters(self, store: Any) -> None:
         store.append_events(events_of("ses_1", 9))
         chosen = {"after": 1, "before": 9, "limit": 5, "type": "message_sent"}
         assert numbers(list(store.iter_events("ses_1", page_size=2, **chosen))) == [2, 3, 4, 5, 6]
 
-    def test_iterating_sees_what_is_appended_meanwhile(self, store: Any) -> None:
+    def test_iter_events_yields_events_that_are_appended_meanwhile(self, store: Any) -> None:
         store.append_events(events_of("ses_1", 2))
         events = store.iter_events("ses_1", page_size=2)
         seen = [next(events), next(events)]
         store.append_event(an_event())
         assert numbers([*seen, *events]) == [1, 2, 3]
 
-    def test_bad_input_to_an_iterator_is_told_before_it_is_asked(self, store: Any) -> None:
+    def test_iter_events_refuses_invalid_input_when_it_is_called(self, store: Any) -> None:
         with pytest.raises(asm.ValidationError, match="page_size"):
             store.iter_events("ses_1", page_size=0)
 
 
 class TestFlushing:
-    def test_a_flush_keeps_session_run_and_events(self, store: Any) -> None:
+    def test_a_flush_stores_session_run_and_events(self, store: Any) -> None:
         session = asm.Session(agent_id="a")
         run = asm.Run(session_id=session.id)
         stored = store.flush(session, run, events_of(session.id, 3, run_id=run.id))
@@ -305,25 +305,25 @@ class TestFlushing:
         assert (store.get_session(session.id), store.get_run(run.id)) == (session, run)
         assert store.get_events(session.id) == stored
 
-    def test_a_flush_takes_any_iterable(self, store: Any) -> None:
+    def test_a_flush_accepts_any_iterable(self, store: Any) -> None:
         session = asm.Session(agent_id="a")
         run = asm.Run(session_id=session.id)
         assert numbers(store.flush(session, run, iter(events_of(session.id, 3)))) == [1, 2, 3]
 
-    def test_a_flush_without_events_keeps_session_and_run(self, store: Any) -> None:
+    def test_a_flush_without_events_stores_session_and_run(self, store: Any) -> None:
         session = asm.Session(agent_id="a")
         run = asm.Run(session_id=session.id)
         assert store.flush(session, run) == []
         assert (store.get_session(session.id), store.get_run(run.id)) == (session, run)
 
-    def test_a_flush_asked_again_adds_nothing(self, store: Any) -> None:
+    def test_a_flush_that_is_repeated_adds_nothing(self, store: Any) -> None:
         session = asm.Session(agent_id="a")
         run = asm.Run(session_id=session.id)
         events = events_of(session.id, 3)
         assert store.flush(session, run, events) == store.flush(session, run, events)
         assert store.get_latest_sequence(session.id) == 3
 
-    def test_a_flush_with_a_bad_event_keeps_nothing(self, store: Any) -> None:
+    def test_a_flush_with_an_invalid_event_stores_nothing(self, store: Any) -> None:
         session = asm.Session(agent_id="a")
         run = asm.Run(session_id=session.id)
         events = events_of(session.id, 2)
@@ -336,7 +336,7 @@ class TestFlushing:
             [],
         )
 
-    def test_a_flush_of_what_does_not_belong_together_is_refused(self, store: Any) -> None:
+    def test_a_flush_of_rows_of_different_sessions_is_refused(self, store: Any) -> None:
         session = asm.Session(agent_id="a")
         with pytest.raises(asm.ValidationError, match="the run belongs to session 'other'"):
             store.flush(session, asm.Run(session_id="other"))

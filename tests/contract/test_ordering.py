@@ -1,4 +1,4 @@
-"""Exactly 1..n, whoever appends: threads and tasks of one process, and many processes."""
+"""Sequence numbers are exactly 1..n for threads and tasks of one process and for several processes."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def assert_unbroken(store: Any, sessions: Iterable[str]) -> None:
         assert store.get_latest_sequence(session_id) == len(events)
 
 
-def test_32_callers_on_one_session_leave_no_hole(store: Any) -> None:
+def test_32_callers_of_one_session_leave_no_gap(store: Any) -> None:
     at_once(32, lambda _: [store.append_event(an_event()) for _ in range(10)])
     assert_unbroken(store, ["ses_1"])
     assert store.get_latest_sequence("ses_1") == 320
 
 
-def test_32_callers_on_many_sessions_leave_no_hole(store: Any) -> None:
+def test_32_callers_of_many_sessions_leave_no_gap(store: Any) -> None:
     def work(index: int) -> None:
         chosen = random.Random(index)
         for _ in range(10):
@@ -69,7 +69,7 @@ def test_32_callers_on_many_sessions_leave_no_hole(store: Any) -> None:
     assert_unbroken(store, [f"ses_{n}" for n in range(7)])
 
 
-def test_each_caller_gets_the_number_its_event_has(store: Any) -> None:
+def test_each_caller_gets_the_number_of_its_own_event(store: Any) -> None:
     stored = [
         event
         for events in at_once(16, lambda _: [store.append_event(an_event()) for _ in range(5)])
@@ -78,7 +78,7 @@ def test_each_caller_gets_the_number_its_event_has(store: Any) -> None:
     assert sorted(stored, key=lambda event: event.sequence_number) == store.get_events("ses_1")
 
 
-def test_what_one_caller_appends_stays_in_its_order(store: Any) -> None:
+def test_the_events_of_one_caller_keep_their_order(store: Any) -> None:
     def work(index: int) -> None:
         for n in range(10):
             store.append_event(an_event(data={"writer": index, "n": n}))
@@ -139,7 +139,7 @@ def test_a_reader_who_sees_a_number_can_read_everything_up_to_it(store: Any) -> 
     assert all(seen == list(range(1, len(seen) + 1)) for seen in reading.result())
 
 
-def test_appends_that_race_a_deletion_go_with_it_or_start_again(store: Any) -> None:
+def test_appends_beside_a_deletion_are_deleted_or_start_again_at_1(store: Any) -> None:
     def work(index: int) -> None:
         for _ in range(12):
             if index % 4:

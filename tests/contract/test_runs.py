@@ -16,7 +16,7 @@ def started_at(minute: int, session_id: str = "ses_1", **fields: Any) -> asm.Run
     return asm.Run(session_id=session_id, started_at=NOON + timedelta(minutes=minute), **fields)
 
 
-def test_a_run_comes_back_as_it_was_saved(store: Any) -> None:
+def test_a_saved_run_is_read_back_equal(store: Any) -> None:
     run = asm.Run(
         session_id="ses_1",
         status="completed",
@@ -36,7 +36,7 @@ def test_a_run_comes_back_as_it_was_saved(store: Any) -> None:
     assert store.get_run(run.id) == run
 
 
-def test_a_run_with_nothing_in_it_comes_back_with_nothing(store: Any) -> None:
+def test_a_run_without_documents_is_read_back_equal(store: Any) -> None:
     run = asm.Run(session_id="ses_1")
     store.save_run(run)
     assert store.get_run(run.id) == run
@@ -70,13 +70,13 @@ def test_saving_again_replaces_everything_but_the_ids(store: Any) -> None:
     assert (store.get_run(run.id), len(store.list_runs("ses_1"))) == (changed, 1)
 
 
-def test_a_run_that_is_not_there_is_not_found(store: Any) -> None:
+def test_an_unknown_run_raises_run_not_found(store: Any) -> None:
     store.save_run(asm.Run(session_id="ses_1"))
     with pytest.raises(asm.RunNotFound, match="run_missing"):
         store.get_run("run_missing")
 
 
-def test_a_run_of_another_session_is_not_found(store: Any) -> None:
+def test_a_run_of_another_session_raises_run_not_found(store: Any) -> None:
     run = asm.Run(session_id="ses_1")
     store.save_run(run)
     with pytest.raises(asm.RunNotFound, match="in session 'ses_2'"):
@@ -89,13 +89,13 @@ def test_the_same_run_id_in_two_sessions_is_two_runs(store: Any) -> None:
     assert [store.get_run("run_1", session_id=each).input for each in ("a", "b")] == ["a", "b"]
 
 
-def test_of_several_runs_with_one_id_the_one_started_last_is_got(store: Any) -> None:
+def test_get_run_returns_the_run_of_an_id_that_started_last(store: Any) -> None:
     for minute, session_id in ((0, "a"), (2, "b"), (1, "c")):
         store.save_run(started_at(minute, session_id, id="run_1"))
     assert store.get_run("run_1").session_id == "b"
 
 
-def test_runs_of_one_moment_have_one_order(store: Any) -> None:
+def test_runs_started_at_the_same_time_are_ordered_by_id(store: Any) -> None:
     for name in ("b", "c", "a"):
         store.save_run(started_at(0, id=name, status="running"))
         store.save_run(started_at(0, name, id="run_1"))
@@ -150,7 +150,7 @@ def test_token_counts_beyond_32_bits_are_summed_and_kept(store: Any) -> None:
 
 
 @pytest.mark.parametrize("model", ["a\0b", "\ud800", 7, None, "x" * 300])
-def test_a_model_name_no_column_holds_does_not_keep_a_run_from_being_saved(store: Any, model: Any) -> None:
+def test_a_run_whose_model_name_is_invalid_as_a_column_is_saved(store: Any, model: Any) -> None:
     run = asm.Run(session_id="ses_1", provider_metadata={"model": model})
     store.save_run(run)
     assert store.get_run(run.id) == run

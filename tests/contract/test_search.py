@@ -174,7 +174,7 @@ class TestSessions:
     def test_orders(self, sessions: Any, order_by: str, expected: list[str]) -> None:
         assert ids(sessions.query.search_sessions(order_by=order_by, include_deleted=True)) == expected
 
-    def test_sessions_come_back_as_they_were_saved(self, store: Any) -> None:
+    def test_found_sessions_equal_the_saved_ones(self, store: Any) -> None:
         session = asm.Session(agent_id="a", metadata={"n": [1, None]}, context={"é": "\0"}, tags=("x", "y"))
         store.save_session(session)
         assert store.query.search_sessions().items == [session]
@@ -182,7 +182,7 @@ class TestSessions:
     def test_a_session_with_several_runs_of_a_provider_is_found_once(self, sessions: Any) -> None:
         assert ids(sessions.query.search_sessions(provider="openai")) == ["b", "c"]
 
-    def test_tags_are_those_the_session_has_now(self, sessions: Any) -> None:
+    def test_a_search_uses_the_current_tags_of_a_session(self, sessions: Any) -> None:
         sessions.save_session(asm.Session(id="a", agent_id="x", tags=("new",)))
         assert ids(sessions.query.search_sessions(tags="eu")) == ["d"]
         assert ids(sessions.query.search_sessions(tags="new")) == ["a"]
@@ -195,13 +195,13 @@ class TestSessions:
         found = list(pages(sessions.query.search_sessions, tags="prod", limit=2, count_total=True))
         assert [(ids(page), page.total_count) for page in found] == [(["a", "b"], 3), (["d"], 3)]
 
-    def test_the_total_is_of_what_the_filters_find(self, sessions: Any) -> None:
+    def test_the_total_counts_only_sessions_that_match(self, sessions: Any) -> None:
         search = sessions.query.search_sessions
         totals = [search(**filters, count_total=True).total_count for filters, _ in SESSION_FILTERS]
 
         assert totals == [len(expected) for _, expected in SESSION_FILTERS]
 
-    def test_a_page_and_its_total_are_of_one_moment(self, sessions: Any, migrated: str) -> None:
+    def test_a_page_and_its_total_come_from_one_snapshot(self, sessions: Any, migrated: str) -> None:
         def another_comes() -> None:
             with asm.SessionStore(migrated) as another:
                 another.save_session(asm.Session(agent_id="x"))
@@ -212,7 +212,7 @@ class TestSessions:
 
         assert (ids(page), page.total_count) == (["a", "b", "c", "d"], 4)
 
-    def test_who_has_but_the_rarest_of_several_tags_is_not_found(self, store: Any) -> None:
+    def test_a_session_with_only_the_rarest_of_several_tags_is_not_found(self, store: Any) -> None:
         for id, tag in (("a", "rare"), ("b", "common"), ("c", "common")):
             store.save_session(asm.Session(id=id, agent_id="x", tags=(tag,)))
 
@@ -220,13 +220,13 @@ class TestSessions:
 
         assert (page.items, page.total_count) == ([], 0)
 
-    def test_the_total_counts_deleted_ones_when_they_are_asked_for(self, sessions: Any) -> None:
+    def test_the_total_counts_deleted_sessions_with_include_deleted(self, sessions: Any) -> None:
         assert sessions.query.search_sessions(include_deleted=True, count_total=True).total_count == 5
 
-    def test_there_is_no_total_unless_it_is_asked_for(self, sessions: Any) -> None:
+    def test_there_is_no_total_without_count_total(self, sessions: Any) -> None:
         assert sessions.query.search_sessions().total_count is None
 
-    def test_sessions_updated_at_the_same_moment_have_one_order(self, store: Any) -> None:
+    def test_sessions_updated_at_the_same_time_are_ordered_by_id(self, store: Any) -> None:
         for name in "bCaé":
             store.save_session(asm.Session(id=name, agent_id="a", updated_at=NOON))
         found = pages(store.query.search_sessions, limit=1)
@@ -265,12 +265,12 @@ class TestRuns:
     def test_orders(self, runs: Any, order_by: str, expected: str) -> None:
         assert ids(runs.query.search_runs(order_by=order_by)) == [f"r{number}" for number in expected]
 
-    def test_runs_come_back_as_they_were_saved(self, store: Any) -> None:
+    def test_found_runs_equal_the_saved_ones(self, store: Any) -> None:
         run = asm.Run(session_id="s", input=[1], output={"a": None}, error="no", cost_usd=0.25, provider="p")
         store.save_run(run)
         assert store.query.search_runs().items == [run]
 
-    def test_a_run_without_tokens_stands_among_those_that_used_none(self, store: Any) -> None:
+    def test_a_run_without_token_counts_is_ordered_as_zero(self, store: Any) -> None:
         for name, usage in {"b": {"total_tokens": 0}, "c": {}, "a": {}, "d": {"total_tokens": 0}}.items():
             store.save_run(asm.Run(id=name, session_id="s", token_usage=usage))
         found = pages(store.query.search_runs, order_by="token_usage_desc", limit=1)
@@ -319,26 +319,24 @@ class TestEvents:
     def test_orders(self, events: Any, order_by: str, expected: str) -> None:
         assert ids(events.query.search_events(order_by=order_by)) == [f"e{number}" for number in expected]
 
-    def test_events_come_back_as_they_were_stored(self, store: Any) -> None:
+    def test_found_events_equal_the_stored_ones(self, store: Any) -> None:
         stored = store.append_event(an_event(data={"a": [None, "\0"]}, correlation_id="c"))
         assert store.query.search_events().items == [stored]
 
-    def test_events_of_one_moment_have_one_order(self, store: Any) -> None:
+    def test_events_of_the_same_time_are_ordered_by_session_and_number(self, store: Any) -> None:
         for session_id in ("b", "a"):
             store.append_events(events_of(session_id, 2, timestamp=NOON))
         for order_by, expected in [("timestamp_asc", "aabb"), ("timestamp_desc", "bbaa")]:
             found = pages(store.query.search_events, order_by=order_by, limit=1)
             assert [event.session_id for page in found for event in page] == list(expected)
 
-    def test_nothing_stored_counts_as_zero(self, store: Any) -> None:
+    def test_an_empty_store_counts_as_zero(self, store: Any) -> None:
         assert store.query.count_events() == 0
 
 
 class TestPages:
     @pytest.mark.parametrize(("search", "number"), list(zip(SEARCHES, [50, 50, 100], strict=True)))
-    def test_a_page_has_so_many_items_unless_told_otherwise(
-        self, store: Any, search: str, number: int
-    ) -> None:
+    def test_a_page_has_a_default_limit(self, store: Any, search: str, number: int) -> None:
         with store.transaction() as tx:
             for _ in range(number + 1):
                 tx.save_session(asm.Session(agent_id="a"))
@@ -348,7 +346,7 @@ class TestPages:
         assert [len(page) for page in found] == [number, 1]
 
     @pytest.mark.parametrize(("search", "order_by"), ORDERS)
-    def test_pages_of_every_order_add_up_to_the_whole(
+    def test_the_pages_of_every_order_hold_every_row_once(
         self, sessions: Any, runs: Any, events: Any, search: str, order_by: str
     ) -> None:
         search_all = getattr(sessions.query, search)
@@ -358,7 +356,7 @@ class TestPages:
         assert len(found) == -(-len(whole) // 2)
 
     @pytest.mark.parametrize("search", SEARCHES)
-    def test_the_only_page_of_an_empty_store_is_the_last(self, store: Any, search: str) -> None:
+    def test_the_page_of_an_empty_store_has_no_cursor(self, store: Any, search: str) -> None:
         page = getattr(store.query, search)()
         assert (page.items, page.cursor) == ([], None)
 
@@ -370,7 +368,7 @@ class TestPages:
         ("order_by", "second", "expected"),
         [("created_at_asc", 2.5, ["c", "new", "d"]), ("created_at_desc", 2.5, ["b", "a"])],
     )
-    def test_what_is_added_meanwhile_neither_repeats_nor_hides_what_was_there(
+    def test_rows_added_between_pages_neither_repeat_nor_hide_others(
         self, sessions: Any, order_by: str, second: float, expected: list[str]
     ) -> None:
         first = sessions.query.search_sessions(order_by=order_by, limit=2)
@@ -381,7 +379,7 @@ class TestPages:
         rest = sessions.query.search_sessions(order_by=order_by, cursor=first.cursor)
         assert ids(rest) == expected
 
-    def test_a_page_follows_though_the_row_it_follows_is_gone(self, sessions: Any) -> None:
+    def test_the_next_page_follows_after_its_last_row_was_deleted(self, sessions: Any) -> None:
         first = sessions.query.search_sessions(order_by="created_at_asc", limit=2)
         sessions.delete_session("b")
         assert ids(sessions.query.search_sessions(order_by="created_at_asc", cursor=first.cursor)) == [
@@ -390,7 +388,7 @@ class TestPages:
         ]
 
     @pytest.mark.parametrize("name", ["%s", "a\u00e9\U0001f600", "x" * 255, "a b&c=d/+", " "])
-    def test_ids_of_any_kind_are_places_for_a_page_to_start(self, store: Any, name: str) -> None:
+    def test_a_page_may_start_behind_an_id_of_any_text(self, store: Any, name: str) -> None:
         store.save_run(asm.Run(id=name, session_id=name, started_at=at(1)))
         store.save_run(asm.Run(id="last", session_id="s", started_at=at(2)))
         found = pages(store.query.search_runs, order_by="started_at_asc", limit=1)
@@ -399,7 +397,7 @@ class TestPages:
     @pytest.mark.parametrize(
         "moment", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)]
     )
-    def test_times_of_any_year_are_places_for_a_page_to_start(self, store: Any, moment: datetime) -> None:
+    def test_a_page_may_start_behind_a_time_of_any_year(self, store: Any, moment: datetime) -> None:
         store.append_events(events_of("s", 3, timestamp=moment))
         found = pages(store.query.search_events, order_by="timestamp_desc", limit=2)
         assert [[event.sequence_number for event in page] for page in found] == [[3, 2], [1]]
@@ -427,22 +425,22 @@ def test_the_cursor_of_another_order_or_search_is_refused(
         ),
     ],
 )
-def test_looking_for_none_of_them_finds_nothing(
+def test_a_filter_without_values_finds_nothing(
     sessions: Any, runs: Any, events: Any, search: str, name: str
 ) -> None:
     assert getattr(sessions.query, search)(**{name: []}).items == []
 
 
-def test_looking_for_none_of_them_counts_nothing(sessions: Any, events: Any) -> None:
+def test_a_filter_without_values_counts_nothing(sessions: Any, events: Any) -> None:
     assert sessions.query.search_sessions(tags=[], count_total=True).total_count == 0
     assert events.query.count_events(types=[]) == 0
 
 
-def test_filters_take_any_iterable(sessions: Any) -> None:
+def test_filters_accept_any_iterable(sessions: Any) -> None:
     assert ids(sessions.query.search_sessions(agent_id=iter(["x", "y"]))) == ["a", "b", "c"]
 
 
-def test_filters_take_enums_of_the_callers_own(sessions: Any) -> None:
+def test_filters_accept_the_callers_own_enums(sessions: Any) -> None:
     class Provider(str, Enum):  # noqa: UP042
         CLAUDE = "claude"
 
@@ -453,7 +451,7 @@ def test_filters_take_enums_of_the_callers_own(sessions: Any) -> None:
     assert ids(sessions.query.search_sessions(agent_id=Tag.EU)) == []
 
 
-def test_a_tagged_session_that_is_saved_again_stands_where_its_new_time_puts_it(sessions: Any) -> None:
+def test_a_tagged_session_that_is_saved_again_is_ordered_by_its_new_time(sessions: Any) -> None:
     sessions.save_session(
         asm.Session(id="d", agent_id="z", tags=("prod",), created_at=at(0), updated_at=at(20))
     )

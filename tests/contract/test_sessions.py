@@ -21,7 +21,7 @@ def made_at(minute: int, **fields: Any) -> asm.Session:
     return a_session(created_at=NOON + timedelta(minutes=minute), **fields)
 
 
-def test_a_session_comes_back_as_it_was_saved(store: Any) -> None:
+def test_a_saved_session_is_read_back_equal(store: Any) -> None:
     session = a_session(
         status="paused",
         parent_session_id="ses_parent",
@@ -55,7 +55,7 @@ def test_saving_again_replaces_everything_but_the_id(store: Any) -> None:
     assert store.get_session(first.id) == second
 
 
-def test_a_session_that_is_not_there_is_not_found(store: Any) -> None:
+def test_an_unknown_session_raises_session_not_found(store: Any) -> None:
     with pytest.raises(asm.SessionNotFound, match="ses_missing") as caught:
         store.get_session("ses_missing")
     assert caught.value.details == {"session_id": "ses_missing"}
@@ -70,7 +70,7 @@ def test_a_session_that_is_not_there_is_not_found(store: Any) -> None:
         datetime(2026, 6, 1, 12, 30, tzinfo=timezone(timedelta(hours=5, minutes=45))),
     ],
 )
-def test_times_keep_their_microsecond_and_come_back_in_utc(store: Any, moment: datetime) -> None:
+def test_times_are_read_back_in_utc_to_the_microsecond(store: Any, moment: datetime) -> None:
     session = a_session(created_at=moment)
     store.save_session(session)
     kept = store.get_session(session.id).created_at
@@ -84,13 +84,13 @@ def test_sessions_are_listed_newest_first(store: Any) -> None:
     assert store.list_sessions() == [sessions[0], sessions[2], sessions[1]]
 
 
-def test_sessions_of_the_same_moment_have_one_order(store: Any) -> None:
+def test_sessions_created_at_the_same_time_are_ordered_by_id(store: Any) -> None:
     for name in ("b", "a", "C", "é"):
         store.save_session(made_at(0, id=name))
     assert [session.id for session in store.list_sessions()] == ["é", "b", "a", "C"]
 
 
-def test_sessions_of_the_first_and_the_last_year_sort_right(store: Any) -> None:
+def test_sessions_of_the_years_1_and_9999_are_ordered_by_time(store: Any) -> None:
     for year in (999, 9999, 1, 2026):
         store.save_session(a_session(id=str(year), created_at=datetime(year, 1, 1, tzinfo=UTC)))
     assert [session.id for session in store.list_sessions()] == ["9999", "2026", "999", "1"]
@@ -122,17 +122,17 @@ def test_listing_filters(store: Any, filters: dict[str, Any], expected: list[str
 
 
 @pytest.mark.parametrize("arguments", [{"limit": -1}, {"offset": -1}, {"limit": True}, {"limit": 2**63}])
-def test_limits_that_make_no_sense_are_refused(store: Any, arguments: dict[str, Any]) -> None:
+def test_invalid_limits_are_refused(store: Any, arguments: dict[str, Any]) -> None:
     with pytest.raises(asm.ValidationError):
         store.list_sessions(**arguments)
 
 
-def test_an_unknown_status_to_list_names_the_known_ones(store: Any) -> None:
+def test_the_error_for_an_unknown_status_lists_the_known_ones(store: Any) -> None:
     with pytest.raises(asm.InvalidStatus, match="use one of pending, active"):
         store.list_sessions(status="actve")
 
 
-def test_deleting_a_session_takes_all_that_belongs_to_it(store: Any) -> None:
+def test_deleting_a_session_deletes_its_runs_events_and_artifacts(store: Any) -> None:
     session, run = a_session(), asm.Run(session_id="placeholder")
     run = asm.Run(session_id=session.id, id=run.id)
     store.flush(session, run, events_of(session.id, 3))
@@ -159,7 +159,7 @@ def test_deleting_a_session_leaves_the_others(store: Any) -> None:
     assert store.query.export_session("b", include_artifacts=True) == before
 
 
-def test_deleting_what_is_gone_is_fine(store: Any) -> None:
+def test_deleting_an_absent_session_is_no_error(store: Any) -> None:
     store.delete_session("ses_never")
     assert store.get_latest_sequence("ses_never") == 0
 
@@ -172,7 +172,7 @@ def test_a_deleted_session_starts_again_at_one(store: Any) -> None:
 
 
 @pytest.mark.parametrize("session_id", ["", "x" * 256, "a\0b", "\ud800", 7, None, b"ses"])
-def test_an_id_no_database_keeps_is_refused_before_it_is_sent(store: Any, session_id: Any) -> None:
+def test_an_invalid_id_is_refused_before_a_query_is_sent(store: Any, session_id: Any) -> None:
     with pytest.raises(asm.ValidationError, match="session_id"):
         store.get_session(session_id)
 
@@ -191,7 +191,7 @@ def test_only_sessions_can_be_saved_as_sessions(store: Any) -> None:
         store.save_session({"agent_id": "a"})
 
 
-def test_a_document_that_was_spoilt_after_its_check_is_refused_when_it_is_saved(store: Any) -> None:
+def test_a_document_that_became_invalid_is_refused_when_it_is_saved(store: Any) -> None:
     session = a_session(metadata={"scores": [1.0]})
     session.metadata["scores"].append(float("nan"))
     with pytest.raises(asm.ValidationError, match=r"metadata\.scores\[1\]"):

@@ -55,7 +55,7 @@ def test_stats_count_the_events_and_runs_of_a_session(store: Any) -> None:
     assert (stats.event_count, stats.run_count) == (3, 2)
 
 
-def test_stats_add_up_the_tokens_of_the_runs(store: Any) -> None:
+def test_stats_sum_the_tokens_of_the_runs(store: Any) -> None:
     save_run(store, input=1, output=2, cache_read=4, cache_creation=8)
     save_run(store, input=10, total=50)
     save_run(store)
@@ -85,7 +85,7 @@ def test_stats_name_each_provider_of_the_runs_once(store: Any) -> None:
     assert store.query.get_session_stats("ses_1").providers_used == ("claude", "openai")
 
 
-def test_stats_tell_the_earliest_and_the_latest_time_of_the_events(store: Any) -> None:
+def test_stats_have_the_earliest_and_the_latest_time_of_the_events(store: Any) -> None:
     store.append_events(an_event(timestamp=NOON + timedelta(seconds=n)) for n in (5, 9, 1, 7))
 
     stats = store.query.get_session_stats("ses_1")
@@ -96,7 +96,7 @@ def test_stats_tell_the_earliest_and_the_latest_time_of_the_events(store: Any) -
     )
 
 
-def test_stats_count_the_events_that_pruning_left(store: Any, migrated: str) -> None:
+def test_stats_do_not_count_pruned_events(store: Any, migrated: str) -> None:
     store.append_events(an_event(timestamp=NOON + timedelta(seconds=n)) for n in range(5))
     fetch_rows(migrated, "delete from asm_events where sequence_number < 3")
     fetch_rows(migrated, "update asm_session_sequences set pruned_events = 2")
@@ -106,7 +106,7 @@ def test_stats_count_the_events_that_pruning_left(store: Any, migrated: str) -> 
     assert (stats.event_count, stats.first_event_at) == (3, NOON + timedelta(seconds=2))
 
 
-def test_a_session_with_nothing_in_it_has_stats_of_nothing(store: Any) -> None:
+def test_an_empty_session_has_stats_of_zero(store: Any) -> None:
     store.save_session(asm.Session(id="ses_1", agent_id="a"))
 
     stats = store.query.get_session_stats("ses_1")
@@ -117,12 +117,12 @@ def test_a_session_with_nothing_in_it_has_stats_of_nothing(store: Any) -> None:
     assert (stats.to_dict()["first_event_at"], stats.to_dict()["last_event_at"]) == (None, None)
 
 
-def test_a_session_that_is_not_there_has_no_stats(store: Any) -> None:
+def test_stats_of_an_unknown_session_raise_session_not_found(store: Any) -> None:
     with pytest.raises(asm.SessionNotFound, match="ses_missing"):
         store.query.get_session_stats("ses_missing")
 
 
-def test_a_session_that_was_deleted_has_no_stats(store: Any) -> None:
+def test_stats_of_a_deleted_session_raise_session_not_found(store: Any) -> None:
     store.flush(asm.Session(id="ses_1", agent_id="a"), asm.Run(session_id="ses_1"), [an_event()])
     store.delete_session("ses_1")
     with pytest.raises(asm.SessionNotFound):
@@ -134,12 +134,12 @@ def test_a_session_that_was_soft_deleted_has_stats(store: Any) -> None:
     assert store.query.get_session_stats("ses_1").event_count == 0
 
 
-def test_events_that_came_before_their_session_have_stats(store: Any) -> None:
+def test_events_without_a_session_have_stats(store: Any) -> None:
     store.append_event(an_event("ses_early"))
     assert store.query.get_session_stats("ses_early").event_count == 1
 
 
-def test_runs_that_came_before_their_session_have_stats(store: Any) -> None:
+def test_runs_without_a_session_have_stats(store: Any) -> None:
     save_run(store, "ses_early")
     assert store.query.get_session_stats("ses_early").run_count == 1
 
@@ -150,7 +150,7 @@ def test_stats_within_a_transaction_see_what_it_wrote(store: Any) -> None:
         assert tx.query.get_session_stats("ses_1").event_count == 2
 
 
-def test_stats_are_json_when_a_program_wants_them(store: Any) -> None:
+def test_stats_convert_to_json(store: Any) -> None:
     store.append_event(an_event(timestamp=NOON))
     save_run(store, provider="claude", status="failed", input=1)
 
@@ -166,7 +166,7 @@ def test_stats_are_json_when_a_program_wants_them(store: Any) -> None:
 # Usage.
 
 
-def test_usage_adds_up_all_runs(store: Any) -> None:
+def test_usage_sums_all_runs(store: Any) -> None:
     save_run(store, "a", input=1, output=2, cache_read=3, cache_creation=4)
     save_run(store, "b", input=10, output=20, cache_read=30, cache_creation=40, total=1_000)
 
@@ -177,25 +177,25 @@ def test_usage_adds_up_all_runs(store: Any) -> None:
     assert (usage.total_tokens, usage.run_count) == (1_003, 2)
 
 
-def test_usage_of_no_runs_is_nothing(store: Any) -> None:
+def test_usage_of_no_runs_is_zero(store: Any) -> None:
     usage = store.query.get_usage_summary()
     assert (usage.total_tokens, usage.run_count, usage.by_provider, usage.by_model) == (0, 0, {}, {})
 
 
-def test_runs_that_tell_of_no_tokens_are_counted(store: Any) -> None:
+def test_runs_without_token_counts_are_counted(store: Any) -> None:
     save_run(store)
     usage = store.query.get_usage_summary()
     assert (usage.run_count, usage.input_tokens, usage.total_tokens) == (1, 0, 0)
 
 
-def test_a_run_that_is_saved_again_counts_as_it_is_now(store: Any) -> None:
+def test_a_run_that_is_saved_again_counts_with_its_new_values(store: Any) -> None:
     run = save_run(store, input=5)
     store.save_run(run.update_token_usage({"input_tokens": 2}))
     usage = store.query.get_usage_summary()
     assert (usage.run_count, usage.input_tokens) == (1, 7)
 
 
-def test_all_that_is_counted_of_a_run_is_replaced_with_it(store: Any) -> None:
+def test_saving_a_run_again_replaces_all_its_counts(store: Any) -> None:
     kinds = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "total_tokens")
     for tokens, model in ((100, "old"), (1, "new")):
         usage = {kind: tokens + number for number, kind in enumerate(kinds)}
@@ -208,7 +208,7 @@ def test_all_that_is_counted_of_a_run_is_replaced_with_it(store: Any) -> None:
     assert list(summary.by_model) == ["new"]
 
 
-def test_usage_has_a_part_for_each_provider_and_each_model(store: Any) -> None:
+def test_usage_is_grouped_by_provider_and_by_model(store: Any) -> None:
     save_run(store, provider="claude", model="opus", input=1)
     save_run(store, provider="claude", model="haiku", input=2)
     save_run(store, provider="bedrock", model="opus", input=4)
@@ -233,7 +233,7 @@ def _inputs(parts: Any) -> dict[str | None, tuple[int, int]]:
     return {name: (part.input_tokens, part.run_count) for name, part in parts.items()}
 
 
-def test_the_parts_with_the_most_tokens_come_first(store: Any) -> None:
+def test_the_groups_with_the_most_tokens_come_first(store: Any) -> None:
     for provider, tokens in (("c", 5), ("b", 50), (None, 500), ("a", 5)):
         save_run(store, provider=provider, input=tokens)
     assert list(store.query.get_usage_summary().by_provider) == [None, "b", "a", "c"]
@@ -252,7 +252,7 @@ def test_sums_of_the_largest_counts_are_exact(store: Any) -> None:
     assert store.query.get_session_stats("ses_1").token_totals["total_tokens"] == 3 * LARGEST
 
 
-def test_usage_is_json_when_a_program_wants_it(store: Any) -> None:
+def test_usage_converts_to_json(store: Any) -> None:
     save_run(store, model="opus", input=2)
 
     usage = json.loads(json.dumps(store.query.get_usage_summary().to_dict()))
@@ -346,7 +346,7 @@ def test_a_runs_own_cost_wins(store: Any) -> None:
     assert summary.by_model["opus"].priced_by == {"cost_usd": 1}
 
 
-def test_a_run_that_cost_nothing_has_a_cost_of_its_own(store: Any) -> None:
+def test_a_cost_of_zero_is_a_cost_of_its_own(store: Any) -> None:
     save_run(store, provider="claude", model="opus", input=7, cost_usd=0)
     assert (cost(store).total_cost_usd, cost(store).unmapped_runs) == (0, 0)
 
@@ -356,7 +356,7 @@ def test_a_run_with_a_cost_of_its_own_needs_no_price(store: Any) -> None:
     assert (cost(store).total_cost_usd, cost(store).unmapped_runs) == (pytest.approx(2.5), 0)
 
 
-def test_a_model_tells_of_everything_that_priced_it(store: Any) -> None:
+def test_a_model_lists_everything_that_priced_its_runs(store: Any) -> None:
     save_run(store, provider="claude", model="opus", input=1)
     save_run(store, provider="claude", model="opus", input=1, cost_usd=0.5)
     save_run(store, provider="claude", model="opus", input=1)
@@ -373,7 +373,7 @@ def test_cached_tokens_are_priced_beside_the_input(store: Any) -> None:
     assert cost(store).total_cost_usd == pytest.approx(10 + 20 + 2 * 0.5 + 3 * 4)
 
 
-def test_cached_tokens_cost_what_input_does_where_the_price_does_not_name_them(store: Any) -> None:
+def test_cached_tokens_cost_as_much_as_input_unless_the_price_names_them(store: Any) -> None:
     save_run(store, provider="claude", model="opus-4", cache_read=2, cache_creation=3)
     assert cost(store).total_cost_usd == pytest.approx(5 * 100)
 
@@ -381,7 +381,7 @@ def test_cached_tokens_cost_what_input_does_where_the_price_does_not_name_them(s
 @pytest.mark.parametrize(
     ("provider", "model"), [(None, "opus"), (None, None), ("acme", "other"), ("acme", None), ("new", "opus")]
 )
-def test_a_run_that_nothing_prices_is_counted_and_not_guessed(
+def test_a_run_without_a_price_is_counted_as_unmapped(
     store: Any, provider: str | None, model: str | None
 ) -> None:
     save_run(store, provider=provider, model=model, input=1_000)
@@ -393,7 +393,7 @@ def test_a_run_that_nothing_prices_is_counted_and_not_guessed(
     assert (summary.by_model[model].unmapped_runs, summary.by_model[model].priced_by) == (1, {})
 
 
-def test_cost_has_a_part_for_each_provider_the_dearest_first(store: Any) -> None:
+def test_cost_is_grouped_by_provider_the_most_expensive_first(store: Any) -> None:
     save_run(store, provider="acme", model="m", input=1)
     save_run(store, provider="claude", input=5)
     save_run(store, provider="claude", model="opus", input=5)
@@ -409,7 +409,7 @@ def test_cost_has_a_part_for_each_provider_the_dearest_first(store: Any) -> None
     assert list(summary.by_provider) == ["claude", "acme", None]
 
 
-def test_cost_of_no_runs_is_nothing(store: Any) -> None:
+def test_cost_of_no_runs_is_zero(store: Any) -> None:
     summary = cost(store)
     assert (summary.total_cost_usd, summary.run_count, summary.unmapped_runs) == (0, 0, 0)
     assert (summary.by_provider, summary.by_model) == ({}, {})
@@ -448,7 +448,7 @@ def test_the_smallest_costs_are_summed(store: Any) -> None:
     assert (cost(store).total_cost_usd, cost(store).unmapped_runs) == (pytest.approx(0.25), 0)
 
 
-def test_cost_is_json_when_a_program_wants_it(store: Any) -> None:
+def test_cost_converts_to_json(store: Any) -> None:
     save_run(store, model="opus", input=2)
     save_run(store, provider="claude", model="opus", input=2)
 
@@ -463,7 +463,7 @@ def test_cost_is_json_when_a_program_wants_it(store: Any) -> None:
 # Prices.
 
 
-def test_without_a_pricing_the_lists_are_used(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_pricing_the_built_in_prices_are_used(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASM_PRICING", raising=False)
     save_run(store, provider="openai", model="gpt-4o-mini-2024-07-18", input=1_000_000)
 
@@ -473,7 +473,7 @@ def test_without_a_pricing_the_lists_are_used(store: Any, monkeypatch: pytest.Mo
     assert summary.by_model["gpt-4o-mini-2024-07-18"].priced_by == {"prefix": 1}
 
 
-def test_a_file_of_prices_takes_the_place_of_the_lists(
+def test_a_file_of_prices_replaces_the_built_in_prices(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "prices.toml"
@@ -487,7 +487,7 @@ def test_a_file_of_prices_takes_the_place_of_the_lists(
     assert (summary.total_cost_usd, summary.unmapped_runs) == (pytest.approx(2), 1)
 
 
-def test_a_given_pricing_takes_the_place_of_the_file(
+def test_a_given_pricing_replaces_the_file(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASM_PRICING", str(tmp_path / "missing.json"))
@@ -495,11 +495,11 @@ def test_a_given_pricing_takes_the_place_of_the_file(
     assert cost(store).total_cost_usd == pytest.approx(4)
 
 
-def test_a_given_pricing_takes_the_place_of_the_lists(store: Any) -> None:
+def test_a_given_pricing_replaces_the_built_in_prices(store: Any) -> None:
     save_run(store, provider="openai", model="gpt-4o", input=4)
     assert cost(store).unmapped_runs == 1
 
 
-def test_a_pricing_that_cannot_be_is_refused_with_its_place(store: Any) -> None:
+def test_the_error_for_an_invalid_pricing_names_the_path(store: Any) -> None:
     with pytest.raises(asm.ValidationError, match=r"pricing\.claude\.models\.opus\.input must be a number"):
         cost(store, pricing={"claude": {"models": {"opus": {"input": "3", "output": 1}}}})

@@ -18,7 +18,7 @@ import asm
 Events: TypeAlias = list[asm.Event]
 
 JUST_NOW = datetime(3000, 1, 1, tzinfo=UTC)
-"""What a store's clock says."""
+"""The time of the store's clock."""
 
 PROTECTED = ("session_created", "run_started", "run_completed", "run_failed", "error_occurred")
 COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "total_tokens")
@@ -34,7 +34,7 @@ class World:
     artifacts: dict[str, asm.Artifact] = field(default_factory=dict)
 
     def branch(self) -> World:
-        """Another world that begins like this one, for what may be taken back."""
+        """A copy of this model, for a transaction that may be rolled back."""
         events = {session_id: list(stored) for session_id, stored in self.events.items()}
         return World(copy(self.sessions), copy(self.runs), events, copy(self.latest), copy(self.artifacts))
 
@@ -506,7 +506,7 @@ def _by(name: Callable[[asm.Run], Any], runs: list[asm.Run], add_up: Callable[[l
 
 
 def _priced(run: asm.Run, pricing: Mapping[str, Any]) -> float | None:
-    """What a run costs, or None where nothing prices it."""
+    """The cost of a run, or None without a price."""
     if run.cost_usd is not None:
         return run.cost_usd
     prices = pricing.get(run.provider or "", {})

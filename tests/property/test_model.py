@@ -71,7 +71,7 @@ class Step:
 
 
 class Chance:
-    """Steps of all kinds, drawn from one seed."""
+    """Operations of all kinds, drawn from one seed."""
 
     def __init__(self, seed: object) -> None:
         self.rng = random.Random(str(seed))
@@ -102,7 +102,7 @@ class Chance:
         return self.rng.choices(values, k=self.rng.randrange(4))
 
     def some(self, **optional: Callable[[], Any]) -> dict[str, Any]:
-        """Some of the filters, each with a value."""
+        """A choice of the filters, each with a value."""
         return {name: value() for name, value in optional.items() if self.rng.random() < 0.3}
 
     def document(self) -> Any:
@@ -335,7 +335,7 @@ def pair(where: Where) -> Iterator[list[Any]]:
         yield [store, other]
 
 
-def test_every_operation_is_in_the_model_and_tried(pair: list[Any]) -> None:
+def test_every_operation_is_modelled_and_generated(pair: list[Any]) -> None:
     offered = {name for name in dir(asm.SessionStore) if not name.startswith("_")}
     parts = {name: getattr(pair[0], name) for name in ("artifacts", "query", "maintenance")}
     offered |= {
@@ -345,7 +345,7 @@ def test_every_operation_is_in_the_model_and_tried(pair: list[Any]) -> None:
     assert set(KINDS) == offered - {"close", "transaction"}
 
 
-def test_every_answer_is_the_model_s(where: Where, pair: list[Any]) -> None:
+def test_every_result_equals_the_models(where: Where, pair: list[Any]) -> None:
     report(f"seed {SEED}, {HISTORIES * EXAMPLES} histories of {STEPS} steps")
     ended: Counter[str] = Counter()
     with _emptied(where) as empty:
@@ -383,7 +383,7 @@ EVERYTHING = [
     *(Step("artifacts", "list_by_session", (session_id,), {}) for session_id in SESSIONS),
     *(Step("", "get_latest_sequence", (session_id,), {}) for session_id in SESSIONS),
 ]
-"""What tells how a history has ended."""
+"""The queries that show the state after a history."""
 
 
 class _TakeBack(Exception):
@@ -391,7 +391,7 @@ class _TakeBack(Exception):
 
 
 def _transaction(chance: Chance, store: Any, world: World, steps: list[str], ended: Counter[str]) -> World:
-    """The world after a transaction: another if it was committed, the same if anything was raised in it."""
+    """The model after a transaction: changed if it was committed, unchanged if it raised an error."""
     branch = world.branch()
     steps.append("with transaction:")
     try:
@@ -469,7 +469,7 @@ def _ended(call: Callable[[], Any]) -> Any:
 
 
 def _told(answer: Any) -> Any:
-    """An answer as it can be compared: an error by its code, a time by our clock as just now."""
+    """A result for comparison: an error by its code, a time of the store's clock as `now`."""
     if isinstance(answer, asm.AsmError):
         return answer.code
     if isinstance(answer, list):
@@ -508,7 +508,7 @@ def _by_model_s_clock(what: Any) -> Any:
 
 @contextmanager
 def _emptied(where: Where) -> Iterator[Callable[[], None]]:
-    """What empties the tables, past the stores."""
+    """A function that empties the tables."""
     if where.kind == "sqlite":
         connection: Any = sqlite3.connect(Path(where.dsn.removeprefix("sqlite:///")), isolation_level=None)
         statements = [f"delete from {table}" for table in [*TABLES, "asm_session_tags"]]

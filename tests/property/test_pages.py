@@ -35,7 +35,7 @@ Matches = Callable[[Any, Any], bool]
 
 
 class Filter(NamedTuple):
-    """What may be looked for, and whether a row is such a one."""
+    """The values of a filter, and whether a row matches one."""
 
     values: st.SearchStrategy[Any]
     matches: Matches
@@ -47,7 +47,7 @@ class Order(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """One of the searches: its filters, its orders, and how its n-th row is made and stored."""
+    """A search: its filters, its orders, and how its n-th row is made and stored."""
 
     filters: Mapping[str, Filter]
     orders: Mapping[str, Order]
@@ -55,7 +55,7 @@ class Kind(NamedTuple):
 
 
 def moment(n: int) -> datetime:
-    """Times neither grow with the numbers of the rows nor differ all."""
+    """A time for row n. Times do not grow with n, and some rows share one."""
     return START + timedelta(microseconds=n * 37 % 20)
 
 
@@ -207,7 +207,7 @@ DEFAULTS: Mapping[str, dict[str, Any]] = {"search_sessions": {"include_deleted":
 
 
 def whole(name: str, rows: Iterable[Any], wanted: Mapping[str, Any], order_by: str) -> list[Any]:
-    """What a search finds, by looking at every row."""
+    """The rows that match, found by testing every row."""
     kind = KINDS[name]
     wanted = {**DEFAULTS.get(name, {}), **wanted}
     found = [row for row in rows if all(kind.filters[each].matches(row, wanted[each]) for each in wanted)]
@@ -255,7 +255,7 @@ COUNTED: Mapping[str, Callable[..., int]] = {
 
 
 @pytest.mark.parametrize("name", COUNTED)
-def test_as_many_are_counted_as_are_found_on_all_pages(name: str, store: Any) -> None:
+def test_the_total_count_equals_the_items_on_all_pages(name: str, store: Any) -> None:
     rows = [KINDS[name].stored(store, n) for n in range(ROWS)]
     order_by = next(iter(KINDS[name].orders))
 
@@ -268,7 +268,7 @@ def test_as_many_are_counted_as_are_found_on_all_pages(name: str, store: Any) ->
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_filter_and_every_order_is_among_those_tried(name: str) -> None:
+def test_every_filter_and_every_order_is_generated(name: str) -> None:
     signature = inspect.signature(getattr(search, name))
     filters = set(signature.parameters) - {"order_by", "limit", "cursor", "count_total"}
     orders = {

@@ -1,4 +1,4 @@
-"""Summaries say what adding the runs up one by one says."""
+"""Summaries equal the sums over single runs."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _parts(parts: list[dict[str, Any]], name: str) -> dict[str | None, dict[str,
     return {part.pop(name): part for part in parts}
 
 
-def test_usage_is_what_adding_up_says(store: Any) -> None:
+def test_usage_equals_the_sum_over_the_runs(store: Any) -> None:
     @settings(max_examples=40)
     @given(runs(), filters())
     def check(saved: list[asm.Run], wanted: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ def test_usage_is_what_adding_up_says(store: Any) -> None:
     check()
 
 
-def test_cost_is_what_pricing_each_run_says(store: Any) -> None:
+def test_cost_equals_the_sum_of_each_runs_price(store: Any) -> None:
     @settings(max_examples=40)
     @given(runs(), filters())
     def check(saved: list[asm.Run], wanted: dict[str, Any]) -> None:
@@ -198,7 +198,7 @@ def test_cost_is_what_pricing_each_run_says(store: Any) -> None:
     check()
 
 
-def test_stats_are_what_adding_up_says(store: Any) -> None:
+def test_stats_equal_the_sums_over_the_session(store: Any) -> None:
     @settings(max_examples=20)
     @given(runs(), st.integers(0, 3))
     def check(saved: list[asm.Run], events: int) -> None:

@@ -32,7 +32,7 @@ def queries(dialect: Dialect, schema: str | None = None) -> QueryRegistry:
 
 
 def names(dialect: Dialect) -> list[str]:
-    return [query.name for query in queries(dialect)]
+    return list(queries(dialect))
 
 
 def names_by_file(dialect: Dialect) -> dict[str, list[str]]:

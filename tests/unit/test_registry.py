@@ -49,7 +49,7 @@ def test_a_block_without_sql_is_refused(rest: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("condition", NOT_CONDITIONS)
-def test_a_condition_that_cannot_be_read_is_refused(condition: str, tmp_path: Path) -> None:
+def test_an_invalid_condition_is_refused(condition: str, tmp_path: Path) -> None:
     message = refused(tmp_path, f"-- get_thing\nselect 1\n where true -- if {condition}\n;\n")
 
     assert "things.sql" in message
@@ -106,7 +106,7 @@ def test_two_statements_in_a_postgres_block_are_refused(sql: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("parameter", ["%s", "% s", "%(id)b", "%(id)t", ":id"])
-def test_a_parameter_that_postgres_does_not_know_is_refused(parameter: str, tmp_path: Path) -> None:
+def test_a_parameter_in_another_form_is_refused_in_a_postgres_file(parameter: str, tmp_path: Path) -> None:
     message = refused(tmp_path, f"-- get_thing\nselect {parameter};\n")
 
     assert "things.sql" in message
@@ -114,7 +114,7 @@ def test_a_parameter_that_postgres_does_not_know_is_refused(parameter: str, tmp_
 
 
 @pytest.mark.parametrize("parameter", ["?", "%(id)s"])
-def test_a_parameter_that_sqlite_does_not_know_is_refused(parameter: str, tmp_path: Path) -> None:
+def test_a_parameter_in_another_form_is_refused_in_a_sqlite_file(parameter: str, tmp_path: Path) -> None:
     message = refused(tmp_path, f"-- get_thing\nselect {parameter};\n", "sqlite")
 
     assert "things.sql" in message
@@ -134,7 +134,7 @@ def test_a_block_without_a_semicolon_is_refused(tmp_path: Path) -> None:
     assert "get_thing" in message
 
 
-def test_a_value_that_no_line_asks_for_is_refused(tmp_path: Path) -> None:
+def test_a_value_without_a_parameter_is_refused(tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\nselect %(id)s;\n")["get_thing"]
 
     with pytest.raises(BadQuery, match="get_thing") as refusal:
@@ -160,7 +160,7 @@ def test_an_optional_line_is_sent_with_its_value_and_without_its_condition(tmp_p
 
 
 @pytest.mark.parametrize("value", [0, False, "", ()])
-def test_whatever_is_not_none_counts_as_given(value: object, tmp_path: Path) -> None:
+def test_every_value_but_none_counts_as_given(value: object, tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\nselect 1\n where true\n   and id = %(id)s -- if id\n;\n")[
         "get_thing"
     ]
@@ -173,7 +173,7 @@ def test_whatever_is_not_none_counts_as_given(value: object, tmp_path: Path) -> 
     [({}, False), ({"one": 1}, False), ({"other": 1}, False), ({"one": 1, "other": 1}, True)],
     ids=["neither", "one", "other", "both"],
 )
-def test_a_line_if_one_and_other_wants_both(given: dict[str, int], sent: bool, tmp_path: Path) -> None:
+def test_a_line_with_two_names_needs_both(given: dict[str, int], sent: bool, tmp_path: Path) -> None:
     query = loaded(tmp_path, "-- get_thing\nselect 1\n order by 1 -- if one and other\n;\n")["get_thing"]
 
     assert ("order by" in query.render(given).statements[0].sql) is sent
@@ -232,11 +232,11 @@ def test_a_percent_sign_in_a_schemas_name_is_doubled_for_the_driver(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "x" * 64, "ü" * 32])
-def test_a_name_that_postgres_cannot_keep_is_refused(name: str) -> None:
+def test_an_invalid_schema_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="schema"):
         quote_identifier(name)
 
 
 @pytest.mark.parametrize("dialect", ["postgres", "sqlite"])
-def test_the_library_s_own_files_load(dialect: Dialect) -> None:
-    assert {query.name for query in QueryRegistry(dialect)} >= {"get_session", "append_event"}
+def test_the_query_files_of_asm_load(dialect: Dialect) -> None:
+    assert QueryRegistry(dialect).keys() >= {"get_session", "append_event"}

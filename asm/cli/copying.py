@@ -16,7 +16,7 @@ from asm.engine.script import Query, Script, UnitOfWork
 from asm.models import Artifact, Event, Run, Session
 from asm.operations.artifacts import read_artifacts
 from asm.operations.events import read_events
-from asm.operations.exports import SequenceCounter as Counter
+from asm.operations.exports import SequenceCounter
 from asm.operations.exports import find_counters
 from asm.operations.imports import Batch
 from asm.operations.runs import read_runs
@@ -24,7 +24,7 @@ from asm.operations.sessions import read_sessions
 from asm.store import SessionStore, run_operation
 
 T = TypeVar("T")
-SessionCounter: TypeAlias = tuple[str, Counter]
+SessionCounter: TypeAlias = tuple[str, SequenceCounter]
 
 COPIED_TABLES = ("sessions", "runs", "artifacts", "events")
 
@@ -80,7 +80,7 @@ def _all_but_events(source: SessionStore) -> Iterator[Batch]:
 
 
 def _copy_events(
-    source: SessionStore, target: SessionStore, counters: Mapping[str, Counter]
+    source: SessionStore, target: SessionStore, counters: Mapping[str, SequenceCounter]
 ) -> Iterator[int]:
     found = run_operation(target, find_counters(counters))
     copied = {session_id: counter.last_sequence for session_id, counter in found.items()}
@@ -90,17 +90,19 @@ def _copy_events(
         yield batch.row_count
 
 
-def _already_copied(counter: Counter, last_copied: int) -> int:
+def _already_copied(counter: SequenceCounter, last_copied: int) -> int:
     """About how many events of a session the target has, for the progress display."""
     return max(0, min(counter.last_sequence, last_copied) - counter.pruned_events)
 
 
 def _events(
-    source: SessionStore, counters: Mapping[str, Counter], copied: Mapping[str, int]
+    source: SessionStore, counters: Mapping[str, SequenceCounter], copied: Mapping[str, int]
 ) -> Iterator[Batch]:
     for ranges in _read_batches(_event_ranges(counters, copied)):
         events, pruned = run_operation(source, UnitOfWork(partial(_read, ranges), snapshot=True))
-        reached = {each.session_id: Counter(each.last, pruned.get(each.session_id, 0)) for each in ranges}
+        reached = {
+            each.session_id: SequenceCounter(each.last, pruned.get(each.session_id, 0)) for each in ranges
+        }
         yield Batch(events=events, counters=reached)
 
 
@@ -133,7 +135,7 @@ class EventRange(NamedTuple):
     last: int
 
 
-def _event_ranges(counters: Mapping[str, Counter], copied: Mapping[str, int]) -> Iterator[EventRange]:
+def _event_ranges(counters: Mapping[str, SequenceCounter], copied: Mapping[str, int]) -> Iterator[EventRange]:
     for session_id, counter in counters.items():
         last = counter.last_sequence
         if copied.get(session_id, 0) < last:
@@ -184,7 +186,7 @@ def page_counters(after: str = "") -> Query[list[SessionCounter]]:
     return Query(
         "page_counters",
         {"after": after, "limit": ROWS_PER_BATCH},
-        lambda rows: [(session_id, Counter(last, pruned)) for session_id, last, pruned in rows],
+        lambda rows: [(session_id, SequenceCounter(last, pruned)) for session_id, last, pruned in rows],
     )
 
 

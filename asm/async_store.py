@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from asm.dsn import as_secret
-from asm.engine.polling import AsyncPoller
+from asm.engine.async_polling import AsyncPoller
 from asm.engine.script import AsyncDatabase, Operation
 from asm.engine.shielding import run_to_completion
 from asm.errors import MigrationRequired, StoreClosed

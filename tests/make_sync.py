@@ -38,7 +38,10 @@ REPLACEMENTS = [
     (r"\basyncio\.to_thread\((\w+), ", r"\1("),
     (r"\b__a(enter|exit)__\b", r"__\1__"),
     (r"\b(_?\w+)_async\b", r"\1"),
-    (r"\basync_(\w*method|store|database|transaction|connections|pools|server_checks)\b", r"\1"),
+    (
+        r"\basync_(\w*method|store|database|transaction|connections|pools|server_checks|group_commit|polling)\b",
+        r"\1",
+    ),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),
     (r"\bCancellablePool\b", "ConnectionPool"),
     (r"\b(?:Shielded|run_to_completion)\((.*)\)", r"\1"),

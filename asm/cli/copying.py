@@ -16,8 +16,7 @@ from asm.engine.script import Query, Script, UnitOfWork
 from asm.models import Artifact, Event, Run, Session
 from asm.operations.artifacts import read_artifacts
 from asm.operations.events import read_events
-from asm.operations.exports import SequenceCounter
-from asm.operations.exports import find_counters
+from asm.operations.exports import SequenceCounter, find_counters
 from asm.operations.imports import Batch
 from asm.operations.runs import read_runs
 from asm.operations.sessions import read_sessions

@@ -6,7 +6,6 @@ called between two operations.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import closing
@@ -90,6 +89,9 @@ async def _run_async(step: JobStep[Any], database: AsyncDatabase) -> Any:
     if not isinstance(step, Callback):
         return await database.run(step)
     if step.blocks:
+        # Imported here, so that a blocking store does not import it.
+        import asyncio
+
         return await asyncio.to_thread(step.call)
     result = step.call()
     return (await result) if inspect.isawaitable(result) else result

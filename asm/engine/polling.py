@@ -11,16 +11,14 @@ stored after its query, and a lost connection loses nothing.
 
 from __future__ import annotations
 
-import asyncio
-import math
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
-from asm.engine.retry import check_loop, check_process, reentrant_call
+from asm.engine.retry import check_process, reentrant_call
 from asm.engine.script import Query, Row
 from asm.errors import StoreClosed, copied
 
@@ -206,7 +204,7 @@ class Poller(Subscriptions["_ThreadSubscription"]):
                 self._update(self._poll(self._query()) or {})
             except BaseException as error:
                 self._fail(error)
-            pause_s = _interval_s(began)
+            pause_s = poll_interval_s(began)
 
     def _is_needed_after(self, pause_s: float) -> bool:
         time.sleep(pause_s)
@@ -239,81 +237,12 @@ class _ThreadSubscription(Subscription):
         return self._awake.acquire(timeout=timeout_s) and self._woken()
 
 
-AsyncPoll: TypeAlias = Callable[[Query[Counters]], Awaitable[Counters | None]]
-
-
-class AsyncPoller(Subscriptions["_TaskSubscription"]):
-    """The subscriptions of tasks. Each poll is a task of its own; between two polls there is only a timer."""
-
-    def __init__(self, poll: AsyncPoll) -> None:
-        super().__init__()
-        self._poll = poll
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._pause_s = POLL_INTERVAL_MIN_S
-
-    def subscribe(self, session_id: str, after: int, timeout_s: float) -> _TaskSubscription:
-        check_loop(self._loop)
-        return _TaskSubscription(self, session_id, after, timeout_s)
-
-    def start(self) -> None:
-        if self._timer is None and self._task is None:
-            self._timer = self._loop.call_later(self._pause_s, self._begin)
-
-    def _begin(self) -> None:
-        self._timer = None
-        if self.subscriptions:
-            self._task = self._loop.create_task(self._run())
-            self._task.add_done_callback(self._end)
-
-    async def _run(self) -> None:
-        began = time.monotonic()
-        try:
-            self._update(await self._poll(self._query()) or {})
-        except Exception as error:
-            self._fail(error)
-        self._pause_s = _interval_s(began)
-
-    def _end(self, _task: asyncio.Task[None]) -> None:
-        # Called as well if the task was cancelled.
-        self._task = None
-        if self.subscriptions:
-            self.start()
-
-
-class _TaskSubscription(Subscription):
-    __slots__ = ("_awake",)
-
-    def __init__(self, poller: AsyncPoller, session_id: str, after: int, timeout_s: float) -> None:
-        super().__init__(poller, session_id, after, timeout_s)
-        self._awake = asyncio.Event()
-
-    def wake(self) -> None:
-        self._awake.set()
-
-    async def wait_for_change(self) -> bool:
-        """Sleep until there may be new events. False: the time is up."""
-        if self._is_over():
-            return False
-        await asyncio.sleep(self._pause_s())
-        self._poller.start()
-        remaining_s = self._remaining_s()
-        try:
-            async with asyncio.timeout(None if math.isinf(remaining_s) else remaining_s):
-                await self._awake.wait()
-        except TimeoutError:
-            return False
-        self._awake.clear()
-        return self._woken()
-
-
-def _interval_s(began: float) -> float:
+def poll_interval_s(began: float) -> float:
     duration_s = time.monotonic() - began
     return min(max(POLL_DUTY_RATIO * duration_s, POLL_INTERVAL_MIN_S), POLL_INTERVAL_MAX_S)
 
 
-class _PollInTransaction(AbstractContextManager[Any]):
+class BasePollInTransaction(AbstractContextManager[Any]):
     """Waiting inside a transaction, which has its connection already: the caller queries at intervals."""
 
     def __init__(self, timeout_s: float = 0.0) -> None:
@@ -329,21 +258,11 @@ class _PollInTransaction(AbstractContextManager[Any]):
         return min(POLL_INTERVAL_MAX_S, self._deadline - time.monotonic())
 
 
-class PollInTransaction(_PollInTransaction):
+class PollInTransaction(BasePollInTransaction):
     """The poller of a transaction."""
 
     def wait_for_change(self) -> bool:
         """Sleep for an interval. False: the time is up."""
         if (pause_s := self._pause_s()) > 0:
             time.sleep(pause_s)
-        return pause_s > 0
-
-
-class AsyncPollInTransaction(_PollInTransaction):
-    """The same, awaited."""
-
-    async def wait_for_change(self) -> bool:
-        """Sleep for an interval. False: the time is up."""
-        if (pause_s := self._pause_s()) > 0:
-            await asyncio.sleep(pause_s)
         return pause_s > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import time
@@ -36,12 +35,6 @@ def check_process(process: int) -> None:
             f"this store was opened by process {process}, and connections do not survive a fork: "
             f"open a store in process {os.getpid()}"
         )
-
-
-def check_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Raise StoreClosed in an event loop that did not open the store: a call could wait for ever."""
-    if asyncio.get_running_loop() is not loop:
-        raise StoreClosed("this store was opened in another event loop: open one in the loop that uses it")
 
 
 def reentrant_call() -> StorageError:

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
+from asm.errors import StoreClosed
+
 T = TypeVar("T")
 
 
@@ -87,3 +89,9 @@ async def _until_done(future: asyncio.Future[Any] | None) -> asyncio.CancelledEr
         except asyncio.CancelledError as error:
             cancelled = error
     return cancelled
+
+
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Raise StoreClosed in an event loop that did not open the store: a call could wait for ever."""
+    if asyncio.get_running_loop() is not loop:
+        raise StoreClosed("this store was opened in another event loop: open one in the loop that uses it")

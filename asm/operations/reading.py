@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from asm.engine.polling import AsyncPoller, AsyncPollInTransaction, Poller, PollInTransaction
+from asm.engine.polling import Poller, PollInTransaction
 from asm.engine.script import AsyncDatabase, Database, Query
 from asm.errors import ValidationError
 from asm.models import Event
 from asm.operations import events
 from asm.operations.events import Types
 from asm.validation import count, is_number, safe_repr
+
+if TYPE_CHECKING:
+    from asm.engine.async_polling import AsyncPoller, AsyncPollInTransaction
 
 
 class Pollable(Database, Protocol):

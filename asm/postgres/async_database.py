@@ -19,10 +19,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from asm.engine.group_commit import AsyncGroupCommit
-from asm.engine.polling import AsyncPoller
+from asm.engine.async_group_commit import AsyncGroupCommit
+from asm.engine.async_polling import AsyncPoller
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import backoff, check_loop, check_process, is_retryable
+from asm.engine.retry import backoff, check_process, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -36,7 +36,7 @@ from asm.engine.script import (
     for_retry,
     run_script_async,
 )
-from asm.engine.shielding import Shielded, detecting_lost_cancel, run_to_completion
+from asm.engine.shielding import Shielded, check_loop, detecting_lost_cancel, run_to_completion
 from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StoreClosed, copied
 from asm.postgres.adapters import AsyncPlainCursor, bind
 from asm.postgres.async_connections import (

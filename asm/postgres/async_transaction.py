@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 from psycopg import AsyncConnection, pq
 
-from asm.engine.polling import AsyncPollInTransaction
+from asm.engine.async_polling import AsyncPollInTransaction
 from asm.engine.retry import check_process
 from asm.engine.script import Operation, Query, Rows, run_script_async
 from asm.errors import StorageError, StorageTimeout, StoreClosed

@@ -11,12 +11,11 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from asm.engine.group_commit import AsyncGroupCommit
-from asm.engine.polling import AsyncPoller, AsyncPollInTransaction
-from asm.engine.retry import check_loop
+from asm.engine.async_group_commit import AsyncGroupCommit
+from asm.engine.async_polling import AsyncPoller, AsyncPollInTransaction
 from asm.engine.schema_version import list_applied
 from asm.engine.script import Batchable, Operation, Pipeline, Query, UnitOfWork
-from asm.engine.shielding import run_to_completion
+from asm.engine.shielding import check_loop, run_to_completion
 from asm.errors import MigrationRequired, StorageTimeout, StoreClosed
 from asm.sqlite.database import SQLite, SQLiteTransaction
 from asm.sqlite.errors import open_transaction_error

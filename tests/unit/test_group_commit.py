@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from asm.engine.group_commit import AsyncGroupCommit, GroupCommit, _ThreadRequest
+from asm.engine.async_group_commit import AsyncGroupCommit
+from asm.engine.group_commit import GroupCommit, _ThreadRequest
 from asm.engine.script import Batchable, Query
 from asm.engine.wait_queue import MIXED_BATCH_TIMEOUT_S, SLOW_BATCH_S
 from asm.errors import StorageTimeout, StoreClosed

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import asm
-from asm.engine import retry
+from asm.engine import retry, shielding
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_another_event_loop_is_refused() -> None:
     other = asyncio.new_event_loop()
 
     async def check() -> None:
-        retry.check_loop(other)
+        shielding.check_loop(other)
 
     with pytest.raises(asm.StoreClosed, match="loop"):
         asyncio.run(check())

@@ -22,7 +22,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Cursor, pq
 from psycopg.adapt import AdaptersMap, Buffer, Loader
 from psycopg.conninfo import make_conninfo
-from psycopg.types.numeric import Int8BinaryDumper
+from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg.types.string import TextBinaryLoader
 
 from asm.dsn import SecretStr
@@ -292,6 +292,7 @@ def _adapters() -> AdaptersMap:
     adapters.register_loader("json", TextBinaryLoader)
     adapters.register_loader("timestamptz", _TimestampLoader)
     # One width for all integers, or each would be a prepared statement of its own.
+    adapters.register_dumper(int, Int8Dumper)
     adapters.register_dumper(int, Int8BinaryDumper)
     return adapters
 

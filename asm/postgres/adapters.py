@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncCursor, Cursor, pq
 from psycopg.adapt import AdaptersMap, Buffer, Loader
-from psycopg.types.numeric import Int8BinaryDumper
+from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg.types.string import TextBinaryLoader
 
 from asm.engine.script import Row
@@ -38,7 +38,9 @@ def _adapters() -> AdaptersMap:
     # The text of a document, for documents.py to parse.
     adapters.register_loader("json", TextBinaryLoader)
     adapters.register_loader("timestamptz", _TimestampLoader)
-    # One width for all integers: each width would be a prepared statement of its own.
+    # One width for all integers. Each width would be a prepared statement of its own, and of two lists
+    # in one statement, in text, the second would have the width of the first.
+    adapters.register_dumper(int, Int8Dumper)
     adapters.register_dumper(int, Int8BinaryDumper)
     return adapters
 

@@ -179,9 +179,7 @@ def test_an_event_that_occurs_twice_in_a_batch_is_sent_once() -> None:
 
 def test_a_batch_too_large_for_one_statement_is_sent_in_several() -> None:
     many = [an_event() for _ in range(events.EVENTS_PER_STATEMENT + 1)]
-    replay = Replay(
-        [("ses_1", 0)], [], [], counters(ses_1=events.EVENTS_PER_STATEMENT), counters(ses_1=len(many))
-    )
+    replay = Replay([], [], [], counters(ses_1=events.EVENTS_PER_STATEMENT), counters(ses_1=len(many)))
 
     stored = run_script(iter(events.append_events(many)), replay)
 
@@ -195,7 +193,7 @@ def test_an_empty_batch_sends_no_query() -> None:
 
 
 def test_an_append_at_the_expected_sequence_succeeds() -> None:
-    replay = Replay([("ses_1", 4)], [], counters(ses_1=5))
+    replay = Replay([], [], [(4,)], counters(ses_1=5))
 
     stored = run_script(iter(events.append_event(an_event(), expected_sequence=4)), replay)
 
@@ -203,25 +201,27 @@ def test_an_append_at_the_expected_sequence_succeeds() -> None:
 
 
 def test_an_append_at_another_sequence_sends_no_write() -> None:
-    replay = Replay([("ses_1", 4)], [])
+    replay = Replay([], [], [(4,)])
 
     with pytest.raises(SequenceConflict):
         run_script(iter(events.append_event(an_event(), expected_sequence=3)), replay)
 
-    assert replay.names == ["lock_counters", "find_events"]
+    assert replay.names == ["lock_counters", "find_events", "get_latest_sequence"]
 
 
-def test_deleting_a_session_deletes_its_counter_last() -> None:
-    replay = Replay([("ses_1", 0)], [], [])
+def test_deleting_a_session_locks_its_counter_before_its_rows_are_deleted() -> None:
+    replay = Replay([], [], [], [])
 
     run_script(sessions.delete_session("ses_1"), replay)
 
-    assert replay.names == ["lock_counters", "delete_session", "delete_counter"]
+    assert replay.names == [
+        *("lock_counters", "delete_session", "delete_session_rows", "delete_session_artifacts")
+    ]
 
 
 def test_a_flush_inside_a_transaction_appends_and_saves_session_and_run() -> None:
     session = Session(agent_id="a")
-    replay = Replay([(session.id, 0)], [], counters(**{session.id: 1}), [], [])
+    replay = Replay([], [], counters(**{session.id: 1}), [], [])
 
     run_script(sessions.flush(session, Run(session_id=session.id), [an_event(session.id)]), replay)
 
@@ -248,12 +248,10 @@ def test_invalid_input_is_refused_before_a_query_exists() -> None:
 def test_a_repeated_append_at_the_expected_sequence_returns_the_stored_event() -> None:
     event = an_event()
     run_script(
-        iter(events.append_event(event, expected_sequence=4)), Replay([("ses_1", 4)], [], counters(ses_1=5))
+        iter(events.append_event(event, expected_sequence=4)), Replay([], [], [(4,)], counters(ses_1=5))
     )
 
-    stored = run_script(
-        iter(events.append_event(event, expected_sequence=4)), Replay([("ses_1", 5)], [row_of(event, 5)])
-    )
+    stored = run_script(iter(events.append_event(event, expected_sequence=4)), Replay([], [row_of(event, 5)]))
 
     assert stored.sequence_number == 5
 

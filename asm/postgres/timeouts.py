@@ -61,9 +61,9 @@ class Timeouts:
         self.begin = _begin_unit_of_work(timeout, statement_timeout)
         self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
         while_alive = None if timeout is None else Limit(timeout + GRACE_S, cancels=False)
-        # A statement outside a transaction, where no setting of the server bounds it. A write that takes
-        # long there waits for a lock.
-        self.write = _limit(_shortest(timeout, statement_timeout))
+        # Of a statement outside a transaction the server bounds only the wait for a lock, which is what a
+        # write that takes long does there.
+        self.write = _limit(_shortest(timeout and timeout + GRACE_S, statement_timeout))
         self.read = _limit(statement_timeout) or while_alive
         # In a transaction the server enforces the two timeouts.
         self.in_transaction = _limit(statement_timeout, GRACE_S) or while_alive

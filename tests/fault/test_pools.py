@@ -229,6 +229,17 @@ def test_reading_a_locked_table_ends_in_a_timeout(migrated: str, opened: Callabl
     assert store.get_events("ses_1") == []
 
 
+def test_a_write_that_waits_too_long_for_a_lock_gets_the_error_of_the_server(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, timeout=0.3, max_size=1, retry_for=0)
+    with driver_connection(migrated) as other:
+        other.execute("begin; lock table asm_session_sequences in access exclusive mode")
+        for _ in range(5):
+            with pytest.raises(asm.StorageTimeout, match="could not obtain a lock"):
+                store.append_event(an_event())
+
+
 def test_many_appends_that_wait_for_a_lock_end_in_timeouts_and_the_store_goes_on(
     migrated: str, opened: Callable[..., Any]
 ) -> None:

@@ -279,7 +279,7 @@ class AsyncPostgres:
 
     async def _close_pool(self) -> None:
         await self._pool.close()
-        if (connection := self._spare.close()) is not None:
+        for connection in self._spare.close():
             await self._pool.putconn(connection)
 
     async def _check_server(self) -> None:

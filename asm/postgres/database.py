@@ -269,7 +269,7 @@ class Postgres:
 
     def _close_pool(self) -> None:
         self._pool.close()
-        if (connection := self._spare.close()) is not None:
+        for connection in self._spare.close():
             self._pool.putconn(connection)
 
     def _check_server(self) -> None:

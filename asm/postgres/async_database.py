@@ -350,6 +350,8 @@ class AsyncPostgres:
             connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 await self._pool.drain()
+                for spare in self._spare.checkout_all():
+                    await Shielded(self._pool.putconn(spare))
 
     async def _checkin(self, connection: AsyncConnection[Any]) -> None:
         if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:

@@ -332,6 +332,8 @@ class Postgres:
             connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 self._pool.drain()
+                for spare in self._spare.checkout_all():
+                    self._pool.putconn(spare)
 
     def _checkin(self, connection: Connection[Any]) -> None:
         if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:

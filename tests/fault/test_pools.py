@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
@@ -169,6 +170,28 @@ def test_a_login_that_is_refused_while_the_store_is_open_is_reported_at_once(
     finally:
         store.close()
         fetch_rows(migrated, f"drop role {user}")
+
+
+def test_a_spare_connection_to_a_server_that_became_read_only_is_replaced_too(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, max_size=2, retry_for=0)
+    with pytest.raises(asm.ConnectionFailed, match="read-only"), store.transaction() as tx:
+        tx.append_event(an_event())
+        with store.transaction() as other:
+            own(other, "set default_transaction_read_only = on")
+        own(tx, "set transaction_read_only = on")
+        tx.append_event(an_event())
+    with store.transaction() as tx:
+        tx.append_event(an_event())
+    assert store.get_latest_sequence("ses_1") == 1
+
+
+def own(tx: Any, statement: str) -> None:
+    """Execute an application's own statement in a transaction."""
+    done = tx.connection.execute(statement)
+    if asyncio.iscoroutine(done):
+        in_loop(done)
 
 
 # Connections that are too old or idle

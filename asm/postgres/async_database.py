@@ -250,8 +250,6 @@ class AsyncPostgres:
                 finally:
                     tx.end()
             self.poller.notify(tx.changed_sessions)
-            with suppress(psycopg.Error):
-                await reset_encoding(connection)
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
                 applied = await self._in_transaction(connection, list_applied(), self._timeouts.begin)
@@ -262,7 +260,11 @@ class AsyncPostgres:
             await self._drop_server(connection, error)
             raise
         finally:
-            await self._checkin(connection)
+            try:
+                if os.getpid() == self.process:
+                    await reset_encoding(connection)
+            finally:
+                await self._checkin(connection)
 
     async def close(self) -> None:
         if os.getpid() != self.process:

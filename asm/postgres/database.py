@@ -241,8 +241,6 @@ class Postgres:
                 finally:
                     tx.end()
             self.poller.notify(tx.changed_sessions)
-            with suppress(psycopg.Error):
-                reset_encoding(connection)
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
                 applied = self._in_transaction(connection, list_applied(), self._timeouts.begin)
@@ -253,7 +251,11 @@ class Postgres:
             self._drop_server(connection, error)
             raise
         finally:
-            self._checkin(connection)
+            try:
+                if os.getpid() == self.process:
+                    reset_encoding(connection)
+            finally:
+                self._checkin(connection)
 
     def close(self) -> None:
         if os.getpid() != self.process:

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from psycopg import Connection
+import psycopg
+from psycopg import Connection, pq
 from psycopg.rows import tuple_row
 
 from asm.engine.registry import TABLES, quote_identifier
-from asm.errors import StorageError
+from asm.errors import StorageError, StorageTimeout
 from asm.postgres.adapters import PlainCursor
-from asm.postgres.connections import StoreConnection
+from asm.postgres.connections import CONFIGURE_TIMEOUT_S, StoreConnection
 from asm.postgres.errors import translated
+from asm.postgres.timeouts import Limit, limited
 
 OLDEST_VERSION = 140000
 
@@ -91,6 +93,16 @@ def is_direct(connection: Connection[Any]) -> bool:
 
 
 def reset_encoding(connection: Connection[Any]) -> None:
-    """Set a connection of our own back to UTF-8, if an application set another encoding on it."""
-    if isinstance(connection, StoreConnection) and not connection.fast_path.speaks_utf8:
-        connection.execute("set client_encoding to 'UTF8'", prepare=False)
+    """Set an idle connection of our own back to UTF-8, if an application set another encoding on it."""
+    if not isinstance(connection, StoreConnection) or connection.fast_path.speaks_utf8:
+        return
+    if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        return
+    try:
+        with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
+            connection.execute("set client_encoding to 'UTF8'", prepare=False)
+    except BaseException as error:
+        # In another encoding the server would convert our UTF-8 once more.
+        connection.pgconn.finish()
+        if not isinstance(error, psycopg.Error | StorageTimeout):
+            raise

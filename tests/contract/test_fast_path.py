@@ -190,11 +190,29 @@ def test_fields_may_be_of_subclasses(store: Any) -> None:
 
 def test_an_application_may_set_another_encoding(store: Any) -> None:
     with store.transaction() as tx:
-        done = tx.connection.execute("set client_encoding to latin1")
-        if asyncio.iscoroutine(done):
-            in_loop(done)
+        own(tx, "set client_encoding to latin1")
     stored = store.append_event(an_event(data={"word": "größer"}))
     assert store.get_events("ses_1") == [stored]
+
+
+def test_an_application_may_set_another_encoding_in_a_transaction_that_fails(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, max_size=1)
+    with pytest.raises(ZeroDivisionError), store.transaction() as tx:
+        own(tx, "set client_encoding to latin1")
+        own(tx, "commit")
+        raise ZeroDivisionError
+    stored = store.append_event(an_event(data={"word": "größer"}))
+    assert store.get_events("ses_1") == [stored]
+    assert opened(migrated).get_events("ses_1") == [stored]
+
+
+def own(tx: Any, statement: str) -> None:
+    """Execute an application's own statement in a transaction."""
+    done = tx.connection.execute(statement)
+    if asyncio.iscoroutine(done):
+        in_loop(done)
 
 
 @pytest.mark.skipif(

@@ -138,6 +138,25 @@ def test_a_statement_the_server_cannot_prepare_says_why(execute: Callable[..., A
         execute("insert into ruled values (%(value)s) returning a", value="x")
 
 
+def test_a_pipeline_that_fails_prepares_nothing_twice(connection: StoreConnection) -> None:
+    def execute(by: int) -> Any:
+        statements = [("select 1 / %(by)s::bigint", {"by": by}), ("select %(by)s::text", {"by": "x"})]
+        return connection.run(connection.fast_path.execute_pipeline(statements, True), None)
+
+    def prepared() -> int:
+        (number,) = connection.execute("select count(*) from pg_prepared_statements").fetchone() or (0,)
+        return int(number)
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        execute(0)
+    before = prepared()
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            execute(0)
+    assert prepared() == before
+    assert execute(1) == [[(1,)], [("x",)]]
+
+
 @pytest.mark.parametrize("command", ["deallocate all", "discard all"])
 def test_a_statement_that_was_deallocated_is_prepared_again(
     connection: StoreConnection, command: str

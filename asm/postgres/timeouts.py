@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from asm.engine.script import Operation, Pipeline, UnitOfWork
@@ -31,22 +32,28 @@ class Limit(NamedTuple):
 
 
 class Limited:
-    """A connection that bounds its statements: `limit` is None while it executes an application's own."""
+    """A connection that bounds its statements: `limit` is None while it executes an application's own.
 
-    limit: Limit | None = None
+    Several tasks or threads may use one connection, and wait for each other, each with a limit of its own.
+    """
+
+    @property
+    def limit(self) -> Limit | None:
+        connection, limit = _LIMIT.get()
+        return limit if connection is self else None
+
+
+_LIMIT: ContextVar[tuple[object, Limit | None]] = ContextVar("_LIMIT", default=(None, None))
 
 
 @contextmanager
 def limited(connection: object, limit: Limit | None) -> Iterator[None]:
     """Bound the statements of a block, if the connection is one of our own class."""
-    if not isinstance(connection, Limited):
-        yield
-        return
-    connection.limit = limit
+    before = _LIMIT.set((connection, limit))
     try:
         yield
     finally:
-        connection.limit = None
+        _LIMIT.reset(before)
 
 
 class Timeouts:

@@ -21,11 +21,12 @@ OLDEST_VERSION = 140000
 async def probe(conninfo: str, schema: str | None) -> None:
     """Connect once, and raise what is wrong; a pool would go on trying in the background."""
     with translated():
-        connection = await AsyncConnection.connect(conninfo, autocommit=True)
+        connection = await AsyncStoreConnection.connect(conninfo, autocommit=True)
         # Not `async with`, which leaves the connection open when it is cancelled at its end.
         try:
             check_server(connection)
-            await check_not_distributed(connection, schema)
+            with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
+                await check_not_distributed(connection, schema)
         finally:
             await connection.close()
 

@@ -23,11 +23,12 @@ OLDEST_VERSION = 140000
 def probe(conninfo: str, schema: str | None) -> None:
     """Connect once, and raise what is wrong; a pool would go on trying in the background."""
     with translated():
-        connection = Connection.connect(conninfo, autocommit=True)
+        connection = StoreConnection.connect(conninfo, autocommit=True)
         # Not `with`, which leaves the connection open when it is cancelled at its end.
         try:
             check_server(connection)
-            check_not_distributed(connection, schema)
+            with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
+                check_not_distributed(connection, schema)
         finally:
             connection.close()
 

@@ -177,12 +177,15 @@ def test_each_task_has_a_limit_of_its_own_on_a_connection_that_tasks_share(migra
 
 
 def test_each_thread_has_a_limit_of_its_own_on_a_connection_that_threads_share(migrated: str) -> None:
-    with StoreConnection.connect(migrated, autocommit=True) as connection, ThreadPoolExecutor(1) as thread:
-        with limited(connection, Limit(0.3)):
-            # An application's own statement, in a thread while another is inside an operation.
-            thread.submit(connection.execute, "select pg_sleep(1)").result(LONGEST_S)
-            with pytest.raises(asm.StorageTimeout):
-                connection.execute(f"select pg_sleep({LONG_S})")
+    with (
+        StoreConnection.connect(migrated, autocommit=True) as connection,
+        ThreadPoolExecutor(1) as thread,
+        limited(connection, Limit(0.3)),
+    ):
+        # An application's own statement, in a thread while another is inside an operation.
+        thread.submit(connection.execute, "select pg_sleep(1)").result(LONGEST_S)
+        with pytest.raises(asm.StorageTimeout):
+            connection.execute(f"select pg_sleep({LONG_S})")
 
 
 async def collected(items: AsyncIterator[Any]) -> list[Any]:

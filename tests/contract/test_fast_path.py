@@ -18,6 +18,7 @@ import pytest
 
 import asm
 from asm.postgres.connections import StoreConnection
+from asm.postgres.fast_path import SQL
 from tests.conftest import POSTGRES, TEST_DSN, Cluster, an_event, in_loop, numbers
 from tests.contract.other_clients import fetch_rows, only
 from tests.fault.concurrent_writers import wait_until
@@ -140,7 +141,10 @@ def test_a_statement_the_server_cannot_prepare_says_why(execute: Callable[..., A
 
 def test_a_pipeline_that_fails_prepares_nothing_twice(connection: StoreConnection) -> None:
     def execute(by: int) -> Any:
-        statements = [("select 1 / %(by)s::bigint", {"by": by}), ("select %(by)s::text", {"by": "x"})]
+        statements: list[SQL] = [
+            ("select 1 / %(by)s::bigint", {"by": by}),
+            ("select %(by)s::text", {"by": "x"}),
+        ]
         return connection.run(connection.fast_path.execute_pipeline(statements, True), None)
 
     def prepared() -> int:

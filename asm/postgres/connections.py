@@ -12,6 +12,7 @@ never bounded.
 from __future__ import annotations
 
 import select
+import threading
 import time
 import weakref
 from contextlib import suppress
@@ -19,7 +20,7 @@ from functools import cached_property
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import Connection, pq
+from psycopg import Connection, capabilities, pq
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import _WaitTimeout
 from psycopg.rows import tuple_row
@@ -130,7 +131,7 @@ class StoreConnection(Connection[Any], Limited):
             with suppress(_WaitTimeout):
                 return super().wait(gen, timeout=limit.after_s)
         try:
-            self.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+            self._request_cancel()
             # The server reports success for a commit whose wait for a standby was cancelled.
             super().wait(gen, timeout=CANCEL_TIMEOUT_S)
         except psycopg.errors.QueryCanceled:
@@ -142,7 +143,19 @@ class StoreConnection(Connection[Any], Limited):
             raise ServerUnresponsive(
                 f"no response after {limit.after_s:g} s, nor to a cancel request"
             ) from error
+        finally:
+            if not capabilities.has_cancel_safe():
+                # A request that is late must not cancel the next statement.
+                self.close()
         raise timed_out(limit.after_s)
+
+    def _request_cancel(self) -> None:
+        if capabilities.has_cancel_safe():
+            self.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+            return
+        # The cancel request of libpq before version 17 has no timeout, and waits for the server's response.
+        request = self.pgconn.get_cancel()
+        threading.Thread(target=_cancel, args=[request], name="asm cancel", daemon=True).start()
 
     def _server_accepts_connections(self) -> bool:
         info = self.info
@@ -186,6 +199,11 @@ class StoreConnection(Connection[Any], Limited):
         if not cursor.rowcount:
             self.prepare_threshold = None
             self.fast_path.prepares = False
+
+
+def _cancel(request: pq.abc.PGcancel) -> None:
+    with suppress(psycopg.Error):
+        request.cancel()
 
 
 _SET_IF_DIRECT = (

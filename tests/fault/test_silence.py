@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,7 +21,7 @@ from asm.postgres.async_connections import AsyncStoreConnection
 from asm.postgres.connections import StoreConnection
 from asm.postgres.timeouts import Limit, limited
 from tests.conftest import POSTGRES, an_event, in_loop
-from tests.contract.other_clients import fetch_rows, only
+from tests.contract.other_clients import driver_connection, fetch_rows, only
 from tests.fault.concurrent_writers import wait_until
 from tests.fault.operations import CASES
 from tests.fault.proxy import Proxy
@@ -186,6 +189,77 @@ def test_each_thread_has_a_limit_of_its_own_on_a_connection_that_threads_share(m
         thread.submit(connection.execute, "select pg_sleep(1)").result(LONGEST_S)
         with pytest.raises(asm.StorageTimeout):
             connection.execute(f"select pg_sleep({LONG_S})")
+
+
+WITH_THE_LIBPQ_OF_THE_SYSTEM = """
+import asyncio, sys, psycopg, asm
+
+def blocking(dsn):
+    with asm.SessionStore(dsn, timeout=1, statement_timeout=0.5, retry_for=0) as opened:
+        print("open", flush=True)
+        sys.stdin.readline()
+        try:
+            opened.get_events("ses_1")
+        except asm.StorageError as error:
+            print(type(error).__name__, flush=True)
+        sys.stdin.readline()
+
+async def awaited(dsn):
+    async with asm.AsyncSessionStore(dsn, timeout=1, statement_timeout=0.5, retry_for=0) as opened:
+        print("open", flush=True)
+        sys.stdin.readline()
+        try:
+            await opened.get_events("ses_1")
+        except asm.StorageError as error:
+            print(type(error).__name__, flush=True)
+        sys.stdin.readline()
+
+if psycopg.pq.version() >= 170000:
+    print("new", flush=True)
+elif sys.argv[1] == "sync":
+    blocking(sys.argv[2])
+else:
+    asyncio.run(awaited(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("stuck", [True, False], ids=["stuck", "locked"])
+def test_a_statement_is_bounded_with_a_libpq_whose_cancel_request_has_no_timeout(
+    proxy: Proxy, migrated: str, colour: str, stuck: bool
+) -> None:
+    environment = {**os.environ, "PSYCOPG_IMPL": "python"}
+    command = [sys.executable, "-c", WITH_THE_LIBPQ_OF_THE_SYSTEM, colour, with_short_timeouts(proxy)]
+    with (
+        driver_connection(migrated) as other,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as program,
+    ):
+        assert program.stdin
+        assert program.stdout
+        said = program.stdout.readline().strip()
+        if said != "open":
+            pytest.skip("the system has no libpq before version 17")
+        other.execute("begin; lock table asm_events in access exclusive mode")
+        if stuck:
+            proxy.black_hole()
+        program.stdin.write("\n")
+        program.stdin.flush()
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                read = thread.submit(program.stdout.readline)
+                assert read.result(LONGEST_S).strip() == "StorageTimeout"
+                if not stuck:
+                    wait_until(lambda: not fetch_rows(migrated, WAITS_FOR_A_LOCK))
+                program.communicate("\n", timeout=LONGEST_S)
+            finally:
+                program.kill()
+    assert program.returncode == 0
+
+
+WAITS_FOR_A_LOCK = (
+    "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+)
 
 
 async def collected(items: AsyncIterator[Any]) -> list[Any]:

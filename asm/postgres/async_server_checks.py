@@ -93,9 +93,9 @@ async def is_direct(connection: AsyncConnection[Any]) -> bool:
 
 async def reset_encoding(connection: AsyncConnection[Any]) -> None:
     """Set an idle connection of our own back to UTF-8, if an application set another encoding on it."""
-    if not isinstance(connection, AsyncStoreConnection) or connection.fast_path.speaks_utf8:
-        return
     if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        return
+    if not isinstance(connection, AsyncStoreConnection) or connection.fast_path.speaks_utf8:
         return
     try:
         with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):

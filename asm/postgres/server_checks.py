@@ -95,9 +95,9 @@ def is_direct(connection: Connection[Any]) -> bool:
 
 def reset_encoding(connection: Connection[Any]) -> None:
     """Set an idle connection of our own back to UTF-8, if an application set another encoding on it."""
-    if not isinstance(connection, StoreConnection) or connection.fast_path.speaks_utf8:
-        return
     if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        return
+    if not isinstance(connection, StoreConnection) or connection.fast_path.speaks_utf8:
         return
     try:
         with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):

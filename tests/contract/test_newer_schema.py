@@ -77,36 +77,40 @@ def write_and_read(store: Any, name: str) -> list[str]:
 
 
 @contextmanager
-def used_by_threads(store: Any) -> Iterator[dict[str, list[str]]]:
-    """Threads that use a store all the time; afterwards the ids of the events of each, by session."""
+def used_by_threads(store: Any) -> Iterator[tuple[dict[str, list[str]], threading.Event]]:
+    """Threads that use a store all the time; the ids of the events of each, by session.
+
+    The event is set when a thread fails.
+    """
     done, appended = threading.Event(), dict[str, list[str]]()
 
     def use(name: str) -> None:
-        while not done.is_set():
-            appended.setdefault(name, []).extend(write_and_read(store, name))
+        try:
+            while not done.is_set():
+                appended.setdefault(name, []).extend(write_and_read(store, name))
+        finally:
+            done.set()
 
     with ThreadPoolExecutor(THREADS) as threads:
         futures = [threads.submit(use, f"ses_thread_{n}") for n in range(THREADS)]
         try:
-            yield appended
+            yield appended, done
         finally:
             done.set()
-        for future in futures:
-            future.result()
+            for future in futures:
+                future.result()
 
 
 def test_an_open_store_goes_on_while_another_process_adds_to_the_schema(
     migrated: str, opened: Opener, tmp_path: Path
 ) -> None:
     store = opened(migrated)
-    with used_by_threads(store) as appended:
+    with used_by_threads(store) as (appended, failed):
         for number in range(MIGRATIONS):
             migrate_in_another_process(migrated, tmp_path / f"{number}", EXPAND, number)
             before = {name: len(ids) for name, ids in appended.items()}
-            # Every thread has used the store since.
-            waited_for = threading.Event()
             while not all(len(ids) > before.get(name, 0) for name, ids in appended.items()):
-                waited_for.wait(0.01)
+                assert not failed.wait(0.01)
     for name, ids in appended.items():
         events = store.get_events(name)
         assert [event.id for event in events] == ids

@@ -21,7 +21,7 @@ import pytest
 
 import asm
 from tests.conftest import POSTGRES, Where, an_event, in_loop, numbers
-from tests.contract.other_clients import fetch_rows, only
+from tests.contract.other_clients import SHORT_S, fetch_rows, only
 
 SOON_S = 20.0
 
@@ -68,7 +68,7 @@ def test_a_locked_session_blocks_no_other(store: Any, migrated: str, threads: Th
 def test_appends_to_a_locked_session_time_out(
     where: Where, opened: Callable[..., Any], threads: ThreadPoolExecutor
 ) -> None:
-    store = opened(where.dsn, statement_timeout=1)
+    store = opened(where.dsn, statement_timeout=SHORT_S)
     store.append_event(an_event("locked"))
     with locked(where.dsn, "locked"):
         blocked = [threads.submit(store.append_event, an_event("locked")) for _ in range(8)]

@@ -1030,11 +1030,15 @@ def test_a_statement_within_its_timeout_succeeds(migrated: str, opened: Opener) 
 # Servers that are down
 
 
-class RefusingServer:
-    """A server that closes every connection at once, and counts them."""
+ASK_FOR_PASSWORD = b"R\0\0\0\x08\0\0\0\x03"
 
-    def __init__(self, port: int = 0) -> None:
+
+class RefusingServer:
+    """A server that closes every connection, at once or after it has got a password, and counts them."""
+
+    def __init__(self, port: int = 0, *, asks_for_password: bool = False) -> None:
         self.connections = 0
+        self._asks_for_password = asks_for_password
         self._door = socket.create_server(("127.0.0.1", port))
         self._thread = threading.Thread(target=self._refuse, daemon=True)
         self._thread.start()
@@ -1056,12 +1060,15 @@ class RefusingServer:
             except OSError:
                 return
             self.connections += 1
-            client.close()
+            with client:
+                if self._asks_for_password and client.recv(1024):
+                    client.sendall(ASK_FOR_PASSWORD)
+                    client.recv(1024)
 
 
 @contextmanager
-def refusing(port: int = 0) -> Iterator[RefusingServer]:
-    server = RefusingServer(port)
+def refusing(port: int = 0, **options: bool) -> Iterator[RefusingServer]:
+    server = RefusingServer(port, **options)
     try:
         yield server
     finally:
@@ -1098,6 +1105,13 @@ def test_connecting_is_tried_again_while_there_is_time(
     with pytest.raises(asm.ConnectionFailed):
         opened(refusing_server.dsn, retry_for=0.5)
     assert refusing_server.connections > 2
+
+
+def test_connecting_is_tried_again_when_the_connection_is_lost_during_the_login(opened: Opener) -> None:
+    with refusing(asks_for_password=True) as server, pytest.raises(asm.ConnectionFailed) as raised:
+        opened(make_conninfo(server.dsn, password="secret"), retry_for=0.5)
+    assert server.connections > 2
+    assert raised.value.retryable
 
 
 @pytest.fixture(scope="module")

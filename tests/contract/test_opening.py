@@ -1379,5 +1379,5 @@ def test_nothing_is_retried_in_a_transaction(migrated: str, opened: Opener) -> N
 
 def test_a_sqlite_without_strict_tables_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
-    with pytest.raises(asm.StorageError, match=r"needs SQLite 3\.37\.0 or newer"):
+    with pytest.raises(asm.StorageError, match=r"requires SQLite 3\.37\.0 or newer"):
         asm.SessionStore(f"sqlite:///{tmp_path}/store.db", migrate=True)

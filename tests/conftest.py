@@ -185,7 +185,7 @@ def clusters() -> Iterator[Callable[[str], Cluster]]:
 
 
 def _started(kind: str) -> Cluster:
-    server = Server(INSTALLATIONS[kind], folder=in_memory(), settings=UNSYNCED)
+    server = Server(INSTALLATIONS[kind], folder=in_memory(), settings=UNSYNCED, hashes_once=True)
     server.start()
     return Cluster(server.dsn(), server)
 

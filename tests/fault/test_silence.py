@@ -91,7 +91,7 @@ def test_an_operation_is_retried_when_its_connection_is_lost_without_a_sign(
     proxy: Proxy, opened: Opener, migrated: str
 ) -> None:
     # Long enough for one lost connection, and not for all eight.
-    store = opened(with_short_timeouts(proxy), min_size=8, timeout=1, retry_for=12)
+    store = opened(with_short_timeouts(proxy), min_size=8, timeout=2, retry_for=20)
     store.append_event(an_event())
     wait_until(lambda: len(fetch_rows(migrated, IDLE)) >= 8)
     proxy.black_hole()

@@ -136,7 +136,8 @@ def _delete_if_due(
         current = yield from export_session(archived.session.id, include_artifacts=True)
         if current != archived:
             return 0
-    yield from Query("delete_sessions", {"session_ids": locked}, no_result)
+    for query in ("delete_sessions", "delete_artifacts_of_sessions"):
+        yield from Query(query, {"session_ids": locked}, no_result)
     return len(locked)
 
 

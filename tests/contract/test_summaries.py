@@ -38,8 +38,8 @@ def save_run(store: Any, session_id: str = "ses_1", model: str | None = None, **
     return run
 
 
-def cost(store: Any, **asked: Any) -> Any:
-    return store.query.get_cost_summary(**{"pricing": PRICES} | asked)
+def cost(store: Any, **filters: Any) -> Any:
+    return store.query.get_cost_summary(**{"pricing": PRICES} | filters)
 
 
 # A session's stats.
@@ -277,7 +277,7 @@ def filled(store: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("asked", "runs"),
+    ("filters", "runs"),
     [
         ({}, 4),
         ({"session_id": "ses_1"}, 2),
@@ -298,9 +298,9 @@ def filled(store: Any) -> Any:
         ({"agent_id": "b", "provider": "claude", "since": NOON, "until": NOON + timedelta(hours=1)}, 1),
     ],
 )
-def test_filters_choose_the_runs(filled: Any, asked: dict[str, Any], runs: int) -> None:
-    assert filled.query.get_usage_summary(**asked).run_count == runs
-    assert filled.query.get_cost_summary(**asked).run_count == runs
+def test_filters_choose_the_runs(filled: Any, filters: dict[str, Any], runs: int) -> None:
+    assert filled.query.get_usage_summary(**filters).run_count == runs
+    assert filled.query.get_cost_summary(**filters).run_count == runs
 
 
 def test_summaries_within_a_transaction_see_what_it_wrote(store: Any) -> None:

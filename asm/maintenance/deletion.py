@@ -1,7 +1,7 @@
 """Soft and hard deletion of sessions.
 
-Sessions are found without locks and change meanwhile. So each statement or transaction that deletes
-repeats the conditions under which a session was found.
+Sessions are found without locks, and other clients may change them. So each statement or transaction
+that deletes repeats the conditions under which a session was found.
 """
 
 from __future__ import annotations

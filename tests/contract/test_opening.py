@@ -725,7 +725,7 @@ def test_a_closed_store_in_memory_is_closed(opened: Opener) -> None:
     assert answered(store) == []
 
 
-def test_an_iterator_of_a_store_that_was_closed_meanwhile_ends_in_store_closed(
+def test_an_iterator_of_a_store_that_was_closed_while_it_was_read_ends_in_store_closed(
     migrated: str, opened: Opener
 ) -> None:
     store = opened(migrated)
@@ -1192,7 +1192,7 @@ def test_no_log_about_a_server_that_went_down_shows_the_password(
 
 @pytest.fixture
 def orders(migrated: str) -> str:
-    """A table of an application's own, beside the store's."""
+    """A table of an application's own, in the store's database."""
     fetch_rows(migrated, "create table orders (id integer)")
     return migrated
 

@@ -368,7 +368,7 @@ def test_a_model_lists_everything_that_priced_its_runs(store: Any) -> None:
     assert (part.cost_usd, part.run_count, part.unmapped_runs) == (pytest.approx(20.5), 4, 1)
 
 
-def test_cached_tokens_are_priced_beside_the_input(store: Any) -> None:
+def test_cached_tokens_are_priced_in_addition_to_the_input(store: Any) -> None:
     save_run(store, provider="claude", model="opus", input=1, output=1, cache_read=2, cache_creation=3)
     assert cost(store).total_cost_usd == pytest.approx(10 + 20 + 2 * 0.5 + 3 * 4)
 

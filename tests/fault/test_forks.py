@@ -217,7 +217,7 @@ for steps in range(20):
 """
 
 
-@only(POSTGRES, why="SQLite has no pool that connects beside others")
+@only(POSTGRES, why="SQLite has no pool that connects in the background")
 def test_a_program_that_leaves_its_store_open_while_it_connects_ends(where: Where) -> None:
     ran(LEFT_CONNECTING, where.dsn)
 

@@ -102,7 +102,7 @@ def test_an_operation_whose_connection_is_cut_is_done_once(
 
 
 @newest_only
-def test_an_artifact_that_another_client_registered_meanwhile_is_an_error(
+def test_an_artifact_that_another_client_registered_before_the_retry_is_an_error(
     proxy: Proxy, opened: Opener, migrated: str
 ) -> None:
     store, other = opened(proxy.dsn, max_size=1), opened(migrated)

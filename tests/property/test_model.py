@@ -421,7 +421,7 @@ def _compare(
     steps.append(str(step))
     expected = _ended(lambda: _asked_of_model(world, step))
     found = _ended(lambda: _asked(chance, store, step))
-    assert _told(found) == _told(expected)
+    assert _comparable(found) == _comparable(expected)
     ended[f"{step.name} {expected.code if isinstance(expected, asm.AsmError) else ''}"] += 1
     if isinstance(found, asm.SessionExport):
         chance.exports = [*chance.exports[-3:], found]
@@ -447,7 +447,7 @@ def _asked(chance: Chance, store: Any, step: Step) -> Any:
         return _laid_end_to_end(method, chance.one([1, 2, 50]), step.kwargs)
     result = method(*step.args, **step.kwargs)
     if step.name == "health_check":
-        return sorted(result, key=_told)
+        return sorted(result, key=_comparable)
     return list(result) if isinstance(result, Iterator) else result
 
 
@@ -468,16 +468,16 @@ def _ended(call: Callable[[], Any]) -> Any:
         return error
 
 
-def _told(answer: Any) -> Any:
+def _comparable(answer: Any) -> Any:
     """A result for comparison: an error by its code, a time of the store's clock as `now`."""
     if isinstance(answer, asm.AsmError):
         return answer.code
     if isinstance(answer, list):
-        return [_told(each) for each in answer]
+        return [_comparable(each) for each in answer]
     if isinstance(answer, asm.Session | asm.Artifact | asm.SessionExport):
         return repr(_by_model_s_clock(answer))
     if isinstance(answer, asm.Run | asm.Event):
-        # As it is spelled, which tells 1 from 1.0 and True.
+        # As it is spelled, which distinguishes 1 from 1.0 and True.
         return repr(answer)
     if isinstance(answer, HealthIssue):
         return answer.code, answer.session_id

@@ -85,7 +85,7 @@ def until(name: str) -> Matches:
 
 
 def has_tags(session: asm.Session, wanted: Any) -> bool:
-    # None of them is asked for where the list is empty, and then nothing is found.
+    # An empty list matches nothing.
     return bool(listed(wanted)) and set(listed(wanted)) <= set(session.tags)
 
 

@@ -8,8 +8,8 @@ A pricing is a mapping of providers, as JSON and TOML can represent it:
 
 A model has the price under its exact name, else that of the longest name it begins with, else the
 provider's default, else none. A model stored as `provider/model` is also looked up without the
-provider. Tokens read from a cache or written to one are counted beside the input tokens, not among
-them. Where a price does not name them, they cost as much as input tokens.
+provider. Tokens read from a cache or written to one are counted separately from the input tokens,
+not among them. Where a price does not name them, they cost as much as input tokens.
 
 The caller's pricing takes precedence over the file that ASM_PRICING names (.json or .toml), and that
 file over LIST_PRICES. They are not merged: `{**LIST_PRICES, "acme": …}` adds to the list.

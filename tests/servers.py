@@ -308,7 +308,7 @@ def copied(installation: Installation) -> Installation:
     folder = fresh_folder()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copytree(root, folder / package.name / root.name, ignore=shutil.ignore_patterns("include"))
-    # The wheel's programs load their libraries from a folder beside the package.
+    # The wheel's programs load their libraries from a folder next to the package.
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.exists():
         shutil.copytree(libraries, folder / libraries.name)

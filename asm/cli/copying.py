@@ -39,7 +39,7 @@ def copy(source: SessionStore, target: SessionStore) -> Iterator[int]:
 
     An interrupted copy is completed by another. If a row exists in the target with different contents,
     Conflict is raised, and the rows copied before it stay. The source is not locked, so a row that is
-    written to it meanwhile may be missing; compare `count_rows` of both stores.
+    written to it during the copy may be missing; compare `count_rows` of both stores.
     """
     for batch in _coalesce(_all_but_events(source)):
         run_operation(target, batch.import_all())

@@ -52,7 +52,7 @@ class Migrator(ABC):
 
     @abstractmethod
     def locked(self) -> AbstractContextManager[None]:
-        """A transaction beside which no other process migrates."""
+        """A transaction during which no other process migrates."""
 
     @abstractmethod
     def backend(self) -> Any:

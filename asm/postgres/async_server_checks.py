@@ -69,6 +69,7 @@ async def check_not_distributed(connection: AsyncConnection[Any], schema: str | 
         )
 
 
+# Not a query file: its queries must prepare on every server, and only Citus has this table.
 _FIND_DISTRIBUTED = """
 select logicalrelid::regclass::text
   from pg_dist_partition

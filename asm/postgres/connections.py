@@ -168,6 +168,7 @@ class StoreConnection(Connection[Any], Limited):
             self.fast_path.prepares = False
 
 
+# Not a query file: a connection is configured before it belongs to a store and its schema.
 _SET_IF_DIRECT = (
     "select set_config('lock_timeout', %(lock_timeout)s, false) where pg_backend_pid() = %(process)s"
 )

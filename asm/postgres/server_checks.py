@@ -71,6 +71,7 @@ def check_not_distributed(connection: Connection[Any], schema: str | None) -> No
         )
 
 
+# Not a query file: its queries must prepare on every server, and only Citus has this table.
 _FIND_DISTRIBUTED = """
 select logicalrelid::regclass::text
   from pg_dist_partition

@@ -10,7 +10,7 @@ from asm.engine.script import Operation, Pipeline, UnitOfWork
 
 IDLE_IN_TRANSACTION_TIMEOUT_S = 20.0
 """The server ends a transaction of ours whose client sends nothing for this long. The locks of a client
-whose machine has vanished would otherwise be held until TCP gives up, which takes two hours."""
+whose machine is lost would otherwise be held until TCP gives up, which takes two hours."""
 
 GRACE_S = 1.0
 """How much longer the client waits than the server, so that the server's own error arrives first."""

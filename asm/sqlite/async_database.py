@@ -108,7 +108,7 @@ class AsyncSQLite:
         self.poller.close()
         await self._group_commit.close()
         try:
-            # An open transaction needs the thread to end. Another task may close the store meanwhile.
+            # An open transaction needs the thread to end. Another task may close the store first.
             with suppress(StoreClosed):
                 async with self._exclusive():
                     self._closed = True

@@ -241,7 +241,7 @@ def test_the_progress_bar_is_shown_only_on_a_terminal(migrated: str) -> None:
     assert run_process("import", SMALL, "--dsn", migrated).stderr == ""
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data/trajectories beside the repository")
+@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data/trajectories next to the repository")
 def test_real_trajectories_are_imported_once(migrated: str) -> None:
     first = output_of("import", REAL, "--dsn", migrated)
     before = output_of("status", migrated)

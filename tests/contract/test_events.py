@@ -284,7 +284,7 @@ class TestReading:
         chosen = {"after": 1, "before": 9, "limit": 5, "type": "message_sent"}
         assert numbers(list(store.iter_events("ses_1", page_size=2, **chosen))) == [2, 3, 4, 5, 6]
 
-    def test_iter_events_yields_events_that_are_appended_meanwhile(self, store: Any) -> None:
+    def test_iter_events_yields_events_that_are_appended_during_it(self, store: Any) -> None:
         store.append_events(events_of("ses_1", 2))
         events = store.iter_events("ses_1", page_size=2)
         seen = [next(events), next(events)]

@@ -107,7 +107,7 @@ def transact(store: Any) -> None:
         tx.append_event(an_event("ses_5"))
 
 
-def test_every_kind_of_call_makes_progress_beside_all_others(store: Any, threads: ThreadPoolExecutor) -> None:
+def test_every_kind_of_call_makes_progress_among_all_others(store: Any, threads: ThreadPoolExecutor) -> None:
     store.save_session(asm.Session(id="ses_3", agent_id="a"))
     done: Counter[str] = Counter()
     ready, over = threading.Barrier(len(BUSY)), threading.Event()

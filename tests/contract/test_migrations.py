@@ -503,7 +503,7 @@ def test_stores_in_two_schemas_see_their_own_rows(dsn: str) -> None:
 
 
 @schemas_only
-def test_a_schema_is_pending_beside_a_public_that_is_migrated(migrated: str) -> None:
+def test_a_schema_is_pending_next_to_a_public_schema_that_is_migrated(migrated: str) -> None:
     assert asm.pending_migrations(migrated, schema="one") == STEPS
 
 

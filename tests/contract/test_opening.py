@@ -71,7 +71,7 @@ LOCK_EVERYTHING = {
 SESSION_ALONE = asm.SessionExport(session=asm.Session(agent_id="a", id="ses_1"))
 POLICY = asm.RetentionPolicy(max_events_per_session=1)
 
-ASKED: dict[str, Callable[[Any], Any]] = {
+CALLS: dict[str, Callable[[Any], Any]] = {
     "save_session": lambda store: store.save_session(asm.Session(agent_id="a")),
     "get_session": lambda store: store.get_session("ses_1"),
     "list_sessions": lambda store: store.list_sessions(),
@@ -104,7 +104,7 @@ ASKED: dict[str, Callable[[Any], Any]] = {
 }
 
 # Of a store only: a transaction has none of these.
-MAINTAINED: dict[str, Callable[[Any], Any]] = {
+MAINTENANCE_CALLS: dict[str, Callable[[Any], Any]] = {
     "execute": lambda store: store.maintenance.execute(POLICY),
     "soft_delete_expired_sessions": lambda store: store.maintenance.soft_delete_expired_sessions(POLICY),
     "hard_delete_expired_sessions": lambda store: store.maintenance.hard_delete_expired_sessions(POLICY),
@@ -136,13 +136,13 @@ class Interruption(Exception):
 
 def answered(target: Any) -> list[str]:
     """The operations that do anything but raise StoreClosed."""
-    operations = ASKED | MAINTAINED if hasattr(target, "maintenance") else ASKED
-    return [name for name, ask in operations.items() if not _is_closed(ask, target)]
+    operations = CALLS | MAINTENANCE_CALLS if hasattr(target, "maintenance") else CALLS
+    return [name for name, call in operations.items() if not _is_closed(call, target)]
 
 
-def _is_closed(ask: Callable[[Any], Any], target: Any) -> bool:
+def _is_closed(call: Callable[[Any], Any], target: Any) -> bool:
     try:
-        ask(target)
+        call(target)
     except asm.StoreClosed:
         return True
     return False
@@ -334,10 +334,10 @@ def test_sqlite_has_no_schemas(tmp_path: Path, opened: Opener) -> None:
         opened(f"sqlite:///{tmp_path}/store.db", schema="one", migrate=True)
 
 
-@pytest.mark.parametrize("ask", [asm.pending_migrations, asm.rollback, asm.SessionStore])
-def test_reading_from_a_missing_file_does_not_create_it(tmp_path: Path, ask: Callable[[str], Any]) -> None:
+@pytest.mark.parametrize("call", [asm.pending_migrations, asm.rollback, asm.SessionStore])
+def test_reading_from_a_missing_file_does_not_create_it(tmp_path: Path, call: Callable[[str], Any]) -> None:
     with suppress(asm.MigrationRequired):
-        ask(f"sqlite:///{tmp_path}/misspelt.db")
+        call(f"sqlite:///{tmp_path}/misspelt.db")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -501,7 +501,7 @@ class Lent:
         self.pool: Any = kind(dsn, open=False, min_size=1, **{"max_size": 1, **options})
         _awaited(self.pool.open(wait=True))
 
-    def asked(self, statement: str) -> list[Any]:
+    def fetch(self, statement: str) -> list[Any]:
         with self.connection() as connection:
             rows = _awaited(_awaited(connection.execute(statement)).fetchall())
             _awaited(connection.rollback())
@@ -509,13 +509,13 @@ class Lent:
 
     def connection(self) -> Any:
         manager = self.pool.connection()
-        return manager if hasattr(manager, "__enter__") else _Entered(manager)
+        return manager if hasattr(manager, "__enter__") else _BlockingContext(manager)
 
     def close(self) -> None:
         _awaited(self.pool.close())
 
 
-class _Entered:
+class _BlockingContext:
     def __init__(self, manager: Any) -> None:
         self._manager = manager
 
@@ -586,8 +586,8 @@ def test_connections_of_a_borrowed_pool_are_returned_unchanged(
 
 def state_of(lent: Lent) -> dict[str, Any]:
     """Everything that an application could notice about the connections of its pool."""
-    settings = lent.asked("select name, setting from pg_settings where name !~ '^transaction_'")
-    documents = lent.asked(
+    settings = lent.fetch("select name, setting from pg_settings where name !~ '^transaction_'")
+    documents = lent.fetch(
         """select '{"a": [1]}'::json as document, 7 as number, current_timestamp is null as n"""
     )
     with lent.connection() as connection:
@@ -608,7 +608,7 @@ def state_of(lent: Lent) -> dict[str, Any]:
 def test_a_borrowed_pool_is_not_closed(lend: Callable[..., Lent], opened: Opener) -> None:
     lent = lend()
     opened(pool=lent.pool).close()
-    assert (lent.pool.closed, lent.asked("select 1")) == (False, [(1,)])
+    assert (lent.pool.closed, lent.fetch("select 1")) == (False, [(1,)])
 
 
 @postgres_only
@@ -619,7 +619,7 @@ def test_a_failed_opening_leaves_a_borrowed_pool_open(
     asm.rollback(migrated)
     with pytest.raises(asm.MigrationRequired):
         opened(pool=lent.pool)
-    assert (lent.pool.closed, lent.asked("select 1")) == (False, [(1,)])
+    assert (lent.pool.closed, lent.fetch("select 1")) == (False, [(1,)])
 
 
 @postgres_only
@@ -642,7 +642,7 @@ def test_a_borrowed_pool_keeps_its_own_timeout(lend: Callable[..., Lent], opened
 def test_a_store_on_a_borrowed_pool_may_prepare_nothing(lend: Callable[..., Lent], opened: Opener) -> None:
     lent = lend()
     opened(pool=lent.pool, prepare=False).append_event(an_event())
-    assert lent.asked("select name from pg_prepared_statements") == []
+    assert lent.fetch("select name from pg_prepared_statements") == []
 
 
 @postgres_only
@@ -684,8 +684,8 @@ def test_every_operation_of_a_store_is_in_these_tests() -> None:
     of_the_store = public(asm.store.Operations) - {"artifacts", "query"}
     of_artifacts = {f"artifacts.{name}" for name in public(asm.store.ArtifactRegistry)}
     of_the_query = {f"query.{name}" for name in public(asm.store.QueryAPI)}
-    assert ASKED.keys() == of_the_store | of_artifacts | of_the_query
-    assert MAINTAINED.keys() == public(asm.store.Maintenance)
+    assert CALLS.keys() == of_the_store | of_artifacts | of_the_query
+    assert MAINTENANCE_CALLS.keys() == public(asm.store.Maintenance)
 
 
 def public(part: type) -> set[str]:
@@ -724,7 +724,7 @@ def test_a_closed_store_in_memory_is_closed(opened: Opener) -> None:
     assert answered(store) == []
 
 
-def test_an_iterator_of_a_store_that_was_closed_meanwhile_ends_in_store_closed(
+def test_an_iterator_of_a_store_that_was_closed_while_it_was_read_ends_in_store_closed(
     migrated: str, opened: Opener
 ) -> None:
     store = opened(migrated)
@@ -744,12 +744,12 @@ def test_a_closed_store_leaves_no_connection(migrated: str, opened: Opener) -> N
 
 
 @only(["sqlite"], why="a server keeps its files open")
-@pytest.mark.parametrize("name", ASKED | MAINTAINED)
+@pytest.mark.parametrize("name", CALLS | MAINTENANCE_CALLS)
 def test_a_closed_store_leaves_its_file_alone(migrated: str, opened: Opener, name: str) -> None:
     file = Path(dsns.parse_dsn(migrated).address)
     store = opened(migrated)
     with suppress(asm.NotFound):
-        (ASKED | MAINTAINED)[name](store)
+        (CALLS | MAINTENANCE_CALLS)[name](store)
     assert file in open_files()
     store.close()
     assert file not in open_files()
@@ -929,44 +929,44 @@ def test_waiting_for_a_lock_of_another_ends_in_a_timeout(migrated: str, opened: 
     store = opened(migrated, timeout=0.5, retry_for=0)
     with driver_connection(migrated) as other, pytest.raises(asm.StorageTimeout):
         other.execute(LOCK_EVERYTHING[dsns.parse_dsn(migrated).dialect])
-        ASKED[name](store)
+        CALLS[name](store)
 
 
 def test_waiting_for_a_row_of_another_store_ends_in_a_timeout(migrated: str, opened: Opener) -> None:
     session = asm.Session(agent_id="a")
-    hasty = opened(migrated, timeout=0.5)
+    waiting = opened(migrated, timeout=0.5)
     with opened(migrated).transaction() as tx:
         tx.save_session(session)
         with pytest.raises(asm.StorageTimeout):
-            hasty.save_session(session)
+            waiting.save_session(session)
 
 
 def test_waiting_for_a_lock_within_a_transaction_ends_in_a_timeout(migrated: str, opened: Opener) -> None:
     session = asm.Session(agent_id="a")
-    hasty = opened(migrated, timeout=0.5)
+    waiting = opened(migrated, timeout=0.5)
     with opened(migrated).transaction() as tx:
         tx.save_session(session)
-        with pytest.raises(asm.StorageTimeout), hasty.transaction() as hasty_tx:
-            hasty_tx.save_session(session)
+        with pytest.raises(asm.StorageTimeout), waiting.transaction() as waiting_tx:
+            waiting_tx.save_session(session)
 
 
 def test_a_connection_is_usable_after_a_lock_timeout(migrated: str, opened: Opener) -> None:
     session = asm.Session(agent_id="a")
-    hasty = opened(migrated, timeout=SHORT_S, max_size=1)
+    waiting = opened(migrated, timeout=SHORT_S, max_size=1)
     with opened(migrated).transaction() as tx:
         tx.save_session(session)
         with pytest.raises(asm.StorageTimeout):
-            hasty.save_session(session)
-    hasty.save_session(session)
-    assert hasty.get_session(session.id) == session
+            waiting.save_session(session)
+    waiting.save_session(session)
+    assert waiting.get_session(session.id) == session
 
 
 def test_a_statement_that_timed_out_stores_nothing(migrated: str, opened: Opener) -> None:
-    store, hasty = opened(migrated), opened(migrated, timeout=0.5)
+    store, waiting = opened(migrated), opened(migrated, timeout=0.5)
     with store.transaction() as tx:
         tx.append_event(an_event())
         with pytest.raises(asm.StorageTimeout):
-            hasty.append_event(an_event())
+            waiting.append_event(an_event())
     assert numbers(store.get_events("ses_1")) == [1]
 
 
@@ -1183,10 +1183,10 @@ def test_a_server_that_comes_back_in_time_is_no_error(server: Server, opened: Op
     store = opened(server.dsn(), timeout=SHORT_S, retry_for=60)
     with ThreadPoolExecutor() as threads:
         with down(server), refusing(server.port) as in_its_place:
-            asked = threads.submit(store.list_sessions)
+            listed = threads.submit(store.list_sessions)
             wait_until(lambda: in_its_place.connections > 3)
-            assert not asked.done()
-        assert asked.result() == []
+            assert not listed.done()
+        assert listed.result() == []
 
 
 @own_servers_only
@@ -1215,7 +1215,7 @@ def test_no_log_about_a_server_that_went_down_shows_the_password(
 
 @pytest.fixture
 def orders(migrated: str) -> str:
-    """A table of an application's own, beside the store's."""
+    """A table of an application's own, in the store's database."""
     fetch_rows(migrated, "create table orders (id integer)")
     return migrated
 

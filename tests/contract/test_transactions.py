@@ -66,7 +66,7 @@ def test_a_duplicate_event_does_not_abort_a_transaction(store: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "ask"),
+    ("error", "call"),
     [
         (asm.SequenceConflict, lambda tx: tx.append_event(an_event(), expected_sequence=9)),
         (asm.AlreadyExists, lambda tx: tx.artifacts.register(an_artifact("k"))),
@@ -75,12 +75,12 @@ def test_a_duplicate_event_does_not_abort_a_transaction(store: Any) -> None:
     ],
 )
 def test_an_error_of_the_store_does_not_abort_a_transaction(
-    store: Any, error: type[asm.AsmError], ask: Callable[[Any], Any]
+    store: Any, error: type[asm.AsmError], call: Callable[[Any], Any]
 ) -> None:
     store.artifacts.register(an_artifact("k"))
     with store.transaction() as tx:
         with pytest.raises(error):
-            ask(tx)
+            call(tx)
         tx.append_event(an_event())
     assert store.get_latest_sequence("ses_1") == 1
 

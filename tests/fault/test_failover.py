@@ -50,15 +50,15 @@ def test_acknowledged_events_are_stored_once_when_the_standby_is_promoted(
         port=f"{primary.port},{standby.port}",
         target_session_attrs="read-write",
     )
-    crowd = ConcurrentWriters()
+    writers = ConcurrentWriters()
     with (
         asm.SessionStore(hosts, retry_for=30) as store,
         Blocking.opened(hosts, retry_for=30) as async_store,
-        crowd.running([store, async_store], callers=32),
+        writers.running([store, async_store], callers=32),
     ):
         primary.kill()
         standby.promote()
-    assert_stored_exactly_once(standby.dsn(), crowd.acknowledged)
+    assert_stored_exactly_once(standby.dsn(), writers.acknowledged)
 
 
 @pytest.fixture(scope="module")

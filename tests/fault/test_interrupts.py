@@ -65,7 +65,7 @@ def store(where: Where) -> Iterator[asm.SessionStore]:
 def signalled_while_waiting(where: Where, number: int, until_done: Callable[[], bool]) -> Iterator[None]:
     """Lock the tables for a block; when the main thread waits for the lock, send it a signal.
 
-    The lock is held wait_until something is done.
+    The lock is held until `until_done` returns true.
     """
     locked = threading.Event()
 

@@ -1,4 +1,4 @@
-"""What migrating promises when it is cut off, and to stores that are open meanwhile."""
+"""What migrating promises when it is cut off, and to stores that are open during it."""
 
 from __future__ import annotations
 

@@ -355,14 +355,14 @@ def test_a_summary_reads_its_index_and_only_runs_that_have_not_ended(
 
 
 def test_an_idempotent_append_finds_stored_events_by_the_index_on_ids(filled: Where) -> None:
-    (query,) = _sent(events.append_events(an_event_of(3, n) for n in range(5)), "find_events")
+    (query,) = _queries_sent(events.append_events(an_event_of(3, n) for n in range(5)), "find_events")
 
     plans = list(_plans[filled.dialect](filled.dsn, query))
 
     assert [(plan.indexes, plan.scanned) for plan in plans] == [({"asm_events_id_key"}, set())] * len(plans)
 
 
-def _sent(operation: Any, name: str) -> list[Query[Any]]:
+def _queries_sent(operation: Any, name: str) -> list[Query[Any]]:
     """The queries of one name that the script of an operation sends."""
     sent: list[Query[Any]] = []
 
@@ -444,8 +444,8 @@ def _one_of(value: Any) -> Any:
 def _plan_of_sqlite(lines: list[tuple[bool, str]]) -> Plan:
     """Reads lines such as `SEARCH table USING INDEX name (columns)`."""
     read = [line for _, line in lines if re.match(r"(SEARCH|SCAN) (asm_|tagged|session)", line)]
-    told = [re.sub(r"^(\w+) (\w+) USING PRIMARY KEY", r"\1 \2 USING INDEX \2_pkey", line) for line in read]
-    used = [re.search(r"USING (?:INDEX |COVERING INDEX )?(.*?)(?: \(|$)", line) for line in told]
+    named = [re.sub(r"^(\w+) (\w+) USING PRIMARY KEY", r"\1 \2 USING INDEX \2_pkey", line) for line in read]
+    used = [re.search(r"USING (?:INDEX |COVERING INDEX )?(.*?)(?: \(|$)", line) for line in named]
     return Plan(
         indexes={KEYS_OF_SQLITE.get(name[1], name[1]) for name in used if name},
         scanned={line for line, name in zip(read, used, strict=True) if not name},

@@ -35,13 +35,13 @@ select provider, model, count(*) as run_count,
   from asm_runs
  where final_total_tokens is not null
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and session_id in (select id from asm_sessions          -- if agent_id
                        where agent_id = %(agent_id)s)      -- if agent_id
    and session_id in (select id from asm_sessions          -- if agent_ids
-                       where agent_id = any(%(agent_ids)s)) -- if agent_ids
+                       where agent_id = any(%(agent_ids)s::text[])) -- if agent_ids
    and provider = %(provider)s                             -- if provider
-   and provider = any(%(providers)s)                       -- if providers
+   and provider = any(%(providers)s::text[])               -- if providers
    and started_at >= %(since)s                             -- if since
    and started_at < %(until)s                              -- if until
  group by provider, model
@@ -55,13 +55,13 @@ select provider, model, count(*) as run_count,
   from asm_runs
  where final_total_tokens is null
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and session_id in (select id from asm_sessions          -- if agent_id
                        where agent_id = %(agent_id)s)      -- if agent_id
    and session_id in (select id from asm_sessions          -- if agent_ids
-                       where agent_id = any(%(agent_ids)s)) -- if agent_ids
+                       where agent_id = any(%(agent_ids)s::text[])) -- if agent_ids
    and provider = %(provider)s                             -- if provider
-   and provider = any(%(providers)s)                       -- if providers
+   and provider = any(%(providers)s::text[])               -- if providers
    and started_at >= %(since)s                             -- if since
    and started_at < %(until)s                              -- if until
  group by provider, model;
@@ -81,13 +81,13 @@ select provider, model, count(*) as run_count,
   from asm_runs
  where final_total_tokens is not null
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and session_id in (select id from asm_sessions          -- if agent_id
                        where agent_id = %(agent_id)s)      -- if agent_id
    and session_id in (select id from asm_sessions          -- if agent_ids
-                       where agent_id = any(%(agent_ids)s)) -- if agent_ids
+                       where agent_id = any(%(agent_ids)s::text[])) -- if agent_ids
    and provider = %(provider)s                             -- if provider
-   and provider = any(%(providers)s)                       -- if providers
+   and provider = any(%(providers)s::text[])               -- if providers
    and started_at >= %(since)s                             -- if since
    and started_at < %(until)s                              -- if until
  group by provider, model
@@ -103,13 +103,13 @@ select provider, model, count(*) as run_count,
   from asm_runs
  where final_total_tokens is null
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and session_id in (select id from asm_sessions          -- if agent_id
                        where agent_id = %(agent_id)s)      -- if agent_id
    and session_id in (select id from asm_sessions          -- if agent_ids
-                       where agent_id = any(%(agent_ids)s)) -- if agent_ids
+                       where agent_id = any(%(agent_ids)s::text[])) -- if agent_ids
    and provider = %(provider)s                             -- if provider
-   and provider = any(%(providers)s)                       -- if providers
+   and provider = any(%(providers)s::text[])               -- if providers
    and started_at >= %(since)s                             -- if since
    and started_at < %(until)s                              -- if until
  group by provider, model;

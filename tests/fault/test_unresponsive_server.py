@@ -57,8 +57,8 @@ def test_no_operation_waits_for_ever_for_a_server_that_is_stuck(proxy: Proxy, op
     stores = {name: opened(with_short_timeouts(proxy), timeout=SHORT_S, retry_for=0) for name in NAMES}
     proxy.black_hole()
     with ThreadPoolExecutor(len(NAMES)) as threads:
-        asked = [threads.submit(fails, partial(CASES[name].run, stores[name])) for name in NAMES]
-        for each in asked:
+        calls = [threads.submit(fails, partial(CASES[name].run, stores[name])) for name in NAMES]
+        for each in calls:
             each.result(LONGEST_S)
         closed = [threads.submit(store.close) for store in stores.values()]
         for each in closed:

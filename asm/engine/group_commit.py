@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 from asm.engine.script import Batchable, Query
 from asm.engine.wait_queue import SLOW_BATCH_S, Batch, Request, WaitQueue
-from asm.errors import StorageTimeout, StoreClosed
+from asm.errors import StorageTimeout, store_closed
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class GroupCommit:
     def run(self, operation: Batchable[T]) -> T:
         """Send an operation, with others where some wait, and wait at most `timeout` seconds to be sent."""
         if self.is_closed:
-            raise StoreClosed("this store is closed")
+            raise store_closed()
         batch: Batch[_ThreadRequest[Any]] = Batch()
         try:
             with self._lock:

@@ -13,7 +13,7 @@ from asm.postgres.adapters import AsyncPlainCursor
 from asm.postgres.async_connections import AsyncStoreConnection
 from asm.postgres.errors import translated
 
-OLDEST_VERSION = 140000
+SERVER_VERSION_MIN = 140000
 
 
 async def probe(conninfo: str, schema: str | None) -> None:
@@ -31,9 +31,10 @@ async def probe(conninfo: str, schema: str | None) -> None:
 def check_server(connection: AsyncConnection[Any]) -> None:
     """Raise StorageError for a server that is too old, or an encoding that lacks characters."""
     info = connection.info
-    if info.server_version < OLDEST_VERSION:
+    if info.server_version < SERVER_VERSION_MIN:
         raise StorageError(
-            f"asm needs PostgreSQL {OLDEST_VERSION // 10000} or newer; this is {info.server_version // 10000}"
+            f"asm needs PostgreSQL {SERVER_VERSION_MIN // 10000} or newer, and the server has "
+            f"{info.server_version // 10000}"
         )
     encoding = info.parameter_status("server_encoding")
     if encoding not in _ENCODINGS:

@@ -17,14 +17,14 @@ from asm.dsn import MEMORY
 from asm.engine.registry import Statement, positional
 from asm.engine.retry import check_process
 from asm.engine.script import Rows
-from asm.errors import StorageError, StorageTimeout, StoreClosed
+from asm.errors import StorageError, StorageTimeout, store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
 from asm.sqlite.values import fetch_all
 
 T = TypeVar("T")
 
-OLDEST_VERSION = (3, 37, 0)
+SQLITE_VERSION_MIN = (3, 37, 0)
 
 BUSY_RETRY_S = (0.0002, 0.003)
 """The shortest and the longest pause between two attempts to get the file's write lock."""
@@ -84,7 +84,7 @@ class LockedConnection:
             check_process(self.process)
         self.lock.acquire()
         if not self._open:
-            raise StoreClosed("this store is closed")
+            raise store_closed()
 
     def release(self) -> None:
         """Roll back what is not committed, and let the next thread use the connection."""

@@ -110,7 +110,8 @@ class LockedConnection:
         if (pause_s := self._yield_until - time.monotonic()) > 0:
             time.sleep(pause_s)
         if self.driver.in_transaction:
-            # An interrupt ended the last `release` early.
+            # A KeyboardInterrupt ended the last `release` before its rollback, but not before it freed
+            # the lock. No transaction could begin any more.
             self._roll_back()
         self._deadline = None
         _retry_while_busy(partial(self.driver.execute, begin), self._timeout)

@@ -42,9 +42,9 @@ from asm.postgres.adapters import AsyncPlainCursor, bind
 from asm.postgres.async_connections import (
     AsyncConnectionSetup,
     AsyncStoreConnection,
-    close_if_dirty,
     is_broken,
 )
+from asm.postgres.async_deadlines import close_if_dirty
 from asm.postgres.async_server_checks import (
     check_not_distributed,
     check_server,
@@ -302,7 +302,8 @@ class AsyncPostgres:
             connection = self._spare.checkout() or await self._wait_for_connection()
             if not is_broken(connection):
                 return connection
-            # Not by `close()`, which returns a connection to a pool that was made with `close_returns`.
+            # Not by `close()`: psycopg_pool documents that it returns a connection to a pool that was made
+            # with `close_returns`.
             connection.pgconn.finish()
             await self._checkin(connection)
 
@@ -353,6 +354,7 @@ class AsyncPostgres:
 
     async def _checkin(self, connection: AsyncConnection[Any]) -> None:
         if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:
-            # The pool would wait for the response to a rollback, and could not be cancelled.
+            # psycopg_pool would wait for the response to a rollback, and could not be cancelled. Not reported
+            # upstream yet.
             close_if_dirty(unused)
             await Shielded(self._pool.putconn(unused))

@@ -20,7 +20,8 @@ async def probe(conninfo: str, schema: str | None) -> None:
     """Connect once, and raise what is wrong; a pool would go on trying in the background."""
     with translated():
         connection = await AsyncConnection.connect(conninfo, autocommit=True)
-        # Not `async with`, which leaves the connection open when it is cancelled at its end.
+        # Not `async with`, in which psycopg leaves the connection open when it is cancelled at its end. Not
+        # reported upstream yet.
         try:
             check_server(connection)
             await check_not_distributed(connection, schema)

@@ -44,9 +44,9 @@ from asm.postgres.adapters import PlainCursor, bind
 from asm.postgres.connections import (
     ConnectionSetup,
     StoreConnection,
-    close_if_dirty,
     is_broken,
 )
+from asm.postgres.deadlines import close_if_dirty
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.reentrancy import not_reentrant
@@ -292,7 +292,8 @@ class Postgres:
             connection = self._spare.checkout() or self._wait_for_connection()
             if not is_broken(connection):
                 return connection
-            # Not by `close()`, which returns a connection to a pool that was made with `close_returns`.
+            # Not by `close()`: psycopg_pool documents that it returns a connection to a pool that was made
+            # with `close_returns`.
             connection.pgconn.finish()
             self._checkin(connection)
 
@@ -335,6 +336,7 @@ class Postgres:
 
     def _checkin(self, connection: Connection[Any]) -> None:
         if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:
-            # The pool would wait for the response to a rollback, and could not be cancelled.
+            # psycopg_pool would wait for the response to a rollback, and could not be cancelled. Not reported
+            # upstream yet.
             close_if_dirty(unused)
             self._pool.putconn(unused)

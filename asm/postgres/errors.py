@@ -18,14 +18,7 @@ from asm.errors import (
     StorageTimeout,
     store_closed,
 )
-
-
-class ServerUnresponsive(psycopg.OperationalError):
-    """The server's machine is up, and its process is stuck or has lost the session."""
-
-
-def timed_out(after_s: float) -> StorageTimeout:
-    return StorageTimeout(f"the statement was cancelled after {after_s:g} s without a result")
+from asm.postgres.timeouts import ServerUnresponsive
 
 
 class translated:  # noqa: N801

@@ -22,7 +22,8 @@ def probe(conninfo: str, schema: str | None) -> None:
     """Connect once, and raise what is wrong; a pool would go on trying in the background."""
     with translated():
         connection = Connection.connect(conninfo, autocommit=True)
-        # Not `with`, which leaves the connection open when it is cancelled at its end.
+        # Not `with`, in which psycopg leaves the connection open when it is cancelled at its end. Not
+        # reported upstream yet.
         try:
             check_server(connection)
             check_not_distributed(connection, schema)

@@ -174,8 +174,9 @@ class LockedConnection:
             self._yield_until = now + min(BUSY_RETRY_S[1], took_s * YIELD_FRACTION)
 
     def _disconnect(self) -> None:
-        # After `executemany` a cursor keeps its statement, and the statement keeps the file open: its
-        # write-ahead log would be neither checkpointed nor deleted until the cursor is garbage.
+        # After `executemany` a cursor of CPython's sqlite3 keeps its statement, and the statement keeps the
+        # file open: its write-ahead log would be neither checkpointed nor deleted until the cursor is
+        # garbage. Not reported upstream yet.
         with suppress(sqlite3.ProgrammingError):
             self._cursor.close()
         self.driver.close()

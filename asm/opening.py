@@ -7,8 +7,6 @@ from typing import Any
 from asm import dsn
 from asm.errors import ValidationError
 from asm.migrations.files import check_complete
-from asm.migrations.runner import migrate as apply_pending
-from asm.migrations.runner import migrate_connection
 from asm.operations import reading
 from asm.validation import count, flag, safe_repr
 
@@ -86,7 +84,10 @@ def check_exists(at: dsn.Target, *, migrate: bool) -> None:
 
 
 def migrate_target(at: dsn.Target, database: Any) -> None:
+    # Imported here, because most programs open a store that is up to date.
+    from asm.migrations.runner import migrate, migrate_connection
+
     if at.address == dsn.MEMORY:
         migrate_connection(database.connection)
     else:
-        apply_pending(at.dsn, schema=at.schema)
+        migrate(at.dsn, schema=at.schema)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -137,7 +136,14 @@ def _read_file(file: Path) -> Prices:
         raise ValidationError(f"{file}: {error}", path=str(file)) from error
 
 
-_DECODERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
+def _loads_toml(text: str) -> Any:
+    # Imported here, because its tables of characters are a twentieth of `import asm`.
+    import tomllib
+
+    return tomllib.loads(text)
+
+
+_DECODERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": _loads_toml}
 
 
 # Checks.

@@ -38,7 +38,10 @@ class ServerUnresponsive(psycopg.OperationalError):
 
 
 def timed_out(after_s: float) -> StorageTimeout:
-    return StorageTimeout(f"the statement was cancelled after {after_s:g} s without a result")
+    return StorageTimeout(
+        f"the statement was cancelled after {after_s:g} s without a result: retry, or open the store with a "
+        "longer timeout"
+    )
 
 
 class Limited:

@@ -13,13 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from functools import partial
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import psycopg
 import pytest
 
 import asm
+from asm.sqlite.connection import LockedConnection
 from tests.conftest import POSTGRES, Where, an_event, in_loop, numbers
 from tests.contract.other_clients import fetch_rows, only
 
@@ -325,12 +326,11 @@ def test_closing_finishes_accepted_appends_and_refuses_others(
 
 
 @contextmanager
-def interrupted_after(statement: str) -> Iterator[None]:
-    """Raise KeyboardInterrupt in this thread when SQLite has executed the statement, as Ctrl-C does."""
+def interrupted_after(method: FunctionType) -> Iterator[None]:
+    """Raise KeyboardInterrupt in this thread when the method returns, as Ctrl-C may do."""
 
-    def profile(frame: FrameType, event: str, called: Any) -> None:
-        done = event == "c_return" and getattr(called, "__name__", "") == "execute"
-        if done and frame.f_locals.get("sql") == statement:
+    def profile(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "return" and frame.f_code is method.__code__:
             sys.setprofile(None)
             raise KeyboardInterrupt
 
@@ -342,10 +342,10 @@ def interrupted_after(statement: str) -> Iterator[None]:
 
 
 @only(["sqlite"], why="PostgreSQL has a connection for each")
-@pytest.mark.parametrize("statement", ["begin immediate", "commit"])
-def test_an_interrupted_transaction_blocks_no_other(migrated: str, statement: str) -> None:
+@pytest.mark.parametrize("method", [LockedConnection.begin, LockedConnection.commit])
+def test_an_interrupted_transaction_blocks_no_other(migrated: str, method: FunctionType) -> None:
     with asm.SessionStore(migrated) as store:
-        with pytest.raises(KeyboardInterrupt), interrupted_after(statement):
+        with pytest.raises(KeyboardInterrupt), interrupted_after(method):
             store.append_event(an_event())
         store.append_event(an_event())
         kept = store.get_events("ses_1")

@@ -34,8 +34,8 @@ def check_server(connection: AsyncConnection[Any]) -> None:
     info = connection.info
     if info.server_version < SERVER_VERSION_MIN:
         raise StorageError(
-            f"asm needs PostgreSQL {SERVER_VERSION_MIN // 10000} or newer, and the server has "
-            f"{info.server_version // 10000}"
+            f"asm requires PostgreSQL {SERVER_VERSION_MIN // 10000} or newer; this server is "
+            f"PostgreSQL {info.server_version // 10000}"
         )
     encoding = info.parameter_status("server_encoding")
     if encoding not in _ENCODINGS:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from functools import partial
-from types import FrameType, FunctionType
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -326,11 +326,12 @@ def test_closing_finishes_accepted_appends_and_refuses_others(
 
 
 @contextmanager
-def interrupted_after(method: FunctionType) -> Iterator[None]:
-    """Raise KeyboardInterrupt in this thread when the method returns, as Ctrl-C may do."""
+def interrupted_after(method: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt in this thread when a method of the connection returns, as Ctrl-C does."""
+    code = getattr(LockedConnection, method).__code__
 
-    def profile(frame: FrameType, event: str, _argument: object) -> None:
-        if event == "return" and frame.f_code is method.__code__:
+    def profile(frame: FrameType, event: str, _arg: object) -> None:
+        if event == "return" and frame.f_code is code:
             sys.setprofile(None)
             raise KeyboardInterrupt
 
@@ -342,11 +343,11 @@ def interrupted_after(method: FunctionType) -> Iterator[None]:
 
 
 @only(["sqlite"], why="PostgreSQL has a connection for each")
-@pytest.mark.parametrize("method", [LockedConnection.begin, LockedConnection.commit])
-def test_an_interrupted_transaction_blocks_no_other(migrated: str, method: FunctionType) -> None:
+@pytest.mark.parametrize("method", ["begin", "commit"])
+def test_an_interrupted_transaction_blocks_no_other(migrated: str, method: str) -> None:
     with asm.SessionStore(migrated) as store:
         with pytest.raises(KeyboardInterrupt), interrupted_after(method):
-            store.append_event(an_event())
+            store.append_events([an_event(), an_event()], expected_sequence=0)
         store.append_event(an_event())
         kept = store.get_events("ses_1")
     assert numbers(kept) == list(range(1, len(kept) + 1))

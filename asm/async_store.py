@@ -19,7 +19,7 @@ from asm.dsn import as_secret
 from asm.engine.async_polling import AsyncPoller
 from asm.engine.script import AsyncDatabase, Operation
 from asm.engine.shielding import run_to_completion
-from asm.errors import MigrationRequired, StoreClosed
+from asm.errors import MigrationRequired, StoreClosed, store_closed
 from asm.maintenance import health, retention
 from asm.methods import async_iterating_method, async_job_method, async_method, async_waiting_method
 from asm.migrations.files import check_complete, check_tables, list_applied
@@ -195,7 +195,7 @@ class AsyncSessionStore(AsyncOperations):
 
     def _check_not_closed(self) -> None:
         if self._closed:
-            raise StoreClosed("this store is closed: make another")
+            raise store_closed()
 
     # end: async only
     async def _open(self) -> None:

@@ -135,14 +135,16 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def count(value: Any, name: str, maximum: int = INTEGER_MAX) -> int:
-    """A whole number from 0 to the maximum."""
+def count(value: Any, name: str, maximum: int = INTEGER_MAX, minimum: int = 0) -> int:
+    """A whole number from the minimum to the maximum."""
     if type(value) is not int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValidationError(f"{name} must be a whole number, not {type(value).__name__}", path=name)
         value = int(value)
-    if not 0 <= value <= maximum:
-        raise ValidationError(f"{name} must be from 0 to {maximum:,}, not {safe_repr(value)}", path=name)
+    if not minimum <= value <= maximum:
+        raise ValidationError(
+            f"{name} must be from {minimum} to {maximum:,}, not {safe_repr(value)}", path=name
+        )
     return value  # type: ignore[no-any-return]
 
 

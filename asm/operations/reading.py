@@ -93,7 +93,7 @@ def iter_events(
     query = events.get_events(
         session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
     )
-    return Stream(query, _at_least_one(page_size), follows=False, timeout_s=0.0)
+    return Stream(query, count(page_size, "page_size", minimum=1), follows=False, timeout_s=0.0)
 
 
 def follow_events(
@@ -121,7 +121,7 @@ def follow_events(
     timeout_s = seconds(idle_timeout, "idle_timeout")
     return Stream(
         query,
-        _at_least_one(page_size),
+        count(page_size, "page_size", minimum=1),
         follows=True,
         timeout_s=float("inf") if timeout_s is None else timeout_s,
     )
@@ -206,10 +206,3 @@ def _next(found: list[Event], remaining: int | None) -> tuple[int, int | None]:
     last = found[-1].sequence_number
     assert last is not None
     return last, None if remaining is None else remaining - len(found)
-
-
-def _at_least_one(page_size: int) -> int:
-    size = count(page_size, "page_size")
-    if size == 0:
-        raise ValidationError("page_size must be at least 1, not 0", path="page_size")
-    return size

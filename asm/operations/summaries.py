@@ -280,9 +280,9 @@ def _by_provider_and_model(groups: list[_Group], size: Callable[[Any], float]) -
     }
 
 
-def _summed(named: Iterable[tuple[str | None, T]]) -> dict[str | None, T]:
+def _summed(items: Iterable[tuple[str | None, T]]) -> dict[str | None, T]:
     totals: dict[str | None, T] = {}
-    for name, sums in named:
+    for name, sums in items:
         totals[name] = totals[name] + sums if name in totals else sums
     return totals
 

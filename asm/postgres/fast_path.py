@@ -38,7 +38,7 @@ PQGen: TypeAlias = Generator[Any, Any, T]
 SQL: TypeAlias = tuple[str, Mapping[str, Any]]
 """A statement with its values."""
 
-_PLACEHOLDER = re.compile(r"%\((\w+)\)[sbt]|%%")
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 _SUCCESS = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 _BINARY = pq.Format.BINARY
 _COUNTER = itertools.count()
@@ -306,7 +306,7 @@ def _array(values: Sequence[Any]) -> bytes:
     if oid == _TEXT:
         return head + _text_items(list(map(str.encode, values)))
     if oid == _TIMESTAMPTZ:
-        values = [datetime.__sub__(value, _EPOCH) // _MICROSECOND for value in values]
+        values = [(value - _EPOCH) // _MICROSECOND for value in values]
     return head + b"".join(map(_FIXED_WIDTH[kind], values))
 
 
@@ -326,7 +326,7 @@ def _array_item(value: Any) -> bytes:
 
 
 def _timestamp(value: datetime) -> bytes:
-    return _INT64.pack(datetime.__sub__(value, _EPOCH) // _MICROSECOND)
+    return _INT64.pack((value - _EPOCH) // _MICROSECOND)
 
 
 class _ByType(dict[type, T]):

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import psycopg
+
 from asm.engine.script import Operation, Pipeline, UnitOfWork
+from asm.errors import StorageTimeout
 
 IDLE_IN_TRANSACTION_TIMEOUT_S = 20.0
 """The server ends a transaction of ours whose client sends nothing for this long. The locks of a client
@@ -28,6 +31,17 @@ class Limit(NamedTuple):
 
     def shortened(self, after_s: float) -> Limit:
         return Limit(min(self.after_s, after_s))
+
+
+class ServerUnresponsive(psycopg.OperationalError):
+    """The server's machine is up, and its process is stuck or has lost the session."""
+
+
+def timed_out(after_s: float) -> StorageTimeout:
+    return StorageTimeout(
+        f"the statement was cancelled after {after_s:g} s without a result: retry, or open the store with a "
+        "longer timeout"
+    )
 
 
 class Limited:

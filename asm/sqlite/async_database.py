@@ -16,7 +16,7 @@ from asm.engine.async_polling import AsyncPoller, AsyncPollInTransaction
 from asm.engine.schema_version import list_applied
 from asm.engine.script import Batchable, Operation, Pipeline, Query, UnitOfWork
 from asm.engine.shielding import check_loop, run_to_completion
-from asm.errors import MigrationRequired, StorageTimeout, StoreClosed
+from asm.errors import MigrationRequired, StorageTimeout, StoreClosed, store_closed
 from asm.sqlite.database import SQLite, SQLiteTransaction
 from asm.sqlite.errors import open_transaction_error
 
@@ -131,7 +131,7 @@ class AsyncSQLite:
             ) from error
         try:
             if self._closed:
-                raise StoreClosed("this store is closed")
+                raise store_closed()
             yield
         finally:
             self._lock.release()

@@ -17,14 +17,14 @@ from asm.dsn import MEMORY
 from asm.engine.registry import Statement, positional
 from asm.engine.retry import check_process
 from asm.engine.script import Rows
-from asm.errors import StorageError, StorageTimeout, StoreClosed
+from asm.errors import StorageError, StorageTimeout, store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
 from asm.sqlite.values import fetch_all
 
 T = TypeVar("T")
 
-OLDEST_VERSION = (3, 37, 0)
+SQLITE_VERSION_MIN = (3, 37, 0)
 
 BUSY_RETRY_S = (0.0002, 0.003)
 """The shortest and the longest pause between two attempts to get the file's write lock."""
@@ -84,7 +84,7 @@ class LockedConnection:
             check_process(self.process)
         self.lock.acquire()
         if not self._open:
-            raise StoreClosed("this store is closed")
+            raise store_closed()
 
     def release(self) -> None:
         """Roll back what is not committed, and let the next thread use the connection."""
@@ -110,7 +110,8 @@ class LockedConnection:
         if (pause_s := self._yield_until - time.monotonic()) > 0:
             time.sleep(pause_s)
         if self.driver.in_transaction:
-            # An interrupt ended the last `release` early.
+            # A KeyboardInterrupt ended the last `release` before its rollback, but not before it freed
+            # the lock. No transaction could begin any more.
             self._roll_back()
         self._deadline = None
         _retry_while_busy(partial(self.driver.execute, begin), self._timeout)
@@ -173,8 +174,9 @@ class LockedConnection:
             self._yield_until = now + min(BUSY_RETRY_S[1], took_s * YIELD_FRACTION)
 
     def _disconnect(self) -> None:
-        # After `executemany` a cursor keeps its statement, and the statement keeps the file open: its
-        # write-ahead log would be neither checkpointed nor deleted until the cursor is garbage.
+        # After `executemany` a cursor of CPython's sqlite3 keeps its statement, and the statement keeps the
+        # file open: its write-ahead log would be neither checkpointed nor deleted until the cursor is
+        # garbage. Not reported upstream yet.
         with suppress(sqlite3.ProgrammingError):
             self._cursor.close()
         self.driver.close()

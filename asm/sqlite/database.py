@@ -21,8 +21,15 @@ from asm.engine.registry import QueryRegistry
 from asm.engine.retry import check_process, reentrant_call
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import Batchable, Operation, Pipeline, Query, Rows, Script, UnitOfWork, run_script
-from asm.errors import Conflict, MigrationRequired, StorageError, StoreClosed
-from asm.sqlite.connection import OLDEST_VERSION, LockedConnection
+from asm.errors import (
+    Conflict,
+    MigrationRequired,
+    StorageError,
+    ended_by_application,
+    transaction_ended,
+    transaction_failed,
+)
+from asm.sqlite.connection import SQLITE_VERSION_MIN, LockedConnection
 from asm.sqlite.errors import open_transaction_error, translated
 from asm.sqlite.values import bind
 
@@ -33,9 +40,9 @@ class SQLite:
     """A SQLite file, or a database in memory, for any number of threads."""
 
     def __init__(self, path: str, *, timeout: float, statement_timeout: float | None) -> None:
-        if sqlite3.sqlite_version_info < OLDEST_VERSION:
+        if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
             raise StorageError(
-                f"asm requires SQLite {'.'.join(map(str, OLDEST_VERSION))} or newer, for STRICT tables; "
+                f"asm requires SQLite {'.'.join(map(str, SQLITE_VERSION_MIN))} or newer, for STRICT tables; "
                 f"this Python has SQLite {sqlite3.sqlite_version}"
             )
         self.queries = QueryRegistry("sqlite")
@@ -218,7 +225,7 @@ class SQLiteTransaction:
     def run(self, operation: Operation[T]) -> T:
         self._database.check_process()
         if not self._open:
-            raise StoreClosed("this transaction has ended")
+            raise transaction_ended()
         self.check_usable()
         with self._database.running():
             self.changed_sessions.update(operation.sessions)
@@ -238,14 +245,11 @@ class SQLiteTransaction:
         # PostgreSQL refuses every statement after a failed one and keeps nothing of the transaction;
         # SQLite would go on and commit the rest.
         if self._aborted:
-            raise StorageError("an earlier statement of this transaction failed, so nothing of it is kept")
+            raise transaction_failed()
         with translated():
             if not self._connection.driver.in_transaction:
                 # Every further statement would be committed by itself.
-                raise StorageError(
-                    "this transaction was committed or rolled back through `tx.connection`: leave that to "
-                    "`transaction()`"
-                )
+                raise ended_by_application()
 
     def end(self) -> None:
         self._open = False

@@ -59,7 +59,7 @@ class TestAppending:
         assert store.get_latest_sequence("ses_1") == 3
 
     def test_only_events_can_be_appended(self, store: Any) -> None:
-        with pytest.raises(asm.ValidationError, match="cannot append a dict"):
+        with pytest.raises(asm.ValidationError, match="append_event takes an Event, not dict"):
             store.append_event({"type": "message_sent"})
 
     def test_a_large_document_is_kept_whole(self, store: Any) -> None:

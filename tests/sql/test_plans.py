@@ -47,7 +47,7 @@ HOT: dict[str, tuple[Query[Any], str]] = {
     "get_latest_sequence": (events.get_latest_sequence(session_id(3)), "asm_session_sequences_pkey"),
     "get_by_key": (artifacts.get_by_key("key_000700"), "asm_artifacts_live_key"),
     "list_by_session": (artifacts.list_by_session(session_id(3)), "asm_artifacts_by_session"),
-    "find_counters of a poll": (polling.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
+    "find_counters of a poll": (polling.poll_counters([session_id(3)]), "asm_session_sequences_pkey"),
     "find_counters": (exports.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
     "find_sessions": (Query("find_sessions", {"ids": (session_id(3),)}, list), "asm_sessions_pkey"),
     "find_artifacts": (Query("find_artifacts", {"ids": ("art_1",)}, list), "asm_artifacts_pkey"),

@@ -112,14 +112,12 @@ class LockedConnection:
         if self.driver.in_transaction:
             # An interrupt ended the last `release` early.
             self._roll_back()
-        self._deadline = None
         _retry_while_busy(partial(self.driver.execute, begin), self._timeout)
         self._begun_at = time.monotonic()
         if self._file is not None:
             self._file.check_there()
 
     def commit(self) -> None:
-        self._deadline = None
         self.driver.execute("commit")
 
     def execute(
@@ -128,9 +126,13 @@ class LockedConnection:
         """The rows of a statement, executed once for each element of its parameters named in `columns`."""
         if self._statement_timeout is not None:
             self._deadline = time.monotonic() + self._statement_timeout
-        if columns and not columns.isdisjoint(statement.parameters):
-            return self._execute_batch(statement, values)
-        return fetch_all(self._cursor.execute(statement.sql, values), statement.sql)
+        try:
+            if columns and not columns.isdisjoint(statement.parameters):
+                return self._execute_batch(statement, values)
+            return fetch_all(self._cursor.execute(statement.sql, values), statement.sql)
+        finally:
+            # It would interrupt a later statement, such as an application's on `tx.connection`.
+            self._deadline = None
 
     def _execute_batch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
         # By position, because named values need a dict for each execution, which takes 1.4 times as long.
@@ -164,7 +166,6 @@ class LockedConnection:
             self.release()
 
     def _roll_back(self) -> None:
-        self._deadline = None
         self.driver.execute("rollback")
 
     def _yield_file_lock(self) -> None:

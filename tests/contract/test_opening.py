@@ -1004,6 +1004,21 @@ def test_a_statement_of_an_applications_own_is_bounded_too(migrated: str, opened
         own(tx, "select pg_sleep(60)")
 
 
+COUNT = "with recursive n (i) as (select 1 union all select i + 1 from n where i < 20000) select count(*) from n"
+
+
+def test_the_time_of_a_statement_does_not_bound_the_applications_statements_after_it(
+    migrated: str, opened: Opener
+) -> None:
+    store = opened(migrated, statement_timeout=1)
+    with store.transaction() as tx:
+        tx.append_event(an_event())
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            own(tx, COUNT)
+    assert numbers(store.get_events("ses_1")) == [1]
+
+
 LONG = "a single statement is slow there only where there is much to read"
 
 

@@ -134,7 +134,12 @@ class SQLite:
             self.add_versions(error)
             raise
         finally:
-            connection.release()
+            try:
+                # Not `running()`, which could refuse to release the connection.
+                self._running.add(thread)
+                connection.release()
+            finally:
+                self._running.discard(thread)
         self.poller.notify(tx.changed_sessions)
 
     @contextmanager
@@ -150,13 +155,13 @@ class SQLite:
             self._running.discard(thread)
 
     def close(self) -> None:
-        if os.getpid() == self.process:
-            if get_ident() in self._running:
-                raise reentrant_call()
+        if os.getpid() != self.process:
+            return
+        with self.running():
             self.poller.close()
             self._group_commit.close()
-        self._reader.close()
-        self._writer.close()
+            self._reader.close()
+            self._writer.close()
 
     def execute(self, connection: LockedConnection, query: Query[Any]) -> Rows:
         """The rows of one query, on a connection that the caller uses."""

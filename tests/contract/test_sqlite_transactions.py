@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -149,3 +153,65 @@ def test_a_signal_handler_cannot_call_the_transaction_that_it_interrupted(migrat
             tx._database.run(UnitOfWork(interrupted, sessions=["ses_1"]))
         assert ["re-entrant call" in str(error) for error in raised] == [True]
         assert store.get_latest_sequence("ses_1") == 1
+
+
+SQLITE_FOLDER = str(Path(asm.__file__).parent / "sqlite")
+
+
+@contextmanager
+def signal_at_line(number: int) -> Iterator[list[int]]:
+    """Raise SIGUSR1 before one of the lines of asm/sqlite that this thread executes. Yields its number."""
+    executed = count(1)
+    signalled: list[int] = []
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(SQLITE_FOLDER):
+            return None
+        if event == "line" and next(executed) == number:
+            signalled.append(number)
+            signal.raise_signal(signal.SIGUSR1)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield signalled
+    finally:
+        sys.settrace(before)
+
+
+def get_and_append(store: asm.SessionStore) -> None:
+    for call in (READS_AND_CLOSE["get_events"], WRITES["save_session"], WRITES["append_event"]):
+        try:
+            call(store)
+        except asm.StoreClosed:
+            pass
+        except asm.StorageError as error:
+            assert "re-entrant call" in str(error) or "call the transaction's methods" in str(error)
+
+
+def test_a_signal_handler_may_call_the_store_at_every_line_of_a_transaction(migrated: str) -> None:
+    with asm.SessionStore(migrated, timeout=TIMEOUT_S) as store:
+        with handled(lambda: get_and_append(store)) as raised:
+            for number in count(1):
+                with signal_at_line(number) as signalled:
+                    begin(store)
+                if not signalled:
+                    break
+        assert raised == []
+        assert number > 20
+        assert store.append_event(an_event()).sequence_number
+
+
+def test_a_signal_handler_may_call_the_store_at_every_line_of_its_closing(migrated: str) -> None:
+    for number in count(1):
+        store = asm.SessionStore(migrated, timeout=TIMEOUT_S)
+        with handled(lambda store=store: get_and_append(store)) as raised:  # type: ignore[misc]
+            with signal_at_line(number) as signalled:
+                store.close()
+        assert raised == []
+        with pytest.raises(asm.StoreClosed):
+            store.get_events("ses_1")
+        if not signalled:
+            break
+    assert number > 10

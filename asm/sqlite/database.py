@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -123,11 +124,14 @@ class SQLite:
             tx = SQLiteTransaction(self, connection)
             try:
                 yield tx
-                tx.check_usable()
             finally:
-                tx.end()
+                # A forked child has no other thread, and the lock of one may be locked for ever.
+                if os.getpid() == self.process:
+                    with self.running():
+                        tx.end()
             if os.getpid() != self.process:
                 check_process(self.process)
+            tx.check_usable()
             with self.running(), translated():
                 connection.commit()
         except MigrationRequired as error:
@@ -205,7 +209,10 @@ class SQLite:
 
 
 class SQLiteTransaction:
-    """Operations within one transaction. After one that failed in the database, all others are refused."""
+    """Operations within one transaction, of one thread at a time.
+
+    After one that failed in the database, all others are refused.
+    """
 
     poller = PollInTransaction()
 
@@ -214,6 +221,7 @@ class SQLiteTransaction:
         self._connection = connection
         self._open = True
         self._aborted = False
+        self._lock = threading.Lock()
         self.changed_sessions: set[str] = set()
 
     @property
@@ -222,10 +230,10 @@ class SQLiteTransaction:
 
     def run(self, operation: Operation[T]) -> T:
         self._database.check_process()
-        if not self._open:
-            raise StoreClosed("this transaction has ended")
-        self.check_usable()
-        with self._database.running():
+        with self._database.running(), self._lock:
+            if not self._open:
+                raise StoreClosed("this transaction has ended")
+            self.check_usable()
             self.changed_sessions.update(operation.sessions)
             try:
                 with translated():
@@ -253,4 +261,7 @@ class SQLiteTransaction:
                 )
 
     def end(self) -> None:
+        """Refuse further operations, and wait for the one that another thread is executing."""
         self._open = False
+        with self._lock:
+            pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -92,6 +93,24 @@ def test_other_threads_wait_for_the_transaction(migrated: str) -> None:
             appending = thread.submit(store.append_event, an_event())
             assert store.get_latest_sequence("ses_1") == 0
         assert appending.result().sequence_number == 2
+
+
+def test_a_transaction_ends_after_the_operation_that_another_thread_executes(migrated: str) -> None:
+    executing = threading.Event()
+
+    def interrupted() -> Script[None]:
+        yield from append_event(an_event())
+        executing.set()
+        while tx._database._open:
+            pass
+        raise KeyboardInterrupt
+
+    with asm.SessionStore(migrated) as store, ThreadPoolExecutor(1) as thread:
+        with pytest.raises(asm.StorageError, match="an earlier statement"), store.transaction() as tx:
+            running = thread.submit(tx._database.run, UnitOfWork(interrupted))
+            executing.wait()
+        assert isinstance(running.exception(), KeyboardInterrupt)
+        assert store.get_events("ses_1") == []
 
 
 def test_a_store_that_is_closed_inside_its_own_transaction_ends_with_it(migrated: str) -> None:

@@ -1004,7 +1004,9 @@ def test_a_statement_of_an_applications_own_is_bounded_too(migrated: str, opened
         own(tx, "select pg_sleep(60)")
 
 
-COUNT = "with recursive n (i) as (select 1 union all select i + 1 from n where i < 20000) select count(*) from n"
+COUNT = (
+    "with recursive n as (select 1 as i union all select i + 1 from n where i < 20000) select count(i) from n"
+)
 
 
 def test_the_time_of_a_statement_does_not_bound_the_applications_statements_after_it(

@@ -192,7 +192,8 @@ def test_a_queue_is_not_idle_while_any_batch_is_being_sent() -> None:
         batch.succeed({})
         batch.is_finished = True
     queue.finish_batch(first)
-    assert queue.start_alone(third := Batch(), ["c"])
+    third: Batch[Request[str]] = Batch()
+    assert queue.start_alone(third, ["c"])
     queue.finish_batch(second)
     assert not queue.is_idle
     finish(queue, third)

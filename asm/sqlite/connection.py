@@ -17,7 +17,7 @@ from asm.dsn import MEMORY
 from asm.engine.registry import Statement, positional
 from asm.engine.retry import check_process
 from asm.engine.script import Rows
-from asm.errors import StorageError, StorageTimeout, StoreClosed
+from asm.errors import StorageError, StoreClosed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
 from asm.sqlite.values import fetch_all
@@ -82,7 +82,8 @@ class LockedConnection:
         """Wait until no other thread uses the connection. The caller calls `release` even if this fails."""
         if os.getpid() != self.process:
             check_process(self.process)
-        self.lock.acquire()
+        if self._open:
+            self.lock.acquire()
         if not self._open:
             raise StoreClosed("this store is closed")
 
@@ -153,15 +154,17 @@ class LockedConnection:
         return self.execute(_DATA_VERSION, {})[0][0], self.driver.total_changes
 
     def close(self) -> None:
-        """Refuse further use. If a thread is using the connection, it closes it when it has finished."""
-        if os.getpid() != self.process or not self._open:
+        """Refuse further use, and wait for the thread that is using the connection.
+
+        If that takes too long, or the caller itself is using the connection, `release` closes it.
+        """
+        if os.getpid() != self.process:
             return
         self._open = False
         if self.lock.owner == get_ident():
             return
         try:
-            with suppress(StorageTimeout):
-                self.lock.acquire()
+            self.lock.acquire()
         finally:
             self.release()
 

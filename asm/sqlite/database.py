@@ -164,8 +164,10 @@ class SQLite:
         with self.running():
             self.poller.close()
             self._group_commit.close()
-            self._reader.close()
-            self._writer.close()
+            try:
+                self._reader.close()
+            finally:
+                self._writer.close()
 
     def execute(self, connection: LockedConnection, query: Query[Any]) -> Rows:
         """The rows of one query, on a connection that the caller uses."""

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 import asm
+from asm.dsn import parse_dsn
 from asm.engine.script import Script, UnitOfWork
 from asm.operations.events import append_event
 from tests.conftest import an_event, events_of
-from tests.contract.other_clients import only
+from tests.contract.other_clients import only, open_files
 
 pytestmark = only(["sqlite"], why="PostgreSQL has a connection for each")
 
@@ -121,6 +122,52 @@ def test_a_store_that_is_closed_inside_its_own_transaction_ends_with_it(migrated
         store.close()
     with pytest.raises(asm.StoreClosed):
         store.get_latest_sequence("ses_1")
+    with asm.SessionStore(migrated) as again:
+        assert again.get_latest_sequence("ses_1") == 1
+
+
+def test_an_async_store_that_is_closed_inside_its_own_transaction_ends_with_it(migrated: str) -> None:
+    async def close() -> None:
+        store = asm.AsyncSessionStore(migrated, timeout=TIMEOUT_S)
+        await store.open()
+        async with store.transaction() as tx:
+            await tx.append_event(an_event())
+            await store.close()
+        with pytest.raises(asm.StoreClosed):
+            await store.get_latest_sequence("ses_1")
+
+    asyncio.run(close())
+    with asm.SessionStore(migrated) as again:
+        assert again.get_latest_sequence("ses_1") == 1
+
+
+def test_a_store_that_another_transaction_keeps_from_closing_refuses_calls_and_can_be_closed_again(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, timeout=0.1)
+    begun, ending = threading.Event(), threading.Event()
+
+    def transact() -> None:
+        with store.transaction() as tx:
+            begun.set()
+            assert ending.wait(TIMEOUT_S)
+            tx.append_event(an_event())
+
+    with ThreadPoolExecutor(1) as thread:
+        transacting = thread.submit(transact)
+        assert begun.wait(TIMEOUT_S)
+        try:
+            for _ in range(2):
+                with pytest.raises(asm.StorageTimeout, match="holds a transaction open"):
+                    store.close()
+            for call in (*WRITES.values(), begin, READS_AND_CLOSE["get_events"]):
+                with pytest.raises(asm.StoreClosed):
+                    call(store)
+        finally:
+            ending.set()
+        transacting.result()
+    store.close()
+    assert Path(parse_dsn(migrated).address) not in open_files()
     with asm.SessionStore(migrated) as again:
         assert again.get_latest_sequence("ses_1") == 1
 

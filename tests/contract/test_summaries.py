@@ -396,7 +396,7 @@ def test_a_run_without_a_price_is_counted_as_unmapped(
 @pytest.mark.parametrize("status", ["running", "completed"])
 @pytest.mark.parametrize("kinds", [{}, {"input": 0, "cache_read": 0}])
 def test_a_run_with_tokens_of_no_priced_kind_is_counted_as_unmapped(
-    store: Any, kinds: dict[str, int], status: str
+    store: Any, kinds: dict[str, Any], status: str
 ) -> None:
     save_run(store, provider="acme", model="m", total=500, status=status, **kinds)
     save_run(store, provider="acme", model="m", total=500, status=status, cost_usd=1, **kinds)

@@ -17,7 +17,7 @@ from asm.dsn import MEMORY
 from asm.engine.registry import Statement, positional
 from asm.engine.retry import check_process
 from asm.engine.script import Rows
-from asm.errors import StorageError, StorageTimeout, store_closed
+from asm.errors import StorageError, store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
 from asm.sqlite.values import fetch_all
@@ -82,7 +82,8 @@ class LockedConnection:
         """Wait until no other thread uses the connection. The caller calls `release` even if this fails."""
         if os.getpid() != self.process:
             check_process(self.process)
-        self.lock.acquire()
+        if self._open:
+            self.lock.acquire()
         if not self._open:
             raise store_closed()
 
@@ -113,14 +114,12 @@ class LockedConnection:
             # A KeyboardInterrupt ended the last `release` before its rollback, but not before it freed
             # the lock. No transaction could begin any more.
             self._roll_back()
-        self._deadline = None
         _retry_while_busy(partial(self.driver.execute, begin), self._timeout)
         self._begun_at = time.monotonic()
         if self._file is not None:
             self._file.check_there()
 
     def commit(self) -> None:
-        self._deadline = None
         self.driver.execute("commit")
 
     def execute(
@@ -129,9 +128,13 @@ class LockedConnection:
         """The rows of a statement, executed once for each element of its parameters named in `columns`."""
         if self._statement_timeout is not None:
             self._deadline = time.monotonic() + self._statement_timeout
-        if columns and not columns.isdisjoint(statement.parameters):
-            return self._execute_batch(statement, values)
-        return fetch_all(self._cursor.execute(statement.sql, values), statement.sql)
+        try:
+            if columns and not columns.isdisjoint(statement.parameters):
+                return self._execute_batch(statement, values)
+            return fetch_all(self._cursor.execute(statement.sql, values), statement.sql)
+        finally:
+            # It would interrupt a later statement, such as an application's on `tx.connection`.
+            self._deadline = None
 
     def _execute_batch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
         # By position, because named values need a dict for each execution, which takes 1.4 times as long.
@@ -152,20 +155,21 @@ class LockedConnection:
         return self.execute(_DATA_VERSION, {})[0][0], self.driver.total_changes
 
     def close(self) -> None:
-        """Refuse further use. If a thread is using the connection, it closes it when it has finished."""
-        if os.getpid() != self.process or not self._open:
+        """Refuse further use, and wait for the thread that is using the connection.
+
+        If that takes too long, or the caller itself is using the connection, `release` closes it.
+        """
+        if os.getpid() != self.process:
             return
         self._open = False
         if self.lock.owner == get_ident():
             return
         try:
-            with suppress(StorageTimeout):
-                self.lock.acquire()
+            self.lock.acquire()
         finally:
             self.release()
 
     def _roll_back(self) -> None:
-        self._deadline = None
         self.driver.execute("rollback")
 
     def _yield_file_lock(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -130,18 +131,26 @@ class SQLite:
             tx = SQLiteTransaction(self, connection)
             try:
                 yield tx
-                tx.check_usable()
             finally:
-                tx.end()
+                # A forked child has no other thread, and the lock of one may be locked for ever.
+                if os.getpid() == self.process:
+                    with self.running():
+                        tx.end()
             if os.getpid() != self.process:
                 check_process(self.process)
+            tx.check_usable()
             with self.running(), translated():
                 connection.commit()
         except MigrationRequired as error:
             self.add_versions(error)
             raise
         finally:
-            connection.release()
+            try:
+                # Not `running()`, which could refuse to release the connection.
+                self._running.add(thread)
+                connection.release()
+            finally:
+                self._running.discard(thread)
         self.poller.notify(tx.changed_sessions)
 
     @contextmanager
@@ -157,13 +166,15 @@ class SQLite:
             self._running.discard(thread)
 
     def close(self) -> None:
-        if os.getpid() == self.process:
-            if get_ident() in self._running:
-                raise reentrant_call()
+        if os.getpid() != self.process:
+            return
+        with self.running():
             self.poller.close()
             self._group_commit.close()
-        self._reader.close()
-        self._writer.close()
+            try:
+                self._reader.close()
+            finally:
+                self._writer.close()
 
     def execute(self, connection: LockedConnection, query: Query[Any]) -> Rows:
         """The rows of one query, on a connection that the caller uses."""
@@ -207,7 +218,10 @@ class SQLite:
 
 
 class SQLiteTransaction:
-    """Operations within one transaction. After one that failed in the database, all others are refused."""
+    """Operations within one transaction, of one thread at a time.
+
+    After one that failed in the database, all others are refused.
+    """
 
     poller = PollInTransaction()
 
@@ -216,6 +230,7 @@ class SQLiteTransaction:
         self._connection = connection
         self._open = True
         self._aborted = False
+        self._lock = threading.Lock()
         self.changed_sessions: set[str] = set()
 
     @property
@@ -224,10 +239,10 @@ class SQLiteTransaction:
 
     def run(self, operation: Operation[T]) -> T:
         self._database.check_process()
-        if not self._open:
-            raise transaction_ended()
-        self.check_usable()
-        with self._database.running():
+        with self._database.running(), self._lock:
+            if not self._open:
+                raise transaction_ended()
+            self.check_usable()
             self.changed_sessions.update(operation.sessions)
             try:
                 with translated():
@@ -252,4 +267,7 @@ class SQLiteTransaction:
                 raise ended_by_application()
 
     def end(self) -> None:
+        """Refuse further operations, and wait for the one that another thread is executing."""
         self._open = False
+        with self._lock:
+            pass

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -1001,6 +1002,23 @@ def test_a_statement_of_an_applications_own_is_bounded_too(migrated: str, opened
     store = opened(migrated, statement_timeout=SHORT_S)
     with pytest.raises(psycopg.errors.QueryCanceled), store.transaction() as tx:
         own(tx, "select pg_sleep(60)")
+
+
+COUNT = (
+    "with recursive n as (select 1 as i union all select i + 1 from n where i < 20000) select count(i) from n"
+)
+
+
+def test_the_time_of_a_statement_does_not_bound_the_applications_statements_after_it(
+    migrated: str, opened: Opener
+) -> None:
+    store = opened(migrated, statement_timeout=1)
+    with store.transaction() as tx:
+        tx.append_event(an_event())
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            own(tx, COUNT)
+    assert numbers(store.get_events("ses_1")) == [1]
 
 
 LONG = "a single statement is slow there only where there is much to read"

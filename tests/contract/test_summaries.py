@@ -393,6 +393,22 @@ def test_a_run_without_a_price_is_counted_as_unmapped(
     assert (summary.by_model[model].unmapped_runs, summary.by_model[model].priced_by) == (1, {})
 
 
+@pytest.mark.parametrize("status", ["running", "completed"])
+@pytest.mark.parametrize("kinds", [{}, {"input": 0, "cache_read": 0}])
+def test_a_run_with_tokens_of_no_priced_kind_is_counted_as_unmapped(
+    store: Any, kinds: dict[str, Any], status: str
+) -> None:
+    save_run(store, provider="acme", model="m", total=500, status=status, **kinds)
+    save_run(store, provider="acme", model="m", total=500, status=status, cost_usd=1, **kinds)
+    save_run(store, provider="acme", model="m", status=status, cache_creation=2)
+    save_run(store, provider="acme", model="m", status=status)
+
+    part = cost(store).by_model["m"]
+
+    assert (part.cost_usd, part.run_count, part.unmapped_runs) == (pytest.approx(7), 4, 1)
+    assert part.priced_by == {"cost_usd": 1, "exact": 2}
+
+
 def test_cost_is_grouped_by_provider_the_most_expensive_first(store: Any) -> None:
     save_run(store, provider="acme", model="m", input=1)
     save_run(store, provider="claude", input=5)

@@ -104,11 +104,13 @@ def _priced(run: asm.Run) -> Priced:
         return Priced("cost_usd", Fraction(run.cost_usd))
     prices = PRICING.get({"anthropic": "claude"}.get(run.provider or "", run.provider or ""), {})
     by, price = _price(prices, run.provider_metadata.get("model"))
-    if price is None:
+    tokens = _tokens(run)
+    has_priced_kind = any(tokens[name] for name in COUNTS if name != "total_tokens")
+    if price is None or (tokens["total_tokens"] and not has_priced_kind):
         return Priced(None, Fraction(0))
     usd = {kind: Fraction(price.get(kind, price["input"])) for kind in ("cache_read", "cache_creation")}
     usd |= {kind: Fraction(price[kind]) for kind in ("input", "output")}
-    return Priced(by, sum((usd[kind] * _tokens(run)[f"{kind}_tokens"] for kind in usd), Fraction()))
+    return Priced(by, sum((usd[kind] * tokens[f"{kind}_tokens"] for kind in usd), Fraction()))
 
 
 def _price(prices: dict[str, Any], model: str | None) -> tuple[str | None, Any]:

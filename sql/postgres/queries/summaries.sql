@@ -68,10 +68,16 @@ select provider, model, count(*) as run_count,
 
 -- get_cost_summary
 -- A row for each provider and model, from the same indexes as get_usage_summary: the runs, those
--- with a cost of their own and the sum of these costs, and the tokens of the others.
+-- with a cost of their own and the sum of these costs, and of the others those with no tokens of a
+-- kind that has a price, and the tokens.
 select provider, model, count(*) as run_count,
        count(final_cost_usd) as own_count,
        sum(final_cost_usd) as own_cost,
+       count(*) filter (where final_cost_usd is null and final_total_tokens > 0
+                          and coalesce(final_input_tokens, 0) = 0
+                          and coalesce(final_output_tokens, 0) = 0
+                          and coalesce(final_cache_read_tokens, 0) = 0
+                          and coalesce(final_cache_creation_tokens, 0) = 0) as unpriced_count,
        (sum(final_input_tokens) filter (where final_cost_usd is null))::bigint as input_tokens,
        (sum(final_output_tokens) filter (where final_cost_usd is null))::bigint as output_tokens,
        (sum(final_cache_read_tokens) filter (where final_cost_usd is null))::bigint
@@ -95,6 +101,11 @@ union all
 select provider, model, count(*) as run_count,
        count(cost_usd) as own_count,
        sum(cost_usd) as own_cost,
+       count(*) filter (where cost_usd is null and total_tokens > 0
+                          and coalesce(input_tokens, 0) = 0
+                          and coalesce(output_tokens, 0) = 0
+                          and coalesce(cache_read_tokens, 0) = 0
+                          and coalesce(cache_creation_tokens, 0) = 0) as unpriced_count,
        (sum(input_tokens) filter (where cost_usd is null))::bigint as input_tokens,
        (sum(output_tokens) filter (where cost_usd is null))::bigint as output_tokens,
        (sum(cache_read_tokens) filter (where cost_usd is null))::bigint as cache_read_tokens,

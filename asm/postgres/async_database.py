@@ -250,8 +250,6 @@ class AsyncPostgres:
                 finally:
                     tx.end()
             self.poller.notify(tx.changed_sessions)
-            with suppress(psycopg.Error):
-                await reset_encoding(connection)
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
                 applied = await self._in_transaction(connection, list_applied(), self._timeouts.begin)
@@ -262,7 +260,11 @@ class AsyncPostgres:
             await self._drop_server(connection, error)
             raise
         finally:
-            await self._checkin(connection)
+            try:
+                if os.getpid() == self.process:
+                    await reset_encoding(connection)
+            finally:
+                await self._checkin(connection)
 
     async def close(self) -> None:
         if os.getpid() != self.process:
@@ -279,7 +281,7 @@ class AsyncPostgres:
 
     async def _close_pool(self) -> None:
         await self._pool.close()
-        if (connection := self._spare.close()) is not None:
+        for connection in self._spare.close():
             await self._pool.putconn(connection)
 
     async def _check_server(self) -> None:
@@ -351,6 +353,8 @@ class AsyncPostgres:
             connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 await self._pool.drain()
+                for spare in self._spare.checkout_all():
+                    await Shielded(self._pool.putconn(spare))
 
     async def _checkin(self, connection: AsyncConnection[Any]) -> None:
         if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:

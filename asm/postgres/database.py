@@ -241,8 +241,6 @@ class Postgres:
                 finally:
                     tx.end()
             self.poller.notify(tx.changed_sessions)
-            with suppress(psycopg.Error):
-                reset_encoding(connection)
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
                 applied = self._in_transaction(connection, list_applied(), self._timeouts.begin)
@@ -253,7 +251,11 @@ class Postgres:
             self._drop_server(connection, error)
             raise
         finally:
-            self._checkin(connection)
+            try:
+                if os.getpid() == self.process:
+                    reset_encoding(connection)
+            finally:
+                self._checkin(connection)
 
     def close(self) -> None:
         if os.getpid() != self.process:
@@ -269,7 +271,7 @@ class Postgres:
 
     def _close_pool(self) -> None:
         self._pool.close()
-        if (connection := self._spare.close()) is not None:
+        for connection in self._spare.close():
             self._pool.putconn(connection)
 
     def _check_server(self) -> None:
@@ -333,6 +335,8 @@ class Postgres:
             connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 self._pool.drain()
+                for spare in self._spare.checkout_all():
+                    self._pool.putconn(spare)
 
     def _checkin(self, connection: Connection[Any]) -> None:
         if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:

@@ -138,6 +138,28 @@ def test_a_statement_the_server_cannot_prepare_says_why(execute: Callable[..., A
         execute("insert into ruled values (%(value)s) returning a", value="x")
 
 
+def test_a_pipeline_that_fails_prepares_nothing_twice(connection: StoreConnection) -> None:
+    def execute(by: int) -> Any:
+        statements: list[tuple[str, dict[str, Any]]] = [
+            ("select 1 / %(by)s::bigint", {"by": by}),
+            ("select %(by)s::text", {"by": "x"}),
+        ]
+        return connection.run(connection.fast_path.execute_pipeline(statements, True), None)
+
+    def prepared() -> int:
+        (number,) = connection.execute("select count(*) from pg_prepared_statements").fetchone() or (0,)
+        return int(number)
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        execute(0)
+    before = prepared()
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            execute(0)
+    assert prepared() == before
+    assert execute(1) == [[(1,)], [("x",)]]
+
+
 @pytest.mark.parametrize("command", ["deallocate all", "discard all"])
 def test_a_statement_that_was_deallocated_is_prepared_again(
     connection: StoreConnection, command: str
@@ -190,11 +212,29 @@ def test_fields_may_be_of_subclasses(store: Any) -> None:
 
 def test_an_application_may_set_another_encoding(store: Any) -> None:
     with store.transaction() as tx:
-        done = tx.connection.execute("set client_encoding to latin1")
-        if asyncio.iscoroutine(done):
-            in_loop(done)
+        own(tx, "set client_encoding to latin1")
     stored = store.append_event(an_event(data={"word": "größer"}))
     assert store.get_events("ses_1") == [stored]
+
+
+def test_an_application_may_set_another_encoding_in_a_transaction_that_fails(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, max_size=1)
+    with pytest.raises(ZeroDivisionError), store.transaction() as tx:
+        own(tx, "set client_encoding to latin1")
+        own(tx, "commit")
+        raise ZeroDivisionError
+    stored = store.append_event(an_event(data={"word": "größer"}))
+    assert store.get_events("ses_1") == [stored]
+    assert opened(migrated).get_events("ses_1") == [stored]
+
+
+def own(tx: Any, statement: str) -> None:
+    """Execute an application's own statement in a transaction."""
+    done = tx.connection.execute(statement)
+    if asyncio.iscoroutine(done):
+        in_loop(done)
 
 
 @pytest.mark.skipif(

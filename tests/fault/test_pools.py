@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
@@ -171,6 +172,28 @@ def test_a_login_that_is_refused_while_the_store_is_open_is_reported_at_once(
         fetch_rows(migrated, f"drop role {user}")
 
 
+def test_a_spare_connection_to_a_server_that_became_read_only_is_replaced_too(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, max_size=2, retry_for=0)
+    with pytest.raises(asm.ConnectionFailed, match="read-only"), store.transaction() as tx:
+        tx.append_event(an_event())
+        with store.transaction() as other:
+            own(other, "set default_transaction_read_only = on")
+        own(tx, "set transaction_read_only = on")
+        tx.append_event(an_event())
+    with store.transaction() as tx:
+        tx.append_event(an_event())
+    assert store.get_latest_sequence("ses_1") == 1
+
+
+def own(tx: Any, statement: str) -> None:
+    """Execute an application's own statement in a transaction."""
+    done = tx.connection.execute(statement)
+    if asyncio.iscoroutine(done):
+        in_loop(done)
+
+
 # Connections that are too old or idle
 
 
@@ -227,6 +250,17 @@ def test_reading_a_locked_table_ends_in_a_timeout(migrated: str, opened: Callabl
             with pytest.raises(asm.StorageTimeout):
                 read()
     assert store.get_events("ses_1") == []
+
+
+def test_a_write_that_waits_too_long_for_a_lock_gets_the_error_of_the_server(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, timeout=0.3, max_size=1, retry_for=0)
+    with driver_connection(migrated) as other:
+        other.execute("begin; lock table asm_session_sequences in access exclusive mode")
+        for _ in range(5):
+            with pytest.raises(asm.StorageTimeout, match="could not obtain a lock"):
+                store.append_event(an_event())
 
 
 def test_many_appends_that_wait_for_a_lock_end_in_timeouts_and_the_store_goes_on(

@@ -102,9 +102,9 @@ class FastPath:
                 self._forget(statement)
             return (yield from self.execute_pipeline(statements, True))
         # A statement stays prepared when the transaction fails. Its result precedes that of its execution.
-        for sql, result in zip(sent[1:], results, strict=False):
-            if sql in names and result.status in _SUCCESS:
-                self._names[sql] = names[sql]
+        for next_sql, result in zip(sent[1:], results, strict=False):
+            if next_sql is not None and next_sql in names and result.status in _SUCCESS:
+                self._names[next_sql] = names[next_sql]
         for result in results:
             _check(result)
         rows = [

@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
@@ -286,6 +286,31 @@ def test_many_appends_that_wait_for_a_lock_end_in_timeouts_and_the_store_goes_on
     assert [type(error) for error in failed] == [asm.StorageTimeout] * 20
     read = len(store.get_events("ses_1"))
     assert numbers([store.append_event(an_event())]) == [read + 1]
+
+
+@pytest.mark.parametrize("timeout", [0.5, 1.5])
+def test_a_checkout_that_times_out_says_after_how_long(
+    migrated: str, opened: Callable[..., Any], timeout: float
+) -> None:
+    store = opened(migrated, timeout=timeout, max_size=1, retry_for=0)
+    with store.transaction(), pytest.raises(asm.StorageTimeout, match=f"free within {timeout} s"):
+        store.get_events("ses_1")
+
+
+def test_a_caller_waits_for_a_connection_that_is_in_use_where_the_server_accepts_no_more(
+    kind: str, opened: Callable[..., Any]
+) -> None:
+    settings = {"max_connections": "5", "superuser_reserved_connections": "0"}
+    with Server(INSTALLATIONS[kind], settings=settings) as server:
+        asm.migrate(server.dsn())
+        store = opened(server.dsn(), timeout=3, max_size=10, retry_for=0)
+        with ExitStack() as transactions:
+            with pytest.raises(asm.StorageTimeout, match="free within 3 s") as caught:
+                for _ in range(6):
+                    transactions.enter_context(store.transaction())
+            assert "too many clients" in str(caught.value.__cause__)
+        assert store.get_events("ses_1") == []
+        store.close()
 
 
 # Servers that restart

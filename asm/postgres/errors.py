@@ -64,8 +64,16 @@ def translation(error: Exception) -> AsmError | None:
 
 def _connection_failed(error: psycopg.OperationalError) -> ConnectionFailed:
     failed = ConnectionFailed(f"the connection failed: {_message(error)}")
-    failed.retryable = not _is_refused_login(error)
+    failed.retryable = not (_is_from_server(error) and _is_refused_login(error))
     return failed
+
+
+def _is_from_server(error: psycopg.Error) -> bool:
+    """Whether the server reported the error, and not libpq, which lost the connection.
+
+    libpq shows a server's error as its severity in the server's language, a colon and two spaces.
+    """
+    return ":  " in str(error)
 
 
 def _is_refused_login(error: psycopg.OperationalError) -> bool:

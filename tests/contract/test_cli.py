@@ -355,7 +355,7 @@ def test_an_empty_standard_input_is_an_error(another: asm.SessionStore, tmp_path
     result = CliRunner().invoke(
         cli, ["import", "-", "--dsn", f"sqlite:///{tmp_path / 'another.db'}"], input=""
     )
-    assert (result.exit_code, "there is nothing at all" in result.stderr) == (1, True)
+    assert (result.exit_code, "the file is empty" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("redirected", ["import - <&-", "export --all >&-"])

@@ -19,7 +19,7 @@ import pytest
 import asm
 from asm.postgres.connections import StoreConnection
 from tests.conftest import POSTGRES, TEST_DSN, Cluster, an_event, in_loop, numbers
-from tests.contract.other_clients import fetch_rows, only
+from tests.contract.other_clients import SHORT_S, fetch_rows, only
 from tests.fault.concurrent_writers import wait_until
 
 pytestmark = only(POSTGRES, why="SQLite has no protocol")
@@ -203,7 +203,7 @@ def test_an_application_may_set_another_encoding(store: Any) -> None:
 def test_a_large_document_that_is_still_being_sent_can_be_cancelled(
     migrated: str, opened: Callable[..., Any]
 ) -> None:
-    store = opened(migrated, statement_timeout=0.3, max_size=1, retry_for=0)
+    store = opened(migrated, statement_timeout=SHORT_S, max_size=1, retry_for=0)
     store.append_event(an_event())
     with store.transaction() as tx:
         server = tx.connection.info.backend_pid

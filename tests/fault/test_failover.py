@@ -85,7 +85,7 @@ def waiting(without_standby: Server, opened: Opener) -> Any:
     with asm.SessionStore(local_commits(without_standby)) as store:
         store.append_event(an_event("ses_kept", id="evt_kept"))
         store.artifacts.register(an_artifact("kept"))
-    return opened(without_standby.dsn(), timeout=1, retry_for=60)
+    return opened(without_standby.dsn(), timeout=2, retry_for=60)
 
 
 @pytest.mark.parametrize("name", WRITES)

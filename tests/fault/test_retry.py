@@ -194,6 +194,7 @@ def test_a_crash_of_the_server_and_five_seconds_without_it_are_no_error(server: 
         writers.running([store, async_store], callers=64),
     ):
         server.stop("immediate")
+        # This is the length of the outage, and no time by which something must have happened.
         time.sleep(5)
         server.start()
     assert_stored_exactly_once(server.dsn(), writers.acknowledged)

@@ -952,7 +952,7 @@ def test_waiting_for_a_lock_within_a_transaction_ends_in_a_timeout(migrated: str
 
 def test_a_connection_is_usable_after_a_lock_timeout(migrated: str, opened: Opener) -> None:
     session = asm.Session(agent_id="a")
-    hasty = opened(migrated, timeout=SHORT_S, max_size=1)
+    waiting = opened(migrated, timeout=SHORT_S, max_size=1)
     with opened(migrated).transaction() as tx:
         tx.save_session(session)
         with pytest.raises(asm.StorageTimeout):
@@ -962,11 +962,11 @@ def test_a_connection_is_usable_after_a_lock_timeout(migrated: str, opened: Open
 
 
 def test_a_statement_that_timed_out_stores_nothing(migrated: str, opened: Opener) -> None:
-    store, hasty = opened(migrated), opened(migrated, timeout=0.5)
+    store, waiting = opened(migrated), opened(migrated, timeout=0.5)
     with store.transaction() as tx:
         tx.append_event(an_event())
         with pytest.raises(asm.StorageTimeout):
-            hasty.append_event(an_event())
+            waiting.append_event(an_event())
     assert numbers(store.get_events("ses_1")) == [1]
 
 
@@ -1183,10 +1183,10 @@ def test_a_server_that_comes_back_in_time_is_no_error(server: Server, opened: Op
     store = opened(server.dsn(), timeout=SHORT_S, retry_for=60)
     with ThreadPoolExecutor() as threads:
         with down(server), refusing(server.port) as in_its_place:
-            asked = threads.submit(store.list_sessions)
+            listed = threads.submit(store.list_sessions)
             wait_until(lambda: in_its_place.connections > 3)
-            assert not asked.done()
-        assert asked.result() == []
+            assert not listed.done()
+        assert listed.result() == []
 
 
 @own_servers_only

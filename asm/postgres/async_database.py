@@ -59,9 +59,7 @@ from asm.postgres.fast_path import PipelineRun
 from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 
-# sync only: import threading
-# sync only: from asm.engine.retry import reentrant_call
-# sync only: from asm.postgres.reentrancy import not_reentrant
+# sync only: from asm.postgres.reentrancy import not_reentrant, not_reentrant_around
 
 T = TypeVar("T")
 
@@ -242,13 +240,12 @@ class AsyncPostgres:
             await cursor.execute(rendered.statements[0].sql, bind(query.params), prepare=prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
+    # sync only: @not_reentrant_around
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
         check_loop(self._loop)  # async only
-        # sync only: if threading.get_ident() in self.threads_inside:
-        # sync only:     raise reentrant_call()
         connection = await self._checkout()
         try:
             async with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
@@ -275,12 +272,11 @@ class AsyncPostgres:
             finally:
                 await self._checkin(connection)
 
+    # sync only: @not_reentrant
     async def close(self) -> None:
         if os.getpid() != self.process:
             return
         check_loop(self._loop)  # async only
-        # sync only: if threading.get_ident() in self.threads_inside:
-        # sync only:     raise reentrant_call()
         self.poller.close()
         await self._group_commit.close()
         self._closed = True

@@ -10,7 +10,6 @@ setting made in an earlier transaction, so a pooler may give each transaction an
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from asm.engine.group_commit import GroupCommit
 from asm.engine.polling import Poller
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import backoff, check_process, is_retryable, reentrant_call
+from asm.engine.retry import backoff, check_process, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -49,7 +48,7 @@ from asm.postgres.connections import (
 from asm.postgres.deadlines import close_if_dirty
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
-from asm.postgres.reentrancy import not_reentrant
+from asm.postgres.reentrancy import not_reentrant, not_reentrant_around
 from asm.postgres.server_checks import (
     check_not_distributed,
     check_server,
@@ -234,12 +233,11 @@ class Postgres:
             cursor.execute(rendered.statements[0].sql, bind(query.params), prepare=prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
 
+    @not_reentrant_around
     @contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
-        if threading.get_ident() in self.threads_inside:
-            raise reentrant_call()
         connection = self._checkout()
         try:
             with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
@@ -266,11 +264,10 @@ class Postgres:
             finally:
                 self._checkin(connection)
 
+    @not_reentrant
     def close(self) -> None:
         if os.getpid() != self.process:
             return
-        if threading.get_ident() in self.threads_inside:
-            raise reentrant_call()
         self.poller.close()
         self._group_commit.close()
         self._closed = True

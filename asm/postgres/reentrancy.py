@@ -6,9 +6,11 @@ The interrupted call may hold a lock that the handler's call would wait for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from threading import get_ident
-from typing import Any, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
 
 from asm.engine.retry import reentrant_call
 
@@ -20,19 +22,54 @@ class Entered(Protocol):
     """The threads that are inside a call."""
 
 
-def not_reentrant(method: Callable[[Any, Any], R]) -> Callable[[Any, Any], R]:
+def not_reentrant(method: Callable[..., R]) -> Callable[..., R]:
     """The method, which raises StorageError where its thread is inside it already."""
 
     @wraps(method)
-    def guarded(self: Entered, operation: Any) -> R:
+    def guarded(self: Entered, *args: Any) -> R:
         thread_id = get_ident()
         if thread_id in self.threads_inside:
             raise reentrant_call()
         try:
             # A signal is handled after a call: from `add` on, `finally` removes the mark.
             self.threads_inside.add(thread_id)
-            return method(self, operation)
+            return method(self, *args)
         finally:
             self.threads_inside.discard(thread_id)
 
     return guarded
+
+
+def not_reentrant_around(
+    method: Callable[[Any], AbstractContextManager[R]],
+) -> Callable[[Any], AbstractContextManager[R]]:
+    """The method, whose context manager marks its thread as inside while it enters and exits its block."""
+
+    @wraps(method)
+    def guarded(self: Entered) -> AbstractContextManager[R]:
+        return _Guarded(self.threads_inside, method(self))
+
+    return guarded
+
+
+class _Guarded(AbstractContextManager[R], Generic[R]):
+    def __init__(self, threads_inside: set[int], block: AbstractContextManager[R]) -> None:
+        self.threads_inside = threads_inside
+        self._block = block
+
+    @not_reentrant
+    def __enter__(self) -> R:
+        return self._block.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        thread_id = get_ident()
+        # Not refused: a transaction that never ended would keep its connection.
+        was_inside = thread_id in self.threads_inside
+        try:
+            self.threads_inside.add(thread_id)
+            return self._block.__exit__(kind, error, tb)
+        finally:
+            if not was_inside:
+                self.threads_inside.discard(thread_id)

@@ -199,6 +199,7 @@ def test_a_failure_at_the_commit_is_an_error(
 
 
 def test_fields_may_be_of_subclasses(store: Any) -> None:
+    event = an_event(Plain("ses_1"), provider=Letter.A)
     stored = [store.append_event(event), *store.append_events([event, an_event(Plain("ses_1"))])]
     assert numbers(stored) == [1, 1, 2]
     assert store.get_events(Plain("ses_1"))[0] == stored[0]

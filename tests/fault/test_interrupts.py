@@ -63,7 +63,9 @@ def store(where: Where) -> Iterator[asm.SessionStore]:
 
 
 @contextmanager
-def signalled_while_waiting(where: Where, number: int, until_done: Callable[[], bool]) -> Iterator[None]:
+def signalled_while_waiting(
+    where: Where, number: int, until_done: Callable[[], bool], lock: str | None = None
+) -> Iterator[None]:
     """Lock the tables for a block; when the main thread waits for the lock, send it a signal.
 
     The lock is held until `until_done` returns true.
@@ -72,7 +74,7 @@ def signalled_while_waiting(where: Where, number: int, until_done: Callable[[], 
 
     def lock_and_signal() -> None:
         with driver_connection(where.dsn) as other:
-            other.execute(LOCKED[where.dialect])
+            other.execute(lock or LOCKED[where.dialect])
             try:
                 locked.set()
                 wait_until(lambda: is_waiting(where))
@@ -225,3 +227,41 @@ def test_an_interrupt_of_a_rollback_does_not_block_the_store(store: asm.SessionS
     finally:
         sys.setprofile(None)
     assert store.append_event(events_of("ses_1", 1)[0]).sequence_number == 1
+
+
+WAITS_AT_THE_COMMIT = """
+create function wait_for_lock() returns trigger language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(7);
+    return null;
+end $$;
+create constraint trigger waits after insert on asm_events
+    deferrable initially deferred for each row execute function wait_for_lock()
+"""
+
+
+@only([POSTGRES[-1]], why="a commit of SQLite waits for no lock")
+@pytest.mark.parametrize("name", CALLS)
+def test_a_signal_handler_that_calls_the_store_whose_commit_it_interrupted_is_refused(
+    where: Where, store: asm.SessionStore, name: str
+) -> None:
+    fetch_rows(where.dsn, WAITS_AT_THE_COMMIT)
+    raised: list[BaseException] = []
+
+    def handle(*_: object) -> None:
+        try:
+            CALLS[name](store)
+        except BaseException as error:
+            raised.append(error)
+
+    with (
+        handler(signal.SIGUSR1, handle),
+        signalled_while_waiting(
+            where, signal.SIGUSR1, lambda: bool(raised), lock="begin; select pg_advisory_xact_lock(7)"
+        ),
+        store.transaction() as tx,
+    ):
+        tx.append_event(events_of("ses_1", 1)[0])
+    assert [type(error) for error in raised] == [asm.StorageError]
+    assert "re-entrant" in str(raised[0])
+    assert store.get_latest_sequence("ses_1") == 1

@@ -212,7 +212,11 @@ class AsyncSessionStore(AsyncOperations):
         try:
             await self._migrate_or_check()
         except BaseException:
-            await self.close()
+            # begin: async only
+            if not self._closed:
+                self._use(_Unopened())
+            # end: async only
+            await database.close()
             raise
 
     def _use(self, database: Any) -> None:

@@ -183,7 +183,7 @@ class SessionStore(Operations):
         try:
             self._migrate_or_check()
         except BaseException:
-            self.close()
+            database.close()
             raise
 
     def _use(self, database: Any) -> None:

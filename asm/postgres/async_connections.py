@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import select
+import time
+import weakref
 from functools import cached_property
 from typing import Any, Self
 
@@ -24,6 +26,24 @@ class AsyncConnectionSetup:
     def __init__(self, lock_timeout_s: float) -> None:
         self.lock_timeout = f"{milliseconds(lock_timeout_s)}ms"
         self.last_error: Exception | None = None
+        self._failed_at = 0.0
+        self._connections: set[weakref.ref[Any]] = set()
+
+    def connected(self, connection: AsyncStoreConnection) -> None:
+        self.last_error = None
+        self._connections.add(weakref.ref(connection, self._connections.discard))
+
+    def failed(self, error: Exception) -> None:
+        self.last_error, self._failed_at = error, time.monotonic()
+
+    def error_since(self, moment: float) -> Exception | None:
+        """Why the last attempt to connect failed, if it did since a moment of the monotonic clock."""
+        return self.last_error if self._failed_at >= moment else None
+
+    @property
+    def has_connections(self) -> bool:
+        made = [connection() for connection in list(self._connections)]
+        return any(connection is not None and not connection.closed for connection in made)
 
 
 class AsyncStoreConnection(AsyncBoundedConnection):
@@ -39,9 +59,9 @@ class AsyncStoreConnection(AsyncBoundedConnection):
             connection = await super().connect(*args, **kwargs)
             await connection._configure(setup)
         except Exception as error:
-            setup.last_error = error
+            setup.failed(error)
             raise
-        setup.last_error = None
+        setup.connected(connection)
         return connection
 
     @cached_property

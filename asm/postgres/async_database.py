@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -37,7 +38,7 @@ from asm.engine.script import (
     run_script_async,
 )
 from asm.engine.shielding import Shielded, check_loop, detecting_lost_cancel, run_to_completion
-from asm.errors import ConnectionFailed, MigrationRequired, StorageError, copied, store_closed
+from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StorageTimeout, copied, store_closed
 from asm.postgres.adapters import AsyncPlainCursor, bind
 from asm.postgres.async_connections import (
     AsyncConnectionSetup,
@@ -59,7 +60,6 @@ from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 
 # sync only: import threading
-# sync only: import time
 # sync only: from asm.engine.retry import reentrant_call
 # sync only: from asm.postgres.reentrancy import not_reentrant
 
@@ -71,6 +71,15 @@ with 64 tasks two are no faster than one, and cost the client a fifth more."""
 
 DIAGNOSE_AFTER_S = 1.0
 """A checkout that takes this long reports why the pool cannot connect, if it cannot."""
+
+
+def _growing_waits(timeout: float) -> Iterator[float]:
+    """Times to wait between two looks at the pool's last error: each look costs the place in its queue."""
+    wait_s = DIAGNOSE_AFTER_S
+    while timeout > 0:
+        yield min(wait_s, timeout)
+        timeout -= wait_s
+        wait_s *= 2
 
 
 class AsyncPostgres:
@@ -250,8 +259,6 @@ class AsyncPostgres:
                 finally:
                     tx.end()
             self.poller.notify(tx.changed_sessions)
-            with suppress(psycopg.Error):
-                await reset_encoding(connection)
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
                 applied = await self._in_transaction(connection, list_applied(), self._timeouts.begin)
@@ -262,7 +269,11 @@ class AsyncPostgres:
             await self._drop_server(connection, error)
             raise
         finally:
-            await self._checkin(connection)
+            try:
+                if os.getpid() == self.process:
+                    await reset_encoding(connection)
+            finally:
+                await self._checkin(connection)
 
     async def close(self) -> None:
         if os.getpid() != self.process:
@@ -279,7 +290,7 @@ class AsyncPostgres:
 
     async def _close_pool(self) -> None:
         await self._pool.close()
-        if (connection := self._spare.close()) is not None:
+        for connection in self._spare.close():
             await self._pool.putconn(connection)
 
     async def _check_server(self) -> None:
@@ -320,19 +331,22 @@ class AsyncPostgres:
         with translated():
             if timeout is None or self._setup is None:
                 return await self._from_pool(None)
-            with suppress(PoolTimeout):
-                return await self._from_pool(min(timeout, DIAGNOSE_AFTER_S))
-            self._raise_connect_error()
-            try:
-                return await self._from_pool(timeout - DIAGNOSE_AFTER_S)
-            except PoolTimeout:
-                self._raise_connect_error()
-                raise
+            started_at = time.monotonic()
+            for wait_s in _growing_waits(timeout):
+                with suppress(PoolTimeout):
+                    return await self._from_pool(wait_s)
+                self._raise_connect_error(self._setup, started_at)
+            raise StorageTimeout(f"no connection became free within {timeout:g} s") from (
+                self._setup.error_since(started_at)
+            )
 
-    def _raise_connect_error(self) -> None:
-        """Raise why the pool failed to connect when it last tried, if it failed."""
-        if self._setup is not None and (error := self._setup.last_error) is not None:
-            raise translation(error) or copied(error) from error
+    def _raise_connect_error(self, setup: AsyncConnectionSetup, since: float) -> None:
+        """Raise why the pool failed to connect, unless a connection that is in use may become free."""
+        if (error := setup.error_since(since)) is None:
+            return
+        ours = translation(error) or copied(error)
+        if not (setup.has_connections and getattr(ours, "retryable", False)):
+            raise ours from error
 
     async def _from_pool(self, timeout: float | None) -> AsyncConnection[Any]:
         # sync only: return self._pool.getconn(timeout)  # type: ignore[no-any-return]
@@ -351,6 +365,8 @@ class AsyncPostgres:
             connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 await self._pool.drain()
+                for spare in self._spare.checkout_all():
+                    await Shielded(self._pool.putconn(spare))
 
     async def _checkin(self, connection: AsyncConnection[Any]) -> None:
         if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:

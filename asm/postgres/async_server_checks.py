@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from psycopg import AsyncConnection
+import psycopg
+from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
 
 from asm.engine.registry import TABLES, quote_identifier
-from asm.errors import StorageError
+from asm.errors import StorageError, StorageTimeout
 from asm.postgres.adapters import AsyncPlainCursor
-from asm.postgres.async_connections import AsyncStoreConnection
+from asm.postgres.async_connections import CONFIGURE_TIMEOUT_S, AsyncStoreConnection
 from asm.postgres.errors import translated
+from asm.postgres.timeouts import Limit, limited
 
 SERVER_VERSION_MIN = 140000
 
@@ -19,12 +21,15 @@ SERVER_VERSION_MIN = 140000
 async def probe(conninfo: str, schema: str | None) -> None:
     """Connect once, and raise what is wrong; a pool would go on trying in the background."""
     with translated():
-        connection = await AsyncConnection.connect(conninfo, autocommit=True)
+        connection = await AsyncStoreConnection.connect(conninfo, autocommit=True)
+        # begin: async only
         # Not `async with`, in which psycopg leaves the connection open when it is cancelled at its end. Not
         # reported upstream yet.
+        # end: async only
         try:
             check_server(connection)
-            await check_not_distributed(connection, schema)
+            with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
+                await check_not_distributed(connection, schema)
         finally:
             await connection.close()
 
@@ -92,6 +97,16 @@ async def is_direct(connection: AsyncConnection[Any]) -> bool:
 
 
 async def reset_encoding(connection: AsyncConnection[Any]) -> None:
-    """Set a connection of our own back to UTF-8, if an application set another encoding on it."""
-    if isinstance(connection, AsyncStoreConnection) and not connection.fast_path.speaks_utf8:
-        await connection.execute("set client_encoding to 'UTF8'", prepare=False)
+    """Set an idle connection of our own back to UTF-8, if an application set another encoding on it."""
+    if not isinstance(connection, AsyncStoreConnection) or connection.fast_path.speaks_utf8:
+        return
+    if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        return
+    try:
+        with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
+            await connection.execute("set client_encoding to 'UTF8'", prepare=False)
+    except BaseException as error:
+        # In another encoding the server would convert our UTF-8 once more.
+        connection.pgconn.finish()
+        if not isinstance(error, psycopg.Error | StorageTimeout):
+            raise

@@ -39,7 +39,7 @@ from asm.engine.script import (
     for_retry,
     run_script,
 )
-from asm.errors import ConnectionFailed, MigrationRequired, StorageError, copied, store_closed
+from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StorageTimeout, copied, store_closed
 from asm.postgres.adapters import PlainCursor, bind
 from asm.postgres.connections import (
     ConnectionSetup,
@@ -69,6 +69,15 @@ with 64 tasks two are no faster than one, and cost the client a fifth more."""
 
 DIAGNOSE_AFTER_S = 1.0
 """A checkout that takes this long reports why the pool cannot connect, if it cannot."""
+
+
+def _growing_waits(timeout: float) -> Iterator[float]:
+    """Times to wait between two looks at the pool's last error: each look costs the place in its queue."""
+    wait_s = DIAGNOSE_AFTER_S
+    while timeout > 0:
+        yield min(wait_s, timeout)
+        timeout -= wait_s
+        wait_s *= 2
 
 
 class Postgres:
@@ -241,8 +250,6 @@ class Postgres:
                 finally:
                     tx.end()
             self.poller.notify(tx.changed_sessions)
-            with suppress(psycopg.Error):
-                reset_encoding(connection)
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
                 applied = self._in_transaction(connection, list_applied(), self._timeouts.begin)
@@ -253,7 +260,11 @@ class Postgres:
             self._drop_server(connection, error)
             raise
         finally:
-            self._checkin(connection)
+            try:
+                if os.getpid() == self.process:
+                    reset_encoding(connection)
+            finally:
+                self._checkin(connection)
 
     def close(self) -> None:
         if os.getpid() != self.process:
@@ -269,7 +280,7 @@ class Postgres:
 
     def _close_pool(self) -> None:
         self._pool.close()
-        if (connection := self._spare.close()) is not None:
+        for connection in self._spare.close():
             self._pool.putconn(connection)
 
     def _check_server(self) -> None:
@@ -310,19 +321,22 @@ class Postgres:
         with translated():
             if timeout is None or self._setup is None:
                 return self._from_pool(None)
-            with suppress(PoolTimeout):
-                return self._from_pool(min(timeout, DIAGNOSE_AFTER_S))
-            self._raise_connect_error()
-            try:
-                return self._from_pool(timeout - DIAGNOSE_AFTER_S)
-            except PoolTimeout:
-                self._raise_connect_error()
-                raise
+            started_at = time.monotonic()
+            for wait_s in _growing_waits(timeout):
+                with suppress(PoolTimeout):
+                    return self._from_pool(wait_s)
+                self._raise_connect_error(self._setup, started_at)
+            raise StorageTimeout(f"no connection became free within {timeout:g} s") from (
+                self._setup.error_since(started_at)
+            )
 
-    def _raise_connect_error(self) -> None:
-        """Raise why the pool failed to connect when it last tried, if it failed."""
-        if self._setup is not None and (error := self._setup.last_error) is not None:
-            raise translation(error) or copied(error) from error
+    def _raise_connect_error(self, setup: ConnectionSetup, since: float) -> None:
+        """Raise why the pool failed to connect, unless a connection that is in use may become free."""
+        if (error := setup.error_since(since)) is None:
+            return
+        ours = translation(error) or copied(error)
+        if not (setup.has_connections and getattr(ours, "retryable", False)):
+            raise ours from error
 
     def _from_pool(self, timeout: float | None) -> Connection[Any]:
         return self._pool.getconn(timeout)  # type: ignore[no-any-return]
@@ -333,6 +347,8 @@ class Postgres:
             connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 self._pool.drain()
+                for spare in self._spare.checkout_all():
+                    self._pool.putconn(spare)
 
     def _checkin(self, connection: Connection[Any]) -> None:
         if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:

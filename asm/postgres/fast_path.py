@@ -98,12 +98,15 @@ class FastPath:
         if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
             yield from self._rollback()
         if self._names.keys() & sent and any(map(_is_stale, results)):
-            for sql in filter(None, sent):
-                self._forget(sql)
+            for statement in filter(None, sent):
+                self._forget(statement)
             return (yield from self.execute_pipeline(statements, True))
+        # A statement stays prepared when the transaction fails. Its result precedes that of its execution.
+        for next_sql, result in zip(sent[1:], results, strict=False):
+            if next_sql is not None and next_sql in names and result.status in _SUCCESS:
+                self._names[next_sql] = names[next_sql]
         for result in results:
             _check(result)
-        self._names.update(names)
         rows = [
             self._rows(sql, result) for sql, result in zip(sent, results, strict=False) if sql is not None
         ]

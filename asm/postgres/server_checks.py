@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from psycopg import Connection
+import psycopg
+from psycopg import Connection, pq
 from psycopg.rows import tuple_row
 
 from asm.engine.registry import TABLES, quote_identifier
-from asm.errors import StorageError
+from asm.errors import StorageError, StorageTimeout
 from asm.postgres.adapters import PlainCursor
-from asm.postgres.connections import StoreConnection
+from asm.postgres.connections import CONFIGURE_TIMEOUT_S, StoreConnection
 from asm.postgres.errors import translated
+from asm.postgres.timeouts import Limit, limited
 
 SERVER_VERSION_MIN = 140000
 
@@ -21,12 +23,11 @@ SERVER_VERSION_MIN = 140000
 def probe(conninfo: str, schema: str | None) -> None:
     """Connect once, and raise what is wrong; a pool would go on trying in the background."""
     with translated():
-        connection = Connection.connect(conninfo, autocommit=True)
-        # Not `with`, in which psycopg leaves the connection open when it is cancelled at its end. Not
-        # reported upstream yet.
+        connection = StoreConnection.connect(conninfo, autocommit=True)
         try:
             check_server(connection)
-            check_not_distributed(connection, schema)
+            with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
+                check_not_distributed(connection, schema)
         finally:
             connection.close()
 
@@ -94,6 +95,16 @@ def is_direct(connection: Connection[Any]) -> bool:
 
 
 def reset_encoding(connection: Connection[Any]) -> None:
-    """Set a connection of our own back to UTF-8, if an application set another encoding on it."""
-    if isinstance(connection, StoreConnection) and not connection.fast_path.speaks_utf8:
-        connection.execute("set client_encoding to 'UTF8'", prepare=False)
+    """Set an idle connection of our own back to UTF-8, if an application set another encoding on it."""
+    if not isinstance(connection, StoreConnection) or connection.fast_path.speaks_utf8:
+        return
+    if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        return
+    try:
+        with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
+            connection.execute("set client_encoding to 'UTF8'", prepare=False)
+    except BaseException as error:
+        # In another encoding the server would convert our UTF-8 once more.
+        connection.pgconn.finish()
+        if not isinstance(error, psycopg.Error | StorageTimeout):
+            raise

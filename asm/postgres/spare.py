@@ -59,7 +59,11 @@ class SpareConnection(Generic[C]):
         # A caller may have found no spare connection and begun to wait.
         return self.checkout() if self._waiters or not self._enabled else None
 
-    def close(self) -> C | None:
-        """Keep none from now on; the connection that was kept."""
+    def close(self) -> list[C]:
+        """Keep none from now on; the connections that were kept."""
         self._enabled = False
-        return self.checkout()
+        return self.checkout_all()
+
+    def checkout_all(self) -> list[C]:
+        # Two threads that check in at the same time may have kept a connection each.
+        return list(iter(self.checkout, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import psycopg
@@ -45,22 +46,28 @@ def timed_out(after_s: float) -> StorageTimeout:
 
 
 class Limited:
-    """A connection that bounds its statements: `limit` is None while it executes an application's own."""
+    """A connection that bounds its statements: `limit` is None while it executes an application's own.
 
-    limit: Limit | None = None
+    Several tasks or threads may use one connection, and wait for each other, each with a limit of its own.
+    """
+
+    @property
+    def limit(self) -> Limit | None:
+        connection, limit = _LIMIT.get()
+        return limit if connection is self else None
+
+
+_LIMIT: ContextVar[tuple[object, Limit | None]] = ContextVar("_LIMIT", default=(None, None))
 
 
 @contextmanager
 def limited(connection: object, limit: Limit | None) -> Iterator[None]:
     """Bound the statements of a block, if the connection is one of our own class."""
-    if not isinstance(connection, Limited):
-        yield
-        return
-    connection.limit = limit
+    before = _LIMIT.set((connection, limit))
     try:
         yield
     finally:
-        connection.limit = None
+        _LIMIT.reset(before)
 
 
 class Timeouts:
@@ -75,9 +82,9 @@ class Timeouts:
         self.begin = _begin_unit_of_work(timeout, statement_timeout)
         self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
         while_alive = None if timeout is None else Limit(timeout + GRACE_S, cancels=False)
-        # A statement outside a transaction, where no setting of the server bounds it. A write that takes
-        # long there waits for a lock.
-        self.write = _limit(_shortest(timeout, statement_timeout))
+        # Of a statement outside a transaction the server bounds only the wait for a lock, which is what a
+        # write that takes long does there.
+        self.write = _limit(_shortest(timeout and timeout + GRACE_S, statement_timeout))
         self.read = _limit(statement_timeout) or while_alive
         # In a transaction the server enforces the two timeouts.
         self.in_transaction = _limit(statement_timeout, GRACE_S) or while_alive

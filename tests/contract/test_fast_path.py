@@ -18,6 +18,7 @@ import pytest
 
 import asm
 from asm.postgres.connections import StoreConnection
+from asm.postgres.fast_path import SQL
 from tests.conftest import POSTGRES, TEST_DSN, Cluster, an_event, in_loop, numbers
 from tests.contract.other_clients import SHORT_S, fetch_rows, only
 from tests.fault.concurrent_writers import wait_until
@@ -59,11 +60,6 @@ class Digit(IntEnum):
     SEVEN = 7
 
 
-class Elsewhere(datetime):
-    def __sub__(self, other: Any) -> Any:
-        return timedelta()
-
-
 @pytest.mark.parametrize(
     ("spelled", "value"),
     [
@@ -84,7 +80,6 @@ class Elsewhere(datetime):
         ("timestamptz", datetime(1999, 12, 31, 23, 59, 59, 1, tzinfo=UTC)),
         ("timestamptz", datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)),
         ("timestamptz", datetime(2024, 1, 1, 1, 2, 3, tzinfo=timezone(timedelta(hours=5, minutes=30)))),
-        ("timestamptz", Elsewhere(2024, 1, 1, tzinfo=UTC)),
         ("text[]", ["a", None, "", "ä€😀", "x" * 1_000]),
         ("text[]", []),
         ("text[]", [None, None]),
@@ -138,6 +133,28 @@ def test_a_statement_the_server_cannot_prepare_says_why(execute: Callable[..., A
         execute("insert into ruled values (%(value)s) returning a", value="x")
 
 
+def test_a_pipeline_that_fails_prepares_nothing_twice(connection: StoreConnection) -> None:
+    def execute(by: int) -> Any:
+        statements: list[SQL] = [
+            ("select 1 / %(by)s::bigint", {"by": by}),
+            ("select %(by)s::text", {"by": "x"}),
+        ]
+        return connection.run(connection.fast_path.execute_pipeline(statements, True), None)
+
+    def prepared() -> int:
+        (number,) = connection.execute("select count(*) from pg_prepared_statements").fetchone() or (0,)
+        return int(number)
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        execute(0)
+    before = prepared()
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            execute(0)
+    assert prepared() == before
+    assert execute(1) == [[(1,)], [("x",)]]
+
+
 @pytest.mark.parametrize("command", ["deallocate all", "discard all"])
 def test_a_statement_that_was_deallocated_is_prepared_again(
     connection: StoreConnection, command: str
@@ -182,7 +199,6 @@ def test_a_failure_at_the_commit_is_an_error(
 
 
 def test_fields_may_be_of_subclasses(store: Any) -> None:
-    event = an_event(Plain("ses_1"), provider=Letter.A, timestamp=Elsewhere(2024, 1, 1, tzinfo=UTC))
     stored = [store.append_event(event), *store.append_events([event, an_event(Plain("ses_1"))])]
     assert numbers(stored) == [1, 1, 2]
     assert store.get_events(Plain("ses_1"))[0] == stored[0]
@@ -190,11 +206,29 @@ def test_fields_may_be_of_subclasses(store: Any) -> None:
 
 def test_an_application_may_set_another_encoding(store: Any) -> None:
     with store.transaction() as tx:
-        done = tx.connection.execute("set client_encoding to latin1")
-        if asyncio.iscoroutine(done):
-            in_loop(done)
+        own(tx, "set client_encoding to latin1")
     stored = store.append_event(an_event(data={"word": "größer"}))
     assert store.get_events("ses_1") == [stored]
+
+
+def test_an_application_may_set_another_encoding_in_a_transaction_that_fails(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, max_size=1)
+    with pytest.raises(ZeroDivisionError), store.transaction() as tx:
+        own(tx, "set client_encoding to latin1")
+        own(tx, "commit")
+        raise ZeroDivisionError
+    stored = store.append_event(an_event(data={"word": "größer"}))
+    assert store.get_events("ses_1") == [stored]
+    assert opened(migrated).get_events("ses_1") == [stored]
+
+
+def own(tx: Any, statement: str) -> None:
+    """Execute an application's own statement in a transaction."""
+    done = tx.connection.execute(statement)
+    if asyncio.iscoroutine(done):
+        in_loop(done)
 
 
 @pytest.mark.skipif(

@@ -252,6 +252,48 @@ def test_opening_names_the_missing_migrations_and_the_command_that_applies_them(
     assert raised.value.details["pending"] == STEPS
 
 
+def test_an_async_store_that_failed_to_open_can_be_opened_again(dsn: str) -> None:
+    with driver_connection(dsn) as other:
+        other.execute("create table other (id int)")
+
+    async def main() -> None:
+        store = asm.AsyncSessionStore(dsn)
+        with pytest.raises(asm.MigrationRequired):
+            await store.open()
+        with pytest.raises(asm.StoreClosed, match="not open yet"):
+            await store.get_events("ses_1")
+        await asyncio.to_thread(asm.migrate, dsn)
+        async with store:
+            assert await store.get_events("ses_1") == []
+        with pytest.raises(asm.StoreClosed, match="this store is closed"):
+            await store.open()
+
+    asyncio.run(main())
+
+
+@only(POSTGRES, why="opening a SQLite file waits for no lock of a table")
+def test_an_async_store_whose_opening_was_cancelled_can_be_opened_again(migrated: str) -> None:
+    async def main() -> None:
+        store = asm.AsyncSessionStore(migrated)
+        with driver_connection(migrated) as other:
+            other.execute("begin; lock table asm_events in access exclusive mode")
+            opening = asyncio.create_task(store.open())
+            while not await asyncio.to_thread(fetch_rows, migrated, WAITS_FOR_A_LOCK):
+                pass
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+        async with store:
+            assert await store.get_events("ses_1") == []
+
+    asyncio.run(main())
+
+
+WAITS_FOR_A_LOCK = (
+    "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+)
+
+
 def test_opening_names_the_file_that_is_missing(tmp_path: Path, opened: Opener) -> None:
     file = tmp_path / "misspelt.db"
     with pytest.raises(asm.MigrationRequired, match=rf"there is no file {file} .*`asm migrate`"):

@@ -17,6 +17,7 @@ import pytest
 
 import asm
 from asm.migrations.runner import status
+from asm.postgres import async_server_checks, server_checks
 from tests.conftest import (
     INSTALLATIONS,
     POSTGRES,
@@ -225,6 +226,27 @@ def test_waiting_for_a_server_connection_of_a_pooler_ends_in_a_timeout(
             with pytest.raises(asm.StorageTimeout):
                 store.get_events("ses_1")
         assert numbers([store.append_event(an_event())]) == [2]
+
+
+def test_opening_behind_a_pooler_without_a_free_server_connection_ends_in_an_error(
+    migrated: str,
+    kind: str,
+    clusters: Callable[[str], Cluster],
+    opened: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for checks in (server_checks, async_server_checks):
+        monkeypatch.setattr(checks, "CONFIGURE_TIMEOUT_S", 0.5)
+    with Pooler(clusters(kind).dsn, default_pool_size=1) as pooler:
+        with psycopg.connect(pooler.dsn(migrated)) as other, ThreadPoolExecutor(1) as thread:
+            other.execute("select 1")
+            opening = thread.submit(opened, pooler.dsn(migrated), retry_for=0)
+            try:
+                with pytest.raises((asm.ConnectionFailed, asm.StorageTimeout)):
+                    opening.result(SOON_S)
+            finally:
+                other.rollback()
+        assert opened(pooler.dsn(migrated)).get_events("ses_1") == []
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
@@ -171,6 +172,28 @@ def test_a_login_that_is_refused_while_the_store_is_open_is_reported_at_once(
         fetch_rows(migrated, f"drop role {user}")
 
 
+def test_a_spare_connection_to_a_server_that_became_read_only_is_replaced_too(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, max_size=2, retry_for=0)
+    with pytest.raises(asm.ConnectionFailed, match="read-only"), store.transaction() as tx:
+        tx.append_event(an_event())
+        with store.transaction() as other:
+            own(other, "set default_transaction_read_only = on")
+        own(tx, "set transaction_read_only = on")
+        tx.append_event(an_event())
+    with store.transaction() as tx:
+        tx.append_event(an_event())
+    assert store.get_latest_sequence("ses_1") == 1
+
+
+def own(tx: Any, statement: str) -> None:
+    """Execute an application's own statement in a transaction."""
+    done = tx.connection.execute(statement)
+    if asyncio.iscoroutine(done):
+        in_loop(done)
+
+
 # Connections that are too old or idle
 
 
@@ -229,6 +252,17 @@ def test_reading_a_locked_table_ends_in_a_timeout(migrated: str, opened: Callabl
     assert store.get_events("ses_1") == []
 
 
+def test_a_write_that_waits_too_long_for_a_lock_gets_the_error_of_the_server(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, timeout=0.3, max_size=1, retry_for=0)
+    with driver_connection(migrated) as other:
+        other.execute("begin; lock table asm_session_sequences in access exclusive mode")
+        for _ in range(5):
+            with pytest.raises(asm.StorageTimeout, match="could not obtain a lock"):
+                store.append_event(an_event())
+
+
 def test_many_appends_that_wait_for_a_lock_end_in_timeouts_and_the_store_goes_on(
     migrated: str, opened: Callable[..., Any]
 ) -> None:
@@ -252,6 +286,31 @@ def test_many_appends_that_wait_for_a_lock_end_in_timeouts_and_the_store_goes_on
     assert [type(error) for error in failed] == [asm.StorageTimeout] * 20
     read = len(store.get_events("ses_1"))
     assert numbers([store.append_event(an_event())]) == [read + 1]
+
+
+@pytest.mark.parametrize("timeout", [0.5, 1.5])
+def test_a_checkout_that_times_out_says_after_how_long(
+    migrated: str, opened: Callable[..., Any], timeout: float
+) -> None:
+    store = opened(migrated, timeout=timeout, max_size=1, retry_for=0)
+    with store.transaction(), pytest.raises(asm.StorageTimeout, match=f"free within {timeout} s"):
+        store.get_events("ses_1")
+
+
+def test_a_caller_waits_for_a_connection_that_is_in_use_where_the_server_accepts_no_more(
+    kind: str, opened: Callable[..., Any]
+) -> None:
+    settings = {"max_connections": "5", "superuser_reserved_connections": "0"}
+    with Server(INSTALLATIONS[kind], settings=settings) as server:
+        asm.migrate(server.dsn())
+        store = opened(server.dsn(), timeout=3, max_size=10, retry_for=0)
+        with ExitStack() as transactions:
+            with pytest.raises(asm.StorageTimeout, match="free within 3 s") as caught:
+                for _ in range(6):
+                    transactions.enter_context(store.transaction())
+            assert "too many clients" in str(caught.value.__cause__)
+        assert store.get_events("ses_1") == []
+        store.close()
 
 
 # Servers that restart

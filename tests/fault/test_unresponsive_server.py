@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 
 import asm
+from asm.postgres.async_connections import AsyncStoreConnection
+from asm.postgres.connections import StoreConnection
+from asm.postgres.timeouts import Limit, limited
 from tests.conftest import POSTGRES, an_event, in_loop
 from tests.contract.other_clients import SHORT_S, fetch_rows, only
 from tests.fault.concurrent_writers import wait_until
@@ -152,6 +155,41 @@ def test_an_application_may_wait_for_notifications_in_a_transaction(migrated: st
         assert (in_loop(collected(notified)) if hasattr(notified, "__aiter__") else list(notified)) == []
         tx.append_event(an_event())
     assert store.get_latest_sequence("ses_1") == 1
+
+
+LONG_S = 3.0
+"""Longer than every limit below."""
+
+
+def test_each_task_has_a_limit_of_its_own_on_a_connection_that_tasks_share(migrated: str) -> None:
+    async def main() -> None:
+        async with await AsyncStoreConnection.connect(migrated, autocommit=True) as connection:
+
+            async def execute(statement: str, limit: Limit | None) -> None:
+                with limited(connection, limit):
+                    await connection.execute(statement)
+
+            async def exceed() -> None:
+                with pytest.raises(asm.StorageTimeout):
+                    await execute(f"select pg_sleep({LONG_S})", Limit(0.3))
+
+            await asyncio.gather(execute("select 1", Limit(LONG_S)), exceed())
+            own = connection.execute("select pg_sleep(1)")
+            await asyncio.gather(execute("select 1", None), own, execute("select 1", Limit(0.3)))
+
+    asyncio.run(main())
+
+
+def test_each_thread_has_a_limit_of_its_own_on_a_connection_that_threads_share(migrated: str) -> None:
+    with (
+        StoreConnection.connect(migrated, autocommit=True) as connection,
+        ThreadPoolExecutor(1) as thread,
+        limited(connection, Limit(0.3)),
+    ):
+        # An application's own statement, in a thread while another is inside an operation.
+        thread.submit(connection.execute, "select pg_sleep(1)").result(LONGEST_S)
+        with pytest.raises(asm.StorageTimeout):
+            connection.execute(f"select pg_sleep({LONG_S})")
 
 
 async def collected(items: AsyncIterator[Any]) -> list[Any]:

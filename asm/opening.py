@@ -7,8 +7,7 @@ from typing import Any
 from asm import dsn
 from asm.errors import ValidationError
 from asm.migrations.files import check_complete
-from asm.operations import reading
-from asm.validation import count, flag, safe_repr
+from asm.validation import count, flag, safe_repr, seconds
 
 LIMIT_MAX_S = 2_147_483
 """PostgreSQL stores a timeout as milliseconds in 31 bits."""
@@ -42,7 +41,7 @@ def store_options(
         raise ValidationError(
             f"max_size must be at least min_size, which is {min_size}, not {max_size}", path="max_size"
         )
-    timeout_s = reading.seconds(retry_for, "retry_for")
+    timeout_s = seconds(retry_for, "retry_for")
     if timeout_s is None:
         raise ValidationError(
             "retry_for must be a number of seconds, not None: 0 turns retries off", path="retry_for"
@@ -60,7 +59,7 @@ def store_options(
 
 
 def limit(value: float, name: str) -> float:
-    limit_s = reading.seconds(value, name) or 0.0
+    limit_s = seconds(value, name) or 0.0
     if not 0 < limit_s <= LIMIT_MAX_S:
         raise ValidationError(
             f"{name} must be more than 0 and at most {LIMIT_MAX_S:,} seconds, not {safe_repr(value)}",

@@ -152,6 +152,22 @@ def optional_count(value: Any, name: str) -> int | None:
     return None if value is None else count(value, name)
 
 
+def seconds(value: Any, name: str) -> float | None:
+    """A duration that is not negative, or None."""
+    if value is None:
+        return None
+    duration_s = value if is_number(value) else -1
+    # Written so that NaN is refused, too.
+    if not duration_s >= 0:
+        raise ValidationError(
+            f"{name} must be a number of seconds, 0 or more, not {safe_repr(value)}", path=name
+        )
+    try:
+        return float(duration_s)
+    except OverflowError:
+        return float("inf")
+
+
 def flag(value: Any, name: str) -> bool:
     """True or False. Other values are refused: the text "no", for one, is true in Python."""
     if type(value) is not bool:

@@ -21,7 +21,6 @@ from asm.engine.script import (
     Batchable,
     Pipeline,
     Query,
-    Row,
     Rows,
     Script,
     UnitOfWork,
@@ -367,10 +366,6 @@ def types(value: Any) -> tuple[str, ...] | None:
         return None
     values = value if is_collection(value) else [value]
     return not_too_many(tuple(dict.fromkeys(str(event_type(each)) for each in values)), "type")
-
-
-def read_event(row: Row) -> Event:
-    return read_events([row])[0]
 
 
 def read_events(rows: Rows) -> list[Event]:

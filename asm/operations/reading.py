@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from asm.engine.polling import Poller, PollInTransaction
 from asm.engine.script import AsyncDatabase, Database, Query
-from asm.errors import ValidationError
 from asm.models import Event
 from asm.operations import events
 from asm.operations.events import Types
-from asm.validation import count, is_number, safe_repr
+from asm.validation import count, seconds
 
 if TYPE_CHECKING:
     from asm.engine.async_polling import AsyncPoller, AsyncPollInTransaction
@@ -164,22 +163,6 @@ async def stream_async(database: AsyncPollable, pages: Stream) -> AsyncIterator[
         if _is_last(pages, page, found):
             return
         after, remaining = _next(found, remaining)
-
-
-def seconds(value: Any, name: str) -> float | None:
-    """A duration that is not negative, or None."""
-    if value is None:
-        return None
-    duration_s = value if is_number(value) else -1
-    # Written so that NaN is refused, too.
-    if not duration_s >= 0:
-        raise ValidationError(
-            f"{name} must be a number of seconds, 0 or more, not {safe_repr(value)}", path=name
-        )
-    try:
-        return float(duration_s)
-    except OverflowError:
-        return float("inf")
 
 
 def _subscribed(poll: LongPoll) -> tuple[str, int, float]:

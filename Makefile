@@ -5,7 +5,8 @@ new_enough := import sys; sys.exit(sys.version_info < (3, 11))
 # python3 if it is new enough, else the first of the newer ones.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(new_enough)' 2>/dev/null && echo $$python && exit; done; echo python3)
-WORKERS ?= 2
+# One more than two cores, because many tests wait for a timeout or a server.
+WORKERS ?= 3
 
 ROUNDS ?= 5
 SECONDS ?= 1

@@ -19,7 +19,7 @@ from asm.dsn import as_secret
 from asm.engine.async_polling import AsyncPoller
 from asm.engine.script import AsyncDatabase, Operation
 from asm.engine.shielding import run_to_completion
-from asm.errors import MigrationRequired, StoreClosed
+from asm.errors import MigrationRequired, StoreClosed, store_closed
 from asm.maintenance import health, retention
 from asm.methods import async_iterating_method, async_job_method, async_method, async_waiting_method
 from asm.migrations.files import check_complete, check_tables, list_applied
@@ -195,7 +195,7 @@ class AsyncSessionStore(AsyncOperations):
 
     def _check_not_closed(self) -> None:
         if self._closed:
-            raise StoreClosed("this store is closed: make another")
+            raise store_closed()
 
     # end: async only
     async def _open(self) -> None:
@@ -274,8 +274,8 @@ class AsyncSessionStore(AsyncOperations):
         """Give the connections back. A closed store raises StoreClosed; closing it again does nothing.
 
         Appends that have begun are completed first, and not retried. A SQLite file is closed when the open
-        transaction has ended; StorageTimeout where that takes longer than `timeout`, and then the store can
-        be closed again.
+        transaction has ended; StorageTimeout where that takes longer than `timeout`. The store refuses
+        calls from then on, and can be closed again.
         """
         self._closed = True  # async only
         await self._database.close()

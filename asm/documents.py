@@ -27,10 +27,10 @@ DEPTH_MAX = 500
 DIGITS_MAX = 4_300
 """Digits of an integer. Python by default converts no longer ones from and to text."""
 
-TEXT_LENGTH_MAX = 64 * 1024 * 1024
+DOCUMENT_LENGTH_MAX = 64 * 1024 * 1024
 """Characters of one document's JSON text."""
 
-ROW_LENGTH_MAX = 2 * TEXT_LENGTH_MAX
+ROW_LENGTH_MAX = 2 * DOCUMENT_LENGTH_MAX
 """Characters of all documents of a row. At four bytes each they fit 1 GB, the limit of both databases."""
 
 FIRST_UNMARKED = "!"
@@ -54,9 +54,9 @@ def dump(value: Any, name: str) -> str:
         pass
     if text is None:
         text = _dump_strict(value, name)
-    if len(text) > TEXT_LENGTH_MAX:
+    if len(text) > DOCUMENT_LENGTH_MAX:
         raise ValidationError(
-            f"{name} is {len(text):,} characters of JSON, more than the maximum of {TEXT_LENGTH_MAX:,}: "
+            f"{name} is {len(text):,} characters of JSON, more than the maximum of {DOCUMENT_LENGTH_MAX:,}: "
             "store it elsewhere and register it as an artifact",
             path=name,
             length=len(text),

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from asm.engine.registry import Dialect, quote_identifier
 from asm.errors import ValidationError
 
-ENVIRONMENT_VARIABLE = "ASM_DSN"
+DSN_VARIABLE = "ASM_DSN"
 DEFAULT = "sqlite:///asm.db"
 MEMORY = ":memory:"
 
@@ -87,7 +87,7 @@ class Target(NamedTuple):
 
 def parse_dsn(dsn: Any = None, schema: Any = None) -> Target:
     """The database that a DSN names. The default is ASM_DSN or, without that, sqlite:///asm.db."""
-    dsn = as_secret(os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT if dsn is None else dsn)
+    dsn = as_secret(os.environ.get(DSN_VARIABLE) or DEFAULT if dsn is None else dsn)
     # No message shows the DSN: it may contain a password.
     if not isinstance(dsn, str) or not _is_text(dsn):
         raise ValidationError(f"a DSN must be text without NUL characters and lone surrogates: {_FORMS}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from asm.errors import InvalidEventType, InvalidStatus
-from asm.validation import safe_repr, text
+from asm.validation import is_collection, safe_repr, text
 
 
 class SessionStatus(StrEnum):
@@ -86,6 +86,14 @@ def _status(value: Any, statuses: Mapping[str, S], name: str, owner: str) -> S:
             f"{safe_repr(value)} is not a status of a {owner}: use one of {', '.join(statuses)}", path=name
         )
     return status
+
+
+def status_filter(value: Any, check: Callable[[Any], StrEnum]) -> tuple[str, ...] | None:
+    """The statuses of a filter, given as one or several; None is no filter."""
+    if value is None:
+        return None
+    values = value if is_collection(value) else [value]
+    return tuple(str(check(each)) for each in values)
 
 
 def event_type(value: Any, name: str = "type") -> EventType | str:

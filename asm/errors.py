@@ -137,3 +137,38 @@ def copied(error: E) -> E:
     duplicate = copy.copy(error)
     duplicate.__cause__ = error.__cause__
     return duplicate
+
+
+# The texts that both databases share.
+
+ROW_EXISTS = "a row with this key exists already: read it, or use another key"
+TRANSACTION_FAILED = (
+    "an earlier statement of this transaction failed, so nothing of it is committed: "
+    "begin another transaction"
+)
+
+
+def store_closed() -> StoreClosed:
+    return StoreClosed("this store is closed: open another store")
+
+
+def transaction_ended() -> StoreClosed:
+    return StoreClosed("this transaction has ended: begin another with `store.transaction()`")
+
+
+def transaction_failed() -> StorageError:
+    return StorageError(TRANSACTION_FAILED)
+
+
+def transaction_interrupted() -> StorageError:
+    return StorageError(
+        "an operation of this transaction was interrupted, so nothing of it is committed: begin another "
+        "transaction"
+    )
+
+
+def ended_by_application() -> StorageError:
+    """The error for a transaction whose application did what only `transaction()` may do."""
+    return StorageError(
+        "this transaction was committed or rolled back through `tx.connection`: leave that to `transaction()`"
+    )

@@ -6,7 +6,7 @@ are checked once, where they enter. Rows read from a database are not checked ag
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -143,7 +143,7 @@ def new_id(prefix: str) -> str:
 
     It has 16 hex digits of the nanoseconds since 1970, then 16 random ones.
     """
-    return f"{prefix}{time.time_ns():016x}{secrets.token_hex(8)}"
+    return f"{prefix}{time.time_ns():016x}{os.urandom(8).hex()}"
 
 
 def now() -> datetime:

@@ -7,10 +7,7 @@ from typing import Any
 from asm import dsn
 from asm.errors import ValidationError
 from asm.migrations.files import check_complete
-from asm.migrations.runner import migrate as apply_pending
-from asm.migrations.runner import migrate_connection
-from asm.operations import reading
-from asm.validation import count, flag
+from asm.validation import count, flag, safe_repr, seconds
 
 LIMIT_MAX_S = 2_147_483
 """PostgreSQL stores a timeout as milliseconds in 31 bits."""
@@ -23,12 +20,12 @@ def target(dsn_: str | None, pool: Any, pool_class: str, schema: str | None, mig
         raise ValidationError(
             "a store with a borrowed pool takes no dsn and no migrate: run asm.migrate(dsn) before"
         )
-    place = dsn.parse_dsn("postgresql://", schema)
+    server = dsn.parse_dsn("postgresql://", schema)
     import psycopg_pool
 
     if not isinstance(pool, getattr(psycopg_pool, pool_class)):
         raise ValidationError(f"pool must be a psycopg_pool.{pool_class}, not {type(pool).__name__}")
-    return place
+    return server
 
 
 def store_options(
@@ -39,14 +36,16 @@ def store_options(
     retry_for: float,
     prepare: bool,
 ) -> dict[str, Any]:
-    min_size, max_size = count(min_size, "min_size"), count(max_size, "max_size")
-    if min_size > max_size or max_size == 0:
+    min_size, max_size = count(min_size, "min_size"), count(max_size, "max_size", minimum=1)
+    if min_size > max_size:
         raise ValidationError(
-            f"max_size must be at least 1 and at least min_size, not {max_size}", path="max_size"
+            f"max_size must be at least min_size, which is {min_size}, not {max_size}", path="max_size"
         )
-    timeout_s = reading.seconds(retry_for, "retry_for")
+    timeout_s = seconds(retry_for, "retry_for")
     if timeout_s is None:
-        raise ValidationError("retry_for must be a number of seconds; 0 turns it off", path="retry_for")
+        raise ValidationError(
+            "retry_for must be a number of seconds, not None: 0 turns retries off", path="retry_for"
+        )
     return {
         "min_size": min_size,
         "max_size": max_size,
@@ -60,9 +59,12 @@ def store_options(
 
 
 def limit(value: float, name: str) -> float:
-    limit_s = reading.seconds(value, name) or 0.0
+    limit_s = seconds(value, name) or 0.0
     if not 0 < limit_s <= LIMIT_MAX_S:
-        raise ValidationError(f"{name} must be more than 0 and at most {LIMIT_MAX_S:,} seconds", path=name)
+        raise ValidationError(
+            f"{name} must be more than 0 and at most {LIMIT_MAX_S:,} seconds, not {safe_repr(value)}",
+            path=name,
+        )
     return limit_s
 
 
@@ -81,7 +83,10 @@ def check_exists(at: dsn.Target, *, migrate: bool) -> None:
 
 
 def migrate_target(at: dsn.Target, database: Any) -> None:
+    # Imported here, because most programs open a store that is up to date.
+    from asm.migrations.runner import migrate, migrate_connection
+
     if at.address == dsn.MEMORY:
         migrate_connection(database.connection)
     else:
-        apply_pending(at.dsn, schema=at.schema)
+        migrate(at.dsn, schema=at.schema)

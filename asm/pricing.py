@@ -8,8 +8,8 @@ A pricing is a mapping of providers, as JSON and TOML can represent it:
 
 A model has the price under its exact name, else that of the longest name it begins with, else the
 provider's default, else none. A model stored as `provider/model` is also looked up without the
-provider. Tokens read from a cache or written to one are counted beside the input tokens, not among
-them. Where a price does not name them, they cost as much as input tokens.
+provider. Tokens read from a cache or written to one are counted separately from the input tokens,
+not among them. Where a price does not name them, they cost as much as input tokens.
 
 The caller's pricing takes precedence over the file that ASM_PRICING names (.json or .toml), and that
 file over LIST_PRICES. They are not merged: `{**LIST_PRICES, "acme": …}` adds to the list.
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +30,7 @@ from asm.validation import is_number, safe_repr
 
 T = TypeVar("T")
 
-ENVIRONMENT_VARIABLE = "ASM_PRICING"
+PRICING_VARIABLE = "ASM_PRICING"
 
 Pricing: TypeAlias = Mapping[str, Mapping[str, Any]]
 PricedBy: TypeAlias = Literal["cost_usd", "exact", "prefix", "default"]
@@ -104,7 +103,7 @@ def prices(pricing: Pricing | None = None) -> Prices:
     """The prices of a pricing, by default of the file that ASM_PRICING names or of LIST_PRICES."""
     if pricing is not None:
         return _parse(pricing, "pricing")
-    if file := os.environ.get(ENVIRONMENT_VARIABLE):
+    if file := os.environ.get(PRICING_VARIABLE):
         return _read_file(Path(file))
     return _list_prices()
 
@@ -125,21 +124,26 @@ def _read_file(file: Path) -> Prices:
     decode = _DECODERS.get(file.suffix.lower())
     if decode is None:
         raise ValidationError(
-            f"{ENVIRONMENT_VARIABLE} names {file}: use a file that ends in {' or '.join(_DECODERS)}",
+            f"{PRICING_VARIABLE} names {file}: use a file that ends in {' or '.join(_DECODERS)}",
             path=str(file),
         )
     try:
         return _parse(decode(file.read_text("utf-8")), "")
     except OSError as error:
-        raise ValidationError(
-            f"{ENVIRONMENT_VARIABLE} names {file}: {error.strerror}", path=str(file)
-        ) from error
+        raise ValidationError(f"{PRICING_VARIABLE} names {file}: {error.strerror}", path=str(file)) from error
     except (ValueError, RecursionError) as error:
         # The text is not UTF-8, JSON or TOML, or a price is not valid. Each message names the position.
         raise ValidationError(f"{file}: {error}", path=str(file)) from error
 
 
-_DECODERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
+def _loads_toml(text: str) -> Any:
+    # Imported here, because its tables of characters are a twentieth of `import asm`.
+    import tomllib
+
+    return tomllib.loads(text)
+
+
+_DECODERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": _loads_toml}
 
 
 # Checks.

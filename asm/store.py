@@ -240,8 +240,8 @@ class SessionStore(Operations):
         """Give the connections back. A closed store raises StoreClosed; closing it again does nothing.
 
         Appends that have begun are completed first, and not retried. A SQLite file is closed when the open
-        transaction has ended; StorageTimeout where that takes longer than `timeout`, and then the store can
-        be closed again.
+        transaction has ended; StorageTimeout where that takes longer than `timeout`. The store refuses
+        calls from then on, and can be closed again.
         """
         self._database.close()
 

@@ -135,19 +135,37 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def count(value: Any, name: str, maximum: int = INTEGER_MAX) -> int:
-    """A whole number from 0 to the maximum."""
+def count(value: Any, name: str, maximum: int = INTEGER_MAX, minimum: int = 0) -> int:
+    """A whole number from the minimum to the maximum."""
     if type(value) is not int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValidationError(f"{name} must be a whole number, not {type(value).__name__}", path=name)
         value = int(value)
-    if not 0 <= value <= maximum:
-        raise ValidationError(f"{name} must be from 0 to {maximum:,}, not {safe_repr(value)}", path=name)
+    if not minimum <= value <= maximum:
+        raise ValidationError(
+            f"{name} must be from {minimum} to {maximum:,}, not {safe_repr(value)}", path=name
+        )
     return value  # type: ignore[no-any-return]
 
 
 def optional_count(value: Any, name: str) -> int | None:
     return None if value is None else count(value, name)
+
+
+def seconds(value: Any, name: str) -> float | None:
+    """A duration that is not negative, or None."""
+    if value is None:
+        return None
+    duration_s = value if is_number(value) else -1
+    # Written so that NaN is refused, too.
+    if not duration_s >= 0:
+        raise ValidationError(
+            f"{name} must be a number of seconds, 0 or more, not {safe_repr(value)}", path=name
+        )
+    try:
+        return float(duration_s)
+    except OverflowError:
+        return float("inf")
 
 
 def flag(value: Any, name: str) -> bool:

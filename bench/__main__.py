@@ -1,4 +1,4 @@
-"""python -m bench [BENCHMARK …]: measure the store beside its floors, print tables, and write the results."""
+"""python -m bench [BENCHMARK …]: compare the store with its floors, print tables, and write the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench import report
 from bench.databases import Databases
-from bench.harness import Line, Rounds
+from bench.harness import Comparison, Rounds
 
 BENCHMARKS = (
     "single_append",
@@ -82,7 +82,7 @@ def main(
     scale: int,
     results: Path,
 ) -> None:
-    """Measure the store beside its floors: every BENCHMARK, or those named.
+    """Compare the store with its floors: every BENCHMARK, or those named.
 
     single_append, async_append, batches, reads, flush, saves, sqlite, growth, thin, frames, callers,
     indexes, queries, waiting; and peers, which runs only when it is named.
@@ -97,24 +97,24 @@ def main(
                 "growth": {"sizes": growth_sizes(events)},
                 "queries": {"scale": scale},
             }
-            benchmark = partial(module.lines, databases=databases, **sizes.get(name, {}))
-            lines = run(console, name, benchmark, every)
-            if lines:
-                report.print_table(console, lines)
+            benchmark = partial(module.comparisons, databases=databases, **sizes.get(name, {}))
+            comparisons = run(console, name, benchmark, every)
+            if comparisons:
+                report.print_table(console, comparisons)
             absent = module.absent() if name == "peers" else []
             for each in absent:
                 console.print(f"Not measured: {each}", soft_wrap=True)
-            if lines:
-                result = report.result_of(name, module.__doc__ or "", lines, every, where, absent)
+            if comparisons:
+                result = report.result_of(name, module.__doc__ or "", comparisons, every, where, absent)
                 report.write(results, result)
     console.print(f"The results are in {results}.")
 
 
 def run(
-    console: Console, name: str, benchmark: Callable[[Rounds], Iterable[Line]], every: Rounds
-) -> list[Line]:
-    """Measure the lines of one benchmark, and show the progress."""
-    lines: list[Line] = []
+    console: Console, name: str, benchmark: Callable[[Rounds], Iterable[Comparison]], every: Rounds
+) -> list[Comparison]:
+    """Make the comparisons of one benchmark, and show the progress."""
+    comparisons: list[Comparison] = []
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -126,17 +126,17 @@ def run(
         task = progress.add_task(name)
         rounds = replace(every, say=lambda text: progress.update(task, description=f"{name}: {text}"))
         try:
-            for line in benchmark(rounds):
-                lines.append(line)
-                measured = report.measured(report.as_dict(line))
+            for comparison in benchmark(rounds):
+                comparisons.append(comparison)
+                measured = report.measured(report.as_dict(comparison))
                 console.print(
-                    f"{name}: {line.target.what}: {measured} beside {line.floor_name}",
+                    f"{name}: {comparison.target.what}: {measured} against {comparison.floor_name}",
                     highlight=False,
                     soft_wrap=True,
                 )
         except LookupError as missing:
             console.print(f"{name}: {missing}")
-    return lines
+    return comparisons
 
 
 def growth_sizes(events: int) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ def own(sessions: int = SESSIONS) -> Supply:
 
 
 def numbered(sessions: int = SESSIONS) -> Supply:
-    """Events with ids like pgbench's, to be measured beside it."""
+    """Events with ids like pgbench's, to be compared with it."""
     return Supply(payload.numbered_sessions(sessions), payload.numbered_event)
 
 

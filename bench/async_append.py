@@ -1,4 +1,4 @@
-"""The rate of appends of one event per call, from tasks of one event loop, beside pgbench."""
+"""The rate of appends of one event per call, from tasks of one event loop, compared with pgbench."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from bench import appends, floors, targets
 from bench.databases import Databases
-from bench.harness import Line, Rounds
+from bench.harness import Comparison, Rounds
 from bench.payload import SESSIONS
 
 ONE_TASK = targets.Target("one task", "pgbench, 1 client")
@@ -21,7 +21,7 @@ CASES = (
 )
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     with (
         databases.postgres() as database,
         asyncio.Runner() as runner,

@@ -1,4 +1,4 @@
-"""The rate of batches beside COPY of the same rows, which moves no counter and finds no duplicates."""
+"""The rate of batches, compared with COPY of the same rows, which has no counter and finds no duplicates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psycopg
 import asm
 from bench import floors, payload, targets
 from bench.databases import Databases
-from bench.harness import Line, Rounds, Sample, Server, Side, in_turn
+from bench.harness import Comparison, Rounds, Sample, Server, Side, in_turn
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ PER_SECOND = 60_000
 """More rows than either side writes."""
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     with (
         databases.postgres() as database,
         asm.SessionStore(database.dsn, schema=database.schema) as store,

@@ -1,4 +1,4 @@
-"""Throughput and p99 over the number of callers, as threads and as tasks, beside pgbench."""
+"""Throughput and p99 over the number of callers, as threads and as tasks, compared with pgbench."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections.abc import Iterator
 import asm
 from bench import appends, floors
 from bench.databases import Databases
-from bench.harness import Line, Rounds, line
+from bench.harness import Comparison, Rounds, comparison
 from bench.targets import Target
 
 CALLERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 CLIENTS_MAX = 64
-"""A server accepts 100 connections by default, so more callers are measured beside this many clients."""
+"""A server accepts 100 connections by default, so more callers are compared with this many clients."""
 SHARE = 0.5
 ROUNDS_MAX = 3
 
 
-def lines(rounds: Rounds, databases: Databases, callers: tuple[int, ...] = CALLERS) -> Iterator[Line]:
+def comparisons(
+    rounds: Rounds, databases: Databases, callers: tuple[int, ...] = CALLERS
+) -> Iterator[Comparison]:
     fewer = Rounds(min(rounds.rounds, ROUNDS_MAX), rounds.seconds, rounds.say)
     with (
         databases.postgres() as database,
@@ -32,5 +34,7 @@ def lines(rounds: Rounds, databases: Databases, callers: tuple[int, ...] = CALLE
             tasks = appends.tasks(runner, awaited, number, appends.numbered(), database.server)
             sides = (floor, threads, tasks)
             of_floor, of_threads, of_tasks = fewer.alternate(f"{number} callers", sides, SHARE)
-            yield line(Target(f"{number} threads", floor.name), "event", floor.name, of_floor, of_threads)
-            yield line(Target(f"{number} tasks", floor.name), "event", floor.name, of_floor, of_tasks)
+            yield comparison(
+                Target(f"{number} threads", floor.name), "event", floor.name, of_floor, of_threads
+            )
+            yield comparison(Target(f"{number} tasks", floor.name), "event", floor.name, of_floor, of_tasks)

@@ -73,7 +73,7 @@ class Cpu:
         self._postmaster = postmaster
 
     def __call__(self) -> float:
-        # Repeat if a process has ended meanwhile: its time moves to that of its parent's children.
+        # Repeat if a process ended during the sum: its time moves to that of its parent's children.
         while True:
             family = self._family()
             total = sum(self._of_itself(process) for process in family)

@@ -79,7 +79,7 @@ class Module:
 
     @property
     def is_generated(self) -> bool:
-        return "generated" in "".join(self.lines[:5]).lower()
+        return self.source.startswith("# Generated from")
 
     @cached_property
     def docstring_lines(self) -> set[int]:

@@ -1,4 +1,4 @@
-"""The rate of flush of a session, a run and 50 events, beside one COPY of 50 rows."""
+"""The rate of flush of a session, a run and 50 events, compared with one COPY of 50 rows."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import asm
 from bench import batches, payload, targets
 from bench.databases import Databases
-from bench.harness import Line, Rounds, Server, Side
+from bench.harness import Comparison, Rounds, Server, Side
 
 EVENTS = 50
 SHARE = 0.5
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     with (
         databases.postgres() as database,
         asm.SessionStore(database.dsn, schema=database.schema) as store,

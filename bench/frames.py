@@ -12,7 +12,7 @@ from types import FrameType
 import asm
 from bench import appends, floors, payload
 from bench.databases import Databases
-from bench.harness import Calls, Line, Rounds, Side
+from bench.harness import Calls, Comparison, Rounds, Side
 from bench.sqlite import looping
 from bench.targets import Target
 
@@ -27,7 +27,7 @@ WARM_UP = 20
 _PACKAGE = f"{Path(asm.__file__).parent}/"
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     with (
         databases.file() as file,
         asm.SessionStore(file.dsn) as store,
@@ -39,10 +39,10 @@ def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
         yield counted(rounds, POSTGRES, floors.one_statement(place, 1), store)
 
 
-def counted(rounds: Rounds, target: Target, floor: Side, store: asm.SessionStore) -> Line:
-    """The line of a store's appends, with the calls of one of them."""
-    line = rounds.compare(target, floor, appends.threads(store, 1, appends.numbered()), share=SHARE)
-    return replace(line, calls=calls_of_append(store))
+def counted(rounds: Rounds, target: Target, floor: Side, store: asm.SessionStore) -> Comparison:
+    """The comparison of a store's appends, with the calls of one of them."""
+    comparison = rounds.compare(target, floor, appends.threads(store, 1, appends.numbered()), share=SHARE)
+    return replace(comparison, calls=calls_of_append(store))
 
 
 def calls_of_append(store: asm.SessionStore) -> Calls:

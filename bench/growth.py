@@ -1,4 +1,4 @@
-"""The rate of an append and two reads on a large store, beside the same calls on a small one."""
+"""The rate of an append and two reads on a large store, compared with the same calls on a small one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psycopg import sql
 import asm
 from bench import appends, floors, payload, reads
 from bench.databases import Databases, PostgresSchema, SQLiteFile
-from bench.harness import Line, Rounds, Sample, Server, Side, in_turn
+from bench.harness import Comparison, Rounds, Sample, Server, Side, in_turn
 from bench.targets import Target
 
 SIZES = (10_000, 1_000_000)
@@ -33,7 +33,7 @@ class Grown:
     server: Server
 
 
-def lines(rounds: Rounds, databases: Databases, sizes: Sequence[int] = SIZES) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases, sizes: Sequence[int] = SIZES) -> Iterator[Comparison]:
     with ExitStack() as stack:
         files = [_grown_file(rounds, stack, databases, size) for size in sizes]
         yield from compared(rounds, "SQLite", files)
@@ -42,7 +42,7 @@ def lines(rounds: Rounds, databases: Databases, sizes: Sequence[int] = SIZES) ->
         yield from compared(rounds, "PostgreSQL", schemas)
 
 
-def compared(rounds: Rounds, database: str, stores: Sequence[Grown]) -> Iterator[Line]:
+def compared(rounds: Rounds, database: str, stores: Sequence[Grown]) -> Iterator[Comparison]:
     smallest, *larger = stores
     for one in larger:
         for name, side in (

@@ -1,7 +1,7 @@
 """The two sides of a comparison, measured alternately for several rounds in one run.
 
 A Side runs for a number of seconds and returns a Sample. `compare` warms both sides up, alternates
-A B A B, and makes a Line of the samples: rates are medians over the rounds, the ratio is the median of
+A B A B, and makes a Comparison of the samples: rates are medians over the rounds, the ratio is the median of
 the rounds' ratios, latencies are pooled. A noisy machine changes a ratio less than it changes a time.
 """
 
@@ -73,8 +73,8 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One row of a result."""
+class Comparison:
+    """The store's figures for one target and those of its floor: one row of a result."""
 
     target: Target
     unit: str
@@ -115,10 +115,10 @@ class Rounds:
 
     def compare(
         self, target: Target, floor: Side, ours: Side, *, unit: str = "event", share: float = 1.0
-    ) -> Line:
-        """Measure both sides alternately, each for `share` of the seconds, and make a line of them."""
+    ) -> Comparison:
+        """Measure both sides alternately, each for `share` of the seconds, and return the comparison."""
         floors, own = self.alternate(target.what, (floor, ours), share)
-        return line(target, unit, floor.name, floors, own)
+        return comparison(target, unit, floor.name, floors, own)
 
     def alternate(self, what: str, sides: Sequence[Side], share: float = 1.0) -> list[list[Sample]]:
         """The samples of each side. A shorter run of each warms it up and is discarded."""
@@ -134,12 +134,12 @@ class Rounds:
         return samples
 
 
-def line(
+def comparison(
     target: Target, unit: str, floor_name: str, floors: Sequence[Sample], ours: Sequence[Sample]
-) -> Line:
-    """Make a line of the samples of both sides, round by round."""
+) -> Comparison:
+    """The comparison of the samples of both sides, round by round."""
     ratio = median(mine.rate / other.rate for mine, other in zip(ours, floors, strict=True))
-    return Line(target, unit, floor_name, summarized(floors), summarized(ours), ratio, len(ours))
+    return Comparison(target, unit, floor_name, summarized(floors), summarized(ours), ratio, len(ours))
 
 
 def _measured(side: Side, seconds: float) -> Sample:

@@ -1,4 +1,4 @@
-"""What do the indexes of searches cost a writer, beside the same tables without them?"""
+"""What do the indexes of searches cost a writer, compared with the same tables without them?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import asm
 from asm.engine.registry import Dialect, sql_folder
 from bench import appends, batches, flush
 from bench.databases import Databases
-from bench.harness import Line, Rounds, Server, Side
+from bench.harness import Comparison, Rounds, Server, Side
 from bench.targets import Target
 
 SEARCH_INDEXES = (
@@ -39,7 +39,7 @@ SHARE = 0.5
 Opened = Callable[[Databases, bool], AbstractContextManager[tuple[asm.SessionStore, Server]]]
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     kinds: tuple[tuple[str, Opened], ...] = (("SQLite", _file), ("PostgreSQL", _schema))
     for database, opened in kinds:
         with opened(databases, False) as bare, opened(databases, True) as whole:

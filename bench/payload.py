@@ -64,7 +64,7 @@ def number_of_now() -> int:
 
 
 def numbered_sessions(number: int = SESSIONS) -> list[str]:
-    """Ids of nineteen digits, for sides that are measured beside pgbench."""
+    """Ids of nineteen digits, for sides that are compared with pgbench."""
     first = number_of_now()
     return [str(first + each) for each in range(number)]
 

@@ -1,7 +1,7 @@
-"""The store beside similar libraries, each used as its documentation says.
+"""The store compared with similar libraries, each used as its documentation says.
 
 The libraries promise less: only the ORM's port of the reference numbers the events of a session without gaps
-and stores an id once. Beside a blocking library the store runs in threads, beside an async one in tasks.
+and stores an id once. Compared with a blocking library the store runs in threads, with an async one in tasks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import asm
 from bench import appends, payload
 from bench.databases import Databases, PostgresSchema, SQLiteFile
-from bench.harness import Line, Rounds, Sample, Server, Side, by_tasks, by_threads, in_turn
+from bench.harness import Comparison, Rounds, Sample, Server, Side, by_tasks, by_threads, in_turn
 from bench.peer import KINDS, Address, Kind, Peer
 from bench.targets import Target
 
@@ -34,7 +34,7 @@ ROUNDS_MAX = 3
 SHARE = 0.5
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     fewer = Rounds(min(rounds.rounds, ROUNDS_MAX), rounds.seconds, rounds.say)
     for kind in KINDS:
         if missing(kind):
@@ -69,7 +69,7 @@ def measured_beside(
     database: PostgresSchema | SQLiteFile,
     callers: tuple[tuple[str, int, int], ...],
     server: Server,
-) -> Iterator[Line]:
+) -> Iterator[Comparison]:
     where = "SQLite: " if isinstance(database, SQLiteFile) else ""
     module = import_module(f"bench.peer.{kind.module}")
     many, hot, full = payload.session_ids(), payload.session_ids(1), payload.session_ids(1)
@@ -79,15 +79,15 @@ def measured_beside(
             getattr(module, kind.opened)(runner, Address(database), many + hot + full)
         )
         ours = stack.enter_context(Ours(runner, database, peer.called_from))
-        beside = f"{kind.package} {version(kind.package)}"
+        baseline = f"{kind.package} {version(kind.package)}"
         for name, number, sessions in callers:
-            target = Target(f"{where}{name}, beside {kind.name}", beside, 1.0)
+            target = Target(f"{where}{name}, beside {kind.name}", baseline, 1.0)
             theirs = appending(runner, peer, number, hot if sessions == 1 else many, server)
             yield rounds.compare(target, theirs, ours.appending(number, sessions, server), share=SHARE)
         fill(runner, peer, full[0])
         ours.fill(full[0])
         for name, limit in READS:
-            target = Target(f"{where}{name}, beside {kind.name}", beside, 1.0)
+            target = Target(f"{where}{name}, beside {kind.name}", baseline, 1.0)
             theirs = calling(runner, peer, peer.name, partial(peer.read, full[0], limit), server)
             own = calling(runner, peer, "asm", partial(ours.read, full[0], limit), server)
             yield rounds.compare(target, theirs, own, unit="call", share=SHARE / 2)

@@ -16,7 +16,7 @@ from bench import dataset, targets
 from bench.databases import Databases
 from bench.dataset import Dataset
 from bench.growth import FLAT
-from bench.harness import Line, Rounds, Sample, Side, Step, in_turn
+from bench.harness import Comparison, Rounds, Sample, Side, Step, in_turn
 from bench.targets import Target
 
 SESSIONS = 20_000
@@ -28,22 +28,24 @@ SHARE = 0.25
 FEW = Target("runs by min_tokens, of which one in 6,000 has so many", targets.LOOKUP)
 
 
-def lines(rounds: Rounds, databases: Databases, sessions: int = SESSIONS, scale: int = 1) -> Iterator[Line]:
+def comparisons(
+    rounds: Rounds, databases: Databases, sessions: int = SESSIONS, scale: int = 1
+) -> Iterator[Comparison]:
     for stored in (dataset.of_sqlite, dataset.of_postgres):
         with ExitStack() as stack:
             small = stack.enter_context(stored(rounds, databases, sessions))
             floor = side(small, looking_up(small))
-            for query in queries(small):
-                target = targets.for_database(small.database, query.target)
-                yield rounds.compare(target, floor, side(small, query), unit="call", share=SHARE)
+            for timed in timed_calls(small):
+                target = targets.for_database(small.database, timed.target)
+                yield rounds.compare(target, floor, side(small, timed), unit="call", share=SHARE)
             if scale > 1:
                 large = stack.enter_context(stored(rounds, databases, sessions * scale))
                 yield from compared(rounds, small, large, scale)
 
 
-def compared(rounds: Rounds, small: Dataset, large: Dataset, scale: int) -> Iterator[Line]:
+def compared(rounds: Rounds, small: Dataset, large: Dataset, scale: int) -> Iterator[Comparison]:
     """The same queries on `scale` times the data: a time is the same, or grows if `grows` is set."""
-    for less, more in zip(queries(small), queries(large), strict=True):
+    for less, more in zip(timed_calls(small), timed_calls(large), strict=True):
         target = Target(
             f"{large.database}: {more.target.what}, at {scale} times the data",
             f"{less.target.what} at {small.sessions:,} sessions",
@@ -80,7 +82,7 @@ def traced(of: Dataset, step: Step, seconds: float) -> Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class TimedCall:
     """A call, the number that it must return, and whether its work grows with the data."""
 
     target: Target
@@ -90,84 +92,84 @@ class Query:
     measure: Callable[[Dataset, Step, float], Sample] = repeating
 
 
-def side(of: Dataset, query: Query) -> Side:
+def side(of: Dataset, timed: TimedCall) -> Side:
     def step() -> int:
-        number = query.call()
-        if number != query.number:
-            raise RuntimeError(f"{query.target.what}: {number:,} found instead of {query.number:,}")
+        number = timed.call()
+        if number != timed.number:
+            raise RuntimeError(f"{timed.target.what}: {number:,} found instead of {timed.number:,}")
         return 1
 
-    return Side(query.target.what, lambda seconds: query.measure(of, step, seconds))
+    return Side(timed.target.what, lambda seconds: timed.measure(of, step, seconds))
 
 
 # The queries.
 
 
-def looking_up(of: Dataset) -> Query:
+def looking_up(of: Dataset) -> TimedCall:
     session_id = dataset.session_id(of.sessions // 2)
-    return Query(Target(targets.LOOKUP, ""), 1, lambda: len([of.store.get_session(session_id)]))
+    return TimedCall(Target(targets.LOOKUP, ""), 1, lambda: len([of.store.get_session(session_id)]))
 
 
-def queries(of: Dataset) -> Iterator[Query]:
+def timed_calls(of: Dataset) -> Iterator[TimedCall]:
     yield from of_pages(of)
     yield from of_sums(of)
     yield from of_a_session(of)
     yield from of_everything(of)
 
 
-def of_pages(of: Dataset) -> Iterator[Query]:
+def of_pages(of: Dataset) -> Iterator[TimedCall]:
     """Searches that end at a limit."""
     query = of.store.query
     most = dataset.how_many(of.runs, dataset.MOST_ONE_IN)
     many = dataset.how_many(of.runs, dataset.MANY_ONE_IN) + most
-    yield Query(
+    yield TimedCall(
         targets.BY_AGENT,
         min(PAGE, dataset.how_many(of.sessions, dataset.AGENTS)),
         lambda: len(query.search_sessions(agent_id=dataset.AGENT, limit=PAGE)),
     )
-    yield Query(
+    yield TimedCall(
         targets.BY_TAG,
         min(PAGE, dataset.how_many(of.sessions, dataset.TAGGED_ONE_IN)),
         lambda: len(query.search_sessions(tags=[dataset.TAG], limit=PAGE)),
     )
-    yield Query(
+    yield TimedCall(
         targets.BY_TOKENS,
         PAGE,
         lambda: len(query.search_runs(order_by="token_usage_desc", limit=PAGE)),
     )
-    yield Query(
+    yield TimedCall(
         targets.MIN_TOKENS,
         min(PAGE, many),
         lambda: len(query.search_runs(min_tokens=dataset.MANY_TOKENS, limit=PAGE)),
     )
-    yield Query(
+    yield TimedCall(
         FEW, min(PAGE, most), lambda: len(query.search_runs(min_tokens=dataset.MOST_TOKENS, limit=PAGE))
     )
-    yield Query(
+    yield TimedCall(
         targets.BY_CORRELATION,
         dataset.CORRELATED,
         lambda: len(query.search_events(correlation_id=dataset.CORRELATION_ID, limit=PAGE_OF_EVENTS)),
     )
-    yield Query(
+    yield TimedCall(
         targets.BY_TYPE,
         PAGE_OF_EVENTS,
         lambda: len(query.search_events(types=[dataset.TYPE], limit=PAGE_OF_EVENTS)),
     )
 
 
-def of_sums(of: Dataset) -> Iterator[Query]:
+def of_sums(of: Dataset) -> Iterator[TimedCall]:
     """Queries that read all runs, or all events of a type."""
     query = of.store.query
-    yield Query(targets.USAGE, of.runs, lambda: query.get_usage_summary().run_count, grows=True)
-    yield Query(targets.COST, of.runs, lambda: query.get_cost_summary().run_count, grows=True)
-    yield Query(
+    yield TimedCall(targets.USAGE, of.runs, lambda: query.get_usage_summary().run_count, grows=True)
+    yield TimedCall(targets.COST, of.runs, lambda: query.get_cost_summary().run_count, grows=True)
+    yield TimedCall(
         targets.MEMORY,
         of.runs,
         lambda: query.get_cost_summary().run_count,
         grows=True,
         measure=traced,
     )
-    yield Query(
+    yield TimedCall(
         targets.RARE_TYPE,
         dataset.how_many(of.sessions, dataset.RARE_ONE_IN),
         lambda: query.count_events(types=[dataset.RARE_TYPE]),
@@ -175,14 +177,14 @@ def of_sums(of: Dataset) -> Iterator[Query]:
     )
 
 
-def of_a_session(of: Dataset) -> Iterator[Query]:
+def of_a_session(of: Dataset) -> Iterator[TimedCall]:
     """Queries about one long session."""
     query, session_id = of.store.query, of.long_session
-    yield Query(targets.STATS, dataset.LONG, lambda: query.get_session_stats(session_id).event_count)
-    yield Query(targets.EXPORT, dataset.LONG, lambda: len(query.export_session(session_id).events))
+    yield TimedCall(targets.STATS, dataset.LONG, lambda: query.get_session_stats(session_id).event_count)
+    yield TimedCall(targets.EXPORT, dataset.LONG, lambda: len(query.export_session(session_id).events))
 
 
-def of_everything(of: Dataset) -> Iterator[Query]:
+def of_everything(of: Dataset) -> Iterator[TimedCall]:
     """Maintenance of the whole store."""
     maintenance = of.store.maintenance
     policy = asm.RetentionPolicy(
@@ -190,8 +192,8 @@ def of_everything(of: Dataset) -> Iterator[Query]:
         hard_delete_after_days=None,
         max_events_per_session=dataset.LONG - PRUNED,
     )
-    yield Query(targets.HEALTH, 0, lambda: len(maintenance.health_check()), grows=True)
-    yield Query(
+    yield TimedCall(targets.HEALTH, 0, lambda: len(maintenance.health_check()), grows=True)
+    yield TimedCall(
         targets.PRUNING,
         PRUNED * dataset.how_many(of.sessions, dataset.LONG_ONE_IN),
         lambda: maintenance.execute(policy).events_pruned,

@@ -1,4 +1,4 @@
-"""The cost of reads, and of the small calls of every turn, beside the same work by hand."""
+"""The cost of reads, and of the small calls of every turn, compared with the same work by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import asm
 from bench import by_hand, payload, targets
 from bench.databases import Databases, PostgresSchema, SQLiteFile
-from bench.harness import Line, Rounds, Server, Side, Step, in_turn
+from bench.harness import Comparison, Rounds, Server, Side, Step, in_turn
 
 Filters: TypeAlias = dict[str, Any]
 
@@ -25,14 +25,14 @@ SQLITE_PAGE = targets.Target("SQLite: a page of 100", targets.BY_HAND)
 SQLITE_GET_SESSION = targets.Target("SQLite: get_session", "the bare driver")
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     with databases.file() as file:
         yield from of_sqlite(rounds, file)
     with databases.postgres() as database:
         yield from of_postgres(rounds, database)
 
 
-def of_postgres(rounds: Rounds, database: PostgresSchema) -> Iterator[Line]:
+def of_postgres(rounds: Rounds, database: PostgresSchema) -> Iterator[Comparison]:
     with asm.SessionStore(database.dsn, schema=database.schema) as store, database.connect() as connection:
         session = stored(store)
         one = {"session_id": session.id}
@@ -59,7 +59,7 @@ def of_postgres(rounds: Rounds, database: PostgresSchema) -> Iterator[Line]:
         yield from compared(rounds, cases, database.server)
 
 
-def of_sqlite(rounds: Rounds, file: SQLiteFile) -> Iterator[Line]:
+def of_sqlite(rounds: Rounds, file: SQLiteFile) -> Iterator[Comparison]:
     with asm.SessionStore(file.dsn) as store, closing(sqlite3.connect(file.path)) as connection:
         session = stored(store)
         fetch = by_hand.sqlite(connection)
@@ -101,7 +101,7 @@ def pages(
         yield Case(target, partial(by_hand, filters), partial(store.get_events, **filters), rows)
 
 
-def compared(rounds: Rounds, cases: Iterable[Case], server: Server) -> Iterator[Line]:
+def compared(rounds: Rounds, cases: Iterable[Case], server: Server) -> Iterator[Comparison]:
     for case in cases:
         floor = Side("by hand", partial(in_turn, counted(case.by_hand, case.rows or 1), server=server))
         ours = Side("asm", partial(in_turn, counted(case.ours, case.rows or 1), server=server))

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import plot
-from bench.harness import Line, Rounds
+from bench.harness import Comparison, Rounds
 from bench.targets import LOOKUP, PEERS, QUERIES, TARGETS, Target
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,7 +56,7 @@ def environment(settings: dict[str, str]) -> dict[str, Any]:
 def result_of(
     benchmark: str,
     purpose: str,
-    lines: Sequence[Line],
+    comparisons: Sequence[Comparison],
     rounds: Rounds,
     where: dict[str, Any],
     absent: Sequence[str] = (),
@@ -68,13 +68,13 @@ def result_of(
         "environment": where,
         "rounds": {"rounds": rounds.rounds, "seconds": rounds.seconds},
         "absent": list(absent),
-        "lines": [as_dict(line) for line in lines],
+        "lines": [as_dict(comparison) for comparison in comparisons],
     }
 
 
-def as_dict(line: Line) -> Result:
-    """A line as it is in the file of its benchmark."""
-    return asdict(line) | {"goal": str(line.target), "misses": line.misses}
+def as_dict(comparison: Comparison) -> Result:
+    """A comparison as it is in the file of its benchmark."""
+    return asdict(comparison) | {"goal": str(comparison.target), "misses": comparison.misses}
 
 
 def write(results: Path, result: Result) -> None:
@@ -180,14 +180,14 @@ def row(line: Result | None, target: Target | None) -> Sequence[str]:
     """A line's cells, in the order of the headings."""
     if line is None:
         assert target is not None
-        return (target.what, target.beside, str(target), *[""] * 5, "not measured")
+        return (target.what, target.baseline, str(target), *[""] * 5, "not measured")
     floor, ours = line["floor"], line["ours"]
-    beside, name = line["target"]["beside"], line["floor_name"]
+    baseline, name = line["target"]["baseline"], line["floor_name"]
     unit = "" if line["unit"] == "event" else f" {line['unit']}s"
     met = f"no: {', '.join(line['misses'])}" if line["misses"] else "yes" if line["goal"] else ""
     return (
         line["target"]["what"],
-        beside if beside.startswith(name) else f"{beside} ({name})",
+        baseline if baseline.startswith(name) else f"{baseline} ({name})",
         line["goal"],
         measured(line),
         _with_floor(f"{ours['rate']:,.0f}{unit}/s", f"{floor['rate']:,.0f}{unit}/s"),
@@ -201,7 +201,7 @@ def row(line: Result | None, target: Target | None) -> Sequence[str]:
 def measured(line: Result) -> str:
     """The ratio, or the time of a query across sessions, and the other figures that have a target."""
     wanted, ours = line["target"], line["ours"]
-    is_query = wanted["beside"] == LOOKUP
+    is_query = wanted["baseline"] == LOOKUP
     ratio = (
         f"{_time(ours['p50_ms'])}, {1 / line['ratio']:,.1f} lookups" if is_query else f"{line['ratio']:.2f}x"
     )
@@ -234,9 +234,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows)]
 
 
-def print_table(console: Console, lines: Sequence[Line]) -> None:
+def print_table(console: Console, comparisons: Sequence[Comparison]) -> None:
     """Print a table; Markdown where the output is no terminal."""
-    rows = [row(as_dict(line), None) for line in lines]
+    rows = [row(as_dict(comparison), None) for comparison in comparisons]
     if not console.is_terminal:
         print("\n".join(table(HEADINGS, rows)))
         return

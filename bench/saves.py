@@ -1,4 +1,4 @@
-"""What do save_run and save_session cost beside the bare statement, and how much WAL do they write?"""
+"""What do save_run and save_session cost compared with the bare statement, and how much WAL do they write?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asm.operations import runs, sessions
 from asm.postgres.adapters import bind
 from bench import by_hand, payload
 from bench.databases import Databases, PostgresSchema
-from bench.harness import Line, Rounds, Side, in_turn
+from bench.harness import Comparison, Rounds, Side, in_turn
 from bench.targets import Target
 
 T = TypeVar("T", asm.Run, asm.Session)
@@ -29,13 +29,13 @@ SAVE_RUN = Target("save_run after a turn", "the bare statement", 0.75)
 SAVE_SESSION = Target("save_session of a stored session", "the bare statement", 0.75)
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     with databases.postgres() as place, asm.SessionStore(place.dsn, schema=place.schema) as store:
-        yield _line(rounds, place, store, SAVE_RUN, runs.save_run, _runs(), _next_turn)
-        yield _line(rounds, place, store, SAVE_SESSION, sessions.save_session, _sessions(), _touched)
+        yield _compared(rounds, place, store, SAVE_RUN, runs.save_run, _runs(), _next_turn)
+        yield _compared(rounds, place, store, SAVE_SESSION, sessions.save_session, _sessions(), _touched)
 
 
-def _line(
+def _compared(
     rounds: Rounds,
     place: PostgresSchema,
     store: asm.SessionStore,
@@ -43,7 +43,7 @@ def _line(
     operation: Callable[[T], Query[None]],
     rows: Sequence[T],
     change: Callable[[T], T],
-) -> Line:
+) -> Comparison:
     """Both sides replace stored rows by changed ones, which are made beforehand."""
     save = getattr(store, operation.__name__)
     for row in rows:
@@ -54,10 +54,10 @@ def _line(
         bare = [partial(execute, operation.__name__, bind(operation(row).params)) for row in changed]
         floor = Side("the bare statement", _steps(bare, place))
         ours = Side("asm", _steps([partial(save, row) for row in changed], place))
-        line = rounds.compare(target, floor, ours, unit="call", share=SHARE)
+        comparison = rounds.compare(target, floor, ours, unit="call", share=SHARE)
     wal_bytes, hot_share = _written(place, operation.__name__, [change(row) for row in changed])
-    beside = f"{target.beside}; {wal_bytes:,.0f} bytes of WAL and {hot_share:.0%} HOT updates a save"
-    return replace(line, target=replace(target, beside=beside))
+    baseline = f"{target.baseline}; {wal_bytes:,.0f} bytes of WAL and {hot_share:.0%} HOT updates a save"
+    return replace(comparison, target=replace(target, baseline=baseline))
 
 
 def _steps(calls: Sequence[Callable[[], object]], place: PostgresSchema) -> Callable[[float], Any]:

@@ -1,4 +1,4 @@
-"""The rate of appends of one event per call, from threads, beside pgbench with the same statement."""
+"""The rate of appends of one event per call, from threads, compared with pgbench with the same statement."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import asm
 from bench import appends, floors, targets
 from bench.databases import Databases
-from bench.harness import Line, Rounds
+from bench.harness import Comparison, Rounds
 from bench.payload import SESSIONS
 
 CASES = (
@@ -19,7 +19,7 @@ CASES = (
 )
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     with databases.postgres() as database, asm.SessionStore(database.dsn, schema=database.schema) as store:
         for target, callers, clients, sessions in CASES:
             floor = floors.one_statement(database, clients, sessions=sessions)

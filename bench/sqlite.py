@@ -15,7 +15,7 @@ import asm
 from bench import appends, batches, payload, targets
 from bench.databases import Databases, SQLiteFile
 from bench.floors import RawSQLite
-from bench.harness import Line, Rounds, Sample, Side, Step, by_threads, in_turn
+from bench.harness import Comparison, Rounds, Sample, Side, Step, by_threads, in_turn
 from bench.payload import SESSIONS
 
 THREADS = 64
@@ -25,7 +25,7 @@ BATCH = 1_000
 SHARE = 0.5
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     with (
         databases.file() as file,
         asm.SessionStore(file.dsn) as store,

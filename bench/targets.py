@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A row: what is measured, what it is measured beside, and the limits to meet; None is no limit."""
+    """A row: what is measured, what it is compared with, and the limits to meet; None is no limit."""
 
     what: str
-    beside: str
+    baseline: str
     ratio: float | None = None
     p99_ms: float | None = None
     functions: int | None = None
@@ -118,7 +118,7 @@ TARGETS = [
 ]
 
 LOOKUP = "get_session"
-"""The call that every query across sessions is measured beside: one row by its primary key."""
+"""The call that every query across sessions is compared with: one row by its primary key."""
 
 
 def _median(what: str, milliseconds: float, reference_ms: float) -> Target:

@@ -1,4 +1,4 @@
-"""The cost of the store's own Python code, beside the same statements executed by hand."""
+"""The cost of the store's own Python code, compared with the same statements executed by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import asm
 from bench import appends, by_hand, payload, reads
 from bench.databases import Databases, PostgresSchema
 from bench.floors import RawSQLite
-from bench.harness import Line, Rounds, Sample, Server, Side, in_turn
+from bench.harness import Comparison, Rounds, Sample, Server, Side, in_turn
 from bench.targets import Target
 
 SHARE = 0.4
@@ -25,7 +25,7 @@ SQLITE_LATEST = Target("SQLite in memory: get_latest_sequence", "by hand")
 EVENT = Target("making an Event, with its checks", "a plain slotted object with the same fields")
 
 
-def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
+def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
     yield rounds.compare(
         EVENT, Side("plain", _repeating(_plain_event)), Side("Event", _repeating(_event)), share=SHARE
     )
@@ -34,7 +34,7 @@ def lines(rounds: Rounds, databases: Databases) -> Iterator[Line]:
         yield from of_postgres(rounds, database)
 
 
-def of_postgres(rounds: Rounds, database: PostgresSchema) -> Iterator[Line]:
+def of_postgres(rounds: Rounds, database: PostgresSchema) -> Iterator[Comparison]:
     with asm.SessionStore(database.dsn, schema=database.schema) as store, database.connect() as connection:
         session = reads.stored(store, 10)
         fetch = by_hand.postgres(database, connection)
@@ -68,7 +68,7 @@ def of_postgres(rounds: Rounds, database: PostgresSchema) -> Iterator[Line]:
         )
 
 
-def of_sqlite(rounds: Rounds) -> Iterator[Line]:
+def of_sqlite(rounds: Rounds) -> Iterator[Comparison]:
     # In memory, so that the disk does not hide the cost of Python.
     with asm.SessionStore("sqlite://", migrate=True) as store, closing(RawSQLite()) as raw:
         fetch = by_hand.sqlite(raw.connection)

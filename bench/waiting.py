@@ -18,15 +18,15 @@ from typing import Any
 import asm
 from bench import appends, targets
 from bench.databases import Databases
-from bench.harness import Line, Rounds, Sample, Side, Stopwatch, line, settle
+from bench.harness import Comparison, Rounds, Sample, Side, Stopwatch, comparison, settle
 
 WRITERS = 64
 ROOT = Path(__file__).parents[1]
 
 
-def lines(
+def comparisons(
     rounds: Rounds, databases: Databases, sessions: tuple[int, ...] = targets.FOLLOWERS
-) -> Iterator[Line]:
+) -> Iterator[Comparison]:
     with databases.file() as file:
         yield from wake_ups(rounds, "SQLite", file.dsn, "", sessions)
     with databases.postgres() as database:
@@ -39,7 +39,7 @@ def lines(
 
 def wake_ups(
     rounds: Rounds, database: str, dsn: str, schema: str, sessions: tuple[int, ...]
-) -> Iterator[Line]:
+) -> Iterator[Comparison]:
     for number in sessions:
         with ExitStack() as stack:
             runner = stack.enter_context(asyncio.Runner())
@@ -50,7 +50,7 @@ def wake_ups(
             runs = Runs(runner, followers, writer)
             target = targets.woken(database, number)
             (woken,) = rounds.alternate(target.what, [Side("wake-ups", runs.run)])
-            yield line(target, "wake-up", "the append itself", runs.calls[-len(woken) :], woken)
+            yield comparison(target, "wake-up", "the append itself", runs.calls[-len(woken) :], woken)
 
 
 class Followers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -65,8 +66,8 @@ def _postgres(conninfo: str) -> Iterator[str]:
         for oid, name, options in tables:
             parts = [_column(*row) for row in connection.execute(_COLUMNS, [oid])]
             parts += [_constraint(*row) for row in connection.execute(_CONSTRAINTS, [oid])]
-            yield _table(name, parts, options)
-            yield from (_index(text) for (text,) in connection.execute(_INDEXES, [oid]))
+            yield _wrapped(_table(name, parts, options))
+            yield from (_wrapped(_index(text)) for (text,) in connection.execute(_INDEXES, [oid]))
 
 
 _TABLES = """
@@ -137,6 +138,17 @@ def _constraint(name: str, definition: str) -> str:
 
 def _index(definition: str) -> str:
     return _lower_case(definition).replace(" using btree", "").replace(" where ", "\n where ", 1)
+
+
+def _wrapped(statement: str) -> str:
+    """The statement in lines of less than 100 characters."""
+    return "\n".join(_wrapped_line(line) for line in statement.split("\n"))
+
+
+def _wrapped_line(line: str) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    lines = textwrap.wrap(line, 99, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def _lower_case(text: str) -> str:

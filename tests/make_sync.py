@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = {
     "asm/async_store.py": "asm/store.py",
     "asm/postgres/async_connections.py": "asm/postgres/connections.py",
+    "asm/postgres/async_deadlines.py": "asm/postgres/deadlines.py",
     "asm/postgres/async_database.py": "asm/postgres/database.py",
     "asm/postgres/async_pools.py": "asm/postgres/pools.py",
     "asm/postgres/async_server_checks.py": "asm/postgres/server_checks.py",
@@ -39,7 +40,7 @@ REPLACEMENTS = [
     (r"\b__a(enter|exit)__\b", r"__\1__"),
     (r"\b(_?\w+)_async\b", r"\1"),
     (
-        r"\basync_(\w*method|store|database|transaction|connections|pools|server_checks|group_commit|polling)\b",
+        r"\basync_(\w*method|store|database|transaction|connections|deadlines|pools|server_checks|group_commit|polling)\b",
         r"\1",
     ),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),
@@ -64,7 +65,7 @@ def main(*arguments: str) -> int:
     outdated = []
     for source, target in MODULES.items():
         text = blocking(source, (ROOT / source).read_text("utf-8"))
-        if text != (ROOT / target).read_text("utf-8"):
+        if not (ROOT / target).exists() or text != (ROOT / target).read_text("utf-8"):
             outdated.append(target)
             if "--check" not in arguments:
                 (ROOT / target).write_text(text, "utf-8")

@@ -17,7 +17,7 @@ from asm.models import Artifact, Event, Run, Session
 from asm.operations.artifacts import read_artifacts
 from asm.operations.events import read_events
 from asm.operations.exports import SequenceCounter, find_counters
-from asm.operations.imports import Batch
+from asm.operations.imports import ImportBatch
 from asm.operations.runs import read_runs
 from asm.operations.sessions import read_sessions
 from asm.store import SessionStore, run_operation
@@ -39,7 +39,7 @@ def copy(source: SessionStore, target: SessionStore) -> Iterator[int]:
 
     An interrupted copy is completed by another. If a row exists in the target with different contents,
     Conflict is raised, and the rows copied before it stay. The source is not locked, so a row that is
-    written to it meanwhile may be missing; compare `count_rows` of both stores.
+    written to it during the copy may be missing; compare `count_rows` of both stores.
     """
     for batch in _coalesce(_all_but_events(source)):
         run_operation(target, batch.import_all())
@@ -69,13 +69,13 @@ def _pages(
         found = run_operation(source, page(*key(found[-1])))
 
 
-def _all_but_events(source: SessionStore) -> Iterator[Batch]:
+def _all_but_events(source: SessionStore) -> Iterator[ImportBatch]:
     for sessions in _pages(source, page_sessions, lambda session: (session.id,)):
-        yield Batch(sessions=sessions)
+        yield ImportBatch(sessions=sessions)
     for runs in _pages(source, page_runs, lambda run: (run.session_id, run.id)):
-        yield Batch(runs=runs)
+        yield ImportBatch(runs=runs)
     for artifacts in _pages(source, page_artifacts, lambda artifact: (artifact.id,)):
-        yield Batch(artifacts=artifacts)
+        yield ImportBatch(artifacts=artifacts)
 
 
 def _copy_events(
@@ -96,13 +96,13 @@ def _already_copied(counter: SequenceCounter, last_copied: int) -> int:
 
 def _events(
     source: SessionStore, counters: Mapping[str, SequenceCounter], copied: Mapping[str, int]
-) -> Iterator[Batch]:
+) -> Iterator[ImportBatch]:
     for ranges in _read_batches(_event_ranges(counters, copied)):
         events, pruned = run_operation(source, UnitOfWork(partial(_read, ranges), snapshot=True))
         reached = {
             each.session_id: SequenceCounter(each.last, pruned.get(each.session_id, 0)) for each in ranges
         }
-        yield Batch(events=events, counters=reached)
+        yield ImportBatch(events=events, counters=reached)
 
 
 def _read(ranges: Sequence[EventRange]) -> Script[tuple[list[Event], dict[str, int]]]:
@@ -114,14 +114,14 @@ def _read(ranges: Sequence[EventRange]) -> Script[tuple[list[Event], dict[str, i
     return events, {session_id: counter.pruned_events for session_id, counter in counters.items()}
 
 
-def _coalesce(reads: Iterable[Batch]) -> Iterator[Batch]:
+def _coalesce(reads: Iterable[ImportBatch]) -> Iterator[ImportBatch]:
     """Combine small reads into batches that are worth a transaction."""
-    batch = Batch()
+    batch = ImportBatch()
     for read in reads:
         batch.add(read)
         if batch.row_count >= ROWS_PER_BATCH or batch.size_bytes >= BYTES_PER_BATCH:
             yield batch
-            batch = Batch()
+            batch = ImportBatch()
     if batch.row_count or batch.counters:
         yield batch
 
@@ -149,16 +149,16 @@ def _read_batches(ranges: Iterable[EventRange]) -> Iterator[list[EventRange]]:
 
     No list has two ranges of one session, because all ranges of a session but its last are full.
     """
-    together: list[EventRange] = []
+    batch: list[EventRange] = []
     rows = 0
     for each in ranges:
-        if together and rows + each.last - each.after > ROWS_PER_READ:
-            yield together
-            together, rows = [], 0
-        together.append(each)
+        if batch and rows + each.last - each.after > ROWS_PER_READ:
+            yield batch
+            batch, rows = [], 0
+        batch.append(each)
         rows += each.last - each.after
-    if together:
-        yield together
+    if batch:
+        yield batch
 
 
 # Queries on the source. The empty string precedes every key.
@@ -189,12 +189,12 @@ def page_counters(after: str = "") -> Query[list[SessionCounter]]:
     )
 
 
-def find_events_between(slices: Sequence[EventRange]) -> Query[list[Event]]:
+def find_events_between(ranges: Sequence[EventRange]) -> Query[list[Event]]:
     """The events of some ranges."""
     params = {
-        "session_ids": [each.session_id for each in slices],
-        "after_sequences": [each.after for each in slices],
-        "last_sequences": [each.last for each in slices],
+        "session_ids": [each.session_id for each in ranges],
+        "after_sequences": [each.after for each in ranges],
+        "last_sequences": [each.last for each in ranges],
         "limit": ROWS_PER_READ,
     }
     return Query("find_events_between", params, read_events)

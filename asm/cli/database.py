@@ -18,7 +18,7 @@ from asm.migrations import runner
 def migrate(dsn: str | None, schema: str | None) -> None:
     """Create the tables, or bring them up to date.
 
-    All pending migrations are applied in one transaction. Open stores go on working meanwhile.
+    All pending migrations are applied in one transaction. Open stores go on working.
     """
     applied = runner.migrate(dsn, schema=schema)
     for migration in applied:

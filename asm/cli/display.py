@@ -93,7 +93,7 @@ def style_of(status: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _ListItem:
     """A row of a table: an id, a status or type with its style, a time, and further columns."""
 
     id: str
@@ -106,9 +106,9 @@ class _Row:
         return [inline(self.id), inline(self.word), f"{self.time:%Y-%m-%d %H:%M}", *map(inline, self.rest)]
 
 
-def _session_row(session: Session) -> _Row:
+def _session_row(session: Session) -> _ListItem:
     notes = [*session.tags, *(value for value in session.metadata.values() if isinstance(value, str))]
-    return _Row(
+    return _ListItem(
         id=session.id,
         word="deleted" if session.deleted_at else str(session.status),
         style=style_of(session.status),
@@ -117,19 +117,19 @@ def _session_row(session: Session) -> _Row:
     )
 
 
-def _run_row(run: Run) -> _Row:
+def _run_row(run: Run) -> _ListItem:
     status = str(run.status)
     rest = (run.session_id, model_of(run), usage_of(run))
-    return _Row(run.id, status, style_of(status), run.started_at, rest)
+    return _ListItem(run.id, status, style_of(status), run.started_at, rest)
 
 
-def _event_row(event: Event) -> _Row:
+def _event_row(event: Event) -> _ListItem:
     style = "red" if event.type in ERROR_TYPES else ""
     rest = (f"{event.sequence_number:>5}", inline(event.data))
-    return _Row(event.session_id, str(event.type), style, event.timestamp, rest)
+    return _ListItem(event.session_id, str(event.type), style, event.timestamp, rest)
 
 
-def _show_table(printer: Printer, plural: str, rows: Sequence[_Row]) -> None:
+def _show_table(printer: Printer, plural: str, rows: Sequence[_ListItem]) -> None:
     """Print a line for each row. On a narrow terminal a row takes two lines."""
     if not rows:
         printer.line(f"no {plural}")

@@ -22,7 +22,7 @@ from asm.errors import Conflict, SessionNotFound, ValidationError
 from asm.formats import jsonl, registry
 from asm.formats.base import Parsed
 from asm.operations.exports import SessionExport
-from asm.operations.imports import Batch, ImportCounts
+from asm.operations.imports import ImportBatch, ImportCounts
 from asm.store import SessionStore, run_operation
 
 _STANDARD_INPUT = Path("-")
@@ -66,7 +66,7 @@ def import_into(store: SessionStore, parsed: Parsed) -> ImportCounts:
     deleted since. An export that differs from the stored session raises Conflict.
     """
     if isinstance(parsed, SessionExport):
-        return run_operation(store, Batch.of(parsed).import_all())
+        return run_operation(store, ImportBatch.of(parsed).import_all())
     try:
         store.get_session(parsed.session.id)
     except SessionNotFound:

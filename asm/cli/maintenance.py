@@ -114,8 +114,8 @@ def maintain(dsn: str | None, schema: str | None, *, dry_run: bool, as_json: boo
     """Delete old sessions and prune events by a retention policy.
 
     Artifacts and counters that have no session and are older than an hour are deleted too. The command
-    works in short transactions beside live traffic. It may be interrupted at any time and run again.
-    DAYS and N may be `never`. If a step fails, the other steps are run, and the exit status is 1.
+    works in short transactions while other clients go on. It may be interrupted at any time and run
+    again. DAYS and N may be `never`. If a step fails, the other steps are run, and the exit status is 1.
 
     \b
     asm maintain --dry-run

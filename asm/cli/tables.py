@@ -12,7 +12,7 @@ from asm.cli.text import one_line, quantity, timestamp
 from asm.operations.summaries import Cost, CostSummary, SessionStats, Usage, UsageSummary
 from asm.pricing import PricedBy
 
-Row = Sequence[str]
+TableRow = Sequence[str]
 
 _TOKENS = {
     "input_tokens": "in",
@@ -64,20 +64,20 @@ def show_cost(printer: Printer, cost: CostSummary) -> None:
     _show_parts(printer, "model", heading, _cost_rows(cost.by_model))
 
 
-def _usage_rows(parts: Mapping[str | None, Usage]) -> Iterable[Row]:
+def _usage_rows(parts: Mapping[str | None, Usage]) -> Iterable[TableRow]:
     for name, part in parts.items():
         tokens = [getattr(part, name) for name in _TOKENS]
         yield [one_line(name or _UNNAMED), *map(_count, [part.run_count, *tokens])]
 
 
-def _cost_rows(parts: Mapping[str | None, Cost]) -> Iterable[Row]:
+def _cost_rows(parts: Mapping[str | None, Cost]) -> Iterable[TableRow]:
     for name, part in parts.items():
         counts = [part.run_count, *(part.priced_by.get(by, 0) for by in _PRICED_BY), part.unmapped_runs]
         cost = _usd(part.cost_usd) if part.priced_by else ""
         yield [one_line(name or _UNNAMED), cost, *map(_count, counts)]
 
 
-def _show_parts(printer: Printer, kind: str, heading: Row, rows: Iterable[Row]) -> None:
+def _show_parts(printer: Printer, kind: str, heading: TableRow, rows: Iterable[TableRow]) -> None:
     """Print a table of names and numbers without its empty columns.
 
     If the terminal is too narrow, each name is printed on a line of its own.

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from asm.engine.group_commit import queue_timeout
 from asm.engine.script import Batchable, Query
 from asm.engine.wait_queue import SLOW_BATCH_S, Batch, Request, WaitQueue
-from asm.errors import StoreClosed
+from asm.errors import store_closed
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class AsyncGroupCommit:
     async def run(self, operation: Batchable[T]) -> T:
         """Send an operation, with others where some wait, and wait at most `timeout` seconds to be sent."""
         if self.is_closed:
-            raise StoreClosed("this store is closed")
+            raise store_closed()
         batch: Batch[_TaskRequest[Any]] = Batch()
         if self._queue.start_alone(batch, operation.sessions):
             return await self._run_alone(operation, batch)
@@ -51,7 +51,7 @@ class AsyncGroupCommit:
         self._queue.add(request)
         try:
             self._start_batches()
-            await request.finished
+            await request.future
             return request.result()
         finally:
             request.abandoned = True
@@ -132,13 +132,13 @@ class AsyncGroupCommit:
 class _TaskRequest(Request[T]):
     """The request of a task."""
 
-    __slots__ = ("finished",)
+    __slots__ = ("future",)
 
     def __init__(self, operation: Batchable[T], loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(operation)
-        self.finished: asyncio.Future[None] = loop.create_future()
+        self.future: asyncio.Future[None] = loop.create_future()
 
     def notify(self) -> None:
         # The future of a cancelled caller is done already.
-        if self.done and not self.finished.done():
-            self.finished.set_result(None)
+        if self.done and not self.future.done():
+            self.future.set_result(None)

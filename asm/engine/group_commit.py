@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 from asm.engine.script import Batchable, Query
 from asm.engine.wait_queue import SLOW_BATCH_S, Batch, Request, WaitQueue
-from asm.errors import StorageTimeout, StoreClosed
+from asm.errors import StorageTimeout, store_closed
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class GroupCommit:
     def run(self, operation: Batchable[T]) -> T:
         """Send an operation, with others where some wait, and wait at most `timeout` seconds to be sent."""
         if self.is_closed:
-            raise StoreClosed("this store is closed")
+            raise store_closed()
         batch: Batch[_ThreadRequest[Any]] = Batch()
         try:
             with self._lock:
@@ -62,8 +62,8 @@ class GroupCommit:
                 query = operation.merge(operation.items)
                 return operation.extract(self._send(query, retry_for=self._retry_for, lock_timeout_s=None))
         finally:
-            # Marked by an assignment, which no signal handler interrupts: should the next line not run to
-            # its end, threads that wait find the batch finished when they look again.
+            # Not in `_finish`, whose call a KeyboardInterrupt may end before its first line: a batch that
+            # never finished would block its sessions.
             batch.is_finished = True
             if batch.started_at:
                 self._finish(batch)
@@ -73,9 +73,7 @@ class GroupCommit:
         """Refuse further operations, and wait until those that were accepted have their results."""
         self.is_closed = True
         with self._idle:
-            while not self._queue.is_idle:
-                # A request that its caller abandons does not notify.
-                self._idle.wait(SLOW_BATCH_S)
+            self._idle.wait_for(lambda: self._queue.is_idle)
 
     def _run_batched(self, request: _ThreadRequest[T]) -> T:
         try:
@@ -85,12 +83,14 @@ class GroupCommit:
                 self._lead(request)
                 if request.done:
                     return request.result()
-                # Not longer, because the batch that it waits for may become slow.
+                # Not longer, because the batch that it waits for may become slow, and no longer block it.
                 request.sleep(SLOW_BATCH_S)
                 if self._is_late(request) and self._withdraw(request):
                     raise queue_timeout(self._timeout)
         finally:
             request.abandoned = True
+            if self.is_closed:
+                self._notify_close()
 
     def _lead(self, request: _ThreadRequest[Any]) -> None:
         """Send a batch, if one with this request can be sent now."""
@@ -134,10 +134,14 @@ class GroupCommit:
                 self._leader = self._queue.next_leader()
                 if self._leader is not None:
                     self._leader.wake()
-            if self.is_closed:
-                self._idle.notify_all()
         for request in batch.requests:
             request.wake()
+        if self.is_closed:
+            self._notify_close()
+
+    def _notify_close(self) -> None:
+        with self._idle:
+            self._idle.notify_all()
 
     def _withdraw(self, request: _ThreadRequest[Any]) -> bool:
         """Take a request out of the queue, if it is in no batch that is being sent."""

@@ -20,7 +20,7 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from asm.engine.retry import check_process, reentrant_call
 from asm.engine.script import Query, Row
-from asm.errors import StoreClosed, copied
+from asm.errors import copied, store_closed
 
 S = TypeVar("S", bound="Subscription")
 
@@ -36,7 +36,7 @@ Counters: TypeAlias = Mapping[str, Row]
 """The counter rows by session: session, last sequence number, and when it last changed."""
 
 
-def find_counters(session_ids: Iterable[str]) -> Query[Counters]:
+def poll_counters(session_ids: Iterable[str]) -> Query[Counters]:
     """The counters of those of the sessions that have one."""
     return Query(
         "find_counters",
@@ -145,10 +145,10 @@ class Subscriptions(Generic[S]):
 
     def close(self) -> None:
         """Raise StoreClosed in all callers that wait."""
-        self._fail(StoreClosed("this store is closed"))
+        self._fail(store_closed())
 
     def _query(self) -> Query[Counters]:
-        return find_counters(self.subscriptions)
+        return poll_counters(self.subscriptions)
 
     def _update(self, counters: Counters) -> None:
         for session_id, counter in counters.items():

@@ -114,7 +114,7 @@ class QueryRegistry(dict[str, NamedQuery]):
 
 
 def sql_folder(dialect: Dialect) -> Path:
-    """The folder of a dialect: inside the package in an installed wheel, beside it in a checkout."""
+    """The folder of a dialect: inside the package in an installed wheel, next to it in a checkout."""
     package = Path(__file__).parent.parent
     installed = package / "sql" / dialect
     return installed if installed.is_dir() else package.parent / "sql" / dialect

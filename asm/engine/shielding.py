@@ -78,7 +78,7 @@ class Shielded(Generic[T]):
 
 
 async def _until_done(future: asyncio.Future[Any] | None) -> asyncio.CancelledError | None:
-    """Wait for a future and not cancel it; the cancellation of this task meanwhile, if any."""
+    """Wait for a future and not cancel it; the cancellation of this task during the wait, if any."""
     cancelled: asyncio.CancelledError | None = None
     while future is None or not future.done():
         try:

@@ -203,7 +203,8 @@ class WaitQueue(Generic[R]):
         if self.requests:
             self.requests = [request for request in self.requests if not (request.done or request.abandoned)]
         self._durations_s.append(time.monotonic() - batch.started_at)
-        self._batches = self._sending() if len(self._batches) > 1 else []
+        # Other threads mark their batches before they take the lock: what remains need not be this one.
+        self._batches = [] if self._batches == [batch] else self._sending()
 
     def next_leader(self) -> R | None:
         """The first request that can be sent now."""

@@ -71,7 +71,7 @@ def _files(folder: Path, session_id: str) -> Iterator[Path]:
 
 
 def _continues(earlier: SessionExport, later: SessionExport) -> bool:
-    """Whether both exports are of one session, which has not been begun anew between them."""
+    """Whether both exports are of one session, which was not deleted and stored again between them."""
     ids = {event.sequence_number: event.id for event in earlier.events}
     return (
         earlier.session.id == later.session.id

@@ -43,7 +43,7 @@ def files(path: Path) -> list[Path]:
     try:
         found = [file for file in sorted(path.rglob("*")) if file.is_file() and find_reader(file)]
     except OSError as error:
-        # A folder inside it was removed meanwhile.
+        # A folder inside it was removed during the search.
         raise ValidationError(f"{error.filename or path}: {error.strerror}", path=str(path)) from error
     if not found:
         raise ValidationError(f"{path}: no file in this folder has a format that asm reads", path=str(path))

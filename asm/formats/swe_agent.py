@@ -296,8 +296,8 @@ def _parse(content: bytes) -> Any:
     try:
         return json.loads(content, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ValidationError(f"not JSON at {place}: {error.msg}") from error
+        position = f"line {error.lineno}, column {error.colno}"
+        raise ValidationError(f"not JSON at {position}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ValidationError(f"not JSON at byte {error.start:,}: {error.reason}") from error
     except RecursionError as error:

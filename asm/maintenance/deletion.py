@@ -1,7 +1,7 @@
 """Soft and hard deletion of sessions.
 
-Sessions are found without locks and change meanwhile. So each statement or transaction that deletes
-repeats the conditions under which a session was found.
+Sessions are found without locks, and other clients may change them. So each statement or transaction
+that deletes repeats the conditions under which a session was found.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def _delete_if_due(
         current = yield from export_session(archived.session.id, include_artifacts=True)
         if current != archived:
             return 0
-    yield from Query("delete_sessions", {"session_ids": locked}, no_result)
+    for query in ("delete_sessions", "delete_artifacts_of_sessions"):
+        yield from Query(query, {"session_ids": locked}, no_result)
     return len(locked)
 
 

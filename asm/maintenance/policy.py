@@ -69,8 +69,8 @@ class RetentionPolicy:
     def __post_init__(self) -> None:
         for name in _LIMITS:
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _positive(getattr(self, name), name))
-        object.__setattr__(self, "batch_size", _positive(self.batch_size, "batch_size"))
+                object.__setattr__(self, name, count(getattr(self, name), name, minimum=1))
+        object.__setattr__(self, "batch_size", count(self.batch_size, "batch_size", minimum=1))
         statuses = texts(self.exempt_statuses, "exempt_statuses")
         object.__setattr__(self, "exempt_statuses", tuple(map(session_status, statuses)))
         object.__setattr__(self, "exempt_tags", texts(self.exempt_tags, "exempt_tags"))
@@ -123,10 +123,3 @@ class MaintenanceReport:
         """This report as JSON-ready values."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {**values, "errors": [failure.to_dict() for failure in self.errors]}
-
-
-def _positive(value: Any, name: str) -> int:
-    number = count(value, name)
-    if number == 0:
-        raise ValidationError(f"{name} must be at least 1, not 0", path=name)
-    return number

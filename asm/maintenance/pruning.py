@@ -3,7 +3,7 @@
 First each session is pruned to `max_events_per_session`, then the oldest events of all sessions go
 until `max_total_events` are left. A counter keeps the number of events that were pruned, and every
 transaction that prunes locks the counters first. A session whose counter shows that another client
-pruned it, or deleted it and began anew, since the run read it is left alone.
+pruned it, or deleted it and appended again, since the run read it is left alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PruneTarget(NamedTuple):
     max_events: int = _UNLIMITED
 
     def is_unchanged(self, counters: Mapping[str, SequenceCounter]) -> bool:
-        """Whether no other client has pruned the session or begun it anew since it was read."""
+        """Whether no other client has pruned the session, or deleted it, since it was read."""
         counter = counters.get(self.session_id, SequenceCounter())
         return counter.last_sequence >= self.up_to and counter.pruned_events == self.pruned
 
@@ -146,7 +146,7 @@ def _count_prunable_of_all(run: MaintenanceRun, excess: int) -> Job[None]:
 def _prune_oldest(run: MaintenanceRun, types: Mapping[str, Any], max_events: int) -> Job[int]:
     """Prune at most this many of the oldest events of all sessions, of these types. Returns how many."""
     pruned, since = 0, None
-    # `max_events` is fixed at the start: a loop until none are in excess may never end beside appends.
+    # `max_events` is fixed at the start: a loop until none are in excess may never end while others append.
     while pruned < max_events:
         params = {
             **run.due,
@@ -165,7 +165,7 @@ def _prune_oldest(run: MaintenanceRun, types: Mapping[str, Any], max_events: int
 
 
 def _find_oldest(run: MaintenanceRun, params: Mapping[str, Any]) -> Script[Rows]:
-    # Both queries see one snapshot. If another run prunes the same sessions meanwhile, either the
+    # Both queries see one snapshot. If another run prunes the same sessions concurrently, either the
     # snapshot shows it, or the counters do later.
     excess = yield from _count_excess(run)
     limit = min(excess, params["limit"])

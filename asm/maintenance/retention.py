@@ -2,7 +2,7 @@
 
 A policy says how long sessions are kept and how many events. Each step of a run finds rows to delete in
 batches, archives their sessions if the policy says so, and deletes each batch in a short transaction.
-The transaction checks its conditions again, because other clients write meanwhile. So a step can be
+The transaction checks its conditions again, because other clients write concurrently. So a step can be
 stopped at any point and run again.
 """
 

@@ -14,7 +14,6 @@ from typing import Any
 from asm.engine.jobs import Callback, Job, run_step
 from asm.engine.script import Query, Row, Rows
 from asm.errors import AsmError, SessionNotFound, ValidationError
-from asm.formats import archives
 from asm.maintenance.policy import PROTECTED_TYPES, Failure, Progress, RetentionPolicy
 from asm.models import now
 from asm.operations.exports import SessionExport, export_session
@@ -92,6 +91,9 @@ class MaintenanceRun:
 def _archiving(archive: Any, export: SessionExport) -> Callback[object]:
     if callable(archive):
         return Callback(partial(archive, export))
+    # Imported here, because few programs write archives.
+    from asm.formats import archives
+
     return Callback(partial(archives.archive_session, Path(archive), export), blocks=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +32,7 @@ def check_complete(
 
     Migrations that only the database has are fine: a newer version of asm has applied them.
     """
-    if pending := [file.id for file in list_files(dialect) if file.id not in applied]:
+    if pending := [file.stem for file in _files(dialect) if file.stem not in applied]:
         raise MigrationRequired(
             f"{reason}, which needs {', '.join(pending)}. "
             "Run `asm migrate`, or open the store with migrate=True",
@@ -47,13 +46,18 @@ def migrations_folder(dialect: Dialect) -> Path:
 
 def list_files(dialect: Dialect) -> list[Migration]:
     """All migrations of this version of asm, in order."""
+    return [Migration(file.stem, _checksum(file)) for file in _files(dialect)]
+
+
+def _files(dialect: Dialect) -> list[Path]:
     files = sorted(migrations_folder(dialect).glob("*.sql"))
-    return [
-        Migration(file.stem, _checksum(file)) for file in files if not file.name.endswith(".rollback.sql")
-    ]
+    return [file for file in files if not file.name.endswith(".rollback.sql")]
 
 
 def _checksum(file: Path) -> str:
+    # Imported here, because a store that is up to date compares no checksum.
+    import hashlib
+
     # Line ends depend on the checkout.
     content = file.read_bytes().replace(b"\r\n", b"\n")
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,10 +1,11 @@
 """Applies migrations to one database, with yoyo and nothing else.
 
 yoyo marks a migration as applied in another transaction than the one that it runs in, keeps its own
-lock as a row that a crash leaves behind, and identifies a migration by its file name only. So it is
-given one connection, inside one transaction that holds a lock of the database: all pending
-migrations are applied or none, a killed process leaves nothing, and processes that start together
-wait for each other. The checksum of each file is written into the comment of yoyo's log.
+lock as a row that a crash leaves behind, and identifies a migration by its file name only. None of the
+three is reported upstream yet. So yoyo is given one connection, inside one transaction that holds a lock
+of the database: all pending migrations are applied or none, a killed process leaves nothing, and
+processes that start together wait for each other. The checksum of each file is written into the comment
+of yoyo's log.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Migrator(ABC):
 
     @abstractmethod
     def locked(self) -> AbstractContextManager[None]:
-        """A transaction beside which no other process migrates."""
+        """A transaction during which no other process migrates."""
 
     @abstractmethod
     def backend(self) -> Any:

@@ -1,7 +1,7 @@
 """Cursors: the end of a page, as text with which a search continues.
 
 A cursor encodes the keyset of the last row of a page: the values by which the order sorts, which no
-other row shares. So the next page starts after that row, whatever was added meanwhile. A checksum of
+other row shares. So the next page starts after that row, whatever was added since. A checksum of
 the keyset and of its order precedes it. It detects a cursor that was truncated, mistyped, or given to
 another search. It is not a signature: a forged cursor returns nothing that a search would not.
 """

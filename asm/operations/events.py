@@ -21,7 +21,6 @@ from asm.engine.script import (
     Batchable,
     Pipeline,
     Query,
-    Row,
     Rows,
     Script,
     UnitOfWork,
@@ -62,6 +61,8 @@ def append_event(
     With `expected_sequence=n` it is appended only if the session stands at exactly n, else
     SequenceConflict; an event that is stored already counts as appended.
     """
+    if not isinstance(event, Event):
+        raise ValidationError(f"append_event takes an Event, not {type(event).__name__}")
     new = EncodedEvent(event)
     if expected_sequence is not None:
         expected = optional_count(expected_sequence, "expected_sequence")
@@ -84,7 +85,7 @@ def append_events(
     Events that are stored already are returned as they are stored. With `expected_sequence` all
     events must be of one session, and it works as in `append_event`.
     """
-    batch = encoded(events)
+    batch = encoded(events, "append_events")
     expected = optional_count(expected_sequence, "expected_sequence")
     sessions = tuple(sorted({new.session_id for new in batch}))
     if expected is not None and len(sessions) > 1:
@@ -151,8 +152,6 @@ class EncodedEvent:
     __slots__ = ("data", "event", "key", "metadata", "session_id", "size_bytes")
 
     def __init__(self, event: Event) -> None:
-        if not isinstance(event, Event):
-            raise ValidationError(f"cannot append a {type(event).__name__}: give an Event")
         self.event = event
         self.session_id = event.session_id
         self.key: Key = (event.session_id, event.id)
@@ -175,7 +174,7 @@ class EncodedEvent:
             "correlation_id": event.correlation_id,
         }
 
-    def numbered(self, sequence_number: int) -> Event:
+    def with_sequence_number(self, sequence_number: int) -> Event:
         """The event as it is stored."""
         event = self.event
         return event_from_row(
@@ -193,11 +192,17 @@ class EncodedEvent:
         )
 
 
-def encoded(events: Iterable[Event]) -> list[EncodedEvent]:
-    """The events of a caller, ready to append."""
+def encoded(events: Iterable[Any], caller: str) -> list[EncodedEvent]:
+    """The events that a caller gave to an operation, ready to append."""
     if not is_collection(events):
-        raise ValidationError(f"cannot append the events of a {type(events).__name__}: give a list of Event")
-    return [EncodedEvent(event) for event in events]
+        raise ValidationError(f"{caller} takes a list of Event, not {type(events).__name__}")
+    batch = []
+    for index, event in enumerate(events):
+        if not isinstance(event, Event):
+            kind = type(event).__name__
+            raise ValidationError(f"{caller} takes a list of Event, but events[{index}] is of type {kind}")
+        batch.append(EncodedEvent(event))
+    return batch
 
 
 def append_pipeline(
@@ -233,7 +238,9 @@ def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
         query = _append_many(_distinct(batch))
     else:
         (new,) = batch
-        query = Query("append_event", new.params(), lambda rows: {new.key: new.numbered(rows[0][0])})
+        query = Query(
+            "append_event", new.params(), lambda rows: {new.key: new.with_sequence_number(rows[0][0])}
+        )
     query.on_conflict = partial(_append_by_key, batch)
     return query
 
@@ -251,7 +258,7 @@ def _append_many(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
     def read(rows: Rows) -> StoredEvents:
         last = load(rows[0][0])
         return {
-            new.key: new.numbered(last[new.session_id] - offset)
+            new.key: new.with_sequence_number(last[new.session_id] - offset)
             for new, offset in zip(batch, offsets, strict=True)
         }
 
@@ -359,10 +366,6 @@ def types(value: Any) -> tuple[str, ...] | None:
         return None
     values = value if is_collection(value) else [value]
     return not_too_many(tuple(dict.fromkeys(str(event_type(each)) for each in values)), "type")
-
-
-def read_event(row: Row) -> Event:
-    return read_events([row])[0]
 
 
 def read_events(rows: Rows) -> list[Event]:

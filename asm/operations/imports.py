@@ -43,11 +43,11 @@ def import_session(export: SessionExport) -> UnitOfWork[None]:
     if not isinstance(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
     # `replace` validates the export again: it is frozen, but its lists are not.
-    batch = Batch.of(replace(export))
+    batch = ImportBatch.of(replace(export))
     return UnitOfWork(partial(_import_without_result, batch), sessions=tuple(batch.counters))
 
 
-class Batch:
+class ImportBatch:
     """Rows to import, with their documents encoded, which is also their last validation.
 
     `counters` has, for each session that has events in the batch, its counter as of the last of these
@@ -74,7 +74,7 @@ class Batch:
         self.size_bytes = sum(row.size_bytes for row in rows)
 
     @classmethod
-    def of(cls, export: SessionExport) -> Batch:
+    def of(cls, export: SessionExport) -> ImportBatch:
         """The rows of an export."""
         return cls(
             sessions=[export.session],
@@ -84,7 +84,7 @@ class Batch:
             counters={export.session.id: SequenceCounter(export.last_sequence, export.pruned_events)},
         )
 
-    def add(self, more: Batch) -> None:
+    def add(self, more: ImportBatch) -> None:
         """Add the rows of a batch that follows this one."""
         self.sessions += more.sessions
         self.runs += more.runs
@@ -127,11 +127,11 @@ def _event_values(event: Event) -> Values:
     return {**EncodedEvent(event).params(), "sequence_number": event.sequence_number}
 
 
-def _import_without_result(batch: Batch) -> Script[None]:
+def _import_without_result(batch: ImportBatch) -> Script[None]:
     yield from _import(batch)
 
 
-def _import(batch: Batch) -> Script[ImportCounts]:
+def _import(batch: ImportBatch) -> Script[ImportCounts]:
     # Counters are locked before any other row, as in all operations that lock several rows.
     counters = yield from _lock(batch.counters)
     sessions = yield from _find_missing(_SESSIONS, batch.sessions)
@@ -227,7 +227,8 @@ def _different_contents(noun: str, imported: Imported, stored: Imported) -> Conf
     differing = [name for name in fields if getattr(imported, name) != getattr(stored, name)]
     return Conflict(
         f"{noun} {imported.id!r} already exists with different contents (they differ in "
-        f"{', '.join(differing)}); nothing was written",
+        f"{', '.join(differing)}), and nothing was written: delete the stored {noun}, or import into another "
+        "store",
         id=imported.id,
         session_id=imported.id if isinstance(imported, Session) else imported.session_id,
         fields=differing,
@@ -239,12 +240,12 @@ def _check_live_keys(artifacts: Sequence[_EncodedRow[Artifact]]) -> Script[None]
     keys = tuple(row.model.key for row in artifacts if row.model.deleted_at is None)
     if not keys:
         return
-    taken = yield from Query("find_live_keys", {"keys": keys}, _first_column)
-    if taken:
+    existing = yield from Query("find_live_keys", {"keys": keys}, _first_column)
+    if existing:
         raise AlreadyExists(
-            f"another artifact with the key {taken[0]!r} already exists; nothing was written: "
+            f"another artifact with the key {existing[0]!r} already exists, and nothing was written: "
             "delete it first",
-            key=taken[0],
+            key=existing[0],
         )
 
 
@@ -255,10 +256,11 @@ def _check_sequence_numbers(events: Sequence[_EncodedRow[Event]]) -> Script[None
             "session_ids": [row.model.session_id for row in chunk],
             "sequence_numbers": [row.model.sequence_number for row in chunk],
         }
-        taken: Rows = yield from Query("find_sequence_numbers", params, list)
-        for session_id, number in taken:
+        existing: Rows = yield from Query("find_sequence_numbers", params, list)
+        for session_id, number in existing:
             raise Conflict(
-                f"session {session_id!r} already has another event {number}; nothing was written",
+                f"session {session_id!r} already has another event {number}, and nothing was written: delete "
+                "the stored session, or import into another store",
                 session_id=session_id,
                 sequence_number=number,
             )

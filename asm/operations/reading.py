@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from asm.engine.polling import Poller, PollInTransaction
 from asm.engine.script import AsyncDatabase, Database, Query
-from asm.errors import ValidationError
 from asm.models import Event
 from asm.operations import events
 from asm.operations.events import Types
-from asm.validation import count, is_number, safe_repr
+from asm.validation import count, seconds
 
 if TYPE_CHECKING:
     from asm.engine.async_polling import AsyncPoller, AsyncPollInTransaction
@@ -93,7 +92,7 @@ def iter_events(
     query = events.get_events(
         session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit
     )
-    return Stream(query, _at_least_one(page_size), follows=False, timeout_s=0.0)
+    return Stream(query, count(page_size, "page_size", minimum=1), follows=False, timeout_s=0.0)
 
 
 def follow_events(
@@ -121,7 +120,7 @@ def follow_events(
     timeout_s = seconds(idle_timeout, "idle_timeout")
     return Stream(
         query,
-        _at_least_one(page_size),
+        count(page_size, "page_size", minimum=1),
         follows=True,
         timeout_s=float("inf") if timeout_s is None else timeout_s,
     )
@@ -166,22 +165,6 @@ async def stream_async(database: AsyncPollable, pages: Stream) -> AsyncIterator[
         after, remaining = _next(found, remaining)
 
 
-def seconds(value: Any, name: str) -> float | None:
-    """A duration that is not negative, or None."""
-    if value is None:
-        return None
-    duration_s = value if is_number(value) else -1
-    # Written so that NaN is refused, too.
-    if not duration_s >= 0:
-        raise ValidationError(
-            f"{name} must be a number of seconds, 0 or more, not {safe_repr(value)}", path=name
-        )
-    try:
-        return float(duration_s)
-    except OverflowError:
-        return float("inf")
-
-
 def _subscribed(poll: LongPoll) -> tuple[str, int, float]:
     """The session, the sequence number that new events exceed, and how long to wait."""
     params = poll.query.params
@@ -206,10 +189,3 @@ def _next(found: list[Event], remaining: int | None) -> tuple[int, int | None]:
     last = found[-1].sequence_number
     assert last is not None
     return last, None if remaining is None else remaining - len(found)
-
-
-def _at_least_one(page_size: int) -> int:
-    size = count(page_size, "page_size")
-    if size == 0:
-        raise ValidationError("page_size must be at least 1, not 0", path="page_size")
-    return size

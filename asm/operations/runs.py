@@ -7,12 +7,12 @@ from typing import Any
 
 from asm.documents import check_together, dump, dump_object, load
 from asm.engine.script import Query, Row, Rows, no_result, one_or_many
+from asm.enums import RUN_STATUSES, RunStatus, run_status, status_filter
 from asm.errors import RunNotFound, ValidationError
-from asm.models import Run, RunStatus, run_from_row, run_status, token_counts
-from asm.validation import is_collection, is_text, optional_count, optional_text, text
+from asm.models import Run, run_from_row, token_counts
+from asm.validation import is_text, optional_count, optional_text, text
 
 _DOCUMENTS = ("input", "output", "error", "metadata", "token_usage", "provider_metadata")
-_STATUSES = {str(status): status for status in RunStatus}
 
 
 def save_run(run: Run) -> Query[None]:
@@ -69,7 +69,7 @@ def list_runs(
     """The runs of a session, the oldest first. `status` is one or several."""
     params = {
         "session_id": text(session_id, "session_id"),
-        **one_or_many("status", "statuses", statuses(status)),
+        **one_or_many("status", "statuses", status_filter(status, run_status)),
         "limit": optional_count(limit, "limit"),
     }
     return Query("list_runs", params, read_runs)
@@ -78,14 +78,6 @@ def list_runs(
 def get_active_run(session_id: str) -> Query[Run | None]:
     """The newest run of a session whose status is running, or None."""
     return Query("find_active_run", {"session_id": text(session_id, "session_id")}, _first_or_none)
-
-
-def statuses(value: Any) -> tuple[str, ...] | None:
-    """The statuses of a filter; None is no filter."""
-    if value is None:
-        return None
-    values = value if is_collection(value) else [value]
-    return tuple(str(run_status(each)) for each in values)
 
 
 def _dump_optional(value: Any, name: str) -> str | None:
@@ -120,7 +112,7 @@ def read_run(row: Row) -> Run:
     return run_from_row(
         id,
         session_id,
-        _STATUSES.get(status, status),
+        RUN_STATUSES.get(status, status),
         _load_optional(input),
         _load_optional(output),
         _load_optional(error),

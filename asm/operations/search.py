@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from asm.engine.script import Query, Rows, Script, UnitOfWork, one_or_many, scalar
+from asm.enums import run_status, session_status, status_filter
 from asm.errors import ValidationError
 from asm.models import Event, Page, Run, RunStatus, Session, SessionStatus, token_counts
 from asm.operations import runs, sessions
@@ -25,6 +26,7 @@ from asm.operations.events import Types, read_events
 from asm.operations.events import types as event_types
 from asm.validation import (
     Texts,
+    count,
     flag,
     optional_count,
     optional_utc_datetime,
@@ -68,7 +70,7 @@ def search_sessions(
     """
     filters = _merged(
         one_or_many("agent_id", "agent_ids", text_filter(agent_id, "agent_id")),
-        one_or_many("status", "statuses", sessions.statuses(status)),
+        one_or_many("status", "statuses", status_filter(status, session_status)),
         {
             "providers": text_filter(provider, "provider"),
             "created_after": optional_utc_datetime(created_after, "created_after"),
@@ -111,7 +113,7 @@ def search_runs(
     filters = _merged(
         one_or_many("session_id", "session_ids", text_filter(session_id, "session_id")),
         one_or_many("provider", "providers", text_filter(provider, "provider")),
-        one_or_many("status", "statuses", runs.statuses(status)),
+        one_or_many("status", "statuses", status_filter(status, run_status)),
         {
             "started_after": optional_utc_datetime(started_after, "started_after"),
             "started_before": optional_utc_datetime(started_before, "started_before"),
@@ -175,7 +177,7 @@ def _page(
     cursor: str | None,
     read: Callable[[Rows], list[T]],
 ) -> Query[Page[T]] | UnitOfWork[Page[T]]:
-    limit, after = _limit(limit), order.after(cursor)
+    limit, after = count(limit, "limit", LIMIT_MAX, minimum=1), order.after(cursor)
 
     def read_page(rows: Rows) -> Page[T]:
         items = read(rows[:limit])
@@ -211,12 +213,6 @@ def _constant(result: T) -> UnitOfWork[T]:
         return result
 
     return UnitOfWork(script, snapshot=True)
-
-
-def _limit(value: Any) -> int:
-    if isinstance(value, int) and type(value) is not bool and 1 <= (limit := int(value)) <= LIMIT_MAX:
-        return limit
-    raise ValidationError(f"limit must be a whole number from 1 to {LIMIT_MAX:,}", path="limit")
 
 
 # Orders: the values that place a row in each, under the names of the queries' parameters.

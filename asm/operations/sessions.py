@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from asm.documents import dump_object, load
 from asm.engine.script import Pipeline, Query, Row, Rows, Script, UnitOfWork, no_result, one_or_many
+from asm.enums import SESSION_STATUSES, SessionStatus, session_status, status_filter
 from asm.errors import SessionNotFound, ValidationError
-from asm.models import Event, Run, Session, SessionStatus, session_from_row, session_status
+from asm.models import Event, Run, Session, session_from_row
 from asm.operations import runs
 from asm.operations.events import (
     EncodedEvent,
@@ -18,9 +18,7 @@ from asm.operations.events import (
     encoded,
     lock_counters,
 )
-from asm.validation import count, flag, is_collection, optional_count, text
-
-_STATUSES = {str(status): status for status in SessionStatus}
+from asm.validation import count, flag, optional_count, text
 
 
 def save_session(session: Session) -> Query[None]:
@@ -67,7 +65,7 @@ def list_sessions(
     `status` is one or several. `limit=0` returns none.
     """
     params = {
-        **one_or_many("status", "statuses", statuses(status)),
+        **one_or_many("status", "statuses", status_filter(status, session_status)),
         "agent_id": None if agent_id is None else text(agent_id, "agent_id"),
         "exclude_deleted": None if flag(include_deleted, "include_deleted") else True,
         "limit": optional_count(limit, "limit"),
@@ -96,7 +94,7 @@ def flush(session: Session, run: Run, events: Iterable[Event] = ()) -> Pipeline[
     The events are returned with their sequence numbers, as from `append_events`.
     """
     saves = save_session(session), runs.save_run(run)
-    batch = encoded(events)
+    batch = encoded(events, "flush")
     if run.session_id != session.id:
         raise ValidationError(f"the run belongs to session {run.session_id!r}, not to {session.id!r}")
     for new in batch:
@@ -116,20 +114,12 @@ def _flush(saves: Iterable[Query[None]], batch: Sequence[EncodedEvent]) -> Scrip
     return stored
 
 
-def statuses(value: Any) -> tuple[str, ...] | None:
-    """The statuses of a filter; None is no filter."""
-    if value is None:
-        return None
-    values = value if is_collection(value) else [value]
-    return tuple(str(session_status(each)) for each in values)
-
-
 def read_session(row: Row) -> Session:
     id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at, deleted_at = row
     return session_from_row(
         id,
         agent_id,
-        _STATUSES.get(status, status),
+        SESSION_STATUSES.get(status, status),
         parent_session_id,
         load(metadata),
         load(context),

@@ -193,7 +193,8 @@ def get_cost_summary(
     A run's own `cost_usd` wins. Otherwise its cost is its tokens times the price of its model (the
     string at `provider_metadata["model"]`): the price under the model's exact name, else under the
     longest name that it begins with, else the provider's default. A run without any of these counts
-    in `unmapped_runs` and in no cost.
+    in `unmapped_runs` and in no cost, and so does a run with `total_tokens` but no tokens of a kind
+    that has a price: input, output, cache read or cache creation.
 
     `pricing` is in USD per token, in the form that `asm.pricing` describes, with its defaults. The
     filters are those of `get_usage_summary`.
@@ -247,18 +248,28 @@ def _cost_summary(prices: Prices, rows: Rows) -> CostSummary:
 
 
 def _cost(
-    match: Match | None, run_count: int, own_count: int, own_cost: float | None, *tokens: int | None
+    match: Match | None,
+    run_count: int,
+    own_count: int,
+    own_cost: float | None,
+    unpriced_count: int,
+    *tokens: int | None,
 ) -> Cost:
     own = Cost(cost_usd=own_cost or 0.0, run_count=own_count, priced_by={"cost_usd": own_count})
-    return own + _priced(match, run_count - own_count, [count or 0 for count in tokens])
+    return own + _priced(match, run_count - own_count, unpriced_count, [count or 0 for count in tokens])
 
 
-def _priced(match: Match | None, run_count: int, tokens: list[int]) -> Cost:
+def _priced(match: Match | None, run_count: int, unpriced_count: int, tokens: list[int]) -> Cost:
     if match is None:
         return Cost(run_count=run_count, unmapped_runs=run_count)
     input, output, cache_read, cache_creation = tokens
     usd = match.price.of(input=input, output=output, cache_read=cache_read, cache_creation=cache_creation)
-    return Cost(cost_usd=usd, run_count=run_count, priced_by={match.by: run_count})
+    return Cost(
+        cost_usd=usd,
+        run_count=run_count,
+        unmapped_runs=unpriced_count,
+        priced_by={match.by: run_count - unpriced_count},
+    )
 
 
 def _usage(run_count: int | None, sums: Sequence[int | None]) -> Usage:
@@ -280,9 +291,9 @@ def _by_provider_and_model(groups: list[_Group], size: Callable[[Any], float]) -
     }
 
 
-def _summed(named: Iterable[tuple[str | None, T]]) -> dict[str | None, T]:
+def _summed(items: Iterable[tuple[str | None, T]]) -> dict[str | None, T]:
     totals: dict[str | None, T] = {}
-    for name, sums in named:
+    for name, sums in items:
         totals[name] = totals[name] + sums if name in totals else sums
     return totals
 

@@ -38,14 +38,14 @@ from asm.engine.script import (
     run_script_async,
 )
 from asm.engine.shielding import Shielded, check_loop, detecting_lost_cancel, run_to_completion
-from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StorageTimeout, StoreClosed, copied
+from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StorageTimeout, copied, store_closed
 from asm.postgres.adapters import AsyncPlainCursor, bind
 from asm.postgres.async_connections import (
     AsyncConnectionSetup,
     AsyncStoreConnection,
-    close_if_dirty,
     is_broken,
 )
+from asm.postgres.async_deadlines import close_if_dirty
 from asm.postgres.async_server_checks import (
     check_not_distributed,
     check_server,
@@ -122,13 +122,13 @@ class AsyncPostgres:
 
     async def open(self) -> None:
         """Connect, and retry while the failure may pass."""
-        pauses = backoff(self._retry_for)
+        delays = backoff(self._retry_for)
         while True:
             try:
                 await self._check_server()
                 break
             except StorageError as error:
-                pause_s = self._pause_before_retry(error, pauses)
+                pause_s = self._pause_before_retry(error, delays)
             await asyncio.sleep(pause_s)
         if self._conninfo is not None:
             await self._pool.open()
@@ -150,7 +150,7 @@ class AsyncPostgres:
         self, operation: Unbatched[T], *, retry_for: float, lock_timeout_s: float | None = None
     ) -> T:
         """Run an operation by itself."""
-        pauses = None
+        delays = None
         while True:
             try:
                 return await self._attempt(operation, lock_timeout_s)
@@ -158,14 +158,14 @@ class AsyncPostgres:
                 await self._add_versions(error)
                 raise
             except StorageError as error:
-                pauses = pauses or backoff(retry_for)
-                pause_s = self._pause_before_retry(error, pauses)
+                delays = delays or backoff(retry_for)
+                pause_s = self._pause_before_retry(error, delays)
             operation = for_retry(operation)
             await asyncio.sleep(pause_s)
 
-    def _pause_before_retry(self, error: StorageError, pauses: Iterator[float]) -> float:
+    def _pause_before_retry(self, error: StorageError, delays: Iterator[float]) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
-        pause_s = next(pauses, None) if is_retryable(error) else None
+        pause_s = next(delays, None) if is_retryable(error) else None
         if pause_s is None or self._group_commit.is_closed:
             raise error
         return pause_s
@@ -304,12 +304,13 @@ class AsyncPostgres:
 
     async def _checkout(self) -> AsyncConnection[Any]:
         if self._closed:
-            raise StoreClosed("this store is closed")
+            raise store_closed()
         while True:
             connection = self._spare.checkout() or await self._wait_for_connection()
             if not is_broken(connection):
                 return connection
-            # Not by `close()`, which returns a connection to a pool that was made with `close_returns`.
+            # Not by `close()`: psycopg_pool documents that it returns a connection to a pool that was made
+            # with `close_returns`.
             connection.pgconn.finish()
             await self._checkin(connection)
 
@@ -365,6 +366,7 @@ class AsyncPostgres:
 
     async def _checkin(self, connection: AsyncConnection[Any]) -> None:
         if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:
-            # The pool would wait for the response to a rollback, and could not be cancelled.
+            # psycopg_pool would wait for the response to a rollback, and could not be cancelled. Not reported
+            # upstream yet.
             close_if_dirty(unused)
             await Shielded(self._pool.putconn(unused))

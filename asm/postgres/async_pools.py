@@ -11,7 +11,7 @@ from asm.postgres.async_connections import AsyncConnectionSetup, AsyncStoreConne
 from asm.postgres.async_database import AsyncPostgres
 
 RECONNECT_S = 3.0
-"""The pool retries a failed connection for this long. Then it connects again when it is next asked, with
+"""The pool retries a failed connection for this long. Then it connects again at the next checkout, with
 short pauses at first."""
 
 

@@ -14,7 +14,13 @@ from psycopg import AsyncConnection, pq
 from asm.engine.async_polling import AsyncPollInTransaction
 from asm.engine.retry import check_process
 from asm.engine.script import Operation, Query, Rows, run_script_async
-from asm.errors import StorageError, StorageTimeout, StoreClosed
+from asm.errors import (
+    StorageTimeout,
+    ended_by_application,
+    transaction_ended,
+    transaction_failed,
+    transaction_interrupted,
+)
 from asm.postgres.errors import translated
 from asm.postgres.timeouts import Limit, limited
 
@@ -49,7 +55,7 @@ class AsyncPostgresTransaction:
     async def run(self, operation: Operation[T]) -> T:
         check_process(self._database.process)
         if not self._open:
-            raise StoreClosed("this transaction has ended")
+            raise transaction_ended()
         self.check_usable()
         self.changed_sessions.update(operation.sessions)
         try:
@@ -63,12 +69,10 @@ class AsyncPostgresTransaction:
     def check_usable(self) -> None:
         # An application that catches an interrupt and goes on would commit half of an operation.
         if self._interrupted:
-            raise StorageError(
-                "an operation of this transaction was interrupted, so nothing of it is committed"
-            )
+            raise transaction_interrupted()
         if self.connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
             # Later statements would be committed one by one.
-            raise StorageError("`tx.connection` has committed this transaction or rolled it back")
+            raise ended_by_application()
 
     def end(self) -> None:
         self._open = False
@@ -85,9 +89,7 @@ async def begun(connection: AsyncConnection[Any], begin: str, limit: Limit | Non
         check_process(process)
         if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
             # PostgreSQL responds to the commit of a failed transaction with a rollback and no error.
-            raise StorageError(
-                "an earlier statement of this transaction failed, so nothing of it is committed"
-            )
+            raise transaction_failed()
         with translated(), limited(connection, limit):
             await connection.execute("commit", prepare=False)
     except BaseException:

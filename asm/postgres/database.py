@@ -38,14 +38,14 @@ from asm.engine.script import (
     for_retry,
     run_script,
 )
-from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StorageTimeout, StoreClosed, copied
+from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StorageTimeout, copied, store_closed
 from asm.postgres.adapters import PlainCursor, bind
 from asm.postgres.connections import (
     ConnectionSetup,
     StoreConnection,
-    close_if_dirty,
     is_broken,
 )
+from asm.postgres.deadlines import close_if_dirty
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.reentrancy import not_reentrant, not_reentrant_around
@@ -120,13 +120,13 @@ class Postgres:
 
     def open(self) -> None:
         """Connect, and retry while the failure may pass."""
-        pauses = backoff(self._retry_for)
+        delays = backoff(self._retry_for)
         while True:
             try:
                 self._check_server()
                 break
             except StorageError as error:
-                pause_s = self._pause_before_retry(error, pauses)
+                pause_s = self._pause_before_retry(error, delays)
             time.sleep(pause_s)
         if self._conninfo is not None:
             self._pool.open()
@@ -145,7 +145,7 @@ class Postgres:
 
     def send(self, operation: Unbatched[T], *, retry_for: float, lock_timeout_s: float | None = None) -> T:
         """Run an operation by itself."""
-        pauses = None
+        delays = None
         while True:
             try:
                 return self._attempt(operation, lock_timeout_s)
@@ -153,14 +153,14 @@ class Postgres:
                 self._add_versions(error)
                 raise
             except StorageError as error:
-                pauses = pauses or backoff(retry_for)
-                pause_s = self._pause_before_retry(error, pauses)
+                delays = delays or backoff(retry_for)
+                pause_s = self._pause_before_retry(error, delays)
             operation = for_retry(operation)
             time.sleep(pause_s)
 
-    def _pause_before_retry(self, error: StorageError, pauses: Iterator[float]) -> float:
+    def _pause_before_retry(self, error: StorageError, delays: Iterator[float]) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
-        pause_s = next(pauses, None) if is_retryable(error) else None
+        pause_s = next(delays, None) if is_retryable(error) else None
         if pause_s is None or self._group_commit.is_closed:
             raise error
         return pause_s
@@ -295,12 +295,13 @@ class Postgres:
 
     def _checkout(self) -> Connection[Any]:
         if self._closed:
-            raise StoreClosed("this store is closed")
+            raise store_closed()
         while True:
             connection = self._spare.checkout() or self._wait_for_connection()
             if not is_broken(connection):
                 return connection
-            # Not by `close()`, which returns a connection to a pool that was made with `close_returns`.
+            # Not by `close()`: psycopg_pool documents that it returns a connection to a pool that was made
+            # with `close_returns`.
             connection.pgconn.finish()
             self._checkin(connection)
 
@@ -348,6 +349,7 @@ class Postgres:
 
     def _checkin(self, connection: Connection[Any]) -> None:
         if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:
-            # The pool would wait for the response to a rollback, and could not be cancelled.
+            # psycopg_pool would wait for the response to a rollback, and could not be cancelled. Not reported
+            # upstream yet.
             close_if_dirty(unused)
             self._pool.putconn(unused)

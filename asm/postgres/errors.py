@@ -8,22 +8,17 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from asm.errors import (
+    ROW_EXISTS,
+    TRANSACTION_FAILED,
     AsmError,
     Conflict,
     ConnectionFailed,
     MigrationRequired,
     StorageError,
     StorageTimeout,
-    StoreClosed,
+    store_closed,
 )
-
-
-class ServerUnresponsive(psycopg.OperationalError):
-    """The server's machine is up, and its process is stuck or has lost the session."""
-
-
-def timed_out(after_s: float) -> StorageTimeout:
-    return StorageTimeout(f"the statement was cancelled after {after_s:g} s without a result")
+from asm.postgres.timeouts import ServerUnresponsive
 
 
 class translated:  # noqa: N801
@@ -51,7 +46,7 @@ def translation(error: Exception) -> AsmError | None:
     if not isinstance(error, psycopg.Error):
         return None
     if isinstance(error, PoolClosed):
-        return StoreClosed("this store is closed")
+        return store_closed()
     if isinstance(error, PoolTimeout | TooManyRequests):
         return StorageTimeout(f"no connection became free in time: {error}")
     if not (state := error.sqlstate or ""):
@@ -64,8 +59,16 @@ def translation(error: Exception) -> AsmError | None:
 
 def _connection_failed(error: psycopg.OperationalError) -> ConnectionFailed:
     failed = ConnectionFailed(f"the connection failed: {_message(error)}")
-    failed.retryable = not _is_refused_login(error)
+    failed.retryable = not (_is_from_server(error) and _is_refused_login(error))
     return failed
+
+
+def _is_from_server(error: psycopg.Error) -> bool:
+    """Whether the server reported the error, and not libpq, which lost the connection.
+
+    libpq shows a server's error as its severity in the server's language, a colon and two spaces.
+    """
+    return ":  " in str(error)
 
 
 def _is_refused_login(error: psycopg.OperationalError) -> bool:
@@ -76,10 +79,10 @@ def _is_refused_login(error: psycopg.OperationalError) -> bool:
     """
     if error.pgconn is None or not (error.pgconn.used_password or error.pgconn.needs_password):
         return False
-    wanted = next(
+    session_attrs = next(
         (option.val for option in error.pgconn.info if option.keyword == b"target_session_attrs"), None
     )
-    return wanted in (None, b"any")
+    return session_attrs in (None, b"any")
 
 
 def _is_outdated_plan(error: psycopg.Error) -> bool:
@@ -113,9 +116,9 @@ _NOT_UTF8 = "the connection's encoding cannot represent every character, set cli
 _STATES: dict[str, tuple[type[AsmError], str]] = {
     "22021": (StorageError, _NOT_UTF8),
     "22P05": (StorageError, _NOT_UTF8),
-    "23505": (Conflict, "a row with this key exists"),
+    "23505": (Conflict, ROW_EXISTS),
     "25006": (ConnectionFailed, "the server is read-only"),
-    "25P02": (StorageError, "an earlier statement of this transaction failed, so nothing of it is committed"),
+    "25P02": (StorageError, TRANSACTION_FAILED),
     "25P03": (ConnectionFailed, "the server closed a connection that was idle in a transaction"),
     "25P04": (StorageTimeout, "the transaction took too long"),
     "42P01": (MigrationRequired, "a table is missing, run `asm migrate`"),

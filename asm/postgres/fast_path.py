@@ -38,7 +38,7 @@ PQGen: TypeAlias = Generator[Any, Any, T]
 SQL: TypeAlias = tuple[str, Mapping[str, Any]]
 """A statement with its values."""
 
-_PLACEHOLDER = re.compile(r"%\((\w+)\)[sbt]|%%")
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 _SUCCESS = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 _BINARY = pq.Format.BINARY
 _COUNTER = itertools.count()
@@ -98,8 +98,8 @@ class FastPath:
         if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
             yield from self._rollback()
         if self._names.keys() & sent and any(map(_is_stale, results)):
-            for sql in filter(None, sent):
-                self._forget(sql)
+            for statement in filter(None, sent):
+                self._forget(statement)
             return (yield from self.execute_pipeline(statements, True))
         # A statement stays prepared when the transaction fails. Its result precedes that of its execution.
         for next_sql, result in zip(sent[1:], results, strict=False):
@@ -309,7 +309,7 @@ def _array(values: Sequence[Any]) -> bytes:
     if oid == _TEXT:
         return head + _text_items(list(map(str.encode, values)))
     if oid == _TIMESTAMPTZ:
-        values = [datetime.__sub__(value, _EPOCH) // _MICROSECOND for value in values]
+        values = [(value - _EPOCH) // _MICROSECOND for value in values]
     return head + b"".join(map(_FIXED_WIDTH[kind], values))
 
 
@@ -329,7 +329,7 @@ def _array_item(value: Any) -> bytes:
 
 
 def _timestamp(value: datetime) -> bytes:
-    return _INT64.pack(datetime.__sub__(value, _EPOCH) // _MICROSECOND)
+    return _INT64.pack((value - _EPOCH) // _MICROSECOND)
 
 
 class _ByType(dict[type, T]):

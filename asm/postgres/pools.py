@@ -12,7 +12,7 @@ from asm.postgres.connections import ConnectionSetup, StoreConnection
 from asm.postgres.database import Postgres
 
 RECONNECT_S = 3.0
-"""The pool retries a failed connection for this long. Then it connects again when it is next asked, with
+"""The pool retries a failed connection for this long. Then it connects again at the next checkout, with
 short pauses at first."""
 
 

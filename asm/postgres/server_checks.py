@@ -17,14 +17,13 @@ from asm.postgres.connections import CONFIGURE_TIMEOUT_S, StoreConnection
 from asm.postgres.errors import translated
 from asm.postgres.timeouts import Limit, limited
 
-OLDEST_VERSION = 140000
+SERVER_VERSION_MIN = 140000
 
 
 def probe(conninfo: str, schema: str | None) -> None:
     """Connect once, and raise what is wrong; a pool would go on trying in the background."""
     with translated():
         connection = StoreConnection.connect(conninfo, autocommit=True)
-        # Not `with`, which leaves the connection open when it is cancelled at its end.
         try:
             check_server(connection)
             with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
@@ -36,9 +35,10 @@ def probe(conninfo: str, schema: str | None) -> None:
 def check_server(connection: Connection[Any]) -> None:
     """Raise StorageError for a server that is too old, or an encoding that lacks characters."""
     info = connection.info
-    if info.server_version < OLDEST_VERSION:
+    if info.server_version < SERVER_VERSION_MIN:
         raise StorageError(
-            f"asm needs PostgreSQL {OLDEST_VERSION // 10000} or newer; this is {info.server_version // 10000}"
+            f"asm requires PostgreSQL {SERVER_VERSION_MIN // 10000} or newer; this server is "
+            f"PostgreSQL {info.server_version // 10000}"
         )
     encoding = info.parameter_status("server_encoding")
     if encoding not in _ENCODINGS:
@@ -74,6 +74,7 @@ def check_not_distributed(connection: Connection[Any], schema: str | None) -> No
         )
 
 
+# Not a query file: its queries must prepare on every server, and only Citus has this table.
 _FIND_DISTRIBUTED = """
 select logicalrelid::regclass::text
   from pg_dist_partition

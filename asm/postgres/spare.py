@@ -1,4 +1,4 @@
-"""One connection beside its pool."""
+"""One connection that is kept outside its pool."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SpareConnection(Generic[C]):
             self._latest = None
             return connection
         self._spare.append(connection)
-        # A caller may have begun to wait meanwhile, after it found no spare connection.
+        # A caller may have found no spare connection and begun to wait.
         return self.checkout() if self._waiters or not self._enabled else None
 
     def close(self) -> list[C]:

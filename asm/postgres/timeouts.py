@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import psycopg
+
 from asm.engine.script import Operation, Pipeline, UnitOfWork
+from asm.errors import StorageTimeout
 
 IDLE_IN_TRANSACTION_TIMEOUT_S = 20.0
 """The server ends a transaction of ours whose client sends nothing for this long. The locks of a client
-whose machine has vanished would otherwise be held until TCP gives up, which takes two hours."""
+whose machine is lost would otherwise be held until TCP gives up, which takes two hours."""
 
 GRACE_S = 1.0
 """How much longer the client waits than the server, so that the server's own error arrives first."""
@@ -29,6 +32,17 @@ class Limit(NamedTuple):
 
     def shortened(self, after_s: float) -> Limit:
         return Limit(min(self.after_s, after_s))
+
+
+class ServerUnresponsive(psycopg.OperationalError):
+    """The server's machine is up, and its process is stuck or has lost the session."""
+
+
+def timed_out(after_s: float) -> StorageTimeout:
+    return StorageTimeout(
+        f"the statement was cancelled after {after_s:g} s without a result: retry, or open the store with a "
+        "longer timeout"
+    )
 
 
 class Limited:

@@ -16,7 +16,13 @@ from psycopg import Connection, pq
 from asm.engine.polling import PollInTransaction
 from asm.engine.retry import check_process
 from asm.engine.script import Operation, Query, Rows, run_script
-from asm.errors import StorageError, StorageTimeout, StoreClosed
+from asm.errors import (
+    StorageTimeout,
+    ended_by_application,
+    transaction_ended,
+    transaction_failed,
+    transaction_interrupted,
+)
 from asm.postgres.errors import translated
 from asm.postgres.reentrancy import not_reentrant
 from asm.postgres.timeouts import Limit, limited
@@ -50,7 +56,7 @@ class PostgresTransaction:
     def run(self, operation: Operation[T]) -> T:
         check_process(self._database.process)
         if not self._open:
-            raise StoreClosed("this transaction has ended")
+            raise transaction_ended()
         self.check_usable()
         self.changed_sessions.update(operation.sessions)
         try:
@@ -64,12 +70,10 @@ class PostgresTransaction:
     def check_usable(self) -> None:
         # An application that catches an interrupt and goes on would commit half of an operation.
         if self._interrupted:
-            raise StorageError(
-                "an operation of this transaction was interrupted, so nothing of it is committed"
-            )
+            raise transaction_interrupted()
         if self.connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
             # Later statements would be committed one by one.
-            raise StorageError("`tx.connection` has committed this transaction or rolled it back")
+            raise ended_by_application()
 
     def end(self) -> None:
         self._open = False
@@ -86,9 +90,7 @@ def begun(connection: Connection[Any], begin: str, limit: Limit | None) -> Itera
         check_process(process)
         if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
             # PostgreSQL responds to the commit of a failed transaction with a rollback and no error.
-            raise StorageError(
-                "an earlier statement of this transaction failed, so nothing of it is committed"
-            )
+            raise transaction_failed()
         with translated(), limited(connection, limit):
             connection.execute("commit", prepare=False)
     except BaseException:

@@ -16,7 +16,7 @@ from asm.engine.async_polling import AsyncPoller, AsyncPollInTransaction
 from asm.engine.schema_version import list_applied
 from asm.engine.script import Batchable, Operation, Pipeline, Query, UnitOfWork
 from asm.engine.shielding import check_loop, run_to_completion
-from asm.errors import MigrationRequired, StorageTimeout, StoreClosed
+from asm.errors import MigrationRequired, StorageTimeout, store_closed
 from asm.sqlite.database import SQLite, SQLiteTransaction
 from asm.sqlite.errors import open_transaction_error
 
@@ -43,13 +43,15 @@ class AsyncSQLite:
         )
         self.poller = AsyncPoller(self._poll)
         self._closed = False
+        self._is_disconnected = False
 
     async def run(self, operation: Operation[T]) -> T:
         self._database.check_process()
         check_loop(self._loop)
         try:
             if isinstance(operation, Batchable):
-                self._check_no_transaction()
+                if self._is_in_transaction():
+                    raise open_transaction_error()
                 result = await self._group_commit.run(operation)
             else:
                 result = await self._send(operation)
@@ -69,7 +71,8 @@ class AsyncSQLite:
     async def _in_thread(
         self, operation: Query[Any] | UnitOfWork[Any] | Pipeline[Any], work: Callable[[], T]
     ) -> T:
-        if not self._closed and not self._database.writes(operation):
+        if not self._database.writes(operation):
+            self._check_open()
             return await _run_in(self._read_thread, work)
         async with self._exclusive():
             return await _run_in(self._write_thread, work)
@@ -102,25 +105,39 @@ class AsyncSQLite:
         return self._database.connection
 
     async def close(self) -> None:
-        if self._closed or os.getpid() != self._database.process:
+        if self._is_disconnected or os.getpid() != self._database.process:
             return
         check_loop(self._loop)
         self.poller.close()
         await self._group_commit.close()
+        self._closed = True
+        if self._is_in_transaction():
+            # Its end disconnects.
+            return
+        await self._acquire()
         try:
-            # An open transaction needs the thread to end. Another task may close the store meanwhile.
-            with suppress(StoreClosed):
-                async with self._exclusive():
-                    self._closed = True
-                    await run_to_completion(_run_in(self._write_thread, self._database.close))
+            await self._disconnect()
         finally:
-            if self._closed:
-                self._write_thread.shutdown(wait=False)
-                self._read_thread.shutdown(wait=False)
+            self._lock.release()
 
     @asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[None]:
-        self._check_no_transaction()
+        if self._is_in_transaction():
+            raise open_transaction_error()
+        self._check_open()
+        await self._acquire()
+        try:
+            self._check_open()
+            yield
+        finally:
+            try:
+                if self._closed:
+                    with suppress(StorageTimeout):
+                        await self._disconnect()
+            finally:
+                self._lock.release()
+
+    async def _acquire(self) -> None:
         try:
             async with asyncio.timeout(self._database.timeout):
                 await self._lock.acquire()
@@ -129,16 +146,21 @@ class AsyncSQLite:
                 f"the SQLite connection was not free within {self._database.timeout:g} s: another task holds "
                 "a transaction open; end it sooner, or open the store with a longer timeout"
             ) from error
-        try:
-            if self._closed:
-                raise StoreClosed("this store is closed")
-            yield
-        finally:
-            self._lock.release()
 
-    def _check_no_transaction(self) -> None:
-        if self._transaction_task is not None and self._transaction_task is asyncio.current_task():
-            raise open_transaction_error()
+    async def _disconnect(self) -> None:
+        if self._is_disconnected or os.getpid() != self._database.process:
+            return
+        await run_to_completion(_run_in(self._write_thread, self._database.close))
+        self._is_disconnected = True
+        self._write_thread.shutdown(wait=False)
+        self._read_thread.shutdown(wait=False)
+
+    def _is_in_transaction(self) -> bool:
+        return self._transaction_task is not None and self._transaction_task is asyncio.current_task()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise store_closed()
 
 
 class AsyncSQLiteTransaction:

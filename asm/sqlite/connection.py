@@ -17,14 +17,14 @@ from asm.dsn import MEMORY
 from asm.engine.registry import Statement, positional
 from asm.engine.retry import check_process
 from asm.engine.script import Rows
-from asm.errors import StorageError, StorageTimeout, StoreClosed
+from asm.errors import StorageError, store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
 from asm.sqlite.values import fetch_all
 
 T = TypeVar("T")
 
-OLDEST_VERSION = (3, 37, 0)
+SQLITE_VERSION_MIN = (3, 37, 0)
 
 BUSY_RETRY_S = (0.0002, 0.003)
 """The shortest and the longest pause between two attempts to get the file's write lock."""
@@ -82,9 +82,10 @@ class LockedConnection:
         """Wait until no other thread uses the connection. The caller calls `release` even if this fails."""
         if os.getpid() != self.process:
             check_process(self.process)
-        self.lock.acquire()
+        if self._open:
+            self.lock.acquire()
         if not self._open:
-            raise StoreClosed("this store is closed")
+            raise store_closed()
 
     def release(self) -> None:
         """Roll back what is not committed, and let the next thread use the connection."""
@@ -110,16 +111,15 @@ class LockedConnection:
         if (pause_s := self._yield_until - time.monotonic()) > 0:
             time.sleep(pause_s)
         if self.driver.in_transaction:
-            # An interrupt ended the last `release` early.
+            # A KeyboardInterrupt ended the last `release` before its rollback, but not before it freed
+            # the lock. No transaction could begin any more.
             self._roll_back()
-        self._deadline = None
         _retry_while_busy(partial(self.driver.execute, begin), self._timeout)
         self._begun_at = time.monotonic()
         if self._file is not None:
             self._file.check_there()
 
     def commit(self) -> None:
-        self._deadline = None
         self.driver.execute("commit")
 
     def execute(
@@ -128,9 +128,13 @@ class LockedConnection:
         """The rows of a statement, executed once for each element of its parameters named in `columns`."""
         if self._statement_timeout is not None:
             self._deadline = time.monotonic() + self._statement_timeout
-        if columns and not columns.isdisjoint(statement.parameters):
-            return self._execute_batch(statement, values)
-        return fetch_all(self._cursor.execute(statement.sql, values), statement.sql)
+        try:
+            if columns and not columns.isdisjoint(statement.parameters):
+                return self._execute_batch(statement, values)
+            return fetch_all(self._cursor.execute(statement.sql, values), statement.sql)
+        finally:
+            # It would interrupt a later statement, such as an application's on `tx.connection`.
+            self._deadline = None
 
     def _execute_batch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
         # By position, because named values need a dict for each execution, which takes 1.4 times as long.
@@ -151,20 +155,21 @@ class LockedConnection:
         return self.execute(_DATA_VERSION, {})[0][0], self.driver.total_changes
 
     def close(self) -> None:
-        """Refuse further use. If a thread is using the connection, it closes it when it has finished."""
-        if os.getpid() != self.process or not self._open:
+        """Refuse further use, and wait for the thread that is using the connection.
+
+        If that takes too long, or the caller itself is using the connection, `release` closes it.
+        """
+        if os.getpid() != self.process:
             return
         self._open = False
         if self.lock.owner == get_ident():
             return
         try:
-            with suppress(StorageTimeout):
-                self.lock.acquire()
+            self.lock.acquire()
         finally:
             self.release()
 
     def _roll_back(self) -> None:
-        self._deadline = None
         self.driver.execute("rollback")
 
     def _yield_file_lock(self) -> None:
@@ -173,8 +178,9 @@ class LockedConnection:
             self._yield_until = now + min(BUSY_RETRY_S[1], took_s * YIELD_FRACTION)
 
     def _disconnect(self) -> None:
-        # After `executemany` a cursor keeps its statement, and the statement keeps the file open: its
-        # write-ahead log would be neither checkpointed nor deleted until the cursor is garbage.
+        # After `executemany` a cursor of CPython's sqlite3 keeps its statement, and the statement keeps the
+        # file open: its write-ahead log would be neither checkpointed nor deleted until the cursor is
+        # garbage. Not reported upstream yet.
         with suppress(sqlite3.ProgrammingError):
             self._cursor.close()
         self.driver.close()

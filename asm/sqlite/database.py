@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,8 +22,15 @@ from asm.engine.registry import QueryRegistry
 from asm.engine.retry import check_process, reentrant_call
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import Batchable, Operation, Pipeline, Query, Rows, Script, UnitOfWork, run_script
-from asm.errors import Conflict, MigrationRequired, StorageError, StoreClosed
-from asm.sqlite.connection import OLDEST_VERSION, LockedConnection
+from asm.errors import (
+    Conflict,
+    MigrationRequired,
+    StorageError,
+    ended_by_application,
+    transaction_ended,
+    transaction_failed,
+)
+from asm.sqlite.connection import SQLITE_VERSION_MIN, LockedConnection
 from asm.sqlite.errors import open_transaction_error, translated
 from asm.sqlite.values import bind
 
@@ -33,9 +41,9 @@ class SQLite:
     """A SQLite file, or a database in memory, for any number of threads."""
 
     def __init__(self, path: str, *, timeout: float, statement_timeout: float | None) -> None:
-        if sqlite3.sqlite_version_info < OLDEST_VERSION:
+        if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
             raise StorageError(
-                f"asm requires SQLite {'.'.join(map(str, OLDEST_VERSION))} or newer, for STRICT tables; "
+                f"asm requires SQLite {'.'.join(map(str, SQLITE_VERSION_MIN))} or newer, for STRICT tables; "
                 f"this Python has SQLite {sqlite3.sqlite_version}"
             )
         self.queries = QueryRegistry("sqlite")
@@ -123,18 +131,26 @@ class SQLite:
             tx = SQLiteTransaction(self, connection)
             try:
                 yield tx
-                tx.check_usable()
             finally:
-                tx.end()
+                # A forked child has no other thread, and the lock of one may be locked for ever.
+                if os.getpid() == self.process:
+                    with self.running():
+                        tx.end()
             if os.getpid() != self.process:
                 check_process(self.process)
+            tx.check_usable()
             with self.running(), translated():
                 connection.commit()
         except MigrationRequired as error:
             self.add_versions(error)
             raise
         finally:
-            connection.release()
+            try:
+                # Not `running()`, which could refuse to release the connection.
+                self._running.add(thread)
+                connection.release()
+            finally:
+                self._running.discard(thread)
         self.poller.notify(tx.changed_sessions)
 
     @contextmanager
@@ -150,13 +166,15 @@ class SQLite:
             self._running.discard(thread)
 
     def close(self) -> None:
-        if os.getpid() == self.process:
-            if get_ident() in self._running:
-                raise reentrant_call()
+        if os.getpid() != self.process:
+            return
+        with self.running():
             self.poller.close()
             self._group_commit.close()
-        self._reader.close()
-        self._writer.close()
+            try:
+                self._reader.close()
+            finally:
+                self._writer.close()
 
     def execute(self, connection: LockedConnection, query: Query[Any]) -> Rows:
         """The rows of one query, on a connection that the caller uses."""
@@ -200,7 +218,10 @@ class SQLite:
 
 
 class SQLiteTransaction:
-    """Operations within one transaction. After one that failed in the database, all others are refused."""
+    """Operations within one transaction, of one thread at a time.
+
+    After one that failed in the database, all others are refused.
+    """
 
     poller = PollInTransaction()
 
@@ -209,6 +230,7 @@ class SQLiteTransaction:
         self._connection = connection
         self._open = True
         self._aborted = False
+        self._lock = threading.Lock()
         self.changed_sessions: set[str] = set()
 
     @property
@@ -217,10 +239,10 @@ class SQLiteTransaction:
 
     def run(self, operation: Operation[T]) -> T:
         self._database.check_process()
-        if not self._open:
-            raise StoreClosed("this transaction has ended")
-        self.check_usable()
-        with self._database.running():
+        with self._database.running(), self._lock:
+            if not self._open:
+                raise transaction_ended()
+            self.check_usable()
             self.changed_sessions.update(operation.sessions)
             try:
                 with translated():
@@ -238,14 +260,14 @@ class SQLiteTransaction:
         # PostgreSQL refuses every statement after a failed one and keeps nothing of the transaction;
         # SQLite would go on and commit the rest.
         if self._aborted:
-            raise StorageError("an earlier statement of this transaction failed, so nothing of it is kept")
+            raise transaction_failed()
         with translated():
             if not self._connection.driver.in_transaction:
                 # Every further statement would be committed by itself.
-                raise StorageError(
-                    "this transaction was committed or rolled back through `tx.connection`: leave that to "
-                    "`transaction()`"
-                )
+                raise ended_by_application()
 
     def end(self) -> None:
+        """Refuse further operations, and wait for the one that another thread is executing."""
         self._open = False
+        with self._lock:
+            pass

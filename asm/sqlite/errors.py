@@ -7,13 +7,14 @@ import sqlite3
 from typing import NoReturn
 
 from asm.errors import (
+    ROW_EXISTS,
     AsmError,
     Conflict,
     ConnectionFailed,
     MigrationRequired,
     StorageError,
     StorageTimeout,
-    StoreClosed,
+    store_closed,
 )
 
 
@@ -57,9 +58,9 @@ def is_busy(error: sqlite3.Error) -> bool:
 def _translation(error: sqlite3.Error, path: str) -> AsmError | None:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        return StoreClosed("this store is closed") if isinstance(error, sqlite3.ProgrammingError) else None
+        return store_closed() if _CLOSED.search(str(error)) else None
     if code in _ROW_EXISTS:
-        return Conflict("a row with the same key exists already")
+        return Conflict(f"{ROW_EXISTS}: {error}")
     kind, message = _KINDS.get(code & 0xFF, (None, ""))
     if kind is not None:
         return kind(
@@ -72,6 +73,7 @@ def _translation(error: sqlite3.Error, path: str) -> AsmError | None:
 
 
 _ROW_EXISTS = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
+_CLOSED = re.compile("closed (database|cursor)")
 _MISSING = re.compile(r"no such (table|column): |table \w+ has no column named ")
 _KINDS: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_BUSY: (StorageTimeout, "another connection holds the lock of the file"),

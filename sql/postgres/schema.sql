@@ -39,7 +39,8 @@ create table asm_events (
     constraint asm_events_id_key unique (session_id, id),
     constraint asm_events_sequence_number_positive check (sequence_number > 0)
 )
-with (fillfactor = 100, autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.02);
+with (fillfactor = 100, autovacuum_vacuum_insert_scale_factor = 0.05,
+    autovacuum_analyze_scale_factor = 0.02);
 
 create index asm_events_by_correlation on asm_events (correlation_id, session_id, sequence_number)
  where correlation_id is not null;
@@ -72,22 +73,38 @@ create table asm_runs (
     cache_read_tokens bigint,
     cache_creation_tokens bigint,
     model text collate "C",
-    final_cost_usd double precision generated always as (case when status <> all (array['pending'::text, 'running'::text]) then cost_usd else null::double precision end) stored,
-    final_input_tokens bigint generated always as (case when status <> all (array['pending'::text, 'running'::text]) then input_tokens else null::bigint end) stored,
-    final_output_tokens bigint generated always as (case when status <> all (array['pending'::text, 'running'::text]) then output_tokens else null::bigint end) stored,
-    final_total_tokens bigint generated always as (case when status <> all (array['pending'::text, 'running'::text]) then coalesce(total_tokens, 0::bigint) else null::bigint end) stored,
-    final_cache_read_tokens bigint generated always as (case when status <> all (array['pending'::text, 'running'::text]) then cache_read_tokens else null::bigint end) stored,
-    final_cache_creation_tokens bigint generated always as (case when status <> all (array['pending'::text, 'running'::text]) then cache_creation_tokens else null::bigint end) stored,
+    final_cost_usd double precision generated always as (case when status <> all
+        (array['pending'::text, 'running'::text]) then cost_usd else null::double precision end)
+        stored,
+    final_input_tokens bigint generated always as (case when status <> all (array['pending'::text,
+        'running'::text]) then input_tokens else null::bigint end) stored,
+    final_output_tokens bigint generated always as (case when status <> all (array['pending'::text,
+        'running'::text]) then output_tokens else null::bigint end) stored,
+    final_total_tokens bigint generated always as (case when status <> all (array['pending'::text,
+        'running'::text]) then coalesce(total_tokens, 0::bigint) else null::bigint end) stored,
+    final_cache_read_tokens bigint generated always as (case when status <> all
+        (array['pending'::text, 'running'::text]) then cache_read_tokens else null::bigint end)
+        stored,
+    final_cache_creation_tokens bigint generated always as (case when status <> all
+        (array['pending'::text, 'running'::text]) then cache_creation_tokens else null::bigint end)
+        stored,
     constraint asm_runs_pkey primary key (session_id, id),
-    constraint asm_runs_cost_within_bounds check (cost_usd >= 0::double precision and cost_usd <= '1000000000'::numeric::double precision),
-    constraint asm_runs_token_counts_within_bounds check (input_tokens >= 0 and input_tokens <= '1000000000000'::bigint and output_tokens >= 0 and output_tokens <= '1000000000000'::bigint and total_tokens >= 0 and total_tokens <= '1000000000000'::bigint and cache_read_tokens >= 0 and cache_read_tokens <= '1000000000000'::bigint and cache_creation_tokens >= 0 and cache_creation_tokens <= '1000000000000'::bigint),
+    constraint asm_runs_cost_within_bounds check (cost_usd >= 0::double precision and cost_usd <=
+        '1000000000'::numeric::double precision),
+    constraint asm_runs_token_counts_within_bounds check (input_tokens >= 0 and input_tokens <=
+        '1000000000000'::bigint and output_tokens >= 0 and output_tokens <= '1000000000000'::bigint
+        and total_tokens >= 0 and total_tokens <= '1000000000000'::bigint and cache_read_tokens >=
+        0 and cache_read_tokens <= '1000000000000'::bigint and cache_creation_tokens >= 0 and
+        cache_creation_tokens <= '1000000000000'::bigint),
     constraint asm_runs_turn_count_not_negative check (turn_count >= 0)
 )
 with (fillfactor = 80);
 
 create index asm_runs_by_id on asm_runs (id, started_at);
 
-create index asm_runs_by_model on asm_runs (provider, model, started_at) include (final_cost_usd, final_input_tokens, final_output_tokens, final_total_tokens, final_cache_read_tokens, final_cache_creation_tokens)
+create index asm_runs_by_model on asm_runs (provider, model, started_at) include (final_cost_usd,
+    final_input_tokens, final_output_tokens, final_total_tokens, final_cache_read_tokens,
+    final_cache_creation_tokens)
  where final_total_tokens is not null;
 
 create index asm_runs_by_provider on asm_runs (provider, started_at);
@@ -111,7 +128,8 @@ create table asm_session_sequences (
     updated_at timestamptz not null,
     constraint asm_session_sequences_pkey primary key (session_id),
     constraint asm_session_sequences_last_sequence_not_negative check (last_sequence >= 0),
-    constraint asm_session_sequences_pruned_within_last check (pruned_events >= 0 and pruned_events <= last_sequence)
+    constraint asm_session_sequences_pruned_within_last check (pruned_events >= 0 and pruned_events
+        <= last_sequence)
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 

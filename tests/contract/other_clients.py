@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[2]
 STEPS = [file.id for file in list_files("sqlite")]
 STEP, LAST_STEP = STEPS[0], STEPS[-1]
 CAP_DAC_OVERRIDE = 1 << 1
+SHORT_S = 3.0
+"""A timeout that a test waits for, of a store whose other calls succeed within it on a busy machine."""
 TABLES = {"asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts"}
 
 STOPPING_STEP = """

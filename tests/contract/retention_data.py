@@ -21,7 +21,7 @@ STEPS = (
 
 
 def days_ago(days: float) -> datetime:
-    return NOW - timedelta(days=days)
+    return datetime.now(UTC) - timedelta(days=days)
 
 
 def a_session(

@@ -241,7 +241,7 @@ def test_the_progress_bar_is_shown_only_on_a_terminal(migrated: str) -> None:
     assert run_process("import", SMALL, "--dsn", migrated).stderr == ""
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data/trajectories beside the repository")
+@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data/trajectories next to the repository")
 def test_real_trajectories_are_imported_once(migrated: str) -> None:
     first = output_of("import", REAL, "--dsn", migrated)
     before = output_of("status", migrated)
@@ -355,7 +355,7 @@ def test_an_empty_standard_input_is_an_error(another: asm.SessionStore, tmp_path
     result = CliRunner().invoke(
         cli, ["import", "-", "--dsn", f"sqlite:///{tmp_path / 'another.db'}"], input=""
     )
-    assert (result.exit_code, "there is nothing at all" in result.stderr) == (1, True)
+    assert (result.exit_code, "the file is empty" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("redirected", ["import - <&-", "export --all >&-"])

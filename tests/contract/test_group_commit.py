@@ -20,8 +20,9 @@ import psycopg
 import pytest
 
 import asm
+from asm.sqlite.connection import LockedConnection
 from tests.conftest import POSTGRES, Where, an_event, in_loop, numbers
-from tests.contract.other_clients import fetch_rows, only
+from tests.contract.other_clients import SHORT_S, fetch_rows, only
 
 SOON_S = 20.0
 
@@ -68,7 +69,7 @@ def test_a_locked_session_blocks_no_other(store: Any, migrated: str, threads: Th
 def test_appends_to_a_locked_session_time_out(
     where: Where, opened: Callable[..., Any], threads: ThreadPoolExecutor
 ) -> None:
-    store = opened(where.dsn, statement_timeout=1)
+    store = opened(where.dsn, statement_timeout=SHORT_S)
     store.append_event(an_event("locked"))
     with locked(where.dsn, "locked"):
         blocked = [threads.submit(store.append_event, an_event("locked")) for _ in range(8)]
@@ -106,7 +107,7 @@ def transact(store: Any) -> None:
         tx.append_event(an_event("ses_5"))
 
 
-def test_every_kind_of_call_makes_progress_beside_all_others(store: Any, threads: ThreadPoolExecutor) -> None:
+def test_every_kind_of_call_makes_progress_among_all_others(store: Any, threads: ThreadPoolExecutor) -> None:
     store.save_session(asm.Session(id="ses_3", agent_id="a"))
     done: Counter[str] = Counter()
     ready, over = threading.Barrier(len(BUSY)), threading.Event()
@@ -325,12 +326,11 @@ def test_closing_finishes_accepted_appends_and_refuses_others(
 
 
 @contextmanager
-def interrupted_after(statement: str) -> Iterator[None]:
-    """Raise KeyboardInterrupt in this thread when SQLite has executed the statement, as Ctrl-C does."""
+def interrupted_after(called: Callable[..., object]) -> Iterator[None]:
+    """Raise KeyboardInterrupt in this thread when a function has returned, as Ctrl-C does."""
 
-    def profile(frame: FrameType, event: str, called: Any) -> None:
-        done = event == "c_return" and getattr(called, "__name__", "") == "execute"
-        if done and frame.f_locals.get("sql") == statement:
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "return" and frame.f_code is getattr(called, "__code__", None):
             sys.setprofile(None)
             raise KeyboardInterrupt
 
@@ -342,10 +342,10 @@ def interrupted_after(statement: str) -> Iterator[None]:
 
 
 @only(["sqlite"], why="PostgreSQL has a connection for each")
-@pytest.mark.parametrize("statement", ["begin immediate", "commit"])
-def test_an_interrupted_transaction_blocks_no_other(migrated: str, statement: str) -> None:
+@pytest.mark.parametrize("called", [LockedConnection.begin, LockedConnection.commit], ids=["begin", "commit"])
+def test_an_interrupted_transaction_blocks_no_other(migrated: str, called: Callable[..., object]) -> None:
     with asm.SessionStore(migrated) as store:
-        with pytest.raises(KeyboardInterrupt), interrupted_after(statement):
+        with pytest.raises(KeyboardInterrupt), interrupted_after(called):
             store.append_event(an_event())
         store.append_event(an_event())
         kept = store.get_events("ses_1")

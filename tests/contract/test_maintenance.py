@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -417,9 +417,10 @@ def test_artifacts_of_sessions_that_do_not_exist_are_deleted(store: Any) -> None
 
 
 def test_an_artifact_younger_than_one_hour_is_not_an_orphan(store: Any) -> None:
-    for key, minutes in {"young": 58, "old": 62}.items():
-        artifact = an_artifact(key, session_id="ses_0", created_at=days_ago(minutes / 1_440))
-        store.artifacts.register(artifact)
+    now = datetime.now(UTC)
+    for key, minutes in {"young": 50, "old": 62}.items():
+        created_at = now - timedelta(minutes=minutes)
+        store.artifacts.register(an_artifact(key, session_id="ses_0", created_at=created_at))
     policy = a_policy()
 
     assert store.maintenance.execute(policy, dry_run=True).artifacts_cleaned == 1

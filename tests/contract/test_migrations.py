@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
 from asm import dsn as dsns
-from asm.migrations import files
+from asm.migrations import files, yoyo_backends
 from asm.migrations.migrator import Migrator
 from asm.migrations.runner import status
 from tests.conftest import INSTALLATIONS, POSTGRES, Cluster, an_event, numbers
@@ -42,6 +42,7 @@ from tests.contract.other_clients import (
     yoyo,
     yoyo_running,
 )
+from tests.fault.concurrent_writers import wait_until
 
 PROCESSES = 8
 LATER = "9999-notes"
@@ -302,14 +303,31 @@ def test_the_lock_that_a_killed_yoyo_left_is_cleared(
     assert (asm.migrate(dsn), fetch_rows(dsn, "select * from yoyo_lock")) == (STEPS, [])
 
 
-def test_migrating_waits_for_yoyos_own_command(dsn: str, tmp_path: Path) -> None:
+def test_migrating_waits_for_yoyos_own_command(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inserted = results_of_insert_lock_row(monkeypatch)
     migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0000-stops")
     with yoyo_running("apply", dsn, migrations) as process, ThreadPoolExecutor() as threads:
         assert read_line(process) == "stopped"
         migrating = threads.submit(asm.migrate, dsn)
-        assert not wait([migrating], timeout=0.5).done
+        wait_until(lambda: inserted.count(False) > 1)
+        assert not migrating.done()
         _, errors = process.communicate()
         assert (process.returncode, errors, migrating.result()) == (0, "", [])
+
+
+def results_of_insert_lock_row(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Record whether each attempt of asm to insert yoyo's lock row succeeded."""
+    results: list[bool] = []
+    insert_lock_row = yoyo_backends._ExistingConnection.insert_lock_row
+
+    def recorded(backend: yoyo_backends._ExistingConnection) -> bool:
+        results.append(insert_lock_row(backend))
+        return results[-1]
+
+    monkeypatch.setattr(yoyo_backends._ExistingConnection, "insert_lock_row", recorded)
+    return results
 
 
 def test_yoyos_own_command_may_come_first_while_asm_migrates(dsn: str) -> None:
@@ -485,7 +503,7 @@ def test_stores_in_two_schemas_see_their_own_rows(dsn: str) -> None:
 
 
 @schemas_only
-def test_a_schema_is_pending_beside_a_public_that_is_migrated(migrated: str) -> None:
+def test_a_schema_is_pending_next_to_a_public_schema_that_is_migrated(migrated: str) -> None:
     assert asm.pending_migrations(migrated, schema="one") == STEPS
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,6 +16,7 @@ import asm
 from asm import dsn as dsns
 from tests.conftest import an_artifact, an_event, numbers
 from tests.contract.other_clients import LAST_STEP, STEPS, copied_folder, read_line, running, send_line
+from tests.fault.concurrent_writers import wait_until
 
 Opener = Callable[..., Any]
 
@@ -65,8 +66,7 @@ def write_and_read(store: Any, name: str) -> list[str]:
     store.save_run(run)
     appended = [store.append_event(an_event(name)), *store.append_events([an_event(name), an_event(name)])]
     appended += store.flush(session, run, [an_event(name)])
-    with store.transaction() as tx:
-        appended.append(tx.append_event(an_event(name)))
+    appended.append(append_in_transaction(store, an_event(name)))
     store.artifacts.register(an_artifact(appended[0].id, session_id=name))
     assert store.get_session(name).tags == ("pinned",)
     assert store.get_run(run.id) == run
@@ -76,9 +76,44 @@ def write_and_read(store: Any, name: str) -> list[str]:
     return [event.id for event in appended]
 
 
+def append_in_transaction(store: Any, event: asm.Event) -> asm.Event:
+    """Append an event in a transaction, which is repeated as an application repeats it.
+
+    A migration locks tables in another order than a transaction that appends, so that one of the two may
+    end in a deadlock.
+    """
+    while True:
+        try:
+            with store.transaction() as tx:
+                stored: asm.Event = tx.append_event(event)
+                return stored
+        except asm.StorageError as error:
+            if not error.retryable:
+                raise
+
+
+class Use(NamedTuple):
+    """What threads have done with a store."""
+
+    appended: dict[str, list[str]]
+    """The ids of the events of each thread, by session."""
+
+    threads: list[Future[None]]
+
+    def wait_for_all(self) -> None:
+        """Return when every thread has used the store since the call, or when one has failed."""
+        before = {name: len(ids) for name, ids in self.appended.items()}
+        wait_until(
+            lambda: (
+                any(thread.done() for thread in self.threads)
+                or all(len(ids) > before.get(name, 0) for name, ids in self.appended.items())
+            )
+        )
+
+
 @contextmanager
-def used_by_threads(store: Any) -> Iterator[dict[str, list[str]]]:
-    """Threads that use a store all the time; afterwards the ids of the events of each, by session."""
+def used_by_threads(store: Any) -> Iterator[Use]:
+    """Threads that use a store all the time, until the end of the block."""
     done, appended = threading.Event(), dict[str, list[str]]()
 
     def use(name: str) -> None:
@@ -88,7 +123,7 @@ def used_by_threads(store: Any) -> Iterator[dict[str, list[str]]]:
     with ThreadPoolExecutor(THREADS) as threads:
         futures = [threads.submit(use, f"ses_thread_{n}") for n in range(THREADS)]
         try:
-            yield appended
+            yield Use(appended, futures)
         finally:
             done.set()
         for future in futures:
@@ -99,15 +134,11 @@ def test_an_open_store_goes_on_while_another_process_adds_to_the_schema(
     migrated: str, opened: Opener, tmp_path: Path
 ) -> None:
     store = opened(migrated)
-    with used_by_threads(store) as appended:
+    with used_by_threads(store) as use:
         for number in range(MIGRATIONS):
             migrate_in_another_process(migrated, tmp_path / f"{number}", EXPAND, number)
-            before = {name: len(ids) for name, ids in appended.items()}
-            # Every thread has used the store since.
-            waited_for = threading.Event()
-            while not all(len(ids) > before.get(name, 0) for name, ids in appended.items()):
-                waited_for.wait(0.01)
-    for name, ids in appended.items():
+            use.wait_for_all()
+    for name, ids in use.appended.items():
         events = store.get_events(name)
         assert [event.id for event in events] == ids
         assert numbers(events) == list(range(1, len(ids) + 1))

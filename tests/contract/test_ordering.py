@@ -139,7 +139,7 @@ def test_a_reader_who_sees_a_number_can_read_everything_up_to_it(store: Any) -> 
     assert all(seen == list(range(1, len(seen) + 1)) for seen in reading.result())
 
 
-def test_appends_beside_a_deletion_are_deleted_or_start_again_at_1(store: Any) -> None:
+def test_appends_concurrent_with_a_deletion_are_deleted_or_start_again_at_1(store: Any) -> None:
     def work(index: int) -> None:
         for _ in range(12):
             if index % 4:

@@ -380,9 +380,9 @@ def test_one_query_polls_for_all_callers(store: Any, threads: ThreadPoolExecutor
 def test_sqlite_runs_a_poll_only_after_a_write_or_for_other_sessions(place: str, migrated: str) -> None:
     with asm.SessionStore("sqlite://" if place == "memory" else migrated, migrate=True) as store:
         poll = store._database.poller._poll
-        empty = [poll(polling.find_counters(ids)) for ids in (["ses_1"], ["ses_1"], ["ses_1", "ses_2"])]
+        empty = [poll(polling.poll_counters(ids)) for ids in (["ses_1"], ["ses_1"], ["ses_1", "ses_2"])]
         store.append_event(an_event())
-        changed = poll(polling.find_counters(["ses_1", "ses_2"]))
+        changed = poll(polling.poll_counters(["ses_1", "ses_2"]))
     assert empty == [{}, None, {}]
     assert changed is not None
     assert list(changed) == ["ses_1"]

@@ -93,7 +93,7 @@ def sessions(store: Any) -> Any:
 
 @pytest.fixture
 def runs(store: Any) -> Any:
-    """Five runs of two sessions. The last tells of no tokens, the one before only of their parts."""
+    """Five runs of two sessions. The last has no token counts, the one before no total."""
     usages: list[dict[str, Any]] = [
         {"total_tokens": 30},
         {"total_tokens": 10},

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 import asm
+from asm.dsn import parse_dsn
 from asm.engine.script import Script, UnitOfWork
 from asm.operations.events import append_event
 from tests.conftest import an_event, events_of
-from tests.contract.other_clients import only
+from tests.contract.other_clients import only, open_files
 
 pytestmark = only(["sqlite"], why="PostgreSQL has a connection for each")
 
@@ -90,6 +97,24 @@ def test_other_threads_wait_for_the_transaction(migrated: str) -> None:
         assert appending.result().sequence_number == 2
 
 
+def test_a_transaction_ends_after_the_operation_that_another_thread_executes(migrated: str) -> None:
+    executing = threading.Event()
+
+    def interrupted() -> Script[None]:
+        yield from append_event(an_event())
+        executing.set()
+        while tx._database._open:
+            pass
+        raise KeyboardInterrupt
+
+    with asm.SessionStore(migrated) as store, ThreadPoolExecutor(1) as thread:
+        with pytest.raises(asm.StorageError, match="an earlier statement"), store.transaction() as tx:
+            running = thread.submit(tx._database.run, UnitOfWork(interrupted))
+            executing.wait()
+        assert isinstance(running.exception(), KeyboardInterrupt)
+        assert store.get_events("ses_1") == []
+
+
 def test_a_store_that_is_closed_inside_its_own_transaction_ends_with_it(migrated: str) -> None:
     store = asm.SessionStore(migrated, timeout=TIMEOUT_S)
     with store.transaction() as tx:
@@ -97,6 +122,52 @@ def test_a_store_that_is_closed_inside_its_own_transaction_ends_with_it(migrated
         store.close()
     with pytest.raises(asm.StoreClosed):
         store.get_latest_sequence("ses_1")
+    with asm.SessionStore(migrated) as again:
+        assert again.get_latest_sequence("ses_1") == 1
+
+
+def test_an_async_store_that_is_closed_inside_its_own_transaction_ends_with_it(migrated: str) -> None:
+    async def close() -> None:
+        store = asm.AsyncSessionStore(migrated, timeout=TIMEOUT_S)
+        await store.open()
+        async with store.transaction() as tx:
+            await tx.append_event(an_event())
+            await store.close()
+        with pytest.raises(asm.StoreClosed):
+            await store.get_latest_sequence("ses_1")
+
+    asyncio.run(close())
+    with asm.SessionStore(migrated) as again:
+        assert again.get_latest_sequence("ses_1") == 1
+
+
+def test_a_store_that_another_transaction_keeps_from_closing_refuses_calls_and_can_be_closed_again(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    store = opened(migrated, timeout=0.1)
+    begun, ending = threading.Event(), threading.Event()
+
+    def transact() -> None:
+        with store.transaction() as tx:
+            begun.set()
+            assert ending.wait(TIMEOUT_S)
+            tx.append_event(an_event())
+
+    with ThreadPoolExecutor(1) as thread:
+        transacting = thread.submit(transact)
+        assert begun.wait(TIMEOUT_S)
+        try:
+            for _ in range(2):
+                with pytest.raises(asm.StorageTimeout, match="holds a transaction open"):
+                    store.close()
+            for call in (*WRITES.values(), begin, READS_AND_CLOSE["get_events"]):
+                with pytest.raises(asm.StoreClosed):
+                    call(store)
+        finally:
+            ending.set()
+        transacting.result()
+    store.close()
+    assert Path(parse_dsn(migrated).address) not in open_files()
     with asm.SessionStore(migrated) as again:
         assert again.get_latest_sequence("ses_1") == 1
 
@@ -149,3 +220,60 @@ def test_a_signal_handler_cannot_call_the_transaction_that_it_interrupted(migrat
             tx._database.run(UnitOfWork(interrupted, sessions=["ses_1"]))
         assert ["re-entrant call" in str(error) for error in raised] == [True]
         assert store.get_latest_sequence("ses_1") == 1
+
+
+SQLITE_FOLDER = str(Path(asm.__file__).parent / "sqlite")
+
+
+@contextmanager
+def signal_at_line(number: int) -> Iterator[list[int]]:
+    """Raise SIGUSR1 before one of the lines of asm/sqlite that this thread executes. Yields its number."""
+    executed = count(1)
+    signalled: list[int] = []
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(SQLITE_FOLDER):
+            return None
+        if event == "line" and next(executed) == number:
+            signalled.append(number)
+            signal.raise_signal(signal.SIGUSR1)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield signalled
+    finally:
+        sys.settrace(before)
+
+
+def get_and_append(store: asm.SessionStore) -> None:
+    for call in (READS_AND_CLOSE["get_events"], WRITES["save_session"], WRITES["append_event"]):
+        with suppress(asm.StorageError):
+            call(store)
+
+
+def test_a_signal_handler_may_call_the_store_at_every_line_of_a_transaction(migrated: str) -> None:
+    with asm.SessionStore(migrated, timeout=TIMEOUT_S) as store:
+        with handled(partial(get_and_append, store)) as raised:
+            for number in count(1):
+                with signal_at_line(number) as signalled:
+                    begin(store)
+                if not signalled:
+                    break
+        assert raised == []
+        assert number > 20
+        assert store.append_event(an_event()).sequence_number
+
+
+def test_a_signal_handler_may_call_the_store_at_every_line_of_its_closing(migrated: str) -> None:
+    for number in count(1):
+        store = asm.SessionStore(migrated, timeout=TIMEOUT_S)
+        with handled(partial(get_and_append, store)) as raised, signal_at_line(number) as signalled:
+            store.close()
+        assert raised == []
+        with pytest.raises(asm.StoreClosed):
+            store.get_events("ses_1")
+        if not signalled:
+            break
+    assert number > 10

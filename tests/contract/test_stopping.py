@@ -158,7 +158,7 @@ def test_a_killed_run_loses_nothing_and_the_next_run_continues(
 
     with running("tests.contract.maintenance_process", where.dsn, str(tmp_path)) as process:
         lines = [read_line(process) for _ in range(batches)]
-        # The process has continued meanwhile, so the signal arrives at any point.
+        # The process goes on while its output is read, so the signal arrives at any point.
         process.kill()
         process.wait()
 

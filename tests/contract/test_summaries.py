@@ -38,8 +38,8 @@ def save_run(store: Any, session_id: str = "ses_1", model: str | None = None, **
     return run
 
 
-def cost(store: Any, **asked: Any) -> Any:
-    return store.query.get_cost_summary(**{"pricing": PRICES} | asked)
+def cost(store: Any, **filters: Any) -> Any:
+    return store.query.get_cost_summary(**{"pricing": PRICES} | filters)
 
 
 # A session's stats.
@@ -277,7 +277,7 @@ def filled(store: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("asked", "runs"),
+    ("filters", "runs"),
     [
         ({}, 4),
         ({"session_id": "ses_1"}, 2),
@@ -298,9 +298,9 @@ def filled(store: Any) -> Any:
         ({"agent_id": "b", "provider": "claude", "since": NOON, "until": NOON + timedelta(hours=1)}, 1),
     ],
 )
-def test_filters_choose_the_runs(filled: Any, asked: dict[str, Any], runs: int) -> None:
-    assert filled.query.get_usage_summary(**asked).run_count == runs
-    assert filled.query.get_cost_summary(**asked).run_count == runs
+def test_filters_choose_the_runs(filled: Any, filters: dict[str, Any], runs: int) -> None:
+    assert filled.query.get_usage_summary(**filters).run_count == runs
+    assert filled.query.get_cost_summary(**filters).run_count == runs
 
 
 def test_summaries_within_a_transaction_see_what_it_wrote(store: Any) -> None:
@@ -368,7 +368,7 @@ def test_a_model_lists_everything_that_priced_its_runs(store: Any) -> None:
     assert (part.cost_usd, part.run_count, part.unmapped_runs) == (pytest.approx(20.5), 4, 1)
 
 
-def test_cached_tokens_are_priced_beside_the_input(store: Any) -> None:
+def test_cached_tokens_are_priced_in_addition_to_the_input(store: Any) -> None:
     save_run(store, provider="claude", model="opus", input=1, output=1, cache_read=2, cache_creation=3)
     assert cost(store).total_cost_usd == pytest.approx(10 + 20 + 2 * 0.5 + 3 * 4)
 
@@ -391,6 +391,22 @@ def test_a_run_without_a_price_is_counted_as_unmapped(
 
     assert (summary.total_cost_usd, summary.run_count, summary.unmapped_runs) == (pytest.approx(6), 2, 1)
     assert (summary.by_model[model].unmapped_runs, summary.by_model[model].priced_by) == (1, {})
+
+
+@pytest.mark.parametrize("status", ["running", "completed"])
+@pytest.mark.parametrize("kinds", [{}, {"input": 0, "cache_read": 0}])
+def test_a_run_with_tokens_of_no_priced_kind_is_counted_as_unmapped(
+    store: Any, kinds: dict[str, Any], status: str
+) -> None:
+    save_run(store, provider="acme", model="m", total=500, status=status, **kinds)
+    save_run(store, provider="acme", model="m", total=500, status=status, cost_usd=1, **kinds)
+    save_run(store, provider="acme", model="m", status=status, cache_creation=2)
+    save_run(store, provider="acme", model="m", status=status)
+
+    part = cost(store).by_model["m"]
+
+    assert (part.cost_usd, part.run_count, part.unmapped_runs) == (pytest.approx(7), 4, 1)
+    assert part.priced_by == {"cost_usd": 1, "exact": 2}
 
 
 def test_cost_is_grouped_by_provider_the_most_expensive_first(store: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -57,6 +58,15 @@ def test_other_callers_see_nothing_before_the_commit(store: Any) -> None:
         assert store.get_events("ses_1") == []
 
 
+def test_threads_and_tasks_may_share_a_transaction(store: Any) -> None:
+    with store.transaction() as tx, ThreadPoolExecutor(8) as threads:
+        appending = [threads.submit(tx.append_events, events_of(f"ses_{n % 4}", 20)) for n in range(80)]
+        for each in appending:
+            each.result()
+    for n in range(4):
+        assert numbers(store.get_events(f"ses_{n}")) == list(range(1, 401))
+
+
 def test_a_duplicate_event_does_not_abort_a_transaction(store: Any) -> None:
     first = store.append_event(an_event(id="evt_1"))
     with store.transaction() as tx:
@@ -66,7 +76,7 @@ def test_a_duplicate_event_does_not_abort_a_transaction(store: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "ask"),
+    ("error", "call"),
     [
         (asm.SequenceConflict, lambda tx: tx.append_event(an_event(), expected_sequence=9)),
         (asm.AlreadyExists, lambda tx: tx.artifacts.register(an_artifact("k"))),
@@ -75,12 +85,12 @@ def test_a_duplicate_event_does_not_abort_a_transaction(store: Any) -> None:
     ],
 )
 def test_an_error_of_the_store_does_not_abort_a_transaction(
-    store: Any, error: type[asm.AsmError], ask: Callable[[Any], Any]
+    store: Any, error: type[asm.AsmError], call: Callable[[Any], Any]
 ) -> None:
     store.artifacts.register(an_artifact("k"))
     with store.transaction() as tx:
         with pytest.raises(error):
-            ask(tx)
+            call(tx)
         tx.append_event(an_event())
     assert store.get_latest_sequence("ses_1") == 1
 

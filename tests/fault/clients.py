@@ -147,7 +147,7 @@ class Clients:
         self._running[index] = self._started(self._configs[index])
 
     def _note_end(self, status: int, config: ClientConfig, *, expected: int) -> None:
-        # A client may still kill itself after it was asked to.
+        # A client may still kill itself after it was told to.
         if status not in (expected, -signal.SIGKILL):
             output = self._errors(config).read_text(errors="replace")[-1_500:]
             self.failures.append(f"client {config.name} ended with status {status}: {output}")

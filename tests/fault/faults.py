@@ -108,7 +108,7 @@ class PostgresFaults:
         self._proxy.black_hole(*self._random.choice(WAYS))
         self._wait(0.2, 3)
         self._proxy.mend()
-        # Bytes that were swallowed are lost. A cut ends the wait of half of the affected connections.
+        # Bytes that were discarded are lost. A cut ends the wait of half of the affected connections.
         if self._random.random() < 0.5:
             self._proxy.cut()
 

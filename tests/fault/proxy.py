@@ -43,7 +43,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._links: set[_Link] = set()
         self._triggers: list[_Trigger] = []
-        self._silent: set[Way] = set()
+        self._discards: set[Way] = set()
         self._delay_s = 0.0
         self._listening: _Listening | None = None
         self.faults: Counter[str] = Counter()
@@ -87,7 +87,7 @@ class Proxy:
 
         Every byte is acknowledged. It lasts until `mend`, and for these connections for ever.
         """
-        self._do(self._swallow(set(ways or ("server", "client"))))
+        self._do(self._discard_all(set(ways or ("server", "client"))))
 
     def unplug(self) -> None:
         """Drop every packet from and to clients, as an unplugged cable does, until `mend`."""
@@ -136,10 +136,10 @@ class Proxy:
         while True:
             client, _ = await self._loop.sock_accept(listening)
             client.setblocking(False)
-            link = _Link(client, self._silent)
+            link = _Link(client, self._discards)
             self._links.add(link)
             link.task = asyncio.create_task(self._serve(link))
-            link.task.add_done_callback(partial(self._left, link))
+            link.task.add_done_callback(partial(self._forget, link))
 
     async def _serve(self, link: _Link) -> None:
         try:
@@ -150,14 +150,14 @@ class Proxy:
         except* (OSError, _Cut):
             pass
 
-    def _left(self, link: _Link, _task: asyncio.Task[None]) -> None:
+    def _forget(self, link: _Link, _task: asyncio.Task[None]) -> None:
         self._links.discard(link)
         link.close()
 
     async def _to_server(self, link: _Link) -> None:
         before = b""
         while data := await self._loop.sock_recv(link.client, 65_536):
-            if "server" in link.silent:
+            if "server" in link.discards:
                 continue
             sent = (before + data).lower()
             before = data[-64:]
@@ -178,10 +178,10 @@ class Proxy:
                 continue
             await asyncio.sleep(self._delay_s)
             await link.plugged_in.wait()
-            if "client" not in link.silent:
+            if "client" not in link.discards:
                 await self._loop.sock_sendall(link.client, data)
         await link.plugged_in.wait()
-        if "client" not in link.silent:
+        if "client" not in link.discards:
             link.client.shutdown(socket.SHUT_WR)
 
     def _matching_moment(self, sent: bytes) -> Moment | None:
@@ -204,11 +204,11 @@ class Proxy:
     async def _await_needle(self, trigger: _Trigger) -> None:
         self._triggers.append(trigger)
 
-    async def _swallow(self, ways: set[Way]) -> None:
+    async def _discard_all(self, ways: set[Way]) -> None:
         self.faults["black hole"] += 1
-        self._silent = ways
+        self._discards = ways
         for link in self._links:
-            link.silent = ways
+            link.discards = ways
 
     async def _unplug(self) -> None:
         self.faults["unplug"] += 1
@@ -219,7 +219,7 @@ class Proxy:
             _drop_packets(link.client)
 
     async def _mend(self) -> None:
-        self._silent = set()
+        self._discards = set()
         self._delay_s = 0.0
         if self._listening is not None:
             _accept_packets(self._listening.socket)
@@ -230,7 +230,7 @@ class Proxy:
     async def _half_close_all(self) -> None:
         self.faults["half close"] += len(self._links)
         for link in self._links:
-            link.silent = {*link.silent, "client"}
+            link.discards = {*link.discards, "client"}
             link.client.shutdown(socket.SHUT_WR)
 
     async def _close(self) -> None:
@@ -265,13 +265,13 @@ class _Link:
 
     task: asyncio.Task[None]
 
-    def __init__(self, client: socket.socket, silent: set[Way]) -> None:
+    def __init__(self, client: socket.socket, discards: set[Way]) -> None:
         self.client = client
         self.server = socket.socket()
         self.server.setblocking(False)
         for each in (self.client, self.server):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.silent = silent
+        self.discards = discards
         self.loses_answer = False
         self.plugged_in = asyncio.Event()
         self.plugged_in.set()

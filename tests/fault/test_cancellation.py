@@ -228,15 +228,15 @@ def test_an_operation_cancelled_at_any_await_stores_all_or_nothing_and_the_store
 ) -> None:
     async def main() -> None:
         async with prepared(where) as store:
-            with driver_connection(where.dsn) as beside:
+            with driver_connection(where.dsn) as observer:
                 for name, work in WORK.items():
-                    await assert_goes_on(beside, store, name, work, offsets)
+                    await assert_goes_on(observer, store, name, work, offsets)
 
     asyncio.run(main())
 
 
 async def assert_goes_on(
-    beside: Any, store: asm.AsyncSessionStore, name: str, work: Work, offsets: tuple[int, ...]
+    observer: Any, store: asm.AsyncSessionStore, name: str, work: Work, offsets: tuple[int, ...]
 ) -> None:
     before = asyncio.all_tasks()
 
@@ -246,7 +246,7 @@ async def assert_goes_on(
             await store.get_events("ses_read", limit=1)
         except asm.AsmError as error:
             raise AssertionError(f"after {name} was cancelled at suspension {at}") from error
-        assert stored(beside, f"{name}_{at}") in (0, work.size), f"{name} at suspension {at}"
+        assert stored(observer, f"{name}_{at}") in (0, work.size), f"{name} at suspension {at}"
 
     times = await cancelled_everywhere(lambda at: work.do(store, f"{name}_{at}"), check, *offsets)
     assert times > 1
@@ -260,8 +260,8 @@ async def until_gone(before: set[asyncio.Task[Any]]) -> None:
             await asyncio.sleep(0.001)
 
 
-def stored(beside: Any, session_id: str) -> int:
-    rows = beside.execute(f"select count(*) from asm_events where session_id = '{session_id}'").fetchall()
+def stored(observer: Any, session_id: str) -> int:
+    rows = observer.execute(f"select count(*) from asm_events where session_id = '{session_id}'").fetchall()
     return int(rows[0][0])
 
 
@@ -341,7 +341,7 @@ def test_a_store_whose_opening_is_cancelled_anywhere_has_nothing_open(
 
 
 @only(["sqlite"], why="files are counted here, and connections above")
-def test_opening_a_store_beside_another_task_leaves_no_file_open(where: Where) -> None:
+def test_opening_a_store_while_another_task_runs_leaves_no_file_open(where: Where) -> None:
     async def cancelled(store: asm.AsyncSessionStore) -> None:
         opening = asyncio.ensure_future(store.open())
         await asyncio.sleep(0)

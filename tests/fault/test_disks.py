@@ -14,7 +14,7 @@ import pytest
 import asm
 from asm import dsn as dsns
 from tests.conftest import an_event, events_of, numbers
-from tests.contract.other_clients import fetch_rows, only, read_line, running, send_line
+from tests.contract.other_clients import SHORT_S, fetch_rows, only, read_line, running, send_line
 
 Opener = Callable[..., Any]
 
@@ -119,7 +119,7 @@ def test_a_read_only_file_is_an_error_at_once_and_can_be_read(
 def test_writes_time_out_while_another_process_holds_the_lock(
     migrated: str, opened: Opener, end: str
 ) -> None:
-    store = opened(migrated, timeout=0.5)
+    store = opened(migrated, timeout=SHORT_S)
     store.append_event(an_event())
     with running("tests.fault.lock_holder", dsns.parse_dsn(migrated).address) as holder:
         assert read_line(holder) == "held"

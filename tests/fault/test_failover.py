@@ -50,15 +50,15 @@ def test_acknowledged_events_are_stored_once_when_the_standby_is_promoted(
         port=f"{primary.port},{standby.port}",
         target_session_attrs="read-write",
     )
-    crowd = ConcurrentWriters()
+    writers = ConcurrentWriters()
     with (
         asm.SessionStore(hosts, retry_for=30) as store,
         Blocking.opened(hosts, retry_for=30) as async_store,
-        crowd.running([store, async_store], callers=32),
+        writers.running([store, async_store], callers=32),
     ):
         primary.kill()
         standby.promote()
-    assert_stored_exactly_once(standby.dsn(), crowd.acknowledged)
+    assert_stored_exactly_once(standby.dsn(), writers.acknowledged)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def waiting(without_standby: Server, opened: Opener) -> Any:
     with asm.SessionStore(local_commits(without_standby)) as store:
         store.append_event(an_event("ses_kept", id="evt_kept"))
         store.artifacts.register(an_artifact("kept"))
-    return opened(without_standby.dsn(), timeout=1, retry_for=60)
+    return opened(without_standby.dsn(), timeout=2, retry_for=60)
 
 
 @pytest.mark.parametrize("name", WRITES)

@@ -17,7 +17,7 @@ import pytest
 import asm
 from tests.conftest import POSTGRES, Blocking, Where, an_event, events_of, numbers
 from tests.contract.other_clients import ROOT, only, run_in_fork
-from tests.contract.test_opening import ASKED, MAINTAINED, answered
+from tests.contract.test_opening import CALLS, MAINTENANCE_CALLS, answered
 
 SOON_S = 60.0
 
@@ -41,8 +41,8 @@ class Elsewhere(Blocking):
         return lambda *args, **kwargs: in_another_loop(lambda: _all(value(*args, **kwargs)))
 
 
-async def _all(asked: Any) -> Any:
-    return [each async for each in asked] if hasattr(asked, "__aiter__") else await asked
+async def _all(result: Any) -> Any:
+    return [each async for each in result] if hasattr(result, "__aiter__") else await result
 
 
 def elsewhere(store: Blocking) -> Elsewhere:
@@ -217,7 +217,7 @@ for steps in range(20):
 """
 
 
-@only(POSTGRES, why="SQLite has no pool that connects beside others")
+@only(POSTGRES, why="SQLite has no pool that connects in the background")
 def test_a_program_that_leaves_its_store_open_while_it_connects_ends(where: Where) -> None:
     ran(LEFT_CONNECTING, where.dsn)
 
@@ -278,19 +278,19 @@ def test_calls_during_close_return_or_raise_store_closed(where: Where, opened: C
     store = opened(where.dsn)
     store.append_events(events_of("ses_1", 20))
     work: list[Callable[[Any], Any]] = [
-        *(ASKED[name] for name in ("append_event", "get_events", "flush", "iter_events", "delete_session")),
-        *(ASKED[name] for name in ("query.export_session", "save_session")),
-        MAINTAINED["health_check"],
+        *(CALLS[name] for name in ("append_event", "get_events", "flush", "iter_events", "delete_session")),
+        *(CALLS[name] for name in ("query.export_session", "save_session")),
+        MAINTENANCE_CALLS["health_check"],
         transact,
     ]
     begun = threading.Barrier(len(work) + 1)
 
-    def ask(asked: Callable[[Any], Any]) -> int:
+    def call_until_closed(call: Callable[[Any], Any]) -> int:
         begun.wait()
         answers = 0
         while True:
             try:
-                asked(store)
+                call(store)
             except asm.SessionNotFound:
                 pass
             except asm.StoreClosed:
@@ -298,10 +298,10 @@ def test_calls_during_close_return_or_raise_store_closed(where: Where, opened: C
             answers += 1
 
     with ThreadPoolExecutor(len(work)) as threads:
-        asking = [threads.submit(ask, each) for each in work]
+        calling = [threads.submit(call_until_closed, each) for each in work]
         begun.wait()
         store.get_latest_sequence("ses_1")
         store.close()
-        for each in asking:
+        for each in calling:
             each.result(SOON_S)
     assert answered(store) == []

@@ -17,6 +17,7 @@ import pytest
 import asm
 from asm.engine.script import Script, UnitOfWork
 from asm.operations.events import append_event
+from asm.sqlite.connection import LockedConnection
 from tests.conftest import POSTGRES, Where, events_of
 from tests.contract.other_clients import driver_connection, fetch_rows, only
 from tests.fault.concurrent_writers import wait_until
@@ -67,7 +68,7 @@ def signalled_while_waiting(
 ) -> Iterator[None]:
     """Lock the tables for a block; when the main thread waits for the lock, send it a signal.
 
-    The lock is held wait_until something is done.
+    The lock is held until `until_done` returns true.
     """
     locked = threading.Event()
 
@@ -208,6 +209,24 @@ def test_a_signal_handler_that_calls_the_transaction_it_interrupted_is_refused(
     assert [type(error) for error in raised] == [asm.StorageError]
     assert "re-entrant" in str(raised[0])
     assert store.get_latest_sequence("ses_1") == 1
+
+
+@only(["sqlite"], why="PostgreSQL closes a connection whose transaction was left unfinished")
+def test_an_interrupt_of_a_rollback_does_not_block_the_store(store: asm.SessionStore) -> None:
+    def interrupt_rollback(frame: FrameType, event: str, _argument: object) -> None:
+        # Where CPython handles a signal, too: when a function begins.
+        if event == "call" and frame.f_code is LockedConnection._roll_back.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupt_rollback)
+    try:
+        with pytest.raises(KeyboardInterrupt), store.transaction() as tx:
+            tx.append_event(events_of("ses_1", 1)[0])
+            raise asm.AsmError("rolled back")
+    finally:
+        sys.setprofile(None)
+    assert store.append_event(events_of("ses_1", 1)[0]).sequence_number == 1
 
 
 WAITS_AT_THE_COMMIT = """

@@ -28,7 +28,7 @@ from tests.conftest import (
     in_loop,
     numbers,
 )
-from tests.contract.other_clients import only
+from tests.contract.other_clients import SHORT_S, only
 from tests.poolers import PGBOUNCER, Pooler, pgbouncer_version
 from tests.servers import Server
 
@@ -198,7 +198,7 @@ def test_a_borrowed_pool_may_connect_through_a_pooler(
 def test_waiting_for_a_lock_behind_a_pooler_ends_in_a_timeout(
     migrated: str, pooler: Pooler, opened: Callable[..., Any]
 ) -> None:
-    store = opened(pooler.dsn(migrated), timeout=1, retry_for=0, max_size=4)
+    store = opened(pooler.dsn(migrated), timeout=SHORT_S, retry_for=0, max_size=4)
     with store.transaction() as tx:
         tx.append_event(an_event())
         with pytest.raises(asm.StorageTimeout):
@@ -211,7 +211,12 @@ def test_waiting_for_a_lock_behind_a_pooler_ends_in_a_timeout(
 def test_waiting_for_a_server_connection_of_a_pooler_ends_in_a_timeout(
     migrated: str, kind: str, clusters: Callable[[str], Cluster]
 ) -> None:
-    limits: dict[str, Any] = {"timeout": 1, "statement_timeout": 1, "retry_for": 0, "min_size": 2}
+    limits: dict[str, Any] = {
+        "timeout": SHORT_S,
+        "statement_timeout": SHORT_S,
+        "retry_for": 0,
+        "min_size": 2,
+    }
     with (
         Pooler(clusters(kind).dsn, default_pool_size=1) as pooler,
         asm.SessionStore(pooler.dsn(migrated), **limits) as store,
@@ -285,6 +290,7 @@ def test_a_restart_of_a_pooler_is_no_error(migrated: str, pooler: Pooler, opened
     with busy(store) as stored:
         until_more_than(20, stored)
         pooler.stop()
+        # The store finds the pooler stopped, and retries, for a part of this time.
         time.sleep(0.2)
         pooler.start()
         until_more_than(len(stored) + 50, stored)

@@ -21,7 +21,7 @@ from asm.operations.events import append_event, get_latest_sequence
 from asm.postgres import database
 from asm.postgres.connections import StoreConnection
 from tests.conftest import INSTALLATIONS, POSTGRES, Colour, an_event, events_of, in_loop, numbers
-from tests.contract.other_clients import driver_connection, fetch_rows, only
+from tests.contract.other_clients import SHORT_S, driver_connection, fetch_rows, only
 from tests.servers import Server
 
 pytestmark = only(POSTGRES[:1], why="SQLite has no pool, and pools are the driver's, whatever the server")
@@ -238,7 +238,7 @@ def test_a_pool_of_minimum_size_0_closes_connections_that_are_idle(migrated: str
 
 
 def test_reading_a_locked_table_ends_in_a_timeout(migrated: str, opened: Callable[..., Any]) -> None:
-    store = opened(migrated, timeout=0.5, max_size=1)
+    store = opened(migrated, timeout=SHORT_S, max_size=1)
     reads: tuple[Callable[[], Any], ...] = (
         lambda: store.get_events("ses_1"),
         lambda: store.query.search_events(),
@@ -266,7 +266,7 @@ def test_a_write_that_waits_too_long_for_a_lock_gets_the_error_of_the_server(
 def test_many_appends_that_wait_for_a_lock_end_in_timeouts_and_the_store_goes_on(
     migrated: str, opened: Callable[..., Any]
 ) -> None:
-    store = opened(migrated, timeout=0.5, max_size=2)
+    store = opened(migrated, timeout=SHORT_S, max_size=2)
     failed: list[BaseException] = []
 
     def append() -> None:

@@ -102,7 +102,7 @@ def test_an_operation_whose_connection_is_cut_is_done_once(
 
 
 @newest_only
-def test_an_artifact_that_another_client_registered_meanwhile_is_an_error(
+def test_an_artifact_that_another_client_registered_before_the_retry_is_an_error(
     proxy: Proxy, opened: Opener, migrated: str
 ) -> None:
     store, other = opened(proxy.dsn, max_size=1), opened(migrated)
@@ -127,12 +127,12 @@ def test_an_artifact_that_is_registered_twice_is_an_error(store: Any) -> None:
 def test_all_appends_of_a_batch_return_when_their_connections_are_cut(
     proxy: Proxy, opened: Opener, migrated: str
 ) -> None:
-    crowd = ConcurrentWriters()
-    with crowd.running([opened(proxy.dsn, max_size=4)], callers=16):
+    writers = ConcurrentWriters()
+    with writers.running([opened(proxy.dsn, max_size=4)], callers=16):
         for _ in range(5):
             wait_until(proxy.cut)
-            crowd.wait_for_progress()
-    assert_stored_exactly_once(migrated, crowd.acknowledged)
+            writers.wait_for_progress()
+    assert_stored_exactly_once(migrated, writers.acknowledged)
 
 
 @newest_only
@@ -187,16 +187,17 @@ def test_closing_does_not_wait_for_an_operation_that_is_retried_without_end(
 
 @own_servers_only
 def test_a_crash_of_the_server_and_five_seconds_without_it_are_no_error(server: Server) -> None:
-    crowd = ConcurrentWriters()
+    writers = ConcurrentWriters()
     with (
         asm.SessionStore(server.dsn(), retry_for=60) as store,
         Blocking.opened(server.dsn(), retry_for=60) as async_store,
-        crowd.running([store, async_store], callers=64),
+        writers.running([store, async_store], callers=64),
     ):
         server.stop("immediate")
+        # This is the length of the outage, and no time by which something must have happened.
         time.sleep(5)
         server.start()
-    assert_stored_exactly_once(server.dsn(), crowd.acknowledged)
+    assert_stored_exactly_once(server.dsn(), writers.acknowledged)
 
 
 @own_servers_only

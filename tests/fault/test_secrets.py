@@ -17,7 +17,7 @@ import asm
 from asm.cli.command import cli
 from asm.migrations.runner import status
 from tests.conftest import INSTALLATIONS, POSTGRES, an_event
-from tests.contract.other_clients import fetch_rows, only
+from tests.contract.other_clients import SHORT_S, fetch_rows, only
 from tests.servers import Server
 
 pytestmark = only(POSTGRES[:1], why="SQLite has no passwords, and servers do not repeat them")
@@ -177,7 +177,7 @@ def test_an_error_of_a_store_whose_server_is_gone_does_not_show_the_password(
 ) -> None:
     assert kind in POSTGRES
     caplog.set_level(logging.DEBUG)
-    store = opened(server.dsn(), retry_for=0, timeout=1.2)
+    store = opened(server.dsn(), retry_for=0, timeout=SHORT_S)
     store.append_event(an_event())
     server.stop("immediate")
     try:

@@ -513,10 +513,11 @@ def _priced(run: asm.Run, pricing: Mapping[str, Any]) -> float | None:
     models = prices.get("models", {})
     begins = [name for name in models if (model_of(run) or "").startswith(name)]
     price = models[max(begins, key=len)] if begins else prices.get("default")
-    if price is None:
-        return None
     counts = tokens(run)
     kinds = ("input", "output", "cache_read", "cache_creation")
+    has_priced_kind = any(counts[f"{kind}_tokens"] for kind in kinds)
+    if price is None or (counts["total_tokens"] and not has_priced_kind):
+        return None
     return float(sum(counts[f"{kind}_tokens"] * price.get(kind, price["input"]) for kind in kinds))
 
 

@@ -88,7 +88,7 @@ def paths() -> st.SearchStrategy[Path]:
 
 
 def nested_at(path: Path, value: Any) -> Any:
-    """A document with the value at the path, and valid values beside it."""
+    """A document with the value at the path, and valid values next to it."""
     if not path:
         return value
     step, *rest = path

@@ -537,9 +537,7 @@ def _makers() -> list[Maker]:
 
 
 MADE_BY_CALLERS: list[type[Any]] = [
-    each
-    for each in vars(asm).values()
-    if isinstance(each, type) and is_dataclass(each) and each is not asm.Page
+    *(asm.Session, asm.Run, asm.Event, asm.Artifact, asm.SessionExport, asm.RetentionPolicy)
 ]
 
 

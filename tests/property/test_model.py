@@ -96,7 +96,7 @@ class Chance:
     def moment(self) -> datetime:
         return NOW - timedelta(days=self.one(AGES_DAYS), hours=2, microseconds=self.rng.randrange(3))
 
-    def one_or_several(self, values: list[Any]) -> Any:
+    def one_or_many(self, values: list[Any]) -> Any:
         if self.rng.random() < 0.5:
             return self.one(values)
         return self.rng.choices(values, k=self.rng.randrange(4))
@@ -183,19 +183,19 @@ class Chance:
 
     def event_filters(self) -> dict[str, Any]:
         return self.some(
-            session_ids=lambda: self.one_or_several(SESSIONS),
-            run_ids=lambda: self.one_or_several(IDS[:3]),
-            types=lambda: self.one_or_several(TYPES),
-            providers=lambda: self.one_or_several(PROVIDERS),
+            session_ids=lambda: self.one_or_many(SESSIONS),
+            run_ids=lambda: self.one_or_many(IDS[:3]),
+            types=lambda: self.one_or_many(TYPES),
+            providers=lambda: self.one_or_many(PROVIDERS),
             since=self.moment,
             until=self.moment,
-            correlation_id=lambda: self.one_or_several(CORRELATIONS),
+            correlation_id=lambda: self.one_or_many(CORRELATIONS),
         )
 
     def reading(self) -> dict[str, Any]:
         return self.some(
             run_id=lambda: self.one(IDS[:3]),
-            type=lambda: self.one_or_several(TYPES),
+            type=lambda: self.one_or_many(TYPES),
             since=self.moment,
             after=lambda: self.rng.randrange(12),
             before=lambda: self.rng.randrange(15),
@@ -204,9 +204,9 @@ class Chance:
 
     def summary_filters(self) -> dict[str, Any]:
         return self.some(
-            session_id=lambda: self.one_or_several(SESSIONS),
-            agent_id=lambda: self.one_or_several(AGENTS),
-            provider=lambda: self.one_or_several(PROVIDERS),
+            session_id=lambda: self.one_or_many(SESSIONS),
+            agent_id=lambda: self.one_or_many(AGENTS),
+            provider=lambda: self.one_or_many(PROVIDERS),
             since=self.moment,
             until=self.moment,
         )
@@ -230,7 +230,7 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
         lambda its: (
             (),
             its.some(
-                status=lambda: its.one_or_several(SESSION_STATUSES),
+                status=lambda: its.one_or_many(SESSION_STATUSES),
                 agent_id=lambda: its.one(AGENTS),
                 include_deleted=lambda: its.one([True, False]),
                 limit=lambda: its.rng.randrange(4),
@@ -245,7 +245,7 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
         1,
         lambda its: (
             (its.one(SESSIONS),),
-            its.some(status=lambda: its.one_or_several(RUN_STATUSES), limit=lambda: its.rng.randrange(4)),
+            its.some(status=lambda: its.one_or_many(RUN_STATUSES), limit=lambda: its.rng.randrange(4)),
         ),
     ),
     "get_active_run": (1, lambda its: ((its.one(SESSIONS),), {})),
@@ -270,10 +270,10 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
         lambda its: (
             (),
             its.some(
-                agent_id=lambda: its.one_or_several(AGENTS),
-                status=lambda: its.one_or_several(SESSION_STATUSES),
-                provider=lambda: its.one_or_several(PROVIDERS),
-                tags=lambda: its.one_or_several(TAGS),
+                agent_id=lambda: its.one_or_many(AGENTS),
+                status=lambda: its.one_or_many(SESSION_STATUSES),
+                provider=lambda: its.one_or_many(PROVIDERS),
+                tags=lambda: its.one_or_many(TAGS),
                 created_after=its.moment,
                 created_before=its.moment,
                 include_deleted=lambda: its.one([True, False]),
@@ -286,9 +286,9 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
         lambda its: (
             (),
             its.some(
-                session_id=lambda: its.one_or_several(SESSIONS),
-                provider=lambda: its.one_or_several(PROVIDERS),
-                status=lambda: its.one_or_several(RUN_STATUSES),
+                session_id=lambda: its.one_or_many(SESSIONS),
+                provider=lambda: its.one_or_many(PROVIDERS),
+                status=lambda: its.one_or_many(RUN_STATUSES),
                 started_after=its.moment,
                 started_before=its.moment,
                 min_tokens=lambda: its.rng.randrange(5),
@@ -355,8 +355,8 @@ def test_every_result_equals_the_models(where: Where, pair: list[Any]) -> None:
             try:
                 _live(Chance(f"{SEED} {history}"), cycle(pair), steps, ended)
             except BaseException as error:
-                told = "\n".join(steps)
-                error.add_note(f"seed {SEED}, history {history} on {where.kind}:\n{told}")
+                done = "\n".join(steps)
+                error.add_note(f"seed {SEED}, history {history} on {where.kind}:\n{done}")
                 raise
     report(dict(ended))
 
@@ -421,7 +421,7 @@ def _compare(
     steps.append(str(step))
     expected = _ended(lambda: _asked_of_model(world, step))
     found = _ended(lambda: _asked(chance, store, step))
-    assert _told(found) == _told(expected)
+    assert _comparable(found) == _comparable(expected)
     ended[f"{step.name} {expected.code if isinstance(expected, asm.AsmError) else ''}"] += 1
     if isinstance(found, asm.SessionExport):
         chance.exports = [*chance.exports[-3:], found]
@@ -447,7 +447,7 @@ def _asked(chance: Chance, store: Any, step: Step) -> Any:
         return _laid_end_to_end(method, chance.one([1, 2, 50]), step.kwargs)
     result = method(*step.args, **step.kwargs)
     if step.name == "health_check":
-        return sorted(result, key=_told)
+        return sorted(result, key=_comparable)
     return list(result) if isinstance(result, Iterator) else result
 
 
@@ -468,16 +468,16 @@ def _ended(call: Callable[[], Any]) -> Any:
         return error
 
 
-def _told(answer: Any) -> Any:
+def _comparable(answer: Any) -> Any:
     """A result for comparison: an error by its code, a time of the store's clock as `now`."""
     if isinstance(answer, asm.AsmError):
         return answer.code
     if isinstance(answer, list):
-        return [_told(each) for each in answer]
+        return [_comparable(each) for each in answer]
     if isinstance(answer, asm.Session | asm.Artifact | asm.SessionExport):
         return repr(_by_model_s_clock(answer))
     if isinstance(answer, asm.Run | asm.Event):
-        # As it is spelled, which tells 1 from 1.0 and True.
+        # As it is spelled, which distinguishes 1 from 1.0 and True.
         return repr(answer)
     if isinstance(answer, HealthIssue):
         return answer.code, answer.session_id
@@ -486,12 +486,14 @@ def _told(answer: Any) -> Any:
     return _summary(answer.to_dict()) if hasattr(answer, "to_dict") else answer
 
 
-def _summary(told: dict[str, Any]) -> dict[str, Any]:
-    told.pop("duration_ms", None)
+def _summary(summary: dict[str, Any]) -> dict[str, Any]:
+    summary.pop("duration_ms", None)
     for name in ("provider", "model"):
-        if f"by_{name}" in told:
-            told[f"by_{name}"] = {part.pop(name): _without(part, "priced_by") for part in told[f"by_{name}"]}
-    return told
+        if f"by_{name}" in summary:
+            summary[f"by_{name}"] = {
+                part.pop(name): _without(part, "priced_by") for part in summary[f"by_{name}"]
+            }
+    return summary
 
 
 def _without(values: dict[str, Any], name: str) -> dict[str, Any]:

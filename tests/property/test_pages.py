@@ -1,6 +1,6 @@
 """Pages laid end to end equal the whole list, for all filters, orders and page sizes, while rows are added.
 
-What the whole list is, is told by filtering and sorting in Python.
+Filtering and sorting in Python gives the whole list.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def moments() -> st.SearchStrategy[datetime]:
     return st.integers(-1, 21).map(lambda later: START + timedelta(microseconds=later))
 
 
-def one_or_several(values: list[str], *unknown: str) -> st.SearchStrategy[Any]:
+def one_or_many(values: list[str], *unknown: str) -> st.SearchStrategy[Any]:
     one = st.sampled_from([*values, *unknown])
     return st.one_of(one, st.lists(one, max_size=3), st.sets(one, max_size=3))
 
@@ -85,7 +85,7 @@ def until(name: str) -> Matches:
 
 
 def has_tags(session: asm.Session, wanted: Any) -> bool:
-    # None of them is asked for where the list is empty, and then nothing is found.
+    # An empty list matches nothing.
     return bool(listed(wanted)) and set(listed(wanted)) <= set(session.tags)
 
 
@@ -150,10 +150,10 @@ def stored_event(store: Any, n: int) -> asm.Event:
 KINDS = {
     "search_sessions": Kind(
         {
-            "agent_id": Filter(one_or_several(AGENTS, "nobody"), among("agent_id")),
-            "status": Filter(one_or_several(STATUSES, "paused"), among("status")),
-            "provider": Filter(one_or_several(PROVIDERS, "none"), has_provider),
-            "tags": Filter(one_or_several(TAGS, "none"), has_tags),
+            "agent_id": Filter(one_or_many(AGENTS, "nobody"), among("agent_id")),
+            "status": Filter(one_or_many(STATUSES, "paused"), among("status")),
+            "provider": Filter(one_or_many(PROVIDERS, "none"), has_provider),
+            "tags": Filter(one_or_many(TAGS, "none"), has_tags),
             "created_after": Filter(moments(), since("created_at")),
             "created_before": Filter(moments(), until("created_at")),
             "include_deleted": Filter(st.booleans(), lambda row, wanted: wanted or row.deleted_at is None),
@@ -167,9 +167,9 @@ KINDS = {
     ),
     "search_runs": Kind(
         {
-            "session_id": Filter(one_or_several(SESSIONS, "ses_none"), among("session_id")),
-            "provider": Filter(one_or_several(PROVIDERS, "none"), among("provider")),
-            "status": Filter(one_or_several(STATUSES[1:], "timeout"), among("status")),
+            "session_id": Filter(one_or_many(SESSIONS, "ses_none"), among("session_id")),
+            "provider": Filter(one_or_many(PROVIDERS, "none"), among("provider")),
+            "status": Filter(one_or_many(STATUSES[1:], "timeout"), among("status")),
             "started_after": Filter(moments(), since("started_at")),
             "started_before": Filter(moments(), until("started_at")),
             "min_tokens": Filter(st.integers(0, 7), lambda row, wanted: tokens(row) >= wanted),
@@ -183,13 +183,13 @@ KINDS = {
     ),
     "search_events": Kind(
         {
-            "session_ids": Filter(one_or_several(SESSIONS, "ses_none"), among("session_id")),
-            "run_ids": Filter(one_or_several(RUNS, "run_none"), among("run_id")),
-            "types": Filter(one_or_several(TYPES, "run_started"), among("type")),
-            "providers": Filter(one_or_several(PROVIDERS, "none"), among("provider")),
+            "session_ids": Filter(one_or_many(SESSIONS, "ses_none"), among("session_id")),
+            "run_ids": Filter(one_or_many(RUNS, "run_none"), among("run_id")),
+            "types": Filter(one_or_many(TYPES, "run_started"), among("type")),
+            "providers": Filter(one_or_many(PROVIDERS, "none"), among("provider")),
             "since": Filter(moments(), since("timestamp")),
             "until": Filter(moments(), until("timestamp")),
-            "correlation_id": Filter(one_or_several(CORRELATIONS, "none"), among("correlation_id")),
+            "correlation_id": Filter(one_or_many(CORRELATIONS, "none"), among("correlation_id")),
         },
         {
             "sequence_asc": Order(lambda row: (row.session_id, row.sequence_number), descends=False),

@@ -52,14 +52,14 @@ def runs() -> st.SearchStrategy[list[asm.Run]]:
 
 
 def filters() -> st.SearchStrategy[dict[str, Any]]:
-    def one_or_several(values: list[str]) -> st.SearchStrategy[Any]:
+    def one_or_many(values: list[str]) -> st.SearchStrategy[Any]:
         return st.one_of(st.sampled_from(values), st.lists(st.sampled_from(values), max_size=3))
 
     moments = st.integers(-1, 10).map(lambda later: START + timedelta(seconds=later))
     given = {
-        "session_id": one_or_several([*SESSIONS, "ses_missing"]),
-        "agent_id": one_or_several(["a", "b", "c"]),
-        "provider": one_or_several(["claude", "acme", "other"]),
+        "session_id": one_or_many([*SESSIONS, "ses_missing"]),
+        "agent_id": one_or_many(["a", "b", "c"]),
+        "provider": one_or_many(["claude", "acme", "other"]),
         "since": moments,
         "until": moments,
     }
@@ -68,8 +68,8 @@ def filters() -> st.SearchStrategy[dict[str, Any]]:
 
 def _matches(run: asm.Run, wanted: dict[str, Any]) -> bool:
     def is_one(value: str | None, name: str) -> bool:
-        asked = wanted.get(name, value)
-        return value == asked if isinstance(asked, str) or asked is None else value in asked
+        expected = wanted.get(name, value)
+        return value == expected if isinstance(expected, str) or expected is None else value in expected
 
     return (
         is_one(run.session_id, "session_id")
@@ -104,11 +104,13 @@ def _priced(run: asm.Run) -> Priced:
         return Priced("cost_usd", Fraction(run.cost_usd))
     prices = PRICING.get({"anthropic": "claude"}.get(run.provider or "", run.provider or ""), {})
     by, price = _price(prices, run.provider_metadata.get("model"))
-    if price is None:
+    tokens = _tokens(run)
+    has_priced_kind = any(tokens[name] for name in COUNTS if name != "total_tokens")
+    if price is None or (tokens["total_tokens"] and not has_priced_kind):
         return Priced(None, Fraction(0))
     usd = {kind: Fraction(price.get(kind, price["input"])) for kind in ("cache_read", "cache_creation")}
     usd |= {kind: Fraction(price[kind]) for kind in ("input", "output")}
-    return Priced(by, sum((usd[kind] * _tokens(run)[f"{kind}_tokens"] for kind in usd), Fraction()))
+    return Priced(by, sum((usd[kind] * tokens[f"{kind}_tokens"] for kind in usd), Fraction()))
 
 
 def _price(prices: dict[str, Any], model: str | None) -> tuple[str | None, Any]:
@@ -139,7 +141,7 @@ def _by_model(runs: list[asm.Run]) -> dict[str | None, list[asm.Run]]:
     return {name: [run for run, its in zip(runs, names, strict=True) if its == name] for name in set(names)}
 
 
-def _saved(store: Any, runs: list[asm.Run]) -> None:
+def _replace_all(store: Any, runs: list[asm.Run]) -> None:
     with store.transaction() as tx:
         for session_id in SESSIONS:
             tx.delete_session(session_id)
@@ -157,18 +159,18 @@ def test_usage_equals_the_sum_over_the_runs(store: Any) -> None:
     @settings(max_examples=40)
     @given(runs(), filters())
     def check(saved: list[asm.Run], wanted: dict[str, Any]) -> None:
-        _saved(store, saved)
+        _replace_all(store, saved)
         chosen = [run for run in saved if _matches(run, wanted)]
 
-        told = store.query.get_usage_summary(**wanted).to_dict()
+        summary = store.query.get_usage_summary(**wanted).to_dict()
 
-        assert _parts(told.pop("by_provider"), "provider") == {
+        assert _parts(summary.pop("by_provider"), "provider") == {
             name: _usage(part) for name, part in _by_provider(chosen).items()
         }
-        assert _parts(told.pop("by_model"), "model") == {
+        assert _parts(summary.pop("by_model"), "model") == {
             name: _usage(part) for name, part in _by_model(chosen).items()
         }
-        assert told == _usage(chosen)
+        assert summary == _usage(chosen)
 
     check()
 
@@ -177,19 +179,19 @@ def test_cost_equals_the_sum_of_each_runs_price(store: Any) -> None:
     @settings(max_examples=40)
     @given(runs(), filters())
     def check(saved: list[asm.Run], wanted: dict[str, Any]) -> None:
-        _saved(store, saved)
+        _replace_all(store, saved)
         chosen = [run for run in saved if _matches(run, wanted)]
 
-        told = store.query.get_cost_summary(**wanted, pricing=PRICING).to_dict()
+        summary = store.query.get_cost_summary(**wanted, pricing=PRICING).to_dict()
 
-        assert _parts(told["by_provider"], "provider") == {
+        assert _parts(summary["by_provider"], "provider") == {
             name: _cost(part) for name, part in _by_provider(chosen).items()
         }
-        assert _parts(told["by_model"], "model") == {
+        assert _parts(summary["by_model"], "model") == {
             name: _cost(part) for name, part in _by_model(chosen).items()
         }
         total = _cost(chosen)
-        assert (told["total_cost_usd"], told["run_count"], told["unmapped_runs"]) == (
+        assert (summary["total_cost_usd"], summary["run_count"], summary["unmapped_runs"]) == (
             total["cost_usd"],
             total["run_count"],
             total["unmapped_runs"],
@@ -202,7 +204,7 @@ def test_stats_equal_the_sums_over_the_session(store: Any) -> None:
     @settings(max_examples=20)
     @given(runs(), st.integers(0, 3))
     def check(saved: list[asm.Run], events: int) -> None:
-        _saved(store, saved)
+        _replace_all(store, saved)
         store.append_events(events_of("ses_1", events))
         ours = [run for run in saved if run.session_id == "ses_1"]
         usage = _usage(ours)

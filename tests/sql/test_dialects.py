@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -15,7 +16,7 @@ import pytest
 
 import asm
 from asm import dsn as dsns
-from asm.engine.registry import NamedQuery
+from asm.engine.registry import NamedQuery, sql_folder
 from tests.conftest import Where
 from tests.sql.statements import (
     Refused,
@@ -27,6 +28,13 @@ from tests.sql.statements import (
     prepared,
     queries,
 )
+
+SQL = sql_folder("postgres").parent
+SQL_FILES = sorted(SQL.rglob("*.sql"))
+
+# An operand that PostgreSQL takes as an array, and a parameter in it that has no type.
+ARRAYS = re.compile(r"\b(?:any|all|unnest)\((?:[^()]|\(\w+\))*\)|(?:@>|&&) *%\(\w+\)s\S*")
+WITHOUT_CAST = re.compile(r"%\(\w+\)s(?!::[\w ]+\[\])")
 
 HOSTILE_SCHEMA = "Ün\"qüöted; -- %s %(id)s :id ' asm_events"
 
@@ -76,6 +84,20 @@ def test_both_dialects_have_the_same_query_files() -> None:
 @pytest.mark.parametrize("file", names_by_file("postgres"))
 def test_both_dialects_have_the_same_queries_in_the_same_order(file: str) -> None:
     assert names_by_file("postgres")[file] == names_by_file("sqlite").get(file)
+
+
+@pytest.mark.parametrize("file", SQL_FILES, ids=lambda file: str(file.relative_to(SQL)))
+def test_the_lines_of_a_file_are_shorter_than_100_characters(file: Path) -> None:
+    lines = file.read_text("utf-8").splitlines()
+
+    assert [(number, line) for number, line in enumerate(lines, 1) if len(line) >= 100] == []
+
+
+@pytest.mark.parametrize("name", names("postgres"))
+def test_an_array_has_a_cast_on_postgres(name: str) -> None:
+    sql = "\n".join(line.sql for line in queries("postgres")[name].lines)
+
+    assert [array for array in ARRAYS.findall(sql) if WITHOUT_CAST.search(array)] == []
 
 
 @pytest.mark.parametrize("name", names("postgres"))

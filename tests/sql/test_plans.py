@@ -47,7 +47,7 @@ HOT: dict[str, tuple[Query[Any], str]] = {
     "get_latest_sequence": (events.get_latest_sequence(session_id(3)), "asm_session_sequences_pkey"),
     "get_by_key": (artifacts.get_by_key("key_000700"), "asm_artifacts_live_key"),
     "list_by_session": (artifacts.list_by_session(session_id(3)), "asm_artifacts_by_session"),
-    "find_counters of a poll": (polling.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
+    "find_counters of a poll": (polling.poll_counters([session_id(3)]), "asm_session_sequences_pkey"),
     "find_counters": (exports.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
     "find_sessions": (Query("find_sessions", {"ids": (session_id(3),)}, list), "asm_sessions_pkey"),
     "find_artifacts": (Query("find_artifacts", {"ids": ("art_1",)}, list), "asm_artifacts_pkey"),
@@ -355,14 +355,14 @@ def test_a_summary_reads_its_index_and_only_runs_that_have_not_ended(
 
 
 def test_an_idempotent_append_finds_stored_events_by_the_index_on_ids(filled: Where) -> None:
-    (query,) = _sent(events.append_events(an_event_of(3, n) for n in range(5)), "find_events")
+    (query,) = _queries_sent(events.append_events(an_event_of(3, n) for n in range(5)), "find_events")
 
     plans = list(_plans[filled.dialect](filled.dsn, query))
 
     assert [(plan.indexes, plan.scanned) for plan in plans] == [({"asm_events_id_key"}, set())] * len(plans)
 
 
-def _sent(operation: Any, name: str) -> list[Query[Any]]:
+def _queries_sent(operation: Any, name: str) -> list[Query[Any]]:
     """The queries of one name that the script of an operation sends."""
     sent: list[Query[Any]] = []
 
@@ -444,8 +444,8 @@ def _one_of(value: Any) -> Any:
 def _plan_of_sqlite(lines: list[tuple[bool, str]]) -> Plan:
     """Reads lines such as `SEARCH table USING INDEX name (columns)`."""
     read = [line for _, line in lines if re.match(r"(SEARCH|SCAN) (asm_|tagged|session)", line)]
-    told = [re.sub(r"^(\w+) (\w+) USING PRIMARY KEY", r"\1 \2 USING INDEX \2_pkey", line) for line in read]
-    used = [re.search(r"USING (?:INDEX |COVERING INDEX )?(.*?)(?: \(|$)", line) for line in told]
+    named = [re.sub(r"^(\w+) (\w+) USING PRIMARY KEY", r"\1 \2 USING INDEX \2_pkey", line) for line in read]
+    used = [re.search(r"USING (?:INDEX |COVERING INDEX )?(.*?)(?: \(|$)", line) for line in named]
     return Plan(
         indexes={KEYS_OF_SQLITE.get(name[1], name[1]) for name in used if name},
         scanned={line for line, name in zip(read, used, strict=True) if not name},

@@ -75,15 +75,19 @@ def test_a_benchmark_measures_its_rows_and_writes_them(
 ) -> None:
     module = importlib.import_module(f"bench.{name}")
 
-    lines = list(module.lines(TINY, databases, **OPTIONS.get(name, {})))
+    comparisons = list(module.comparisons(TINY, databases, **OPTIONS.get(name, {})))
     report.write(
-        tmp_path, report.result_of(name, "Why?", lines, TINY, report.environment(databases.settings()))
+        tmp_path, report.result_of(name, "Why?", comparisons, TINY, report.environment(databases.settings()))
     )
 
-    assert {line.target for line in lines}.intersection(WITH_TARGET) == EXPECTED.get(name, set())
-    assert lines
-    assert all(line.ratio > 0 and not math.isnan(line.ours.p99_ms) for line in lines)
-    assert all(f"| {line.target.what} |" in (tmp_path / "README.md").read_text() for line in lines)
+    assert {comparison.target for comparison in comparisons}.intersection(WITH_TARGET) == EXPECTED.get(
+        name, set()
+    )
+    assert comparisons
+    assert all(comparison.ratio > 0 and not math.isnan(comparison.ours.p99_ms) for comparison in comparisons)
+    assert all(
+        f"| {comparison.target.what} |" in (tmp_path / "README.md").read_text() for comparison in comparisons
+    )
     assert json.loads((tmp_path / f"{name}.json").read_text())["environment"]["postgresql"]["fsync"] == "on"
 
 
@@ -103,12 +107,12 @@ def test_sides_alternate_and_the_ratio_is_the_median_of_the_rounds() -> None:
 
         return Side(name, run)
 
-    line = Rounds(rounds=3).compare(targets.FLUSH, side("floor"), side("ours"))
+    comparison = Rounds(rounds=3).compare(targets.FLUSH, side("floor"), side("ours"))
 
     assert turns == ["floor", "ours"] * 4
-    assert line.ratio == 1.0
-    assert line.floor.rate == 40
-    assert line.misses == []
+    assert comparison.ratio == 1.0
+    assert comparison.floor.rate == 40
+    assert comparison.misses == []
 
 
 def test_a_median_or_a_memory_above_its_target_is_a_miss() -> None:
@@ -116,7 +120,7 @@ def test_a_median_or_a_memory_above_its_target_is_a_miss() -> None:
     side = Side("either", lambda _: sample)
 
     def misses(median_ms: float, peak_mb: float) -> list[str]:
-        target = targets.Target("what", "beside", median_ms=median_ms, peak_mb=peak_mb)
+        target = targets.Target("what", "a floor", median_ms=median_ms, peak_mb=peak_mb)
         return Rounds(rounds=1).compare(target, side, side).misses
 
     assert misses(median_ms=4, peak_mb=2.1) == []

@@ -43,7 +43,7 @@ SAME = {
     "a bare number": 3,
     "an empty list": [],
     "empty ones in each other": {"a": [], "b": {}, "c": [{}, [[]]]},
-    "booleans beside numbers": [True, False, 1, 0],
+    "booleans next to numbers": [True, False, 1, 0],
     "the largest of 64 bits": [2**63 - 1, -(2**63), 2**64 - 1],
     "beyond 64 bits": [2**64, -(2**63) - 1, 2**200],
     "floats": [0.1, -1.5e300, 5e-324, 1.7976931348623157e308, 1e16, 123456789.123456789],
@@ -53,7 +53,7 @@ SAME = {
     "NUL in a key": {"a\0b": 1},
     "a lone surrogate": "\ud800",
     "a lone surrogate in a key": {"\udfff": [1]},
-    "a surrogate beside a whole pair": "\ud83d 🎉 \ude00",
+    "a surrogate next to a whole pair": "\ud83d 🎉 \ude00",
     "quotes and backslashes": '"\\/\b\f',
     "an empty key": {"": {"": 1}},
     "as deep as it goes": nested(DEPTH_MAX, 1),
@@ -88,23 +88,23 @@ def test_minus_zero_keeps_its_sign() -> None:
     assert math.copysign(1, load(dump([-0.0], "data"))[0]) == -1
 
 
-def test_minus_zero_keeps_its_sign_beside_a_value_that_orjson_cannot_encode() -> None:
+def test_minus_zero_keeps_its_sign_next_to_a_value_that_orjson_cannot_encode() -> None:
     assert math.copysign(1, load(dump([-0.0, 2**70], "data"))[0]) == -1
 
 
-@pytest.mark.parametrize("beside", [0, 2**70, "\ud800"])
-def test_a_whole_float_stays_a_float(beside: Any) -> None:
-    assert type(load(dump([1.0, beside], "data"))[0]) is float
+@pytest.mark.parametrize("other", [0, 2**70, "\ud800"])
+def test_a_whole_float_stays_a_float(other: Any) -> None:
+    assert type(load(dump([1.0, other], "data"))[0]) is float
 
 
-@pytest.mark.parametrize("beside", [0, 2**70, "\ud800"])
-def test_true_does_not_become_one(beside: Any) -> None:
-    assert load(dump([True, beside], "data"))[0] is True
+@pytest.mark.parametrize("other", [0, 2**70, "\ud800"])
+def test_true_does_not_become_one(other: Any) -> None:
+    assert load(dump([True, other], "data"))[0] is True
 
 
-@pytest.mark.parametrize("beside", [0, 2**70, "\ud800"])
-def test_keys_keep_their_order(beside: Any) -> None:
-    document = {"z": 1, "a": beside, "m": {"b": 1, "a": 2}}
+@pytest.mark.parametrize("other", [0, 2**70, "\ud800"])
+def test_keys_keep_their_order(other: Any) -> None:
+    document = {"z": 1, "a": other, "m": {"b": 1, "a": 2}}
 
     again = load(dump(document, "data"))
 
@@ -152,7 +152,7 @@ def test_a_document_that_is_not_json_is_refused_with_its_name(value: Any) -> Non
 
 
 @pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
-def test_a_value_that_is_not_json_is_refused_beside_one_that_orjson_cannot_encode(value: Any) -> None:
+def test_a_value_that_is_not_json_is_refused_next_to_one_that_orjson_cannot_encode(value: Any) -> None:
     assert path_of({"n": 2**70, "items": [value]}) == "data.items[0]"
 
 
@@ -161,9 +161,9 @@ def test_a_key_that_is_not_a_string_is_refused_with_the_path_of_its_dict(key: An
     assert path_of({"items": [{key: 1}]}) == "data.items[0]"
 
 
-@pytest.mark.parametrize("beside", [0, 2**70])
-def test_a_tuple_is_refused_and_not_turned_into_a_list(beside: Any) -> None:
-    assert path_of([beside, (1,)]) == "data[1]"
+@pytest.mark.parametrize("other", [0, 2**70])
+def test_a_tuple_is_refused_and_not_turned_into_a_list(other: Any) -> None:
+    assert path_of([other, (1,)]) == "data[1]"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_tuple_is_refused_and_not_turned_into_a_list(beside: Any) -> None:
         ({"a": {"\ud83d\ude00": 1}}, "data.a"),
         ({"\ud83d\ude00": 1, "\U0001f600": 2}, "data"),
     ],
-    ids=["a text", "within a text", "a key", "a key beside the one it would become"],
+    ids=["a text", "within a text", "a key", "a key next to the one it would become"],
 )
 def test_a_surrogate_pair_that_json_would_join_is_refused(value: Any, path: str) -> None:
     assert path_of(value) == path

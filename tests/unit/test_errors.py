@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 
 import pytest
 
 import asm
 from asm.errors import AsmError, copied
+from asm.sqlite.errors import translated
 
 CODES = {
     "ValidationError": "validation_error",
@@ -107,3 +109,16 @@ def test_a_copied_error_keeps_its_details_and_cause() -> None:
 @pytest.mark.parametrize("name", CODES)
 def test_the_docstring_of_an_error_says_when_it_is_raised(name: str) -> None:
     assert (getattr(asm, name).__doc__ or "").startswith("Raised ")
+
+
+def test_only_a_closed_connection_of_sqlite_is_a_closed_store() -> None:
+    connection = sqlite3.connect(":memory:")
+    with pytest.raises(sqlite3.ProgrammingError), translated():
+        connection.execute("select :a", {})
+    cursor = connection.cursor()
+    cursor.close()
+    with pytest.raises(asm.StoreClosed), translated():
+        cursor.execute("select 1")
+    connection.close()
+    with pytest.raises(asm.StoreClosed), translated():
+        connection.execute("select 1")

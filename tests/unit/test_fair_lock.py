@@ -79,8 +79,8 @@ def test_a_running_thread_may_take_the_lock_before_the_first_waiter_within_the_w
 def test_two_thousand_threads_get_the_lock_one_after_the_other() -> None:
     lock, used = FairLock(LONG_S), list[int]()
     lock.acquire()
-    with ThreadPoolExecutor(2_000) as crowd:
-        waiting = [crowd.submit(use, lock, partial(used.append, n)) for n in range(2_000)]
+    with ThreadPoolExecutor(2_000) as threads:
+        waiting = [threads.submit(use, lock, partial(used.append, n)) for n in range(2_000)]
         lock.release()
         for future in waiting:
             future.result()

@@ -6,12 +6,12 @@ from asm.postgres.fast_path import positional_statement
 
 
 def test_named_placeholders_are_numbered_in_order() -> None:
-    statement = positional_statement("select %(b)s, %(a)b")
+    statement = positional_statement("select %(b)s, %(a)s")
     assert (statement.text, statement.names) == (b"select $1, $2", ("b", "a"))
 
 
 def test_a_placeholder_that_occurs_twice_is_one_parameter() -> None:
-    statement = positional_statement("select %(a)s, %(b)b, %(a)t")
+    statement = positional_statement("select %(a)s, %(b)s, %(a)s")
     assert (statement.text, statement.names) == (b"select $1, $2, $1", ("a", "b"))
 
 

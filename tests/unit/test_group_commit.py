@@ -264,14 +264,14 @@ class AsyncGate:
         self.blocked: list[str] = []
         self._execute = execute
         self._permits = asyncio.Semaphore(0)
-        self._sent = asyncio.Event()
+        self._batch_sent = asyncio.Event()
 
     async def __call__(
         self, query: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None
     ) -> dict[str, str]:
         items = list(query.params["items"])
         self.batches.append(items)
-        self._sent.set()
+        self._batch_sent.set()
         await self._permits.acquire()
         if items == self.blocked:
             await asyncio.Event().wait()
@@ -285,8 +285,8 @@ class AsyncGate:
         """Wait until this many were sent."""
         async with asyncio.timeout(DEADLINE_S):
             while len(self.batches) < batches:
-                self._sent.clear()
-                await self._sent.wait()
+                self._batch_sent.clear()
+                await self._batch_sent.wait()
 
 
 class Tasks:

@@ -102,7 +102,8 @@ def test_counters_are_locked_before_sessions_are_deleted() -> None:
     number = run_job(retention.hard_delete_expired_sessions(RetentionPolicy()), database)
 
     assert (number, database.params("delete_sessions")) == (1, [{"session_ids": ("a",)}])
-    assert ["lock_counters", "lock_due_sessions", "delete_sessions"] in database.transactions
+    deletion = ["delete_sessions", "delete_artifacts_of_sessions"]
+    assert ["lock_counters", "lock_due_sessions", *deletion] in database.transactions
 
 
 def test_a_transaction_deletes_a_limited_number_of_events(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ SEARCHES = ["search_sessions", "search_runs", "search_events"]
 @pytest.mark.parametrize("operation", SEARCHES)
 @pytest.mark.parametrize("limit", [0, -1, 1_001, 2**64, 1.0, "5", None, True])
 def test_a_limit_is_from_1_to_1000(operation: str, limit: Any) -> None:
-    with pytest.raises(asm.ValidationError, match="limit must be a whole number from 1 to 1,000"):
+    with pytest.raises(asm.ValidationError, match=r"limit must be (from 1 to 1,000|a whole number), not .+"):
         getattr(search, operation)(limit=limit)
 
 

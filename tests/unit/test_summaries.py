@@ -20,7 +20,7 @@ def test_session_stats_refuse_an_invalid_id(session_id: Any) -> None:
 
 @pytest.mark.parametrize("summary", [get_usage_summary, get_cost_summary])
 @pytest.mark.parametrize(
-    ("asked", "complaint"),
+    ("filters", "complaint"),
     [
         ({"session_id": ""}, "session_id must have 1 to 255 characters"),
         ({"session_id": ["ses_1", 3]}, r"session_id\[1\] must be a string"),
@@ -31,10 +31,10 @@ def test_session_stats_refuse_an_invalid_id(session_id: Any) -> None:
     ],
 )
 def test_an_invalid_filter_is_refused(
-    summary: Callable[..., Any], asked: dict[str, Any], complaint: str
+    summary: Callable[..., Any], filters: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ValidationError, match=complaint):
-        summary(**asked)
+        summary(**filters)
 
 
 def test_groups_of_the_same_size_are_ordered_by_name() -> None:

@@ -19,7 +19,7 @@ from asm.formats.base import Transcript
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests" / "data" / "small.traj"
 REAL: list[Any] = sorted((ROOT.parent / "shared" / "data" / "trajectories").glob("*.traj")) or [
-    pytest.param(None, marks=pytest.mark.skip(reason="no ../shared/data/trajectories beside the repository"))
+    pytest.param(None, marks=pytest.mark.skip(reason="no ../shared/data/trajectories next to the repository"))
 ]
 
 MESSAGES = (EventType.MESSAGE_SENT, EventType.MESSAGE_RECEIVED)

@@ -183,6 +183,23 @@ def test_a_batch_that_is_only_marked_as_finished_blocks_nothing() -> None:
     assert next_batch(queue) == ["a", "b"]
 
 
+def test_a_queue_is_not_idle_while_any_batch_is_being_sent() -> None:
+    queue = queue_of(request("a"))
+    first = start_slow(queue)
+    queue.add(request("b"))
+    second = started(queue)
+    for batch in (first, second):
+        batch.succeed({})
+        batch.is_finished = True
+    queue.finish_batch(first)
+    third: Batch[Request[str]] = Batch()
+    assert queue.start_alone(third, ["c"])
+    queue.finish_batch(second)
+    assert not queue.is_idle
+    finish(queue, third)
+    assert queue.is_idle
+
+
 def test_a_leader_starts_only_a_batch_that_has_its_request() -> None:
     queue = queue_of(request("a"))
     start_slow(queue)

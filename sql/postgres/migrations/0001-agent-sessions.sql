@@ -45,6 +45,8 @@ create index if not exists asm_sessions_by_parent
 -- it is rare.
 create index if not exists asm_sessions_by_update on asm_sessions (updated_at, id);
 
+-- Both orders of an agent's sessions are hot: search_sessions returns those updated last by
+-- default, list_sessions those created last, from asm_sessions_by_agent.
 create index if not exists asm_sessions_by_agent_update on asm_sessions (agent_id, updated_at, id);
 
 -- Retention looks for the sessions of a status that have been unchanged for longest.
@@ -60,8 +62,8 @@ create index if not exists asm_sessions_deleted on asm_sessions (deleted_at, id)
 
 -- The token counts and the model are stored beside the documents they come from, so that sums
 -- need no JSON. The final counts are null while the run is pending or running. Only they are in an
--- index: a run is saved after every turn, and an update that changes no indexed column stays on its
--- page and writes no index entry (HOT). The fill factor leaves room for it.
+-- index: a run is saved after every turn, and an update that changes no indexed column stays on
+-- its page and writes no index entry (HOT). The fill factor leaves room for it.
 create table if not exists asm_runs (
     id text collate "C" not null,
     session_id text collate "C" not null,
@@ -84,17 +86,25 @@ create table if not exists asm_runs (
     cache_creation_tokens bigint,
     model text collate "C",
     final_cost_usd double precision
-        generated always as (case when status not in ('pending', 'running') then cost_usd end) stored,
+        generated always as (
+            case when status not in ('pending', 'running') then cost_usd end
+        ) stored,
     final_input_tokens bigint
-        generated always as (case when status not in ('pending', 'running') then input_tokens end) stored,
+        generated always as (
+            case when status not in ('pending', 'running') then input_tokens end
+        ) stored,
     final_output_tokens bigint
-        generated always as (case when status not in ('pending', 'running') then output_tokens end) stored,
+        generated always as (
+            case when status not in ('pending', 'running') then output_tokens end
+        ) stored,
     final_total_tokens bigint
         generated always as (
             case when status not in ('pending', 'running') then coalesce(total_tokens, 0) end
         ) stored,
     final_cache_read_tokens bigint
-        generated always as (case when status not in ('pending', 'running') then cache_read_tokens end) stored,
+        generated always as (
+            case when status not in ('pending', 'running') then cache_read_tokens end
+        ) stored,
     final_cache_creation_tokens bigint
         generated always as (
             case when status not in ('pending', 'running') then cache_creation_tokens end

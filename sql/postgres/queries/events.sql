@@ -74,8 +74,9 @@ on conflict (session_id) do update
  where false;
 
 -- find_counters
--- The requested counters that exist.
-select session_id, last_sequence, pruned_events, updated_at as moved_at
+-- The requested counters that exist. A poll only compares `changed_at`; the alias keeps SQLite,
+-- where a column's name selects its decoder, from parsing it as a time for each session.
+select session_id, last_sequence, pruned_events, updated_at as changed_at
   from asm_session_sequences
  where session_id = any(%(session_ids)s::text[]);
 
@@ -94,7 +95,7 @@ select id, type, timestamp, session_id, run_id, sequence_number,
  where session_id = %(session_id)s
    and run_id = %(run_id)s                                 -- if run_id
    and type = %(type)s                                     -- if type
-   and type = any(%(types)s)                               -- if types
+   and type = any(%(types)s::text[])                       -- if types
    and timestamp >= %(since)s                              -- if since
    and sequence_number > %(after)s                         -- if after
    and sequence_number < %(before)s                        -- if before
@@ -115,14 +116,14 @@ select id, type, timestamp, session_id, run_id, sequence_number,
   from asm_events
  where true
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and run_id = %(run_id)s                                 -- if run_id
-   and run_id = any(%(run_ids)s)                           -- if run_ids
+   and run_id = any(%(run_ids)s::text[])                   -- if run_ids
    and type = %(type)s                                     -- if type
-   and type = any(%(types)s)                               -- if types
-   and provider = any(%(providers)s)                       -- if providers
+   and type = any(%(types)s::text[])                       -- if types
+   and provider = any(%(providers)s::text[])               -- if providers
    and correlation_id = %(correlation_id)s                 -- if correlation_id
-   and correlation_id = any(%(correlation_ids)s)           -- if correlation_ids
+   and correlation_id = any(%(correlation_ids)s::text[])   -- if correlation_ids
    and timestamp >= %(since)s                              -- if since
    and timestamp < %(until)s                               -- if until
    and (session_id, sequence_number)                       -- if sequence_asc and last_sequence
@@ -142,14 +143,14 @@ select count(*)
   from asm_events
  where true
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and run_id = %(run_id)s                                 -- if run_id
-   and run_id = any(%(run_ids)s)                           -- if run_ids
+   and run_id = any(%(run_ids)s::text[])                   -- if run_ids
    and type = %(type)s                                     -- if type
-   and type = any(%(types)s)                               -- if types
-   and provider = any(%(providers)s)                       -- if providers
+   and type = any(%(types)s::text[])                       -- if types
+   and provider = any(%(providers)s::text[])               -- if providers
    and correlation_id = %(correlation_id)s                 -- if correlation_id
-   and correlation_id = any(%(correlation_ids)s)           -- if correlation_ids
+   and correlation_id = any(%(correlation_ids)s::text[])   -- if correlation_ids
    and timestamp >= %(since)s                              -- if since
    and timestamp < %(until)s                               -- if until
 ;

@@ -47,18 +47,21 @@ select id
    for update;
 
 -- delete_sessions
--- Deletes sessions with all their rows. The caller has locked their counters and session rows, so
--- the order in which the parts run does not matter.
+-- Deletes sessions with their events, runs and counters. The caller has locked the counters and
+-- session rows, so the order in which the parts run does not matter.
 with deleted_events as (
     delete from asm_events where session_id = any(%(session_ids)s::text[])
 ), deleted_runs as (
     delete from asm_runs where session_id = any(%(session_ids)s::text[])
-), deleted_artifacts as (
-    delete from asm_artifacts where session_id = any(%(session_ids)s::text[])
 ), deleted_sessions as (
     delete from asm_sessions where id = any(%(session_ids)s::text[])
 )
 delete from asm_session_sequences where session_id = any(%(session_ids)s::text[]);
+
+-- delete_artifacts_of_sessions
+-- Deletes the rows of all artifacts of sessions, those that are soft-deleted, too.
+delete from asm_artifacts
+ where session_id = any(%(session_ids)s::text[]);
 
 -- find_long_sessions
 -- Sessions that store more than `keep` events by their counters, without those that have an exempt

@@ -50,7 +50,7 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
   from asm_runs
  where session_id = %(session_id)s
    and status = %(status)s                                 -- if status
-   and status = any(%(statuses)s)                          -- if statuses
+   and status = any(%(statuses)s::text[])                  -- if statuses
  order by started_at, id
  limit %(limit)s                                           -- if limit
 ;
@@ -73,11 +73,11 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
   from asm_runs
  where true
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and provider = %(provider)s                             -- if provider
-   and provider = any(%(providers)s)                       -- if providers
+   and provider = any(%(providers)s::text[])               -- if providers
    and status = %(status)s                                 -- if status
-   and status = any(%(statuses)s)                          -- if statuses
+   and status = any(%(statuses)s::text[])                  -- if statuses
    and started_at >= %(started_after)s                     -- if started_after
    and started_at < %(started_before)s                     -- if started_before
    and (final_total_tokens >= %(min_tokens)s               -- if min_tokens
@@ -102,11 +102,11 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
           from asm_runs
          where final_total_tokens is not null
            and session_id = %(session_id)s                 -- if session_id
-           and session_id = any(%(session_ids)s)           -- if session_ids
+           and session_id = any(%(session_ids)s::text[])   -- if session_ids
            and provider = %(provider)s                     -- if provider
-           and provider = any(%(providers)s)               -- if providers
+           and provider = any(%(providers)s::text[])       -- if providers
            and status = %(status)s                         -- if status
-           and status = any(%(statuses)s)                  -- if statuses
+           and status = any(%(statuses)s::text[])          -- if statuses
            and started_at >= %(started_after)s             -- if started_after
            and started_at < %(started_before)s             -- if started_before
            and final_total_tokens >= %(min_tokens)s        -- if min_tokens
@@ -119,11 +119,11 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
           from asm_runs
          where final_total_tokens is null
            and session_id = %(session_id)s                 -- if session_id
-           and session_id = any(%(session_ids)s)           -- if session_ids
+           and session_id = any(%(session_ids)s::text[])   -- if session_ids
            and provider = %(provider)s                     -- if provider
-           and provider = any(%(providers)s)               -- if providers
+           and provider = any(%(providers)s::text[])       -- if providers
            and status = %(status)s                         -- if status
-           and status = any(%(statuses)s)                  -- if statuses
+           and status = any(%(statuses)s::text[])          -- if statuses
            and started_at >= %(started_after)s             -- if started_after
            and started_at < %(started_before)s             -- if started_before
            and coalesce(total_tokens, 0) >= %(min_tokens)s -- if min_tokens

@@ -26,13 +26,14 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
  where id = %(id)s;
 
 -- list_sessions
--- Sessions, the newest first.
+-- Sessions, the newest first. An array has a cast in every query, so that its type does not depend
+-- on the operator beside it or on the driver.
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at
   from asm_sessions
  where true
    and status = %(status)s                                 -- if status
-   and status = any(%(statuses)s)                          -- if statuses
+   and status = any(%(statuses)s::text[])                  -- if statuses
    and agent_id = %(agent_id)s                             -- if agent_id
    and deleted_at is null                                  -- if exclude_deleted
  order by created_at desc, id desc
@@ -63,12 +64,12 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
   from asm_sessions
  where true
    and agent_id = %(agent_id)s                             -- if agent_id
-   and agent_id = any(%(agent_ids)s)                       -- if agent_ids
+   and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
-   and status = any(%(statuses)s)                          -- if statuses
+   and status = any(%(statuses)s::text[])                  -- if statuses
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
-                  and provider = any(%(providers)s))       -- if providers
+                  and provider = any(%(providers)s::text[])) -- if providers
    and created_at >= %(created_after)s                     -- if created_after
    and created_at < %(created_before)s                     -- if created_before
    and deleted_at is null                                  -- if exclude_deleted
@@ -85,14 +86,14 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at
   from asm_sessions
- where tags @> %(tags)s
+ where tags @> %(tags)s::text[]
    and agent_id = %(agent_id)s                             -- if agent_id
-   and agent_id = any(%(agent_ids)s)                       -- if agent_ids
+   and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
-   and status = any(%(statuses)s)                          -- if statuses
+   and status = any(%(statuses)s::text[])                  -- if statuses
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
-                  and provider = any(%(providers)s))       -- if providers
+                  and provider = any(%(providers)s::text[])) -- if providers
    and created_at >= %(created_after)s                     -- if created_after
    and created_at < %(created_before)s                     -- if created_before
    and deleted_at is null                                  -- if exclude_deleted
@@ -110,12 +111,12 @@ select count(*)
   from asm_sessions
  where true
    and agent_id = %(agent_id)s                             -- if agent_id
-   and agent_id = any(%(agent_ids)s)                       -- if agent_ids
+   and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
-   and status = any(%(statuses)s)                          -- if statuses
+   and status = any(%(statuses)s::text[])                  -- if statuses
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
-                  and provider = any(%(providers)s))       -- if providers
+                  and provider = any(%(providers)s::text[])) -- if providers
    and created_at >= %(created_after)s                     -- if created_after
    and created_at < %(created_before)s                     -- if created_before
    and deleted_at is null                                  -- if exclude_deleted
@@ -125,14 +126,14 @@ select count(*)
 -- How many sessions search_sessions_by_tag finds on all pages together.
 select count(*)
   from asm_sessions
- where tags @> %(tags)s
+ where tags @> %(tags)s::text[]
    and agent_id = %(agent_id)s                             -- if agent_id
-   and agent_id = any(%(agent_ids)s)                       -- if agent_ids
+   and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
-   and status = any(%(statuses)s)                          -- if statuses
+   and status = any(%(statuses)s::text[])                  -- if statuses
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
-                  and provider = any(%(providers)s))       -- if providers
+                  and provider = any(%(providers)s::text[])) -- if providers
    and created_at >= %(created_after)s                     -- if created_after
    and created_at < %(created_before)s                     -- if created_before
    and deleted_at is null                                  -- if exclude_deleted

@@ -35,13 +35,13 @@ select provider, model, count(*) as run_count,
   from asm_runs
  where final_total_tokens is not null
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and session_id in (select id from asm_sessions          -- if agent_id
                        where agent_id = %(agent_id)s)      -- if agent_id
    and session_id in (select id from asm_sessions          -- if agent_ids
-                       where agent_id = any(%(agent_ids)s)) -- if agent_ids
+                       where agent_id = any(%(agent_ids)s::text[])) -- if agent_ids
    and provider = %(provider)s                             -- if provider
-   and provider = any(%(providers)s)                       -- if providers
+   and provider = any(%(providers)s::text[])               -- if providers
    and started_at >= %(since)s                             -- if since
    and started_at < %(until)s                              -- if until
  group by provider, model
@@ -55,23 +55,29 @@ select provider, model, count(*) as run_count,
   from asm_runs
  where final_total_tokens is null
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and session_id in (select id from asm_sessions          -- if agent_id
                        where agent_id = %(agent_id)s)      -- if agent_id
    and session_id in (select id from asm_sessions          -- if agent_ids
-                       where agent_id = any(%(agent_ids)s)) -- if agent_ids
+                       where agent_id = any(%(agent_ids)s::text[])) -- if agent_ids
    and provider = %(provider)s                             -- if provider
-   and provider = any(%(providers)s)                       -- if providers
+   and provider = any(%(providers)s::text[])               -- if providers
    and started_at >= %(since)s                             -- if since
    and started_at < %(until)s                              -- if until
  group by provider, model;
 
 -- get_cost_summary
 -- A row for each provider and model, from the same indexes as get_usage_summary: the runs, those
--- with a cost of their own and the sum of these costs, and the tokens of the others.
+-- with a cost of their own and the sum of these costs, and of the others those with no tokens of a
+-- kind that has a price, and the tokens.
 select provider, model, count(*) as run_count,
        count(final_cost_usd) as own_count,
        sum(final_cost_usd) as own_cost,
+       count(*) filter (where final_cost_usd is null and final_total_tokens > 0
+                          and coalesce(final_input_tokens, 0) = 0
+                          and coalesce(final_output_tokens, 0) = 0
+                          and coalesce(final_cache_read_tokens, 0) = 0
+                          and coalesce(final_cache_creation_tokens, 0) = 0) as unpriced_count,
        (sum(final_input_tokens) filter (where final_cost_usd is null))::bigint as input_tokens,
        (sum(final_output_tokens) filter (where final_cost_usd is null))::bigint as output_tokens,
        (sum(final_cache_read_tokens) filter (where final_cost_usd is null))::bigint
@@ -81,13 +87,13 @@ select provider, model, count(*) as run_count,
   from asm_runs
  where final_total_tokens is not null
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and session_id in (select id from asm_sessions          -- if agent_id
                        where agent_id = %(agent_id)s)      -- if agent_id
    and session_id in (select id from asm_sessions          -- if agent_ids
-                       where agent_id = any(%(agent_ids)s)) -- if agent_ids
+                       where agent_id = any(%(agent_ids)s::text[])) -- if agent_ids
    and provider = %(provider)s                             -- if provider
-   and provider = any(%(providers)s)                       -- if providers
+   and provider = any(%(providers)s::text[])               -- if providers
    and started_at >= %(since)s                             -- if since
    and started_at < %(until)s                              -- if until
  group by provider, model
@@ -95,6 +101,11 @@ union all
 select provider, model, count(*) as run_count,
        count(cost_usd) as own_count,
        sum(cost_usd) as own_cost,
+       count(*) filter (where cost_usd is null and total_tokens > 0
+                          and coalesce(input_tokens, 0) = 0
+                          and coalesce(output_tokens, 0) = 0
+                          and coalesce(cache_read_tokens, 0) = 0
+                          and coalesce(cache_creation_tokens, 0) = 0) as unpriced_count,
        (sum(input_tokens) filter (where cost_usd is null))::bigint as input_tokens,
        (sum(output_tokens) filter (where cost_usd is null))::bigint as output_tokens,
        (sum(cache_read_tokens) filter (where cost_usd is null))::bigint as cache_read_tokens,
@@ -103,13 +114,13 @@ select provider, model, count(*) as run_count,
   from asm_runs
  where final_total_tokens is null
    and session_id = %(session_id)s                         -- if session_id
-   and session_id = any(%(session_ids)s)                   -- if session_ids
+   and session_id = any(%(session_ids)s::text[])           -- if session_ids
    and session_id in (select id from asm_sessions          -- if agent_id
                        where agent_id = %(agent_id)s)      -- if agent_id
    and session_id in (select id from asm_sessions          -- if agent_ids
-                       where agent_id = any(%(agent_ids)s)) -- if agent_ids
+                       where agent_id = any(%(agent_ids)s::text[])) -- if agent_ids
    and provider = %(provider)s                             -- if provider
-   and provider = any(%(providers)s)                       -- if providers
+   and provider = any(%(providers)s::text[])               -- if providers
    and started_at >= %(since)s                             -- if since
    and started_at < %(until)s                              -- if until
  group by provider, model;

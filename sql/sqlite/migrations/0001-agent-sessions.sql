@@ -3,6 +3,8 @@
 
 -- Times are UTC in ISO 8601 with microseconds, all of one width, so that they sort as text.
 
+-- Documents are text, so the leading space by which asm/documents.py marks some of them is kept.
+
 -- There are no foreign keys, because events, runs and artifacts may be stored before their
 -- session. health_check reports those whose session is missing.
 
@@ -40,6 +42,8 @@ create index if not exists asm_sessions_by_status on asm_sessions (status, creat
 
 create index if not exists asm_sessions_by_update on asm_sessions (updated_at, id);
 
+-- Both orders of an agent's sessions are hot: search_sessions returns those updated last by
+-- default, list_sessions those created last, from asm_sessions_by_agent.
 create index if not exists asm_sessions_by_agent_update on asm_sessions (agent_id, updated_at, id);
 
 -- Retention looks for the sessions of a status that have been unchanged for longest.

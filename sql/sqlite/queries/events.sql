@@ -48,8 +48,9 @@ values (:session_ids, 0, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
 on conflict (session_id) do nothing;
 
 -- find_counters
--- The requested counters that exist.
-select session_id, last_sequence, pruned_events, updated_at as moved_at
+-- The requested counters that exist. A poll only compares `changed_at`; the alias keeps SQLite,
+-- where a column's name selects its decoder, from parsing it as a time for each session.
+select session_id, last_sequence, pruned_events, updated_at as changed_at
   from asm_session_sequences
  where session_id in (select value from json_each(:session_ids));
 

@@ -66,13 +66,17 @@ update asm_sessions
 returning id;
 
 -- delete_sessions
--- Deletes sessions with all their rows.
+-- Deletes sessions with their events, runs, tags and counters.
 delete from asm_events where session_id in (select value from json_each(:session_ids));
 delete from asm_runs where session_id in (select value from json_each(:session_ids));
-delete from asm_artifacts where session_id in (select value from json_each(:session_ids));
 delete from asm_session_tags where id in (select value from json_each(:session_ids));
 delete from asm_sessions where id in (select value from json_each(:session_ids));
 delete from asm_session_sequences where session_id in (select value from json_each(:session_ids));
+
+-- delete_artifacts_of_sessions
+-- Deletes the rows of all artifacts of sessions, those that are soft-deleted, too.
+delete from asm_artifacts
+ where session_id in (select value from json_each(:session_ids));
 
 -- find_long_sessions
 -- Sessions that store more than `keep` events by their counters, without those that have an exempt

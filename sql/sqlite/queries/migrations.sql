@@ -22,13 +22,14 @@ union all
 select 'artifacts', count(*) from asm_artifacts;
 
 -- count_rows_by_counters
--- As count_rows, without reading the events: a session's counter says how many it has. Exact unless
--- health_check reports the counter.
+-- As count_rows, without reading the events: a session's counter says how many it has. Exact
+-- unless health_check reports the counter.
 select 'sessions', count(*) from asm_sessions
 union all
 select 'runs', count(*) from asm_runs
 union all
-select 'events', coalesce(sum(last_sequence - pruned_events), 0) from asm_session_sequences
+select 'events', coalesce(sum(last_sequence - pruned_events), 0)
+  from asm_session_sequences
 union all
 select 'session_sequences', count(*) from asm_session_sequences
 union all

@@ -47,10 +47,16 @@ select provider, model, count(*) as run_count,
 
 -- get_cost_summary
 -- A row for each provider and model: the runs, those with a cost of their own and the sum of these
--- costs, and the tokens of the others. It reads the same index as get_usage_summary.
+-- costs, and of the others those with no tokens of a kind that has a price, and the tokens. It
+-- reads the same index as get_usage_summary.
 select provider, model, count(*) as run_count,
        count(cost_usd) as own_count,
        sum(cost_usd) as own_cost,
+       count(*) filter (where cost_usd is null and total_tokens > 0
+                          and coalesce(input_tokens, 0) = 0
+                          and coalesce(output_tokens, 0) = 0
+                          and coalesce(cache_read_tokens, 0) = 0
+                          and coalesce(cache_creation_tokens, 0) = 0) as unpriced_count,
        sum(input_tokens) filter (where cost_usd is null) as input_tokens,
        sum(output_tokens) filter (where cost_usd is null) as output_tokens,
        sum(cache_read_tokens) filter (where cost_usd is null) as cache_read_tokens,

@@ -1,4 +1,4 @@
-"""A client whose machine vanishes does not close its connections, and the server keeps its locks."""
+"""A client whose machine is lost does not close its connections, and the server keeps its locks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asm.postgres import timeouts
 from tests.conftest import POSTGRES, Cluster, an_event, in_loop
 from tests.fault.proxy import Proxy
 
-pytestmark = pytest.mark.skipif(not POSTGRES, reason="a SQLite client cannot vanish without its file")
+pytestmark = pytest.mark.skipif(not POSTGRES, reason="a SQLite client cannot be lost without its file")
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def proxy(server: str) -> Iterator[Proxy]:
         yield proxy
 
 
-def test_the_locks_of_a_client_that_vanishes_in_an_operation_are_released(
+def test_the_locks_of_a_client_that_is_lost_during_an_operation_are_released(
     server: str, proxy: Proxy, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts, "IDLE_IN_TRANSACTION_TIMEOUT_S", 1.0)
-    vanishing, other = opened(proxy.dsn, retry_for=0), opened(server, timeout=60)
+    lost, other = opened(proxy.dsn, retry_for=0), opened(server, timeout=60)
     has_locked = threading.Event()
 
     def script() -> Script[None]:
@@ -44,7 +44,7 @@ def test_the_locks_of_a_client_that_vanishes_in_an_operation_are_released(
         yield from events.lock_counters(["ses_1"])
 
     outcome: list[asm.AsmError] = []
-    thread = threading.Thread(target=lambda: outcome.append(error_of(vanishing, UnitOfWork(script))))
+    thread = threading.Thread(target=lambda: outcome.append(error_of(lost, UnitOfWork(script))))
     thread.start()
     has_locked.wait()
     assert other.append_event(an_event()).sequence_number == 1

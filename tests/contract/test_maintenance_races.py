@@ -1,4 +1,4 @@
-"""Maintenance beside other clients: what they write between two of its queries."""
+"""Maintenance and other clients: what they write between two of its queries."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ UPDATED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", UPDATED.values(), ids=UPDATED)
-def test_a_session_that_is_updated_meanwhile_is_not_soft_deleted(
+def test_a_session_that_is_updated_concurrently_is_not_soft_deleted(
     plain: asm.SessionStore, fields: dict[str, Any]
 ) -> None:
     for name in ("a", "b"):
@@ -90,7 +90,7 @@ def test_a_session_that_is_updated_meanwhile_is_not_soft_deleted(
     assert (number, soft_deleted_ids(plain)) == (1, ["b"])
 
 
-def test_a_session_that_is_soft_deleted_meanwhile_keeps_its_deletion_time(plain: asm.SessionStore) -> None:
+def test_a_session_that_is_soft_deleted_concurrently_keeps_its_deletion_time(plain: asm.SessionStore) -> None:
     for name in ("a", "b"):
         plain.save_session(a_session(name, updated_days_ago=91))
     soft_deleted = a_session("a", updated_days_ago=91, deleted_days_ago=1)
@@ -113,7 +113,7 @@ RESTORED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("archive", [None, lambda export: None])
 @pytest.mark.parametrize("fields", RESTORED.values(), ids=RESTORED)
-def test_a_session_that_is_restored_meanwhile_is_not_hard_deleted(
+def test_a_session_that_is_restored_concurrently_is_not_hard_deleted(
     plain: asm.SessionStore, fields: dict[str, Any], archive: Any
 ) -> None:
     for name in ("a", "b"):
@@ -128,7 +128,7 @@ def test_a_session_that_is_restored_meanwhile_is_not_hard_deleted(
     assert (number, session_ids(plain), stored_numbers(plain, "a")) == (1, ["a"], [1])
 
 
-def begin_anew(store: asm.SessionStore) -> None:
+def store_again(store: asm.SessionStore) -> None:
     store.delete_session("a")
     store.save_session(a_session("a", deleted_days_ago=31))
     store.append_events(events_of("a", 5))
@@ -137,12 +137,12 @@ def begin_anew(store: asm.SessionStore) -> None:
 LONG: dict[str, tuple[Any, Callable[[asm.SessionStore], Any]]] = {
     "restored": (None, lambda store: store.save_session(a_session("a"))),
     "restored when it was archived": (lambda _: None, lambda store: store.save_session(a_session("a"))),
-    "begun anew when it was archived": (lambda _: None, begin_anew),
+    "stored again when it was archived": (lambda _: None, store_again),
 }
 
 
 @pytest.mark.parametrize(("archive", "interfere"), LONG.values(), ids=LONG)
-def test_a_long_session_that_is_restored_or_begun_anew_meanwhile_keeps_its_events(
+def test_a_long_session_that_is_restored_or_stored_again_concurrently_keeps_its_events(
     plain: asm.SessionStore, archive: Any, interfere: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "EVENTS_PER_TRANSACTION", 2)
@@ -195,7 +195,7 @@ def test_events_that_are_appended_after_archiving_are_not_pruned(plain: asm.Sess
 
 
 @pytest.mark.parametrize("maximum", ["max_events_per_session", "max_total_events"])
-def test_a_session_that_another_run_prunes_meanwhile_is_not_pruned_again(
+def test_a_session_that_another_run_prunes_concurrently_is_not_pruned_again(
     plain: asm.SessionStore, maximum: str
 ) -> None:
     append_types(plain, "ses_1", *["message_sent"] * 9)
@@ -207,14 +207,14 @@ def test_a_session_that_another_run_prunes_meanwhile_is_not_pruned_again(
     assert (report.events_pruned, stored_numbers(plain)) == (0, [6, 7, 8, 9])
 
 
-def test_a_session_that_begins_anew_meanwhile_is_not_pruned(plain: asm.SessionStore) -> None:
+def test_a_session_that_is_stored_again_concurrently_is_not_pruned(plain: asm.SessionStore) -> None:
     append_types(plain, "ses_1", *["message_sent"] * 9)
 
-    def begin_anew() -> None:
+    def store_again() -> None:
         plain.delete_session("ses_1")
         append_types(plain, "ses_1", *["message_sent"] * 3)
 
-    database = WithInterference(plain, begin_anew, before="a transaction")
+    database = WithInterference(plain, store_again, before="a transaction")
 
     number = run_job(retention.prune_session_events("ses_1", a_policy(max_events_per_session=1)), database)
 
@@ -222,7 +222,7 @@ def test_a_session_that_begins_anew_meanwhile_is_not_pruned(plain: asm.SessionSt
 
 
 @pytest.mark.parametrize("maximum", ["max_events_per_session", "max_total_events"])
-def test_a_session_that_is_tagged_meanwhile_is_not_pruned(plain: asm.SessionStore, maximum: str) -> None:
+def test_a_session_that_is_tagged_concurrently_is_not_pruned(plain: asm.SessionStore, maximum: str) -> None:
     append_types(plain, "ses_1", *["message_sent"] * 9)
     database = WithInterference(
         plain, lambda: plain.save_session(a_session(tags=("pinned",))), before="a transaction"
@@ -233,7 +233,7 @@ def test_a_session_that_is_tagged_meanwhile_is_not_pruned(plain: asm.SessionStor
     assert (report.events_pruned, len(stored_numbers(plain))) == (0, 9)
 
 
-def test_the_counter_of_a_session_that_is_saved_or_pruned_meanwhile_is_kept(
+def test_the_counter_of_a_session_that_is_saved_or_pruned_concurrently_is_kept(
     plain: asm.SessionStore, where: Where
 ) -> None:
     for name in ("a", "b", "c"):
@@ -252,7 +252,7 @@ def test_the_counter_of_a_session_that_is_saved_or_pruned_meanwhile_is_kept(
     assert (number, [plain.get_latest_sequence(name) for name in ("a", "b", "c")]) == (1, [1, 1, 0])
 
 
-def test_the_counter_of_a_session_that_receives_an_event_meanwhile_is_kept(
+def test_the_counter_of_a_session_that_receives_an_event_concurrently_is_kept(
     plain: asm.SessionStore, where: Where
 ) -> None:
     for name in ("a", "b"):
@@ -316,7 +316,7 @@ SAVES: dict[str, Callable[[asm.SessionStore], Any]] = {
 
 
 @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
-def test_artifacts_of_a_session_that_is_saved_meanwhile_are_kept(
+def test_artifacts_of_a_session_that_is_saved_concurrently_are_kept(
     plain: asm.SessionStore, save: Callable[[asm.SessionStore], Any]
 ) -> None:
     for name in ("a", "b"):

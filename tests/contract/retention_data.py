@@ -21,7 +21,7 @@ STEPS = (
 
 
 def days_ago(days: float) -> datetime:
-    return datetime.now(UTC) - timedelta(days=days)
+    return NOW - timedelta(days=days)
 
 
 def a_session(

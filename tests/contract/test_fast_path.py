@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 import asm
+from asm.postgres.adapters import PlainCursor
 from asm.postgres.connections import StoreConnection
 from asm.postgres.fast_path import SQL
 from tests.conftest import POSTGRES, TEST_DSN, Cluster, an_event, in_loop, numbers
@@ -259,3 +260,13 @@ def has_pending_sigint(process: int) -> bool:
     status = Path(f"/proc/{process}/status").read_text()
     pending = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
     return bool(int(pending.split()[1], 16) & 1 << (signal.SIGINT - 1))
+
+
+def test_two_lists_of_integers_of_different_widths_are_sent_in_one_statement(
+    connection: StoreConnection,
+) -> None:
+    lists = {"small": [1, 2], "large": [40_000, 2**40]}
+    cursor = PlainCursor(connection).execute(
+        "select * from unnest(%(small)s::bigint[], %(large)s::bigint[])", lists, binary=True
+    )
+    assert cursor.fetchall() == [(1, 40_000), (2, 2**40)]

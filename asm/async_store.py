@@ -31,7 +31,18 @@ from asm.opening import (
     store_options,
     target,
 )
-from asm.operations import artifacts, events, exports, imports, reading, runs, search, sessions, summaries
+from asm.operations import (
+    appending,
+    artifacts,
+    events,
+    exports,
+    imports,
+    reading,
+    runs,
+    search,
+    sessions,
+    summaries,
+)
 from asm.sqlite.async_database import AsyncSQLite, AsyncSQLiteTransaction
 from asm.sqlite.database import SQLite  # async only
 
@@ -111,8 +122,8 @@ class AsyncOperations:
     list_runs = async_method(runs.list_runs, "list[Run]")
     get_active_run = async_method(runs.get_active_run, "Run | None")
 
-    append_event = async_method(events.append_event, "Event")
-    append_events = async_method(events.append_events, "list[Event]")
+    append_event = async_method(appending.append_event, "Event")
+    append_events = async_method(appending.append_events, "list[Event]")
     get_latest_sequence = async_method(events.get_latest_sequence, "int")
 
     flush = async_method(sessions.flush, "list[Event]")

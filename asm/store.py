@@ -30,7 +30,18 @@ from asm.opening import (
     store_options,
     target,
 )
-from asm.operations import artifacts, events, exports, imports, reading, runs, search, sessions, summaries
+from asm.operations import (
+    appending,
+    artifacts,
+    events,
+    exports,
+    imports,
+    reading,
+    runs,
+    search,
+    sessions,
+    summaries,
+)
 from asm.sqlite.database import SQLite, SQLiteTransaction
 
 if TYPE_CHECKING:
@@ -106,8 +117,8 @@ class Operations:
     list_runs = method(runs.list_runs, "list[Run]")
     get_active_run = method(runs.get_active_run, "Run | None")
 
-    append_event = method(events.append_event, "Event")
-    append_events = method(events.append_events, "list[Event]")
+    append_event = method(appending.append_event, "Event")
+    append_events = method(appending.append_events, "list[Event]")
     get_latest_sequence = method(events.get_latest_sequence, "int")
 
     flush = method(sessions.flush, "list[Event]")

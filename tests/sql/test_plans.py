@@ -18,7 +18,7 @@ from asm import dsn as dsns
 from asm.cli import copying
 from asm.engine import polling
 from asm.engine.script import Query, run_script
-from asm.operations import artifacts, events, exports, runs, search, sessions, summaries
+from asm.operations import appending, artifacts, events, exports, runs, search, sessions, summaries
 from asm.operations.cursors import Order
 from asm.postgres import adapters
 from asm.sqlite import values
@@ -355,7 +355,7 @@ def test_a_summary_reads_its_index_and_only_runs_that_have_not_ended(
 
 
 def test_an_idempotent_append_finds_stored_events_by_the_index_on_ids(filled: Where) -> None:
-    (query,) = _queries_sent(events.append_events(an_event_of(3, n) for n in range(5)), "find_events")
+    (query,) = _queries_sent(appending.append_events(an_event_of(3, n) for n in range(5)), "find_events")
 
     plans = list(_plans[filled.dialect](filled.dsn, query))
 

@@ -1,4 +1,4 @@
-"""Appending events in order, once each.
+"""Appending events in order, once each, with the row of their session if it is given.
 
 The counter row of a session is the lock of its events. A transaction that advances it holds it until
 it commits, so events become visible in the order of their numbers, and a reader who has seen number n
@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from functools import partial
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from asm.documents import dump, load
+import orjson
+
+from asm.documents import dump, dump_object, load
 from asm.engine.script import Batchable, Pipeline, Query, Rows, Script, UnitOfWork
 from asm.errors import SequenceConflict, ValidationError
-from asm.models import Event, event_from_row
+from asm.models import Event, Session, event_from_row
 from asm.operations.events import get_latest_sequence, lock_counters, read_events
 from asm.validation import is_collection, optional_count
 
@@ -34,17 +37,23 @@ StoredEvents: TypeAlias = dict[Key, Event]
 
 
 def append_event(
-    event: Event, *, expected_sequence: int | None = None
+    event: Event, *, expected_sequence: int | None = None, session: Session | None = None
 ) -> Batchable[Event] | UnitOfWork[Event]:
     """Append one event, durably, and return it with its sequence number.
 
     An event whose id the session has already is not appended again: the stored one is returned.
     With `expected_sequence=n` it is appended only if the session stands at exactly n, else
     SequenceConflict; an event that is stored already counts as appended.
+
+    With `session`, which must be the event's, the row of the session is inserted in the same
+    transaction if it is absent. If it exists, only its `updated_at` moves, to that of `session` if that
+    is later. This takes no further round trip.
     """
     if not isinstance(event, Event):
         raise ValidationError(f"append_event takes an Event, not {type(event).__name__}")
     new = EncodedEvent(event)
+    if session is not None:
+        _attach(session, [new], "append_event")
     if expected_sequence is not None:
         expected = optional_count(expected_sequence, "expected_sequence")
         return UnitOfWork(lambda: _only(append_idempotently([new], expected)), sessions=(new.session_id,))
@@ -59,14 +68,19 @@ def append_event(
 
 
 def append_events(
-    events: Iterable[Event], *, expected_sequence: int | None = None
-) -> Batchable[list[Event]] | UnitOfWork[list[Event]] | Pipeline[list[Event]]:
+    events: Iterable[Event], *, expected_sequence: int | None = None, session: Session | None = None
+) -> Query[list[Event]] | Batchable[list[Event]] | UnitOfWork[list[Event]] | Pipeline[list[Event]]:
     """Append events as one block, all or none, in the order given; any number, for any sessions.
 
-    Events that are stored already are returned as they are stored. With `expected_sequence` all
-    events must be of one session, and it works as in `append_event`.
+    Events that are stored already are returned as they are stored. With `expected_sequence` or
+    `session` all events must be of one session, and both work as in `append_event`. With `session` and
+    no events, only the row of the session is inserted or moved.
     """
     batch = encoded(events, "append_events")
+    if session is not None:
+        ensured = _attach(session, batch, "append_events")
+        if not batch:
+            return ensure_sessions([ensured])
     expected = optional_count(expected_sequence, "expected_sequence")
     sessions = tuple(sorted({new.session_id for new in batch}))
     if expected is not None and len(sessions) > 1:
@@ -74,11 +88,11 @@ def append_events(
             f"expected_sequence is the number of one session, and the events are of {len(sessions)}: "
             "append the events of each session by themselves"
         )
-    size_bytes = sum(new.size_bytes for new in batch)
+    size_bytes = sum([new.size_bytes for new in batch])
     if expected is not None or not batch:
         return UnitOfWork(partial(append_idempotently, batch, expected), sessions=sessions)
     if len(batch) > EVENTS_PER_STATEMENT or size_bytes > BYTES_PER_STATEMENT:
-        return append_pipeline(batch, partial(append_idempotently, batch))
+        return append_pipeline(batch, partial(append_idempotently, batch), _ensure(batch))
     return Batchable(
         batch,
         _merge,
@@ -92,7 +106,7 @@ def append_events(
 class EncodedEvent:
     """An event to append, with its documents as JSON text. Encoding is the last check of them."""
 
-    __slots__ = ("data", "event", "key", "metadata", "session_id", "size_bytes")
+    __slots__ = ("data", "ensured", "event", "key", "metadata", "session_id", "size_bytes")
 
     def __init__(self, event: Event) -> None:
         self.event = event
@@ -101,6 +115,8 @@ class EncodedEvent:
         self.data = dump(event.data, "data") if event.data else "{}"
         self.metadata = dump(event.metadata, "metadata") if event.metadata else "{}"
         self.size_bytes = len(self.data) + len(self.metadata)
+        self.ensured: EncodedSession | None = None
+        """The session whose row is ensured with the event."""
 
     def params(self) -> dict[str, Any]:
         event = self.event
@@ -135,6 +151,76 @@ class EncodedEvent:
         )
 
 
+class EncodedSession:
+    """A session whose row an append inserts if it is absent, with its documents as JSON text."""
+
+    __slots__ = ("id", "size_bytes", "values")
+
+    def __init__(self, session: Session) -> None:
+        metadata = dump_object(session.metadata, "metadata")
+        context = dump_object(session.context, "context")
+        self.id = session.id
+        self.size_bytes = len(metadata) + len(context)
+        self.values = {
+            "ensured_id": session.id,
+            "ensured_agent_id": session.agent_id,
+            "ensured_status": str(session.status),
+            "ensured_parent_session_id": session.parent_session_id,
+            "ensured_metadata": metadata,
+            "ensured_context": context,
+            "ensured_tags": orjson.dumps(session.tags).decode() if session.tags else "[]",
+            "ensured_created_at": session.created_at,
+            "ensured_updated_at": session.updated_at,
+            "ensured_deleted_at": _iso_text(session.deleted_at),
+        }
+
+
+def _iso_text(at: datetime | None) -> str | None:
+    """A time as SQLite stores it. A list of texts may be all None, a list of times has to have one."""
+    return None if at is None else f"{at.isoformat(timespec='microseconds')[:26]}Z"
+
+
+def _attach(session: Session, batch: Sequence[EncodedEvent], caller: str) -> EncodedSession:
+    """Have the row of a session ensured with the events of a batch, which are all of that session."""
+    if not isinstance(session, Session):
+        raise ValidationError(f"{caller} takes a Session as session, not {type(session).__name__}")
+    for new in batch:
+        if new.session_id != session.id:
+            raise ValidationError(
+                f"event {new.event.id!r} belongs to session {new.session_id!r}, not to {session.id!r}"
+            )
+    ensured = EncodedSession(session)
+    if batch:
+        batch[0].ensured = ensured
+        batch[0].size_bytes += ensured.size_bytes
+    return ensured
+
+
+def ensure_sessions(sessions: Iterable[EncodedSession]) -> Query[list[Event]]:
+    """Insert the sessions that are absent, and move `updated_at` of the others. Returns no events."""
+    return Query("ensure_sessions", _session_columns(sessions), read_events)
+
+
+def _ensure(batch: Iterable[EncodedEvent]) -> list[Query[list[Event]]]:
+    """The query that ensures the sessions given with the events of a batch, if there are any."""
+    sessions = _ensured(batch)
+    return [ensure_sessions(sessions)] if sessions else []
+
+
+def _ensured(batch: Iterable[EncodedEvent]) -> list[EncodedSession]:
+    return [new.ensured for new in batch if new.ensured is not None]
+
+
+def _session_columns(sessions: Iterable[EncodedSession]) -> dict[str, list[Any]]:
+    """Each session once, with the values that ensuring them one after another would leave."""
+    rows: dict[str, dict[str, Any]] = {}
+    for session in sessions:
+        row = rows.setdefault(session.id, session.values)
+        if row["ensured_updated_at"] < session.values["ensured_updated_at"]:
+            rows[session.id] = row | {"ensured_updated_at": session.values["ensured_updated_at"]}
+    return {name: [row[name] for row in rows.values()] for name in session.values}
+
+
 def encoded(events: Iterable[Any], caller: str) -> list[EncodedEvent]:
     """The events that a caller gave to an operation, ready to append."""
     if not is_collection(events):
@@ -151,7 +237,7 @@ def encoded(events: Iterable[Any], caller: str) -> list[EncodedEvent]:
 def append_pipeline(
     batch: Sequence[EncodedEvent],
     on_conflict: Callable[[], Script[list[Event]]],
-    more: Sequence[Query[None]] = (),
+    more: Sequence[Query[Any]] = (),
 ) -> Pipeline[list[Event]]:
     """Append new events in as many statements as they need, and send `more` after them."""
     distinct = _distinct(batch)
@@ -178,12 +264,14 @@ def append_pipeline(
 def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
     """One statement for events that are new, as most are; append_idempotently for others."""
     if len(batch) > 1:
-        query = _append_many(_distinct(batch))
+        query = _append_many(_distinct(batch), _ensured(batch))
     else:
         (new,) = batch
-        query = Query(
-            "append_event", new.params(), lambda rows: {new.key: new.with_sequence_number(rows[0][0])}
-        )
+        name, params = "append_event", new.params()
+        if new.ensured is not None:
+            name = "append_event_with_session"
+            params.update(new.ensured.values)
+        query = Query(name, params, lambda rows: {new.key: new.with_sequence_number(rows[0][0])})
     query.on_conflict = partial(_append_by_key, batch)
     return query
 
@@ -193,7 +281,9 @@ def _append_by_key(batch: Sequence[EncodedEvent]) -> Script[StoredEvents]:
     return {new.key: event for new, event in zip(batch, stored, strict=True)}
 
 
-def _append_many(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
+def _append_many(
+    batch: Sequence[EncodedEvent], sessions: Sequence[EncodedSession] = ()
+) -> Query[StoredEvents]:
     """One statement for new events, each once. An event that is stored already fails it."""
     counters = Counter([new.session_id for new in batch])
     offsets = _offsets_from_last(batch, counters)
@@ -206,7 +296,9 @@ def _append_many(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
         }
 
     params = {"counters": dump(dict(counters), "counters"), "offsets_from_last": offsets, **_columns(batch)}
-    return Query("append_events", params, read)
+    if sessions:
+        params.update(_session_columns(sessions))
+    return Query("append_events_with_sessions" if sessions else "append_events", params, read)
 
 
 def _offsets_from_last(batch: Sequence[EncodedEvent], counters: Counter[str]) -> list[int]:
@@ -236,7 +328,7 @@ def _columns(batch: Sequence[EncodedEvent]) -> dict[str, list[Any]]:
 
 
 def append_idempotently(batch: Sequence[EncodedEvent], expected: int | None = None) -> Script[list[Event]]:
-    """Lock the counters, find the events that are stored, append the others."""
+    """Lock the counters, find the events that are stored, append the others, ensure the sessions."""
     if not batch:
         return []
     distinct = _distinct(batch)
@@ -250,6 +342,8 @@ def append_idempotently(batch: Sequence[EncodedEvent], expected: int | None = No
         _check_expected(expected, latest, stored.values(), batch[0].session_id)
     for chunk in _chunks(missing):
         stored.update((yield from _append_many(chunk)))
+    for query in _ensure(batch):
+        yield from query
     return [stored[new.key] for new in batch]
 
 

@@ -1,4 +1,4 @@
-"""Reading the events of a session."""
+"""The events of a session: reading one or many."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import orjson
 
 from asm.documents import FIRST_UNMARKED, load
 from asm.engine.script import Query, Rows, no_result, one_or_many
+from asm.errors import EventNotFound, ValidationError
 from asm.models import EVENT_TYPES, Event, EventType, event_from_row, event_type
 from asm.validation import (
+    count,
     is_collection,
     not_too_many,
     optional_count,
     optional_text,
     optional_utc_datetime,
+    safe_repr,
     text,
 )
 
@@ -32,12 +35,19 @@ def get_events(
     after: int | None = None,
     before: int | None = None,
     limit: int | None = None,
+    last: int | None = None,
 ) -> Query[list[Event]]:
     """The events of a session, in the order of their numbers.
 
     `after` and `before` are sequence numbers, exclusive; `since` is a time, inclusive;
-    `type` is one or several. `limit=0` returns none.
+    `type` is one or several. `limit=0` returns none. `last=n` returns the newest n that match, in the
+    same order.
     """
+    if limit is not None and last is not None:
+        raise ValidationError(
+            f"limit={safe_repr(limit)} asks for the first events and last={safe_repr(last)} for the newest: "
+            "give one of the two"
+        )
     params = {
         "session_id": text(session_id, "session_id"),
         "run_id": optional_text(run_id, "run_id"),
@@ -45,9 +55,27 @@ def get_events(
         "since": optional_utc_datetime(since, "since"),
         "after": optional_count(after, "after"),
         "before": optional_count(before, "before"),
-        "limit": optional_count(limit, "limit"),
+        "limit": optional_count(limit, "limit") if last is None else count(last, "last"),
+        "sequence_asc": True if last is None else None,
+        "sequence_desc": None if last is None else True,
     }
-    return Query("get_events", params, read_events)
+    return Query("get_events", params, read_events if last is None else _read_reversed)
+
+
+def get_event(session_id: str, event_id: str) -> Query[Event]:
+    """The event of a session with that id; EventNotFound if there is none."""
+
+    def read(rows: Rows) -> Event:
+        if not rows:
+            raise EventNotFound(
+                f"session {session_id!r} has no event with the id {event_id!r}",
+                session_id=session_id,
+                event_id=event_id,
+            )
+        return read_events(rows)[0]
+
+    session_id, event_id = text(session_id, "session_id"), text(event_id, "event_id")
+    return Query("get_event", {"session_id": session_id, "id": event_id}, read)
 
 
 def get_latest_sequence(session_id: str) -> Query[int]:
@@ -67,6 +95,10 @@ def types(value: Any) -> tuple[str, ...] | None:
         return None
     values = value if is_collection(value) else [value]
     return not_too_many(tuple(dict.fromkeys(str(event_type(each)) for each in values)), "type")
+
+
+def _read_reversed(rows: Rows) -> list[Event]:
+    return read_events(rows[::-1])
 
 
 def read_events(rows: Rows) -> list[Event]:

@@ -21,7 +21,13 @@ from asm.engine.script import AsyncDatabase, Operation
 from asm.engine.shielding import run_to_completion
 from asm.errors import MigrationRequired, StoreClosed, store_closed
 from asm.maintenance import health, retention
-from asm.methods import async_iterating_method, async_job_method, async_method, async_waiting_method
+from asm.methods import (
+    async_following_method,
+    async_iterating_method,
+    async_job_method,
+    async_method,
+    async_waiting_method,
+)
 from asm.migrations.files import check_complete, check_tables, list_applied
 from asm.opening import (
     borrowed_pool_options,
@@ -31,7 +37,19 @@ from asm.opening import (
     store_options,
     target,
 )
-from asm.operations import artifacts, events, exports, imports, reading, runs, search, sessions, summaries
+from asm.operations import (
+    appending,
+    artifacts,
+    events,
+    exports,
+    imports,
+    reading,
+    removing,
+    runs,
+    search,
+    sessions,
+    summaries,
+)
 from asm.sqlite.async_database import AsyncSQLite, AsyncSQLiteTransaction
 from asm.sqlite.database import SQLite  # async only
 
@@ -111,16 +129,19 @@ class AsyncOperations:
     list_runs = async_method(runs.list_runs, "list[Run]")
     get_active_run = async_method(runs.get_active_run, "Run | None")
 
-    append_event = async_method(events.append_event, "Event")
-    append_events = async_method(events.append_events, "list[Event]")
+    append_event = async_method(appending.append_event, "Event")
+    append_events = async_method(appending.append_events, "list[Event]")
+    get_event = async_method(events.get_event, "Event")
     get_latest_sequence = async_method(events.get_latest_sequence, "int")
+    pop_event = async_method(removing.pop_event, "Event | None")
+    delete_events = async_method(removing.delete_events, "int")
 
     flush = async_method(sessions.flush, "list[Event]")
     import_session = async_method(imports.import_session, "None")
 
     get_events = async_waiting_method(reading.get_events)
     iter_events = async_iterating_method(reading.iter_events)
-    follow_events = async_iterating_method(reading.follow_events)
+    follow_events = async_following_method(reading.follow_events)
 
 
 class AsyncTransaction(AsyncOperations):

@@ -20,7 +20,13 @@ from asm.dsn import as_secret
 from asm.engine.script import Database, Operation
 from asm.errors import MigrationRequired
 from asm.maintenance import health, retention
-from asm.methods import iterating_method, job_method, method, waiting_method
+from asm.methods import (
+    following_method,
+    iterating_method,
+    job_method,
+    method,
+    waiting_method,
+)
 from asm.migrations.files import check_complete, check_tables, list_applied
 from asm.opening import (
     borrowed_pool_options,
@@ -30,7 +36,19 @@ from asm.opening import (
     store_options,
     target,
 )
-from asm.operations import artifacts, events, exports, imports, reading, runs, search, sessions, summaries
+from asm.operations import (
+    appending,
+    artifacts,
+    events,
+    exports,
+    imports,
+    reading,
+    removing,
+    runs,
+    search,
+    sessions,
+    summaries,
+)
 from asm.sqlite.database import SQLite, SQLiteTransaction
 
 if TYPE_CHECKING:
@@ -106,16 +124,19 @@ class Operations:
     list_runs = method(runs.list_runs, "list[Run]")
     get_active_run = method(runs.get_active_run, "Run | None")
 
-    append_event = method(events.append_event, "Event")
-    append_events = method(events.append_events, "list[Event]")
+    append_event = method(appending.append_event, "Event")
+    append_events = method(appending.append_events, "list[Event]")
+    get_event = method(events.get_event, "Event")
     get_latest_sequence = method(events.get_latest_sequence, "int")
+    pop_event = method(removing.pop_event, "Event | None")
+    delete_events = method(removing.delete_events, "int")
 
     flush = method(sessions.flush, "list[Event]")
     import_session = method(imports.import_session, "None")
 
     get_events = waiting_method(reading.get_events)
     iter_events = iterating_method(reading.iter_events)
-    follow_events = iterating_method(reading.follow_events)
+    follow_events = following_method(reading.follow_events)
 
 
 class Transaction(Operations):

@@ -29,8 +29,7 @@ _CONDITION = re.compile(r"[a-z][a-z0-9_]*(?: and [a-z][a-z0-9_]*)*")
 _OPTIONAL_CLAUSE = re.compile(r"\s*(?:and|order by|limit)\b")
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 _WRITES = re.compile(r"\b(insert|update|delete)\b")
-# An indented `returning` is that of a statement in a `with`.
-_RETURNS = re.compile(r"\A\s*select\b|^returning\b", re.MULTILINE)
+_RETURNS = re.compile(r"\A\s*select\b|^\s*returning\b", re.MULTILINE)
 _TABLE_NAME = re.compile(rf"\b(?:{'|'.join(TABLES)}|_yoyo_migration|_yoyo_log)\b")
 
 _PLACEHOLDER = {
@@ -54,7 +53,7 @@ class Statement(NamedTuple):
     sql: str
     parameters: frozenset[str]
     returns: bool
-    """Whether it returns rows, judged by its first word and its own `returning`."""
+    """Whether it returns rows, judged by its first word and its `returning`."""
 
 
 class RenderedQuery(NamedTuple):

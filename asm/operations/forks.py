@@ -15,10 +15,12 @@ from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
-from asm.engine.script import Query, Rows, Script, UnitOfWork, no_result
+from asm.engine.script import Query, Rows, Script, UnitOfWork, scalar
 from asm.errors import AlreadyExists, SessionNotFound, ValidationError
 from asm.models import Session, SessionStatus, new_id, now
 from asm.operations.events import lock_counters
+from asm.operations.exports import SequenceCounter
+from asm.operations.imports import set_counters
 from asm.operations.sessions import find_sessions, read_session, save_session, session_not_found
 from asm.validation import optional_count, optional_text, text
 
@@ -84,10 +86,15 @@ def _make_child(fork: Fork) -> Script[Session]:
             "leave `id` out",
             id=child.id,
         )
-    copied = {"parent_id": parent.id, "upto": upto, "id": child.id}
-    # Which plan is best depends on the session's share of all events.
-    yield from Query("copy_events_to_fork", copied, no_result, prepare=False)
+    yield from _copy_events(parent.id, upto, child.id)
     return child
+
+
+def _copy_events(parent_id: str, upto: int, id: str) -> Script[None]:
+    params = {"parent_id": parent_id, "upto": upto, "id": id}
+    # Which plan is best depends on the session's share of all events.
+    copied: int = yield from Query("copy_events_to_fork", params, scalar, prepare=False)
+    yield from set_counters({id: SequenceCounter(upto, pruned_events=upto - copied)})
 
 
 def _lock_parent(session_id: str) -> Query[tuple[Session, int]]:

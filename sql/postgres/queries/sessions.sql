@@ -94,8 +94,7 @@ on conflict (id) do nothing
 returning id;
 
 -- copy_events_to_fork
--- Copies the events of a session up to a sequence number and sets the counter of the copy, which
--- the caller has locked. Events that are missing were pruned.
+-- Copies the events of a session up to a sequence number, and returns how many it copied.
 with copied as (
     insert into asm_events (
         id, type, timestamp, session_id, run_id, sequence_number,
@@ -108,11 +107,8 @@ with copied as (
        and sequence_number <= %(upto)s::bigint
     returning true
 )
-update asm_session_sequences
-   set last_sequence = %(upto)s::bigint,
-       pruned_events = %(upto)s::bigint - (select count(*) from copied),
-       updated_at = now()
- where session_id = %(id)s::text;
+select count(*) as copied
+  from copied;
 
 -- search_sessions
 -- A page of sessions. The filter by provider looks at the runs of a session.

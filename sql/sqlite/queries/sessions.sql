@@ -94,8 +94,8 @@ on conflict (id) do nothing
 returning id;
 
 -- copy_events_to_fork
--- Copies the events of a session up to a sequence number and sets the counter of the copy. Events
--- that are missing were pruned. With the tags of the new session.
+-- Copies the events of a session up to a sequence number, and returns how many it copied. With the
+-- tags of the new session.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id
@@ -109,10 +109,8 @@ insert or ignore into asm_session_tags (tag, id, created_at, updated_at)
 select value, asm_sessions.id, created_at, updated_at
   from asm_sessions, json_each(tags)
  where asm_sessions.id = :id;
-update asm_session_sequences
-   set last_sequence = :upto,
-       pruned_events = :upto - (select count(*) from asm_events where session_id = :id),
-       updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+select count(*) as copied
+  from asm_events
  where session_id = :id;
 
 -- search_sessions

@@ -27,7 +27,7 @@ from tests.make_schema import schema_file
 from tests.sql.conftest import START, a_run, a_session, an_event_of, session_id
 from tests.sql.statements import numbered, parameters_in_order, queries
 
-HOT: dict[str, tuple[Query[Any], str]] = {
+HOT: dict[str, tuple[Any, str]] = {
     "get_session": (sessions.get_session(session_id(700)), "asm_sessions_pkey"),
     "list_sessions": (sessions.list_sessions(limit=20), "asm_sessions_by_creation"),
     "list_sessions of an agent": (

@@ -33,6 +33,7 @@ def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> C
     options = [
         click.option(
             "--order",
+            "--order-by",
             "order_by",
             type=click.Choice(names),
             default=order_by,
@@ -80,6 +81,7 @@ def search() -> None:
 )
 @repeatable_option("--provider", metavar="NAME", help="With a run of this provider.")
 @repeatable_option("--tag", "tags", metavar="TAG", help="With this tag.")
+@repeatable_option("--parent", "parent_session_id", metavar="ID", help="Forked from this session.")
 @time_option("--created-after", help="Created at this time or later.")
 @time_option("--created-before", help="Created before this time.")
 @click.option("--all", "include_deleted", is_flag=True, help="Include soft-deleted sessions.")

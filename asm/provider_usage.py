@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
 from asm.documents import Document
@@ -114,6 +115,9 @@ _SHAPES = (
                     "input_token_details.cache_creation",
                     "input_token_details.cache_write_tokens",
                 ),
+                # LangChain sets cache_creation to 0 where it tells these.
+                _spellings("input_token_details.ephemeral_5m_input_tokens"),
+                _spellings("input_token_details.ephemeral_1h_input_tokens"),
             ),
         },
         cached_inside=True,
@@ -199,6 +203,8 @@ def read_document(usage: Any, name: str) -> Document:
 
 
 def _without_objects(value: Any, levels: int) -> Any:
+    if isinstance(value, str) and isinstance(value, Enum):
+        return value.value
     if levels == 0:
         return value
     if isinstance(value, list):

@@ -120,14 +120,20 @@ class Model:
         return {name: _json_ready(getattr(self, name)) for name in self.__dataclass_fields__}
 
     def __repr__(self) -> str:
-        return model_repr(type(self).__name__, self._values())
+        return model_repr(type(self).__name__, self._shown())
 
     def _repr_html_(self) -> str:
         """A table of the fields, which a notebook shows."""
-        return html_record(self._values(), type(self).__name__)
+        return html_record(self._shown(), type(self).__name__)
 
-    def _values(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+    def _shown(self) -> dict[str, Any]:
+        """The fields that say something: no empty ones, and of those with their default the status only."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {
+            name: value
+            for name, value in values.items()
+            if name == "status" or not (value == {} or value == self.__dataclass_fields__[name].default)
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -398,12 +404,16 @@ class Page(Generic[T]):
 
     def _repr_html_(self) -> str:
         """A table of the items, which a notebook shows."""
-        rows = [item._values() if isinstance(item, Model) else {"item": item} for item in self.items]
-        return html_table(rows, self._summary())
+        models = [item for item in self.items if isinstance(item, Model)]
+        if len(models) < len(self):
+            return html_table(["item"], [{"item": item} for item in self.items], self._summary())
+        names = models[0].__dataclass_fields__ if models else ()
+        return html_table(names, [item._shown() for item in models], self._summary())
 
     def _summary(self) -> str:
         """As in "3 of 120 events, more"."""
-        name = type(self.items[0]).__name__.lower() if self.items else "item"
+        item = self.items[0] if self.items else None
+        name = type(item).__name__.lower() if isinstance(item, Model) else "item"
         count, is_one = len(self), len(self) == 1 and self.total_count is None
         of = f"{count:,}" if self.total_count is None else f"{count:,} of {self.total_count:,}"
         return f"{of} {name}{'' if is_one else 's'}{'' if self.cursor is None else ', more'}"

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asm.errors import ValidationError
-from asm.validation import is_number, safe_repr
+from asm.validation import did_you_mean, is_number, safe_repr
 
 T = TypeVar("T")
 
@@ -138,8 +138,7 @@ def _makers_name(model: str, maker: str) -> str:
     Bedrock's are `us.anthropic.claude-…-v1:0`, also at the end of an ARN; Vertex AI's are
     `publishers/anthropic/models/claude-…@20250514`. Versions at the end are no part of a prefix.
     """
-    name = model.rpartition("/")[2]
-    return name.rpartition(f"{maker}.")[2]
+    return model.rpartition("/")[2].rpartition(f"{maker}.")[2]
 
 
 def prices(pricing: Pricing | None = None) -> Prices:
@@ -246,7 +245,9 @@ def _check_mapping(value: Any, path: str, known: tuple[str, ...] | None = None) 
             )
         if known is not None and key not in known:
             raise ValidationError(
-                f"{name} has the unknown key {safe_repr(key)}: use {', '.join(known)}", path=_join(path, key)
+                f"{name} has the unknown key {safe_repr(key)}{did_you_mean(key, known)}: "
+                f"use {', '.join(known)}",
+                path=_join(path, key),
             )
     return value
 

@@ -44,8 +44,8 @@ def short_repr(value: Any, levels: int = LEVELS_MAX) -> str:
 
 def _short_text(text: str) -> str:
     # Cut first: the repr of a text of megabytes takes milliseconds.
-    shown = repr(text[: TEXT_LENGTH_MAX + 1])
-    return shown if len(text) <= TEXT_LENGTH_MAX else f"{repr(text[:TEXT_LENGTH_MAX])[:-1]}…{shown[-1]}"
+    shown = repr(text[:TEXT_LENGTH_MAX])
+    return shown if len(text) <= TEXT_LENGTH_MAX else f"{shown[:-1]}…{shown[-1]}"
 
 
 def _short(text: str) -> str:
@@ -67,33 +67,24 @@ def _listed(shown: list[str], count: int) -> str:
 
 
 def model_repr(name: str, values: Mapping[str, Any]) -> str:
-    """The repr of a model, without the fields that have no value."""
-    fields = [f"{field}={short_repr(value)}" for field, value in values.items() if not _is_empty(value)]
-    return f"{name}({', '.join(fields)})"
+    """The repr of a model, of which these fields are shown."""
+    return f"{name}({', '.join(f'{field}={short_repr(value)}' for field, value in values.items())})"
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or value == {} or value == ()
-
-
-def html_table(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
-    """An HTML table of the rows, without the columns that have no value in any of them."""
+def html_table(names: Iterable[str], rows: Sequence[Mapping[str, Any]], caption: str) -> str:
+    """An HTML table of the rows, with those of the columns that have a value in one of them."""
     shown = rows[:ROWS_MAX]
-    names = [name for name in (shown[0] if shown else ()) if not all(_is_empty(row[name]) for row in shown)]
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(_html_cell(row[name]) for name in names)}</tr>" for row in shown)
+    columns = [name for name in names if any(name in row for row in shown)]
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{''.join(_html_cell(row.get(name, '')) for name in columns)}</tr>" for row in shown)
     if len(rows) > len(shown):
         caption = f"{caption}, of which {len(shown)} are shown"
     return _html(caption, f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>")
 
 
 def html_record(values: Mapping[str, Any], caption: str) -> str:
-    """An HTML table with a row for each field that has a value."""
-    rows = [
-        f"<tr><th>{escape(name)}</th>{_html_cell(value)}</tr>"
-        for name, value in values.items()
-        if not _is_empty(value)
-    ]
+    """An HTML table with a row for each field."""
+    rows = [f"<tr><th>{escape(name)}</th>{_html_cell(value)}</tr>" for name, value in values.items()]
     return _html(caption, f"<tbody>{''.join(rows)}</tbody>")
 
 
@@ -102,8 +93,6 @@ def _html(caption: str, content: str) -> str:
 
 
 def _html_cell(value: Any) -> str:
-    text = "" if _is_empty(value) else short_repr(value)
-    if isinstance(value, str):
-        # Without its quotes, as in any other table.
-        text = text[1:-1]
+    # A text is shown without its quotes, as in any other table.
+    text = short_repr(value)[1:-1] if isinstance(value, str) else short_repr(value)
     return f"<td>{escape(text)}</td>"

@@ -122,7 +122,9 @@ class AsyncOperations:
 
     _database: AsyncDatabase
     artifacts: AsyncArtifactRegistry
+    """Where large objects are stored, by key."""
     query: AsyncQueryAPI
+    """Searches and sums across sessions."""
 
     save_session = async_method(sessions.save_session, "None")
     get_session = async_method(sessions.get_session, "Session")
@@ -187,6 +189,8 @@ class AsyncSessionStore(AsyncOperations):
     """
 
     _database: AsyncSQLite | AsyncPostgres
+    maintenance: AsyncMaintenance
+    """Retention and health checks. Nothing of it runs by itself."""
 
     def __init__(
         self,

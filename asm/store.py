@@ -117,7 +117,9 @@ class Operations:
 
     _database: Database
     artifacts: ArtifactRegistry
+    """Where large objects are stored, by key."""
     query: QueryAPI
+    """Searches and sums across sessions."""
 
     save_session = method(sessions.save_session, "None")
     get_session = method(sessions.get_session, "Session")
@@ -182,6 +184,8 @@ class SessionStore(Operations):
     """
 
     _database: SQLite | Postgres
+    maintenance: Maintenance
+    """Retention and health checks. Nothing of it runs by itself."""
 
     def __init__(
         self,

@@ -15,7 +15,6 @@ from datetime import datetime
 from asm.cli.text import multiline
 from asm.content import (
     MESSAGES,
-    RESULTS,
     Content,
     Delta,
     Part,
@@ -39,7 +38,7 @@ _LOOKAHEAD = 32
 _UNFINISHED_MAX = 16
 """The runs whose deltas are joined at the same time."""
 
-_RESULTS_REMEMBERED = 64
+_REMEMBERED_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,21 +155,47 @@ def _joined_deltas(events: Iterable[Event]) -> Iterator[Entry]:
 # Repetitions.
 
 
+class Repetitions:
+    """Leaves out tool calls and results that a message and an event of their own both have.
+
+    They are recognized by their ids. Some models number the calls of each turn from 0, so what an event
+    shows is never left out because of an earlier event, nor a message because of a message.
+    """
+
+    def __init__(self) -> None:
+        self._shown: dict[tuple[bool, type[Part], str], None] = {}
+
+    def without(self, entry: Entry) -> Entry | None:
+        """The entry without what has been shown, or None if that is all of it."""
+        parts = tuple(part for part in entry.content.parts if not self._has_shown(entry, part))
+        return with_parts(entry, parts)
+
+    def _has_shown(self, entry: Entry, part: Part) -> bool:
+        if not isinstance(part, ToolCall | ToolResult) or (id := _tool_id(entry, part)) is None:
+            return False
+        if (key := (not entry.is_message, type(part), id)) in self._shown:
+            del self._shown[key]
+            return True
+        if len(self._shown) == _REMEMBERED_MAX:
+            del self._shown[next(iter(self._shown))]
+        self._shown[entry.is_message, type(part), id] = None
+        return False
+
+
 def _without_repetitions(entries: Iterable[Entry]) -> Iterator[Entry]:
     source = iter(entries)
     ahead: deque[Entry] = deque()
-    shown: deque[str | None] = deque(maxlen=_RESULTS_REMEMBERED)
+    repetitions = Repetitions()
     while True:
         while len(ahead) <= _LOOKAHEAD and (following := next(source, None)) is not None:
             ahead.append(following)
         if not ahead:
             return
-        entry = ahead.popleft()
-        shown.extend(_result_ids(entry))
-        if not entry.is_message:
-            yield entry
-        elif (message := _without(entry, _calls_in(ahead), shown)) is not None:
-            yield message
+        entry: Entry | None = ahead.popleft()
+        if entry is not None and entry.is_message:
+            entry = _without_calls(entry, _calls_in(ahead))
+        if entry is not None and (rest := repetitions.without(entry)) is not None:
+            yield rest
 
 
 def _calls_in(entries: Iterable[Entry]) -> list[ToolCall]:
@@ -180,32 +205,30 @@ def _calls_in(entries: Iterable[Entry]) -> list[ToolCall]:
         if entry.finishes_deltas:
             break
         if entry.event.type == EventType.TOOL_CALL_STARTED:
-            calls += [replace(call, id=_call_id(entry, call)) for call in entry.content.calls]
+            calls += [replace(call, id=_tool_id(entry, call)) for call in entry.content.calls]
     return calls
 
 
-def _result_ids(entry: Entry) -> Iterator[str]:
-    if entry.event.type in RESULTS:
-        for result in entry.content.of(ToolResult):
-            yield from filter(None, [result.id, entry.event.correlation_id])
+def _tool_id(entry: Entry, part: ToolCall | ToolResult) -> str | None:
+    return part.id or (None if entry.is_message else entry.event.correlation_id)
 
 
-def _call_id(entry: Entry, call: ToolCall) -> str | None:
-    return call.id or entry.event.correlation_id
-
-
-def _without(entry: Entry, calls: list[ToolCall], results: Iterable[str | None]) -> Entry | None:
-    """The message without what events of their own show, or None if that is all of it."""
+def _without_calls(entry: Entry, calls: list[ToolCall]) -> Entry | None:
+    """A message without the calls that have events of their own, or None if that is all of it."""
     parts: list[Part] = []
     for part in entry.content.parts:
         if isinstance(part, Text):
             text = _without_command(part.text, calls)
             parts += [Text(text)] if text else []
-        elif not (_is_one_of(part, calls) or (isinstance(part, ToolResult) and part.id in results)):
+        elif not _is_one_of(part, calls):
             parts.append(part)
-    if entry.content.parts and not parts:
-        return None
-    return replace(entry, content=replace(entry.content, parts=tuple(parts)))
+    return with_parts(entry, tuple(parts))
+
+
+def with_parts(entry: Entry, parts: tuple[Part, ...]) -> Entry | None:
+    if parts == entry.content.parts:
+        return entry
+    return replace(entry, content=replace(entry.content, parts=parts)) if parts else None
 
 
 def _is_one_of(part: Part, calls: list[ToolCall]) -> bool:

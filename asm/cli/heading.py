@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from asm.cli.display import ERROR_TYPES, model_of, style_of, tokens_text, usage_of
 from asm.cli.printer import Printer
 from asm.cli.text import age, duration, inline, one_line, quantity, timestamp, usd
-from asm.content import Content, ToolResult, error_text, read_content, session_title
+from asm.content import Content, ToolResult, error_text, read_content
 from asm.documents import Document
 from asm.models import Event, EventType, Run, Session
 from asm.operations.summaries import CostSummary, SessionStats
@@ -37,7 +37,6 @@ _TOOLS_MAX = 12
 class Happenings:
     """What happened in a session, counted event by event."""
 
-    title: str | None = None
     turns: int = 0
     tools: Counter[str] = field(default_factory=Counter)
     errors: list[int] = field(default_factory=list)
@@ -46,13 +45,11 @@ class Happenings:
     def count(self, event: Event) -> None:
         content = read_content(event.type, event.data)
         self.turns += event.type == EventType.TURN_COMPLETED
-        if event.type == EventType.MESSAGE_SENT and self.title is None:
-            self.title = session_title({}, [content])
         for call in content.calls:
             # A message may contain the call of an event that follows it.
             id = call.id or event.correlation_id
             if id is None or id not in self._called:
-                self.tools[call.name or "(unnamed)"] += 1
+                self.tools[call.name or "unnamed"] += 1
             if id is not None:
                 self._called.add(id)
         if self._is_error(event, content):
@@ -74,6 +71,7 @@ def happenings(events: Iterable[Event]) -> Happenings:
 def show_head(
     printer: Printer,
     session: Session,
+    title: str | None,
     runs: Sequence[Run],
     stats: SessionStats,
     cost: CostSummary,
@@ -81,7 +79,6 @@ def show_head(
 ) -> None:
     """Print what a session is, and if its events were read for it, which tools and errors it has."""
     _show_heading(printer, "Session", session)
-    title = session_title(session.metadata, ()) or (happened.title if happened else None)
     turns = sum(run.turn_count for run in runs) or (happened.turns if happened else 0)
     _show_fields(
         printer,

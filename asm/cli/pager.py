@@ -23,7 +23,7 @@ def paged(*, wanted: bool) -> Iterator[IO[str] | None]:
     The pager is the value of ASM_PAGER, else of PAGER, else `less`. An empty value or `cat` is none. When the
     user leaves the pager, the rest of the output is not written.
     """
-    command = _command() if wanted and sys.stdin.isatty() and sys.stdout.isatty() else []
+    command = _command() if wanted and sys.stdout.isatty() else []
     if not command:
         yield None
         return

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import click
@@ -19,7 +18,8 @@ from asm.cli.pager import paged
 from asm.cli.printer import Printer
 from asm.cli.transcript import Transcript
 from asm.models import Event, EventType
-from asm.store import SessionStore
+from asm.operations import listing
+from asm.store import SessionStore, run_operation
 
 _ERRORS = (EventType.TOOL_CALL_FAILED, *ERROR_TYPES)
 _FOLLOWED_TAIL = 10
@@ -141,28 +141,21 @@ def show(
 
 
 def _show(store: SessionStore, selection: _Selection, *, pages: bool, **output: Any) -> None:
-    events = selection.read(store)
-    # The first events are read before the pager starts, so that an error is printed without it.
-    first = list(islice(events, 1))
     with paged(wanted=pages) as pager:
         printer = Printer(pager=pager, **output)
-        transcript = _begin(store, printer, selection)
-        transcript.show(_all(first, events))
-
-
-def _all(first: Iterable[Event], rest: Iterable[Event]) -> Iterator[Event]:
-    yield from first
-    yield from rest
+        _begin(store, printer, selection).show(selection.read(store))
 
 
 def _begin(store: SessionStore, printer: Printer, selection: _Selection) -> Transcript:
     """Print the head of a session."""
     id = selection.session_id
-    runs = store.list_runs(id)
+    session, runs = store.get_session(id), store.list_runs(id)
+    summary = run_operation(store, listing.summarize_sessions([session]))[id]
     happened = happenings(store.iter_events(id, type=SUMMARIZED_TYPES)) if selection.is_all else None
     show_head(
         printer,
-        store.get_session(id),
+        session,
+        summary.title,
         [run for run in runs if selection.run_id in (None, run.id)],
         store.query.get_session_stats(id),
         store.query.get_cost_summary(session_id=id),

@@ -38,7 +38,7 @@ def multiline(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {as_text(each)}" for key, each in value.items())
+        return "\n".join(f"{key}: {as_text(each)}".replace("\n", "\n  ") for key, each in value.items())
     return as_text(value).replace("\r\n", "\n").lstrip("\n").rstrip()
 
 

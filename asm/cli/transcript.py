@@ -7,13 +7,21 @@ from dataclasses import replace
 
 from rich.text import Text as Line
 
-from asm.cli.conversation import SHELLS, Entry, UnfinishedMessage, command_text, entries_of, read_entry
+from asm.cli.conversation import (
+    SHELLS,
+    Entry,
+    Repetitions,
+    UnfinishedMessage,
+    command_text,
+    entries_of,
+    read_entry,
+    with_parts,
+)
 from asm.cli.display import ERROR_TYPES, tokens_text
 from asm.cli.printer import Printer
 from asm.cli.text import duration, escaped, inline, multiline, one_line
 from asm.content import (
     RESULTS,
-    Content,
     Delta,
     Media,
     Other,
@@ -59,24 +67,29 @@ class Transcript:
 
     def follow(self, events: Iterable[Event]) -> None:
         """Print events as they arrive, and a message while it is streamed."""
+        repetitions = Repetitions()
         stream: _Stream | None = None
         for event in events:
             delta = read_delta(event.data) if event.type == EventType.MESSAGE_STREAMED else None
             if stream is not None and (delta is None or stream.run_id != event.run_id):
-                stream.end()
+                stream.interrupt()
             if delta is not None:
-                if stream is None or stream.run_id != event.run_id or stream.has_ended:
-                    stream = _Stream(self._printer, self._begin(read_entry(event)))
+                if stream is None or stream.run_id != event.run_id:
+                    stream = _Stream(self._printer, event)
+                if stream.is_interrupted:
+                    stream.begin(self._begin(read_entry(event)))
                 stream.add(event, delta)
             else:
-                self._show_finished(read_entry(event), stream)
-                stream = None if event.type != EventType.TOKEN_USAGE_UPDATED else stream
+                self._show_rest(repetitions.without(read_entry(event)), stream)
+                # Usage is reported in the middle of a message, too.
+                stream = stream if event.type == EventType.TOKEN_USAGE_UPDATED else None
 
-    def _show_finished(self, entry: Entry, stream: _Stream | None) -> None:
+    def _show_rest(self, entry: Entry | None, stream: _Stream | None) -> None:
         """Print an entry without what was streamed of it."""
-        rest = entry if stream is None else stream.without(entry)
-        if rest is not None:
-            self._show(rest)
+        if entry is not None and stream is not None:
+            entry = stream.without(entry)
+        if entry is not None:
+            self._show(entry)
 
     def _show(self, entry: Entry) -> None:
         entry = self._begin(entry)
@@ -114,13 +127,17 @@ class Transcript:
 class _Stream:
     """A message that is printed while it arrives."""
 
-    def __init__(self, printer: Printer, entry: Entry) -> None:
+    def __init__(self, printer: Printer, event: Event) -> None:
         self._printer = printer
-        self._message = UnfinishedMessage(entry.event)
+        self._message = UnfinishedMessage(event)
         self._kind: str | None = None
-        self.run_id = entry.event.run_id
-        self.has_ended = False
-        _show_role(printer, entry, "assistant")
+        self.run_id = event.run_id
+        self.is_interrupted = True
+
+    def begin(self, entry: Entry) -> None:
+        _show_role(self._printer, entry, "assistant")
+        self._kind = None
+        self.is_interrupted = False
 
     def add(self, event: Event, delta: Delta) -> None:
         self._message.add(event, delta)
@@ -133,10 +150,11 @@ class _Stream:
         text = escaped(delta.text).replace("\n", f"\n{_INDENT}")
         self._printer.continued(text, "dim" if delta.kind == "thinking" else "")
 
-    def end(self) -> None:
-        if not self.has_ended and self._kind is not None:
+    def interrupt(self) -> None:
+        """End the line, so that something else can be printed."""
+        if not self.is_interrupted and self._kind is not None:
             self._printer.continued("\n")
-        self.has_ended = True
+        self.is_interrupted = True
 
     def without(self, entry: Entry) -> Entry | None:
         """The entry without the text that has been printed, or None if that is all of it."""
@@ -148,13 +166,14 @@ class _Stream:
             for part in unfinished.content.parts
             if isinstance(part, Text | Thinking)
         }
-        parts = tuple(
-            part
-            for part in entry.content.parts
-            if not (isinstance(part, Text | Thinking) and (type(part), part.text.strip()) in printed)
+        return with_parts(
+            entry,
+            tuple(
+                part
+                for part in entry.content.parts
+                if not (isinstance(part, Text | Thinking) and (type(part), part.text.strip()) in printed)
+            ),
         )
-        content = Content(entry.content.role, parts, entry.content.rest)
-        return Entry(entry.event, content) if parts else None
 
 
 def _show_run_heading(printer: Printer, run: Run) -> None:

@@ -405,7 +405,8 @@ def _queries_sent(operation: Any, name: str) -> list[Query[Any]]:
 
 def _on_postgres(dsn: str, query: Any, *, bitmaps: bool = False) -> Iterator[Plan]:
     rendered = queries("postgres")[query.query].render(query.params)
-    sql, values = rendered.statements[0].sql, adapters.bind(query.params)
+    sql = rendered.statements[0].sql
+    values = adapters.bind(sql, query.params)
     with psycopg.connect(dsn) as connection, ClientCursor(connection) as cursor:
         # On a few thousand rows a sort costs next to nothing, so the planner would prefer a bitmap to
         # an index that gives the order. An index on tags can only be read through a bitmap.

@@ -20,7 +20,9 @@ from tests.docs.snippets import WrongExample, blocks_of, commands_of, run_page
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [
-    page for page in (README, *sorted(ROOT.joinpath("docs").rglob("*.md"))) if blocks_of(page.read_text("utf-8"))
+    page
+    for page in (README, *sorted(ROOT.joinpath("docs").rglob("*.md")))
+    if blocks_of(page.read_text("utf-8"))
 ]
 RUNNING = [page for page in PAGES if any(block.runs for block in blocks_of(page.read_text("utf-8")))]
 

@@ -18,8 +18,8 @@ S = TypeVar("S", "SessionStatus", "RunStatus")
 class _MemberDocs:
     """The docstring of an enum class, and of each member the string that follows it in the source.
 
-    Documentation tools read these strings from the source. Python does not keep them, so that they are
-    read from there when a member's `__doc__` is first asked for.
+    Documentation tools read these strings from the source. Python does not keep them, so they are read
+    from there, too, when a member's `__doc__` is first asked for.
     """
 
     def __init__(self, class_doc: str) -> None:

@@ -341,14 +341,16 @@ def _beside(reading: _Reading) -> Counts:
 
 
 def total_of(counts: Counts) -> int:
+    """The total that a provider reports, else the sum of the input and output tokens."""
     return counts.get("total_tokens", counts.get("input_tokens", 0) + counts.get("output_tokens", 0))
 
 
 def _unknown_shape(document: Document, name: str) -> ValidationError:
-    keys = ", ".join(safe_repr(key) for key in list(document)[:10])
-    hint = next((hint for key in document if (hint := did_you_mean(key, _KNOWN_KEYS))), "")
+    keys = list(document)[:10]
+    hint = next((hint for key in keys if (hint := did_you_mean(key, _KNOWN_KEYS))), "")
     return ValidationError(
-        f"{name} has no token count under a known name{hint}; it has {keys}: give it as {_KNOWN_SHAPES}",
+        f"{name} has no token count under a known name{hint}; it has {', '.join(map(safe_repr, keys))}: "
+        f"give it as {_KNOWN_SHAPES}",
         path=name,
     )
 

@@ -102,11 +102,13 @@ class AsyncOperations:
     query: AsyncQueryAPI
 
     save_session = async_method(sessions.save_session, "None")
+    update_session = async_method(sessions.update_session, "Session")
     get_session = async_method(sessions.get_session, "Session")
     list_sessions = async_method(sessions.list_sessions, "list[Session]")
     delete_session = async_method(sessions.delete_session, "None")
 
     save_run = async_method(runs.save_run, "None")
+    update_run = async_method(runs.update_run, "Run")
     get_run = async_method(runs.get_run, "Run")
     list_runs = async_method(runs.list_runs, "list[Run]")
     get_active_run = async_method(runs.get_active_run, "Run | None")

@@ -97,11 +97,13 @@ class Operations:
     query: QueryAPI
 
     save_session = method(sessions.save_session, "None")
+    update_session = method(sessions.update_session, "Session")
     get_session = method(sessions.get_session, "Session")
     list_sessions = method(sessions.list_sessions, "list[Session]")
     delete_session = method(sessions.delete_session, "None")
 
     save_run = method(runs.save_run, "None")
+    update_run = method(runs.update_run, "Run")
     get_run = method(runs.get_run, "Run")
     list_runs = method(runs.list_runs, "list[Run]")
     get_active_run = method(runs.get_active_run, "Run | None")

@@ -25,6 +25,14 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
   from asm_sessions
  where id = %(id)s;
 
+-- lock_session
+-- get_session, and locks the row until the transaction ends.
+select id, agent_id, status, parent_session_id, metadata, context, tags,
+       created_at, updated_at, deleted_at
+  from asm_sessions
+ where id = %(id)s
+   for update;
+
 -- list_sessions
 -- Sessions, the newest first. An array has a cast in every query, so that its type does not depend
 -- on the operator beside it or on the driver.

@@ -13,10 +13,12 @@ from asm.store import ArtifactRegistry, Maintenance, QueryAPI, Transaction
 
 OPERATIONS = """
 save_session(session) -> None
+update_session(session_id, change) -> Session
 get_session(session_id) -> Session
 list_sessions(*, status=None, agent_id=None, include_deleted=False, limit=None, offset=0) -> list[Session]
 delete_session(session_id) -> None
 save_run(run) -> None
+update_run(run_id, change, *, session_id=None) -> Run
 get_run(run_id, *, session_id=None) -> Run
 list_runs(session_id, *, status=None, limit=None) -> list[Run]
 get_active_run(session_id) -> Run | None

@@ -26,6 +26,7 @@ from asm.methods import (
     async_iterating_method,
     async_job_method,
     async_method,
+    async_paging_method,
     async_waiting_method,
 )
 from asm.migrations.files import check_complete, check_tables, list_applied
@@ -42,6 +43,7 @@ from asm.operations import (
     artifacts,
     events,
     exports,
+    forks,
     imports,
     reading,
     removing,
@@ -88,6 +90,9 @@ class AsyncQueryAPI:
     search_runs = async_method(search.search_runs, "Page[Run]")
     search_events = async_method(search.search_events, "Page[Event]")
     count_events = async_method(search.count_events, "int")
+    iter_sessions = async_paging_method(search.iter_sessions, "AsyncIterator[Session]")
+    iter_runs = async_paging_method(search.iter_runs, "AsyncIterator[Run]")
+    iter_events = async_paging_method(search.iter_events, "AsyncIterator[Event]")
     get_session_stats = async_method(summaries.get_session_stats, "SessionStats")
     get_usage_summary = async_method(summaries.get_usage_summary, "UsageSummary")
     get_cost_summary = async_method(summaries.get_cost_summary, "CostSummary")
@@ -117,12 +122,16 @@ class AsyncOperations:
 
     _database: AsyncDatabase
     artifacts: AsyncArtifactRegistry
+    """Where large objects are stored, by key."""
     query: AsyncQueryAPI
+    """Searches and sums across sessions."""
 
     save_session = async_method(sessions.save_session, "None")
     get_session = async_method(sessions.get_session, "Session")
+    get_sessions = async_method(sessions.get_sessions, "list[Session]")
     list_sessions = async_method(sessions.list_sessions, "list[Session]")
     delete_session = async_method(sessions.delete_session, "None")
+    fork_session = async_method(forks.fork_session, "Session")
 
     save_run = async_method(runs.save_run, "None")
     get_run = async_method(runs.get_run, "Run")
@@ -180,6 +189,8 @@ class AsyncSessionStore(AsyncOperations):
     """
 
     _database: AsyncSQLite | AsyncPostgres
+    maintenance: AsyncMaintenance
+    """Retention and health checks. Nothing of it runs by itself."""
 
     def __init__(
         self,

@@ -16,8 +16,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overloa
 from asm.engine.jobs import Job, run_job, run_job_async
 from asm.engine.script import Operation
 from asm.models import Event
-from asm.operations import reading
+from asm.operations import pages, reading
 from asm.operations.events import Types
+from asm.operations.pages import Search
 from asm.operations.reading import LongPoll, Stream
 
 P = ParamSpec("P")
@@ -135,6 +136,26 @@ def async_following_method(
         return reading.stream_async(self._database, operation(*args, **kwargs))
 
     return cast(Any, _like(operation, method, "AsyncIterator[Event | None]"))  # type: ignore[no-any-return]
+
+
+def paging_method(
+    operation: Callable[P, Search[T]], result: str
+) -> Callable[Concatenate[Any, P], Iterator[T]]:
+    """A method that iterates over all pages of a search."""
+
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return pages.iterate(self._database, operation(*args, **kwargs))
+
+    return _like(operation, method, result)
+
+
+def async_paging_method(
+    operation: Callable[P, Search[T]], result: str
+) -> Callable[Concatenate[Any, P], AsyncIterator[T]]:
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return pages.iterate_async(self._database, operation(*args, **kwargs))
+
+    return _like(operation, method, result)
 
 
 def job_method(job: Callable[P, Job[T]], result: str) -> Callable[Concatenate[Any, P], T]:

@@ -25,6 +25,7 @@ from asm.methods import (
     iterating_method,
     job_method,
     method,
+    paging_method,
     waiting_method,
 )
 from asm.migrations.files import check_complete, check_tables, list_applied
@@ -41,6 +42,7 @@ from asm.operations import (
     artifacts,
     events,
     exports,
+    forks,
     imports,
     reading,
     removing,
@@ -83,6 +85,9 @@ class QueryAPI:
     search_runs = method(search.search_runs, "Page[Run]")
     search_events = method(search.search_events, "Page[Event]")
     count_events = method(search.count_events, "int")
+    iter_sessions = paging_method(search.iter_sessions, "Iterator[Session]")
+    iter_runs = paging_method(search.iter_runs, "Iterator[Run]")
+    iter_events = paging_method(search.iter_events, "Iterator[Event]")
     get_session_stats = method(summaries.get_session_stats, "SessionStats")
     get_usage_summary = method(summaries.get_usage_summary, "UsageSummary")
     get_cost_summary = method(summaries.get_cost_summary, "CostSummary")
@@ -112,12 +117,16 @@ class Operations:
 
     _database: Database
     artifacts: ArtifactRegistry
+    """Where large objects are stored, by key."""
     query: QueryAPI
+    """Searches and sums across sessions."""
 
     save_session = method(sessions.save_session, "None")
     get_session = method(sessions.get_session, "Session")
+    get_sessions = method(sessions.get_sessions, "list[Session]")
     list_sessions = method(sessions.list_sessions, "list[Session]")
     delete_session = method(sessions.delete_session, "None")
+    fork_session = method(forks.fork_session, "Session")
 
     save_run = method(runs.save_run, "None")
     get_run = method(runs.get_run, "Run")
@@ -175,6 +184,8 @@ class SessionStore(Operations):
     """
 
     _database: SQLite | Postgres
+    maintenance: Maintenance
+    """Retention and health checks. Nothing of it runs by itself."""
 
     def __init__(
         self,

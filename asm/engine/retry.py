@@ -32,8 +32,8 @@ def check_process(process: int) -> None:
     """Raise StoreClosed in a process that did not open the store: two processes cannot share a socket."""
     if os.getpid() != process:
         raise StoreClosed(
-            f"this store was opened by process {process}, and connections do not survive a fork: "
-            f"open a store in process {os.getpid()}"
+            f"this store was opened by process {process}, and its connections do not survive a fork: close "
+            f"the store before the fork, and open another in process {os.getpid()}"
         )
 
 

@@ -243,7 +243,7 @@ class AsyncPostgres:
             return await self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
             await self._drop_server(connection, error)
-            raise_translated(error)
+            raise_translated(error, connection)
             raise
         finally:
             await self._checkin(connection)
@@ -296,8 +296,9 @@ class AsyncPostgres:
         rendered = self.queries[query.query].render(query.params)
         cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
         prepare = self._prepare and query.prepare
+        sql = rendered.statements[0].sql
         with limited(connection, self._timeouts.in_transaction):
-            await cursor.execute(rendered.statements[0].sql, bind(query.params), prepare=prepare, binary=True)
+            await cursor.execute(sql, bind(sql, query.params), prepare=prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
     # sync only: @not_reentrant_around
@@ -417,7 +418,7 @@ class AsyncPostgres:
 
     async def _drop_server(self, connection: AsyncConnection[Any], error: Exception) -> None:
         """Replace all connections of the pool if they lead to a server that is of no use."""
-        if is_unusable_server(error):
+        if is_unusable_server(error, connection):
             connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 await self._pool.drain()

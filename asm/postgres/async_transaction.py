@@ -70,7 +70,7 @@ class AsyncPostgresTransaction:
         self.check_usable()
         self.changed_sessions.update(operation.sessions)
         try:
-            with translated():
+            with translated(self.connection):
                 return await run_script_async(operation, partial(self._database.execute, self.connection))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.

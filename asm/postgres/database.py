@@ -236,7 +236,7 @@ class Postgres:
             return self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
             self._drop_server(connection, error)
-            raise_translated(error)
+            raise_translated(error, connection)
             raise
         finally:
             self._checkin(connection)
@@ -289,8 +289,9 @@ class Postgres:
         rendered = self.queries[query.query].render(query.params)
         cursor = PlainCursor(connection, row_factory=tuple_row)
         prepare = self._prepare and query.prepare
+        sql = rendered.statements[0].sql
         with limited(connection, self._timeouts.in_transaction):
-            cursor.execute(rendered.statements[0].sql, bind(query.params), prepare=prepare, binary=True)
+            cursor.execute(sql, bind(sql, query.params), prepare=prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
 
     @not_reentrant_around
@@ -400,7 +401,7 @@ class Postgres:
 
     def _drop_server(self, connection: Connection[Any], error: Exception) -> None:
         """Replace all connections of the pool if they lead to a server that is of no use."""
-        if is_unusable_server(error):
+        if is_unusable_server(error, connection):
             connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 self._pool.drain()

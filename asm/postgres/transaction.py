@@ -71,7 +71,7 @@ class PostgresTransaction:
         self.check_usable()
         self.changed_sessions.update(operation.sessions)
         try:
-            with translated():
+            with translated(self.connection):
                 return run_script(operation, partial(self._database.execute, self.connection))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.

@@ -52,6 +52,7 @@ PUBLIC = [
     "migrate",
     "rollback",
     "pending_migrations",
+    "token_usage",
     "QueryAPI",
     "Maintenance",
     "ArtifactRegistry",

@@ -17,7 +17,7 @@ from asm.cli import copying
 from asm.engine.jobs import run_job
 from asm.engine.script import Operation, Pipeline, Query, Rows, Script, UnitOfWork
 from asm.maintenance import retention
-from asm.operations import events, exports, imports, search, sessions
+from asm.operations import events, exports, forks, imports, search, sessions
 from tests.conftest import POSTGRES, Where, an_event, events_of, in_loop
 from tests.contract.other_clients import driver_connection, only
 from tests.contract.retention_data import a_session, fill
@@ -171,6 +171,7 @@ OPERATIONS: dict[str, Case] = {
     "flush": Case(lambda: flush(*OF_ONE)),
     "flush again": Case(lambda: flush(*OLD, *OF_ONE)),
     "delete": Case(lambda: sessions.delete_session("ses_old")),
+    "fork": Case(lambda: forks.fork_session("ses_old", id="ses_fork")),
     "import": Case(lambda: imports.import_session(an_export())),
     "export": Case(lambda: exports.export_session("ses_old", include_artifacts=True), writes=False),
     "search": Case(lambda: search.search_sessions(count_total=True), writes=False),

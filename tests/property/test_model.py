@@ -277,7 +277,9 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
                 created_after=its.moment,
                 created_before=its.moment,
                 include_deleted=lambda: its.one([True, False]),
-                order_by=lambda: its.one(["created_at_asc", "created_at_desc", "updated_at_desc"]),
+                order_by=lambda: its.one(
+                    ["created_at_asc", "created_at_desc", "updated_at_asc", "updated_at_desc"]
+                ),
             ),
         ),
     ),

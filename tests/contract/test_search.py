@@ -449,8 +449,8 @@ class TestIterators:
         assert ids(sessions.query.iter_sessions(agent_id=iter(["x", "y"]), page_size=1)) == ["a", "b", "c"]
 
     def test_an_iterator_over_nothing_is_empty(self, store: Any) -> None:
-        for search in SEARCHES:
-            assert list(iterator_of(search, store)()) == []
+        for name in SEARCHES:
+            assert list(iterator_of(name, store)()) == []
         store.save_session(asm.Session(agent_id="a"))
         assert list(store.query.iter_sessions(tags=[])) == []
 
@@ -475,10 +475,10 @@ class TestIterators:
         assert numbers([first, *rows]) == [1, 2, 3, 4, 5, 6, 7]
 
     def test_an_invalid_argument_is_refused_at_the_call(self, store: Any) -> None:
-        for search in SEARCHES:
+        for name in SEARCHES:
             for invalid in ({"page_size": 0}, {"page_size": 1_001}, {"order_by": "newest"}):
-                with pytest.raises(asm.ValidationError, match="page_size|newest"):
-                    iterator_of(search, store)(**invalid)
+                with pytest.raises(asm.ValidationError, match=r"page_size|newest"):
+                    iterator_of(name, store)(**invalid)
         with pytest.raises(asm.InvalidStatus):
             store.query.iter_sessions(status="actve")
         with pytest.raises(asm.InvalidEventType):
@@ -501,8 +501,8 @@ class TestIterators:
             assert numbers(list(tx.query.iter_events(page_size=2))) == [1, 2, 3, 4, 5]
 
 
-def iterator_of(search: str, store: Any) -> Callable[..., Iterator[Any]]:
-    iterate: Callable[..., Iterator[Any]] = getattr(store.query, search.replace("search_", "iter_"))
+def iterator_of(search_name: str, store: Any) -> Callable[..., Iterator[Any]]:
+    iterate: Callable[..., Iterator[Any]] = getattr(store.query, search_name.replace("search_", "iter_"))
     return iterate
 
 

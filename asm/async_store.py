@@ -22,6 +22,7 @@ from asm.engine.shielding import run_to_completion
 from asm.errors import MigrationRequired, StoreClosed, store_closed
 from asm.maintenance import health, retention
 from asm.methods import (
+    async_following_method,
     async_iterating_method,
     async_job_method,
     async_method,
@@ -38,12 +39,14 @@ from asm.opening import (
     target,
 )
 from asm.operations import (
+    appending,
     artifacts,
     events,
     exports,
     forks,
     imports,
     reading,
+    removing,
     runs,
     search,
     sessions,
@@ -119,7 +122,9 @@ class AsyncOperations:
 
     _database: AsyncDatabase
     artifacts: AsyncArtifactRegistry
+    """Where large objects are stored, by key."""
     query: AsyncQueryAPI
+    """Searches and sums across sessions."""
 
     save_session = async_method(sessions.save_session, "None")
     get_session = async_method(sessions.get_session, "Session")
@@ -133,16 +138,19 @@ class AsyncOperations:
     list_runs = async_method(runs.list_runs, "list[Run]")
     get_active_run = async_method(runs.get_active_run, "Run | None")
 
-    append_event = async_method(events.append_event, "Event")
-    append_events = async_method(events.append_events, "list[Event]")
+    append_event = async_method(appending.append_event, "Event")
+    append_events = async_method(appending.append_events, "list[Event]")
+    get_event = async_method(events.get_event, "Event")
     get_latest_sequence = async_method(events.get_latest_sequence, "int")
+    pop_event = async_method(removing.pop_event, "Event | None")
+    delete_events = async_method(removing.delete_events, "int")
 
     flush = async_method(sessions.flush, "list[Event]")
     import_session = async_method(imports.import_session, "None")
 
     get_events = async_waiting_method(reading.get_events)
     iter_events = async_iterating_method(reading.iter_events)
-    follow_events = async_iterating_method(reading.follow_events)
+    follow_events = async_following_method(reading.follow_events)
 
 
 class AsyncTransaction(AsyncOperations):
@@ -181,6 +189,8 @@ class AsyncSessionStore(AsyncOperations):
     """
 
     _database: AsyncSQLite | AsyncPostgres
+    maintenance: AsyncMaintenance
+    """Retention and health checks. Nothing of it runs by itself."""
 
     def __init__(
         self,

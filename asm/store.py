@@ -21,6 +21,7 @@ from asm.engine.script import Database, Operation
 from asm.errors import MigrationRequired
 from asm.maintenance import health, retention
 from asm.methods import (
+    following_method,
     iterating_method,
     job_method,
     method,
@@ -37,12 +38,14 @@ from asm.opening import (
     target,
 )
 from asm.operations import (
+    appending,
     artifacts,
     events,
     exports,
     forks,
     imports,
     reading,
+    removing,
     runs,
     search,
     sessions,
@@ -114,7 +117,9 @@ class Operations:
 
     _database: Database
     artifacts: ArtifactRegistry
+    """Where large objects are stored, by key."""
     query: QueryAPI
+    """Searches and sums across sessions."""
 
     save_session = method(sessions.save_session, "None")
     get_session = method(sessions.get_session, "Session")
@@ -128,16 +133,19 @@ class Operations:
     list_runs = method(runs.list_runs, "list[Run]")
     get_active_run = method(runs.get_active_run, "Run | None")
 
-    append_event = method(events.append_event, "Event")
-    append_events = method(events.append_events, "list[Event]")
+    append_event = method(appending.append_event, "Event")
+    append_events = method(appending.append_events, "list[Event]")
+    get_event = method(events.get_event, "Event")
     get_latest_sequence = method(events.get_latest_sequence, "int")
+    pop_event = method(removing.pop_event, "Event | None")
+    delete_events = method(removing.delete_events, "int")
 
     flush = method(sessions.flush, "list[Event]")
     import_session = method(imports.import_session, "None")
 
     get_events = waiting_method(reading.get_events)
     iter_events = iterating_method(reading.iter_events)
-    follow_events = iterating_method(reading.follow_events)
+    follow_events = following_method(reading.follow_events)
 
 
 class Transaction(Operations):
@@ -176,6 +184,8 @@ class SessionStore(Operations):
     """
 
     _database: SQLite | Postgres
+    maintenance: Maintenance
+    """Retention and health checks. Nothing of it runs by itself."""
 
     def __init__(
         self,

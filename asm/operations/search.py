@@ -20,6 +20,7 @@ from asm.operations.pages import Search, constant, match_none
 from asm.validation import (
     Texts,
     count,
+    did_you_mean,
     flag,
     optional_count,
     optional_utc_datetime,
@@ -251,8 +252,11 @@ def _order(name: Any, orders: Iterable[Order[T]]) -> Order[T]:
     for order in orders:
         if order.name == name:
             return order
-    known = ", ".join(order.name for order in orders)
-    raise ValidationError(f"{safe_repr(name)} is not an order: give one of {known}", path="order_by")
+    known = [order.name for order in orders]
+    raise ValidationError(
+        f"{safe_repr(name)} is not an order{did_you_mean(name, known)}: give one of {', '.join(known)}",
+        path="order_by",
+    )
 
 
 def _by_creation(session: Session) -> Keyset:

@@ -11,13 +11,13 @@ from asm.enums import SESSION_STATUSES, SessionStatus, session_status, status_fi
 from asm.errors import SessionNotFound, ValidationError
 from asm.models import Event, Run, Session, session_from_row
 from asm.operations import runs
-from asm.operations.events import (
+from asm.operations.appending import (
     EncodedEvent,
     append_idempotently,
     append_pipeline,
     encoded,
-    lock_counters,
 )
+from asm.operations.events import lock_counters
 from asm.validation import VALUES_MAX, count, flag, is_collection, optional_count, text
 
 

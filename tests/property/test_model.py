@@ -237,7 +237,8 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
         6,
         lambda its: (
             (its.one(SESSIONS),),
-            {"id": its.one(SESSIONS), "at": its.time_of_fork()} | its.some(upto=lambda: its.rng.randrange(6)),
+            {"id": its.one([its.one(SESSIONS), f"fork_{its.forks}"]), "at": its.time_of_fork()}
+            | its.some(upto=lambda: its.rng.randrange(6)),
         ),
     ),
     "list_sessions": (

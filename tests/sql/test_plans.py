@@ -18,7 +18,7 @@ from asm import dsn as dsns
 from asm.cli import copying
 from asm.engine import polling
 from asm.engine.script import Query, run_script
-from asm.operations import artifacts, events, exports, runs, search, sessions, summaries
+from asm.operations import appending, artifacts, events, exports, runs, search, sessions, summaries
 from asm.operations.cursors import Order
 from asm.postgres import adapters
 from asm.sqlite import values
@@ -44,6 +44,16 @@ HOT: dict[str, tuple[Any, str]] = {
         events.get_events(session_id(3), after=50, limit=100),
         "asm_events_pkey",
     ),
+    "the last events": (events.get_events(session_id(3), last=50), "asm_events_pkey"),
+    "the last events of a type": (
+        events.get_events(session_id(3), type="error_occurred", last=50),
+        "asm_events_by_type",
+    ),
+    "the last events of a run": (
+        events.get_events(session_id(3), run_id="run_000003_2", last=10),
+        "asm_events_by_run",
+    ),
+    "get_event": (events.get_event(session_id(3), "evt_000007"), "asm_events_id_key"),
     "get_latest_sequence": (events.get_latest_sequence(session_id(3)), "asm_session_sequences_pkey"),
     "get_by_key": (artifacts.get_by_key("key_000700"), "asm_artifacts_live_key"),
     "list_by_session": (artifacts.list_by_session(session_id(3)), "asm_artifacts_by_session"),
@@ -73,6 +83,9 @@ ORDERED = [
     "get_events",
     "get_events of a run",
     "get_events a page at a time",
+    "the last events",
+    "the last events of a type",
+    "the last events of a run",
     "list_by_session",
     "page_sessions",
     "page_runs",
@@ -369,7 +382,7 @@ def test_a_summary_reads_its_index_and_only_runs_that_have_not_ended(
 
 
 def test_an_idempotent_append_finds_stored_events_by_the_index_on_ids(filled: Where) -> None:
-    (query,) = _queries_sent(events.append_events(an_event_of(3, n) for n in range(5)), "find_events")
+    (query,) = _queries_sent(appending.append_events(an_event_of(3, n) for n in range(5)), "find_events")
 
     plans = list(_plans[filled.dialect](filled.dsn, query))
 
@@ -392,7 +405,8 @@ def _queries_sent(operation: Any, name: str) -> list[Query[Any]]:
 
 def _on_postgres(dsn: str, query: Any, *, bitmaps: bool = False) -> Iterator[Plan]:
     rendered = queries("postgres")[query.query].render(query.params)
-    sql, values = rendered.statements[0].sql, adapters.bind(query.params)
+    sql = rendered.statements[0].sql
+    values = adapters.bind(sql, query.params)
     with psycopg.connect(dsn) as connection, ClientCursor(connection) as cursor:
         # On a few thousand rows a sort costs next to nothing, so the planner would prefer a bitmap to
         # an index that gives the order. An index on tags can only be read through a bitmap.

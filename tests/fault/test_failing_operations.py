@@ -18,7 +18,7 @@ from asm.cli import copying
 from asm.engine.jobs import run_job
 from asm.engine.script import Operation, Pipeline, Query, Rows, Script, UnitOfWork
 from asm.maintenance import retention
-from asm.operations import appending, exports, imports, removing, runs, search, sessions
+from asm.operations import appending, exports, forks, imports, removing, runs, search, sessions
 from tests.conftest import POSTGRES, Where, an_event, events_of, in_loop
 from tests.contract.other_clients import driver_connection, only
 from tests.contract.retention_data import a_session, fill
@@ -190,6 +190,7 @@ OPERATIONS: dict[str, Case] = {
     "delete": Case(lambda: sessions.delete_session("ses_old")),
     "update session": Case(lambda: sessions.update_session("ses_old", failed)),
     "update run": Case(lambda: runs.update_run("run_old", failed)),
+    "fork": Case(lambda: forks.fork_session("ses_old", id="ses_fork")),
     "import": Case(lambda: imports.import_session(an_export())),
     "export": Case(lambda: exports.export_session("ses_old", include_artifacts=True), writes=False),
     "search": Case(lambda: search.search_sessions(count_total=True), writes=False),

@@ -83,6 +83,7 @@ class PostgresMigrator(Migrator):
             "\\set ON_ERROR_STOP on",
             "set client_encoding to 'UTF8';",
             "begin;",
+            "set local client_min_messages to warning;",
             f"set local lock_timeout = '{self.lock_timeout_s:g}s';",
             f"select pg_advisory_xact_lock({ADVISORY_LOCK});",
         ]

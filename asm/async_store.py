@@ -289,7 +289,7 @@ class AsyncSessionStore(AsyncOperations):
 
     async def _check(self) -> None:
         try:
-            applied = await self._database.run(list_applied())
+            applied = await self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
         check_complete(self._dsn_target.dialect, applied)

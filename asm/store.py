@@ -255,7 +255,7 @@ class SessionStore(Operations):
 
     def _check(self) -> None:
         try:
-            applied = self._database.run(list_applied())
+            applied = self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
         check_complete(self._dsn_target.dialect, applied)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from logging import DEBUG
 from typing import Any, TypeVar
 
 import psycopg
@@ -22,8 +23,9 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from asm.engine.async_group_commit import AsyncGroupCommit
 from asm.engine.async_polling import AsyncPoller
+from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import backoff, check_process, is_retryable
+from asm.engine.retry import Backoff, backoff, check_process, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -94,6 +96,7 @@ class AsyncPostgres:
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
+        slow_statement: float | None = None,
     ) -> None:
         """`conninfo` is that of a pool of our own, without one the pool is borrowed."""
         self.queries = QueryRegistry("postgres", schema)
@@ -116,16 +119,18 @@ class AsyncPostgres:
             retry_for=retry_for,
         )
         self.poller = AsyncPoller(self.run)
+        self.log = StatementLog(slow_statement)
         self.process = os.getpid()
         self._loop = asyncio.get_running_loop()  # async only
         # sync only: self.threads_inside: set[int] = set()
 
     async def open(self) -> None:
         """Connect, and retry while the failure may pass."""
-        delays = backoff(self._retry_for)
+        delays = backoff(self._retry_for, "opening the store")
         while True:
             try:
                 await self._check_server()
+                delays.succeeded()
                 break
             except StorageError as error:
                 pause_s = self._pause_before_retry(error, delays)
@@ -153,21 +158,25 @@ class AsyncPostgres:
         delays = None
         while True:
             try:
-                return await self._attempt(operation, lock_timeout_s)
+                result = await self._attempt(operation, lock_timeout_s)
+                if delays is not None:
+                    delays.succeeded()
+                return result
             except MigrationRequired as error:
                 await self._add_versions(error)
                 raise
             except StorageError as error:
-                delays = delays or backoff(retry_for)
+                delays = delays or backoff(retry_for, operation_name(operation))
                 pause_s = self._pause_before_retry(error, delays)
             operation = for_retry(operation)
             await asyncio.sleep(pause_s)
 
-    def _pause_before_retry(self, error: StorageError, delays: Iterator[float]) -> float:
+    def _pause_before_retry(self, error: StorageError, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
         pause_s = next(delays, None) if is_retryable(error) else None
         if pause_s is None or self._group_commit.is_closed:
             raise error
+        delays.failed(error, pause_s)
         return pause_s
 
     async def _add_versions(self, error: MigrationRequired) -> None:
@@ -177,12 +186,19 @@ class AsyncPostgres:
 
     async def _attempt(self, operation: Unbatched[T], lock_timeout_s: float | None) -> T:
         connection = await self._checkout()
+        started_at = time.perf_counter()
         try:
             try:
                 if isinstance(operation, Query):
-                    return operation.read(await self._autocommit(connection, operation, lock_timeout_s))
+                    rows = await self._autocommit(connection, operation, lock_timeout_s)
+                    if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+                        self.log.executed(operation, started_at, operation)
+                    return operation.read(rows)
                 if isinstance(operation, Pipeline):
-                    return await self._pipelined(connection, operation)
+                    result = await self._pipelined(connection, operation)
+                    if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+                        self.log.executed(operation, started_at)
+                    return result
             except psycopg.errors.UniqueViolation:
                 if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                     raise
@@ -220,7 +236,7 @@ class AsyncPostgres:
         self, connection: AsyncConnection[Any], script: Operation[T] | Script[T], begin: str
     ) -> T:
         async with begun(connection, begin, self._timeouts.begin_and_commit):
-            return await run_script_async(script, partial(self.execute, connection))
+            return await run_script_async(script, self.executor(connection, script))
 
     async def _autocommit_borrowed(
         self, connection: AsyncConnection[Any], query: Query[Any], lock_timeout_s: float | None
@@ -230,6 +246,15 @@ class AsyncPostgres:
             return await self.execute(connection, query)
         async with begun(connection, self._timeouts.begin_for(query, lock_timeout_s), None):
             return await self.execute(connection, query)
+
+    def executor(
+        self, connection: AsyncConnection[Any], operation: Operation[Any] | Script[Any]
+    ) -> Callable[[Query[Any]], Awaitable[Rows]]:
+        """What executes the queries of an operation inside a transaction."""
+        execute = partial(self.execute, connection)
+        if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+            return self.log.timed_async(operation, execute)
+        return execute
 
     async def execute(self, connection: AsyncConnection[Any], query: Query[Any]) -> Rows:
         """The rows of a query inside a transaction."""

@@ -56,9 +56,9 @@ def backoff(retry_for: float, name: str = "transaction") -> Backoff:
     return Backoff(retry_for, name)
 
 
-def is_retryable(error: StorageError) -> bool:
+def is_retryable(error: Exception) -> bool:
     """Whether the same operation may succeed in a moment. A timeout is not retried: its time is over."""
-    return error.retryable and not isinstance(error, StorageTimeout)
+    return isinstance(error, StorageError) and error.retryable and not isinstance(error, StorageTimeout)
 
 
 def check_process(process: int) -> None:

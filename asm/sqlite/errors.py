@@ -37,11 +37,8 @@ class translated:  # noqa: N801
 
 
 def raise_translated(error: sqlite3.Error, path: str = "") -> NoReturn:
-    """Raise asm's error for this one, or the same one if it is not in the table."""
-    translation = _translation(error, path)
-    if translation is None:
-        raise error
-    raise translation from error
+    """Raise asm's error for this one."""
+    raise _translation(error, path) from error
 
 
 def open_transaction_error() -> StorageError:
@@ -57,10 +54,10 @@ def is_busy(error: sqlite3.Error) -> bool:
     return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
-def _translation(error: sqlite3.Error, path: str) -> AsmError | None:
+def _translation(error: sqlite3.Error, path: str) -> AsmError:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        return store_closed() if _CLOSED.search(str(error)) else None
+        return store_closed() if _CLOSED.search(str(error)) else StorageError(f"the driver failed: {error}")
     if code in _ROW_EXISTS:
         return Conflict(f"{ROW_EXISTS}: {error}")
     if path and code & 0xFF in _CANNOT_OPEN and _lacks_log(path):
@@ -73,7 +70,7 @@ def _translation(error: sqlite3.Error, path: str) -> AsmError | None:
     # SQLite has no result code of its own for a missing table or column.
     if _MISSING.match(str(error)):
         return MigrationRequired(f"{error}: run `asm migrate`, or open the store with migrate=True")
-    return None
+    return StorageError(f"SQLite refused the statement: {error}", sqlite_errorname=error.sqlite_errorname)
 
 
 def _lacks_log(path: str) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -47,7 +46,9 @@ class AsyncExecutor(Protocol):
     process: int
     # sync only: threads_inside: set[int]
 
-    async def execute(self, connection: AsyncConnection[Any], query: Query[Any]) -> Rows: ...
+    def executor(
+        self, connection: AsyncConnection[Any], operation: Operation[Any]
+    ) -> Callable[[Query[Any]], Awaitable[Rows]]: ...
 
 
 class AsyncPostgresTransaction:
@@ -83,7 +84,7 @@ class AsyncPostgresTransaction:
         self.changed_sessions.update(operation.sessions)
         try:
             with translated(self._connection):
-                return await run_script_async(operation, partial(self._database.execute, self._connection))
+                return await run_script_async(operation, self._database.executor(self._connection, operation))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.
             self._interrupted = self._interrupted or not isinstance(error, Exception)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from logging import DEBUG
 from typing import Any, TypeVar
 
 import psycopg
@@ -22,9 +23,10 @@ from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from asm.engine.group_commit import GroupCommit
+from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.polling import Poller
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import backoff, check_process, is_retryable
+from asm.engine.retry import Backoff, backoff, check_process, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -94,6 +96,7 @@ class Postgres:
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
+        slow_statement: float | None = None,
     ) -> None:
         """`conninfo` is that of a pool of our own, without one the pool is borrowed."""
         self.queries = QueryRegistry("postgres", schema)
@@ -117,15 +120,17 @@ class Postgres:
             retry_for=retry_for,
         )
         self.poller = Poller(self.run)
+        self.log = StatementLog(slow_statement)
         self.process = os.getpid()
         self.threads_inside: set[int] = set()
 
     def open(self) -> None:
         """Connect, and retry while the failure may pass."""
-        delays = backoff(self._retry_for)
+        delays = backoff(self._retry_for, "opening the store")
         while True:
             try:
                 self._check_server()
+                delays.succeeded()
                 break
             except StorageError as error:
                 pause_s = self._pause_before_retry(error, delays)
@@ -152,12 +157,15 @@ class Postgres:
         delays = None
         while True:
             try:
-                return self._attempt(operation, lock_timeout_s)
+                result = self._attempt(operation, lock_timeout_s)
+                if delays is not None:
+                    delays.succeeded()
+                return result
             except MigrationRequired as error:
                 self._add_versions(error)
                 raise
             except StorageError as error:
-                delays = delays or backoff(retry_for)
+                delays = delays or backoff(retry_for, operation_name(operation))
                 pause_s = self._pause_before_retry(error, delays)
             operation = for_retry(operation)
             time.sleep(pause_s)
@@ -165,18 +173,26 @@ class Postgres:
     def _run_once(self, unit: UnitOfWork[T]) -> T:
         attempt: Callable[[Commit[T]], T] = partial(self._attempt, unit, None)
         try:
-            return self._at_most_once(attempt)
+            return self._at_most_once(attempt, name=operation_name(unit))
         except MigrationRequired as error:
             self._add_versions(error)
             raise
 
-    def _at_most_once(self, attempt: Callable[[Commit[T]], T], *, idempotent: bool = False) -> T:
+    def _at_most_once(
+        self,
+        attempt: Callable[[Commit[T]], T],
+        *,
+        idempotent: bool = False,
+        name: str = "run_transaction",
+    ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied."""
-        delays = backoff(self._retry_for)
+        delays = backoff(self._retry_for, name)
         while True:
             commit = Commit[T]()
             try:
-                return attempt(commit)
+                result = attempt(commit)
+                delays.succeeded()
+                return result
             except (StorageError, psycopg.Error) as error:
                 if commit.is_lost(error):
                     outcome = self._outcome(commit, delays)
@@ -208,11 +224,12 @@ class Postgres:
         finally:
             self._checkin(connection)
 
-    def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Iterator[float]) -> float:
+    def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
         pause_s = next(delays, None) if is_retryable(translation(error) or error) else None
         if pause_s is None or self._group_commit.is_closed:
             raise error
+        delays.failed(error, pause_s)
         return pause_s
 
     def _add_versions(self, error: MigrationRequired) -> None:
@@ -224,12 +241,19 @@ class Postgres:
         self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
     ) -> T:
         connection = self._checkout()
+        started_at = time.perf_counter()
         try:
             try:
                 if isinstance(operation, Query):
-                    return operation.read(self._autocommit(connection, operation, lock_timeout_s))
+                    rows = self._autocommit(connection, operation, lock_timeout_s)
+                    if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+                        self.log.executed(operation, started_at, operation)
+                    return operation.read(rows)
                 if isinstance(operation, Pipeline):
-                    return self._pipelined(connection, operation)
+                    result = self._pipelined(connection, operation)
+                    if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+                        self.log.executed(operation, started_at)
+                    return result
             except psycopg.errors.UniqueViolation:
                 if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                     raise
@@ -271,7 +295,7 @@ class Postgres:
         commit: Commit[T] | None = None,
     ) -> T:
         with begun(connection, begin, self._timeouts.begin_and_commit, commit):
-            result = run_script(script, partial(self.execute, connection))
+            result = run_script(script, self.executor(connection, script))
             if commit is not None:
                 commit.result = result
             return result
@@ -284,6 +308,15 @@ class Postgres:
             return self.execute(connection, query)
         with begun(connection, self._timeouts.begin_for(query, lock_timeout_s), None):
             return self.execute(connection, query)
+
+    def executor(
+        self, connection: Connection[Any], operation: Operation[Any] | Script[Any]
+    ) -> Callable[[Query[Any]], Rows]:
+        """What executes the queries of an operation inside a transaction."""
+        execute = partial(self.execute, connection)
+        if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+            return self.log.timed(operation, execute)
+        return execute
 
     def execute(self, connection: Connection[Any], query: Query[Any]) -> Rows:
         """The rows of a query inside a transaction."""

@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -48,7 +47,9 @@ class Executor(Protocol):
     process: int
     threads_inside: set[int]
 
-    def execute(self, connection: Connection[Any], query: Query[Any]) -> Rows: ...
+    def executor(
+        self, connection: Connection[Any], operation: Operation[Any]
+    ) -> Callable[[Query[Any]], Rows]: ...
 
 
 class PostgresTransaction:
@@ -84,7 +85,7 @@ class PostgresTransaction:
         self.changed_sessions.update(operation.sessions)
         try:
             with translated(self._connection):
-                return run_script(operation, partial(self._database.execute, self._connection))
+                return run_script(operation, self._database.executor(self._connection, operation))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.
             self._interrupted = self._interrupted or not isinstance(error, Exception)

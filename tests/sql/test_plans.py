@@ -18,7 +18,7 @@ from asm import dsn as dsns
 from asm.cli import copying
 from asm.engine import polling
 from asm.engine.script import Query, run_script
-from asm.operations import artifacts, events, exports, runs, search, sessions, summaries
+from asm.operations import artifacts, events, exports, listing, runs, search, sessions, summaries
 from asm.operations.cursors import Order
 from asm.postgres import adapters
 from asm.sqlite import values
@@ -55,6 +55,17 @@ HOT: dict[str, tuple[Query[Any], str]] = {
     "find_sequence_numbers": (
         Query("find_sequence_numbers", {"session_ids": [session_id(3)], "sequence_numbers": [3]}, list),
         "asm_events_pkey",
+    ),
+    "find_session_ids": (listing.find_session_ids("ses_0007"), "asm_sessions_pkey"),
+    "find_run_ids": (listing.find_run_ids("run_0007"), "asm_runs_by_id"),
+    "find_run_ids of a session": (
+        listing.find_run_ids("run_0007", session_id=session_id(7)),
+        "asm_runs_pkey",
+    ),
+    "describe_sessions": (listing.shorten_ids([session_id(3), session_id(9)]), "asm_sessions_pkey"),
+    "find_first_messages": (
+        listing.find_first_messages((session_id(3), session_id(9))),
+        "asm_events_by_type",
     ),
     "page_sessions": (copying.page_sessions(session_id(3)), "asm_sessions_pkey"),
     "page_runs": (copying.page_runs(session_id(3), "run_000061"), "asm_runs_pkey"),

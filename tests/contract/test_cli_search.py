@@ -278,9 +278,7 @@ def saved(store: asm.SessionStore, *messages: dict[str, Any], **fields: Any) -> 
     return session
 
 
-@pytest.mark.parametrize(
-    "options", [[], ["--json"], ["--utc"], ["--limit", "2", "--order", "created_at_asc"]]
-)
+@pytest.mark.parametrize("options", ["", "--json", "--utc", "--limit 2 --order created_at_asc"])
 def test_both_commands_that_list_sessions_print_the_same(dsn: str, options: str) -> None:
     searched, listed = (
         invoke(*command, "--dsn", dsn, *options.split()) for command in (["search", "sessions"], ["sessions"])

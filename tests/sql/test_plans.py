@@ -62,11 +62,6 @@ HOT: dict[str, tuple[Query[Any], str]] = {
         listing.find_run_ids("run_0007", session_id=session_id(7)),
         "asm_runs_pkey",
     ),
-    "describe_sessions": (listing.shorten_ids([session_id(3), session_id(9)]), "asm_sessions_pkey"),
-    "find_first_messages": (
-        listing.find_first_messages((session_id(3), session_id(9))),
-        "asm_events_by_type",
-    ),
     "page_sessions": (copying.page_sessions(session_id(3)), "asm_sessions_pkey"),
     "page_runs": (copying.page_runs(session_id(3), "run_000061"), "asm_runs_pkey"),
     "page_artifacts": (copying.page_artifacts("art_1"), "asm_artifacts_pkey"),
@@ -76,6 +71,7 @@ HOT: dict[str, tuple[Query[Any], str]] = {
         "asm_events_pkey",
     ),
 }
+_LISTED = (session_id(3), session_id(9))
 ORDERED = [
     "list_sessions",
     "list_sessions of an agent",
@@ -185,6 +181,16 @@ def test_a_hot_read_uses_its_index(question: str, filled: Where) -> None:
     plans = list(_plans[filled.dialect](filled.dsn, query))
 
     assert [(plan.indexes, plan.scanned) for plan in plans] == [({index}, set())] * len(plans)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [listing.shorten_ids(_LISTED), listing.find_first_messages(_LISTED)],
+    ids=lambda query: query.query,
+)
+def test_what_a_list_shows_of_its_sessions_is_found_by_indexes(query: Query[Any], filled: Where) -> None:
+    for plan in _plans[filled.dialect](filled.dsn, query):
+        assert (bool(plan.indexes), plan.scanned) == (True, set())
 
 
 @pytest.mark.parametrize("question", ORDERED)

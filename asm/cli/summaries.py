@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from asm.cli.ids import complete_session_id, find_session_id, find_session_ids
+from asm.cli.ids import complete_session_id, find_session_ids
 from asm.cli.options import (
     TIMES,
     F,
@@ -46,7 +46,8 @@ def stats(session: str, dsn: str | None, schema: str | None, *, as_json: bool) -
     asm stats ses_1 --json | jq .token_totals.total_tokens
     """
     with open_store(dsn, schema) as store:
-        session = find_session_id(store, session)
+        # A session without a row has stats, too.
+        [session] = find_session_ids(store, [session]) or [session]
         found = store.query.get_session_stats(session)
     if as_json:
         print_json(found.to_dict())

@@ -26,6 +26,7 @@ _PRICED_BY: dict[PricedBy, str] = {
     "exact": "exact name",
     "prefix": "prefix",
     "default": "default",
+    "maker": "maker",
 }
 _UNNAMED = "(none)"
 

@@ -91,11 +91,11 @@ pip_install = $(@D)/bin/python -m pip install --quiet --disable-pip-version-chec
 	@$(pip_install) -e '.[test]'
 	@touch $@
 
-# The demo keeps its session in SQLite, so it needs neither libpq nor the command line's libraries.
+# The demo keeps its session in SQLite, so it needs no libpq. The command line shows the session again.
 .venv/demo/installed: pyproject.toml tests/constraints.txt
 	@echo 'Installing asm and its requirements into $(@D).'
 	$(new_environment)
-	@$(pip_install) -e .
+	@$(pip_install) -e '.[cli]'
 	@touch $@
 
 .venv/docs/installed: pyproject.toml tests/constraints.txt tests/docs/constraints.txt

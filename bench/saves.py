@@ -51,7 +51,8 @@ def _compared(
     changed = [change(row) for row in rows]
     with place.connect() as connection:
         execute = by_hand.postgres(place, connection)
-        bare = [partial(execute, operation.__name__, bind(operation(row).params)) for row in changed]
+        sql = place.statement(operation.__name__)
+        bare = [partial(execute, operation.__name__, bind(sql, operation(row).params)) for row in changed]
         floor = Side("the bare statement", _steps(bare, place))
         ours = Side("asm", _steps([partial(save, row) for row in changed], place))
         comparison = rounds.compare(target, floor, ours, unit="call", share=SHARE)

@@ -17,7 +17,7 @@ class Target:
     longest_ms: float | None = None
     median_ms: float | None = None
     peak_mb: float | None = None
-    """The most memory that Python allocates in one call."""
+    """The most memory that one call of the client allocates."""
     core: float | None = None
     """The share of a core that the calling process uses."""
     reference: str = ""
@@ -62,6 +62,8 @@ GET_SESSION = Target("get_session", "the bare driver", 0.75)
 GET_ACTIVE_RUN = Target("get_active_run", "the bare driver", 0.75)
 SAVE_SESSION = Target("save_session", "the bare driver", 0.75)
 FLUSH = Target("flush of a session, a run, 50 events", "one COPY of 50 rows", 0.6)
+FORK = Target("fork_session of 100,000 events", "append_events of them", 1.0, peak_mb=8)
+SQLITE_FORK = Target("SQLite: fork_session of 100,000 events", "append_events of them", 1.0, peak_mb=8)
 SQLITE_APPEND = Target("SQLite FULL: one append", "raw begin immediate, upsert, insert, commit", 0.85)
 SQLITE_THREADS = Target("SQLite FULL: 64 threads", "the same raw, one thread", 2.8, p99_ms=25, spread=2)
 SQLITE_MIXED = Target(
@@ -107,6 +109,8 @@ TARGETS = [
     GET_ACTIVE_RUN,
     SAVE_SESSION,
     FLUSH,
+    FORK,
+    SQLITE_FORK,
     SQLITE_APPEND,
     SQLITE_THREADS,
     SQLITE_MIXED,

@@ -23,17 +23,17 @@ def backoff(retry_for: float) -> Iterator[float]:
         longest_s = min(longest_s * 2, BACKOFF_MAX_S)
 
 
-def is_retryable(error: StorageError) -> bool:
+def is_retryable(error: Exception) -> bool:
     """Whether the same operation may succeed in a moment. A timeout is not retried: its time is over."""
-    return error.retryable and not isinstance(error, StorageTimeout)
+    return isinstance(error, StorageError) and error.retryable and not isinstance(error, StorageTimeout)
 
 
 def check_process(process: int) -> None:
     """Raise StoreClosed in a process that did not open the store: two processes cannot share a socket."""
     if os.getpid() != process:
         raise StoreClosed(
-            f"this store was opened by process {process}, and connections do not survive a fork: "
-            f"open a store in process {os.getpid()}"
+            f"this store was opened by process {process}, and its connections do not survive a fork: close "
+            f"the store before the fork, and open another in process {os.getpid()}"
         )
 
 

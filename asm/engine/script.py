@@ -71,16 +71,25 @@ class UnitOfWork(Generic[T]):
     A `snapshot` only reads, and all its queries see the database as it was at the first one; inside
     a caller's transaction they see what that transaction sees. `sessions` are those to which the
     script may append events.
+
+    One that is not `idempotent` is applied at most once. When the response to its commit is lost, the
+    database determines whether it was applied, and raises ConnectionFailed where it cannot.
     """
 
-    __slots__ = ("_make", "sessions", "snapshot")
+    __slots__ = ("_make", "idempotent", "sessions", "snapshot")
 
     def __init__(
-        self, make: Callable[[], Script[T]], *, snapshot: bool = False, sessions: Sequence[str] = ()
+        self,
+        make: Callable[[], Script[T]],
+        *,
+        snapshot: bool = False,
+        sessions: Sequence[str] = (),
+        idempotent: bool = True,
     ) -> None:
         self._make = make
         self.snapshot = snapshot
         self.sessions = sessions
+        self.idempotent = idempotent
 
     def __iter__(self) -> Script[T]:
         return self._make()

@@ -11,14 +11,14 @@ from asm.enums import SESSION_STATUSES, SessionStatus, session_status, status_fi
 from asm.errors import SessionNotFound, ValidationError
 from asm.models import Event, Run, Session, session_from_row
 from asm.operations import runs
-from asm.operations.events import (
+from asm.operations.appending import (
     EncodedEvent,
     append_idempotently,
     append_pipeline,
     encoded,
-    lock_counters,
 )
-from asm.validation import count, flag, optional_count, text
+from asm.operations.events import lock_counters
+from asm.validation import VALUES_MAX, count, flag, is_collection, optional_count, text
 
 
 def save_session(session: Session) -> Query[None]:
@@ -45,11 +45,41 @@ def get_session(session_id: str) -> Query[Session]:
 
     def read(rows: Rows) -> Session:
         if not rows:
-            raise SessionNotFound(f"no session has the id {session_id!r}", session_id=session_id)
+            raise session_not_found(session_id)
         return read_session(rows[0])
 
     session_id = text(session_id, "session_id")
     return Query("get_session", {"id": session_id}, read)
+
+
+def get_sessions(session_ids: Iterable[str]) -> Query[list[Session]] | UnitOfWork[list[Session]]:
+    """The sessions of these ids, in the order of the ids, soft-deleted or not.
+
+    Ids without a session are left out. An id that is given twice is answered twice. There may be any
+    number of ids, and all sessions come from one snapshot.
+    """
+    if not is_collection(session_ids):
+        raise ValidationError(
+            f"session_ids must be a list of strings, not {type(session_ids).__name__}", path="session_ids"
+        )
+    ids = [text(each, f"session_ids[{index}]") for index, each in enumerate(session_ids)]
+    distinct = list(dict.fromkeys(ids))
+    if distinct and len(distinct) <= VALUES_MAX:
+        params = {"ids": tuple(distinct)}
+        return Query("find_sessions", params, lambda rows: _in_order(ids, read_sessions(rows)))
+    return UnitOfWork(partial(_get_many, ids, distinct), snapshot=True)
+
+
+def _get_many(ids: Sequence[str], distinct: Sequence[str]) -> Script[list[Session]]:
+    found: list[Session] = []
+    for start in range(0, len(distinct), VALUES_MAX):
+        found += yield from find_sessions(distinct[start : start + VALUES_MAX])
+    return _in_order(ids, found)
+
+
+def _in_order(ids: Iterable[str], sessions: Iterable[Session]) -> list[Session]:
+    by_id = {session.id: session for session in sessions}
+    return [by_id[id] for id in ids if id in by_id]
 
 
 def list_sessions(
@@ -112,6 +142,15 @@ def _flush(saves: Iterable[Query[None]], batch: Sequence[EncodedEvent]) -> Scrip
     for save in saves:
         yield from save
     return stored
+
+
+def find_sessions(ids: Iterable[str]) -> Query[list[Session]]:
+    """The sessions of these ids that exist, in any order."""
+    return Query("find_sessions", {"ids": tuple(ids)}, read_sessions)
+
+
+def session_not_found(session_id: str) -> SessionNotFound:
+    return SessionNotFound(f"no session has the id {session_id!r}", session_id=session_id)
 
 
 def read_session(row: Row) -> Session:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -53,9 +53,10 @@ from asm.postgres.async_server_checks import (
     probe,
     reset_encoding,
 )
-from asm.postgres.async_transaction import AsyncPostgresTransaction, begun
+from asm.postgres.async_transaction import AsyncPostgresTransaction, begun, find_outcome
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
+from asm.postgres.outcomes import Commit, Outcome, outcome_unknown
 from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 
@@ -140,6 +141,8 @@ class AsyncPostgres:
         check_loop(self._loop)  # async only
         if isinstance(operation, Batchable):
             result = await self._group_commit.run(operation)
+        elif isinstance(operation, UnitOfWork) and not operation.idempotent:
+            result = await self._run_once(operation)
         else:
             result = await self.send(operation, retry_for=self._retry_for)
         if self.poller.subscriptions:
@@ -163,9 +166,57 @@ class AsyncPostgres:
             operation = for_retry(operation)
             await asyncio.sleep(pause_s)
 
-    def _pause_before_retry(self, error: StorageError, delays: Iterator[float]) -> float:
+    async def _run_once(self, unit: UnitOfWork[T]) -> T:
+        attempt: Callable[[Commit[T]], Awaitable[T]] = partial(self._attempt, unit, None)
+        try:
+            return await self._at_most_once(attempt)
+        except MigrationRequired as error:
+            await self._add_versions(error)
+            raise
+
+    async def _at_most_once(
+        self, attempt: Callable[[Commit[T]], Awaitable[T]], *, idempotent: bool = False
+    ) -> T:
+        """Attempt a transaction, again only after an attempt that was certainly not applied."""
+        delays = backoff(self._retry_for)
+        while True:
+            commit = Commit[T]()
+            try:
+                return await attempt(commit)
+            except (StorageError, psycopg.Error) as error:
+                if commit.is_lost(error):
+                    outcome = await self._outcome(commit, delays)
+                    if outcome == "committed":
+                        return commit.result
+                    if outcome != "aborted" and not idempotent:
+                        raise outcome_unknown() from error
+                pause_s = self._pause_before_retry(error, delays)
+            await asyncio.sleep(pause_s)
+
+    async def _outcome(self, commit: Commit[Any], delays: Iterator[float]) -> Outcome:
+        """What became of a commit without a response, asked again until it is final or the time is up."""
+        while True:
+            try:
+                outcome = await self._find_outcome(commit)
+            except (StorageError, psycopg.Error) as error:
+                outcome = "in progress" if is_retryable(error) else "unknown"
+            pause_s = next(delays, None) if outcome == "in progress" else None
+            if pause_s is None or self._group_commit.is_closed:
+                return outcome
+            await asyncio.sleep(pause_s)
+
+    async def _find_outcome(self, commit: Commit[Any]) -> Outcome:
+        connection = await self._checkout()
+        try:
+            limit = self._timeouts.begin_and_commit
+            with translated(), limited(connection, limit):
+                return await find_outcome(connection, self._timeouts.begin, limit, commit)
+        finally:
+            await self._checkin(connection)
+
+    def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Iterator[float]) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
-        pause_s = next(delays, None) if is_retryable(error) else None
+        pause_s = next(delays, None) if is_retryable(translation(error) or error) else None
         if pause_s is None or self._group_commit.is_closed:
             raise error
         return pause_s
@@ -175,7 +226,9 @@ class AsyncPostgres:
             applied = await self._attempt(list_applied(), None)
             add_versions(error, "postgres", applied)
 
-    async def _attempt(self, operation: Unbatched[T], lock_timeout_s: float | None) -> T:
+    async def _attempt(
+        self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
+    ) -> T:
         connection = await self._checkout()
         try:
             try:
@@ -187,10 +240,10 @@ class AsyncPostgres:
                 if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                     raise
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
-            return await self._in_transaction(connection, operation, begin)
+            return await self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
             await self._drop_server(connection, error)
-            raise_translated(error)
+            raise_translated(error, connection)
             raise
         finally:
             await self._checkin(connection)
@@ -217,10 +270,17 @@ class AsyncPostgres:
         return execution.read(await connection.run(gen, self._timeouts.pipeline(pipeline)))
 
     async def _in_transaction(
-        self, connection: AsyncConnection[Any], script: Operation[T] | Script[T], begin: str
+        self,
+        connection: AsyncConnection[Any],
+        script: Operation[T] | Script[T],
+        begin: str,
+        commit: Commit[T] | None = None,
     ) -> T:
-        async with begun(connection, begin, self._timeouts.begin_and_commit):
-            return await run_script_async(script, partial(self.execute, connection))
+        async with begun(connection, begin, self._timeouts.begin_and_commit, commit):
+            result = await run_script_async(script, partial(self.execute, connection))
+            if commit is not None:
+                commit.result = result
+            return result
 
     async def _autocommit_borrowed(
         self, connection: AsyncConnection[Any], query: Query[Any], lock_timeout_s: float | None
@@ -236,8 +296,9 @@ class AsyncPostgres:
         rendered = self.queries[query.query].render(query.params)
         cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
         prepare = self._prepare and query.prepare
+        sql = rendered.statements[0].sql
         with limited(connection, self._timeouts.in_transaction):
-            await cursor.execute(rendered.statements[0].sql, bind(query.params), prepare=prepare, binary=True)
+            await cursor.execute(sql, bind(sql, query.params), prepare=prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
     # sync only: @not_reentrant_around
@@ -357,7 +418,7 @@ class AsyncPostgres:
 
     async def _drop_server(self, connection: AsyncConnection[Any], error: Exception) -> None:
         """Replace all connections of the pool if they lead to a server that is of no use."""
-        if is_unusable_server(error):
+        if is_unusable_server(error, connection):
             connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 await self._pool.drain()

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, pq
+from psycopg.rows import tuple_row
 
 from asm.engine.async_polling import AsyncPollInTransaction
 from asm.engine.retry import check_process
@@ -21,7 +22,17 @@ from asm.errors import (
     transaction_failed,
     transaction_interrupted,
 )
+from asm.postgres.adapters import AsyncPlainCursor
 from asm.postgres.errors import translated
+from asm.postgres.outcomes import (
+    GET_STATUS,
+    IDENTIFY_SERVER,
+    IDENTIFY_TRANSACTION,
+    WAIT_FOR_STANDBYS,
+    Commit,
+    Outcome,
+    RunningServer,
+)
 from asm.postgres.timeouts import Limit, limited
 
 # sync only: from asm.postgres.reentrancy import not_reentrant
@@ -59,7 +70,7 @@ class AsyncPostgresTransaction:
         self.check_usable()
         self.changed_sessions.update(operation.sessions)
         try:
-            with translated():
+            with translated(self.connection):
                 return await run_script_async(operation, partial(self._database.execute, self.connection))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.
@@ -79,17 +90,24 @@ class AsyncPostgresTransaction:
 
 
 @asynccontextmanager
-async def begun(connection: AsyncConnection[Any], begin: str, limit: Limit | None) -> AsyncIterator[None]:
+async def begun(
+    connection: AsyncConnection[Any], begin: str, limit: Limit | None, commit: Commit[Any] | None = None
+) -> AsyncIterator[None]:
     """A transaction around a block, rolled back if the block raises."""
     process = os.getpid()
     with translated(), limited(connection, limit):
-        await connection.execute(begin, prepare=False)
+        if commit is None:
+            await connection.execute(begin, prepare=False)
+        else:
+            await _begin_identified(connection, begin, commit)
     try:
         yield
         check_process(process)
         if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
             # PostgreSQL responds to the commit of a failed transaction with a rollback and no error.
             raise transaction_failed()
+        if commit is not None:
+            commit.is_sent = True
         with translated(), limited(connection, limit):
             await connection.execute("commit", prepare=False)
     except BaseException:
@@ -98,3 +116,39 @@ async def begun(connection: AsyncConnection[Any], begin: str, limit: Limit | Non
             with suppress(psycopg.Error, StorageTimeout), limited(connection, limit):
                 await connection.rollback()
         raise
+
+
+async def _begin_identified(connection: AsyncConnection[Any], begin: str, commit: Commit[Any]) -> None:
+    cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+    await cursor.execute(f"{begin}; {IDENTIFY_TRANSACTION}", prepare=False)
+    while cursor.nextset():
+        pass
+    [(commit.xid, *server)] = await cursor.fetchall()
+    commit.server = RunningServer(*server)
+
+
+async def find_outcome(
+    connection: AsyncConnection[Any], begin: str, limit: Limit | None, commit: Commit[Any]
+) -> Outcome:
+    """What became of a transaction, asked on another connection."""
+    cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+    try:
+        async with begun(connection, begin, limit):
+            await cursor.execute(IDENTIFY_SERVER, prepare=False)
+            [(is_standby, *identity)] = await cursor.fetchall()
+            server = RunningServer(*identity)
+            if server.system_identifier != commit.server.system_identifier:
+                return "unknown"
+            if is_standby:
+                # What it has not replayed yet it reports as aborted.
+                return "in progress"
+            await cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
+            [(status,)] = await cursor.fetchall()
+            if status == "committed" and server == commit.server:
+                await cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
+    except psycopg.errors.InvalidParameterValue:
+        # The id has not been given yet: a crash or a failover lost the transaction that had it.
+        return "aborted"
+    if status == "committed" and server != commit.server:
+        return "unknown"
+    return status or "unknown"

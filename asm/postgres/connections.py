@@ -78,7 +78,7 @@ class StoreConnection(BoundedConnection):
         return poll
 
     def _configure(self, setup: ConnectionSetup) -> None:
-        """Set the lock timeout, unless a pooler stands between this connection and the server.
+        """Set what our statements rely on, unless a pooler stands between this connection and the server.
 
         A transaction pooler may give each transaction another server process. A setting would apply to
         other clients, and a prepared statement might not exist there, or be another client's statement of the
@@ -99,9 +99,14 @@ class StoreConnection(BoundedConnection):
 
 
 # Not a query file: a connection is configured before it belongs to a store and its schema.
-_SET_IF_DIRECT = (
-    "select set_config('lock_timeout', %(lock_timeout)s, false) where pg_backend_pid() = %(process)s"
-)
+# A statement outside a transaction is READ COMMITTED whatever a role's or a database's default is, as
+# those in transactions are. gin_fuzzy_search_limit lets the server leave out rows with a tag.
+_SET_IF_DIRECT = """
+select set_config('lock_timeout', %(lock_timeout)s, false),
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('gin_fuzzy_search_limit', '0', false)
+ where pg_backend_pid() = %(process)s
+"""
 
 
 def is_broken(connection: Connection[Any]) -> bool:

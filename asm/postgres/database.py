@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -48,6 +48,7 @@ from asm.postgres.connections import (
 from asm.postgres.deadlines import close_if_dirty
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
+from asm.postgres.outcomes import Commit, Outcome, outcome_unknown
 from asm.postgres.reentrancy import not_reentrant, not_reentrant_around
 from asm.postgres.server_checks import (
     check_not_distributed,
@@ -58,7 +59,7 @@ from asm.postgres.server_checks import (
 )
 from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
-from asm.postgres.transaction import PostgresTransaction, begun
+from asm.postgres.transaction import PostgresTransaction, begun, find_outcome
 
 T = TypeVar("T")
 
@@ -137,6 +138,8 @@ class Postgres:
         check_process(self.process)
         if isinstance(operation, Batchable):
             result = self._group_commit.run(operation)
+        elif isinstance(operation, UnitOfWork) and not operation.idempotent:
+            result = self._run_once(operation)
         else:
             result = self.send(operation, retry_for=self._retry_for)
         if self.poller.subscriptions:
@@ -158,9 +161,55 @@ class Postgres:
             operation = for_retry(operation)
             time.sleep(pause_s)
 
-    def _pause_before_retry(self, error: StorageError, delays: Iterator[float]) -> float:
+    def _run_once(self, unit: UnitOfWork[T]) -> T:
+        attempt: Callable[[Commit[T]], T] = partial(self._attempt, unit, None)
+        try:
+            return self._at_most_once(attempt)
+        except MigrationRequired as error:
+            self._add_versions(error)
+            raise
+
+    def _at_most_once(self, attempt: Callable[[Commit[T]], T], *, idempotent: bool = False) -> T:
+        """Attempt a transaction, again only after an attempt that was certainly not applied."""
+        delays = backoff(self._retry_for)
+        while True:
+            commit = Commit[T]()
+            try:
+                return attempt(commit)
+            except (StorageError, psycopg.Error) as error:
+                if commit.is_lost(error):
+                    outcome = self._outcome(commit, delays)
+                    if outcome == "committed":
+                        return commit.result
+                    if outcome != "aborted" and not idempotent:
+                        raise outcome_unknown() from error
+                pause_s = self._pause_before_retry(error, delays)
+            time.sleep(pause_s)
+
+    def _outcome(self, commit: Commit[Any], delays: Iterator[float]) -> Outcome:
+        """What became of a commit without a response, asked again until it is final or the time is up."""
+        while True:
+            try:
+                outcome = self._find_outcome(commit)
+            except (StorageError, psycopg.Error) as error:
+                outcome = "in progress" if is_retryable(error) else "unknown"
+            pause_s = next(delays, None) if outcome == "in progress" else None
+            if pause_s is None or self._group_commit.is_closed:
+                return outcome
+            time.sleep(pause_s)
+
+    def _find_outcome(self, commit: Commit[Any]) -> Outcome:
+        connection = self._checkout()
+        try:
+            limit = self._timeouts.begin_and_commit
+            with translated(), limited(connection, limit):
+                return find_outcome(connection, self._timeouts.begin, limit, commit)
+        finally:
+            self._checkin(connection)
+
+    def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Iterator[float]) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
-        pause_s = next(delays, None) if is_retryable(error) else None
+        pause_s = next(delays, None) if is_retryable(translation(error) or error) else None
         if pause_s is None or self._group_commit.is_closed:
             raise error
         return pause_s
@@ -170,7 +219,9 @@ class Postgres:
             applied = self._attempt(list_applied(), None)
             add_versions(error, "postgres", applied)
 
-    def _attempt(self, operation: Unbatched[T], lock_timeout_s: float | None) -> T:
+    def _attempt(
+        self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
+    ) -> T:
         connection = self._checkout()
         try:
             try:
@@ -182,10 +233,10 @@ class Postgres:
                 if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                     raise
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
-            return self._in_transaction(connection, operation, begin)
+            return self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
             self._drop_server(connection, error)
-            raise_translated(error)
+            raise_translated(error, connection)
             raise
         finally:
             self._checkin(connection)
@@ -211,9 +262,18 @@ class Postgres:
         gen = connection.fast_path.execute_pipeline(execution, self._prepare)
         return execution.read(connection.run(gen, self._timeouts.pipeline(pipeline)))
 
-    def _in_transaction(self, connection: Connection[Any], script: Operation[T] | Script[T], begin: str) -> T:
-        with begun(connection, begin, self._timeouts.begin_and_commit):
-            return run_script(script, partial(self.execute, connection))
+    def _in_transaction(
+        self,
+        connection: Connection[Any],
+        script: Operation[T] | Script[T],
+        begin: str,
+        commit: Commit[T] | None = None,
+    ) -> T:
+        with begun(connection, begin, self._timeouts.begin_and_commit, commit):
+            result = run_script(script, partial(self.execute, connection))
+            if commit is not None:
+                commit.result = result
+            return result
 
     def _autocommit_borrowed(
         self, connection: Connection[Any], query: Query[Any], lock_timeout_s: float | None
@@ -229,8 +289,9 @@ class Postgres:
         rendered = self.queries[query.query].render(query.params)
         cursor = PlainCursor(connection, row_factory=tuple_row)
         prepare = self._prepare and query.prepare
+        sql = rendered.statements[0].sql
         with limited(connection, self._timeouts.in_transaction):
-            cursor.execute(rendered.statements[0].sql, bind(query.params), prepare=prepare, binary=True)
+            cursor.execute(sql, bind(sql, query.params), prepare=prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
 
     @not_reentrant_around
@@ -340,7 +401,7 @@ class Postgres:
 
     def _drop_server(self, connection: Connection[Any], error: Exception) -> None:
         """Replace all connections of the pool if they lead to a server that is of no use."""
-        if is_unusable_server(error):
+        if is_unusable_server(error, connection):
             connection.pgconn.finish()
             if self._conninfo is not None and not self._closed:
                 self._pool.drain()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
@@ -20,27 +20,32 @@ from asm.errors import (
 )
 from asm.postgres.timeouts import ServerUnresponsive
 
+Connected: TypeAlias = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
 
 class translated:  # noqa: N801
-    """Raise our errors for PostgreSQL's. Errors that are not in the tables go through unchanged."""
+    """Raise our errors for PostgreSQL's; `connection` is the one that the statements use."""
 
-    __slots__ = ()
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connected | None = None) -> None:
+        self._connection = connection
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, psycopg.Error | UnicodeEncodeError):
-            raise_translated(error)
+            raise_translated(error, self._connection)
 
 
-def raise_translated(error: Exception) -> None:
-    """Raise our error for PostgreSQL's, if there is one."""
-    if (ours := translation(error)) is not None:
+def raise_translated(error: Exception, connection: Connected | None = None) -> None:
+    """Raise our error for PostgreSQL's, if it is one of PostgreSQL or of its driver."""
+    if (ours := translation(error, connection)) is not None:
         raise ours from error
 
 
-def translation(error: Exception) -> AsmError | None:
+def translation(error: Exception, connection: Connected | None = None) -> AsmError | None:
     if isinstance(error, UnicodeEncodeError):
         return StorageError(f"{_NOT_UTF8}: {error.reason}")
     if not isinstance(error, psycopg.Error):
@@ -50,11 +55,15 @@ def translation(error: Exception) -> AsmError | None:
     if isinstance(error, PoolTimeout | TooManyRequests):
         return StorageTimeout(f"no connection became free in time: {error}")
     if not (state := error.sqlstate or ""):
-        return _connection_failed(error) if isinstance(error, psycopg.OperationalError) else None
+        if isinstance(error, psycopg.OperationalError):
+            return _connection_failed(error)
+        return StorageError(f"the driver failed: {_message(error)}")
     if state in _RETRYABLE and (state != _NOT_SUPPORTED or _is_outdated_plan(error)):
         return StorageError(f"{_RETRYABLE[state]}: {_message(error)}", retryable=True, sqlstate=state)
-    kind, message = _STATES.get(state) or _CLASSES.get(state[:2]) or (None, "")
-    return kind(f"{message}: {_message(error)}", sqlstate=state) if kind else None
+    if state == _READ_ONLY and connection is not None and _is_read_only_by_setting(connection):
+        return StorageError(f"{_READ_ONLY_BY_SETTING}: {_message(error)}", sqlstate=state)
+    kind, message = _STATES.get(state) or _CLASSES.get(state[:2]) or _REFUSED
+    return kind(f"{message}: {_message(error)}", sqlstate=state)
 
 
 def _connection_failed(error: psycopg.OperationalError) -> ConnectionFailed:
@@ -91,12 +100,18 @@ def _is_outdated_plan(error: psycopg.Error) -> bool:
     return error.diag.source_function == "RevalidateCachedQuery"
 
 
-def is_unusable_server(error: BaseException) -> bool:
+def is_unusable_server(error: BaseException, connection: Connected) -> bool:
     """Whether the server is read-only or unresponsive, and all the connections of a pool lead to it."""
     if isinstance(error, ServerUnresponsive) or isinstance(error.__cause__, ServerUnresponsive):
         return True
     state = error.sqlstate if isinstance(error, psycopg.Error) else _details(error).get("sqlstate")
-    return state == "25006"
+    return state == _READ_ONLY and not _is_read_only_by_setting(connection)
+
+
+def _is_read_only_by_setting(connection: Connected) -> bool:
+    """Whether a primary refuses writes because of a setting of the role, the database or the DSN."""
+    status = connection.pgconn.parameter_status
+    return status(b"default_transaction_read_only") == b"on" and status(b"in_hot_standby") == b"off"
 
 
 def _details(error: BaseException) -> dict[str, Any]:
@@ -112,18 +127,23 @@ def _message(error: psycopg.Error) -> str:
     return "; ".join(reason.rpartition("connection failed: ")[2] for reason in reasons)
 
 
+_READ_ONLY = "25006"
+_READ_ONLY_BY_SETTING = (
+    "default_transaction_read_only is on for this role, database or DSN, so the store can only be read: "
+    "turn it off for a store that writes"
+)
 _NOT_UTF8 = "the connection's encoding cannot represent every character, set client_encoding=UTF8"
 _STATES: dict[str, tuple[type[AsmError], str]] = {
     "22021": (StorageError, _NOT_UTF8),
     "22P05": (StorageError, _NOT_UTF8),
     "23505": (Conflict, ROW_EXISTS),
-    "25006": (ConnectionFailed, "the server is read-only"),
+    _READ_ONLY: (ConnectionFailed, "the server is read-only"),
     "25P02": (StorageError, TRANSACTION_FAILED),
     "25P03": (ConnectionFailed, "the server closed a connection that was idle in a transaction"),
     "25P04": (StorageTimeout, "the transaction took too long"),
     "42P01": (MigrationRequired, "a table is missing, run `asm migrate`"),
     "3F000": (StorageError, "no schema in the connection's search_path exists, name one with schema=…"),
-    "42501": (StorageError, "permission denied"),
+    "42501": (StorageError, "this role lacks a grant, which the documentation lists under Roles"),
     "42703": (MigrationRequired, "a column is missing, run `asm migrate`"),
     "55P03": (StorageTimeout, "could not obtain a lock within the timeout"),
     "57014": (StorageTimeout, "the statement was cancelled"),
@@ -147,3 +167,4 @@ _CLASSES: dict[str, tuple[type[AsmError], str]] = {
     "58": (StorageError, "the server had a system error"),
     "XX": (StorageError, "internal server error"),
 }
+_REFUSED = (StorageError, "the server refused the statement")

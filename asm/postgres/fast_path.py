@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from operator import methodcaller
 from struct import Struct
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -293,7 +294,7 @@ def _is_stale(result: pq.abc.PGresult) -> bool:
 # compared with or stored in, or from a cast.
 
 
-def _array(values: Sequence[Any]) -> bytes:
+def array(values: Sequence[Any]) -> bytes:
     """A list or a tuple of values of one type or None, as a binary array."""
     kind = next((type(value) for value in values if value is not None), str)
     oid = _OID[kind]
@@ -313,6 +314,22 @@ def _array(values: Sequence[Any]) -> bytes:
     return head + b"".join(map(_FIXED_WIDTH[kind], values))
 
 
+def typed_array(values: Sequence[Any], type_name: str, encoding: str) -> bytes:
+    """A list of values of a type of ARRAY_TYPES or None, as a binary array; all may be None."""
+    oid, encode = ARRAY_TYPES[type_name]
+    if oid == _TEXT:
+        encode = methodcaller("encode", encoding)
+    head = _ARRAY_HEAD.pack(1 if values else 0, 1, oid)
+    if not values:
+        return head
+    items = (_NULL if value is None else _with_length(encode(value)) for value in values)
+    return head + _ARRAY_SIZE.pack(len(values), 1) + b"".join(items)
+
+
+def _with_length(data: bytes) -> bytes:
+    return _INT32.pack(len(data)) + data
+
+
 def _text_items(texts: Sequence[bytes]) -> bytes:
     lengths = list(map(len, texts))
     if lengths.count(lengths[0]) == len(lengths):
@@ -324,8 +341,7 @@ def _text_items(texts: Sequence[bytes]) -> bytes:
 def _array_item(value: Any) -> bytes:
     if value is None:
         return _NULL
-    data = _ENCODE[type(value)](value)
-    return _INT32.pack(len(data)) + data
+    return _with_length(_ENCODE[type(value)](value))
 
 
 def _timestamp(value: datetime) -> bytes:
@@ -354,8 +370,8 @@ _ENCODE = _ByType(
         int: _INT64.pack,
         float: _FLOAT64.pack,
         datetime: _timestamp,
-        list: _array,
-        tuple: _array,
+        list: array,
+        tuple: array,
     }
 )
 _WITH_INT64, _WITH_FLOAT64 = (partial(Struct(format).pack, 8) for format in ("!iq", "!id"))
@@ -363,3 +379,10 @@ _FIXED_WIDTH = _ByType({int: _WITH_INT64, datetime: _WITH_INT64, float: _WITH_FL
 """Encoders of array items of a fixed width, which precedes each of them."""
 _TEXT, _INT8, _FLOAT8, _TIMESTAMPTZ = 25, 20, 701, 1184
 _OID = _ByType({str: _TEXT, int: _INT8, float: _FLOAT8, datetime: _TIMESTAMPTZ})
+ARRAY_TYPES: dict[str, tuple[int, Callable[[Any], bytes]]] = {
+    "text": (_TEXT, str.encode),
+    "bigint": (_INT8, _INT64.pack),
+    "double precision": (_FLOAT8, _FLOAT64.pack),
+    "timestamptz": (_TIMESTAMPTZ, _timestamp),
+}
+"""The types of the arrays in our statements, with the encoders of their items."""

@@ -194,7 +194,7 @@ def test_a_failure_at_the_commit_is_an_error(
 ) -> None:
     fetch_rows(migrated, REFUSED_AT_THE_COMMIT)
     store = opened(migrated, prepare=prepare)
-    with pytest.raises(psycopg.errors.RaiseException, match="refused at the commit"):
+    with pytest.raises(asm.StorageError, match="refused at the commit"):
         store.append_event(an_event())
     assert store.get_events("ses_1") == []
 

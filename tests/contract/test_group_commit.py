@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import sys
 import threading
 import time
@@ -203,7 +202,7 @@ def test_a_refused_event_fails_only_its_own_caller(
 def is_kept(store: Any, *, poison: bool) -> bool:
     try:
         store.append_event(an_event(correlation_id="poison" if poison else None))
-    except (psycopg.errors.CheckViolation, sqlite3.IntegrityError):
+    except asm.StorageError:
         return False
     return True
 

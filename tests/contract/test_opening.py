@@ -907,6 +907,7 @@ def test_a_forked_child_that_closes_its_parents_store_closes_nothing(migrated: s
 
 
 @forks
+@only(POSTGRES, why="tests/fault/test_sqlite_files.py has what holds for SQLite")
 def test_a_forked_child_opens_a_store_of_its_own(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
         assert run_in_fork(lambda: opened_anew(migrated)) == 1

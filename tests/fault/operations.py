@@ -46,7 +46,7 @@ CASES = {
     ),
     "append_event, expected_sequence": Case(
         lambda store: store.append_event(SOME[0], expected_sequence=0),
-        b"commit",
+        b"commit\0",
         ids("ses_lost"),
         [("evt_lost0", 1)],
     ),
@@ -80,7 +80,7 @@ CASES = {
     ),
     "import_session": Case(
         lambda store: store.import_session(asm.SessionExport(session=LOST)),
-        b"commit",
+        b"commit\0",
         lambda store: store.get_session("ses_lost"),
         LOST,
     ),

@@ -17,7 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 import asm
 from asm import dsn as dsns
 from asm.engine.script import Script, UnitOfWork
-from asm.operations.events import append_event
+from asm.operations.appending import append_event
 from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
 from tests.contract.other_clients import driver_connection, fetch_rows, only, open_files
 from tests.contract.retention_data import a_session

@@ -17,7 +17,7 @@ from asm.cli import copying
 from asm.engine.jobs import run_job
 from asm.engine.script import Operation, Pipeline, Query, Rows, Script, UnitOfWork
 from asm.maintenance import retention
-from asm.operations import events, exports, imports, search, sessions
+from asm.operations import appending, exports, imports, search, sessions
 from tests.conftest import POSTGRES, Where, an_event, events_of, in_loop
 from tests.contract.other_clients import driver_connection, only
 from tests.contract.retention_data import a_session, fill
@@ -164,10 +164,10 @@ class Case(NamedTuple):
 
 
 OPERATIONS: dict[str, Case] = {
-    "append": Case(lambda: events.append_event(NEW[0])),
-    "append again": Case(lambda: events.append_events([*OLD, *NEW])),
-    "append expecting": Case(lambda: events.append_event(NEW[0], expected_sequence=3)),
-    "append many": Case(lambda: events.append_events([*NEW, *events_of("ses_many", 2_500)])),
+    "append": Case(lambda: appending.append_event(NEW[0])),
+    "append again": Case(lambda: appending.append_events([*OLD, *NEW])),
+    "append expecting": Case(lambda: appending.append_event(NEW[0], expected_sequence=3)),
+    "append many": Case(lambda: appending.append_events([*NEW, *events_of("ses_many", 2_500)])),
     "flush": Case(lambda: flush(*OF_ONE)),
     "flush again": Case(lambda: flush(*OLD, *OF_ONE)),
     "delete": Case(lambda: sessions.delete_session("ses_old")),

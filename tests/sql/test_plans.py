@@ -18,7 +18,7 @@ from asm import dsn as dsns
 from asm.cli import copying
 from asm.engine import polling
 from asm.engine.script import Query, run_script
-from asm.operations import artifacts, events, exports, runs, search, sessions, summaries
+from asm.operations import appending, artifacts, events, exports, runs, search, sessions, summaries
 from asm.operations.cursors import Order
 from asm.postgres import adapters
 from asm.sqlite import values
@@ -27,7 +27,7 @@ from tests.make_schema import schema_file
 from tests.sql.conftest import START, a_run, a_session, an_event_of, session_id
 from tests.sql.statements import numbered, parameters_in_order, queries
 
-HOT: dict[str, tuple[Query[Any], str]] = {
+HOT: dict[str, tuple[Any, str]] = {
     "get_session": (sessions.get_session(session_id(700)), "asm_sessions_pkey"),
     "list_sessions": (sessions.list_sessions(limit=20), "asm_sessions_by_creation"),
     "list_sessions of an agent": (
@@ -44,12 +44,22 @@ HOT: dict[str, tuple[Query[Any], str]] = {
         events.get_events(session_id(3), after=50, limit=100),
         "asm_events_pkey",
     ),
+    "the last events": (events.get_events(session_id(3), last=50), "asm_events_pkey"),
+    "the last events of a type": (
+        events.get_events(session_id(3), type="error_occurred", last=50),
+        "asm_events_by_type",
+    ),
+    "the last events of a run": (
+        events.get_events(session_id(3), run_id="run_000003_2", last=10),
+        "asm_events_by_run",
+    ),
+    "get_event": (events.get_event(session_id(3), "evt_000007"), "asm_events_id_key"),
     "get_latest_sequence": (events.get_latest_sequence(session_id(3)), "asm_session_sequences_pkey"),
     "get_by_key": (artifacts.get_by_key("key_000700"), "asm_artifacts_live_key"),
     "list_by_session": (artifacts.list_by_session(session_id(3)), "asm_artifacts_by_session"),
     "find_counters of a poll": (polling.poll_counters([session_id(3)]), "asm_session_sequences_pkey"),
     "find_counters": (exports.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
-    "find_sessions": (Query("find_sessions", {"ids": (session_id(3),)}, list), "asm_sessions_pkey"),
+    "get_sessions": (sessions.get_sessions([session_id(3)]), "asm_sessions_pkey"),
     "find_artifacts": (Query("find_artifacts", {"ids": ("art_1",)}, list), "asm_artifacts_pkey"),
     "find_live_keys": (Query("find_live_keys", {"keys": ("key_000700",)}, list), "asm_artifacts_live_key"),
     "find_sequence_numbers": (
@@ -73,6 +83,9 @@ ORDERED = [
     "get_events",
     "get_events of a run",
     "get_events a page at a time",
+    "the last events",
+    "the last events of a type",
+    "the last events of a run",
     "list_by_session",
     "page_sessions",
     "page_runs",
@@ -85,6 +98,7 @@ ORDERED = [
 ORDERS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "created_at_asc": (search.search_sessions, a_session(700), "asm_sessions_by_creation"),
     "created_at_desc": (search.search_sessions, a_session(700), "asm_sessions_by_creation"),
+    "updated_at_asc": (search.search_sessions, a_session(700), "asm_sessions_by_update"),
     "updated_at_desc": (search.search_sessions, a_session(700), "asm_sessions_by_update"),
     "started_at_asc": (search.search_runs, a_run(700), "asm_runs_by_time"),
     "started_at_desc": (search.search_runs, a_run(700), "asm_runs_by_time"),
@@ -116,6 +130,10 @@ FILTERED: dict[str, tuple[Any, str]] = {
         search.search_sessions(agent_id="agent_3", order_by="created_at_desc"),
         "asm_sessions_by_agent",
     ),
+    "children of a session by creation": (
+        search.search_sessions(parent_session_id=session_id(3), order_by="created_at_asc"),
+        "asm_sessions_by_parent",
+    ),
     "runs of a provider": (search.search_runs(provider="openai"), "asm_runs_by_provider"),
     "runs of a session": (search.search_runs(session_id=session_id(3)), "asm_runs_by_start"),
     "events of a session": (search.search_events(session_ids=session_id(3)), "asm_events_pkey"),
@@ -133,6 +151,14 @@ FILTERED: dict[str, tuple[Any, str]] = {
 
 # Filters whose index finds few rows, which are then sorted or counted.
 FOUND: dict[str, tuple[Any, str]] = {
+    "children of a session": (
+        search.search_sessions(parent_session_id=session_id(3)),
+        "asm_sessions_by_parent",
+    ),
+    "children of two sessions": (
+        search.search_sessions(parent_session_id=[session_id(3), session_id(4)], order_by="updated_at_asc"),
+        "asm_sessions_by_parent",
+    ),
     "runs of a status": (search.search_runs(status="running", limit=5), "asm_runs_by_status"),
     "events of a type counted": (search.count_events(types="error_occurred"), "asm_events_by_type"),
     "events of a correlation by time": (
@@ -217,6 +243,7 @@ def test_a_search_by_a_value_takes_its_rows_in_order_from_an_index(question: str
 @pytest.mark.parametrize(
     ("order", "index"),
     [
+        ("updated_at_asc", "asm_session_tags_by_update"),
         ("updated_at_desc", "asm_session_tags_by_update"),
         ("created_at_desc", "asm_session_tags_by_creation"),
         ("created_at_asc", "asm_session_tags_by_creation"),
@@ -355,7 +382,7 @@ def test_a_summary_reads_its_index_and_only_runs_that_have_not_ended(
 
 
 def test_an_idempotent_append_finds_stored_events_by_the_index_on_ids(filled: Where) -> None:
-    (query,) = _queries_sent(events.append_events(an_event_of(3, n) for n in range(5)), "find_events")
+    (query,) = _queries_sent(appending.append_events(an_event_of(3, n) for n in range(5)), "find_events")
 
     plans = list(_plans[filled.dialect](filled.dsn, query))
 
@@ -378,7 +405,8 @@ def _queries_sent(operation: Any, name: str) -> list[Query[Any]]:
 
 def _on_postgres(dsn: str, query: Any, *, bitmaps: bool = False) -> Iterator[Plan]:
     rendered = queries("postgres")[query.query].render(query.params)
-    sql, values = rendered.statements[0].sql, adapters.bind(query.params)
+    sql = rendered.statements[0].sql
+    values = adapters.bind(sql, query.params)
     with psycopg.connect(dsn) as connection, ClientCursor(connection) as cursor:
         # On a few thousand rows a sort costs next to nothing, so the planner would prefer a bitmap to
         # an index that gives the order. An index on tags can only be read through a bitmap.

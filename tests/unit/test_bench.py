@@ -19,6 +19,7 @@ from bench.harness import Rounds, Sample, Side
 TINY = Rounds(rounds=1, seconds=0.02)
 WITH_TARGET = (*targets.TARGETS, *targets.QUERIES)
 OPTIONS: dict[str, dict[str, Any]] = {
+    "forks": {"events": 1_000},
     "growth": {"sizes": (1_000, 2_000)},
     "callers": {"callers": (1, 4)},
     "queries": {"sessions": 60, "scale": 2},
@@ -47,6 +48,7 @@ EXPECTED = {
         targets.SAVE_SESSION,
     },
     "flush": {targets.FLUSH},
+    "forks": {targets.FORK, targets.SQLITE_FORK},
     "sqlite": {
         targets.SQLITE_APPEND,
         targets.SQLITE_THREADS,

@@ -51,6 +51,7 @@ PUBLIC = [
     "migrate",
     "rollback",
     "pending_migrations",
+    "token_usage",
     "QueryAPI",
     "Maintenance",
     "ArtifactRegistry",

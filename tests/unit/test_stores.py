@@ -158,6 +158,13 @@ def test_a_transaction_has_the_operations_of_its_store_and_the_connection() -> N
     assert _public(Transaction) - {"connection"} == _public(asm.SessionStore) - {"transaction", "close"}
 
 
+@pytest.mark.parametrize("owner", [asm.SessionStore, asm.AsyncSessionStore])
+def test_a_store_declares_what_it_is_made_of_on_its_class(owner: type) -> None:
+    declared = {name for each in owner.__mro__ for name in inspect.get_annotations(each)}
+
+    assert {"query", "artifacts", "maintenance"} <= declared
+
+
 def test_both_artifact_registries_have_the_same_methods() -> None:
     assert _public(ArtifactRegistry) == _public(AsyncArtifactRegistry)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,9 @@ def _name_fault(text: str) -> str:
 
 
 def _as_file(path: str) -> str:
-    try:
+    # The user of a path such as ~name may not exist.
+    with suppress(RuntimeError):
         path = str(Path(path).expanduser())
-    except RuntimeError:
-        # There is no such user.
-        pass
     return f"use 'sqlite:///{path}'"
 
 

@@ -25,7 +25,7 @@ def check_dsn_place(ctx: click.Context, command: click.Command, args: list[str])
     for word in _arguments(command, args):
         if (dsn := _shown_dsn(word, may_be_file=not arguments)) is not None:
             raise click.UsageError(
-                f"`asm {name}` takes the DSN as an option: asm {name} --dsn {dsn}",
+                f"The DSN is an option of this command: write `asm {name} --dsn {dsn}`.",
                 click.Context(command, parent=ctx, info_name=name),
             )
 

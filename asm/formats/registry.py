@@ -45,7 +45,8 @@ def read(path: Path) -> Iterator[Parsed]:
     try:
         reader = find_reader(path)
         if reader is None:
-            raise ValidationError(_why_unknown(path))
+            names = " and ".join(each.name for each in READERS)
+            raise ValidationError(f"{_why_unknown(path)}; asm reads {names} files")
         yield from reader.read(path)
     except ValidationError as error:
         raise ValidationError(f"{path}: {error}", path=str(path)) from error
@@ -106,5 +107,5 @@ def _why_unknown(file: Path) -> str:
     if not head:
         return "the file is empty"
     if head.startswith(_SQLITE):
-        return "a SQLite database; `asm copy` copies a store"
-    return f"unknown file format; asm reads {' and '.join(each.name for each in READERS)} files"
+        return "a SQLite database, and `asm copy` copies stores"
+    return "unknown file format"

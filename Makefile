@@ -21,7 +21,7 @@ comma := ,
 bench bench-peers bench-compare: export ASM_BENCH_DSN = $(DSN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format sync schema figures bench bench-peers bench-compare clean
+.PHONY: help demo test soak check format sync schema figures pages docs bench bench-peers bench-compare clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,13 @@ schema: .venv/installed ## generate each schema.sql from its migrations
 figures: .venv/installed ## generate docs/figures.md, the size and the cost of the code
 	@.venv/bin/python -m bench.figures
 
+pages: .venv/installed ## generate the parts of README and docs that are made of code and figures
+	@.venv/bin/python -m tests.docs.make_pages
+
+docs: .venv/docs/installed ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet
+	@echo 'The documentation is in site/index.html.'
+
 bench: .venv/installed ## measure on SQLite and PostgreSQL; DSN=postgresql://…, ONLY=reads,flush, ROUNDS=5, SECONDS=1, EVENTS=10000000, SCALE=10
 	@.venv/bin/python -m bench $(bench_options) $(subst $(comma), ,$(ONLY))
 
@@ -67,7 +74,7 @@ bench-compare: .venv/installed ## measure this checkout beside another one; BASE
 		$(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS)) $(subst $(comma), ,$(ONLY))
 
 clean: ## remove everything that these targets create
-	@rm -rf .venv build dist asm-demo.db* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv build dist site asm-demo.db* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Each environment is complete when its `installed` file exists.
@@ -84,11 +91,17 @@ pip_install = $(@D)/bin/python -m pip install --quiet --disable-pip-version-chec
 	@$(pip_install) -e '.[test]'
 	@touch $@
 
-# The demo keeps its session in SQLite, so it needs neither libpq nor the command line's libraries.
+# The demo keeps its session in SQLite, so it needs no libpq. The command line shows the session again.
 .venv/demo/installed: pyproject.toml tests/constraints.txt
 	@echo 'Installing asm and its requirements into $(@D).'
 	$(new_environment)
-	@$(pip_install) -e .
+	@$(pip_install) -e '.[cli]'
+	@touch $@
+
+.venv/docs/installed: pyproject.toml tests/constraints.txt tests/docs/constraints.txt
+	@echo 'Installing asm and the tools of its documentation into $(@D).'
+	$(new_environment)
+	@$(pip_install) -c tests/docs/constraints.txt -e '.[docs]'
 	@touch $@
 
 # The peers bring about a hundred packages, so they have an environment of their own.

@@ -12,6 +12,7 @@ from asm.errors import (
     AsmError,
     Conflict,
     ConnectionFailed,
+    EventNotFound,
     InvalidCursor,
     InvalidEventType,
     InvalidStatus,
@@ -30,6 +31,7 @@ from asm.maintenance.policy import MaintenanceReport, RetentionPolicy
 from asm.models import Artifact, ArtifactStats, Event, EventType, Page, Run, RunStatus, Session, SessionStatus
 from asm.operations.exports import SessionExport
 from asm.operations.summaries import CostSummary, SessionStats, UsageSummary
+from asm.provider_usage import token_usage
 from asm.store import ArtifactRegistry, Maintenance, QueryAPI, SessionStore, Transaction
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ __all__ = [
     "ConnectionFailed",
     "CostSummary",
     "Event",
+    "EventNotFound",
     "EventType",
     "HealthIssue",
     "InvalidCursor",
@@ -91,6 +94,7 @@ __all__ = [
     "migrate",
     "pending_migrations",
     "rollback",
+    "token_usage",
 ]
 
 _LOADED_ON_FIRST_USE = {

@@ -21,7 +21,14 @@ from asm.engine.script import AsyncDatabase, Operation
 from asm.engine.shielding import run_to_completion
 from asm.errors import MigrationRequired, StoreClosed, store_closed
 from asm.maintenance import health, retention
-from asm.methods import async_iterating_method, async_job_method, async_method, async_waiting_method
+from asm.methods import (
+    async_following_method,
+    async_iterating_method,
+    async_job_method,
+    async_method,
+    async_paging_method,
+    async_waiting_method,
+)
 from asm.migrations.files import check_complete, check_tables, list_applied
 from asm.opening import (
     borrowed_pool_options,
@@ -31,7 +38,20 @@ from asm.opening import (
     store_options,
     target,
 )
-from asm.operations import artifacts, events, exports, imports, reading, runs, search, sessions, summaries
+from asm.operations import (
+    appending,
+    artifacts,
+    events,
+    exports,
+    forks,
+    imports,
+    reading,
+    removing,
+    runs,
+    search,
+    sessions,
+    summaries,
+)
 from asm.sqlite.async_database import AsyncSQLite, AsyncSQLiteTransaction
 from asm.sqlite.database import SQLite  # async only
 
@@ -70,6 +90,9 @@ class AsyncQueryAPI:
     search_runs = async_method(search.search_runs, "Page[Run]")
     search_events = async_method(search.search_events, "Page[Event]")
     count_events = async_method(search.count_events, "int")
+    iter_sessions = async_paging_method(search.iter_sessions, "AsyncIterator[Session]")
+    iter_runs = async_paging_method(search.iter_runs, "AsyncIterator[Run]")
+    iter_events = async_paging_method(search.iter_events, "AsyncIterator[Event]")
     get_session_stats = async_method(summaries.get_session_stats, "SessionStats")
     get_usage_summary = async_method(summaries.get_usage_summary, "UsageSummary")
     get_cost_summary = async_method(summaries.get_cost_summary, "CostSummary")
@@ -99,28 +122,37 @@ class AsyncOperations:
 
     _database: AsyncDatabase
     artifacts: AsyncArtifactRegistry
+    """Where large objects are stored, by key."""
     query: AsyncQueryAPI
+    """Searches and sums across sessions."""
 
     save_session = async_method(sessions.save_session, "None")
+    update_session = async_method(sessions.update_session, "Session")
     get_session = async_method(sessions.get_session, "Session")
+    get_sessions = async_method(sessions.get_sessions, "list[Session]")
     list_sessions = async_method(sessions.list_sessions, "list[Session]")
     delete_session = async_method(sessions.delete_session, "None")
+    fork_session = async_method(forks.fork_session, "Session")
 
     save_run = async_method(runs.save_run, "None")
+    update_run = async_method(runs.update_run, "Run")
     get_run = async_method(runs.get_run, "Run")
     list_runs = async_method(runs.list_runs, "list[Run]")
     get_active_run = async_method(runs.get_active_run, "Run | None")
 
-    append_event = async_method(events.append_event, "Event")
-    append_events = async_method(events.append_events, "list[Event]")
+    append_event = async_method(appending.append_event, "Event")
+    append_events = async_method(appending.append_events, "list[Event]")
+    get_event = async_method(events.get_event, "Event")
     get_latest_sequence = async_method(events.get_latest_sequence, "int")
+    pop_event = async_method(removing.pop_event, "Event | None")
+    delete_events = async_method(removing.delete_events, "int")
 
     flush = async_method(sessions.flush, "list[Event]")
     import_session = async_method(imports.import_session, "None")
 
     get_events = async_waiting_method(reading.get_events)
     iter_events = async_iterating_method(reading.iter_events)
-    follow_events = async_iterating_method(reading.follow_events)
+    follow_events = async_following_method(reading.follow_events)
 
 
 class AsyncTransaction(AsyncOperations):
@@ -150,7 +182,8 @@ class AsyncSessionStore(AsyncOperations):
     `timeout` seconds wait for a connection or a lock, `statement_timeout` bounds one statement; both
     end in StorageTimeout. Without `statement_timeout`, a read takes as long as it takes while its
     server accepts connections. After a failure that may pass, an operation is retried for `retry_for`
-    seconds. `prepare=False` prepares no statement, for a pooler that does not keep them.
+    seconds. `prepare=False` prepares no statement, for a pooler that does not keep them. A statement that
+    takes longer than `slow_statement` seconds is a warning of the logger `asm`.
 
     Opening checks that the tables are there and current, else MigrationRequired; `migrate=True`
     applies what is pending first. A blocking store opens when it is made, and threads may share it. An
@@ -159,6 +192,8 @@ class AsyncSessionStore(AsyncOperations):
     """
 
     _database: AsyncSQLite | AsyncPostgres
+    maintenance: AsyncMaintenance
+    """Retention and health checks. Nothing of it runs by itself."""
 
     def __init__(
         self,
@@ -173,9 +208,12 @@ class AsyncSessionStore(AsyncOperations):
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
+        slow_statement: float | None = None,
     ) -> None:
         dsn = as_secret(dsn)
-        self._options = store_options(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
+        self._options = store_options(
+            min_size, max_size, timeout, statement_timeout, retry_for, prepare, slow_statement
+        )
         self._dsn_target = target(dsn, pool, "AsyncConnectionPool", schema, migrate)
         self._pool = pool
         self._migrate = migrate

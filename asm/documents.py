@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import orjson
 
 from asm.errors import ValidationError
-from asm.validation import safe_repr
+from asm.validation import a_type, safe_repr
 
 Document: TypeAlias = dict[str, Any]
 
@@ -197,7 +197,7 @@ def _why_not_json(value: Any) -> str:
         return f"is {value}, which JSON cannot represent: use None or a string"
     if isinstance(value, tuple):
         return "is a tuple, which would be read back as a list: make it a list"
-    return f"is a {type(value).__name__}, which is not JSON: make it a string, number, list or dict"
+    return f"is {a_type(value)}, which is not JSON: make it a string, number, list or dict"
 
 
 def _shortened(path: str) -> str:

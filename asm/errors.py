@@ -4,7 +4,7 @@ AsmError
   ValidationError      a value is not accepted: change it        (also a ValueError)
     InvalidStatus  InvalidEventType  InvalidCursor
   NotFound             no row has that id                        (also a LookupError)
-    SessionNotFound  RunNotFound
+    SessionNotFound  RunNotFound  EventNotFound
   Conflict             another row or state is in the way
     AlreadyExists  SequenceConflict
   StorageError         the database failed
@@ -80,6 +80,12 @@ class RunNotFound(NotFound):
     """Raised if no run has the given id. Check the id, or save the run first."""
 
     code = "run_not_found"
+
+
+class EventNotFound(NotFound):
+    """Raised if a session has no event of the given id. It may have been removed, or never appended."""
+
+    code = "event_not_found"
 
 
 class Conflict(AsmError):

@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from datetime import datetime
 from functools import update_wrapper
 from types import FunctionType
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from asm.engine.jobs import Job, run_job, run_job_async
 from asm.engine.script import Operation
 from asm.models import Event
-from asm.operations import reading
+from asm.operations import pages, reading
+from asm.operations.events import Types
+from asm.operations.pages import Search
 from asm.operations.reading import LongPoll, Stream
 
 P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+Events = TypeVar("Events", covariant=True)
+EventsOrNone = TypeVar("EventsOrNone", covariant=True)
 
 
 def method(operation: Callable[P, Operation[T]], result: str) -> Callable[Concatenate[Any, P], T]:
     """A method that runs an operation in the database of its object."""
 
+    name = operation.__name__
+
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._database.run(operation(*args, **kwargs))  # type: ignore[no-any-return]
+        named = operation(*args, **kwargs)
+        named.name = name
+        return self._database.run(named)  # type: ignore[no-any-return]
 
     return _like(operation, method, result)
 
@@ -35,8 +44,12 @@ def method(operation: Callable[P, Operation[T]], result: str) -> Callable[Concat
 def async_method(
     operation: Callable[P, Operation[T]], result: str
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    name = operation.__name__
+
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._database.run(operation(*args, **kwargs))  # type: ignore[no-any-return]
+        named = operation(*args, **kwargs)
+        named.name = name
+        return await self._database.run(named)  # type: ignore[no-any-return]
 
     return _like(operation, method, result)
 
@@ -62,7 +75,7 @@ def async_waiting_method(
 def iterating_method(operation: Callable[P, Stream]) -> Callable[Concatenate[Any, P], Iterator[Event]]:
     """A method that queries page after page, each when its caller wants the next event."""
 
-    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
         return reading.stream(self._database, operation(*args, **kwargs))
 
     return _like(operation, method, "Iterator[Event]")
@@ -71,17 +84,93 @@ def iterating_method(operation: Callable[P, Stream]) -> Callable[Concatenate[Any
 def async_iterating_method(
     operation: Callable[P, Stream],
 ) -> Callable[Concatenate[Any, P], AsyncIterator[Event]]:
-    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Event]:
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Any]:
         return reading.stream_async(self._database, operation(*args, **kwargs))
 
     return _like(operation, method, "AsyncIterator[Event]")
+
+
+class FollowMethod(Protocol[Events, EventsOrNone]):
+    """`follow_events` as type checkers see it: only with a heartbeat it yields None, too."""
+
+    @overload
+    def __call__(
+        self,
+        session_id: str,
+        *,
+        run_id: str | None = None,
+        type: Types | None = None,
+        since: datetime | None = None,
+        after: int = 0,
+        before: int | None = None,
+        limit: int | None = None,
+        page_size: int = 1_000,
+        idle_timeout: float | None = None,
+        heartbeat: None = None,
+    ) -> Events: ...
+
+    @overload
+    def __call__(
+        self,
+        session_id: str,
+        *,
+        run_id: str | None = None,
+        type: Types | None = None,
+        since: datetime | None = None,
+        after: int = 0,
+        before: int | None = None,
+        limit: int | None = None,
+        page_size: int = 1_000,
+        idle_timeout: float | None = None,
+        heartbeat: float | None,
+    ) -> EventsOrNone: ...
+
+
+def following_method(
+    operation: Callable[..., Stream],
+) -> FollowMethod[Iterator[Event], Iterator[Event | None]]:
+    """A method that goes on to yield events as they are appended."""
+
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Iterator[Event | None]:
+        return reading.stream(self._database, operation(*args, **kwargs))
+
+    return cast(Any, _like(operation, method, "Iterator[Event | None]"))  # type: ignore[no-any-return]
+
+
+def async_following_method(
+    operation: Callable[..., Stream],
+) -> FollowMethod[AsyncIterator[Event], AsyncIterator[Event | None]]:
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Event | None]:
+        return reading.stream_async(self._database, operation(*args, **kwargs))
+
+    return cast(Any, _like(operation, method, "AsyncIterator[Event | None]"))  # type: ignore[no-any-return]
+
+
+def paging_method(
+    operation: Callable[P, Search[T]], result: str
+) -> Callable[Concatenate[Any, P], Iterator[T]]:
+    """A method that iterates over all pages of a search."""
+
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return pages.iterate(self._database, operation(*args, **kwargs))
+
+    return _like(operation, method, result)
+
+
+def async_paging_method(
+    operation: Callable[P, Search[T]], result: str
+) -> Callable[Concatenate[Any, P], AsyncIterator[T]]:
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return pages.iterate_async(self._database, operation(*args, **kwargs))
+
+    return _like(operation, method, result)
 
 
 def job_method(job: Callable[P, Job[T]], result: str) -> Callable[Concatenate[Any, P], T]:
     """A method that runs a job, whose steps are transactions of their own."""
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return run_job(job(*args, **kwargs), self._database)
+        return run_job(job(*args, **kwargs), self._database, job.__name__)
 
     return _like(job, method, result)
 
@@ -90,7 +179,7 @@ def async_job_method(
     job: Callable[P, Job[T]], result: str
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await run_job_async(job(*args, **kwargs), self._database)
+        return await run_job_async(job(*args, **kwargs), self._database, job.__name__)
 
     return _like(job, method, result)
 

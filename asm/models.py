@@ -26,6 +26,7 @@ from asm.enums import (
     session_status,
 )
 from asm.errors import ValidationError
+from asm.reprs import html_record, html_table, model_repr
 from asm.usage import add_usage, check_cost, check_usage, token_counts
 from asm.validation import (
     REFERENCE_LENGTH_MAX,
@@ -118,6 +119,22 @@ class Model:
         """The fields as JSON-ready values: times in ISO 8601, statuses and types as plain strings."""
         return {name: _json_ready(getattr(self, name)) for name in self.__dataclass_fields__}
 
+    def __repr__(self) -> str:
+        return model_repr(type(self).__name__, self._shown())
+
+    def _repr_html_(self) -> str:
+        """A table of the fields, which a notebook shows."""
+        return html_record(self._shown(), type(self).__name__)
+
+    def _shown(self) -> dict[str, Any]:
+        """The fields that say something: no empty ones, and of those with their default the status only."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {
+            name: value
+            for name, value in values.items()
+            if name == "status" or not (value == {} or value == self.__dataclass_fields__[name].default)
+        }
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The model that `to_dict` made the dict of. The values are checked like any other input."""
@@ -150,7 +167,15 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_UNSET: Any = object()
+"""Stands for the time at which a session is made, which is the same in all its fields."""
+
+
+def _unset() -> Any:
+    return _UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Session(Model):
     """One conversation with an agent, which may have any number of runs."""
 
@@ -161,8 +186,8 @@ class Session(Model):
     metadata: Document = field(default_factory=dict)
     context: Document = field(default_factory=dict)
     tags: Coerced[Iterable[str], tuple[str, ...]] = ()  # type: ignore[assignment]
-    created_at: datetime = field(default_factory=now)
-    updated_at: datetime = field(default_factory=now)
+    created_at: datetime = field(default_factory=_unset)
+    updated_at: datetime = field(default_factory=_unset)
     deleted_at: datetime | None = None
 
     _checks = (
@@ -179,6 +204,14 @@ class Session(Model):
     )
     _optional = frozenset({"parent_session_id", "deleted_at"})
 
+    def __post_init__(self) -> None:
+        made_at = now()
+        for name in ("created_at", "updated_at"):
+            if getattr(self, name) is _UNSET:
+                object.__setattr__(self, name, made_at)
+        # Not super(), which refers to the class without slots.
+        Model.__post_init__(self)
+
     def __hash__(self) -> int:
         return hash(self.id)
 
@@ -187,12 +220,14 @@ class Session(Model):
         return replace(self, status=status, updated_at=now())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Run(Model):
     """One piece of work within a session, from its input to its output or error.
 
     The token counts that the store knows are integers from 0 to 10^12: `input_tokens`, `output_tokens`,
-    `total_tokens`, `cache_read_tokens`, `cache_creation_tokens`. `cost_usd` is from 0 to 10^9.
+    `total_tokens`, `cache_read_tokens`, `cache_creation_tokens`. Cached tokens count beside the input
+    tokens, not among them. `update_token_usage` makes these of a provider's own usage. `cost_usd` is
+    from 0 to 10^9. `get_cost_summary` finds the price by `provider` and `provider_metadata["model"]`.
     """
 
     id: str = field(default_factory=partial(new_id, "run_"))
@@ -251,16 +286,20 @@ class Run(Model):
         """This run with one more turn."""
         return replace(self, turn_count=self.turn_count + 1)
 
-    def update_token_usage(self, usage: Document) -> Run:
-        """This run with `usage` added to its token usage, key by key.
+    def update_token_usage(self, usage: Any) -> Run:
+        """This run with a provider's own usage, such as `response.usage`, added to its token usage.
 
-        A value that is not a number replaces the one before. A `total_tokens` that only one of the two
-        has is added to the other's input and output tokens.
+        `usage` is what `asm.token_usage` takes, and the counts in it are read in the same way, with the
+        run's `provider`. Numbers under other keys are added, too, also in dicts; other values replace
+        those before. None is absent, and `{}` changes nothing. A usage that is not empty and has no
+        known count is a ValidationError, and the run has at most 10^12 tokens of each kind.
+
+        A `total_tokens` that only one of the two has is added to the other's input and output tokens.
         """
-        return replace(self, token_usage=add_usage(self.token_usage, usage))
+        return replace(self, token_usage=add_usage(self.token_usage, usage, self.provider))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Event(Model):
     """Something that happened in a session, numbered in the order of the session's events.
 
@@ -298,7 +337,7 @@ class Event(Model):
         return hash((self.session_id, self.id))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Artifact(Model):
     """A reference to a large object that is stored elsewhere, with its size and checksum.
 
@@ -346,7 +385,7 @@ class ArtifactStats:
     total_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Page(Generic[T]):
     """One page of a search. `cursor` is passed to get the next page; it is None on the last one."""
 
@@ -359,6 +398,25 @@ class Page(Generic[T]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def __repr__(self) -> str:
+        return f"Page({self._summary()})"
+
+    def _repr_html_(self) -> str:
+        """A table of the items, which a notebook shows."""
+        models = [item for item in self.items if isinstance(item, Model)]
+        if len(models) < len(self):
+            return html_table(["item"], [{"item": item} for item in self.items], self._summary())
+        names = models[0].__dataclass_fields__ if models else ()
+        return html_table(names, [item._shown() for item in models], self._summary())
+
+    def _summary(self) -> str:
+        """As in "3 of 120 events, more"."""
+        item = self.items[0] if self.items else None
+        name = type(item).__name__.lower() if isinstance(item, Model) else "item"
+        count, is_one = len(self), len(self) == 1 and self.total_count is None
+        of = f"{count:,}" if self.total_count is None else f"{count:,} of {self.total_count:,}"
+        return f"{of} {name}{'' if is_one else 's'}{'' if self.cursor is None else ', more'}"
 
 
 # Rows read from a database.

@@ -11,6 +11,17 @@ provider's default, else none. A model stored as `provider/model` is also looked
 provider. Tokens read from a cache or written to one are counted separately from the input tokens,
 not among them. Where a price does not name them, they cost as much as input tokens.
 
+Which prices apply to a run is decided by its provider:
+
+- Its own name in the pricing, or the other name of the same provider (SAME_PROVIDER).
+- If that has no price of the model, and the provider is a cloud that sells the models of others (its name
+  contains "azure", "bedrock" or "vertex"): the prices of the model's maker, by the model's name and
+  without the maker's default. They are found for the clouds' own model names, such as
+  `us.anthropic.claude-sonnet-4-20250514-v1:0`, and Match.by is "maker". Clouds charge the makers' list
+  prices for most models, and more for some regions, so that such a cost is an estimate. A pricing with an
+  entry for the cloud takes precedence.
+- Any other provider, and a run without one, has no price: a model's name alone does not tell who sold it.
+
 The caller's pricing takes precedence over the file that ASM_PRICING names (.json or .toml), and that
 file over LIST_PRICES. They are not merged: `{**LIST_PRICES, "acme": …}` adds to the list.
 """
@@ -26,18 +37,26 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asm.errors import ValidationError
-from asm.validation import is_number, safe_repr
+from asm.validation import did_you_mean, is_number, safe_repr
 
 T = TypeVar("T")
 
 PRICING_VARIABLE = "ASM_PRICING"
 
 Pricing: TypeAlias = Mapping[str, Mapping[str, Any]]
-PricedBy: TypeAlias = Literal["cost_usd", "exact", "prefix", "default"]
-"""The run's own cost, the exact name of its model, a prefix of that name, the provider's default."""
+PricedBy: TypeAlias = Literal["cost_usd", "exact", "prefix", "default", "maker"]
+"""The run's own cost, the exact name of its model, a prefix of that name, the provider's default, the
+prices of the model's maker for a run on a cloud."""
 
 SAME_PROVIDER = (("anthropic", "claude"), ("openai", "codex"), ("google", "gemini"))
 """Pairs of names for one provider. A pricing under one name applies to runs stored under the other."""
+
+MAKERS = {
+    "azure": ("openai", "anthropic"),
+    "bedrock": ("anthropic", "openai"),
+    "vertex": ("google", "anthropic"),
+}
+"""The makers of the models that a cloud sells. A provider whose name contains a key is that cloud."""
 
 USD_MAX = 1_000_000
 """The largest price of a token, which keeps the costs of all tokens that a database can count finite."""
@@ -82,21 +101,44 @@ class Prices:
 
     def find(self, provider: str | None, model: str | None) -> Match | None:
         """The price of a provider's model, or None if it has none."""
-        known = self._find_provider(provider)
-        if known is None:
-            return None
-        names = () if model is None else (model, model.removeprefix(f"{provider}/"))
-        if exact := _first(known.models.get, names):
-            return Match("exact", exact)
-        if prefix := _first(lambda name: _longest_prefix(known.models, name), names):
-            return Match("prefix", prefix)
-        return None if known.default is None else Match("default", known.default)
-
-    def _find_provider(self, provider: str | None) -> _Provider | None:
         if provider is None:
             return None
+        known = self._find_provider(provider)
+        return (known and _match(known, provider, model)) or self._find_maker(provider, model)
+
+    def _find_provider(self, provider: str) -> _Provider | None:
         names = next((names for names in SAME_PROVIDER if provider in names), ())
         return _first(self._providers.get, (provider, *names))
+
+    def _find_maker(self, provider: str, model: str | None) -> Match | None:
+        """The price that the maker of a cloud's model lists."""
+        if model is None:
+            return None
+        cloud = next((cloud for cloud in MAKERS if cloud in provider.lower()), "")
+        for maker in MAKERS.get(cloud, ()):
+            known = self._find_provider(maker)
+            match = known and _match(known._replace(default=None), maker, _makers_name(model, maker))
+            if match:
+                return match._replace(by="maker")
+        return None
+
+
+def _match(known: _Provider, provider: str, model: str | None) -> Match | None:
+    names = () if model is None else (model, model.removeprefix(f"{provider}/"))
+    if exact := _first(known.models.get, names):
+        return Match("exact", exact)
+    if prefix := _first(lambda name: _longest_prefix(known.models, name), names):
+        return Match("prefix", prefix)
+    return None if known.default is None else Match("default", known.default)
+
+
+def _makers_name(model: str, maker: str) -> str:
+    """The maker's name of a model from the id that a cloud gives it.
+
+    Bedrock's are `us.anthropic.claude-…-v1:0`, also at the end of an ARN; Vertex AI's are
+    `publishers/anthropic/models/claude-…@20250514`. Versions at the end are no part of a prefix.
+    """
+    return model.rpartition("/")[2].rpartition(f"{maker}.")[2]
 
 
 def prices(pricing: Pricing | None = None) -> Prices:
@@ -203,7 +245,9 @@ def _check_mapping(value: Any, path: str, known: tuple[str, ...] | None = None) 
             )
         if known is not None and key not in known:
             raise ValidationError(
-                f"{name} has the unknown key {safe_repr(key)}: use {', '.join(known)}", path=_join(path, key)
+                f"{name} has the unknown key {safe_repr(key)}{did_you_mean(key, known)}: "
+                f"use {', '.join(known)}",
+                path=_join(path, key),
             )
     return value
 

@@ -20,7 +20,14 @@ from asm.dsn import as_secret
 from asm.engine.script import Database, Operation
 from asm.errors import MigrationRequired
 from asm.maintenance import health, retention
-from asm.methods import iterating_method, job_method, method, waiting_method
+from asm.methods import (
+    following_method,
+    iterating_method,
+    job_method,
+    method,
+    paging_method,
+    waiting_method,
+)
 from asm.migrations.files import check_complete, check_tables, list_applied
 from asm.opening import (
     borrowed_pool_options,
@@ -30,7 +37,20 @@ from asm.opening import (
     store_options,
     target,
 )
-from asm.operations import artifacts, events, exports, imports, reading, runs, search, sessions, summaries
+from asm.operations import (
+    appending,
+    artifacts,
+    events,
+    exports,
+    forks,
+    imports,
+    reading,
+    removing,
+    runs,
+    search,
+    sessions,
+    summaries,
+)
 from asm.sqlite.database import SQLite, SQLiteTransaction
 
 if TYPE_CHECKING:
@@ -65,6 +85,9 @@ class QueryAPI:
     search_runs = method(search.search_runs, "Page[Run]")
     search_events = method(search.search_events, "Page[Event]")
     count_events = method(search.count_events, "int")
+    iter_sessions = paging_method(search.iter_sessions, "Iterator[Session]")
+    iter_runs = paging_method(search.iter_runs, "Iterator[Run]")
+    iter_events = paging_method(search.iter_events, "Iterator[Event]")
     get_session_stats = method(summaries.get_session_stats, "SessionStats")
     get_usage_summary = method(summaries.get_usage_summary, "UsageSummary")
     get_cost_summary = method(summaries.get_cost_summary, "CostSummary")
@@ -94,28 +117,37 @@ class Operations:
 
     _database: Database
     artifacts: ArtifactRegistry
+    """Where large objects are stored, by key."""
     query: QueryAPI
+    """Searches and sums across sessions."""
 
     save_session = method(sessions.save_session, "None")
+    update_session = method(sessions.update_session, "Session")
     get_session = method(sessions.get_session, "Session")
+    get_sessions = method(sessions.get_sessions, "list[Session]")
     list_sessions = method(sessions.list_sessions, "list[Session]")
     delete_session = method(sessions.delete_session, "None")
+    fork_session = method(forks.fork_session, "Session")
 
     save_run = method(runs.save_run, "None")
+    update_run = method(runs.update_run, "Run")
     get_run = method(runs.get_run, "Run")
     list_runs = method(runs.list_runs, "list[Run]")
     get_active_run = method(runs.get_active_run, "Run | None")
 
-    append_event = method(events.append_event, "Event")
-    append_events = method(events.append_events, "list[Event]")
+    append_event = method(appending.append_event, "Event")
+    append_events = method(appending.append_events, "list[Event]")
+    get_event = method(events.get_event, "Event")
     get_latest_sequence = method(events.get_latest_sequence, "int")
+    pop_event = method(removing.pop_event, "Event | None")
+    delete_events = method(removing.delete_events, "int")
 
     flush = method(sessions.flush, "list[Event]")
     import_session = method(imports.import_session, "None")
 
     get_events = waiting_method(reading.get_events)
     iter_events = iterating_method(reading.iter_events)
-    follow_events = iterating_method(reading.follow_events)
+    follow_events = following_method(reading.follow_events)
 
 
 class Transaction(Operations):
@@ -145,7 +177,8 @@ class SessionStore(Operations):
     `timeout` seconds wait for a connection or a lock, `statement_timeout` bounds one statement; both
     end in StorageTimeout. Without `statement_timeout`, a read takes as long as it takes while its
     server accepts connections. After a failure that may pass, an operation is retried for `retry_for`
-    seconds. `prepare=False` prepares no statement, for a pooler that does not keep them.
+    seconds. `prepare=False` prepares no statement, for a pooler that does not keep them. A statement that
+    takes longer than `slow_statement` seconds is a warning of the logger `asm`.
 
     Opening checks that the tables are there and current, else MigrationRequired; `migrate=True`
     applies what is pending first. A blocking store opens when it is made, and threads may share it. An
@@ -154,6 +187,8 @@ class SessionStore(Operations):
     """
 
     _database: SQLite | Postgres
+    maintenance: Maintenance
+    """Retention and health checks. Nothing of it runs by itself."""
 
     def __init__(
         self,
@@ -168,9 +203,12 @@ class SessionStore(Operations):
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
+        slow_statement: float | None = None,
     ) -> None:
         dsn = as_secret(dsn)
-        self._options = store_options(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
+        self._options = store_options(
+            min_size, max_size, timeout, statement_timeout, retry_for, prepare, slow_statement
+        )
         self._dsn_target = target(dsn, pool, "ConnectionPool", schema, migrate)
         self._pool = pool
         self._migrate = migrate

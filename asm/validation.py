@@ -183,7 +183,10 @@ def check_keys(values: Any, known: Iterable[str], owner: str) -> Mapping[str, An
     if not isinstance(values, Mapping):
         raise ValidationError(f"{owner}.from_dict takes a dict, not {type(values).__name__}")
     if unknown := [name for name in values if name not in known]:
-        raise ValidationError(f"{owner} has no field {safe_repr(unknown[0])}; it has {', '.join(known)}")
+        hint = did_you_mean(unknown[0], known)
+        raise ValidationError(
+            f"{owner} has no field {safe_repr(unknown[0])}{hint}; it has {', '.join(known)}"
+        )
     return values
 
 
@@ -195,4 +198,21 @@ def safe_repr(value: object) -> str:
         return f"{value!r:.80}"
     except Exception:
         # Python refuses to convert an integer of more than 4,300 digits, here one inside a list.
-        return f"a {type(value).__name__} without a repr"
+        return f"{a_type(value)} without a repr"
+
+
+def a_type(value: object) -> str:
+    """The name of the value's type with its article: "an int", "a set"."""
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """The part of a message that suggests the known name most like the value; "" if none is."""
+    if not isinstance(value, str) or len(value) > TEXT_LENGTH_MAX:
+        return ""
+    # Imported here, because only errors need it.
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(value.lower(), known, n=1, cutoff=0.75)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""

@@ -33,7 +33,7 @@ class Sample:
     shares: Sequence[int] = ()
     """How many units each caller did."""
     peak_mb: float | None = None
-    """The most memory that Python allocated in one call, if it was traced."""
+    """The most memory that one call of the client allocated, if it was measured."""
 
     @property
     def rate(self) -> float:

@@ -17,7 +17,7 @@ class Target:
     longest_ms: float | None = None
     median_ms: float | None = None
     peak_mb: float | None = None
-    """The most memory that Python allocates in one call."""
+    """The most memory that one call of the client allocates."""
     core: float | None = None
     """The share of a core that the calling process uses."""
     reference: str = ""
@@ -62,6 +62,8 @@ GET_SESSION = Target("get_session", "the bare driver", 0.75)
 GET_ACTIVE_RUN = Target("get_active_run", "the bare driver", 0.75)
 SAVE_SESSION = Target("save_session", "the bare driver", 0.75)
 FLUSH = Target("flush of a session, a run, 50 events", "one COPY of 50 rows", 0.6)
+FORK = Target("fork_session of 100,000 events", "append_events of them", 1.0, peak_mb=8)
+SQLITE_FORK = Target("SQLite: fork_session of 100,000 events", "append_events of them", 1.0, peak_mb=8)
 SQLITE_APPEND = Target("SQLite FULL: one append", "raw begin immediate, upsert, insert, commit", 0.85)
 SQLITE_THREADS = Target("SQLite FULL: 64 threads", "the same raw, one thread", 2.8, p99_ms=25, spread=2)
 SQLITE_MIXED = Target(
@@ -73,6 +75,24 @@ SQLITE_PROCESSES = Target(
 SQLITE_BATCHES = Target("SQLite batches of 1,000", "raw executemany in one transaction", 0.7)
 SQLITE_ASYNC = Target("async SQLite, one task", "sync", 0.5)
 PEERS = Target("every peer, every row", "the one that comes closest", 1.0)
+
+BARE_APPEND = "append_event"
+WITH_SESSION = Target("one append with its session", BARE_APPEND, 0.77)
+WITH_SESSION_THREADS = Target("64 threads that append with their sessions", "64 threads that append", 0.77)
+POP = Target("one pop_event", BARE_APPEND, 0.67)
+RACING_POPS = Target("50 pops at the same time", "50 pops in sequence", 0.67)
+LAST_EVENTS = Target("get_events(last=50) of 100,000 events", "the same of 1,000 events", 0.8)
+
+
+def of_operation(database: str, target: Target) -> Target:
+    return replace(target, what=f"{database}: {target.what}")
+
+
+OPERATIONS = [
+    of_operation(database, target)
+    for database in ("PostgreSQL", "SQLite")
+    for target in (WITH_SESSION, WITH_SESSION_THREADS, POP, RACING_POPS, LAST_EVENTS)
+]
 
 APPENDING = "the append itself"
 FOLLOWERS = (1, 100, 1_000)
@@ -107,6 +127,8 @@ TARGETS = [
     GET_ACTIVE_RUN,
     SAVE_SESSION,
     FLUSH,
+    FORK,
+    SQLITE_FORK,
     SQLITE_APPEND,
     SQLITE_THREADS,
     SQLITE_MIXED,
@@ -115,6 +137,7 @@ TARGETS = [
     SQLITE_ASYNC,
     *WOKEN,
     BESIDE_FOLLOWERS,
+    *OPERATIONS,
 ]
 
 LOOKUP = "get_session"

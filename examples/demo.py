@@ -4,7 +4,10 @@ A user asks about the weather, and the agent calls a tool before it answers. Eac
 when it happens. When the call returns, the event is durable and has its sequence number.
 """
 
+import shlex
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import asm
 
@@ -38,8 +41,19 @@ def main(dsn: str) -> None:
         for event in store.iter_events(session.id):
             print(f"{event.sequence_number:>5}  {event.type:<20} {event.data or ''}")
 
-    print("\nTo print it again, install the `asm` command: pip install 'asm-store[cli]'")
-    print(f"asm show {session.id} --dsn …")
+    print(f"\nThis prints it again, as a conversation:\n\n    {show_command(session.id, dsn)}")
+
+
+def show_command(session_id: str, dsn: str) -> str:
+    """The command line that shows the session, for the Python that runs this."""
+    asm_command = Path(sys.executable).with_name("asm")
+    if find_spec("click") is None or find_spec("rich") is None:
+        return f"pip install 'asm-store[cli]' && asm show {session_id} --dsn {shlex.quote(dsn)}"
+    if not asm_command.exists():
+        return shlex.join([sys.executable, "-m", "asm", "show", session_id, "--dsn", dsn])
+    if asm_command.is_relative_to(Path.cwd()):
+        asm_command = asm_command.relative_to(Path.cwd())
+    return shlex.join([str(asm_command), "show", session_id, "--dsn", dsn])
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ REPLACEMENTS = [
     (r".*# async only\n", ""),
     (r"# sync only: ", ""),
     (r"\bawait ", ""),
+    (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\basyncio\.sleep\b", "time.sleep"),

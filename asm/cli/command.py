@@ -15,8 +15,8 @@ import click
 from asm.cli.database import migrate, rollback, status
 from asm.cli.importing import import_
 from asm.cli.maintenance import health, maintain
-from asm.cli.search import search
-from asm.cli.sessions import sessions, show
+from asm.cli.search import search, sessions
+from asm.cli.show import show
 from asm.cli.summaries import cost, stats, usage
 from asm.cli.text import one_line
 from asm.cli.transfer import copy, export

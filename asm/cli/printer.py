@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from rich.console import Console
 from rich.text import Text
@@ -20,14 +20,39 @@ _LINES_TOLERATED = 3
 _ROWS_PER_LINE = 5
 """The rows of a terminal that one line of a block may take before it is cut."""
 
+_CHARACTERS_TOLERATED = 40
+"""A line with at most this many characters too many is printed whole."""
+
 
 class Printer:
-    """Prints lines. `full=True` shortens nothing on a terminal either."""
+    """Prints lines. `full=True` shortens nothing on a terminal either.
 
-    def __init__(self, *, full: bool = False) -> None:
-        self._console = Console(highlight=False)
+    `color=True` prints to a pipe what a terminal would get, and `color=False` prints no colours. By default
+    the environment variables FORCE_COLOR and NO_COLOR decide. `pager` is the input of a pager, which gets
+    what the terminal would get.
+    """
+
+    def __init__(
+        self, *, full: bool = False, color: bool | None = None, pager: IO[str] | None = None
+    ) -> None:
+        self._console = Console(
+            file=pager,
+            force_terminal=True if color or pager is not None else None,
+            no_color=True if color is False else None,
+            highlight=False,
+        )
         self._width = self._console.width if self._console.is_terminal else None
         self._full = full or self._width is None
+
+    @property
+    def width(self) -> int | None:
+        """The columns of the terminal. None in a pipe, where nothing is shortened to fit."""
+        return self._width
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing is shortened."""
+        return self._full
 
     def fits(self, width: int) -> bool:
         """Whether a line of this width fits the terminal."""
@@ -43,6 +68,10 @@ class Printer:
         if self._width is not None and not self._full:
             text.truncate(self._width, overflow="ellipsis")
         self._print(text)
+
+    def continued(self, text: str, style: str = "") -> None:
+        """Print text without an end of line, for what arrives in pieces."""
+        self._console.print(Text(text, style), end="", soft_wrap=True)
 
     def block(self, body: str, *, first: Text, others: str, style: str = "", lines_max: int) -> None:
         """Print several lines, `first` before the first one and `others` before the others.
@@ -74,7 +103,9 @@ class Printer:
                 yield from self._wrapped(line, style, max(self._width - margin, 20))
 
     def _wrapped(self, line: str, style: str, width: int) -> Iterator[Text]:
-        length = len(line) if self._full else width * _ROWS_PER_LINE
+        length = width * _ROWS_PER_LINE
+        if self._full or len(line) <= length + _CHARACTERS_TOLERATED:
+            length = len(line)
         text = Text(line[:length].expandtabs(), style)
         yield from text.wrap(self._console, width)
         if len(line) > length:

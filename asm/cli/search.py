@@ -1,4 +1,4 @@
-"""`asm search`: find sessions, runs and events."""
+"""`asm search` and `asm sessions`: find sessions, runs and events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from asm.cli.display import show_events, show_runs, show_sessions
+from asm.cli.ids import find_run_ids, find_session_ids
+from asm.cli.lists import Times, show_events, show_runs, show_sessions
 from asm.cli.options import (
     TIMES,
     F,
@@ -21,8 +22,10 @@ from asm.cli.options import (
 from asm.cli.printer import Printer
 from asm.cli.text import quantity
 from asm.models import Event, Page, Run, RunStatus, Session, SessionStatus
+from asm.operations import listing
 from asm.operations.cursors import Order
 from asm.operations.search import EVENT_ORDERS, LIMIT_MAX, RUN_ORDERS, SESSION_ORDERS
+from asm.store import SessionStore, run_operation
 
 T = TypeVar("T", Session, Run, Event)
 
@@ -33,6 +36,7 @@ def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> C
     options = [
         click.option(
             "--order",
+            "--order-by",
             "order_by",
             type=click.Choice(names),
             default=order_by,
@@ -47,6 +51,8 @@ def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> C
             help="Show at most this many.",
         ),
         click.option("--cursor", metavar="TEXT", help="Continue after the page that printed this cursor."),
+        click.option("--utc", is_flag=True, help="Print times in UTC. Output to a pipe always is."),
+        click.option("--full", is_flag=True, help="Shorten nothing."),
         dsn_option,
         json_option,
     ]
@@ -73,28 +79,52 @@ def search() -> None:
     """
 
 
-@search.command(epilog=TIMES)
+@click.command(epilog=TIMES)
 @repeatable_option("--agent", "agent_id", metavar="ID", help="Of this agent.")
 @repeatable_option(
     "--status", type=click.Choice([each.value for each in SessionStatus]), help="With this status."
 )
 @repeatable_option("--provider", metavar="NAME", help="With a run of this provider.")
 @repeatable_option("--tag", "tags", metavar="TAG", help="With this tag.")
+@repeatable_option("--parent", "parent_session_id", metavar="ID", help="Forked from this session.")
+@repeatable_option("--parent", "parent_session_id", metavar="ID", help="Forked from this session.")
 @time_option("--created-after", help="Created at this time or later.")
 @time_option("--created-before", help="Created before this time.")
-@click.option("--all", "include_deleted", is_flag=True, help="Include soft-deleted sessions.")
+@click.option("--include-deleted", is_flag=True, help="Find soft-deleted sessions, too.")
 @click.option("--total", "count_total", is_flag=True, help="Also print the total number of matches.")
 @_page_options(SESSION_ORDERS, order_by="updated_at_desc", limit=50)
-def sessions(dsn: str | None, schema: str | None, *, as_json: bool, **filters: Any) -> None:
-    """Find sessions.
+def sessions(
+    dsn: str | None, schema: str | None, *, as_json: bool, utc: bool, full: bool, **filters: Any
+) -> None:
+    """List sessions, those that were updated last first.
+
+    `asm sessions` and `asm search sessions` are the same command. TITLE is the "title" in the metadata, or
+    the first message of the user, and the tags. On a terminal an ID is as short as `asm show` accepts it.
 
     \b
-    asm search sessions --agent assistant --status failed --status cancelled
+    asm sessions --agent assistant --status failed --status cancelled
     asm search sessions --tag prod --tag eu --created-after 2026-01-01 --total
+    asm sessions --json | jq -r '.items[].id'
     """
     with open_store(dsn, schema) as store:
+        filters["parent_session_id"] = find_session_ids(store, filters["parent_session_id"])
         page = store.query.search_sessions(**filters)
-    _print_page(page, show_sessions, as_json=as_json)
+        if as_json:
+            _print_json(page)
+            return
+        summaries = run_operation(store, listing.summarize_sessions(page.items))
+    printer = Printer(full=full)
+    show_sessions(
+        printer,
+        page.items,
+        summaries,
+        by_creation=filters["order_by"].startswith("created"),
+        times=Times.of(printer, utc=utc),
+    )
+    _print_more(page)
+
+
+search.add_command(sessions)
 
 
 @search.command(epilog=TIMES)
@@ -109,7 +139,9 @@ def sessions(dsn: str | None, schema: str | None, *, as_json: bool, **filters: A
     "--min-tokens", type=click.IntRange(min=0), metavar="N", help="With at least N tokens in total."
 )
 @_page_options(RUN_ORDERS, order_by="started_at_desc", limit=50)
-def runs(dsn: str | None, schema: str | None, *, as_json: bool, **filters: Any) -> None:
+def runs(
+    dsn: str | None, schema: str | None, *, as_json: bool, utc: bool, full: bool, **filters: Any
+) -> None:
     """Find runs.
 
     \b
@@ -117,8 +149,15 @@ def runs(dsn: str | None, schema: str | None, *, as_json: bool, **filters: Any) 
     asm search runs --status running --started-before 2026-01-31
     """
     with open_store(dsn, schema) as store:
+        filters["session_id"] = find_session_ids(store, filters["session_id"])
         page = store.query.search_runs(**filters)
-    _print_page(page, show_runs, as_json=as_json)
+        if as_json:
+            _print_json(page)
+            return
+        printer = Printer(full=full)
+        short_ids = _short_ids(store, printer, [run.session_id for run in page])
+    show_runs(printer, page.items, short_ids, times=Times.of(printer, utc=utc))
+    _print_more(page)
 
 
 @search.command(epilog=TIMES)
@@ -131,7 +170,16 @@ def runs(dsn: str | None, schema: str | None, *, as_json: bool, **filters: Any) 
 @time_option("--until", help="Before this time.")
 @click.option("--count", "only_count", is_flag=True, help="Print only the number of matches.")
 @_page_options(EVENT_ORDERS, order_by="sequence_asc", limit=100)
-def events(dsn: str | None, schema: str | None, *, as_json: bool, only_count: bool, **filters: Any) -> None:
+def events(
+    dsn: str | None,
+    schema: str | None,
+    *,
+    as_json: bool,
+    only_count: bool,
+    utc: bool,
+    full: bool,
+    **filters: Any,
+) -> None:
     """Find events.
 
     \b
@@ -139,22 +187,38 @@ def events(dsn: str | None, schema: str | None, *, as_json: bool, only_count: bo
     asm search events --since 2026-01-31 --until 2026-02-01 --count
     """
     with open_store(dsn, schema) as store:
+        filters["session_ids"] = find_session_ids(store, filters["session_ids"])
+        filters["run_ids"] = find_run_ids(store, filters["run_ids"])
         if only_count:
             click.echo(store.query.count_events(**_without_page(filters)))
-        else:
-            _print_page(store.query.search_events(**filters), show_events, as_json=as_json)
+            return
+        page = store.query.search_events(**filters)
+        if as_json:
+            _print_json(page)
+            return
+        printer = Printer(full=full)
+        short_ids = _short_ids(store, printer, [event.session_id for event in page])
+    show_events(printer, page.items, short_ids, times=Times.of(printer, utc=utc), full=full)
+    _print_more(page)
 
 
 def _without_page(filters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in filters.items() if name not in ("order_by", "limit", "cursor")}
 
 
-def _print_page(page: Page[T], show: Callable[[Printer, Sequence[T]], None], *, as_json: bool) -> None:
-    if as_json:
-        items = [item.to_dict() for item in page]
-        print_json({"items": items, "cursor": page.cursor, "total_count": page.total_count})
-        return
-    show(Printer(), page.items)
+def _short_ids(store: SessionStore, printer: Printer, session_ids: Sequence[str]) -> Mapping[str, str]:
+    """What a list prints for the ids of sessions: on a terminal their beginnings."""
+    if printer.is_full or not session_ids:
+        return {}
+    return run_operation(store, listing.shorten_ids(session_ids))
+
+
+def _print_json(page: Page[Any]) -> None:
+    items = [item.to_dict() for item in page]
+    print_json({"items": items, "cursor": page.cursor, "total_count": page.total_count})
+
+
+def _print_more(page: Page[Any]) -> None:
     if page.total_count is not None:
         click.echo(f"asm: {quantity(page.total_count, 'session')} in total", err=True)
     if page.cursor is not None:

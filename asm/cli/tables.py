@@ -8,7 +8,7 @@ from itertools import chain, repeat
 from rich.cells import cell_len, set_cell_size
 
 from asm.cli.printer import Printer
-from asm.cli.text import one_line, quantity, timestamp
+from asm.cli.text import one_line, quantity, timestamp, usd
 from asm.operations.summaries import Cost, CostSummary, SessionStats, Usage, UsageSummary
 from asm.pricing import PricedBy
 
@@ -26,6 +26,7 @@ _PRICED_BY: dict[PricedBy, str] = {
     "exact": "exact name",
     "prefix": "prefix",
     "default": "default",
+    "maker": "maker",
 }
 _UNNAMED = "(none)"
 
@@ -55,7 +56,7 @@ def show_usage(printer: Printer, usage: UsageSummary) -> None:
 
 def show_cost(printer: Printer, cost: CostSummary) -> None:
     priced = cost.run_count - cost.unmapped_runs
-    printer.line((f"{_usd(cost.total_cost_usd)} for {quantity(priced, 'run')}", "bold"))
+    printer.line((f"{usd(cost.total_cost_usd)} for {quantity(priced, 'run')}", "bold"))
     if cost.unmapped_runs:
         unpriced = f"{quantity(cost.unmapped_runs, 'more run')} without a price: see `asm cost --help`"
         printer.line((unpriced, "yellow"))
@@ -73,7 +74,7 @@ def _usage_rows(parts: Mapping[str | None, Usage]) -> Iterable[TableRow]:
 def _cost_rows(parts: Mapping[str | None, Cost]) -> Iterable[TableRow]:
     for name, part in parts.items():
         counts = [part.run_count, *(part.priced_by.get(by, 0) for by in _PRICED_BY), part.unmapped_runs]
-        cost = _usd(part.cost_usd) if part.priced_by else ""
+        cost = usd(part.cost_usd) if part.priced_by else ""
         yield [one_line(name or _UNNAMED), cost, *map(_count, counts)]
 
 
@@ -99,7 +100,3 @@ def _show_parts(printer: Printer, kind: str, heading: TableRow, rows: Iterable[T
 
 def _count(number: int) -> str:
     return f"{number:,}" if number else ""
-
-
-def _usd(dollars: float) -> str:
-    return f"${dollars:,.2f}" if dollars >= 1 or not dollars else f"${max(dollars, 0.0001):.4f}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 _UNSAFE = re.compile(
@@ -27,7 +27,7 @@ def one_line(message: str) -> str:
 
 
 def inline(value: Any) -> str:
-    """A value of a document on one line."""
+    """A value of a document on one line, with its line ends as escapes."""
     if isinstance(value, dict):
         return ", ".join(f"{inline(key)}: {inline(as_text(each))}" for key, each in value.items())
     return escaped(as_text(value)).replace("\n", "\\n").replace("\t", "\\t")
@@ -38,9 +38,7 @@ def multiline(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {as_text(each)}" for key, each in value.items())
-    if isinstance(value, list) and all(isinstance(part, dict) and "text" in part for part in value):
-        return "\n".join(as_text(part["text"]) for part in value)
+        return "\n".join(f"{key}: {as_text(each)}".replace("\n", "\n  ") for key, each in value.items())
     return as_text(value).replace("\r\n", "\n").lstrip("\n").rstrip()
 
 
@@ -49,12 +47,37 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def shortened(text: str, length: int) -> str:
+    """The text in at most this many characters. An ellipsis stands for the rest."""
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+
+
 def quantity(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def usd(dollars: float) -> str:
+    if 0 < dollars < 0.0001:
+        return "<$0.0001"
+    return f"${dollars:,.2f}" if dollars >= 1 or not dollars else f"${dollars:.4f}"
+
+
 def timestamp(time: datetime | None) -> str | None:
     return None if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def age(time: datetime, now: datetime) -> str:
+    """How long ago a time was, in its largest unit."""
+    seconds = (now - time) // timedelta(seconds=1)
+    if seconds < 0:
+        return "in the future"
+    for unit, length in _UNITS:
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return "now"
+
+
+_UNITS = (("y", 365 * 86_400), ("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 def duration(seconds: float) -> str | None:
@@ -67,4 +90,7 @@ def duration(seconds: float) -> str | None:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02} h"
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

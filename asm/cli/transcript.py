@@ -1,203 +1,290 @@
-"""One session as `asm show` prints it: its fields, its runs, and its events as a conversation."""
+"""The events of a session as `asm show` prints them: a conversation, with tools and their output."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import chain, islice, tee
+from dataclasses import replace
 
-from rich.text import Text
+from rich.text import Text as Line
 
-from asm.cli.display import ERROR_TYPES, model_of, style_of, usage_of
+from asm.cli.conversation import (
+    SHELLS,
+    Entry,
+    Repetitions,
+    UnfinishedMessage,
+    command_text,
+    entries_of,
+    read_entry,
+    with_parts,
+)
+from asm.cli.display import ERROR_TYPES, tokens_text
 from asm.cli.printer import Printer
-from asm.cli.text import duration, inline, multiline, timestamp
-from asm.documents import Document
-from asm.models import Event, EventType, Run, Session
-from asm.operations.exports import SessionExport
+from asm.cli.text import duration, escaped, inline, multiline, one_line
+from asm.content import (
+    RESULTS,
+    Delta,
+    Media,
+    Other,
+    Part,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    error_text,
+    read_delta,
+)
+from asm.models import Event, EventType, Run
 from asm.validation import is_number
 
 _INDENT = " " * 7
-_ROLES = {"assistant": "bold green", "system": "bold magenta", "user": "bold blue"}
-_SHELLS = ("bash", "sh", "shell")
-
-_MESSAGES = (EventType.MESSAGE_SENT, EventType.MESSAGE_RECEIVED, EventType.MESSAGE_STREAMED)
-_RESULTS = (EventType.TOOL_CALL_COMPLETED, EventType.TOOL_CALL_FAILED)
-_FOLLOWED_BY_SPACE = (*_MESSAGES, *_RESULTS)
-
-
-def show_session(printer: Printer, export: SessionExport) -> None:
-    """Print a session, its runs and its events."""
-    _show_session(printer, export.session)
-    for run in export.runs:
-        _show_run(printer, run)
-    _show_events(printer, export.events, has_runs=len(export.runs) > 1)
+_ROLES = {
+    "assistant": "bold green",
+    "model": "bold green",
+    "system": "bold magenta",
+    "developer": "bold magenta",
+    "user": "bold blue",
+}
+_NOTES = (EventType.TOKEN_USAGE_UPDATED, EventType.TURN_COMPLETED)
+"""What belongs to the lines before it."""
 
 
-def _show_session(printer: Printer, session: Session) -> None:
-    _show_heading(printer, "Session", session)
-    created, updated = timestamp(session.created_at), timestamp(session.updated_at)
-    _show_fields(
-        printer,
-        {
-            "agent": session.agent_id,
-            "parent": session.parent_session_id,
-            "created": created,
-            "updated": None if updated == created else updated,
-            "deleted": timestamp(session.deleted_at),
-            "tags": ", ".join(session.tags),
-            "metadata": session.metadata,
-            "context": session.context,
-        },
-    )
+class Transcript:
+    """Prints one event after another, with what they have in common only once.
 
+    `runs` are those whose beginning is marked: those of a session with several, by their ids.
+    """
 
-def _show_run(printer: Printer, run: Run) -> None:
-    printer.line()
-    _show_heading(printer, "Run", run)
-    _show_fields(
-        printer,
-        {
-            "model": model_of(run),
-            "usage": usage_of(run),
-            "started": timestamp(run.started_at),
-            "took": duration((run.ended_at - run.started_at).total_seconds()) if run.ended_at else None,
-            "input": run.input,
-            "output": run.output,
-            "error": run.error,
-            "metadata": run.metadata,
-        },
-    )
+    def __init__(self, printer: Printer, runs: dict[str, Run]) -> None:
+        self._printer = printer
+        self._runs = runs
+        self._previous: Entry | None = None
+        self._run_id: str | None = None
 
+    def show(self, events: Iterable[Event]) -> None:
+        """Print events that are all there."""
+        for entry in entries_of(events):
+            self._show(entry)
 
-def _show_heading(printer: Printer, kind: str, item: Session | Run) -> None:
-    status = str(item.status)
-    printer.line((f"{kind} ", "bold"), (inline(item.id), "bold cyan"), "  ", (status, style_of(status)))
+    def follow(self, events: Iterable[Event]) -> None:
+        """Print events as they arrive, and a message while it is streamed."""
+        repetitions = Repetitions()
+        stream: _Stream | None = None
+        for event in events:
+            delta = read_delta(event.data) if event.type == EventType.MESSAGE_STREAMED else None
+            if stream is not None and (delta is None or stream.run_id != event.run_id):
+                stream.interrupt()
+            if delta is not None:
+                if stream is None or stream.run_id != event.run_id:
+                    stream = _Stream(self._printer, event)
+                if stream.is_interrupted:
+                    stream.begin(self._begin(read_entry(event)))
+                stream.add(event, delta)
+            else:
+                self._show_rest(repetitions.without(read_entry(event)), stream)
+                # Usage is reported in the middle of a message, too.
+                stream = stream if event.type == EventType.TOKEN_USAGE_UPDATED else None
 
+    def _show_rest(self, entry: Entry | None, stream: _Stream | None) -> None:
+        """Print an entry without what was streamed of it."""
+        if entry is not None and stream is not None:
+            entry = stream.without(entry)
+        if entry is not None:
+            self._show(entry)
 
-def _show_fields(printer: Printer, fields: Document) -> None:
-    """Print each field that has a value on a line of its own."""
-    for name, value in fields.items():
-        if value or is_number(value):
-            printer.truncated((f"  {name:<10}", "dim"), inline(value))
+    def _show(self, entry: Entry) -> None:
+        entry = self._begin(entry)
+        type = entry.event.type
+        if entry.is_message:
+            _show_message(self._printer, entry)
+        elif type == EventType.TOOL_CALL_STARTED or type in RESULTS:
+            _show_parts(self._printer, entry, _number(entry))
+        else:
+            _show_other(self._printer, entry)
 
+    def _begin(self, entry: Entry) -> Entry:
+        """Print what separates an entry from the one before it. Returns it with the time of that one."""
+        run_id = entry.event.run_id
+        if run_id is not None and run_id != self._run_id and run_id in self._runs:
+            self._printer.line()
+            _show_run_heading(self._printer, self._runs[run_id])
+            self._printer.line()
+        elif self._starts_a_paragraph(entry):
+            self._printer.line()
+        self._run_id = run_id or self._run_id
+        previous, self._previous = self._previous, entry
+        return replace(entry, previous_at=None if previous is None else previous.event.timestamp)
 
-@dataclass(frozen=True, slots=True)
-class _EventInContext:
-    """An event between its neighbours."""
-
-    previous: Event | None
-    event: Event
-    following: Event | None
-
-    @property
-    def number(self) -> str:
-        return f"{self.event.sequence_number:>5}  "
-
-    @property
-    def elapsed(self) -> str | None:
-        """The time since the previous event."""
-        if self.previous is None:
-            return None
-        return duration((self.event.timestamp - self.previous.timestamp).total_seconds())
-
-    @property
-    def starts_a_run(self) -> bool:
-        run_id = self.event.run_id
-        return run_id is not None and (self.previous is None or self.previous.run_id != run_id)
-
-    @property
-    def starts_a_paragraph(self) -> bool:
+    def _starts_a_paragraph(self, entry: Entry) -> bool:
+        previous = self._previous
         return (
-            self.previous is None or self.event.type in _MESSAGES or self.previous.type in _FOLLOWED_BY_SPACE
+            previous is None
+            or entry.is_message
+            or previous.is_message
+            or (previous.event.type in RESULTS and entry.event.type not in (*RESULTS, *_NOTES))
         )
 
 
-def _in_context(events: Iterable[Event]) -> Iterable[_EventInContext]:
-    before, here, after = tee(events, 3)
-    return map(_EventInContext, chain([None], before), here, chain(islice(after, 1, None), [None]))
+class _Stream:
+    """A message that is printed while it arrives."""
+
+    def __init__(self, printer: Printer, event: Event) -> None:
+        self._printer = printer
+        self._message = UnfinishedMessage(event)
+        self._kind: str | None = None
+        self.run_id = event.run_id
+        self.is_interrupted = True
+
+    def begin(self, entry: Entry) -> None:
+        _show_role(self._printer, entry, "assistant")
+        self._kind = None
+        self.is_interrupted = False
+
+    def add(self, event: Event, delta: Delta) -> None:
+        self._message.add(event, delta)
+        if delta.kind == "input":
+            # The call is printed when it is complete.
+            return
+        if self._kind != delta.kind:
+            self._printer.continued("\n" * (self._kind is not None) + _INDENT)
+        self._kind = delta.kind
+        text = escaped(delta.text).replace("\n", f"\n{_INDENT}")
+        self._printer.continued(text, "dim" if delta.kind == "thinking" else "")
+
+    def interrupt(self) -> None:
+        """End the line, so that something else can be printed."""
+        if not self.is_interrupted and self._kind is not None:
+            self._printer.continued("\n")
+        self.is_interrupted = True
+
+    def without(self, entry: Entry) -> Entry | None:
+        """The entry without the text that has been printed, or None if that is all of it."""
+        if not entry.finishes_deltas:
+            return entry
+        printed = {
+            (type(part), part.text.strip())
+            for unfinished in self._message.entries(None)
+            for part in unfinished.content.parts
+            if isinstance(part, Text | Thinking)
+        }
+        return with_parts(
+            entry,
+            tuple(
+                part
+                for part in entry.content.parts
+                if not (isinstance(part, Text | Thinking) and (type(part), part.text.strip()) in printed)
+            ),
+        )
 
 
-def _show_events(printer: Printer, events: Iterable[Event], *, has_runs: bool) -> None:
-    for item in _in_context(events):
-        if has_runs and item.starts_a_run:
-            printer.line()
-            printer.line((f"Run {inline(item.event.run_id)}", "dim"))
-        elif item.starts_a_paragraph:
-            printer.line()
-        _show_event(printer, item)
+def _show_run_heading(printer: Printer, run: Run) -> None:
+    printer.line((f"── Run {inline(run.id)} ──", "dim"))
 
 
-def _show_event(printer: Printer, item: _EventInContext) -> None:
-    type = item.event.type
-    if type in _MESSAGES:
-        _show_message(printer, item)
-    elif type == EventType.TOOL_CALL_STARTED:
-        _show_call(printer, item)
-    elif type in _RESULTS:
-        _show_result(printer, item)
+def _show_message(printer: Printer, entry: Entry) -> None:
+    parts = entry.content.parts
+    if parts and all(isinstance(part, ToolCall | ToolResult) for part in parts):
+        _show_parts(printer, entry, _number(entry))
+        return
+    _show_role(printer, entry, entry.role)
+    _show_parts(printer, entry, _INDENT)
+    if not parts and entry.content.rest:
+        printer.block(multiline(entry.content.rest), first=Line(_INDENT), others=_INDENT, lines_max=12)
+
+
+def _show_role(printer: Printer, entry: Entry, role: str) -> None:
+    role = one_line(role)
+    elapsed = _elapsed(entry)
+    printer.line(
+        (_number(entry), "dim"), (role, _ROLES.get(role, "bold")), (f"  {elapsed}" if elapsed else "", "dim")
+    )
+
+
+def _show_parts(printer: Printer, entry: Entry, margin: str) -> None:
+    """Print the parts of an entry, the first one after its number or after the margin."""
+    for part in entry.content.parts:
+        _show_part(printer, entry, part, margin)
+        margin = _INDENT
+
+
+def _show_part(printer: Printer, entry: Entry, part: Part, margin: str) -> None:
+    if isinstance(part, ToolCall):
+        _show_call(printer, part, margin)
+    elif isinstance(part, ToolResult):
+        _show_result(printer, entry, part, margin)
+    elif isinstance(part, Media):
+        described = f"[{part.kind}: {inline(part.description)}]" if part.description else f"[{part.kind}]"
+        printer.truncated((margin, "dim"), (described, "magenta"))
+    elif isinstance(part, Other):
+        printer.block(inline(part.value), first=Line(margin, "dim"), others=_INDENT, style="dim", lines_max=1)
     else:
-        _show_other(printer, item)
+        style = "dim italic" if isinstance(part, Thinking) else ""
+        printer.block(
+            multiline(part.text), first=Line(margin, "dim"), others=_INDENT, style=style, lines_max=12
+        )
 
 
-def _show_message(printer: Printer, item: _EventInContext) -> None:
-    default = "user" if item.event.type == EventType.MESSAGE_SENT else "assistant"
-    role = inline(item.event.data.get("role") or default)
-    printer.line((item.number, "dim"), (role, _ROLES.get(role, "bold")), (f"  {item.elapsed or ''}", "dim"))
-    if body := _message_text(item):
-        printer.block(body, first=Text(_INDENT), others=_INDENT, lines_max=12)
-
-
-def _show_call(printer: Printer, item: _EventInContext) -> None:
-    name, body = inline(item.event.data.get("name", "")), _call_text(item.event)
-    names_its_tool = name in _SHELLS or body.startswith(name)
-    first = Text.assemble((item.number, "dim"), ("$ " if names_its_tool else f"{name} ", "bold yellow"))
+def _show_call(printer: Printer, call: ToolCall, margin: str) -> None:
+    name, body = one_line(call.name or ""), command_text(call)
+    names_its_tool = not name or name.lower() in SHELLS or body.startswith(name)
+    first = Line.assemble((margin, "dim"), ("$ " if names_its_tool else f"{name} ", "bold yellow"))
     printer.block(body, first=first, others=" " * first.cell_len, style="yellow", lines_max=12)
 
 
-def _show_result(printer: Printer, item: _EventInContext) -> None:
-    data = item.event.data
-    style = "red" if item.event.type == EventType.TOOL_CALL_FAILED else ""
-    first = Text.assemble((f"{item.number}│ ", "dim"))
-    rest = _without(data, "output", "duration_s")
-    output = multiline(data.get("output", rest)) or "(no output)"
-    printer.block(output, first=first, others=f"{_INDENT}│ ", style=style, lines_max=9)
-    took = duration(data["duration_s"]) if is_number(data.get("duration_s")) else item.elapsed
-    notes = [took, inline(rest) if "output" in data else None]
-    if any(notes):
-        printer.truncated((f"{_INDENT}└ {'  '.join(filter(None, notes))}", "dim"))
+def _show_result(printer: Printer, entry: Entry, result: ToolResult, margin: str) -> None:
+    rest = entry.content.rest
+    printer.block(
+        _result_text(result),
+        first=Line.assemble((f"{margin}│ ", "dim")),
+        others=f"{_INDENT}│ ",
+        style="red" if result.failed else "",
+        lines_max=9,
+    )
+    took = rest.get("duration_s")
+    taken = duration(took) if is_number(took) and took is not None else _elapsed(entry)
+    others = {name: value for name, value in rest.items() if name != "duration_s"}
+    notes = list(filter(None, [taken, inline(others) if others else None]))
+    if notes and entry.event.type in RESULTS:
+        printer.truncated((f"{_INDENT}└ {'  '.join(notes)}", "dim"))
 
 
-def _show_other(printer: Printer, item: _EventInContext) -> None:
-    type = item.event.type
-    words = inline(type) if "." in type else type.replace("_", " ")
-    style = "red" if type in ERROR_TYPES else "dim"
-    elapsed = f"  {item.elapsed}" if item.elapsed else ""
-    first = Text.assemble((item.number, "dim"), (words, style), (elapsed, "dim"), "  ")
-    printer.block(inline(item.event.data), first=first, others=" " * first.cell_len, lines_max=1)
+def _result_text(result: ToolResult) -> str:
+    output = multiline(result.output)
+    if not result.failed:
+        return output or "(no output)"
+    return "\n".join(
+        filter(None, [f"failed: {result.error or output}".rstrip(" :"), result.error and output])
+    )
 
 
-def _message_text(item: _EventInContext) -> str:
-    """The content of a message, or its thought alone if the rest only repeats the tool call that follows."""
-    data = item.event.data
-    content, thought = (multiline(data.get(name)) for name in ("content", "thought"))
-    if content.startswith(thought) and _repeats_call(content.removeprefix(thought), item.following):
-        return thought
-    return content or thought or inline(_without(data, "role", "content", "thought"))
+def _show_other(printer: Printer, entry: Entry) -> None:
+    event = entry.event
+    words = inline(event.type) if "." in event.type else event.type.replace("_", " ")
+    style = "red" if event.type in ERROR_TYPES else "dim"
+    elapsed = _elapsed(entry)
+    first = Line.assemble(
+        (_number(entry), "dim"), (words, style), (f"  {elapsed}" if elapsed else "", "dim"), "  "
+    )
+    printer.block(_other_text(event), first=first, others=" " * first.cell_len, lines_max=1)
 
 
-def _repeats_call(text: str, event: Event | None) -> bool:
-    if event is None or event.type != EventType.TOOL_CALL_STARTED:
-        return False
-    return not text or _EMPTY_FENCE.fullmatch(text.replace(_call_text(event), "", 1)) is not None
+def _other_text(event: Event) -> str:
+    data = event.data
+    if event.type in ERROR_TYPES and isinstance(data.get("message"), str):
+        rest = {name: value for name, value in data.items() if name not in ("message", "code", "type")}
+        said = error_text({name: value for name, value in data.items() if name not in rest})
+        return "  ".join(filter(None, [inline(said), inline(rest) if rest else None]))
+    if event.type == EventType.TOKEN_USAGE_UPDATED and (tokens := tokens_text(data)):
+        return tokens
+    return inline(data)
 
 
-_EMPTY_FENCE = re.compile(r"\s*(?:```\w*\s*```|<\w+>\s*</\w+>)\s*")
+def _number(entry: Entry) -> str:
+    number = str(entry.event.sequence_number)
+    return f"{number if entry.last is None else f'{number}-{entry.last}':>5}  "
 
 
-def _call_text(call: Event) -> str:
-    return multiline(call.data["input"] if "input" in call.data else _without(call.data, "name"))
-
-
-def _without(data: Document, *names: str) -> Document:
-    return {name: value for name, value in data.items() if name not in names}
+def _elapsed(entry: Entry) -> str | None:
+    """The time since the entry before it."""
+    if entry.previous_at is None:
+        return None
+    return duration((entry.event.timestamp - entry.previous_at).total_seconds())

@@ -16,7 +16,7 @@ from asm.validation import check_keys, count, flag, text
 M = TypeVar("M", bound=Model)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SessionExport:
     """A session, its runs, its events and, if requested, its artifacts: one snapshot.
 
@@ -32,6 +32,10 @@ class SessionExport:
     artifacts: list[Artifact] = field(default_factory=list)
     last_sequence: int = 0
     pruned_events: int = 0
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{len(getattr(self, name)):,} {name}" for name in _MODELS)
+        return f"SessionExport({self.session!r}, {rows})"
 
     def __post_init__(self) -> None:
         _check_model(self.session, Session, "session")

@@ -16,8 +16,9 @@ from asm.documents import dump
 from asm.engine.script import Query, Rows, Script, UnitOfWork, no_result
 from asm.errors import AlreadyExists, Conflict, ValidationError
 from asm.models import Artifact, Event, Run, Session
+from asm.operations.appending import BYTES_PER_STATEMENT, EncodedEvent
 from asm.operations.artifacts import read_artifacts, register
-from asm.operations.events import BYTES_PER_STATEMENT, EncodedEvent, lock_counters, read_events
+from asm.operations.events import lock_counters, read_events
 from asm.operations.exports import SequenceCounter, SessionExport, find_counters
 from asm.operations.runs import read_runs, save_run
 from asm.operations.sessions import read_sessions, save_session
@@ -288,14 +289,19 @@ def _advance_counters(
     for row in added:
         numbers[row.model.session_id].append(row.model.sequence_number or 0)
     after = {id: _advanced(before[id], counter, numbers[id]) for id, counter in exported.items()}
-    changed = sorted(id for id, counter in after.items() if counter != before[id])
+    changed = {id: counter for id, counter in sorted(after.items()) if counter != before[id]}
     if changed:
-        params = {
-            "session_ids": changed,
-            "last_sequences": [after[id].last_sequence for id in changed],
-            "pruned_events": [after[id].pruned_events for id in changed],
-        }
-        yield from Query("set_counters", params, no_result)
+        yield from set_counters(changed)
+
+
+def set_counters(counters: Mapping[str, SequenceCounter]) -> Query[None]:
+    """Set the counters of sessions, which the caller has locked."""
+    params = {
+        "session_ids": list(counters),
+        "last_sequences": [counter.last_sequence for counter in counters.values()],
+        "pruned_events": [counter.pruned_events for counter in counters.values()],
+    }
+    return Query("set_counters", params, no_result)
 
 
 def _advanced(before: SequenceCounter, exported: SequenceCounter, added: Sequence[int]) -> SequenceCounter:

@@ -1,22 +1,14 @@
-"""Searches across sessions, a page at a time.
-
-A query asks for one row more than the page holds, which shows whether there is a next page without
-counting. The next page begins behind the last row of the page before, in an order that no two rows
-share a place in, so pages neither skip nor repeat rows while others are added.
-
-No search is a prepared statement: which index is best depends on how frequent a value is, and a
-wrong choice costs more than planning.
-"""
+"""Searches across sessions, a page at a time or as an iterator over all pages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from asm.engine.script import Query, Rows, Script, UnitOfWork, one_or_many, scalar
+from asm.engine.script import Query, Script, UnitOfWork, one_or_many, scalar
 from asm.enums import run_status, session_status, status_filter
 from asm.errors import ValidationError
 from asm.models import Event, Page, Run, RunStatus, Session, SessionStatus, token_counts
@@ -24,9 +16,11 @@ from asm.operations import runs, sessions
 from asm.operations.cursors import Keyset, Order
 from asm.operations.events import Types, read_events
 from asm.operations.events import types as event_types
+from asm.operations.pages import Search, constant, match_none
 from asm.validation import (
     Texts,
     count,
+    did_you_mean,
     flag,
     optional_count,
     optional_utc_datetime,
@@ -39,7 +33,7 @@ T = TypeVar("T")
 LIMIT_MAX = 1_000
 """The items on a page, at most."""
 
-SessionOrder: TypeAlias = Literal["created_at_asc", "created_at_desc", "updated_at_desc"]
+SessionOrder: TypeAlias = Literal["created_at_asc", "created_at_desc", "updated_at_asc", "updated_at_desc"]
 RunOrder: TypeAlias = Literal["started_at_asc", "started_at_desc", "token_usage_desc"]
 EventOrder: TypeAlias = Literal["sequence_asc", "timestamp_asc", "timestamp_desc"]
 
@@ -50,6 +44,7 @@ def search_sessions(
     status: SessionStatus | str | Iterable[SessionStatus | str] | None = None,
     provider: Texts | None = None,
     tags: Texts | None = None,
+    parent_session_id: Texts | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     include_deleted: bool = False,
@@ -61,32 +56,48 @@ def search_sessions(
     """A page of sessions, without those that are soft-deleted unless `include_deleted` is true.
 
     A filter with several values matches any of them, but a session must have all of the `tags`; []
-    matches nothing. `provider` is that of any run of the session. The window of creation times is
-    `created_after` (inclusive) to `created_before` (exclusive).
+    matches nothing. `provider` is that of any run of the session, `parent_session_id` finds the
+    sessions that were forked from a session, and others saved with it as their parent. The window of
+    creation times is `created_after` (inclusive) to `created_before` (exclusive).
 
-    `order_by` is created_at_asc, created_at_desc or updated_at_desc, `limit` 1 to 1,000. The page's
-    `cursor`, given with the same order, returns the next page; it is None on the last. `count_total`
-    fills the page's `total_count`, the number of sessions on all pages together.
+    `order_by` is created_at_asc, created_at_desc, updated_at_asc or updated_at_desc, `limit` 1 to
+    1,000. The page's `cursor`, given with the same order, returns the next page; it is None on the
+    last. `count_total` fills the page's `total_count`, the number of sessions on all pages together.
     """
-    filters = _merged(
-        one_or_many("agent_id", "agent_ids", text_filter(agent_id, "agent_id")),
-        one_or_many("status", "statuses", status_filter(status, session_status)),
-        {
-            "providers": text_filter(provider, "provider"),
-            "created_after": optional_utc_datetime(created_after, "created_after"),
-            "created_before": optional_utc_datetime(created_before, "created_before"),
-            "exclude_deleted": None if flag(include_deleted, "include_deleted") else True,
-        },
+    filters = _session_filters(
+        agent_id, status, provider, tags, parent_session_id, created_after, created_before, include_deleted
     )
-    order = _order(order_by, SESSION_ORDERS)
-    search, count = "search_sessions", "count_sessions"
-    if (all_tags := text_filter(tags, "tags")) is not None:
-        search, count, filters["tags"] = "search_sessions_by_tag", "count_sessions_by_tag", all_tags
-    page = _page(search, filters, order, limit, cursor, sessions.read_sessions)
+    page = _session_search(filters, order_by, _limit(limit)).page(cursor)
     if not flag(count_total, "count_total"):
         return page
-    total = _count(count, filters)
+    total = _count("count_sessions_by_tag" if "tags" in filters else "count_sessions", filters)
     return UnitOfWork(partial(_with_total, page, total), snapshot=True)
+
+
+def iter_sessions(
+    *,
+    agent_id: Texts | None = None,
+    status: SessionStatus | str | Iterable[SessionStatus | str] | None = None,
+    provider: Texts | None = None,
+    tags: Texts | None = None,
+    parent_session_id: Texts | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    include_deleted: bool = False,
+    order_by: SessionOrder = "updated_at_desc",
+    page_size: int = 1_000,
+) -> Search[Session]:
+    """All sessions that `search_sessions` finds with the same filters, in the same order.
+
+    They are read `page_size` at a time, 1 to 1,000, each page when its first session is wanted, and no
+    connection is held in between. Sessions that are added meanwhile neither hide nor repeat others. A
+    session that is updated meanwhile changes its place in the orders by `updated_at`: updated_at_desc
+    may miss it and updated_at_asc may return it twice. The orders by `created_at` return it once.
+    """
+    filters = _session_filters(
+        agent_id, status, provider, tags, parent_session_id, created_after, created_before, include_deleted
+    )
+    return _session_search(filters, order_by, _page_size(page_size))
 
 
 def search_runs(
@@ -110,19 +121,29 @@ def search_runs(
     `order_by` is started_at_asc, started_at_desc or token_usage_desc, `limit` 1 to 1,000. The page's
     `cursor`, given with the same order, returns the next page; it is None on the last.
     """
-    filters = _merged(
-        one_or_many("session_id", "session_ids", text_filter(session_id, "session_id")),
-        one_or_many("provider", "providers", text_filter(provider, "provider")),
-        one_or_many("status", "statuses", status_filter(status, run_status)),
-        {
-            "started_after": optional_utc_datetime(started_after, "started_after"),
-            "started_before": optional_utc_datetime(started_before, "started_before"),
-            "min_tokens": optional_count(min_tokens, "min_tokens"),
-        },
-    )
-    order = _order(order_by, RUN_ORDERS)
-    query = "search_runs_by_tokens" if order.name == "token_usage_desc" else "search_runs"
-    return _page(query, filters, order, limit, cursor, runs.read_runs)
+    filters = _run_filters(session_id, provider, status, started_after, started_before, min_tokens)
+    return _run_search(filters, order_by, _limit(limit)).page(cursor)
+
+
+def iter_runs(
+    *,
+    session_id: Texts | None = None,
+    provider: Texts | None = None,
+    status: RunStatus | str | Iterable[RunStatus | str] | None = None,
+    started_after: datetime | None = None,
+    started_before: datetime | None = None,
+    min_tokens: int | None = None,
+    order_by: RunOrder = "started_at_desc",
+    page_size: int = 1_000,
+) -> Search[Run]:
+    """All runs that `search_runs` finds with the same filters, in the same order.
+
+    They are read `page_size` at a time, 1 to 1,000, each page when its first run is wanted, and no
+    connection is held in between. Runs that are added meanwhile neither hide nor repeat others. A run
+    that uses tokens meanwhile changes its place in the order token_usage_desc, which may miss it.
+    """
+    filters = _run_filters(session_id, provider, status, started_after, started_before, min_tokens)
+    return _run_search(filters, order_by, _page_size(page_size))
 
 
 def search_events(
@@ -148,7 +169,28 @@ def search_events(
     None on the last.
     """
     filters = _event_filters(session_ids, run_ids, types, providers, since, until, correlation_id)
-    return _page("search_events", filters, _order(order_by, EVENT_ORDERS), limit, cursor, read_events)
+    return _event_search(filters, order_by, _limit(limit)).page(cursor)
+
+
+def iter_events(
+    *,
+    session_ids: Texts | None = None,
+    run_ids: Texts | None = None,
+    types: Types | None = None,
+    providers: Texts | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    correlation_id: Texts | None = None,
+    order_by: EventOrder = "sequence_asc",
+    page_size: int = 1_000,
+) -> Search[Event]:
+    """All events that `search_events` finds with the same filters, in the same order.
+
+    They are read `page_size` at a time, 1 to 1,000, each page when its first event is wanted, and no
+    connection is held in between. Events that are added meanwhile neither hide nor repeat others.
+    """
+    filters = _event_filters(session_ids, run_ids, types, providers, since, until, correlation_id)
+    return _event_search(filters, order_by, _page_size(page_size))
 
 
 def count_events(
@@ -166,31 +208,34 @@ def count_events(
     return _count("count_events", filters)
 
 
-# Pages.
+# Searches.
 
 
-def _page(
-    query: str,
-    filters: Mapping[str, Any],
-    order: Order[T],
-    limit: int,
-    cursor: str | None,
-    read: Callable[[Rows], list[T]],
-) -> Query[Page[T]] | UnitOfWork[Page[T]]:
-    limit, after = count(limit, "limit", LIMIT_MAX, minimum=1), order.after(cursor)
+def _session_search(filters: Mapping[str, Any], order_by: SessionOrder, limit: int) -> Search[Session]:
+    query = "search_sessions_by_tag" if "tags" in filters else "search_sessions"
+    return Search(query, filters, _order(order_by, SESSION_ORDERS), limit, sessions.read_sessions)
 
-    def read_page(rows: Rows) -> Page[T]:
-        items = read(rows[:limit])
-        return Page(items=items, cursor=order.cursor(items[-1]) if len(rows) > limit else None)
 
-    if _match_none(filters):
-        return _constant(Page(items=[], cursor=None))
-    params = {**filters, order.name: True, **after, "limit": limit + 1}
-    return Query(query, params, read_page, prepare=False)
+def _run_search(filters: Mapping[str, Any], order_by: RunOrder, limit: int) -> Search[Run]:
+    order = _order(order_by, RUN_ORDERS)
+    query = "search_runs_by_tokens" if order.name == "token_usage_desc" else "search_runs"
+    return Search(query, filters, order, limit, runs.read_runs)
+
+
+def _event_search(filters: Mapping[str, Any], order_by: EventOrder, limit: int) -> Search[Event]:
+    return Search("search_events", filters, _order(order_by, EVENT_ORDERS), limit, read_events)
+
+
+def _limit(limit: int) -> int:
+    return count(limit, "limit", LIMIT_MAX, minimum=1)
+
+
+def _page_size(page_size: int) -> int:
+    return count(page_size, "page_size", LIMIT_MAX, minimum=1)
 
 
 def _count(query: str, filters: Mapping[str, Any]) -> Query[int] | UnitOfWork[int]:
-    return _constant(0) if _match_none(filters) else Query(query, filters, scalar, prepare=False)
+    return constant(0) if match_none(filters) else Query(query, filters, scalar, prepare=False)
 
 
 def _with_total(
@@ -200,21 +245,6 @@ def _with_total(
     return replace(found, total_count=(yield from total))
 
 
-def _match_none(filters: Mapping[str, Any]) -> bool:
-    """Whether a filter without values, [], leaves nothing to find."""
-    return () in filters.values()
-
-
-def _constant(result: T) -> UnitOfWork[T]:
-    """A result that is known without a query."""
-
-    def script() -> Script[T]:
-        yield from ()
-        return result
-
-    return UnitOfWork(script, snapshot=True)
-
-
 # Orders: the values that place a row in each, under the names of the queries' parameters.
 
 
@@ -222,8 +252,11 @@ def _order(name: Any, orders: Iterable[Order[T]]) -> Order[T]:
     for order in orders:
         if order.name == name:
             return order
-    known = ", ".join(order.name for order in orders)
-    raise ValidationError(f"{safe_repr(name)} is not an order: give one of {known}", path="order_by")
+    known = [order.name for order in orders]
+    raise ValidationError(
+        f"{safe_repr(name)} is not an order{did_you_mean(name, known)}: give one of {', '.join(known)}",
+        path="order_by",
+    )
 
 
 def _by_creation(session: Session) -> Keyset:
@@ -254,6 +287,7 @@ def _by_time(event: Event) -> Keyset:
 SESSION_ORDERS = (
     Order("sessions", "created_at_asc", ("last_at", "last_id"), _by_creation),
     Order("sessions", "created_at_desc", ("last_at", "last_id"), _by_creation),
+    Order("sessions", "updated_at_asc", ("last_at", "last_id"), _by_update),
     Order("sessions", "updated_at_desc", ("last_at", "last_id"), _by_update),
 )
 RUN_ORDERS = (
@@ -269,6 +303,53 @@ EVENT_ORDERS = (
 
 
 # Filters.
+
+
+def _session_filters(
+    agent_id: Texts | None,
+    status: SessionStatus | str | Iterable[SessionStatus | str] | None,
+    provider: Texts | None,
+    tags: Texts | None,
+    parent_session_id: Texts | None,
+    created_after: datetime | None,
+    created_before: datetime | None,
+    include_deleted: bool,
+) -> dict[str, Any]:
+    parents = text_filter(parent_session_id, "parent_session_id")
+    filters = _merged(
+        one_or_many("agent_id", "agent_ids", text_filter(agent_id, "agent_id")),
+        one_or_many("status", "statuses", status_filter(status, session_status)),
+        one_or_many("parent_session_id", "parent_session_ids", parents),
+        {
+            "providers": text_filter(provider, "provider"),
+            "created_after": optional_utc_datetime(created_after, "created_after"),
+            "created_before": optional_utc_datetime(created_before, "created_before"),
+            "exclude_deleted": None if flag(include_deleted, "include_deleted") else True,
+        },
+    )
+    all_tags = text_filter(tags, "tags")
+    # The sessions with some tags are found by a query of their own.
+    return filters if all_tags is None else {**filters, "tags": all_tags}
+
+
+def _run_filters(
+    session_id: Texts | None,
+    provider: Texts | None,
+    status: RunStatus | str | Iterable[RunStatus | str] | None,
+    started_after: datetime | None,
+    started_before: datetime | None,
+    min_tokens: int | None,
+) -> dict[str, Any]:
+    return _merged(
+        one_or_many("session_id", "session_ids", text_filter(session_id, "session_id")),
+        one_or_many("provider", "providers", text_filter(provider, "provider")),
+        one_or_many("status", "statuses", status_filter(status, run_status)),
+        {
+            "started_after": optional_utc_datetime(started_after, "started_after"),
+            "started_before": optional_utc_datetime(started_before, "started_before"),
+            "min_tokens": optional_count(min_tokens, "min_tokens"),
+        },
+    )
 
 
 def _event_filters(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from asm.documents import dump_object, load
@@ -11,14 +11,15 @@ from asm.enums import SESSION_STATUSES, SessionStatus, session_status, status_fi
 from asm.errors import SessionNotFound, ValidationError
 from asm.models import Event, Run, Session, session_from_row
 from asm.operations import runs
-from asm.operations.events import (
+from asm.operations.appending import (
     EncodedEvent,
     append_idempotently,
     append_pipeline,
     encoded,
-    lock_counters,
 )
-from asm.validation import count, flag, optional_count, text
+from asm.operations.changes import Change, applied, checked
+from asm.operations.events import lock_counters
+from asm.validation import VALUES_MAX, count, flag, is_collection, optional_count, text
 
 
 def save_session(session: Session) -> Query[None]:
@@ -42,14 +43,65 @@ def save_session(session: Session) -> Query[None]:
 
 def get_session(session_id: str) -> Query[Session]:
     """The session of that id, soft-deleted or not; SessionNotFound if there is none."""
+    return _one("get_session", text(session_id, "session_id"))
 
+
+def update_session(session_id: str, change: Callable[[Session], Session]) -> UnitOfWork[Session]:
+    """Replace a session by what `change(session)` returns, and return that; SessionNotFound if there is none.
+
+    `change` gets the stored session, which is locked until the result is stored: of concurrent updates none
+    is lost. It is a plain function that does nothing but make a session of the same id; it may be called
+    again after a failure, and in another thread. If it raises, nothing is written. The update is applied at
+    most once: where a connection is lost so that nobody can say whether it was, ConnectionFailed has
+    `details["outcome"] == "unknown"`.
+    """
+    update = partial(_update, text(session_id, "session_id"), checked(change, "update_session"))
+    return UnitOfWork(update, idempotent=False)
+
+
+def _update(session_id: str, change: Change[Session]) -> Script[Session]:
+    session = applied(change, (yield from _one("lock_session", session_id)), "id")
+    yield from save_session(session)
+    return session
+
+
+def _one(query: str, session_id: str) -> Query[Session]:
     def read(rows: Rows) -> Session:
         if not rows:
-            raise SessionNotFound(f"no session has the id {session_id!r}", session_id=session_id)
+            raise session_not_found(session_id)
         return read_session(rows[0])
 
-    session_id = text(session_id, "session_id")
-    return Query("get_session", {"id": session_id}, read)
+    return Query(query, {"id": session_id}, read)
+
+
+def get_sessions(session_ids: Iterable[str]) -> Query[list[Session]] | UnitOfWork[list[Session]]:
+    """The sessions of these ids, in the order of the ids, soft-deleted or not.
+
+    Ids without a session are left out. An id that is given twice is answered twice. There may be any
+    number of ids, and all sessions come from one snapshot.
+    """
+    if not is_collection(session_ids):
+        raise ValidationError(
+            f"session_ids must be a list of strings, not {type(session_ids).__name__}", path="session_ids"
+        )
+    ids = [text(each, f"session_ids[{index}]") for index, each in enumerate(session_ids)]
+    distinct = list(dict.fromkeys(ids))
+    if distinct and len(distinct) <= VALUES_MAX:
+        params = {"ids": tuple(distinct)}
+        return Query("find_sessions", params, lambda rows: _in_order(ids, read_sessions(rows)))
+    return UnitOfWork(partial(_get_many, ids, distinct), snapshot=True)
+
+
+def _get_many(ids: Sequence[str], distinct: Sequence[str]) -> Script[list[Session]]:
+    found: list[Session] = []
+    for start in range(0, len(distinct), VALUES_MAX):
+        found += yield from find_sessions(distinct[start : start + VALUES_MAX])
+    return _in_order(ids, found)
+
+
+def _in_order(ids: Iterable[str], sessions: Iterable[Session]) -> list[Session]:
+    by_id = {session.id: session for session in sessions}
+    return [by_id[id] for id in ids if id in by_id]
 
 
 def list_sessions(
@@ -112,6 +164,15 @@ def _flush(saves: Iterable[Query[None]], batch: Sequence[EncodedEvent]) -> Scrip
     for save in saves:
         yield from save
     return stored
+
+
+def find_sessions(ids: Iterable[str]) -> Query[list[Session]]:
+    """The sessions of these ids that exist, in any order."""
+    return Query("find_sessions", {"ids": tuple(ids)}, read_sessions)
+
+
+def session_not_found(session_id: str) -> SessionNotFound:
+    return SessionNotFound(f"no session has the id {session_id!r}", session_id=session_id)
 
 
 def read_session(row: Row) -> Session:

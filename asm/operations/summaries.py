@@ -70,8 +70,9 @@ class Cost:
     """The cost of a group of runs in USD, the number of these runs, and how they were priced.
 
     `priced_by` counts the runs under "cost_usd" (their own cost), "exact" (the price of their model's
-    name), "prefix" (that of the longest name their model's name begins with) and "default" (their
-    provider's). `unmapped_runs` have no price, and `cost_usd` does not include them.
+    name), "prefix" (that of the longest name their model's name begins with), "default" (their
+    provider's) and "maker" (an estimate for a run on a cloud: what the model's maker charges).
+    `unmapped_runs` have no price, and `cost_usd` does not include them.
     """
 
     cost_usd: float = 0.0
@@ -192,9 +193,11 @@ def get_cost_summary(
 
     A run's own `cost_usd` wins. Otherwise its cost is its tokens times the price of its model (the
     string at `provider_metadata["model"]`): the price under the model's exact name, else under the
-    longest name that it begins with, else the provider's default. A run without any of these counts
-    in `unmapped_runs` and in no cost, and so does a run with `total_tokens` but no tokens of a kind
-    that has a price: input, output, cache read or cache creation.
+    longest name that it begins with, else the provider's default. A run on Azure, Bedrock or Vertex AI
+    whose provider has no price of its own is priced by the model's maker, which `priced_by` tells. A run
+    without any of these counts in `unmapped_runs` and in no cost: one without a provider, for example,
+    whatever its model. So does a run with `total_tokens` but no tokens of a kind that has a price:
+    input, output, cache read or cache creation.
 
     `pricing` is in USD per token, in the form that `asm.pricing` describes, with its defaults. The
     filters are those of `get_usage_summary`.

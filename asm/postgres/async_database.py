@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from logging import DEBUG
 from typing import Any, TypeVar
 
 import psycopg
@@ -22,8 +23,9 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from asm.engine.async_group_commit import AsyncGroupCommit
 from asm.engine.async_polling import AsyncPoller
+from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import backoff, check_process, is_retryable
+from asm.engine.retry import Backoff, backoff, check_process, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -53,9 +55,10 @@ from asm.postgres.async_server_checks import (
     probe,
 )
 from asm.postgres.async_session_reset import reset_session
-from asm.postgres.async_transaction import AsyncPostgresTransaction, begun
+from asm.postgres.async_transaction import AsyncPostgresTransaction, begun, find_outcome
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
+from asm.postgres.outcomes import Commit, Outcome, outcome_unknown
 from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 
@@ -94,6 +97,7 @@ class AsyncPostgres:
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
+        slow_statement: float | None = None,
     ) -> None:
         """`conninfo` is that of a pool of our own, without one the pool is borrowed."""
         self.queries = QueryRegistry("postgres", schema)
@@ -117,16 +121,18 @@ class AsyncPostgres:
             retry_for=retry_for,
         )
         self.poller = AsyncPoller(self.run)
+        self.log = StatementLog(slow_statement)
         self.process = os.getpid()
         self._loop = asyncio.get_running_loop()  # async only
         # sync only: self.threads_inside: set[int] = set()
 
     async def open(self) -> None:
         """Connect, and retry while the failure may pass."""
-        delays = backoff(self._retry_for)
+        delays = backoff(self._retry_for, "opening the store")
         while True:
             try:
                 await self._check_server()
+                delays.succeeded()
                 break
             except StorageError as error:
                 pause_s = self._pause_before_retry(error, delays)
@@ -141,6 +147,8 @@ class AsyncPostgres:
         check_loop(self._loop)  # async only
         if isinstance(operation, Batchable):
             result = await self._group_commit.run(operation)
+        elif isinstance(operation, UnitOfWork) and not operation.idempotent:
+            result = await self._run_once(operation)
         else:
             result = await self.send(operation, retry_for=self._retry_for)
         if self.poller.subscriptions:
@@ -154,21 +162,79 @@ class AsyncPostgres:
         delays = None
         while True:
             try:
-                return await self._attempt(operation, lock_timeout_s)
+                result = await self._attempt(operation, lock_timeout_s)
+                if delays is not None:
+                    delays.succeeded()
+                return result
             except MigrationRequired as error:
                 await self._add_versions(error)
                 raise
             except StorageError as error:
-                delays = delays or backoff(retry_for)
+                delays = delays or backoff(retry_for, operation_name(operation))
                 pause_s = self._pause_before_retry(error, delays)
             operation = for_retry(operation)
             await asyncio.sleep(pause_s)
 
-    def _pause_before_retry(self, error: StorageError, delays: Iterator[float]) -> float:
+    async def _run_once(self, unit: UnitOfWork[T]) -> T:
+        attempt: Callable[[Commit[T]], Awaitable[T]] = partial(self._attempt, unit, None)
+        try:
+            return await self._at_most_once(attempt, name=operation_name(unit))
+        except MigrationRequired as error:
+            await self._add_versions(error)
+            raise
+
+    async def _at_most_once(
+        self,
+        attempt: Callable[[Commit[T]], Awaitable[T]],
+        *,
+        idempotent: bool = False,
+        name: str = "run_transaction",
+    ) -> T:
+        """Attempt a transaction, again only after an attempt that was certainly not applied."""
+        delays = backoff(self._retry_for, name)
+        while True:
+            commit = Commit[T]()
+            try:
+                result = await attempt(commit)
+                delays.succeeded()
+                return result
+            except (StorageError, psycopg.Error) as error:
+                if commit.is_lost(error):
+                    outcome = await self._outcome(commit, delays)
+                    if outcome == "committed":
+                        return commit.result
+                    if outcome != "aborted" and not idempotent:
+                        raise outcome_unknown() from error
+                pause_s = self._pause_before_retry(error, delays)
+            await asyncio.sleep(pause_s)
+
+    async def _outcome(self, commit: Commit[Any], delays: Iterator[float]) -> Outcome:
+        """What became of a commit without a response, asked again until it is final or the time is up."""
+        while True:
+            try:
+                outcome = await self._find_outcome(commit)
+            except (StorageError, psycopg.Error) as error:
+                outcome = "in progress" if is_retryable(error) else "unknown"
+            pause_s = next(delays, None) if outcome == "in progress" else None
+            if pause_s is None or self._group_commit.is_closed:
+                return outcome
+            await asyncio.sleep(pause_s)
+
+    async def _find_outcome(self, commit: Commit[Any]) -> Outcome:
+        connection = await self._checkout()
+        try:
+            limit = self._timeouts.begin_and_commit
+            with translated(), limited(connection, limit):
+                return await find_outcome(connection, self._timeouts.begin, limit, commit)
+        finally:
+            await self._checkin(connection)
+
+    def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
-        pause_s = next(delays, None) if is_retryable(error) else None
+        pause_s = next(delays, None) if is_retryable(translation(error) or error) else None
         if pause_s is None or self._group_commit.is_closed:
             raise error
+        delays.failed(error, pause_s)
         return pause_s
 
     async def _add_versions(self, error: MigrationRequired) -> None:
@@ -176,19 +242,28 @@ class AsyncPostgres:
             applied = await self._attempt(list_applied("postgres"), None)
             add_versions(error, "postgres", applied)
 
-    async def _attempt(self, operation: Unbatched[T], lock_timeout_s: float | None) -> T:
+    async def _attempt(
+        self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
+    ) -> T:
         connection = await self._checkout()
+        started_at = time.perf_counter()
         try:
             try:
                 if isinstance(operation, Query):
-                    return operation.read(await self._autocommit(connection, operation, lock_timeout_s))
+                    rows = await self._autocommit(connection, operation, lock_timeout_s)
+                    if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+                        self.log.executed(operation, started_at, operation)
+                    return operation.read(rows)
                 if isinstance(operation, Pipeline):
-                    return await self._pipelined(connection, operation)
+                    result = await self._pipelined(connection, operation)
+                    if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+                        self.log.executed(operation, started_at)
+                    return result
             except psycopg.errors.UniqueViolation:
                 if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                     raise
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
-            return await self._in_transaction(connection, operation, begin)
+            return await self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
             await self._drop_server(connection, error)
             raise_translated(error, connection)
@@ -218,10 +293,17 @@ class AsyncPostgres:
         return execution.read(await connection.run(gen, self._timeouts.pipeline(pipeline)))
 
     async def _in_transaction(
-        self, connection: AsyncConnection[Any], script: Operation[T] | Script[T], begin: str
+        self,
+        connection: AsyncConnection[Any],
+        script: Operation[T] | Script[T],
+        begin: str,
+        commit: Commit[T] | None = None,
     ) -> T:
-        async with begun(connection, begin, self._timeouts.begin_and_commit):
-            return await run_script_async(script, partial(self.execute, connection))
+        async with begun(connection, begin, self._timeouts.begin_and_commit, commit):
+            result = await run_script_async(script, self.executor(connection, script))
+            if commit is not None:
+                commit.result = result
+            return result
 
     async def _autocommit_borrowed(
         self, connection: AsyncConnection[Any], query: Query[Any], lock_timeout_s: float | None
@@ -231,6 +313,15 @@ class AsyncPostgres:
             return await self.execute(connection, query)
         async with begun(connection, self._timeouts.begin_for(query, lock_timeout_s), None):
             return await self.execute(connection, query)
+
+    def executor(
+        self, connection: AsyncConnection[Any], operation: Operation[Any] | Script[Any]
+    ) -> Callable[[Query[Any]], Awaitable[Rows]]:
+        """What executes the queries of an operation inside a transaction."""
+        execute = partial(self.execute, connection)
+        if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+            return self.log.timed_async(operation, execute)
+        return execute
 
     async def execute(self, connection: AsyncConnection[Any], query: Query[Any]) -> Rows:
         """The rows of a query inside a transaction."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, pq
+from psycopg.rows import tuple_row
 
 from asm.engine.async_polling import AsyncPollInTransaction
 from asm.engine.retry import check_process
@@ -21,8 +21,18 @@ from asm.errors import (
     transaction_failed,
     transaction_interrupted,
 )
+from asm.postgres.adapters import AsyncPlainCursor
 from asm.postgres.client_state import ClientState
 from asm.postgres.errors import translated
+from asm.postgres.outcomes import (
+    GET_STATUS,
+    IDENTIFY_SERVER,
+    IDENTIFY_TRANSACTION,
+    WAIT_FOR_STANDBYS,
+    Commit,
+    Outcome,
+    RunningServer,
+)
 from asm.postgres.timeouts import Limit, limited
 
 # sync only: from asm.postgres.reentrancy import not_reentrant
@@ -36,7 +46,9 @@ class AsyncExecutor(Protocol):
     process: int
     # sync only: threads_inside: set[int]
 
-    async def execute(self, connection: AsyncConnection[Any], query: Query[Any]) -> Rows: ...
+    def executor(
+        self, connection: AsyncConnection[Any], operation: Operation[Any]
+    ) -> Callable[[Query[Any]], Awaitable[Rows]]: ...
 
 
 class AsyncPostgresTransaction:
@@ -72,7 +84,7 @@ class AsyncPostgresTransaction:
         self.changed_sessions.update(operation.sessions)
         try:
             with translated(self._connection):
-                return await run_script_async(operation, partial(self._database.execute, self._connection))
+                return await run_script_async(operation, self._database.executor(self._connection, operation))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.
             self._interrupted = self._interrupted or not isinstance(error, Exception)
@@ -91,17 +103,24 @@ class AsyncPostgresTransaction:
 
 
 @asynccontextmanager
-async def begun(connection: AsyncConnection[Any], begin: str, limit: Limit | None) -> AsyncIterator[None]:
+async def begun(
+    connection: AsyncConnection[Any], begin: str, limit: Limit | None, commit: Commit[Any] | None = None
+) -> AsyncIterator[None]:
     """A transaction around a block, rolled back if the block raises."""
     process = os.getpid()
     with translated(), limited(connection, limit):
-        await connection.execute(begin, prepare=False)
+        if commit is None:
+            await connection.execute(begin, prepare=False)
+        else:
+            await _begin_identified(connection, begin, commit)
     try:
         yield
         check_process(process)
         if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
             # PostgreSQL responds to the commit of a failed transaction with a rollback and no error.
             raise transaction_failed()
+        if commit is not None:
+            commit.is_sent = True
         with translated(), limited(connection, limit):
             await connection.execute("commit", prepare=False)
     except BaseException:
@@ -110,3 +129,39 @@ async def begun(connection: AsyncConnection[Any], begin: str, limit: Limit | Non
             with suppress(psycopg.Error, StorageTimeout), limited(connection, limit):
                 await connection.rollback()
         raise
+
+
+async def _begin_identified(connection: AsyncConnection[Any], begin: str, commit: Commit[Any]) -> None:
+    cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+    await cursor.execute(f"{begin}; {IDENTIFY_TRANSACTION}", prepare=False)
+    while cursor.nextset():
+        pass
+    [(commit.xid, *server)] = await cursor.fetchall()
+    commit.server = RunningServer(*server)
+
+
+async def find_outcome(
+    connection: AsyncConnection[Any], begin: str, limit: Limit | None, commit: Commit[Any]
+) -> Outcome:
+    """What became of a transaction, asked on another connection."""
+    cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+    try:
+        async with begun(connection, begin, limit):
+            await cursor.execute(IDENTIFY_SERVER, prepare=False)
+            [(is_standby, *identity)] = await cursor.fetchall()
+            server = RunningServer(*identity)
+            if server.system_identifier != commit.server.system_identifier:
+                return "unknown"
+            if is_standby:
+                # What it has not replayed yet it reports as aborted.
+                return "in progress"
+            await cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
+            [(status,)] = await cursor.fetchall()
+            if status == "committed" and server == commit.server:
+                await cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
+    except psycopg.errors.InvalidParameterValue:
+        # The id has not been given yet: a crash or a failover lost the transaction that had it.
+        return "aborted"
+    if status == "committed" and server != commit.server:
+        return "unknown"
+    return status or "unknown"

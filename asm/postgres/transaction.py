@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import Connection, pq
+from psycopg.rows import tuple_row
 
 from asm.engine.polling import PollInTransaction
 from asm.engine.retry import check_process
@@ -23,8 +23,18 @@ from asm.errors import (
     transaction_failed,
     transaction_interrupted,
 )
+from asm.postgres.adapters import PlainCursor
 from asm.postgres.client_state import ClientState
 from asm.postgres.errors import translated
+from asm.postgres.outcomes import (
+    GET_STATUS,
+    IDENTIFY_SERVER,
+    IDENTIFY_TRANSACTION,
+    WAIT_FOR_STANDBYS,
+    Commit,
+    Outcome,
+    RunningServer,
+)
 from asm.postgres.reentrancy import not_reentrant
 from asm.postgres.timeouts import Limit, limited
 
@@ -37,7 +47,9 @@ class Executor(Protocol):
     process: int
     threads_inside: set[int]
 
-    def execute(self, connection: Connection[Any], query: Query[Any]) -> Rows: ...
+    def executor(
+        self, connection: Connection[Any], operation: Operation[Any]
+    ) -> Callable[[Query[Any]], Rows]: ...
 
 
 class PostgresTransaction:
@@ -73,7 +85,7 @@ class PostgresTransaction:
         self.changed_sessions.update(operation.sessions)
         try:
             with translated(self._connection):
-                return run_script(operation, partial(self._database.execute, self._connection))
+                return run_script(operation, self._database.executor(self._connection, operation))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.
             self._interrupted = self._interrupted or not isinstance(error, Exception)
@@ -92,17 +104,24 @@ class PostgresTransaction:
 
 
 @contextmanager
-def begun(connection: Connection[Any], begin: str, limit: Limit | None) -> Iterator[None]:
+def begun(
+    connection: Connection[Any], begin: str, limit: Limit | None, commit: Commit[Any] | None = None
+) -> Iterator[None]:
     """A transaction around a block, rolled back if the block raises."""
     process = os.getpid()
     with translated(), limited(connection, limit):
-        connection.execute(begin, prepare=False)
+        if commit is None:
+            connection.execute(begin, prepare=False)
+        else:
+            _begin_identified(connection, begin, commit)
     try:
         yield
         check_process(process)
         if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
             # PostgreSQL responds to the commit of a failed transaction with a rollback and no error.
             raise transaction_failed()
+        if commit is not None:
+            commit.is_sent = True
         with translated(), limited(connection, limit):
             connection.execute("commit", prepare=False)
     except BaseException:
@@ -111,3 +130,39 @@ def begun(connection: Connection[Any], begin: str, limit: Limit | None) -> Itera
             with suppress(psycopg.Error, StorageTimeout), limited(connection, limit):
                 connection.rollback()
         raise
+
+
+def _begin_identified(connection: Connection[Any], begin: str, commit: Commit[Any]) -> None:
+    cursor = PlainCursor(connection, row_factory=tuple_row)
+    cursor.execute(f"{begin}; {IDENTIFY_TRANSACTION}", prepare=False)
+    while cursor.nextset():
+        pass
+    [(commit.xid, *server)] = cursor.fetchall()
+    commit.server = RunningServer(*server)
+
+
+def find_outcome(
+    connection: Connection[Any], begin: str, limit: Limit | None, commit: Commit[Any]
+) -> Outcome:
+    """What became of a transaction, asked on another connection."""
+    cursor = PlainCursor(connection, row_factory=tuple_row)
+    try:
+        with begun(connection, begin, limit):
+            cursor.execute(IDENTIFY_SERVER, prepare=False)
+            [(is_standby, *identity)] = cursor.fetchall()
+            server = RunningServer(*identity)
+            if server.system_identifier != commit.server.system_identifier:
+                return "unknown"
+            if is_standby:
+                # What it has not replayed yet it reports as aborted.
+                return "in progress"
+            cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
+            [(status,)] = cursor.fetchall()
+            if status == "committed" and server == commit.server:
+                cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
+    except psycopg.errors.InvalidParameterValue:
+        # The id has not been given yet: a crash or a failover lost the transaction that had it.
+        return "aborted"
+    if status == "committed" and server != commit.server:
+        return "unknown"
+    return status or "unknown"

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from threading import get_ident
 from typing import Any, TypeVar
 
@@ -17,9 +16,10 @@ from asm.dsn import MEMORY
 from asm.engine.registry import Statement, positional
 from asm.engine.retry import check_process
 from asm.engine.script import Rows
-from asm.errors import StorageError, store_closed
+from asm.errors import store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
+from asm.sqlite.files import DatabaseFiles, check_openable
 from asm.sqlite.values import fetch_all
 
 T = TypeVar("T")
@@ -33,6 +33,9 @@ LONG_TRANSACTION_S, YIELD_FRACTION = 0.01, 0.025
 """After a transaction longer than this, the connection waits for this fraction of its duration, at most
 one longest pause, before the next, so that other processes can get the file's write lock. Without it, of
 three processes that wrote for 0.1 s at a time one waited 5 s."""
+
+CHECK_READ_S = 0.1
+"""A read finds out at most this often, in seconds, whether the file was replaced: it takes 2 µs."""
 
 _DATA_VERSION = Statement("pragma data_version", frozenset(), returns=True)
 
@@ -50,11 +53,13 @@ class LockedConnection:
         self.lock = FairLock(timeout)
         self.process = os.getpid()
         self._open = True
+        self._reads_only = reads_only
+        self._check_read_at = 0.0
         with translated(path):
             self.driver = _connect(path, timeout, reads_only=reads_only)
             if not reads_only:
                 self.driver.execute("pragma busy_timeout = 0")
-        self._file = None if reads_only or path == MEMORY else File(path)
+        self._files = None if path == MEMORY else _files_of(path, self.driver)
         # One cursor for all statements: a statement that an interrupt left half read would keep its
         # snapshot of the database, and ends when the cursor executes the next.
         self._cursor = self.driver.cursor()
@@ -68,10 +73,13 @@ class LockedConnection:
         try:
             self.acquire()
             if begin is None:
-                return work()
-            self.begin(begin)
-            result = work()
-            self.commit()
+                result = work()
+            else:
+                self.begin(begin)
+                result = work()
+                self.commit()
+            if self._reads_only:
+                self._check_read()
             return result
         except sqlite3.Error as error:
             raise_translated(error)
@@ -100,7 +108,7 @@ class LockedConnection:
             with suppress(sqlite3.Error):
                 if self.driver.in_transaction:
                     self._roll_back()
-            if self._file is not None:
+            if self._files is not None and not self._reads_only:
                 self._yield_file_lock()
         finally:
             self.lock.release()
@@ -116,11 +124,14 @@ class LockedConnection:
             self._roll_back()
         _retry_while_busy(partial(self.driver.execute, begin), self._timeout)
         self._begun_at = time.monotonic()
-        if self._file is not None:
-            self._file.check_there()
+        if self._files is not None and not self._reads_only:
+            self._files.check()
 
     def commit(self) -> None:
+        """Commit. StorageError if no other process can see what was written."""
         self.driver.execute("commit")
+        if self._files is not None and not self._reads_only:
+            self._files.check()
 
     def execute(
         self, statement: Statement, values: Mapping[str, Any], columns: frozenset[str] = frozenset()
@@ -169,6 +180,11 @@ class LockedConnection:
         finally:
             self.release()
 
+    def _check_read(self) -> None:
+        if self._files is not None and (now := time.monotonic()) > self._check_read_at:
+            self._files.check()
+            self._check_read_at = now + CHECK_READ_S
+
     def _roll_back(self) -> None:
         self.driver.execute("rollback")
 
@@ -181,41 +197,16 @@ class LockedConnection:
         # After `executemany` a cursor of CPython's sqlite3 keeps its statement, and the statement keeps the
         # file open: its write-ahead log would be neither checkpointed nor deleted until the cursor is
         # garbage. Not reported upstream yet.
+        if self._files is not None:
+            self._files.unlock()
         with suppress(sqlite3.ProgrammingError):
             self._cursor.close()
         self.driver.close()
+        if self._files is not None:
+            self._files.closed()
 
     def _past_deadline(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
-
-
-class File:
-    """The identity of a file when it was opened."""
-
-    def __init__(self, path: str) -> None:
-        # Absolute, because the program may change its working directory.
-        self._path = Path(path).absolute()
-        try:
-            self._identity = self._path.stat()
-        except OSError as error:
-            raise StorageError(f"cannot read {self._path}: {error.strerror}") from error
-
-    def check_there(self) -> None:
-        """StorageError if the path leads to another file now, or to none."""
-        # A deleted file lives on for those who have it open, and what they write is lost when they close
-        # it. SQLite checks this, but not in write-ahead mode. The check takes 3 µs.
-        try:
-            is_there = os.path.samestat(self._path.stat(), self._identity)
-        except FileNotFoundError:
-            is_there = False
-        except OSError:
-            # The folder cannot be searched any more, which says nothing about the file.
-            return
-        if not is_there:
-            raise StorageError(
-                f"{self._path} was deleted, moved or replaced while the store had it open, and writes to it "
-                "would be lost: open the store again"
-            )
 
 
 def open_file(path: str, *, timeout: float) -> sqlite3.Connection:
@@ -234,6 +225,8 @@ def retry_while_busy(connection: sqlite3.Connection, sql: str, timeout: float) -
 
 
 def _connect(path: str, timeout: float, *, reads_only: bool) -> sqlite3.Connection:
+    if path != MEMORY:
+        check_openable(path)
     connection = sqlite3.connect(
         path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=512
     )
@@ -250,6 +243,17 @@ def _connect(path: str, timeout: float, *, reads_only: bool) -> sqlite3.Connecti
         connection.close()
         raise
     return connection
+
+
+def _files_of(path: str, connection: sqlite3.Connection) -> DatabaseFiles:
+    try:
+        # SQLite opens the log at the first read.
+        connection.execute("select 1 from sqlite_schema").fetchone()
+        (mode,) = connection.execute("pragma journal_mode").fetchone()
+        return DatabaseFiles(path, has_log=mode == "wal")
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _enable_write_ahead_log(connection: sqlite3.Connection, timeout: float) -> None:

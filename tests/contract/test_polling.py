@@ -14,7 +14,7 @@ import pytest
 
 import asm
 from asm.engine import polling
-from asm.operations.events import append_event
+from asm.operations.appending import append_event
 from tests.conftest import Colour, an_event, events_of, numbers
 from tests.contract.other_clients import fetch_rows, only, run_in_fork
 

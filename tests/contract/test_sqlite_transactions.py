@@ -20,7 +20,7 @@ import pytest
 import asm
 from asm.dsn import parse_dsn
 from asm.engine.script import Script, UnitOfWork
-from asm.operations.events import append_event
+from asm.operations.appending import append_event
 from tests.conftest import an_event, events_of
 from tests.contract.other_clients import only, open_files
 

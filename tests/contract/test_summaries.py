@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -407,6 +408,76 @@ def test_a_run_with_tokens_of_no_priced_kind_is_counted_as_unmapped(
 
     assert (part.cost_usd, part.run_count, part.unmapped_runs) == (pytest.approx(7), 4, 1)
     assert part.priced_by == {"cost_usd": 1, "exact": 2}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "usage", "usd"),
+    [
+        (
+            "anthropic",
+            "claude-opus-4-5",
+            {
+                "input_tokens": 1_000,
+                "output_tokens": 500,
+                "cache_creation_input_tokens": 20_000,
+                "cache_read_input_tokens": 100_000,
+            },
+            0.1925,
+        ),
+        (
+            "openai",
+            "gpt-4o",
+            {"prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500},
+            0.0075,
+        ),
+        (
+            "openai",
+            "gpt-4o",
+            {
+                "input_tokens": 1_000,
+                "input_tokens_details": {"cached_tokens": 800},
+                "output_tokens": 500,
+                "total_tokens": 1_500,
+            },
+            0.0065,
+        ),
+        (
+            "google",
+            "gemini-2.5-pro",
+            {"prompt_token_count": 1_000, "candidates_token_count": 500, "total_token_count": 1_500},
+            0.00625,
+        ),
+    ],
+    ids=["anthropic", "openai chat", "openai responses", "google"],
+)
+@pytest.mark.parametrize("is_updated", [True, False], ids=["updated", "made with it"])
+def test_the_usage_that_a_provider_reports_has_the_provider_s_price(
+    store: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    model: str,
+    usage: Any,
+    usd: float,
+    is_updated: bool,
+) -> None:
+    monkeypatch.delenv("ASM_PRICING", raising=False)
+    run = asm.Run(session_id="ses_1", provider=provider, provider_metadata={"model": model})
+    store.save_run(run.update_token_usage(usage) if is_updated else replace(run, token_usage=usage))
+
+    part = store.query.get_cost_summary().by_model[model]
+
+    assert (part.cost_usd, part.unmapped_runs, part.priced_by) == (pytest.approx(usd), 0, {"exact": 1})
+
+
+def test_a_run_on_a_cloud_is_priced_by_its_model_s_maker_and_says_so(store: Any) -> None:
+    save_run(store, provider="bedrock", model="us.anthropic.opus-4-v1:0", input=7)
+    save_run(store, provider="bedrock", model="amazon.nova", input=7)
+    save_run(store, model="opus", input=7)
+
+    summary = cost(store)
+
+    assert (summary.total_cost_usd, summary.unmapped_runs) == (pytest.approx(700), 2)
+    assert summary.by_model["us.anthropic.opus-4-v1:0"].priced_by == {"maker": 1}
 
 
 def test_cost_is_grouped_by_provider_the_most_expensive_first(store: Any) -> None:

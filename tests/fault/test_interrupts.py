@@ -16,7 +16,7 @@ import pytest
 
 import asm
 from asm.engine.script import Script, UnitOfWork
-from asm.operations.events import append_event
+from asm.operations.appending import append_event
 from asm.sqlite.connection import LockedConnection
 from tests.conftest import POSTGRES, Where, events_of
 from tests.contract.other_clients import driver_connection, fetch_rows, only

@@ -17,7 +17,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 import asm
-from asm.operations.events import append_event, get_latest_sequence
+from asm.operations.appending import append_event
+from asm.operations.events import get_latest_sequence
 from asm.postgres import database
 from asm.postgres.connections import StoreConnection
 from tests.conftest import INSTALLATIONS, POSTGRES, Colour, an_event, events_of, in_loop, numbers

@@ -109,6 +109,7 @@ def a_session(number: int) -> asm.Session:
         id=session_id(number),
         agent_id=f"agent_{number % 6}",
         status="paused" if number % 20 == 7 else "completed",
+        parent_session_id=session_id(number // 20) if number % 4 == 1 else None,
         tags=tuple(tag for tag, each in TAGS.items() if number % each == 0),
         created_at=at,
         updated_at=at + timedelta(minutes=number * 7 % 60),

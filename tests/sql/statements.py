@@ -45,11 +45,12 @@ def names_by_file(dialect: Dialect) -> dict[str, list[str]]:
 
 # At most one name of each set has a value.
 ALTERNATIVES = [
-    {"created_at_asc", "created_at_desc", "updated_at_desc"},
+    {"created_at_asc", "created_at_desc", "updated_at_asc", "updated_at_desc"},
     {"started_at_asc", "started_at_desc", "token_usage_desc"},
-    {"sequence_asc", "timestamp_asc", "timestamp_desc"},
+    {"sequence_asc", "sequence_desc", "timestamp_asc", "timestamp_desc"},
     {"agent_id", "agent_ids"},
     {"correlation_id", "correlation_ids"},
+    {"parent_session_id", "parent_session_ids"},
     {"provider", "providers"},
     {"run_id", "run_ids"},
     {"session_id", "session_ids"},

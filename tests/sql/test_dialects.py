@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
@@ -16,9 +16,10 @@ import pytest
 
 import asm
 from asm import dsn as dsns
-from asm.engine.registry import NamedQuery, sql_folder
+from asm.engine.registry import Dialect, NamedQuery, TemplateLine, sql_folder
 from tests.conftest import Where
 from tests.sql.statements import (
+    DIALECTS,
     Refused,
     every_rendering,
     executed,
@@ -65,7 +66,9 @@ MODELS = {
     "find_runs": asm.Run,
     "find_active_run": asm.Run,
     "find_events": asm.Event,
+    "get_event": asm.Event,
     "get_events": asm.Event,
+    "pop_event": asm.Event,
     "search_events": asm.Event,
     "find_artifact": asm.Artifact,
     "find_artifacts": asm.Artifact,
@@ -75,6 +78,19 @@ MODELS = {
     "page_artifacts": asm.Artifact,
     "find_events_between": asm.Event,
 }
+
+
+# Queries that find the same rows, in an order or counted or summed.
+SAME_FILTERS = [
+    ["search_sessions", "search_sessions_by_tag", "count_sessions", "count_sessions_by_tag"],
+    ["search_runs", "search_runs_by_tokens"],
+    ["search_events", "count_events"],
+    ["get_usage_summary", "get_cost_summary"],
+]
+UNIONS = ["search_runs_by_tokens", "get_usage_summary", "get_cost_summary"]
+"""These read the runs that have ended and the others from two indexes."""
+WRITTEN_FOR_AN_INDEX = {"min_tokens": "each query names the column of the index that it reads"}
+ALIAS = re.compile(r"\b(?:asm_sessions|session|tagged)\.")
 
 
 def test_both_dialects_have_the_same_query_files() -> None:
@@ -109,8 +125,28 @@ def test_a_query_has_the_same_optional_names_in_both_dialects() -> None:
     assert _differing(lambda query: query.options) == set(OPTIONAL_ON_ONE_SIDE)
 
 
+@pytest.mark.parametrize("same", SAME_FILTERS, ids=lambda same: same[0])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_queries_that_find_the_same_rows_have_the_same_filters(dialect: Dialect, same: list[str]) -> None:
+    first, *others = (_filters(queries(dialect)[name].lines) for name in same)
+
+    assert first
+    assert others == [first] * len(others)
+
+
+@pytest.mark.parametrize("name", UNIONS)
+def test_both_halves_of_a_union_have_the_same_filters(name: str) -> None:
+    lines = queries("postgres")[name].lines
+    (middle,) = (number for number, line in enumerate(lines) if line.sql.strip() == "union all")
+    first, second = _filters(lines[:middle]), _filters(lines[middle:])
+
+    assert first
+    assert second == first
+
+
 def test_a_query_writes_in_both_dialects_or_in_neither() -> None:
-    assert _differing(lambda query: query.writes) == set()
+    # `for update` locks a row in PostgreSQL; in SQLite the transaction has the file's lock already.
+    assert _differing(lambda query: query.writes) == {"lock_session", "lock_run"}
 
 
 @pytest.mark.parametrize("name", names("postgres"))
@@ -184,6 +220,16 @@ def test_every_query_is_used() -> None:
 
 def test_every_query_that_is_used_exists() -> None:
     assert set(_used()) - set(names("postgres")) == set()
+
+
+def _filters(lines: Iterable[TemplateLine]) -> set[tuple[str, str]]:
+    """The names and the SQL of the optional filters, without those of pages and the aliases of tables."""
+    return {
+        (name, "" if name in WRITTEN_FOR_AN_INDEX else ALIAS.sub("", line.sql).strip())
+        for line in lines
+        for name in line.requires
+        if not any(required.endswith(("_asc", "_desc")) for required in line.requires)
+    }
 
 
 def _differing(what: Callable[[NamedQuery], object]) -> set[str]:

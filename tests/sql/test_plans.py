@@ -18,7 +18,17 @@ from asm import dsn as dsns
 from asm.cli import copying
 from asm.engine import polling
 from asm.engine.script import Query, run_script
-from asm.operations import artifacts, events, exports, runs, search, sessions, summaries
+from asm.operations import (
+    appending,
+    artifacts,
+    events,
+    exports,
+    listing,
+    runs,
+    search,
+    sessions,
+    summaries,
+)
 from asm.operations.cursors import Order
 from asm.postgres import adapters
 from asm.sqlite import values
@@ -27,7 +37,7 @@ from tests.make_schema import schema_file
 from tests.sql.conftest import START, a_run, a_session, an_event_of, session_id
 from tests.sql.statements import numbered, parameters_in_order, queries
 
-HOT: dict[str, tuple[Query[Any], str]] = {
+HOT: dict[str, tuple[Any, str]] = {
     "get_session": (sessions.get_session(session_id(700)), "asm_sessions_pkey"),
     "list_sessions": (sessions.list_sessions(limit=20), "asm_sessions_by_creation"),
     "list_sessions of an agent": (
@@ -44,17 +54,33 @@ HOT: dict[str, tuple[Query[Any], str]] = {
         events.get_events(session_id(3), after=50, limit=100),
         "asm_events_pkey",
     ),
+    "the last events": (events.get_events(session_id(3), last=50), "asm_events_pkey"),
+    "the last events of a type": (
+        events.get_events(session_id(3), type="error_occurred", last=50),
+        "asm_events_by_type",
+    ),
+    "the last events of a run": (
+        events.get_events(session_id(3), run_id="run_000003_2", last=10),
+        "asm_events_by_run",
+    ),
+    "get_event": (events.get_event(session_id(3), "evt_000007"), "asm_events_id_key"),
     "get_latest_sequence": (events.get_latest_sequence(session_id(3)), "asm_session_sequences_pkey"),
     "get_by_key": (artifacts.get_by_key("key_000700"), "asm_artifacts_live_key"),
     "list_by_session": (artifacts.list_by_session(session_id(3)), "asm_artifacts_by_session"),
     "find_counters of a poll": (polling.poll_counters([session_id(3)]), "asm_session_sequences_pkey"),
     "find_counters": (exports.find_counters([session_id(3)]), "asm_session_sequences_pkey"),
-    "find_sessions": (Query("find_sessions", {"ids": (session_id(3),)}, list), "asm_sessions_pkey"),
+    "get_sessions": (sessions.get_sessions([session_id(3)]), "asm_sessions_pkey"),
     "find_artifacts": (Query("find_artifacts", {"ids": ("art_1",)}, list), "asm_artifacts_pkey"),
     "find_live_keys": (Query("find_live_keys", {"keys": ("key_000700",)}, list), "asm_artifacts_live_key"),
     "find_sequence_numbers": (
         Query("find_sequence_numbers", {"session_ids": [session_id(3)], "sequence_numbers": [3]}, list),
         "asm_events_pkey",
+    ),
+    "find_session_ids": (listing.find_session_ids("ses_0007"), "asm_sessions_pkey"),
+    "find_run_ids": (listing.find_run_ids("run_0007"), "asm_runs_by_id"),
+    "find_run_ids of a session": (
+        listing.find_run_ids("run_0007", session_id=session_id(7)),
+        "asm_runs_pkey",
     ),
     "page_sessions": (copying.page_sessions(session_id(3)), "asm_sessions_pkey"),
     "page_runs": (copying.page_runs(session_id(3), "run_000061"), "asm_runs_pkey"),
@@ -65,6 +91,7 @@ HOT: dict[str, tuple[Query[Any], str]] = {
         "asm_events_pkey",
     ),
 }
+_LISTED = (session_id(3), session_id(9))
 ORDERED = [
     "list_sessions",
     "list_sessions of an agent",
@@ -73,6 +100,9 @@ ORDERED = [
     "get_events",
     "get_events of a run",
     "get_events a page at a time",
+    "the last events",
+    "the last events of a type",
+    "the last events of a run",
     "list_by_session",
     "page_sessions",
     "page_runs",
@@ -85,6 +115,7 @@ ORDERED = [
 ORDERS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "created_at_asc": (search.search_sessions, a_session(700), "asm_sessions_by_creation"),
     "created_at_desc": (search.search_sessions, a_session(700), "asm_sessions_by_creation"),
+    "updated_at_asc": (search.search_sessions, a_session(700), "asm_sessions_by_update"),
     "updated_at_desc": (search.search_sessions, a_session(700), "asm_sessions_by_update"),
     "started_at_asc": (search.search_runs, a_run(700), "asm_runs_by_time"),
     "started_at_desc": (search.search_runs, a_run(700), "asm_runs_by_time"),
@@ -116,6 +147,10 @@ FILTERED: dict[str, tuple[Any, str]] = {
         search.search_sessions(agent_id="agent_3", order_by="created_at_desc"),
         "asm_sessions_by_agent",
     ),
+    "children of a session by creation": (
+        search.search_sessions(parent_session_id=session_id(3), order_by="created_at_asc"),
+        "asm_sessions_by_parent",
+    ),
     "runs of a provider": (search.search_runs(provider="openai"), "asm_runs_by_provider"),
     "runs of a session": (search.search_runs(session_id=session_id(3)), "asm_runs_by_start"),
     "events of a session": (search.search_events(session_ids=session_id(3)), "asm_events_pkey"),
@@ -133,6 +168,14 @@ FILTERED: dict[str, tuple[Any, str]] = {
 
 # Filters whose index finds few rows, which are then sorted or counted.
 FOUND: dict[str, tuple[Any, str]] = {
+    "children of a session": (
+        search.search_sessions(parent_session_id=session_id(3)),
+        "asm_sessions_by_parent",
+    ),
+    "children of two sessions": (
+        search.search_sessions(parent_session_id=[session_id(3), session_id(4)], order_by="updated_at_asc"),
+        "asm_sessions_by_parent",
+    ),
     "runs of a status": (search.search_runs(status="running", limit=5), "asm_runs_by_status"),
     "events of a type counted": (search.count_events(types="error_occurred"), "asm_events_by_type"),
     "events of a correlation by time": (
@@ -176,6 +219,16 @@ def test_a_hot_read_uses_its_index(question: str, filled: Where) -> None:
     assert [(plan.indexes, plan.scanned) for plan in plans] == [({index}, set())] * len(plans)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [listing.shorten_ids(_LISTED), listing.find_first_messages(_LISTED)],
+    ids=lambda query: query.query,
+)
+def test_what_a_list_shows_of_its_sessions_is_found_by_indexes(query: Query[Any], filled: Where) -> None:
+    for plan in _plans[filled.dialect](filled.dsn, query):
+        assert (bool(plan.indexes), plan.scanned) == (True, set())
+
+
 @pytest.mark.parametrize("question", ORDERED)
 def test_a_hot_read_takes_its_order_from_the_index(question: str, filled: Where) -> None:
     query, _ = HOT[question]
@@ -217,6 +270,7 @@ def test_a_search_by_a_value_takes_its_rows_in_order_from_an_index(question: str
 @pytest.mark.parametrize(
     ("order", "index"),
     [
+        ("updated_at_asc", "asm_session_tags_by_update"),
         ("updated_at_desc", "asm_session_tags_by_update"),
         ("created_at_desc", "asm_session_tags_by_creation"),
         ("created_at_asc", "asm_session_tags_by_creation"),
@@ -355,7 +409,7 @@ def test_a_summary_reads_its_index_and_only_runs_that_have_not_ended(
 
 
 def test_an_idempotent_append_finds_stored_events_by_the_index_on_ids(filled: Where) -> None:
-    (query,) = _queries_sent(events.append_events(an_event_of(3, n) for n in range(5)), "find_events")
+    (query,) = _queries_sent(appending.append_events(an_event_of(3, n) for n in range(5)), "find_events")
 
     plans = list(_plans[filled.dialect](filled.dsn, query))
 
@@ -444,7 +498,7 @@ def _one_of(value: Any) -> Any:
 
 def _plan_of_sqlite(lines: list[tuple[bool, str]]) -> Plan:
     """Reads lines such as `SEARCH table USING INDEX name (columns)`."""
-    read = [line for _, line in lines if re.match(r"(SEARCH|SCAN) (asm_|tagged|session)", line)]
+    read = [line for _, line in lines if re.match(r"(SEARCH|SCAN) (asm_|event|message|session|tagged)", line)]
     named = [re.sub(r"^(\w+) (\w+) USING PRIMARY KEY", r"\1 \2 USING INDEX \2_pkey", line) for line in read]
     used = [re.search(r"USING (?:INDEX |COVERING INDEX )?(.*?)(?: \(|$)", line) for line in named]
     return Plan(

@@ -19,8 +19,10 @@ from bench.harness import Rounds, Sample, Side
 TINY = Rounds(rounds=1, seconds=0.02)
 WITH_TARGET = (*targets.TARGETS, *targets.QUERIES)
 OPTIONS: dict[str, dict[str, Any]] = {
+    "forks": {"events": 1_000},
     "growth": {"sizes": (1_000, 2_000)},
     "callers": {"callers": (1, 4)},
+    "operations": {"lengths": (100, 1_000)},
     "queries": {"sessions": 60, "scale": 2},
     "waiting": {"sessions": (1, 2)},
 }
@@ -47,6 +49,7 @@ EXPECTED = {
         targets.SAVE_SESSION,
     },
     "flush": {targets.FLUSH},
+    "forks": {targets.FORK, targets.SQLITE_FORK},
     "sqlite": {
         targets.SQLITE_APPEND,
         targets.SQLITE_THREADS,
@@ -55,6 +58,7 @@ EXPECTED = {
         targets.SQLITE_BATCHES,
         targets.SQLITE_ASYNC,
     },
+    "operations": set(targets.OPERATIONS),
     "queries": set(targets.QUERIES),
     # The targets of more followers are those of one.
     "waiting": {*ONE_FOLLOWER, targets.BESIDE_FOLLOWERS},

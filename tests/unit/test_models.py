@@ -556,7 +556,65 @@ def test_an_event_type_with_a_dot_is_accepted(type: str) -> None:
     assert minimal(asm.Event, type=type).type == type
 
 
+@pytest.mark.parametrize("statuses", [asm.SessionStatus, asm.RunStatus, asm.EventType])
+def test_each_member_has_a_docstring_of_its_own(statuses: Any) -> None:
+    docs = [member.__doc__ for member in statuses]
+
+    assert (len({*docs, statuses.__doc__}), docs) == (len(docs) + 1, [doc.strip() for doc in docs])
+
+
+def test_the_docstring_of_an_event_type_names_the_keys_of_its_data() -> None:
+    assert "`{name, input}`" in (asm.EventType.TOOL_CALL_STARTED.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "suggestion"),
+    [
+        (
+            asm.Event,
+            {"type": "mesage_sent"},
+            "'mesage_sent' is not an event type (did you mean 'message_sent'?)",
+        ),
+        (asm.Event, {"type": "MESSAGE_SENT"}, "(did you mean 'message_sent'?)"),
+        (asm.Session, {"status": "canceled"}, "(did you mean 'cancelled'?): use one of pending, active"),
+        (asm.Run, {"status": "complete"}, "'complete' is not a status of a run (did you mean 'completed'?)"),
+    ],
+)
+def test_a_misspelled_value_is_refused_with_the_nearest_known_one(
+    model: Any, fields: dict[str, Any], suggestion: str
+) -> None:
+    with pytest.raises(asm.ValidationError, match=re.escape(suggestion)):
+        minimal(model, **fields)
+
+
+@pytest.mark.parametrize("type", ["zzz", "x" * 1_000_000, None, 3])
+def test_a_value_that_is_like_no_known_one_is_refused_without_a_suggestion(type: Any) -> None:
+    with pytest.raises(asm.InvalidEventType) as refusal:
+        minimal(asm.Event, type=type)
+
+    assert "did you mean" not in str(refusal.value)
+
+
+def test_a_misspelled_field_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(
+        asm.ValidationError, match=r"no field 'agentid' \(did you mean 'agent_id'\?\); it has id,"
+    ):
+        asm.Session.from_dict({"agentid": "a"})
+
+
 # Updates.
+
+
+def test_a_new_session_was_updated_when_it_was_created() -> None:
+    session = minimal(asm.Session)
+
+    assert session.updated_at == session.created_at
+
+
+def test_updated_at_is_now_for_a_session_that_was_created_earlier() -> None:
+    before = datetime.now(UTC)
+
+    assert minimal(asm.Session, created_at=LATER).updated_at >= before
 
 
 def test_updating_the_status_of_a_session_sets_updated_at() -> None:
@@ -645,20 +703,47 @@ def test_increment_turn_does_not_exceed_the_column() -> None:
 USAGES = [
     ({}, {"input_tokens": 3}, {"input_tokens": 3}),
     ({"input_tokens": 3}, {"input_tokens": 4, "output_tokens": 1}, {"input_tokens": 7, "output_tokens": 1}),
-    ({"seconds": 0.5}, {"seconds": 1}, {"seconds": 1.5}),
-    ({"model": "a"}, {"model": "b"}, {"model": "b"}),
-    ({"cached": True}, {"cached": True}, {"cached": True}),
-    ({"model": "a"}, {"model": 3}, {"model": 3}),
-    ({"n": 3}, {"n": None}, {"n": None}),
-    ({"n": None}, {"n": 3}, {"n": 3}),
-    ({"kept": 1}, {}, {"kept": 1}),
     ({"input_tokens": 2**31}, {"input_tokens": 2**31}, {"input_tokens": 2**32}),
+    ({"input_tokens": 1, "total_tokens": 5}, {"input_tokens": 2}, {"input_tokens": 3, "total_tokens": 7}),
+    (
+        {"input_tokens": 1, "output_tokens": 2},
+        {"total_tokens": 9},
+        {"input_tokens": 1, "output_tokens": 2, "total_tokens": 12},
+    ),
+    ({"prompt_tokens": 3}, {"prompt_tokens": 4}, {"input_tokens": 7}),
+    ({"prompt_tokens": "unknown"}, {"input_tokens": 4}, {"input_tokens": 4, "prompt_tokens": "unknown"}),
+    ({"kept": 1}, {}, {"kept": 1}),
+    ({"kept": 1}, {"input_tokens": None, "other": None}, {"kept": 1}),
 ]
 
 
 @pytest.mark.parametrize(("before", "usage", "after"), USAGES)
 def test_update_token_usage_adds_numbers_key_by_key(before: Any, usage: Any, after: Any) -> None:
     assert minimal(asm.Run, token_usage=before).update_token_usage(usage).token_usage == after
+
+
+OTHERS = [
+    ({"seconds": 0.5}, {"seconds": 1}, {"seconds": 1.5}),
+    ({"details": {"audio": 1, "text": 2}}, {"details": {"audio": 3}}, {"details": {"audio": 4, "text": 2}}),
+    ({"model": "a"}, {"model": "b"}, {"model": "b"}),
+    ({"cached": True}, {"cached": True}, {"cached": True}),
+    ({"model": "a"}, {"model": 3}, {"model": 3}),
+    ({"n": 3}, {"n": None}, {"n": 3}),
+    ({"list": [1]}, {"list": [2]}, {"list": [2]}),
+]
+
+
+@pytest.mark.parametrize(("before", "usage", "after"), OTHERS)
+def test_update_token_usage_adds_numbers_under_other_keys(before: Any, usage: Any, after: Any) -> None:
+    run = minimal(asm.Run, token_usage={"output_tokens": 1} | before)
+
+    assert run.update_token_usage({"output_tokens": 2} | usage).token_usage == {"output_tokens": 3} | after
+
+
+@pytest.mark.parametrize("usage", [{"tokens": 3}, {"seconds": 1}, {"model": "a", "input_tokens": None}])
+def test_update_token_usage_refuses_a_usage_without_a_known_count(usage: Any) -> None:
+    with pytest.raises(asm.ValidationError, match="no token count under a known name"):
+        minimal(asm.Run).update_token_usage(usage)
 
 
 def test_update_token_usage_does_not_change_the_original_run() -> None:
@@ -679,7 +764,7 @@ def test_the_sum_of_a_known_token_count_is_bounded() -> None:
 @pytest.mark.parametrize(("before", "more"), [({"n": 0.5}, {"n": 10**400}), ({"n": 1e308}, {"n": 1e308})])
 def test_a_sum_of_token_usage_beyond_a_float_is_refused_with_its_path(before: Any, more: Any) -> None:
     with pytest.raises(asm.ValidationError) as refusal:
-        minimal(asm.Run, token_usage=before).update_token_usage(more)
+        minimal(asm.Run, token_usage=before).update_token_usage({"input_tokens": 1} | more)
 
     assert refusal.value.details["path"] == "token_usage.n"
 

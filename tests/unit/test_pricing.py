@@ -71,6 +71,73 @@ def test_a_model_may_be_stored_with_its_provider_before_a_slash(model: str, expe
     assert found({"openai": {"models": {"gpt-5": CHEAP}}}, "openai", model) == expected
 
 
+GPT, CLAUDE, GEMINI = {"gpt-5": CHEAP}, {"claude-opus-4": EXPENSIVE}, {"gemini-3": CHEAP}
+OF_MAKERS = {
+    "openai": {"models": GPT},
+    "claude": {"models": CLAUDE, "default": CHEAP},
+    "google": {"models": GEMINI},
+}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "expected"),
+    [
+        ("azure", "gpt-5", ("maker", 1)),
+        ("azure", "gpt-5-2026-01-01", ("maker", 1)),
+        ("azure.ai.openai", "gpt-5", ("maker", 1)),
+        ("AzureOpenAI", "gpt-5", ("maker", 1)),
+        ("azure", "claude-opus-4", ("maker", 10)),
+        ("azure", "my-deployment", None),
+        ("azure", "gemini-3", None),
+        ("azure", None, None),
+        ("bedrock", "anthropic.claude-opus-4-20250514-v1:0", ("maker", 10)),
+        ("amazon_bedrock", "us.anthropic.claude-opus-4-20250514-v1:0", ("maker", 10)),
+        (
+            "aws.bedrock",
+            "arn:aws:bedrock:us-east-1:1:inference-profile/eu.anthropic.claude-opus-4",
+            ("maker", 10),
+        ),
+        ("bedrock", "amazon.nova-pro-v1:0", None),
+        ("bedrock", "meta.claude-opus-4", None),
+        ("vertex", "claude-opus-4@20250514", ("maker", 10)),
+        ("vertex_ai", "publishers/anthropic/models/claude-opus-4@20250514", ("maker", 10)),
+        ("google-vertex", "gemini-3", ("maker", 1)),
+        ("vertex", "gpt-5", None),
+        ("openrouter", "openai/gpt-5", None),
+        (None, "gpt-5", None),
+        (None, None, None),
+    ],
+)
+def test_a_cloud_s_model_has_its_maker_s_price(
+    provider: str | None, model: str | None, expected: Any
+) -> None:
+    assert found(OF_MAKERS, provider, model) == expected
+
+
+def test_the_prices_of_a_cloud_take_precedence_over_those_of_the_makers() -> None:
+    cloud = {"models": {"gpt-5": EXPENSIVE}}
+
+    assert found(OF_MAKERS | {"azure": cloud}, "azure", "gpt-5") == ("exact", 10)
+    assert found(OF_MAKERS | {"azure": cloud}, "azure", "claude-opus-4") == ("maker", 10)
+    assert found(OF_MAKERS | {"azure": cloud | {"default": CHEAP}}, "azure", "claude-opus-4") == (
+        "default",
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("azure", "gpt-4o-2024-08-06"),
+        ("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("vertex", "claude-opus-4-1@20250805"),
+        ("vertex", "gemini-2.5-pro"),
+    ],
+)
+def test_the_list_prices_models_of_clouds(provider: str, model: str) -> None:
+    assert listed(provider, model).by == "maker"
+
+
 def test_a_pricing_may_name_a_model_with_its_provider() -> None:
     models = {"models": {"openai/gpt-5": EXPENSIVE, "gpt-5": CHEAP}}
     assert found({"openai": models}, "openai", "openai/gpt-5") == ("exact", 10)
@@ -144,6 +211,21 @@ def test_the_details_of_a_refusal_have_the_path() -> None:
     with pytest.raises(ValidationError) as refused:
         prices({"a": {"models": {"m": {"input": 1, "output": "2"}}}})
     assert refused.value.details["path"] == "pricing.a.models.m.output"
+
+
+@pytest.mark.parametrize(
+    ("pricing", "suggestion"),
+    [
+        ({"claude": {"model": {}}}, "the unknown key 'model' (did you mean 'models'?): use default, models"),
+        (
+            {"claude": {"default": CHEAP | {"cache_reads": 1}}},
+            "'cache_reads' (did you mean 'cache_read'?): use",
+        ),
+    ],
+)
+def test_a_misspelled_key_is_refused_with_the_nearest_known_one(pricing: Any, suggestion: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(suggestion)):
+        prices(pricing)
 
 
 # Files.

@@ -22,7 +22,7 @@ from asm.engine.script import (
 )
 from asm.errors import AlreadyExists, SequenceConflict, SessionNotFound
 from asm.models import Event, Run, Session
-from asm.operations import artifacts, events, sessions
+from asm.operations import appending, artifacts, events, sessions
 from tests.conftest import an_artifact, an_event, numbers
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ def test_inside_a_script_the_conflict_script_replaces_a_query() -> None:
 def test_an_appended_event_carries_the_number_of_the_row() -> None:
     event = an_event()
 
-    stored = result_of(events.append_event(event), [(12,)])
+    stored = result_of(appending.append_event(event), [(12,)])
 
     assert (stored.id, stored.sequence_number) == (event.id, 12)
 
@@ -129,7 +129,7 @@ def test_an_appended_event_carries_the_number_of_the_row() -> None:
 def test_an_idempotent_append_locks_the_counter_finds_stored_events_and_appends() -> None:
     replay = Replay([("ses_1", 4)], [], counters(ses_1=5))
 
-    run_script(iter(events.append_event(an_event())), replay)
+    run_script(iter(appending.append_event(an_event())), replay)
 
     assert replay.names == ["lock_counters", "find_events", "append_events"]
 
@@ -138,7 +138,7 @@ def test_an_idempotent_append_does_not_append_a_stored_event() -> None:
     event = an_event()
     replay = Replay([("ses_1", 4)], [row_of(event, 2)])
 
-    stored = run_script(iter(events.append_event(event)), replay)
+    stored = run_script(iter(appending.append_event(event)), replay)
 
     assert (stored.sequence_number, replay.names) == (2, ["lock_counters", "find_events"])
 
@@ -146,7 +146,7 @@ def test_an_idempotent_append_does_not_append_a_stored_event() -> None:
 def test_an_idempotent_append_locks_the_sessions_in_the_order_of_their_ids() -> None:
     replay = Replay([("a", 0), ("b", 0), ("c", 0)], [], counters(a=1, b=1, c=1))
 
-    run_script(iter(events.append_events([an_event("c"), an_event("a"), an_event("b")])), replay)
+    run_script(iter(appending.append_events([an_event("c"), an_event("a"), an_event("b")])), replay)
 
     assert replay.queries[0].params == {"session_ids": ["a", "b", "c"]}
 
@@ -154,13 +154,13 @@ def test_an_idempotent_append_locks_the_sessions_in_the_order_of_their_ids() -> 
 def test_a_batch_is_numbered_in_its_order_within_each_session() -> None:
     batch = [an_event("a"), an_event("b"), an_event("a"), an_event("b"), an_event("a")]
 
-    stored = result_of(events.append_events(batch), counters(b=7, a=3))
+    stored = result_of(appending.append_events(batch), counters(b=7, a=3))
 
     assert numbers(stored) == [1, 6, 2, 7, 3]
 
 
 def test_appends_of_two_callers_merge_into_one_query() -> None:
-    one, two = events.append_event(an_event("a")), events.append_event(an_event("a"))
+    one, two = appending.append_event(an_event("a")), appending.append_event(an_event("a"))
     assert isinstance(one, Batchable)
     assert isinstance(two, Batchable)
 
@@ -171,17 +171,17 @@ def test_appends_of_two_callers_merge_into_one_query() -> None:
 
 def test_an_event_that_occurs_twice_in_a_batch_is_sent_once() -> None:
     event = an_event()
-    operation = events.append_events([event, event])
+    operation = appending.append_events([event, event])
     assert isinstance(operation, Batchable)
 
     assert operation.merge(operation.items).params["ids"] == [event.id]
 
 
 def test_a_batch_too_large_for_one_statement_is_sent_in_several() -> None:
-    many = [an_event() for _ in range(events.EVENTS_PER_STATEMENT + 1)]
-    replay = Replay([], [], [], counters(ses_1=events.EVENTS_PER_STATEMENT), counters(ses_1=len(many)))
+    many = [an_event() for _ in range(appending.EVENTS_PER_STATEMENT + 1)]
+    replay = Replay([], [], [], counters(ses_1=appending.EVENTS_PER_STATEMENT), counters(ses_1=len(many)))
 
-    stored = run_script(iter(events.append_events(many)), replay)
+    stored = run_script(iter(appending.append_events(many)), replay)
 
     assert numbers(stored) == list(range(1, len(many) + 1))
 
@@ -189,13 +189,13 @@ def test_a_batch_too_large_for_one_statement_is_sent_in_several() -> None:
 def test_an_empty_batch_sends_no_query() -> None:
     replay = Replay()
 
-    assert (run_script(iter(events.append_events([])), replay), replay.names) == ([], [])
+    assert (run_script(iter(appending.append_events([])), replay), replay.names) == ([], [])
 
 
 def test_an_append_at_the_expected_sequence_succeeds() -> None:
     replay = Replay([], [], [(4,)], counters(ses_1=5))
 
-    stored = run_script(iter(events.append_event(an_event(), expected_sequence=4)), replay)
+    stored = run_script(iter(appending.append_event(an_event(), expected_sequence=4)), replay)
 
     assert stored.sequence_number == 5
 
@@ -204,7 +204,7 @@ def test_an_append_at_another_sequence_sends_no_write() -> None:
     replay = Replay([], [], [(4,)])
 
     with pytest.raises(SequenceConflict):
-        run_script(iter(events.append_event(an_event(), expected_sequence=3)), replay)
+        run_script(iter(appending.append_event(an_event(), expected_sequence=3)), replay)
 
     assert replay.names == ["lock_counters", "find_events", "get_latest_sequence"]
 
@@ -248,10 +248,12 @@ def test_invalid_input_is_refused_before_a_query_exists() -> None:
 def test_a_repeated_append_at_the_expected_sequence_returns_the_stored_event() -> None:
     event = an_event()
     run_script(
-        iter(events.append_event(event, expected_sequence=4)), Replay([], [], [(4,)], counters(ses_1=5))
+        iter(appending.append_event(event, expected_sequence=4)), Replay([], [], [(4,)], counters(ses_1=5))
     )
 
-    stored = run_script(iter(events.append_event(event, expected_sequence=4)), Replay([], [row_of(event, 5)]))
+    stored = run_script(
+        iter(appending.append_event(event, expected_sequence=4)), Replay([], [row_of(event, 5)])
+    )
 
     assert stored.sequence_number == 5
 

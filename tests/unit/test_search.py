@@ -28,7 +28,7 @@ def test_a_page_of_1000_items_reads_one_row_more(operation: str) -> None:
 @pytest.mark.parametrize(
     ("operation", "known"),
     [
-        ("search_sessions", "created_at_asc, created_at_desc, updated_at_desc"),
+        ("search_sessions", "created_at_asc, created_at_desc, updated_at_asc, updated_at_desc"),
         ("search_runs", "started_at_asc, started_at_desc, token_usage_desc"),
         ("search_events", "sequence_asc, timestamp_asc, timestamp_desc"),
     ],

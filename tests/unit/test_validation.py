@@ -90,3 +90,19 @@ def test_a_value_without_a_repr_is_shown_by_its_type() -> None:
     assert safe_repr([HUGE]) == "a list without a repr"
     assert safe_repr(HUGE) == "an integer of 16,610 bits"
     assert safe_repr(timedelta(1)) == "datetime.timedelta(days=1)"
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [(object(), "is an object, which is not JSON"), ({1}, "is a set, which"), (b"", "is a bytes, which")],
+)
+def test_an_error_names_a_type_with_its_article(value: Any, complaint: str) -> None:
+    with pytest.raises(asm.ValidationError, match=complaint):
+        an_event(data={"value": value})
+
+
+def test_a_misspelled_order_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(
+        asm.ValidationError, match=r"'created_desc' is not an order \(did you mean 'created_at_desc'"
+    ):
+        search.search_sessions(order_by="created_desc")  # type: ignore[arg-type]

@@ -18,6 +18,42 @@ select %(id)s, %(type)s, %(timestamp)s::timestamptz, %(session_id)s, %(run_id)s,
   from counters
 returning sequence_number;
 
+-- append_event_with_session
+-- As append_event, and inserts the session if it is absent; of a stored one only `updated_at`
+-- moves, to a later time. A row that does not move is locked, and no new version of it is written.
+-- It is inserted from the counter, which so is locked before it, as in flush and delete_session,
+-- and they wait for each other and do not deadlock.
+with counters as (
+    insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
+    values (%(session_id)s, 1, now())
+    on conflict (session_id) do update
+       set last_sequence = counter.last_sequence + 1, updated_at = excluded.updated_at
+    returning session_id, last_sequence
+), ensured as (
+    insert into asm_sessions as session (
+        id, agent_id, status, parent_session_id, metadata, context, tags,
+        created_at, updated_at, deleted_at
+    )
+    select %(ensured_id)s, %(ensured_agent_id)s, %(ensured_status)s, %(ensured_parent_session_id)s,
+           %(ensured_metadata)s::json, %(ensured_context)s::json,
+           array(select json_array_elements_text(%(ensured_tags)s::json)),
+           %(ensured_created_at)s::timestamptz, %(ensured_updated_at)s::timestamptz,
+           %(ensured_deleted_at)s::text::timestamptz
+      from counters
+    on conflict (id) do update
+       set updated_at = excluded.updated_at
+     where session.updated_at < excluded.updated_at
+)
+insert into asm_events (
+    id, type, timestamp, session_id, run_id, sequence_number,
+    data, metadata, schema_version, provider, correlation_id
+)
+select %(id)s, %(type)s, %(timestamp)s::timestamptz, %(session_id)s, %(run_id)s, last_sequence,
+       %(data)s::json, %(metadata)s::json, %(schema_version)s::bigint, %(provider)s,
+       %(correlation_id)s
+  from counters
+returning sequence_number;
+
 -- append_events
 -- Many new events. The counter of each session advances by its number of events, in the order of
 -- the session ids, so that two batches cannot deadlock; each event is numbered by its offset from
@@ -61,6 +97,94 @@ with counters as (
 select json_object_agg(session_id, last_sequence) as last_sequences
   from counters;
 
+-- append_events_with_sessions
+-- As append_events, and inserts the sessions that are absent or moves their `updated_at`, as
+-- append_event_with_session does. All counters are locked first, and then the rows of the
+-- sessions in the order of their ids.
+with counters as (
+    insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
+    select session_id, number::bigint, now()
+      from json_each_text(%(counters)s::json) as requested (session_id, number)
+     where number::bigint between 1 and 9223372036854775807
+     order by session_id collate "C"
+    on conflict (session_id) do update
+       set last_sequence = counter.last_sequence + excluded.last_sequence,
+           updated_at = excluded.updated_at
+    returning session_id, last_sequence
+), ensured as (
+    insert into asm_sessions as session (
+        id, agent_id, status, parent_session_id, metadata, context, tags,
+        created_at, updated_at, deleted_at
+    )
+    select id, agent_id, status, parent_session_id, metadata, context,
+           array(select json_array_elements_text(tags)), created_at, ensured.updated_at, deleted_at
+      from (
+           select unnest(%(ensured_id)s::text[]) as id,
+                  unnest(%(ensured_agent_id)s::text[]) as agent_id,
+                  unnest(%(ensured_status)s::text[]) as status,
+                  unnest(%(ensured_parent_session_id)s::text[]) as parent_session_id,
+                  unnest(%(ensured_metadata)s::text[])::json as metadata,
+                  unnest(%(ensured_context)s::text[])::json as context,
+                  unnest(%(ensured_tags)s::text[])::json as tags,
+                  unnest(%(ensured_created_at)s::timestamptz[]) as created_at,
+                  unnest(%(ensured_updated_at)s::timestamptz[]) as updated_at,
+                  unnest(%(ensured_deleted_at)s::text[])::timestamptz as deleted_at
+      ) as ensured
+      join counters on counters.session_id = ensured.id
+     order by id collate "C"
+    on conflict (id) do update
+       set updated_at = excluded.updated_at
+     where session.updated_at < excluded.updated_at
+), stored as (
+    insert into asm_events (
+        id, type, timestamp, session_id, run_id, sequence_number,
+        data, metadata, schema_version, provider, correlation_id
+    )
+    select id, type, timestamp, session_id, run_id, last_sequence - offset_from_last,
+           data, metadata, schema_version, provider, correlation_id
+      from (
+           select unnest(%(ids)s::text[]) as id,
+                  unnest(%(types)s::text[]) as type,
+                  unnest(%(timestamps)s::timestamptz[]) as timestamp,
+                  unnest(%(session_ids)s::text[]) as session_id,
+                  unnest(%(run_ids)s::text[]) as run_id,
+                  unnest(%(offsets_from_last)s::bigint[]) as offset_from_last,
+                  unnest(%(data_list)s::text[])::json as data,
+                  unnest(%(metadata_list)s::text[])::json as metadata,
+                  unnest(%(schema_versions)s::bigint[]) as schema_version,
+                  unnest(%(providers)s::text[]) as provider,
+                  unnest(%(correlation_ids)s::text[]) as correlation_id
+      ) as new
+      join counters using (session_id)
+)
+select json_object_agg(session_id, last_sequence) as last_sequences
+  from counters;
+
+-- ensure_sessions
+-- Inserts the sessions that are absent, and moves `updated_at` of the others to a later time.
+insert into asm_sessions as session (
+    id, agent_id, status, parent_session_id, metadata, context, tags,
+    created_at, updated_at, deleted_at
+)
+select id, agent_id, status, parent_session_id, metadata, context,
+       array(select json_array_elements_text(tags)), created_at, updated_at, deleted_at
+  from (
+       select unnest(%(ensured_id)s::text[]) as id,
+              unnest(%(ensured_agent_id)s::text[]) as agent_id,
+              unnest(%(ensured_status)s::text[]) as status,
+              unnest(%(ensured_parent_session_id)s::text[]) as parent_session_id,
+              unnest(%(ensured_metadata)s::text[])::json as metadata,
+              unnest(%(ensured_context)s::text[])::json as context,
+              unnest(%(ensured_tags)s::text[])::json as tags,
+              unnest(%(ensured_created_at)s::timestamptz[]) as created_at,
+              unnest(%(ensured_updated_at)s::timestamptz[]) as updated_at,
+              unnest(%(ensured_deleted_at)s::text[])::timestamptz as deleted_at
+  ) as ensured
+ order by id collate "C"
+on conflict (id) do update
+   set updated_at = excluded.updated_at
+ where session.updated_at < excluded.updated_at;
+
 -- lock_counters
 -- Locks the counters of these sessions until the transaction ends, in the order of the session
 -- ids, and creates those that are missing, because only a row can be locked. `where false` locks a
@@ -88,6 +212,13 @@ select id, type, timestamp, session_id, run_id, sequence_number,
   join unnest(%(session_ids)s::text[], %(ids)s::text[]) as requested (session_id, id)
  using (session_id, id);
 
+-- get_event
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = %(session_id)s
+   and id = %(id)s;
+
 -- get_events
 select id, type, timestamp, session_id, run_id, sequence_number,
        data, metadata, schema_version, provider, correlation_id
@@ -99,7 +230,8 @@ select id, type, timestamp, session_id, run_id, sequence_number,
    and timestamp >= %(since)s                              -- if since
    and sequence_number > %(after)s                         -- if after
    and sequence_number < %(before)s                        -- if before
- order by sequence_number
+ order by sequence_number                                  -- if sequence_asc
+ order by sequence_number desc                             -- if sequence_desc
  limit %(limit)s                                           -- if limit
 ;
 
@@ -108,6 +240,67 @@ select id, type, timestamp, session_id, run_id, sequence_number,
 select last_sequence
   from asm_session_sequences
  where session_id = %(session_id)s;
+
+-- delete_events
+-- Deletes events of a session, and adds their number to its counter, which the caller has locked.
+with deleted as (
+    delete from asm_events
+     where session_id = %(session_id)s
+       and id = any(%(ids)s::text[])                       -- if ids
+       and run_id = %(run_id)s                             -- if run_id
+       and type = %(type)s                                 -- if type
+       and type = any(%(types)s::text[])                   -- if types
+       and sequence_number > %(after)s                     -- if after
+       and sequence_number < %(before)s                    -- if before
+    returning 1
+), counted as (
+    select count(*) as number from deleted
+)
+update asm_session_sequences
+   set pruned_events = pruned_events + number
+  from counted
+ where session_id = %(session_id)s
+   and number > 0
+returning number;
+
+-- pop_event
+-- Deletes the newest event of a session, and counts it as pruned. The counter is locked first. If
+-- that had to wait, the snapshot of this statement is older than what the last holder of the lock
+-- committed: the locked version of the row is not the one that the snapshot has, and nothing is
+-- deleted. The next statement of the transaction then has a newer snapshot, and the lock.
+with locked as (
+    select session_id, ctid as version
+      from asm_session_sequences
+     where session_id = %(session_id)s
+       for update
+), popped as (
+    delete from asm_events
+     where session_id = %(session_id)s
+       and sequence_number = (
+           select sequence_number
+             from asm_events
+            where session_id = (
+                  select session_id
+                    from asm_session_sequences as counter
+                    join locked using (session_id)
+                   where counter.ctid = locked.version
+            )
+              and type = %(type)s                          -- if type
+              and type = any(%(types)s::text[])            -- if types
+            order by sequence_number desc
+            limit 1
+       )
+    returning id, type, timestamp, session_id, run_id, sequence_number,
+              data, metadata, schema_version, provider, correlation_id
+), counted as (
+    update asm_session_sequences
+       set pruned_events = pruned_events + 1
+     where session_id = %(session_id)s
+       and exists (select 1 from popped)
+)
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
+  from popped;
 
 -- search_events
 -- A page of events across sessions.

@@ -1,10 +1,3 @@
--- find_sessions
--- The requested sessions that exist.
-select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at,
-       deleted_at
-  from asm_sessions
- where id = any(%(ids)s::text[]);
-
 -- find_runs
 -- The requested runs that exist.
 select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at,

@@ -13,13 +13,21 @@ select updated_at, id
 
 -- soft_delete_sessions
 -- Repeats the conditions of find_expired_sessions, because the sessions may have changed since.
+-- The rows are locked in the order of their ids, as appends with sessions lock them, so that the
+-- two cannot deadlock.
 update asm_sessions
    set deleted_at = %(at)s
- where id = any(%(session_ids)s::text[])
-   and status = %(status)s
-   and updated_at <= %(until)s
-   and deleted_at is null
-   and not tags && %(exempt_tags)s::text[]
+ where id in (
+       select id
+         from asm_sessions
+        where id = any(%(session_ids)s::text[])
+          and status = %(status)s
+          and updated_at <= %(until)s
+          and deleted_at is null
+          and not tags && %(exempt_tags)s::text[]
+        order by id
+          for update
+ )
 returning id;
 
 -- find_due_sessions

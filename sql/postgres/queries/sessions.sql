@@ -25,6 +25,21 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
   from asm_sessions
  where id = %(id)s;
 
+-- lock_session
+-- get_session, and locks the row until the transaction ends.
+select id, agent_id, status, parent_session_id, metadata, context, tags,
+       created_at, updated_at, deleted_at
+  from asm_sessions
+ where id = %(id)s
+   for update;
+
+-- find_sessions
+-- The requested sessions that exist.
+select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at,
+       deleted_at
+  from asm_sessions
+ where id = any(%(ids)s::text[]);
+
 -- list_sessions
 -- Sessions, the newest first. An array has a cast in every query, so that its type does not depend
 -- on the operator beside it or on the driver.
@@ -57,6 +72,52 @@ with deleted_events as (
 )
 delete from asm_session_sequences where session_id = %(session_id)s;
 
+-- lock_fork_parent
+-- A session with its last sequence number, null if nothing was ever appended. The lock only keeps
+-- others from deleting the session; they append to it and save it meanwhile.
+select id, agent_id, status, parent_session_id, metadata, context, tags,
+       created_at, updated_at, deleted_at,
+       (select last_sequence from asm_session_sequences where session_id = session.id)
+       as last_sequence
+  from asm_sessions as session
+ where id = %(session_id)s
+   for key share;
+
+-- insert_fork
+-- Inserts a session unless it exists or has events. The caller has locked its counter.
+insert into asm_sessions (
+    id, agent_id, status, parent_session_id, metadata, context, tags,
+    created_at, updated_at, deleted_at
+)
+select %(id)s::text, %(agent_id)s, %(status)s, %(parent_session_id)s, %(metadata)s::json,
+       %(context)s::json, %(tags)s::text[],
+       %(created_at)s::timestamptz, %(updated_at)s::timestamptz, %(deleted_at)s::timestamptz
+ where not exists (
+       select 1
+         from asm_session_sequences
+        where session_id = %(id)s::text
+          and last_sequence > 0
+   )
+on conflict (id) do nothing
+returning id;
+
+-- copy_events_to_fork
+-- Copies the events of a session up to a sequence number, and returns how many it copied.
+with copied as (
+    insert into asm_events (
+        id, type, timestamp, session_id, run_id, sequence_number,
+        data, metadata, schema_version, provider, correlation_id
+    )
+    select id, type, timestamp, %(id)s::text, run_id, sequence_number,
+           data, metadata, schema_version, provider, correlation_id
+      from asm_events
+     where session_id = %(parent_id)s
+       and sequence_number <= %(upto)s::bigint
+    returning true
+)
+select count(*) as copied
+  from copied;
+
 -- search_sessions
 -- A page of sessions. The filter by provider looks at the runs of a session.
 select id, agent_id, status, parent_session_id, metadata, context, tags,
@@ -67,6 +128,8 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
    and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
    and status = any(%(statuses)s::text[])                  -- if statuses
+   and parent_session_id = %(parent_session_id)s           -- if parent_session_id
+   and parent_session_id = any(%(parent_session_ids)s::text[]) -- if parent_session_ids
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
                   and provider = any(%(providers)s::text[])) -- if providers
@@ -75,9 +138,11 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
    and deleted_at is null                                  -- if exclude_deleted
    and (created_at, id) > (%(last_at)s, %(last_id)s)       -- if created_at_asc and last_id
    and (created_at, id) < (%(last_at)s, %(last_id)s)       -- if created_at_desc and last_id
+   and (updated_at, id) > (%(last_at)s, %(last_id)s)       -- if updated_at_asc and last_id
    and (updated_at, id) < (%(last_at)s, %(last_id)s)       -- if updated_at_desc and last_id
  order by created_at, id                                   -- if created_at_asc
  order by created_at desc, id desc                         -- if created_at_desc
+ order by updated_at, id                                   -- if updated_at_asc
  order by updated_at desc, id desc                         -- if updated_at_desc
  limit %(limit)s;
 
@@ -91,6 +156,8 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
    and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
    and status = any(%(statuses)s::text[])                  -- if statuses
+   and parent_session_id = %(parent_session_id)s           -- if parent_session_id
+   and parent_session_id = any(%(parent_session_ids)s::text[]) -- if parent_session_ids
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
                   and provider = any(%(providers)s::text[])) -- if providers
@@ -99,9 +166,11 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
    and deleted_at is null                                  -- if exclude_deleted
    and (created_at, id) > (%(last_at)s, %(last_id)s)       -- if created_at_asc and last_id
    and (created_at, id) < (%(last_at)s, %(last_id)s)       -- if created_at_desc and last_id
+   and (updated_at, id) > (%(last_at)s, %(last_id)s)       -- if updated_at_asc and last_id
    and (updated_at, id) < (%(last_at)s, %(last_id)s)       -- if updated_at_desc and last_id
  order by created_at, id                                   -- if created_at_asc
  order by created_at desc, id desc                         -- if created_at_desc
+ order by updated_at, id                                   -- if updated_at_asc
  order by updated_at desc, id desc                         -- if updated_at_desc
  limit %(limit)s;
 
@@ -114,6 +183,8 @@ select count(*)
    and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
    and status = any(%(statuses)s::text[])                  -- if statuses
+   and parent_session_id = %(parent_session_id)s           -- if parent_session_id
+   and parent_session_id = any(%(parent_session_ids)s::text[]) -- if parent_session_ids
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
                   and provider = any(%(providers)s::text[])) -- if providers
@@ -131,6 +202,8 @@ select count(*)
    and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
    and status = any(%(statuses)s::text[])                  -- if statuses
+   and parent_session_id = %(parent_session_id)s           -- if parent_session_id
+   and parent_session_id = any(%(parent_session_ids)s::text[]) -- if parent_session_ids
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
                   and provider = any(%(providers)s::text[])) -- if providers

@@ -32,6 +32,20 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
   from asm_sessions
  where id = :id;
 
+-- lock_session
+-- get_session, in a transaction that holds the file's write lock.
+select id, agent_id, status, parent_session_id, metadata, context, tags,
+       created_at, updated_at, deleted_at
+  from asm_sessions
+ where id = :id;
+
+-- find_sessions
+-- The requested sessions that exist.
+select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at,
+       deleted_at
+  from asm_sessions
+ where id in (select value from json_each(:ids));
+
 -- list_sessions
 -- Sessions, the newest first. SQLite reads an offset only after a limit; -1 is none.
 select id, agent_id, status, parent_session_id, metadata, context, tags,
@@ -59,6 +73,53 @@ delete from asm_events where session_id = :session_id;
 delete from asm_runs where session_id = :session_id;
 delete from asm_session_sequences where session_id = :session_id;
 
+-- lock_fork_parent
+-- A session with its last sequence number, null if nothing was ever appended. The whole file is
+-- locked.
+select id, agent_id, status, parent_session_id, metadata, context, tags,
+       created_at, updated_at, deleted_at,
+       (select last_sequence from asm_session_sequences where session_id = session.id)
+       as last_sequence
+  from asm_sessions as session
+ where id = :session_id;
+
+-- insert_fork
+-- Inserts a session unless it exists or has events. Its tags follow in copy_events_to_fork.
+insert into asm_sessions (
+    id, agent_id, status, parent_session_id, metadata, context, tags,
+    created_at, updated_at, deleted_at
+)
+select :id, :agent_id, :status, :parent_session_id, :metadata, :context, :tags,
+       :created_at, :updated_at, :deleted_at
+ where not exists (
+       select 1
+         from asm_session_sequences
+        where session_id = :id
+          and last_sequence > 0
+   )
+on conflict (id) do nothing
+returning id;
+
+-- copy_events_to_fork
+-- Copies the events of a session up to a sequence number, and returns how many it copied. With the
+-- tags of the new session.
+insert into asm_events (
+    id, type, timestamp, session_id, run_id, sequence_number,
+    data, metadata, schema_version, provider, correlation_id
+)
+select id, type, timestamp, :id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = :parent_id
+   and sequence_number <= :upto;
+insert or ignore into asm_session_tags (tag, id, created_at, updated_at)
+select value, asm_sessions.id, created_at, updated_at
+  from asm_sessions, json_each(tags)
+ where asm_sessions.id = :id;
+select count(*) as copied
+  from asm_events
+ where session_id = :id;
+
 -- search_sessions
 -- A page of sessions. The filter by provider looks at the runs of a session.
 select id, agent_id, status, parent_session_id, metadata, context, tags,
@@ -69,6 +130,9 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
    and agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
    and status = :status                                    -- if status
    and status in (select value from json_each(:statuses))  -- if statuses
+   and parent_session_id = :parent_session_id              -- if parent_session_id
+   and parent_session_id                                   -- if parent_session_ids
+       in (select value from json_each(:parent_session_ids)) -- if parent_session_ids
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
                   and provider in (select value from json_each(:providers))) -- if providers
@@ -77,9 +141,11 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
    and deleted_at is null                                  -- if exclude_deleted
    and (created_at, id) > (:last_at, :last_id)             -- if created_at_asc and last_id
    and (created_at, id) < (:last_at, :last_id)             -- if created_at_desc and last_id
+   and (updated_at, id) > (:last_at, :last_id)             -- if updated_at_asc and last_id
    and (updated_at, id) < (:last_at, :last_id)             -- if updated_at_desc and last_id
  order by created_at, id                                   -- if created_at_asc
  order by created_at desc, id desc                         -- if created_at_desc
+ order by updated_at, id                                   -- if updated_at_asc
  order by updated_at desc, id desc                         -- if updated_at_desc
  limit :limit;
 
@@ -108,6 +174,9 @@ select session.id, session.agent_id, session.status, session.parent_session_id, 
    and session.agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
    and session.status = :status                            -- if status
    and session.status in (select value from json_each(:statuses)) -- if statuses
+   and session.parent_session_id = :parent_session_id      -- if parent_session_id
+   and session.parent_session_id                           -- if parent_session_ids
+       in (select value from json_each(:parent_session_ids)) -- if parent_session_ids
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = session.id              -- if providers
                   and provider in (select value from json_each(:providers))) -- if providers
@@ -116,9 +185,11 @@ select session.id, session.agent_id, session.status, session.parent_session_id, 
    and session.deleted_at is null                          -- if exclude_deleted
    and (tagged.created_at, tagged.id) > (:last_at, :last_id) -- if created_at_asc and last_id
    and (tagged.created_at, tagged.id) < (:last_at, :last_id) -- if created_at_desc and last_id
+   and (tagged.updated_at, tagged.id) > (:last_at, :last_id) -- if updated_at_asc and last_id
    and (tagged.updated_at, tagged.id) < (:last_at, :last_id) -- if updated_at_desc and last_id
  order by tagged.created_at, tagged.id                     -- if created_at_asc
  order by tagged.created_at desc, tagged.id desc           -- if created_at_desc
+ order by tagged.updated_at, tagged.id                     -- if updated_at_asc
  order by tagged.updated_at desc, tagged.id desc           -- if updated_at_desc
  limit :limit;
 
@@ -131,6 +202,9 @@ select count(*)
    and agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
    and status = :status                                    -- if status
    and status in (select value from json_each(:statuses))  -- if statuses
+   and parent_session_id = :parent_session_id              -- if parent_session_id
+   and parent_session_id                                   -- if parent_session_ids
+       in (select value from json_each(:parent_session_ids)) -- if parent_session_ids
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = asm_sessions.id         -- if providers
                   and provider in (select value from json_each(:providers))) -- if providers
@@ -162,6 +236,9 @@ select count(*)
    and session.agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
    and session.status = :status                            -- if status
    and session.status in (select value from json_each(:statuses)) -- if statuses
+   and session.parent_session_id = :parent_session_id      -- if parent_session_id
+   and session.parent_session_id                           -- if parent_session_ids
+       in (select value from json_each(:parent_session_ids)) -- if parent_session_ids
    and exists (select 1 from asm_runs                      -- if providers
                 where session_id = session.id              -- if providers
                   and provider in (select value from json_each(:providers))) -- if providers

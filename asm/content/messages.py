@@ -1,0 +1,137 @@
+"""The data of events and of deltas, read as content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from asm.content.blocks import THOUGHTS, joined, read_block, read_blocks, read_result
+from asm.content.fields import EMPTY, as_list, take, text_or_none
+from asm.content.parts import Content, Delta, Part, Text, Thinking
+from asm.content.tools import is_call, is_result, read_call
+from asm.documents import Document
+from asm.enums import EventType
+
+TITLE_LENGTH_MAX = 200
+"""The characters of a title. The rest is left out."""
+
+MESSAGES = (EventType.MESSAGE_SENT, EventType.MESSAGE_RECEIVED, EventType.MESSAGE_STREAMED)
+RESULTS = (EventType.TOOL_CALL_COMPLETED, EventType.TOOL_CALL_FAILED)
+
+
+def read_content(type: str, data: Mapping[str, Any]) -> Content:
+    """The content of an event of this type."""
+    if type == EventType.TOOL_CALL_STARTED:
+        call, rest = read_call(dict(data))
+        return Content(parts=(call,), rest=rest)
+    if type in RESULTS:
+        result, rest = read_result(dict(data), failed=type == EventType.TOOL_CALL_FAILED)
+        return Content(parts=(result,), rest=rest)
+    if type in MESSAGES:
+        return _read_message(dict(data))
+    return Content(rest=dict(data))
+
+
+def read_delta(data: Mapping[str, Any]) -> Delta | None:
+    """The piece of a message in the data of a `message_streamed`, or None if it is not known."""
+    delta = data.get("delta")
+    if isinstance(delta, str):
+        return Delta(_delta_kind(data.get("type")), delta)
+    if delta is None:
+        delta = _chat_choice(data, "delta") or data
+    if not isinstance(delta, dict) and delta is not data:
+        return None
+    for name, kind in _DELTAS.items():
+        if isinstance(text := delta.get(name), str):
+            return Delta(kind, text)
+    return None
+
+
+def session_title(metadata: Mapping[str, Any], messages: Iterable[Content]) -> str | None:
+    """What a session is about: `metadata["title"]`, else the first message of a user."""
+    if isinstance(title := metadata.get("title"), str) and title.strip():
+        return _shortened(title)
+    said = (message.text for message in messages if message.role in (None, "user", "human"))
+    return next((_shortened(text) for text in said if text.strip()), None)
+
+
+def _shortened(text: str) -> str:
+    # A prompt may have megabytes; nothing after the first few hundred characters is part of a title.
+    return " ".join(text.lstrip()[: 4 * TITLE_LENGTH_MAX].split())[:TITLE_LENGTH_MAX]
+
+
+# Messages.
+
+
+def _read_message(data: Document) -> Content:
+    data = _unwrapped(data)
+    role, rest = take(data, ("role",))
+    if is_result(rest, role):
+        result, rest = read_result(rest)
+        return Content("tool", (result,), rest)
+    if _is_item(rest):
+        return Content(text_or_none(role), tuple(read_block(rest)), {})
+    thoughts, rest = take(rest, ("thinking", "thought", "reasoning_content", "reasoning"))
+    content, rest = take(rest, ("content", "text", "parts", "output", "delta"))
+    calls, rest = take(rest, ("tool_calls", "function_call"))
+    refusal, rest = take(rest, ("refusal",))
+    spoken = list(read_blocks(content))
+    parts = [
+        *_read_thoughts(thoughts, spoken),
+        *spoken,
+        *read_blocks(refusal),
+        *(read_call(dict(call))[0] for call in as_list(calls) if isinstance(call, dict)),
+    ]
+    return Content(text_or_none(role), tuple(parts), {k: v for k, v in rest.items() if v not in EMPTY})
+
+
+def _unwrapped(data: Document) -> Document:
+    """The message inside a chat completion, or inside the line of a log."""
+    choice = _chat_choice(data, "message")
+    if choice is not None:
+        return choice
+    inner = data.get("message")
+    if isinstance(inner, dict) and not data.keys() & {"content", "text", "parts"}:
+        return dict(inner)
+    return data
+
+
+def _chat_choice(data: Mapping[str, Any], name: str) -> Document | None:
+    choices = data.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    found = first.get(name) if isinstance(first, dict) else None
+    return dict(found) if isinstance(found, dict) else None
+
+
+def _read_thoughts(thoughts: Any, spoken: list[Part]) -> Iterator[Thinking]:
+    text = joined(read_blocks(thoughts))
+    # SWE-agent repeats its thought at the start of its response.
+    said = next((part.text for part in spoken if isinstance(part, Text)), "")
+    if text and not said.lstrip().startswith(text.strip()):
+        yield Thinking(text)
+
+
+def _is_item(data: Document) -> bool:
+    """Whether the data of a message is one item of OpenAI's Responses, or one block."""
+    type = data.get("type")
+    return isinstance(type, str) and (type == "message" or is_call(data, type) or type in THOUGHTS)
+
+
+# Deltas.
+
+_DELTAS: Mapping[str, Literal["text", "thinking", "input"]] = {
+    "text": "text",
+    "content": "text",
+    "chunk": "text",
+    "thinking": "thinking",
+    "reasoning_content": "thinking",
+    "reasoning": "thinking",
+    "partial_json": "input",
+}
+
+
+def _delta_kind(type: Any) -> Literal["text", "thinking", "input"]:
+    """The kind of a delta, by the type of an event of OpenAI's Responses."""
+    if isinstance(type, str) and "reasoning" in type:
+        return "thinking"
+    return "input" if isinstance(type, str) and ("arguments" in type or "_call" in type) else "text"

@@ -1,0 +1,397 @@
+"""Appending events in order, once each, with the row of their session if it is given.
+
+The counter row of a session is the lock of its events. A transaction that advances it holds it until
+it commits, so events become visible in the order of their numbers, and a reader who has seen number n
+can read every event up to n.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import partial
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+import orjson
+
+from asm.documents import dump, dump_object, load
+from asm.engine.script import Batchable, Pipeline, Query, Rows, Script, UnitOfWork
+from asm.errors import SequenceConflict, ValidationError
+from asm.models import Event, Session, event_from_row
+from asm.operations.events import get_latest_sequence, lock_counters, read_events
+from asm.validation import is_collection, optional_count
+
+EVENTS_PER_STATEMENT = 500
+"""A larger batch is sent as several statements in one pipeline: the server inserts the events of one
+while the next is encoded."""
+
+BYTES_PER_STATEMENT = 32 * 1024 * 1024
+"""The JSON in one statement, at most; a single larger event has a statement of its own."""
+
+Key: TypeAlias = tuple[str, str]
+"""An event's session and its id."""
+
+StoredEvents: TypeAlias = dict[Key, Event]
+
+
+def append_event(
+    event: Event, *, expected_sequence: int | None = None, session: Session | None = None
+) -> Batchable[Event] | UnitOfWork[Event]:
+    """Append one event, durably, and return it with its sequence number.
+
+    An event whose id the session has already is not appended again: the stored one is returned.
+    With `expected_sequence=n` it is appended only if the session stands at exactly n, else
+    SequenceConflict; an event that is stored already counts as appended.
+
+    With `session`, which must be the event's, the row of the session is inserted in the same
+    transaction if it is absent. If it exists, only its `updated_at` moves, to that of `session` if that
+    is later. This takes no further round trip.
+    """
+    if not isinstance(event, Event):
+        raise ValidationError(f"append_event takes an Event, not {type(event).__name__}")
+    new = EncodedEvent(event)
+    if session is not None:
+        _attach(session, [new], "append_event")
+    if expected_sequence is not None:
+        expected = optional_count(expected_sequence, "expected_sequence")
+        return UnitOfWork(lambda: _only(append_idempotently([new], expected)), sessions=(new.session_id,))
+    return Batchable(
+        (new,),
+        _merge,
+        itemgetter(new.key),
+        lambda: _only(append_idempotently([new])),
+        sessions=(new.session_id,),
+        size_bytes=new.size_bytes,
+    )
+
+
+def append_events(
+    events: Iterable[Event], *, expected_sequence: int | None = None, session: Session | None = None
+) -> Query[list[Event]] | Batchable[list[Event]] | UnitOfWork[list[Event]] | Pipeline[list[Event]]:
+    """Append events as one block, all or none, in the order given; any number, for any sessions.
+
+    Events that are stored already are returned as they are stored. With `expected_sequence` or
+    `session` all events must be of one session, and both work as in `append_event`. With `session` and
+    no events, only the row of the session is inserted or moved.
+    """
+    batch = encoded(events, "append_events")
+    if session is not None:
+        ensured = _attach(session, batch, "append_events")
+        if not batch:
+            return ensure_sessions([ensured])
+    expected = optional_count(expected_sequence, "expected_sequence")
+    sessions = tuple(sorted({new.session_id for new in batch}))
+    if expected is not None and len(sessions) > 1:
+        raise ValidationError(
+            f"expected_sequence is the number of one session, and the events are of {len(sessions)}: "
+            "append the events of each session by themselves"
+        )
+    size_bytes = sum([new.size_bytes for new in batch])
+    if expected is not None or not batch:
+        return UnitOfWork(partial(append_idempotently, batch, expected), sessions=sessions)
+    if len(batch) > EVENTS_PER_STATEMENT or size_bytes > BYTES_PER_STATEMENT:
+        return append_pipeline(batch, partial(append_idempotently, batch), _ensure(batch))
+    return Batchable(
+        batch,
+        _merge,
+        lambda stored: [stored[new.key] for new in batch],
+        partial(append_idempotently, batch),
+        sessions=sessions,
+        size_bytes=size_bytes,
+    )
+
+
+class EncodedEvent:
+    """An event to append, with its documents as JSON text. Encoding is the last check of them."""
+
+    __slots__ = ("data", "ensured", "event", "key", "metadata", "session_id", "size_bytes")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self.session_id = event.session_id
+        self.key: Key = (event.session_id, event.id)
+        self.data = dump(event.data, "data") if event.data else "{}"
+        self.metadata = dump(event.metadata, "metadata") if event.metadata else "{}"
+        self.size_bytes = len(self.data) + len(self.metadata)
+        self.ensured: EncodedSession | None = None
+        """The session whose row is ensured with the event."""
+
+    def params(self) -> dict[str, Any]:
+        event = self.event
+        return {
+            "id": event.id,
+            "type": str(event.type),
+            "timestamp": event.timestamp,
+            "session_id": event.session_id,
+            "run_id": event.run_id,
+            "data": self.data,
+            "metadata": self.metadata,
+            "schema_version": event.schema_version,
+            "provider": event.provider,
+            "correlation_id": event.correlation_id,
+        }
+
+    def with_sequence_number(self, sequence_number: int) -> Event:
+        """The event as it is stored."""
+        event = self.event
+        return event_from_row(
+            event.id,
+            event.type,
+            event.timestamp,
+            event.session_id,
+            event.run_id,
+            sequence_number,
+            event.data,
+            event.metadata,
+            event.schema_version,
+            event.provider,
+            event.correlation_id,
+        )
+
+
+class EncodedSession:
+    """A session whose row an append inserts if it is absent, with its documents as JSON text."""
+
+    __slots__ = ("id", "size_bytes", "values")
+
+    def __init__(self, session: Session) -> None:
+        metadata = dump_object(session.metadata, "metadata")
+        context = dump_object(session.context, "context")
+        self.id = session.id
+        self.size_bytes = len(metadata) + len(context)
+        self.values = {
+            "ensured_id": session.id,
+            "ensured_agent_id": session.agent_id,
+            "ensured_status": str(session.status),
+            "ensured_parent_session_id": session.parent_session_id,
+            "ensured_metadata": metadata,
+            "ensured_context": context,
+            "ensured_tags": orjson.dumps(session.tags).decode() if session.tags else "[]",
+            "ensured_created_at": session.created_at,
+            "ensured_updated_at": session.updated_at,
+            "ensured_deleted_at": _iso_text(session.deleted_at),
+        }
+
+
+def _iso_text(at: datetime | None) -> str | None:
+    """A time as SQLite stores it. A list of texts may be all None, a list of times has to have one."""
+    return None if at is None else f"{at.isoformat(timespec='microseconds')[:26]}Z"
+
+
+def _attach(session: Session, batch: Sequence[EncodedEvent], caller: str) -> EncodedSession:
+    """Have the row of a session ensured with the events of a batch, which are all of that session."""
+    if not isinstance(session, Session):
+        raise ValidationError(f"{caller} takes a Session as session, not {type(session).__name__}")
+    for new in batch:
+        if new.session_id != session.id:
+            raise ValidationError(
+                f"event {new.event.id!r} belongs to session {new.session_id!r}, not to {session.id!r}"
+            )
+    ensured = EncodedSession(session)
+    if batch:
+        batch[0].ensured = ensured
+        batch[0].size_bytes += ensured.size_bytes
+    return ensured
+
+
+def ensure_sessions(sessions: Iterable[EncodedSession]) -> Query[list[Event]]:
+    """Insert the sessions that are absent, and move `updated_at` of the others. Returns no events."""
+    return Query("ensure_sessions", _session_columns(sessions), read_events)
+
+
+def _ensure(batch: Iterable[EncodedEvent]) -> list[Query[list[Event]]]:
+    """The query that ensures the sessions given with the events of a batch, if there are any."""
+    sessions = _ensured(batch)
+    return [ensure_sessions(sessions)] if sessions else []
+
+
+def _ensured(batch: Iterable[EncodedEvent]) -> list[EncodedSession]:
+    return [new.ensured for new in batch if new.ensured is not None]
+
+
+def _session_columns(sessions: Iterable[EncodedSession]) -> dict[str, list[Any]]:
+    """Each session once, with the values that ensuring them one after another would leave."""
+    rows: dict[str, dict[str, Any]] = {}
+    for session in sessions:
+        row = rows.setdefault(session.id, session.values)
+        if row["ensured_updated_at"] < session.values["ensured_updated_at"]:
+            rows[session.id] = row | {"ensured_updated_at": session.values["ensured_updated_at"]}
+    return {name: [row[name] for row in rows.values()] for name in session.values}
+
+
+def encoded(events: Iterable[Any], caller: str) -> list[EncodedEvent]:
+    """The events that a caller gave to an operation, ready to append."""
+    if not is_collection(events):
+        raise ValidationError(f"{caller} takes a list of Event, not {type(events).__name__}")
+    batch = []
+    for index, event in enumerate(events):
+        if not isinstance(event, Event):
+            kind = type(event).__name__
+            raise ValidationError(f"{caller} takes a list of Event, but events[{index}] is of type {kind}")
+        batch.append(EncodedEvent(event))
+    return batch
+
+
+def append_pipeline(
+    batch: Sequence[EncodedEvent],
+    on_conflict: Callable[[], Script[list[Event]]],
+    more: Sequence[Query[Any]] = (),
+) -> Pipeline[list[Event]]:
+    """Append new events in as many statements as they need, and send `more` after them."""
+    distinct = _distinct(batch)
+    chunks = list(_chunks(distinct))
+    sessions = sorted({new.session_id for new in distinct})
+    # All counters are locked first, in one order, so that two batches cannot deadlock.
+    locks = [lock_counters(sessions)] if len(chunks) > 1 and len(sessions) > 1 else []
+
+    def queries() -> Iterator[Query[Any]]:
+        yield from locks
+        yield from map(_append_many, chunks)
+        yield from more
+
+    def read(results: list[Any]) -> list[Event]:
+        stored: StoredEvents = {}
+        for of_chunk in results[len(locks) : len(locks) + len(chunks)]:
+            stored.update(of_chunk)
+        return [stored[new.key] for new in batch]
+
+    size = len(locks) + len(chunks) + len(more)
+    return Pipeline(queries, read, on_conflict, size=size, sessions=sessions)
+
+
+def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
+    """One statement for events that are new, as most are; append_idempotently for others."""
+    if len(batch) > 1:
+        query = _append_many(_distinct(batch), _ensured(batch))
+    else:
+        (new,) = batch
+        name, params = "append_event", new.params()
+        if new.ensured is not None:
+            name = "append_event_with_session"
+            params.update(new.ensured.values)
+        query = Query(name, params, lambda rows: {new.key: new.with_sequence_number(rows[0][0])})
+    query.on_conflict = partial(_append_by_key, batch)
+    return query
+
+
+def _append_by_key(batch: Sequence[EncodedEvent]) -> Script[StoredEvents]:
+    stored = yield from append_idempotently(batch)
+    return {new.key: event for new, event in zip(batch, stored, strict=True)}
+
+
+def _append_many(
+    batch: Sequence[EncodedEvent], sessions: Sequence[EncodedSession] = ()
+) -> Query[StoredEvents]:
+    """One statement for new events, each once. An event that is stored already fails it."""
+    counters = Counter([new.session_id for new in batch])
+    offsets = _offsets_from_last(batch, counters)
+
+    def read(rows: Rows) -> StoredEvents:
+        last = load(rows[0][0])
+        return {
+            new.key: new.with_sequence_number(last[new.session_id] - offset)
+            for new, offset in zip(batch, offsets, strict=True)
+        }
+
+    params = {"counters": dump(dict(counters), "counters"), "offsets_from_last": offsets, **_columns(batch)}
+    if sessions:
+        params.update(_session_columns(sessions))
+    return Query("append_events_with_sessions" if sessions else "append_events", params, read)
+
+
+def _offsets_from_last(batch: Sequence[EncodedEvent], counters: Counter[str]) -> list[int]:
+    """How far each event is from the last one of its session in the batch."""
+    remaining = dict(counters)
+    offsets = []
+    for new in batch:
+        remaining[new.session_id] -= 1
+        offsets.append(remaining[new.session_id])
+    return offsets
+
+
+def _columns(batch: Sequence[EncodedEvent]) -> dict[str, list[Any]]:
+    events = [new.event for new in batch]
+    return {
+        "ids": [event.id for event in events],
+        "types": [str(event.type) for event in events],
+        "timestamps": [event.timestamp for event in events],
+        "session_ids": [event.session_id for event in events],
+        "run_ids": [event.run_id for event in events],
+        "data_list": [new.data for new in batch],
+        "metadata_list": [new.metadata for new in batch],
+        "schema_versions": [event.schema_version for event in events],
+        "providers": [event.provider for event in events],
+        "correlation_ids": [event.correlation_id for event in events],
+    }
+
+
+def append_idempotently(batch: Sequence[EncodedEvent], expected: int | None = None) -> Script[list[Event]]:
+    """Lock the counters, find the events that are stored, append the others, ensure the sessions."""
+    if not batch:
+        return []
+    distinct = _distinct(batch)
+    yield from lock_counters(new.session_id for new in batch)
+    stored: StoredEvents = {}
+    for chunk in _chunks(distinct):
+        stored.update((yield from _find(chunk)))
+    missing = [new for new in distinct if new.key not in stored]
+    if expected is not None and missing:
+        latest = yield from get_latest_sequence(batch[0].session_id)
+        _check_expected(expected, latest, stored.values(), batch[0].session_id)
+    for chunk in _chunks(missing):
+        stored.update((yield from _append_many(chunk)))
+    for query in _ensure(batch):
+        yield from query
+    return [stored[new.key] for new in batch]
+
+
+def _distinct(batch: Iterable[EncodedEvent]) -> list[EncodedEvent]:
+    """Each event once: of several with one id, the first."""
+    distinct: dict[Key, EncodedEvent] = {}
+    for new in batch:
+        distinct.setdefault(new.key, new)
+    return list(distinct.values())
+
+
+def _find(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
+    params = {"session_ids": [new.session_id for new in batch], "ids": [new.event.id for new in batch]}
+    return Query(
+        "find_events",
+        params,
+        lambda rows: {(event.session_id, event.id): event for event in read_events(rows)},
+    )
+
+
+def _check_expected(expected: int, latest: int, stored: Iterable[Event], session_id: str) -> None:
+    """SequenceConflict unless the session stood at `expected` before the batch's own stored events."""
+    own = sum(1 for event in stored if (event.sequence_number or 0) > expected)
+    if latest - own != expected:
+        raise SequenceConflict(
+            f"session {session_id!r} is at sequence number {latest}, not at the expected {expected}: "
+            "read the events in between and decide again",
+            session_id=session_id,
+            expected_sequence=expected,
+            latest_sequence=latest,
+        )
+
+
+def _only(script: Script[list[Event]]) -> Script[Event]:
+    events = yield from script
+    return events[0]
+
+
+def _chunks(batch: Sequence[EncodedEvent]) -> Iterator[list[EncodedEvent]]:
+    """The parts of a batch, each for one statement."""
+    chunk: list[EncodedEvent] = []
+    size_bytes = 0
+    for new in batch:
+        is_full = len(chunk) == EVENTS_PER_STATEMENT or size_bytes + new.size_bytes > BYTES_PER_STATEMENT
+        if chunk and is_full:
+            yield chunk
+            chunk, size_bytes = [], 0
+        chunk.append(new)
+        size_bytes += new.size_bytes
+    if chunk:
+        yield chunk

@@ -1,0 +1,70 @@
+"""What became of a transaction whose commit was sent and whose response was lost.
+
+`pg_xact_status` says whether a transaction id was committed. After a crash, or on a standby that was
+promoted, an id whose records were lost is given to another transaction. So "committed" is believed only of
+the server process that gave the id, without a recovery since. "aborted" is believed of every server with
+the data of that one: whatever has the id now, the transaction is not among what is stored.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+import psycopg
+
+from asm.errors import ConnectionFailed, StorageError, StorageTimeout
+
+T = TypeVar("T")
+
+Outcome = Literal["committed", "aborted", "in progress", "unknown"]
+
+_SERVER = (
+    "(select system_identifier from pg_control_system())::text, "
+    "extract(epoch from pg_postmaster_start_time())::text, pg_last_wal_replay_lsn()::text"
+)
+IDENTIFY_TRANSACTION = f"select pg_current_xact_id()::text, {_SERVER}"
+IDENTIFY_SERVER = f"select pg_is_in_recovery(), {_SERVER}"
+GET_STATUS = "select pg_xact_status(%(xid)s::xid8)"
+
+WAIT_FOR_STANDBYS = "select pg_logical_emit_message(true, 'asm', '')"
+"""Writes to the log, so that the next commit waits for the standbys that every commit waits for. A commit
+that was interrupted while it waited for them counts as committed before they have it."""
+
+
+class RunningServer(NamedTuple):
+    """A server from its start, or from its recovery after a crash, until the next."""
+
+    system_identifier: str
+    started_at: str
+    recovered_until: str | None
+
+
+class Commit(Generic[T]):
+    """The commit of a transaction, with what tells later whether it was applied."""
+
+    __slots__ = ("is_sent", "result", "server", "xid")
+
+    xid: str
+    server: RunningServer
+    result: T
+    """What the transaction returns once it is committed."""
+
+    def __init__(self) -> None:
+        self.is_sent = False
+
+    def is_lost(self, error: StorageError | psycopg.Error) -> bool:
+        """Whether the transaction failed with this error and may have been committed nevertheless."""
+        if not self.is_sent:
+            return False
+        # An error that the server reports for a commit rolled it back.
+        is_reported = isinstance(error, StorageError) and "sqlstate" in error.details
+        return isinstance(error, ConnectionFailed) or (isinstance(error, StorageTimeout) and not is_reported)
+
+
+def outcome_unknown() -> ConnectionFailed:
+    return ConnectionFailed(
+        "the response to a commit was lost, and whether it was applied cannot be determined: read what the "
+        "call writes, and repeat the call only if it was not applied",
+        retryable=False,
+        outcome="unknown",
+    )

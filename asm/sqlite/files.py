@@ -1,0 +1,147 @@
+"""What a connection writes to is the file of its path, and every other process sees it.
+
+SQLite does not notice that a database or its write-ahead log was deleted or replaced: it goes on writing to
+a file that no other process can open, and that is gone when it is closed. Nor does it know that it runs in
+a forked child, where it believes that it has the locks of its parent. So a connection looks for both.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from asm.errors import StorageError
+from asm.sqlite import file_locks
+from asm.sqlite.file_locks import IN_USE, SHARED, FileLock, Identity, identity_of
+
+_HEADER = b"SQLite format 3\0"
+
+
+class DatabaseFiles:
+    """The file of an open connection, and its write-ahead log."""
+
+    def __init__(self, path: str, *, has_log: bool) -> None:
+        # Absolute, because the program may change its working directory. SQLite keeps the log beside the
+        # file that a symbolic link leads to.
+        self._path = str(Path(path).absolute())
+        file = str(Path(path).resolve())
+        self._log = f"{file}-wal"
+        self._locks: list[FileLock] = []
+        try:
+            self._file_id = identity_of(Path(self._path).stat())
+            self._log_id = identity_of(Path(self._log).stat()) if has_log else None
+        except OSError as error:
+            raise StorageError(f"cannot read {error.filename}: {error.strerror}") from error
+        if has_log:
+            locks = (file_locks.lock(file, SHARED), file_locks.lock(f"{file}-shm", IN_USE))
+            self._locks = [each for each in locks if each is not None]
+
+    def check(self) -> None:
+        """StorageError if a path leads to another file now, or to none.
+
+        After a commit, this says whether other processes can see what was written.
+        """
+        try:
+            # Path.stat takes twice as long, and a function around it counts at every append.
+            file = os.stat(self._path)  # noqa: PTH116
+            log = file if self._log_id is None else os.stat(self._log)  # noqa: PTH116
+            if (file.st_dev, file.st_ino) == self._file_id and (
+                log is file or (log.st_dev, log.st_ino) == self._log_id
+            ):
+                return
+        except OSError:
+            pass
+        self._raise_if_replaced()
+
+    def _raise_if_replaced(self) -> None:
+        if _leads_to(self._path, self._file_id) is False:
+            raise StorageError(
+                f"{self._path} was deleted, moved or replaced while the store had it open, and writes to it "
+                "would be lost: open the store again"
+            )
+        if self._log_id is not None and _leads_to(self._log, self._log_id) is False:
+            raise StorageError(
+                f"{self._log}, the write-ahead log, was deleted or replaced while the store had it open, and "
+                "writes to it would be lost: close the store and open it again, and do not delete the log of "
+                "a database that is in use"
+            )
+
+    def unlock(self) -> bool:
+        """Before the connection is closed: let it delete the log, unless it is another file's now."""
+        # Closing copies the log into the file, which saves a log that was deleted.
+        is_ours = _leads_to(self._path, self._file_id) is not False and (
+            _leads_to(self._log, self._log_id) is not False or not Path(self._log).exists()
+        )
+        if is_ours:
+            self._end_locks()
+        return is_ours
+
+    def closed(self) -> None:
+        """After the connection was closed."""
+        self._end_locks()
+        file_locks.close_unused()
+
+    def __del__(self) -> None:
+        # The store was not closed.
+        self._end_locks()
+
+    def _end_locks(self) -> None:
+        file_locks.unlock(self._locks)
+        self._locks = []
+
+
+def check_openable(path: str) -> None:
+    """StorageError if what a connection writes to this file could be lost."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        # There is no file yet, or opening it reports why it cannot be read.
+        return
+    if identity_of(found) in _inherited:
+        raise StorageError(
+            f"{path} was open in a process when it forked process {os.getpid()}, and SQLite could lose what "
+            "the forked process writes: close the store before the fork, and open one in each process; or "
+            "start processes without a fork, such as by multiprocessing.get_context('spawn')"
+        )
+    if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+        raise StorageError(
+            f"{path} is one of {found.st_nlink} hard links to one file, and SQLite has a log for each name: "
+            "what is written by one name is lost for the others: replace the others by symbolic links"
+        )
+
+
+def _leads_to(path: str, identity: Identity | None) -> bool | None:
+    """Whether a path leads to this file; None if that cannot be found out."""
+    try:
+        found = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        # The folder cannot be searched any more, which says nothing about the file.
+        return None
+    return (found.st_dev, found.st_ino) == identity
+
+
+# The databases that were open in the parent of a forked process, in SQLite or otherwise.
+_inherited: set[Identity] = set()
+
+
+def _remember_inherited() -> None:
+    ours = file_locks.forget_inherited()
+    with suppress(OSError):
+        for path in Path("/dev/fd").iterdir():
+            if int(path.name) not in ours:
+                with suppress(OSError):
+                    _remember_if_database(int(path.name))
+
+
+def _remember_if_database(descriptor: int) -> None:
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and os.pread(descriptor, len(_HEADER), 0) == _HEADER:
+        _inherited.add(identity_of(found))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remember_inherited)

@@ -1,0 +1,179 @@
+"""A write that is not idempotent is applied once when its connection is cut, or its outcome is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import psycopg_pool
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+
+import asm
+from asm.engine.script import Script, UnitOfWork
+from asm.operations import sessions
+from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Cluster
+from tests.contract.other_clients import fetch_rows, only, run_operation
+from tests.fault.concurrent_writers import wait_until
+from tests.fault.proxy import HOST, Moment, Proxy
+from tests.poolers import PGBOUNCER, Pooler
+from tests.servers import Server
+
+Opener = Callable[..., Any]
+
+newest_only = only(POSTGRES[:1], why="SQLite has no connection that could be lost")
+own_servers_only = pytest.mark.skipif(
+    not INSTALLATIONS, reason="a server can be stopped only where it is ours"
+)
+
+COUNTED = asm.Session(agent_id="a", id="ses_counted", context={"n": 0})
+
+
+@pytest.fixture
+def proxy(migrated: str) -> Iterator[Proxy]:
+    with Proxy(migrated) as proxy:
+        yield proxy
+
+
+def count(store: Any) -> None:
+    """Add one to the counter."""
+
+    def script() -> Script[None]:
+        session = yield from sessions.get_session(COUNTED.id)
+        n = session.context["n"] + 1
+        yield from sessions.save_session(replace(session, context={"n": n}))
+
+    run_operation(store, UnitOfWork(script, idempotent=False))
+
+
+def counted(dsn: str) -> Any:
+    with asm.SessionStore(dsn) as store:
+        return store.get_session(COUNTED.id).context["n"]
+
+
+MESSAGES = [b"begin", b"from asm_sessions", b"insert into asm_sessions", b"commit\0"]
+
+
+@newest_only
+@pytest.mark.parametrize("moment", ["before", "in", "after"])
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_write_whose_connection_is_cut_is_applied_once(
+    proxy: Proxy, opened: Opener, migrated: str, message: bytes, moment: Moment
+) -> None:
+    store = opened(proxy.dsn)
+    store.save_session(COUNTED)
+    proxy.cut_when(message, moment)
+    count(store)
+    assert proxy.faults == {f"cut {moment}": 1}
+    assert counted(migrated) == 1
+
+
+@newest_only
+def test_without_retry_for_the_outcome_of_a_lost_commit_is_still_determined(
+    proxy: Proxy, opened: Opener, migrated: str
+) -> None:
+    store = opened(proxy.dsn, max_size=1, retry_for=0)
+    store.save_session(COUNTED)
+    proxy.cut_when(b"commit\0", "after")
+    count(store)
+    assert counted(migrated) == 1
+
+
+@newest_only
+def test_a_commit_whose_outcome_cannot_be_determined_is_an_error_that_says_so(
+    proxy: Proxy, opened: Opener, migrated: str
+) -> None:
+    store = opened(proxy.dsn, max_size=1, retry_for=0.2)
+    store.save_session(COUNTED)
+    proxy.cut_when(b"commit\0", "after")
+    proxy.refuse()
+    with pytest.raises(asm.ConnectionFailed, match="repeat the call only if") as failed:
+        count(store)
+    assert (failed.value.details["outcome"], failed.value.retryable) == ("unknown", False)
+    assert counted(migrated) == 1
+
+
+@newest_only
+@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian's package pgbouncer)")
+@pytest.mark.parametrize("moment", ["before", "in", "after"])
+def test_behind_a_transaction_pooler_a_lost_commit_is_applied_once(
+    migrated: str, kind: str, clusters: Callable[[str], Cluster], opened: Opener, moment: Moment
+) -> None:
+    with Pooler(clusters(kind).dsn) as pooler, Proxy(pooler.dsn(migrated)) as proxy:
+        store = opened(proxy.dsn)
+        store.save_session(COUNTED)
+        proxy.cut_when(b"commit\0", moment)
+        count(store)
+        assert counted(migrated) == 1
+
+
+@newest_only
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_borrowed_pool_loses_no_outcome(proxy: Proxy, migrated: str, autocommit: bool) -> None:
+    options = {"autocommit": autocommit, "row_factory": dict_row}
+    with psycopg_pool.ConnectionPool(proxy.dsn, kwargs=options, open=True) as pool:
+        store = asm.SessionStore(pool=pool)
+        store.save_session(COUNTED)
+        proxy.cut_when(b"commit\0", "after")
+        count(store)
+    assert counted(migrated) == 1
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server that writes its log only at a commit, so that a crash loses what was not committed."""
+    settings = {"wal_writer_delay": "10s", "autovacuum": "off", "fsync": "off"}
+    with Server(INSTALLATIONS[POSTGRES[0]], settings=settings) as server:
+        asm.migrate(server.dsn())
+        yield server
+
+
+@own_servers_only
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("stop", ["immediate", "fast"])
+def test_a_server_that_restarts_during_a_commit_never_makes_it_count_as_applied_when_it_was_not(
+    server: Server, opened: Opener, stop: Any, moment: Moment
+) -> None:
+    with Proxy(server.dsn()) as proxy, ThreadPoolExecutor(1) as thread:
+        store = opened(proxy.dsn, max_size=1, retry_for=20)
+        store.save_session(COUNTED)
+        proxy.cut_when(b"commit\0", moment)
+        proxy.refuse()
+        counting = thread.submit(count, store)
+        wait_until(lambda: proxy.faults[f"cut {moment}"])
+        try:
+            server.stop(stop)
+            server.start()
+            take_the_next_transaction_ids(server.dsn())
+        finally:
+            proxy.accept()
+        error = counting.exception()
+    if error is None:
+        assert counted(server.dsn()) == 1
+    else:
+        assert isinstance(error, asm.ConnectionFailed)
+        assert error.details["outcome"] == "unknown"
+
+
+def take_the_next_transaction_ids(dsn: str) -> None:
+    for _ in range(5):
+        fetch_rows(dsn, "create table if not exists taken (); insert into taken default values")
+
+
+@own_servers_only
+def test_another_server_is_not_asked_what_became_of_a_commit(server: Server, opened: Opener) -> None:
+    stranger = Server(INSTALLATIONS[POSTGRES[0]], settings=UNSYNCED)
+    stranger.password = server.password
+    with stranger, Proxy(server.dsn()) as proxy:
+        asm.migrate(stranger.dsn())
+        hosts = make_conninfo(proxy.dsn, host=f"{HOST},{HOST}", port=f"{proxy.port},{stranger.port}")
+        store = opened(hosts, max_size=1)
+        store.save_session(COUNTED)
+        proxy.cut_when(b"commit\0", "before")
+        proxy.refuse()
+        with pytest.raises(asm.ConnectionFailed) as failed:
+            count(store)
+    assert failed.value.details["outcome"] == "unknown"

@@ -24,7 +24,7 @@ class PostgresMigrator(Migrator):
     dialect: Dialect = "postgres"
 
     def __init__(self, connection: psycopg.Connection[Any], schema: str | None) -> None:
-        # Where the role may not use the schema, a name with the schema says so, and one without leads nowhere.
+        # If the role may not use the schema, PostgreSQL says so only for names that are qualified.
         self.queries = QueryRegistry("postgres", schema)
         self._connection = connection
         self._schema = schema

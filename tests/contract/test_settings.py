@@ -186,7 +186,9 @@ def expected(other: str) -> tuple[list[Any], asm.SessionExport]:
             session=asm.Session(agent_id="a", id="ses_7", created_at=EARLY, updated_at=LATE),
             runs=[asm.Run.from_dict({**run.to_dict(), "session_id": "ses_7"}) for run in runs()],
             events=[],
-            artifacts=[an_artifact(key, id=key, session_id="ses_7", created_at=EARLY) for key in ("x", "NULL")],
+            artifacts=[
+                an_artifact(key, id=key, session_id="ses_7", created_at=EARLY) for key in ("x", "NULL")
+            ],
         )
         store.import_session(export)
         return found, export

@@ -40,9 +40,10 @@ def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> C
             "--order-by",
             "order_by",
             type=click.Choice(names),
+            metavar="ORDER",
             default=order_by,
             show_default=True,
-            help="The order of the output.",
+            help=f"The order of the output: {', '.join(names)}.",
         ),
         click.option(
             "--limit",

@@ -303,13 +303,14 @@ class AsyncPostgres:
 
     # sync only: @not_reentrant_around
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
+    async def transaction(self, commit: Commit[Any] | None = None) -> AsyncIterator[AsyncPostgresTransaction]:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
         check_loop(self._loop)  # async only
         connection = await self._checkout()
         try:
-            async with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
+            limit = self._timeouts.begin_and_commit
+            async with begun(connection, self._timeouts.begin_user, limit, commit):
                 tx = AsyncPostgresTransaction(self, connection)
                 try:
                     yield tx
@@ -332,6 +333,19 @@ class AsyncPostgres:
                     await reset_encoding(connection)
             finally:
                 await self._checkin(connection)
+
+    async def run_transaction(
+        self, work: Callable[[AsyncPostgresTransaction], Awaitable[T]], *, idempotent: bool
+    ) -> T:
+        """Work in a transaction, again after a failure that left nothing of it."""
+
+        async def attempt(commit: Commit[T]) -> T:
+            commit.identifies_first = False
+            async with self.transaction(commit) as tx:
+                commit.result = await work(tx)
+            return commit.result
+
+        return await self._at_most_once(attempt, idempotent=idempotent)
 
     # sync only: @not_reentrant
     async def close(self) -> None:

@@ -296,12 +296,13 @@ class Postgres:
 
     @not_reentrant_around
     @contextmanager
-    def transaction(self) -> Iterator[PostgresTransaction]:
+    def transaction(self, commit: Commit[Any] | None = None) -> Iterator[PostgresTransaction]:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
         connection = self._checkout()
         try:
-            with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
+            limit = self._timeouts.begin_and_commit
+            with begun(connection, self._timeouts.begin_user, limit, commit):
                 tx = PostgresTransaction(self, connection)
                 try:
                     yield tx
@@ -324,6 +325,17 @@ class Postgres:
                     reset_encoding(connection)
             finally:
                 self._checkin(connection)
+
+    def run_transaction(self, work: Callable[[PostgresTransaction], T], *, idempotent: bool) -> T:
+        """Work in a transaction, again after a failure that left nothing of it."""
+
+        def attempt(commit: Commit[T]) -> T:
+            commit.identifies_first = False
+            with self.transaction(commit) as tx:
+                commit.result = work(tx)
+            return commit.result
+
+        return self._at_most_once(attempt, idempotent=idempotent)
 
     @not_reentrant
     def close(self) -> None:

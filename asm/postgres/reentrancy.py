@@ -41,13 +41,13 @@ def not_reentrant(method: Callable[..., R]) -> Callable[..., R]:
 
 
 def not_reentrant_around(
-    method: Callable[[Any], AbstractContextManager[R]],
-) -> Callable[[Any], AbstractContextManager[R]]:
+    method: Callable[..., AbstractContextManager[R]],
+) -> Callable[..., AbstractContextManager[R]]:
     """The method, whose context manager marks its thread as inside while it enters and exits its block."""
 
     @wraps(method)
-    def guarded(self: Entered) -> AbstractContextManager[R]:
-        return _Guarded(self.threads_inside, method(self))
+    def guarded(self: Entered, *args: Any) -> AbstractContextManager[R]:
+        return _Guarded(self.threads_inside, method(self, *args))
 
     return guarded
 

@@ -100,13 +100,8 @@ async def run_transaction(store: asm.AsyncSessionStore, name: str) -> None:
     await store.run_transaction(lambda tx: tx.append_event(an_event(name)))
 
 
-async def iterate(store: asm.AsyncSessionStore, _: str) -> None:
-    async for _event in store.iter_events("ses_read", page_size=1):
-        pass
-
-
-async def follow(store: asm.AsyncSessionStore, _: str) -> None:
-    async for _event in store.follow_events("ses_read", idle_timeout=0.02):
+async def read(iterator: AsyncIterator[object]) -> None:
+    async for _each in iterator:
         pass
 
 
@@ -132,6 +127,8 @@ WORK: dict[str, Work] = {
     "save_session": Work(lambda store, name: store.save_session(asm.Session(id=name, agent_id="a"))),
     "update_session": Work(lambda store, _: store.update_session("ses_read", unchanged)),
     "get_session": Work(lambda store, _: store.get_session("ses_read")),
+    "get_sessions": Work(lambda store, _: store.get_sessions(["ses_read", "ses_absent"])),
+    "fork_session": Work(lambda store, name: store.fork_session("ses_read", id=name), 3),
     "list_sessions": Work(lambda store, _: store.list_sessions(limit=3)),
     "delete_session": Work(lambda store, name: store.delete_session(name)),
     "save_run": Work(lambda store, name: store.save_run(asm.Run(session_id=name))),
@@ -149,13 +146,15 @@ WORK: dict[str, Work] = {
     "import_session": Work(import_session, 3),
     "get_events": Work(lambda store, _: store.get_events("ses_read")),
     "wait": Work(lambda store, _: store.get_events("ses_read", after=9, wait_timeout=0.02)),
-    "iter_events": Work(iterate),
-    "follow_events": Work(follow),
+    "iter_events": Work(lambda store, _: read(store.iter_events("ses_read", page_size=1))),
+    "follow_events": Work(lambda store, _: read(store.follow_events("ses_read", idle_timeout=0.02))),
     "transaction": Work(transact, 3),
     "run_transaction": Work(run_transaction, 1),
     "search_sessions": Work(lambda store, _: store.query.search_sessions(limit=3, count_total=True)),
     "search_runs": Work(lambda store, _: store.query.search_runs(limit=3)),
     "search_events": Work(lambda store, _: store.query.search_events(limit=3)),
+    "iter_sessions": Work(lambda store, _: read(store.query.iter_sessions(page_size=1))),
+    "iter_runs": Work(lambda store, _: read(store.query.iter_runs(page_size=1))),
     "count_events": Work(lambda store, _: store.query.count_events()),
     "get_session_stats": Work(lambda store, _: store.query.get_session_stats("ses_read")),
     "get_usage_summary": Work(lambda store, _: store.query.get_usage_summary()),

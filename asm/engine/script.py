@@ -211,6 +211,16 @@ def run_script(operation: Operation[T] | Script[T], execute: Callable[[Query[Any
         return result
 
 
+def resume(script: Script[T], rows: Rows) -> Script[T]:
+    """The rest of a script, of which the first query was executed and has these rows."""
+    try:
+        while True:
+            rows = yield script.send(rows)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
 async def run_script_async(
     operation: Operation[T] | Script[T], execute: Callable[[Query[Any]], Awaitable[Rows]]
 ) -> T:

@@ -37,6 +37,7 @@ from asm.engine.script import (
     Unbatched,
     UnitOfWork,
     for_retry,
+    resume,
     run_script_async,
 )
 from asm.engine.shielding import Shielded, check_loop, detecting_lost_cancel, run_to_completion
@@ -58,7 +59,7 @@ from asm.postgres.async_session_reset import reset_session
 from asm.postgres.async_transaction import AsyncPostgresTransaction, begun, find_outcome
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
-from asm.postgres.outcomes import Commit, Outcome, outcome_unknown
+from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, Outcome, RunningServer, outcome_unknown
 from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 
@@ -299,11 +300,28 @@ class AsyncPostgres:
         begin: str,
         commit: Commit[T] | None = None,
     ) -> T:
+        if commit is not None and isinstance(connection, AsyncStoreConnection):
+            script = await self._begin_with_first(connection, iter(script), commit)
+            async with begun(connection, None, self._timeouts.begin_and_commit, commit):
+                commit.result = await run_script_async(script, partial(self.execute, connection))
+                return commit.result
         async with begun(connection, begin, self._timeouts.begin_and_commit, commit):
             result = await run_script_async(script, self.executor(connection, script))
             if commit is not None:
                 commit.result = result
             return result
+
+    async def _begin_with_first(
+        self, connection: AsyncStoreConnection, script: Script[T], commit: Commit[T]
+    ) -> Script[T]:
+        """Begin, identify the transaction and execute the script's first query, in one round trip."""
+        query = next(script)
+        sql = self.queries[query.query].render(query.params).statements[0].sql
+        statements = [(f"{IDENTIFY_TRANSACTION}, {self._timeouts.settings}", {}), (sql, query.params)]
+        gen = connection.fast_path.execute_pipeline(statements, self._prepare, commits=False)
+        [(commit.xid, *server)], rows = await connection.run(gen, self._timeouts.in_transaction)
+        commit.server = RunningServer(*server[:3])
+        return resume(script, rows)
 
     async def _autocommit_borrowed(
         self, connection: AsyncConnection[Any], query: Query[Any], lock_timeout_s: float | None

@@ -122,12 +122,17 @@ class AsyncPostgresTransaction:
 
 @asynccontextmanager
 async def begun(
-    connection: AsyncConnection[Any], begin: str, limit: Limit | None, commit: Commit[Any] | None = None
+    connection: AsyncConnection[Any],
+    begin: str | None,
+    limit: Limit | None,
+    commit: Commit[Any] | None = None,
 ) -> AsyncIterator[None]:
-    """A transaction around a block, rolled back if the block raises."""
+    """A transaction around a block, rolled back if the block raises. Without `begin` it has begun."""
     process = os.getpid()
     with translated(), limited(connection, limit):
-        if commit is None or not commit.identifies_first:
+        if begin is None:
+            pass
+        elif commit is None or not commit.identifies_first:
             await connection.execute(begin, prepare=False)
         else:
             await _identify(connection, commit, f"{begin}; {IDENTIFY_TRANSACTION}")

@@ -38,6 +38,7 @@ from asm.engine.script import (
     Unbatched,
     UnitOfWork,
     for_retry,
+    resume,
     run_script,
 )
 from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StorageTimeout, copied, store_closed
@@ -50,7 +51,7 @@ from asm.postgres.connections import (
 from asm.postgres.deadlines import close_if_dirty
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
-from asm.postgres.outcomes import Commit, Outcome, outcome_unknown
+from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, Outcome, RunningServer, outcome_unknown
 from asm.postgres.reentrancy import not_reentrant, not_reentrant_around
 from asm.postgres.server_checks import (
     check_not_distributed,
@@ -294,11 +295,28 @@ class Postgres:
         begin: str,
         commit: Commit[T] | None = None,
     ) -> T:
+        if commit is not None and isinstance(connection, StoreConnection):
+            script = self._begin_with_first(connection, iter(script), commit)
+            with begun(connection, None, self._timeouts.begin_and_commit, commit):
+                commit.result = run_script(script, partial(self.execute, connection))
+                return commit.result
         with begun(connection, begin, self._timeouts.begin_and_commit, commit):
             result = run_script(script, self.executor(connection, script))
             if commit is not None:
                 commit.result = result
             return result
+
+    def _begin_with_first(
+        self, connection: StoreConnection, script: Script[T], commit: Commit[T]
+    ) -> Script[T]:
+        """Begin, identify the transaction and execute the script's first query, in one round trip."""
+        query = next(script)
+        sql = self.queries[query.query].render(query.params).statements[0].sql
+        statements = [(f"{IDENTIFY_TRANSACTION}, {self._timeouts.settings}", {}), (sql, query.params)]
+        gen = connection.fast_path.execute_pipeline(statements, self._prepare, commits=False)
+        [(commit.xid, *server)], rows = connection.run(gen, self._timeouts.in_transaction)
+        commit.server = RunningServer(*server[:3])
+        return resume(script, rows)
 
     def _autocommit_borrowed(
         self, connection: Connection[Any], query: Query[Any], lock_timeout_s: float | None

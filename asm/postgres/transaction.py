@@ -123,12 +123,17 @@ class PostgresTransaction:
 
 @contextmanager
 def begun(
-    connection: Connection[Any], begin: str, limit: Limit | None, commit: Commit[Any] | None = None
+    connection: Connection[Any],
+    begin: str | None,
+    limit: Limit | None,
+    commit: Commit[Any] | None = None,
 ) -> Iterator[None]:
-    """A transaction around a block, rolled back if the block raises."""
+    """A transaction around a block, rolled back if the block raises. Without `begin` it has begun."""
     process = os.getpid()
     with translated(), limited(connection, limit):
-        if commit is None or not commit.identifies_first:
+        if begin is None:
+            pass
+        elif commit is None or not commit.identifies_first:
             connection.execute(begin, prepare=False)
         else:
             _identify(connection, commit, f"{begin}; {IDENTIFY_TRANSACTION}")

@@ -192,14 +192,16 @@ class AsyncPostgres:
         name: str = "run_transaction",
     ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied."""
-        delays = backoff(self._retry_for, name)
+        delays = None
         while True:
             commit = Commit[T]()
             try:
                 result = await attempt(commit)
-                delays.succeeded()
+                if delays is not None:
+                    delays.succeeded()
                 return result
             except (StorageError, psycopg.Error) as error:
+                delays = delays or backoff(self._retry_for, name)
                 if commit.is_lost(error):
                     outcome = await self._outcome(commit, delays)
                     if outcome == "committed":
@@ -303,7 +305,7 @@ class AsyncPostgres:
         if commit is not None and isinstance(connection, AsyncStoreConnection):
             script = await self._begin_with_first(connection, iter(script), commit)
             async with begun(connection, None, self._timeouts.begin_and_commit, commit):
-                commit.result = await run_script_async(script, partial(self.execute, connection))
+                commit.result = await run_script_async(script, self.executor(connection, script))
                 return commit.result
         async with begun(connection, begin, self._timeouts.begin_and_commit, commit):
             result = await run_script_async(script, self.executor(connection, script))

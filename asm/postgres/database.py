@@ -187,14 +187,16 @@ class Postgres:
         name: str = "run_transaction",
     ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied."""
-        delays = backoff(self._retry_for, name)
+        delays = None
         while True:
             commit = Commit[T]()
             try:
                 result = attempt(commit)
-                delays.succeeded()
+                if delays is not None:
+                    delays.succeeded()
                 return result
             except (StorageError, psycopg.Error) as error:
+                delays = delays or backoff(self._retry_for, name)
                 if commit.is_lost(error):
                     outcome = self._outcome(commit, delays)
                     if outcome == "committed":
@@ -298,7 +300,7 @@ class Postgres:
         if commit is not None and isinstance(connection, StoreConnection):
             script = self._begin_with_first(connection, iter(script), commit)
             with begun(connection, None, self._timeouts.begin_and_commit, commit):
-                commit.result = run_script(script, partial(self.execute, connection))
+                commit.result = run_script(script, self.executor(connection, script))
                 return commit.result
         with begun(connection, begin, self._timeouts.begin_and_commit, commit):
             result = run_script(script, self.executor(connection, script))

@@ -76,8 +76,8 @@ def counted(dsn: str) -> Any:
 
 
 WRITES = {
-    "update_session": (count, [b"begin", b"from asm_sessions", b"insert into asm_sessions", b"commit\0"]),
-    "update_run": (count_run, [b"begin", b"from asm_runs", b"insert into asm_runs", b"commit\0"]),
+    "update_session": (count, [b"pg_current_xact_id", b"insert into asm_sessions", b"commit\0"]),
+    "update_run": (count_run, [b"pg_current_xact_id", b"insert into asm_runs", b"commit\0"]),
     "run_transaction": (
         count_in_transaction,
         [b"begin", b"from asm_sessions", b"insert into asm_sessions", b"pg_current_xact_id", b"commit\0"],

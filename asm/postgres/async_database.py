@@ -23,9 +23,10 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from asm.engine.async_group_commit import AsyncGroupCommit
 from asm.engine.async_polling import AsyncPoller
+from asm.engine.guards import check_process
 from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import Backoff, backoff, check_process, is_retryable
+from asm.engine.retry import Backoff, backoff, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -63,7 +64,7 @@ from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, Outcome, Running
 from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 
-# sync only: from asm.postgres.reentrancy import not_reentrant, not_reentrant_around
+# sync only: from asm.engine.guards import not_reentrant, not_reentrant_around
 
 T = TypeVar("T")
 

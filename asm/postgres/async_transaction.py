@@ -12,7 +12,7 @@ from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
 
 from asm.engine.async_polling import AsyncPollInTransaction
-from asm.engine.retry import check_process
+from asm.engine.guards import check_process
 from asm.engine.script import Operation, Params, Query, Row, Rows, run_script_async
 from asm.errors import (
     StorageTimeout,
@@ -35,7 +35,7 @@ from asm.postgres.outcomes import (
 )
 from asm.postgres.timeouts import Limit, limited
 
-# sync only: from asm.postgres.reentrancy import not_reentrant
+# sync only: from asm.engine.guards import not_reentrant
 
 T = TypeVar("T")
 

@@ -23,10 +23,11 @@ from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from asm.engine.group_commit import GroupCommit
+from asm.engine.guards import check_process, not_reentrant, not_reentrant_around
 from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.polling import Poller
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import Backoff, backoff, check_process, is_retryable
+from asm.engine.retry import Backoff, backoff, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -52,7 +53,6 @@ from asm.postgres.deadlines import close_if_dirty
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, Outcome, RunningServer, outcome_unknown
-from asm.postgres.reentrancy import not_reentrant, not_reentrant_around
 from asm.postgres.server_checks import (
     check_not_distributed,
     check_server,

@@ -13,8 +13,8 @@ import psycopg
 from psycopg import Connection, pq
 from psycopg.rows import tuple_row
 
+from asm.engine.guards import check_process, not_reentrant
 from asm.engine.polling import PollInTransaction
-from asm.engine.retry import check_process
 from asm.engine.script import Operation, Params, Query, Row, Rows, run_script
 from asm.errors import (
     StorageTimeout,
@@ -35,7 +35,6 @@ from asm.postgres.outcomes import (
     Outcome,
     RunningServer,
 )
-from asm.postgres.reentrancy import not_reentrant
 from asm.postgres.timeouts import Limit, limited
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from threading import get_ident
 from typing import Any, TypeVar
 
 from asm.dsn import MEMORY
+from asm.engine.guards import check_process
 from asm.engine.registry import Statement, positional
-from asm.engine.retry import check_process
 from asm.engine.script import Params, Row, Rows
 from asm.errors import store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated

@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 from asm.dsn import MEMORY
 from asm.engine.group_commit import GroupCommit
+from asm.engine.guards import check_process, reentrant_call
 from asm.engine.logs import StatementLog, logger
 from asm.engine.polling import Poller, PollInTransaction
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import check_process, reentrant_call
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,

@@ -23,10 +23,11 @@ from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from asm.engine.group_commit import GroupCommit
+from asm.engine.guards import check_process, not_reentrant, not_reentrant_around
 from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.polling import Poller
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import Backoff, backoff, check_process, is_retryable
+from asm.engine.retry import Backoff, backoff, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -38,6 +39,7 @@ from asm.engine.script import (
     Unbatched,
     UnitOfWork,
     for_retry,
+    resume,
     run_script,
 )
 from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StorageTimeout, copied, store_closed
@@ -50,8 +52,7 @@ from asm.postgres.connections import (
 from asm.postgres.deadlines import close_if_dirty
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
-from asm.postgres.outcomes import Commit, Outcome, outcome_unknown
-from asm.postgres.reentrancy import not_reentrant, not_reentrant_around
+from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, Outcome, RunningServer, outcome_unknown
 from asm.postgres.server_checks import (
     check_not_distributed,
     check_server,
@@ -186,14 +187,16 @@ class Postgres:
         name: str = "run_transaction",
     ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied."""
-        delays = backoff(self._retry_for, name)
+        delays = None
         while True:
             commit = Commit[T]()
             try:
                 result = attempt(commit)
-                delays.succeeded()
+                if delays is not None:
+                    delays.succeeded()
                 return result
             except (StorageError, psycopg.Error) as error:
+                delays = delays or backoff(self._retry_for, name)
                 if commit.is_lost(error):
                     outcome = self._outcome(commit, delays)
                     if outcome == "committed":
@@ -294,11 +297,28 @@ class Postgres:
         begin: str,
         commit: Commit[T] | None = None,
     ) -> T:
+        if commit is not None and isinstance(connection, StoreConnection):
+            script = self._begin_with_first(connection, iter(script), commit)
+            with begun(connection, None, self._timeouts.begin_and_commit, commit):
+                commit.result = run_script(script, self.executor(connection, script))
+                return commit.result
         with begun(connection, begin, self._timeouts.begin_and_commit, commit):
             result = run_script(script, self.executor(connection, script))
             if commit is not None:
                 commit.result = result
             return result
+
+    def _begin_with_first(
+        self, connection: StoreConnection, script: Script[T], commit: Commit[T]
+    ) -> Script[T]:
+        """Begin, identify the transaction and execute the script's first query, in one round trip."""
+        query = next(script)
+        sql = self.queries[query.query].render(query.params).statements[0].sql
+        statements = [(f"{IDENTIFY_TRANSACTION}, {self._timeouts.settings}", {}), (sql, query.params)]
+        gen = connection.fast_path.execute_pipeline(statements, self._prepare, commits=False)
+        [(commit.xid, *server)], rows = connection.run(gen, self._timeouts.in_transaction)
+        commit.server = RunningServer(*server[:3])
+        return resume(script, rows)
 
     def _autocommit_borrowed(
         self, connection: Connection[Any], query: Query[Any], lock_timeout_s: float | None
@@ -330,13 +350,14 @@ class Postgres:
 
     @not_reentrant_around
     @contextmanager
-    def transaction(self) -> Iterator[PostgresTransaction]:
+    def transaction(self, commit: Commit[Any] | None = None) -> Iterator[PostgresTransaction]:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
         connection = self._checkout()
         tx = PostgresTransaction(self, connection)
         try:
-            with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
+            limit = self._timeouts.begin_and_commit
+            with begun(connection, self._timeouts.begin_user, limit, commit):
                 try:
                     yield tx
                     tx.check_usable()
@@ -361,6 +382,17 @@ class Postgres:
                     )
             finally:
                 self._checkin(connection, is_reusable=is_reusable)
+
+    def run_transaction(self, work: Callable[[PostgresTransaction], T], *, idempotent: bool) -> T:
+        """Work in a transaction, again after a failure that left nothing of it."""
+
+        def attempt(commit: Commit[T]) -> T:
+            commit.identifies_first = False
+            with self.transaction(commit) as tx:
+                commit.result = work(tx)
+            return commit.result
+
+        return self._at_most_once(attempt, idempotent=idempotent)
 
     @not_reentrant
     def close(self) -> None:

@@ -84,21 +84,25 @@ class FastPath:
             _check(result)
         return self._rows(sql, result) if result.ntuples else []
 
-    def execute_pipeline(self, statements: Iterable[SQL], prepare: bool) -> PQGen[list[Rows]]:
+    def execute_pipeline(
+        self, statements: Iterable[SQL], prepare: bool, *, commits: bool = True
+    ) -> PQGen[list[Rows]]:
         """Send statements in one round trip and one transaction, and read the rows of each.
 
+        Unless it `commits`, the transaction is still open afterwards; but not if a statement failed.
         The server executes the first while the next is encoded. The transaction is explicit, because
         distributed PostgreSQL executes the statements of a pipeline's implicit transaction one by one.
         """
         prepare = prepare and self.prepares
-        sent, names = self._send_pipeline(statements, prepare)
+        sent, names = self._send_pipeline(statements, prepare, [_COMMIT] if commits else [])
         results = yield from self._fetch_pipeline(len(sent))
-        if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        status = self._pgconn.transaction_status
+        if status != pq.TransactionStatus.IDLE and (commits or status != pq.TransactionStatus.INTRANS):
             yield from self._rollback()
         if self._names.keys() & sent and any(map(_is_stale, results)):
             for statement in filter(None, sent):
                 self._forget(statement)
-            return (yield from self.execute_pipeline(statements, True))
+            return (yield from self.execute_pipeline(statements, True, commits=commits))
         # A statement stays prepared when the transaction fails. Its result precedes that of its execution.
         for next_sql, result in zip(sent[1:], results, strict=False):
             if next_sql is not None and next_sql in names and result.status in _SUCCESS:
@@ -108,14 +112,14 @@ class FastPath:
         rows = [
             self._rows(sql, result) for sql, result in zip(sent, results, strict=False) if sql is not None
         ]
-        return rows[1:-1]
+        return rows[1:-1] if commits else rows[1:]
 
     def _send_pipeline(
-        self, statements: Iterable[SQL], prepare: bool
+        self, statements: Iterable[SQL], prepare: bool, last: Sequence[SQL]
     ) -> tuple[list[str | None], dict[str, bytes]]:
         sent, names = list[str | None](), dict[str, bytes]()
         self._pgconn.enter_pipeline_mode()
-        for sql, params in itertools.chain([_BEGIN], statements, [_COMMIT]):
+        for sql, params in itertools.chain([_BEGIN], statements, last):
             name = names.get(sql, self._names.get(sql)) if prepare else None
             if prepare and name is None:
                 name = names[sql] = self._send_prepare(sql)

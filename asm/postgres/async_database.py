@@ -57,7 +57,14 @@ from asm.postgres.async_server_checks import (
 from asm.postgres.async_transaction import AsyncPostgresTransaction, begun, find_outcome
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
-from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, Outcome, RunningServer, outcome_unknown
+from asm.postgres.outcomes import (
+    GET_TRANSACTION_ID,
+    IDENTIFY_TRANSACTION,
+    Commit,
+    Outcome,
+    RunningServer,
+    outcome_unknown,
+)
 from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 
@@ -294,10 +301,15 @@ class AsyncPostgres:
         """Begin, identify the transaction and execute the script's first query, in one round trip."""
         query = next(script)
         sql = self.queries[query.query].render(query.params).statements[0].sql
-        statements = [(f"{IDENTIFY_TRANSACTION}, {self._timeouts.settings}", {}), (sql, query.params)]
-        gen = connection.fast_path.execute_pipeline(statements, self._prepare, commits=False)
-        [(commit.xid, *server)], rows = await connection.run(gen, self._timeouts.in_transaction)
-        commit.server = RunningServer(*server[:3])
+        is_direct = self._prepare and connection.fast_path.prepares
+        # To identify the server takes longer than all else that is sent here except the query.
+        identify = IDENTIFY_TRANSACTION if connection.server is None else GET_TRANSACTION_ID
+        statements = [(f"{identify}, {self._timeouts.settings}", {}), (sql, query.params)]
+        gen = connection.fast_path.execute_pipeline(statements, is_direct, commits=False)
+        [(commit.xid, *more)], rows = await connection.run(gen, self._timeouts.in_transaction)
+        commit.server = connection.server or RunningServer(*more[:3])
+        if is_direct:
+            connection.server = commit.server
         return resume(script, rows)
 
     async def _autocommit_borrowed(

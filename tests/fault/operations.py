@@ -22,6 +22,12 @@ def ids(session_id: str) -> Callable[[Any], list[tuple[str, int]]]:
     return lambda store: [(event.id, event.sequence_number) for event in store.get_events(session_id)]
 
 
+def fork(store: Any) -> None:
+    store.save_session(asm.Session(agent_id="agent", id="ses_kept"))
+    child = store.fork_session("ses_kept", id="ses_lost")
+    assert store.get_session("ses_lost") == child
+
+
 LOST = asm.Session(agent_id="agent", id="ses_lost")
 RUN = asm.Run(session_id="ses_lost", id="run_lost")
 SOME = [an_event("ses_lost", id=f"evt_lost{n}") for n in range(3)]
@@ -78,6 +84,12 @@ CASES = {
     "pop_event": Case(lambda store: store.pop_event("ses_kept"), b"commit", ids("ses_kept"), []),
     "delete_events": Case(
         lambda store: store.delete_events("ses_kept", after=0), b"commit", ids("ses_kept"), []
+    ),
+    "fork_session": Case(
+        fork,
+        b"commit",
+        lambda store: (store.get_session("ses_lost").parent_session_id, ids("ses_lost")(store)),
+        ("ses_kept", [("evt_kept", 1)]),
     ),
     "artifacts.register": Case(
         lambda store: store.artifacts.register(ARTIFACT),

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -17,7 +18,7 @@ from asm.cli import copying
 from asm.engine.jobs import run_job
 from asm.engine.script import Operation, Pipeline, Query, Rows, Script, UnitOfWork
 from asm.maintenance import retention
-from asm.operations import appending, exports, imports, removing, search, sessions
+from asm.operations import appending, exports, forks, imports, removing, runs, search, sessions
 from tests.conftest import POSTGRES, Where, an_event, events_of, in_loop
 from tests.contract.other_clients import driver_connection, only
 from tests.contract.retention_data import a_session, fill
@@ -47,7 +48,11 @@ class FailurePoint:
     def wrap(self, operation: Operation[T]) -> UnitOfWork[T] | Pipeline[T]:
         """The same operation, with the failure."""
         if not isinstance(operation, Pipeline):
-            return UnitOfWork(lambda: self._script(iter(operation)), snapshot=is_snapshot(operation))
+            return UnitOfWork(
+                lambda: self._script(iter(operation)),
+                snapshot=is_snapshot(operation),
+                idempotent=not isinstance(operation, UnitOfWork) or operation.idempotent,
+            )
         return Pipeline(
             lambda: self._queries(operation.queries()),
             operation.read,
@@ -159,6 +164,10 @@ def an_export() -> exports.SessionExport:
     )
 
 
+def failed(model: Any) -> Any:
+    return replace(model, status="failed")
+
+
 class Case(NamedTuple):
     operation: Callable[[], Operation[Any]]
     writes: bool = True
@@ -179,6 +188,9 @@ OPERATIONS: dict[str, Case] = {
     "flush": Case(lambda: flush(*OF_ONE)),
     "flush again": Case(lambda: flush(*OLD, *OF_ONE)),
     "delete": Case(lambda: sessions.delete_session("ses_old")),
+    "update session": Case(lambda: sessions.update_session("ses_old", failed)),
+    "update run": Case(lambda: runs.update_run("run_old", failed)),
+    "fork": Case(lambda: forks.fork_session("ses_old", id="ses_fork")),
     "import": Case(lambda: imports.import_session(an_export())),
     "export": Case(lambda: exports.export_session("ses_old", include_artifacts=True), writes=False),
     "search": Case(lambda: search.search_sessions(count_total=True), writes=False),

@@ -48,6 +48,9 @@ class World:
             raise asm.SessionNotFound("")
         return self.sessions[session_id]
 
+    def get_sessions(self, session_ids: list[str]) -> list[asm.Session]:
+        return [self.sessions[each] for each in session_ids if each in self.sessions]
+
     def list_sessions(
         self,
         *,
@@ -73,6 +76,28 @@ class World:
         self.latest.pop(session_id, None)
         self.runs = {key: run for key, run in self.runs.items() if run.session_id != session_id}
         self.artifacts = {id: each for id, each in self.artifacts.items() if each.session_id != session_id}
+
+    def fork_session(self, session_id: str, *, id: str, at: datetime, upto: int | None = None) -> asm.Session:
+        parent, latest = self.get_session(session_id), self.get_latest_sequence(session_id)
+        upto = latest if upto is None else upto
+        if upto > latest:
+            raise asm.ValidationError("")
+        if id in self.sessions or self.get_latest_sequence(id):
+            raise asm.AlreadyExists("")
+        self.sessions[id] = replace(
+            parent,
+            id=id,
+            status="pending",
+            parent_session_id=session_id,
+            metadata={**parent.metadata, "forked_at": upto},
+            created_at=at,
+            updated_at=at,
+            deleted_at=None,
+        )
+        copied = self.get_events(session_id, before=upto + 1)
+        self.events[id] = [replace(event, session_id=id) for event in copied]
+        self.latest[id] = upto
+        return self.sessions[id]
 
     # Runs.
 
@@ -236,6 +261,7 @@ class World:
         status: Any = None,
         provider: Any = None,
         tags: Any = None,
+        parent_session_id: Any = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
     ) -> list[asm.Session]:
@@ -245,6 +271,7 @@ class World:
                 status=status, agent_id=agent_id, include_deleted=include_deleted
             )
             if is_within(session.created_at, created_after, created_before)
+            and is_among(session.parent_session_id, parent_session_id)
             and (tags is None or (listed(tags) and set(listed(tags)) <= set(session.tags)))
             and (
                 provider is None

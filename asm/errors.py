@@ -176,5 +176,6 @@ def transaction_interrupted() -> StorageError:
 def ended_by_application() -> StorageError:
     """The error for a transaction whose application did what only `transaction()` may do."""
     return StorageError(
-        "this transaction was committed or rolled back through `tx.connection`: leave that to `transaction()`"
+        "this transaction was committed or rolled back through `tx.connection` or `tx.execute`: leave that "
+        "to `transaction()`"
     )

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 Row: TypeAlias = tuple[Any, ...]
 Rows: TypeAlias = Sequence[Row]
+Params: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
+"""The values of an application's own statement, by position or by name."""
 Script: TypeAlias = "Generator[Query[Any], Rows, T]"
 
 

@@ -23,9 +23,10 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from asm.engine.async_group_commit import AsyncGroupCommit
 from asm.engine.async_polling import AsyncPoller
+from asm.engine.guards import check_process
 from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import Backoff, backoff, check_process, is_retryable
+from asm.engine.retry import Backoff, backoff, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -70,7 +71,7 @@ from asm.postgres.outcomes import (
 from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 
-# sync only: from asm.postgres.reentrancy import not_reentrant, not_reentrant_around
+# sync only: from asm.engine.guards import not_reentrant, not_reentrant_around
 
 T = TypeVar("T")
 
@@ -199,14 +200,16 @@ class AsyncPostgres:
         name: str = "run_transaction",
     ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied."""
-        delays = backoff(self._retry_for, name)
+        delays = None
         while True:
             commit = Commit[T]()
             try:
                 result = await attempt(commit)
-                delays.succeeded()
+                if delays is not None:
+                    delays.succeeded()
                 return result
             except (StorageError, psycopg.Error) as error:
+                delays = delays or backoff(self._retry_for, name)
                 if commit.is_lost(error):
                     outcome = await self._outcome(commit, delays)
                     if outcome == "committed":
@@ -308,9 +311,9 @@ class AsyncPostgres:
         commit: Commit[T] | None = None,
     ) -> T:
         if commit is not None and isinstance(connection, AsyncStoreConnection):
-            script = await self._begin_with_first(connection, iter(script), commit)
+            rest = await self._begin_with_first(connection, script, commit)
             async with begun(connection, None, self._timeouts.begin_and_commit, commit):
-                commit.result = await run_script_async(script, partial(self.execute, connection))
+                commit.result = await run_script_async(rest, self.executor(connection, script))
                 return commit.result
         async with begun(connection, begin, self._timeouts.begin_and_commit, commit):
             result = await run_script_async(script, self.executor(connection, script))
@@ -319,9 +322,10 @@ class AsyncPostgres:
             return result
 
     async def _begin_with_first(
-        self, connection: AsyncStoreConnection, script: Script[T], commit: Commit[T]
+        self, connection: AsyncStoreConnection, operation: Operation[T] | Script[T], commit: Commit[T]
     ) -> Script[T]:
-        """Begin, identify the transaction and execute the script's first query, in one round trip."""
+        """Begin, identify the transaction and execute the first query, in one round trip; the rest to do."""
+        script, started_at = iter(operation), time.perf_counter()
         query = next(script)
         sql = self.queries[query.query].render(query.params).statements[0].sql
         is_direct = self._prepare and connection.fast_path.prepares
@@ -333,6 +337,8 @@ class AsyncPostgres:
         commit.server = connection.server or RunningServer(*more[:3])
         if is_direct:
             connection.server = commit.server
+        if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+            self.log.executed(operation, started_at, query)
         return resume(script, rows)
 
     async def _autocommit_borrowed(
@@ -365,14 +371,15 @@ class AsyncPostgres:
 
     # sync only: @not_reentrant_around
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncPostgresTransaction]:
+    async def transaction(self, commit: Commit[Any] | None = None) -> AsyncIterator[AsyncPostgresTransaction]:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
         check_loop(self._loop)  # async only
         connection = await self._checkout()
         tx = AsyncPostgresTransaction(self, connection)
         try:
-            async with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
+            limit = self._timeouts.begin_and_commit
+            async with begun(connection, self._timeouts.begin_user, limit, commit):
                 try:
                     yield tx
                     tx.check_usable()
@@ -399,6 +406,19 @@ class AsyncPostgres:
                     )
             finally:
                 await self._checkin(connection, is_reusable=is_reusable)
+
+    async def run_transaction(
+        self, work: Callable[[AsyncPostgresTransaction], Awaitable[T]], *, idempotent: bool
+    ) -> T:
+        """Work in a transaction, again after a failure that left nothing of it."""
+
+        async def attempt(commit: Commit[T]) -> T:
+            commit.identifies_first = False
+            async with self.transaction(commit) as tx:
+                commit.result = await work(tx)
+            return commit.result
+
+        return await self._at_most_once(attempt, idempotent=idempotent)
 
     # sync only: @not_reentrant
     async def close(self) -> None:

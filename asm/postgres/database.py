@@ -23,10 +23,11 @@ from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from asm.engine.group_commit import GroupCommit
+from asm.engine.guards import check_process, not_reentrant, not_reentrant_around
 from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.polling import Poller
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import Backoff, backoff, check_process, is_retryable
+from asm.engine.retry import Backoff, backoff, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -59,7 +60,6 @@ from asm.postgres.outcomes import (
     RunningServer,
     outcome_unknown,
 )
-from asm.postgres.reentrancy import not_reentrant, not_reentrant_around
 from asm.postgres.server_checks import (
     check_not_distributed,
     check_server,
@@ -194,14 +194,16 @@ class Postgres:
         name: str = "run_transaction",
     ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied."""
-        delays = backoff(self._retry_for, name)
+        delays = None
         while True:
             commit = Commit[T]()
             try:
                 result = attempt(commit)
-                delays.succeeded()
+                if delays is not None:
+                    delays.succeeded()
                 return result
             except (StorageError, psycopg.Error) as error:
+                delays = delays or backoff(self._retry_for, name)
                 if commit.is_lost(error):
                     outcome = self._outcome(commit, delays)
                     if outcome == "committed":
@@ -303,9 +305,9 @@ class Postgres:
         commit: Commit[T] | None = None,
     ) -> T:
         if commit is not None and isinstance(connection, StoreConnection):
-            script = self._begin_with_first(connection, iter(script), commit)
+            rest = self._begin_with_first(connection, script, commit)
             with begun(connection, None, self._timeouts.begin_and_commit, commit):
-                commit.result = run_script(script, partial(self.execute, connection))
+                commit.result = run_script(rest, self.executor(connection, script))
                 return commit.result
         with begun(connection, begin, self._timeouts.begin_and_commit, commit):
             result = run_script(script, self.executor(connection, script))
@@ -314,9 +316,10 @@ class Postgres:
             return result
 
     def _begin_with_first(
-        self, connection: StoreConnection, script: Script[T], commit: Commit[T]
+        self, connection: StoreConnection, operation: Operation[T] | Script[T], commit: Commit[T]
     ) -> Script[T]:
-        """Begin, identify the transaction and execute the script's first query, in one round trip."""
+        """Begin, identify the transaction and execute the first query, in one round trip; the rest to do."""
+        script, started_at = iter(operation), time.perf_counter()
         query = next(script)
         sql = self.queries[query.query].render(query.params).statements[0].sql
         is_direct = self._prepare and connection.fast_path.prepares
@@ -328,6 +331,8 @@ class Postgres:
         commit.server = connection.server or RunningServer(*more[:3])
         if is_direct:
             connection.server = commit.server
+        if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+            self.log.executed(operation, started_at, query)
         return resume(script, rows)
 
     def _autocommit_borrowed(
@@ -360,13 +365,14 @@ class Postgres:
 
     @not_reentrant_around
     @contextmanager
-    def transaction(self) -> Iterator[PostgresTransaction]:
+    def transaction(self, commit: Commit[Any] | None = None) -> Iterator[PostgresTransaction]:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
         connection = self._checkout()
         tx = PostgresTransaction(self, connection)
         try:
-            with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
+            limit = self._timeouts.begin_and_commit
+            with begun(connection, self._timeouts.begin_user, limit, commit):
                 try:
                     yield tx
                     tx.check_usable()
@@ -391,6 +397,17 @@ class Postgres:
                     )
             finally:
                 self._checkin(connection, is_reusable=is_reusable)
+
+    def run_transaction(self, work: Callable[[PostgresTransaction], T], *, idempotent: bool) -> T:
+        """Work in a transaction, again after a failure that left nothing of it."""
+
+        def attempt(commit: Commit[T]) -> T:
+            commit.identifies_first = False
+            with self.transaction(commit) as tx:
+                commit.result = work(tx)
+            return commit.result
+
+        return self._at_most_once(attempt, idempotent=idempotent)
 
     @not_reentrant
     def close(self) -> None:

@@ -7,15 +7,15 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from threading import get_ident
 from typing import Any, TypeVar
 
 from asm.dsn import MEMORY
+from asm.engine.guards import check_process
 from asm.engine.registry import Statement, positional
-from asm.engine.retry import check_process
-from asm.engine.script import Rows
+from asm.engine.script import Params, Row, Rows
 from asm.errors import store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
@@ -145,6 +145,18 @@ class LockedConnection:
             return fetch_all(self._cursor.execute(statement.sql, values), statement.sql)
         finally:
             # It would interrupt a later statement, such as an application's on `tx.connection`.
+            self._deadline = None
+
+    def execute_own(self, sql: str, params: Params) -> list[Row]:
+        """The rows of a statement of the application."""
+        if self._statement_timeout is not None:
+            self._deadline = time.monotonic() + self._statement_timeout
+        try:
+            # A cursor for each: the application may have set a row factory on the connection.
+            with closing(self.driver.cursor()) as cursor:
+                cursor.row_factory = None
+                return cursor.execute(sql, params).fetchall()
+        finally:
             self._deadline = None
 
     def _execute_batch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:

@@ -16,6 +16,8 @@ from asm.errors import (
     MigrationRequired,
     StorageError,
     StorageTimeout,
+    StoreClosed,
+    ValidationError,
     store_closed,
 )
 
@@ -39,6 +41,22 @@ class translated:  # noqa: N801
 def raise_translated(error: sqlite3.Error, path: str = "") -> NoReturn:
     """Raise asm's error for this one."""
     raise _translation(error, path) from error
+
+
+NOT_EXECUTED = (sqlite3.Error, sqlite3.Warning, UnicodeEncodeError, OverflowError)
+"""What `execute` of sqlite3 raises; the last three are for a statement or a value that it does not accept."""
+
+
+def statement_error(error: Exception) -> AsmError:
+    """Our error for that of an application's own statement, whose tables are not ours to migrate."""
+    if not isinstance(error, sqlite3.Error):
+        return ValidationError(f"the statement was not executed: {error}")
+    ours = _translation(error, "")
+    if getattr(error, "sqlite_errorcode", None) is None and not isinstance(ours, StoreClosed):
+        return ValidationError(f"the statement was not executed: {error}")
+    if isinstance(ours, MigrationRequired):
+        return StorageError(f"SQLite refused the statement: {error}", sqlite_errorname=error.sqlite_errorname)
+    return ours
 
 
 def open_transaction_error() -> StorageError:

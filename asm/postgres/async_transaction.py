@@ -22,6 +22,7 @@ from asm.errors import (
     transaction_interrupted,
 )
 from asm.postgres.adapters import AsyncPlainCursor
+from asm.postgres.async_connections import AsyncStoreConnection
 from asm.postgres.client_state import ClientState
 from asm.postgres.errors import statement_error, translated
 from asm.postgres.outcomes import (
@@ -127,7 +128,10 @@ async def begun(
     limit: Limit | None,
     commit: Commit[Any] | None = None,
 ) -> AsyncIterator[None]:
-    """A transaction around a block, rolled back if the block raises. Without `begin` it has begun."""
+    """A transaction around a block, rolled back if the block raises.
+
+    Without `begin` the fast path has begun it, and ends it.
+    """
     process = os.getpid()
     with translated(), limited(connection, limit):
         if begin is None:
@@ -147,7 +151,10 @@ async def begun(
                 if not commit.identifies_first:
                     await _identify(connection, commit, IDENTIFY_TRANSACTION)
                 commit.is_sent = True
-            await connection.execute("commit", prepare=False)
+            if begin is None and isinstance(connection, AsyncStoreConnection):
+                await connection.run(connection.fast_path.execute("commit", {}, prepare=False), limit)
+            else:
+                await connection.execute("commit", prepare=False)
     except BaseException:
         # A forked child that leaves the block must not end its parent's transaction.
         if os.getpid() == process:

@@ -52,7 +52,14 @@ from asm.postgres.connections import (
 from asm.postgres.deadlines import close_if_dirty
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
-from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, Outcome, RunningServer, outcome_unknown
+from asm.postgres.outcomes import (
+    GET_TRANSACTION_ID,
+    IDENTIFY_TRANSACTION,
+    Commit,
+    Outcome,
+    RunningServer,
+    outcome_unknown,
+)
 from asm.postgres.server_checks import (
     check_not_distributed,
     check_server,
@@ -298,9 +305,9 @@ class Postgres:
         commit: Commit[T] | None = None,
     ) -> T:
         if commit is not None and isinstance(connection, StoreConnection):
-            script = self._begin_with_first(connection, iter(script), commit)
+            rest = self._begin_with_first(connection, script, commit)
             with begun(connection, None, self._timeouts.begin_and_commit, commit):
-                commit.result = run_script(script, self.executor(connection, script))
+                commit.result = run_script(rest, self.executor(connection, script))
                 return commit.result
         with begun(connection, begin, self._timeouts.begin_and_commit, commit):
             result = run_script(script, self.executor(connection, script))
@@ -309,15 +316,23 @@ class Postgres:
             return result
 
     def _begin_with_first(
-        self, connection: StoreConnection, script: Script[T], commit: Commit[T]
+        self, connection: StoreConnection, operation: Operation[T] | Script[T], commit: Commit[T]
     ) -> Script[T]:
-        """Begin, identify the transaction and execute the script's first query, in one round trip."""
+        """Begin, identify the transaction and execute the first query, in one round trip; the rest to do."""
+        script, started_at = iter(operation), time.perf_counter()
         query = next(script)
         sql = self.queries[query.query].render(query.params).statements[0].sql
-        statements = [(f"{IDENTIFY_TRANSACTION}, {self._timeouts.settings}", {}), (sql, query.params)]
-        gen = connection.fast_path.execute_pipeline(statements, self._prepare, commits=False)
-        [(commit.xid, *server)], rows = connection.run(gen, self._timeouts.in_transaction)
-        commit.server = RunningServer(*server[:3])
+        is_direct = self._prepare and connection.fast_path.prepares
+        # To identify the server takes longer than all else that is sent here except the query.
+        identify = IDENTIFY_TRANSACTION if connection.server is None else GET_TRANSACTION_ID
+        statements = [(f"{identify}, {self._timeouts.settings}", {}), (sql, query.params)]
+        gen = connection.fast_path.execute_pipeline(statements, is_direct, commits=False)
+        [(commit.xid, *more)], rows = connection.run(gen, self._timeouts.in_transaction)
+        commit.server = connection.server or RunningServer(*more[:3])
+        if is_direct:
+            connection.server = commit.server
+        if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+            self.log.executed(operation, started_at, query)
         return resume(script, rows)
 
     def _autocommit_borrowed(

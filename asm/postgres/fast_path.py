@@ -126,7 +126,8 @@ class FastPath:
                 sent.append(None)
             self._send(sql, params, name)
             sent.append(sql)
-            self._pgconn.flush()
+            if last:
+                self._pgconn.flush()
         self._pgconn.pipeline_sync()
         return sent, names
 

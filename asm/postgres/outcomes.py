@@ -22,7 +22,8 @@ _SERVER = (
     "(select system_identifier from pg_control_system())::text, "
     "extract(epoch from pg_postmaster_start_time())::text, pg_last_wal_replay_lsn()::text"
 )
-IDENTIFY_TRANSACTION = f"select pg_current_xact_id()::text, {_SERVER}"
+GET_TRANSACTION_ID = "select pg_current_xact_id()::text"
+IDENTIFY_TRANSACTION = f"{GET_TRANSACTION_ID}, {_SERVER}"
 IDENTIFY_SERVER = f"select pg_is_in_recovery(), {_SERVER}"
 GET_STATUS = "select pg_xact_status(%(xid)s::xid8)"
 

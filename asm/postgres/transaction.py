@@ -25,6 +25,7 @@ from asm.errors import (
 )
 from asm.postgres.adapters import PlainCursor
 from asm.postgres.client_state import ClientState
+from asm.postgres.connections import StoreConnection
 from asm.postgres.errors import statement_error, translated
 from asm.postgres.outcomes import (
     GET_STATUS,
@@ -127,7 +128,10 @@ def begun(
     limit: Limit | None,
     commit: Commit[Any] | None = None,
 ) -> Iterator[None]:
-    """A transaction around a block, rolled back if the block raises. Without `begin` it has begun."""
+    """A transaction around a block, rolled back if the block raises.
+
+    Without `begin` the fast path has begun it, and ends it.
+    """
     process = os.getpid()
     with translated(), limited(connection, limit):
         if begin is None:
@@ -147,7 +151,10 @@ def begun(
                 if not commit.identifies_first:
                     _identify(connection, commit, IDENTIFY_TRANSACTION)
                 commit.is_sent = True
-            connection.execute("commit", prepare=False)
+            if begin is None and isinstance(connection, StoreConnection):
+                connection.run(connection.fast_path.execute("commit", {}, prepare=False), limit)
+            else:
+                connection.execute("commit", prepare=False)
     except BaseException:
         # A forked child that leaves the block must not end its parent's transaction.
         if os.getpid() == process:

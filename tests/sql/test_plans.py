@@ -408,6 +408,20 @@ def test_a_summary_reads_its_index_and_only_runs_that_have_not_ended(
     assert [(plan.indexes, plan.scanned) for plan in plans] == [(indexes[filled.dialect], set())] * len(plans)
 
 
+@pytest.mark.parametrize("last", [1, 50])
+def test_of_the_last_events_no_more_rows_are_read_than_are_returned(last: int, filled: Where) -> None:
+    if filled.dialect == "sqlite":
+        pytest.skip("SQLite's plan has no numbers; that it does not sort says the same")
+    query = events.get_events(session_id(3), last=last)
+    sql = queries("postgres")[query.query].render(query.params).statements[0].sql
+    with psycopg.connect(filled.dsn) as connection, ClientCursor(connection) as cursor:
+        statement = cursor.mogrify(sql, adapters.bind(sql, query.params))
+        cursor.execute(f"explain (analyze, format json) {statement}".encode())
+        ((explained,),) = cursor.fetchall()
+
+    assert {node["Actual Rows"] for node in _nodes(explained[0]["Plan"])} == {last}
+
+
 def test_an_idempotent_append_finds_stored_events_by_the_index_on_ids(filled: Where) -> None:
     (query,) = _queries_sent(appending.append_events(an_event_of(3, n) for n in range(5)), "find_events")
 

@@ -106,6 +106,7 @@ def sessions(
     asm sessions --json | jq -r '.items[].id'
     """
     with open_store(dsn, schema) as store:
+        filters["parent_session_id"] = find_session_ids(store, filters["parent_session_id"])
         page = store.query.search_sessions(**filters)
         if as_json:
             _print_json(page)

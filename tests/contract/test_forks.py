@@ -386,6 +386,7 @@ def test_other_clients_use_the_parent_during_a_fork(forked: Any, migrated: str) 
         child = tx.fork_session(PARENT.id)
         assert other.append_event(an_event(PARENT.id)).sequence_number == 11
         other.save_session(replace(PARENT, status="active"))
+        other.update_session(PARENT.id, lambda parent: parent.update_status("paused"))
         other.fork_session(PARENT.id)
         assert other.delete_events(PARENT.id, after=5) == 6
 

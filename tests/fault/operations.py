@@ -38,6 +38,18 @@ CASES = {
     "append_event": Case(
         lambda store: store.append_event(SOME[0]), b"evt_lost0", ids("ses_lost"), [("evt_lost0", 1)]
     ),
+    "append_event, session": Case(
+        lambda store: store.append_event(SOME[0], session=LOST),
+        b"evt_lost0",
+        lambda store: (store.get_session("ses_lost"), ids("ses_lost")(store)),
+        (LOST, [("evt_lost0", 1)]),
+    ),
+    "append_events, many, session": Case(
+        lambda store: store.append_events(MANY, session=LOST),
+        b"evt_lost1199",
+        lambda store: (store.get_session("ses_lost"), ids("ses_lost")(store)),
+        (LOST, [(event.id, n) for n, event in enumerate(MANY, 1)]),
+    ),
     "append_events": Case(
         lambda store: store.append_events(SOME),
         b"evt_lost1",
@@ -69,6 +81,10 @@ CASES = {
         lambda store: store.save_run(RUN), b"run_lost", lambda store: store.get_run("run_lost"), RUN
     ),
     "delete_session": Case(lambda store: store.delete_session("ses_kept"), b"ses_kept", ids("ses_kept"), []),
+    "pop_event": Case(lambda store: store.pop_event("ses_kept"), b"commit", ids("ses_kept"), []),
+    "delete_events": Case(
+        lambda store: store.delete_events("ses_kept", after=0), b"commit", ids("ses_kept"), []
+    ),
     "fork_session": Case(
         fork,
         b"commit",

@@ -113,16 +113,22 @@ async def register(store: asm.AsyncSessionStore, name: str) -> None:
     await store.artifacts.register(an_artifact(name))
 
 
+def unchanged(model: Any) -> Any:
+    return model
+
+
 POLICY = asm.RetentionPolicy(max_events_per_session=2, batch_size=1)
 
 WORK: dict[str, Work] = {
     "save_session": Work(lambda store, name: store.save_session(asm.Session(id=name, agent_id="a"))),
+    "update_session": Work(lambda store, _: store.update_session("ses_read", unchanged)),
     "get_session": Work(lambda store, _: store.get_session("ses_read")),
     "get_sessions": Work(lambda store, _: store.get_sessions(["ses_read", "ses_absent"])),
     "fork_session": Work(lambda store, name: store.fork_session("ses_read", id=name), 3),
     "list_sessions": Work(lambda store, _: store.list_sessions(limit=3)),
     "delete_session": Work(lambda store, name: store.delete_session(name)),
     "save_run": Work(lambda store, name: store.save_run(asm.Run(session_id=name))),
+    "update_run": Work(lambda store, _: store.update_run("run_read", unchanged)),
     "get_run": Work(lambda store, _: store.get_run("run_read")),
     "list_runs": Work(lambda store, _: store.list_runs("ses_read")),
     "get_active_run": Work(lambda store, _: store.get_active_run("ses_read")),

@@ -124,10 +124,20 @@ class World:
 
     # Events.
 
-    def append_event(self, event: asm.Event, *, expected_sequence: int | None = None) -> asm.Event:
-        return self.append_events([event], expected_sequence=expected_sequence)[0]
+    def append_event(
+        self, event: asm.Event, *, expected_sequence: int | None = None, session: asm.Session | None = None
+    ) -> asm.Event:
+        return self.append_events([event], expected_sequence=expected_sequence, session=session)[0]
 
-    def append_events(self, events: Events, *, expected_sequence: int | None = None) -> Events:
+    def append_events(
+        self, events: Events, *, expected_sequence: int | None = None, session: asm.Session | None = None
+    ) -> Events:
+        if session is not None:
+            if any(event.session_id != session.id for event in events):
+                raise asm.ValidationError("")
+            there = self.sessions.get(session.id, session)
+            moved = max(there.updated_at, session.updated_at)
+            self.save_session(replace(there, updated_at=moved))
         if expected_sequence is not None and events:
             self._compare(events, expected_sequence)
         return [self._find(event) or self._append(event) for event in events]
@@ -168,8 +178,11 @@ class World:
         after: int | None = None,
         before: int | None = None,
         limit: int | None = None,
+        last: int | None = None,
         **_how: Any,
     ) -> Events:
+        if limit is not None and last is not None:
+            raise asm.ValidationError("")
         found = [
             event
             for event in self._stored(session_id)
@@ -179,10 +192,28 @@ class World:
             and (after or 0) < (event.sequence_number or 0)
             and (before is None or (event.sequence_number or 0) < before)
         ]
-        return found[:limit]
+        return found[:limit] if last is None else found[len(found) - min(last, len(found)) :]
 
     iter_events = get_events
     follow_events = get_events
+
+    def get_event(self, session_id: str, event_id: str) -> asm.Event:
+        found = [event for event in self._stored(session_id) if event.id == event_id]
+        if not found:
+            raise asm.EventNotFound("")
+        return found[0]
+
+    def delete_events(self, session_id: str, *, ids: Any = None, **filters: Any) -> int:
+        if ids is None and not filters:
+            raise asm.ValidationError("")
+        gone = [event for event in self.get_events(session_id, **filters) if is_among(event.id, ids)]
+        self.events[session_id] = [event for event in self._stored(session_id) if event not in gone]
+        return len(gone)
+
+    def pop_event(self, session_id: str, *, type: Any = None) -> asm.Event | None:
+        newest = next(iter(self.get_events(session_id, type=type, last=1)), None)
+        self.events[session_id] = [event for event in self._stored(session_id) if event != newest]
+        return newest
 
     def flush(self, session: asm.Session, run: asm.Run, events: Events) -> Events:
         if {run.session_id, *(event.session_id for event in events)} != {session.id}:

@@ -185,8 +185,23 @@ class Chance:
             batch_size=self.one([1, 2, 100]),
         )
 
-    def expected(self) -> dict[str, Any]:
-        return self.some(expected_sequence=lambda: self.rng.randrange(8))
+    def appending(self, session_id: str | None) -> dict[str, Any]:
+        """An expected number, and a session, which is mostly that of the events."""
+
+        def session() -> asm.Session:
+            session = self.session()
+            return session if session_id is None else replace(session, id=session_id)
+
+        return self.some(expected_sequence=lambda: self.rng.randrange(8), session=session)
+
+    def deleting(self) -> dict[str, Any]:
+        return self.some(
+            ids=lambda: self.one_or_many(EVENT_IDS),
+            run_id=lambda: self.one(IDS[:3]),
+            type=lambda: self.one_or_many(TYPES),
+            after=lambda: self.rng.randrange(12),
+            before=lambda: self.rng.randrange(15),
+        )
 
     def event_filters(self) -> dict[str, Any]:
         return self.some(
@@ -208,6 +223,17 @@ class Chance:
             before=lambda: self.rng.randrange(15),
             limit=lambda: self.rng.randrange(4),
         )
+
+    def reading_last(self) -> dict[str, Any]:
+        return self.reading() | self.some(last=lambda: self.rng.randrange(4))
+
+    def appended(self) -> Arguments:
+        events = self.events(self.one([None, self.one(SESSIONS)]))
+        return (events,), self.appending(events[0].session_id if events else None)
+
+    def appended_one(self) -> Arguments:
+        event = self.event()
+        return (event,), self.appending(event.session_id)
 
     def summary_filters(self) -> dict[str, Any]:
         return self.some(
@@ -265,13 +291,13 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
         ),
     ),
     "get_active_run": (1, lambda its: ((its.one(SESSIONS),), {})),
-    "append_event": (8, lambda its: ((its.event(),), its.expected())),
-    "append_events": (
-        8,
-        lambda its: ((its.events(its.one([None, its.one(SESSIONS)])),), its.expected()),
-    ),
+    "append_event": (8, Chance.appended_one),
+    "append_events": (8, Chance.appended),
+    "get_event": (2, lambda its: ((its.one(SESSIONS), its.one(EVENT_IDS)), {})),
+    "delete_events": (2, lambda its: ((its.one(SESSIONS),), its.deleting())),
+    "pop_event": (3, lambda its: ((its.one(SESSIONS),), its.some(type=lambda: its.one_or_many(TYPES)))),
     "get_latest_sequence": (2, lambda its: ((its.one(SESSIONS),), {})),
-    "get_events": (4, lambda its: ((its.one(SESSIONS),), its.reading())),
+    "get_events": (4, lambda its: ((its.one(SESSIONS),), its.reading_last())),
     "iter_events": (2, lambda its: ((its.one(SESSIONS),), its.reading() | {"page_size": its.one([1, 2, 9])})),
     "follow_events": (1, lambda its: ((its.one(SESSIONS),), its.reading() | {"idle_timeout": 0})),
     "flush": (4, lambda its: (its.flushed(), {})),

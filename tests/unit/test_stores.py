@@ -13,12 +13,14 @@ from asm.store import ArtifactRegistry, Maintenance, QueryAPI, Transaction
 
 OPERATIONS = """
 save_session(session) -> None
+update_session(session_id, change) -> Session
 get_session(session_id) -> Session
 get_sessions(session_ids) -> list[Session]
 list_sessions(*, status=None, agent_id=None, include_deleted=False, limit=None, offset=0) -> list[Session]
 delete_session(session_id) -> None
 fork_session(session_id, *, upto=None, id=None) -> Session
 save_run(run) -> None
+update_run(run_id, change, *, session_id=None) -> Run
 get_run(run_id, *, session_id=None) -> Run
 list_runs(session_id, *, status=None, limit=None) -> list[Run]
 get_active_run(session_id) -> Run | None
@@ -66,7 +68,8 @@ health_check() -> list[HealthIssue]
 
 OPENING = (
     "(dsn=None, *, pool=None, schema=None, migrate=False, min_size=1, max_size=10, timeout=30.0, "
-    "statement_timeout=None, retry_for=10.0, prepare=True)"
+    "statement_timeout=None, retry_for=10.0, prepare=True, "
+    "slow_statement=None)"
 )
 
 PUBLIC_NAMES = {

@@ -127,6 +127,7 @@ class AsyncOperations:
     """Searches and sums across sessions."""
 
     save_session = async_method(sessions.save_session, "None")
+    update_session = async_method(sessions.update_session, "Session")
     get_session = async_method(sessions.get_session, "Session")
     get_sessions = async_method(sessions.get_sessions, "list[Session]")
     list_sessions = async_method(sessions.list_sessions, "list[Session]")
@@ -134,6 +135,7 @@ class AsyncOperations:
     fork_session = async_method(forks.fork_session, "Session")
 
     save_run = async_method(runs.save_run, "None")
+    update_run = async_method(runs.update_run, "Run")
     get_run = async_method(runs.get_run, "Run")
     list_runs = async_method(runs.list_runs, "list[Run]")
     get_active_run = async_method(runs.get_active_run, "Run | None")
@@ -291,7 +293,7 @@ class AsyncSessionStore(AsyncOperations):
 
     async def _check(self) -> None:
         try:
-            applied = await self._database.run(list_applied())
+            applied = await self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
         check_complete(self._dsn_target.dialect, applied)

@@ -122,6 +122,7 @@ class Operations:
     """Searches and sums across sessions."""
 
     save_session = method(sessions.save_session, "None")
+    update_session = method(sessions.update_session, "Session")
     get_session = method(sessions.get_session, "Session")
     get_sessions = method(sessions.get_sessions, "list[Session]")
     list_sessions = method(sessions.list_sessions, "list[Session]")
@@ -129,6 +130,7 @@ class Operations:
     fork_session = method(forks.fork_session, "Session")
 
     save_run = method(runs.save_run, "None")
+    update_run = method(runs.update_run, "Run")
     get_run = method(runs.get_run, "Run")
     list_runs = method(runs.list_runs, "list[Run]")
     get_active_run = method(runs.get_active_run, "Run | None")
@@ -257,7 +259,7 @@ class SessionStore(Operations):
 
     def _check(self) -> None:
         try:
-            applied = self._database.run(list_applied())
+            applied = self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
         check_complete(self._dsn_target.dialect, applied)

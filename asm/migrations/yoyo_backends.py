@@ -106,6 +106,15 @@ class _ExistingConnection(DatabaseBackend):
         insert = f"insert into {self.lock_table_quoted} (locked, pid) values (1, :pid) on conflict do nothing"
         return bool(self.execute(insert, {"pid": os.getpid()}).rowcount)
 
+    def lock_holder(self) -> tuple[int, datetime] | None:
+        """The process that inserted the visible lock row, and when in UTC; None if it has ended."""
+        row = self.execute(f"select pid, ctime from {self.lock_table_quoted}").fetchone()
+        if row is None:
+            return None
+        pid, since = row
+        since = datetime.fromisoformat(since) if isinstance(since, str) else since or datetime.min
+        return pid, since.replace(tzinfo=UTC)
+
     def read_migrations(self, folder: Path) -> MigrationList:
         return yoyo.read_migrations(str(folder))
 

@@ -53,8 +53,8 @@ from asm.postgres.async_server_checks import (
     check_server,
     is_direct,
     probe,
-    reset_encoding,
 )
+from asm.postgres.async_session_reset import reset_session
 from asm.postgres.async_transaction import AsyncPostgresTransaction, begun, find_outcome
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
@@ -109,6 +109,7 @@ class AsyncPostgres:
         self._timeouts = Timeouts(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
+        self._borrows_direct = False
         # A pool that may be empty has to see when nobody needs a connection.
         self._spare: SpareConnection[AsyncConnection[Any]] = SpareConnection(
             enabled=conninfo is not None and pool.min_size > 0
@@ -238,7 +239,7 @@ class AsyncPostgres:
 
     async def _add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
-            applied = await self._attempt(list_applied(), None)
+            applied = await self._attempt(list_applied("postgres"), None)
             add_versions(error, "postgres", applied)
 
     async def _attempt(
@@ -339,9 +340,9 @@ class AsyncPostgres:
         check_process(self.process)
         check_loop(self._loop)  # async only
         connection = await self._checkout()
+        tx = AsyncPostgresTransaction(self, connection)
         try:
             async with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
-                tx = AsyncPostgresTransaction(self, connection)
                 try:
                     yield tx
                     tx.check_usable()
@@ -350,7 +351,9 @@ class AsyncPostgres:
             self.poller.notify(tx.changed_sessions)
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
-                applied = await self._in_transaction(connection, list_applied(), self._timeouts.begin)
+                applied = await self._in_transaction(
+                    connection, list_applied("postgres"), self._timeouts.begin
+                )
                 add_versions(error, "postgres", applied)
             raise
         except (ConnectionFailed, psycopg.Error) as error:
@@ -358,11 +361,14 @@ class AsyncPostgres:
             await self._drop_server(connection, error)
             raise
         finally:
+            is_reusable = tx.client_state is None
             try:
-                if os.getpid() == self.process:
-                    await reset_encoding(connection)
+                if tx.client_state is not None and os.getpid() == self.process:
+                    is_reusable = await reset_session(
+                        connection, tx.client_state, self._pool, is_direct=self._is_direct(connection)
+                    )
             finally:
-                await self._checkin(connection)
+                await self._checkin(connection, is_reusable=is_reusable)
 
     # sync only: @not_reentrant
     async def close(self) -> None:
@@ -390,9 +396,16 @@ class AsyncPostgres:
                 check_server(connection)
                 async with connection.transaction():
                     await check_not_distributed(connection, self._schema)
-                    self._prepare = self._prepare and await is_direct(connection)
+                    self._borrows_direct = await is_direct(connection)
+                    self._prepare = self._prepare and self._borrows_direct
         finally:
             await self._checkin(connection)
+
+    def _is_direct(self, connection: AsyncConnection[Any]) -> bool:
+        """Whether no pooler stands between a connection and the server."""
+        if isinstance(connection, AsyncStoreConnection):
+            return bool(connection.settings)
+        return self._borrows_direct
 
     async def _checkout(self) -> AsyncConnection[Any]:
         if self._closed:
@@ -456,8 +469,10 @@ class AsyncPostgres:
                 for spare in self._spare.checkout_all():
                     await Shielded(self._pool.putconn(spare))
 
-    async def _checkin(self, connection: AsyncConnection[Any]) -> None:
-        if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:
+    async def _checkin(self, connection: AsyncConnection[Any], *, is_reusable: bool = True) -> None:
+        if os.getpid() != self.process:
+            return
+        if (unused := self._spare.checkin(connection) if is_reusable else connection) is not None:
             # psycopg_pool would wait for the response to a rollback, and could not be cancelled. Not reported
             # upstream yet.
             close_if_dirty(unused)

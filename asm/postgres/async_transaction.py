@@ -22,6 +22,7 @@ from asm.errors import (
     transaction_interrupted,
 )
 from asm.postgres.adapters import AsyncPlainCursor
+from asm.postgres.client_state import ClientState
 from asm.postgres.errors import translated
 from asm.postgres.outcomes import (
     GET_STATUS,
@@ -60,8 +61,19 @@ class AsyncPostgresTransaction:
         self._open = True
         self._interrupted = False
         self.changed_sessions: set[str] = set()
-        self.connection = connection
+        self.client_state: ClientState | None = None
+        """The connection's state before the application took it, if it did."""
+        self._connection = connection
         # sync only: self.threads_inside = database.threads_inside
+
+    @property
+    def connection(self) -> AsyncConnection[Any]:
+        """The connection, for the application. What it does to the session is undone when this has ended."""
+        if not self._open:
+            raise transaction_ended()
+        if self.client_state is None:
+            self.client_state = ClientState(self._connection)
+        return self._connection
 
     # sync only: @not_reentrant
     async def run(self, operation: Operation[T]) -> T:
@@ -71,8 +83,8 @@ class AsyncPostgresTransaction:
         self.check_usable()
         self.changed_sessions.update(operation.sessions)
         try:
-            with translated(self.connection):
-                return await run_script_async(operation, self._database.executor(self.connection, operation))
+            with translated(self._connection):
+                return await run_script_async(operation, self._database.executor(self._connection, operation))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.
             self._interrupted = self._interrupted or not isinstance(error, Exception)
@@ -82,7 +94,7 @@ class AsyncPostgresTransaction:
         # An application that catches an interrupt and goes on would commit half of an operation.
         if self._interrupted:
             raise transaction_interrupted()
-        if self.connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+        if self._connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
             # Later statements would be committed one by one.
             raise ended_by_application()
 

@@ -57,8 +57,8 @@ from asm.postgres.server_checks import (
     check_server,
     is_direct,
     probe,
-    reset_encoding,
 )
+from asm.postgres.session_reset import reset_session
 from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 from asm.postgres.transaction import PostgresTransaction, begun, find_outcome
@@ -108,6 +108,7 @@ class Postgres:
         self._timeouts = Timeouts(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
+        self._borrows_direct = False
         # A pool that may be empty has to see when nobody needs a connection.
         self._spare: SpareConnection[Connection[Any]] = SpareConnection(
             enabled=conninfo is not None and pool.min_size > 0
@@ -233,7 +234,7 @@ class Postgres:
 
     def _add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
-            applied = self._attempt(list_applied(), None)
+            applied = self._attempt(list_applied("postgres"), None)
             add_versions(error, "postgres", applied)
 
     def _attempt(
@@ -333,9 +334,9 @@ class Postgres:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
         connection = self._checkout()
+        tx = PostgresTransaction(self, connection)
         try:
             with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
-                tx = PostgresTransaction(self, connection)
                 try:
                     yield tx
                     tx.check_usable()
@@ -344,7 +345,7 @@ class Postgres:
             self.poller.notify(tx.changed_sessions)
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
-                applied = self._in_transaction(connection, list_applied(), self._timeouts.begin)
+                applied = self._in_transaction(connection, list_applied("postgres"), self._timeouts.begin)
                 add_versions(error, "postgres", applied)
             raise
         except (ConnectionFailed, psycopg.Error) as error:
@@ -352,11 +353,14 @@ class Postgres:
             self._drop_server(connection, error)
             raise
         finally:
+            is_reusable = tx.client_state is None
             try:
-                if os.getpid() == self.process:
-                    reset_encoding(connection)
+                if tx.client_state is not None and os.getpid() == self.process:
+                    is_reusable = reset_session(
+                        connection, tx.client_state, self._pool, is_direct=self._is_direct(connection)
+                    )
             finally:
-                self._checkin(connection)
+                self._checkin(connection, is_reusable=is_reusable)
 
     @not_reentrant
     def close(self) -> None:
@@ -383,9 +387,16 @@ class Postgres:
                 check_server(connection)
                 with connection.transaction():
                     check_not_distributed(connection, self._schema)
-                    self._prepare = self._prepare and is_direct(connection)
+                    self._borrows_direct = is_direct(connection)
+                    self._prepare = self._prepare and self._borrows_direct
         finally:
             self._checkin(connection)
+
+    def _is_direct(self, connection: Connection[Any]) -> bool:
+        """Whether no pooler stands between a connection and the server."""
+        if isinstance(connection, StoreConnection):
+            return bool(connection.settings)
+        return self._borrows_direct
 
     def _checkout(self) -> Connection[Any]:
         if self._closed:
@@ -441,8 +452,10 @@ class Postgres:
                 for spare in self._spare.checkout_all():
                     self._pool.putconn(spare)
 
-    def _checkin(self, connection: Connection[Any]) -> None:
-        if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:
+    def _checkin(self, connection: Connection[Any], *, is_reusable: bool = True) -> None:
+        if os.getpid() != self.process:
+            return
+        if (unused := self._spare.checkin(connection) if is_reusable else connection) is not None:
             # psycopg_pool would wait for the response to a rollback, and could not be cancelled. Not reported
             # upstream yet.
             close_if_dirty(unused)

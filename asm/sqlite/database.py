@@ -207,7 +207,7 @@ class SQLite:
 
     def add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
-            applied = self.send(list_applied())
+            applied = self.send(list_applied("sqlite"))
             add_versions(error, "sqlite", applied)
 
     def check_process(self) -> None:

@@ -127,9 +127,12 @@ class LockedConnection:
 
     def commit(self) -> None:
         """Commit. StorageError if no other process can see what was written."""
+        files = None if self._reads_only else self._files
+        if files is not None:
+            files.check_write_lock()
         self.driver.execute("commit")
-        if self._files is not None and not self._reads_only:
-            self._files.check()
+        if files is not None:
+            files.check()
 
     def execute(
         self, statement: Statement, values: Mapping[str, Any], columns: frozenset[str] = frozenset()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from asm.errors import StorageError
 from asm.sqlite import file_locks
-from asm.sqlite.file_locks import IN_USE, SHARED, FileLock, Identity, identity_of
+from asm.sqlite.file_locks import IN_USE, SHARED, WRITE, FileLock, Identity, identity_of
 
 _HEADER = b"SQLite format 3\0"
 
@@ -24,6 +24,8 @@ class DatabaseFiles:
 
     def __init__(self, path: str, *, has_log: bool) -> None:
         self._locks: list[FileLock] = []
+        self._log_lock: FileLock | None = None
+        self._process = os.getpid()
         # Absolute, because the program may change its working directory. SQLite keeps the log beside the
         # file that a symbolic link leads to.
         self._path = str(Path(path).absolute())
@@ -35,8 +37,18 @@ class DatabaseFiles:
         except OSError as error:
             raise StorageError(f"cannot read {error.filename}: {error.strerror}") from error
         if has_log:
-            locks = (file_locks.lock(file, SHARED), file_locks.lock(f"{file}-shm", IN_USE))
+            self._log_lock = file_locks.lock(f"{file}-shm", IN_USE)
+            locks = (file_locks.lock(file, SHARED), self._log_lock)
             self._locks = [each for each in locks if each is not None]
+
+    def check_write_lock(self) -> None:
+        """StorageError before a commit if another process may have written during the transaction."""
+        if self._log_lock is not None and self._log_lock.owner_of(WRITE) not in (self._process, 0):
+            raise StorageError(
+                f"process {self._process} lost SQLite's lock of {self._path} during the transaction, which "
+                "was rolled back: the program opened and closed the database's files itself; copy an open "
+                "database with `vacuum into`, and not its files"
+            )
 
     def check(self) -> None:
         """StorageError if a path leads to another file now, or to none.

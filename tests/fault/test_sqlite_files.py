@@ -280,6 +280,20 @@ def test_two_stores_of_one_file_and_a_symbolic_link_to_it_close_one_after_the_ot
     assert in_process(READ, migrated) == [1, 2, 3, 4]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a lock")
+def test_a_transaction_whose_lock_the_application_lost_is_not_acknowledged(
+    migrated: str, opened: Opener
+) -> None:
+    store = opened(migrated)
+    with pytest.raises(asm.StorageError, match="lost SQLite's lock"), store.transaction() as tx:
+        assert append(tx) == 1
+        file_of(migrated).with_name("store.db-shm").read_bytes()
+        # Another process no longer waits for the end of the transaction.
+        assert in_process(WRITE_AND_CLOSE, migrated) == [1]
+    assert append(store) == 2
+    assert in_process(READ, migrated) == [1, 2]
+
+
 def test_a_hard_link_is_refused(migrated: str, opened: Opener, tmp_path: Path) -> None:
     (tmp_path / "link.db").hardlink_to(file_of(migrated))
     for dsn in (migrated, f"sqlite:///{tmp_path / 'link.db'}"):

@@ -47,7 +47,7 @@ class DatabaseFiles:
             raise StorageError(
                 f"process {self._process} lost SQLite's lock of {self._path} during the transaction, which "
                 "was rolled back: the program opened and closed the database's files itself; copy an open "
-                "database with `vacuum into`, and not its files"
+                "database with `sqlite3.Connection.backup`, and not as files"
             )
 
     def check(self) -> None:

@@ -11,12 +11,15 @@ from typing import Any, TypeVar
 from asm.errors import InvalidEventType, InvalidStatus
 from asm.validation import did_you_mean, is_collection, safe_repr, text
 
+E = TypeVar("E", bound=Enum)
+S = TypeVar("S", "SessionStatus", "RunStatus")
+
 
 class _MemberDocs:
     """The docstring of an enum class, and of each member the string that follows it in the source.
 
-    Documentation tools read these strings from the source. Python does not keep them, so that they are
-    read from there when a member's `__doc__` is first asked for.
+    Documentation tools read these strings from the source. Python does not keep them, so they are read
+    from there, too, when a member's `__doc__` is first asked for.
     """
 
     def __init__(self, class_doc: str) -> None:
@@ -24,6 +27,11 @@ class _MemberDocs:
 
     def __get__(self, member: Enum | None, owner: type[Enum]) -> str:
         return self._class_doc if member is None else _docs_of(owner).get(member.name, self._class_doc)
+
+
+def _with_docs_of_members(owner: type[E]) -> type[E]:
+    owner.__doc__ = _MemberDocs(owner.__doc__ or "")  # type: ignore[assignment]
+    return owner
 
 
 @cache
@@ -48,10 +56,9 @@ def _docs_of(owner: type[Enum]) -> Mapping[str, str]:
     }
 
 
+@_with_docs_of_members
 class SessionStatus(StrEnum):
     """How far a session has come. The application sets it; the store changes none by itself."""
-
-    __doc__ = _MemberDocs(__doc__)
 
     PENDING = "pending"
     """It was created, and nothing has happened in it."""
@@ -67,10 +74,9 @@ class SessionStatus(StrEnum):
     """It was ended by its user or its application."""
 
 
+@_with_docs_of_members
 class RunStatus(StrEnum):
     """How far a run has come. `Run.update_status`, `set_output` and `set_error` set it with `ended_at`."""
-
-    __doc__ = _MemberDocs(__doc__)
 
     PENDING = "pending"
     """It was created, and has not begun."""
@@ -91,6 +97,7 @@ class RunStatus(StrEnum):
         return self not in (RunStatus.PENDING, RunStatus.RUNNING)
 
 
+@_with_docs_of_members
 class EventType(StrEnum):
     """What an event reports. Each type names the keys that its `data` has.
 
@@ -98,8 +105,6 @@ class EventType(StrEnum):
     the viewer read these keys. Further keys are welcome, and so are keys left out. A type of your own
     contains a dot, as in "acme.plan_updated".
     """
-
-    __doc__ = _MemberDocs(__doc__)
 
     SESSION_CREATED = "session_created"
     """The session exists. `data` may be empty. Pruning never removes it."""
@@ -126,7 +131,7 @@ class EventType(StrEnum):
     RUN_TIMEOUT = "run_timeout"
     """A run was ended because it took too long. `data`: `{timeout_s}`."""
     MESSAGE_SENT = "message_sent"
-    """A message to the agent. `data`: `{role, content}` with the role "user" or "system"."""
+    """A message to the agent. `data`: `{role, content}` with the role "user", "system" or "tool"."""
     MESSAGE_RECEIVED = "message_received"
     """A message from the agent. `data`: `{role, content}` with the role "assistant"."""
     MESSAGE_STREAMED = "message_streamed"
@@ -158,8 +163,6 @@ class EventType(StrEnum):
     TOOL_APPROVAL_DENIED = "tool_approval_denied"
     """A person refused the tool call. `data`: `{by, reason}`; `correlation_id` is the call's id."""
 
-
-S = TypeVar("S", SessionStatus, RunStatus)
 
 SESSION_STATUSES: Mapping[str, SessionStatus] = {status.value: status for status in SessionStatus}
 RUN_STATUSES: Mapping[str, RunStatus] = {status.value: status for status in RunStatus}

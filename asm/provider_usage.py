@@ -7,7 +7,7 @@ values; where two shapes explain different values, the provider decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
@@ -171,9 +171,11 @@ _SHAPES = (
     ),
 )
 
-_KNOWN_PATHS = frozenset(
-    path for shape in _SHAPES for terms in shape.terms.values() for paths in terms for path in paths
-)
+_PATHS = {
+    shape.title: frozenset(path for terms in shape.terms.values() for paths in terms for path in paths)
+    for shape in _SHAPES
+}
+_KNOWN_PATHS = frozenset[Path]().union(*_PATHS.values())
 
 _KNOWN_SHAPES = (
     "asm's {input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens}, "
@@ -203,16 +205,19 @@ def read_document(usage: Any, name: str) -> Document:
 
 
 def _without_objects(value: Any, levels: int) -> Any:
+    if type(value) in _PLAIN_TYPES or levels == 0:
+        return value
     if isinstance(value, str) and isinstance(value, Enum):
         return value.value
-    if levels == 0:
-        return value
     if isinstance(value, list):
         return [_without_objects(each, levels - 1) for each in value]
     attributes = _attributes(value)
     if attributes is None:
         return value
     return {key: _without_objects(each, levels - 1) for key, each in attributes.items() if each is not None}
+
+
+_PLAIN_TYPES = frozenset({int, float, str, bool})
 
 
 def _attributes(value: Any) -> Mapping[Any, Any] | None:
@@ -228,21 +233,17 @@ def _attributes(value: Any) -> Mapping[Any, Any] | None:
 
 def other_keys(document: Document) -> Document:
     """The document without the counts that have a known name."""
-    return dict(_other_items(document, ()))
-
-
-def _other_items(document: Document, parents: Path) -> Iterator[tuple[Any, Any]]:
+    others: Document = {}
     for key, value in document.items():
-        path = (*parents, key)
-        if path in _KNOWN_PATHS:
+        if (key,) in _KNOWN_PATHS:
             continue
-        if isinstance(value, dict) and not parents:
-            # A dict that had nothing but counts is left out.
-            others = dict(_other_items(value, path))
-            if others or not value:
-                yield key, others
-        else:
-            yield key, value
+        if isinstance(value, dict) and value:
+            value = {inner: each for inner, each in value.items() if (key, inner) not in _KNOWN_PATHS}
+            if not value:
+                # A dict that had nothing but counts is left out.
+                continue
+        others[key] = value
+    return others
 
 
 class _Reading(NamedTuple):
@@ -265,9 +266,10 @@ def read_counts(document: Document, name: str, provider: str | None) -> Counts:
     """The counts of a usage, read in the shape that explains the most of its values."""
     if not document:
         return {}
-    readings = [found for shape in _SHAPES if (found := _read_as(shape, document, name))]
-    if not readings:
+    values = _known_values(document, name)
+    if not values:
         raise _unknown_shape(document, name)
+    readings = [found for shape in _SHAPES if (found := _read_as(shape, values))]
     best = [each for each in readings if not any(other.explains_more_than(each) for other in readings)]
     possible = [each for each in best if _cached(each.counts) <= _input_limit(each)]
     if not possible:
@@ -280,33 +282,34 @@ def read_counts(document: Document, name: str, provider: str | None) -> Counts:
     }
 
 
-def _read_as(shape: _Shape, document: Document, name: str) -> _Reading | None:
-    values = {
+def _known_values(document: Document, name: str) -> dict[Path, int]:
+    """The counts under known names, by their paths."""
+    values: dict[Path, Any] = {}
+    for key, value in document.items():
+        values[(key,)] = value
+        if isinstance(value, dict):
+            values |= {(key, inner): each for inner, each in value.items()}
+    return {
         path: count(value, f"{name}.{'.'.join(path)}", TOKENS_MAX)
-        for terms in shape.terms.values()
-        for paths in terms
-        for path in paths
-        if (value := _value_at(document, path)) is not None
+        for path, value in values.items()
+        if path in _KNOWN_PATHS and value is not None
     }
+
+
+def _read_as(shape: _Shape, known: Mapping[Path, int]) -> _Reading | None:
+    values = {path: value for path, value in known.items() if path in _PATHS[shape.title]}
     if not values or (shape.marker and shape.marker not in values):
         return None
-    counts = {
-        key: sum(_first(paths, values) for paths in terms)
-        for key, terms in shape.terms.items()
-        if any(path in values for paths in terms for path in paths)
-    }
+    counts = {}
+    for key, terms in shape.terms.items():
+        found = [value for paths in terms if (value := _first(paths, values)) is not None]
+        if found:
+            counts[key] = sum(found)
     return _Reading(shape, counts, values.keys(), {path for path, value in values.items() if value})
 
 
-def _first(paths: tuple[Path, ...], values: Mapping[Path, int]) -> int:
-    return next((values[path] for path in paths if path in values), 0)
-
-
-def _value_at(document: Document, path: Path) -> Any:
-    value: Any = document
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+def _first(paths: tuple[Path, ...], values: Mapping[Path, int]) -> int | None:
+    return next((values[path] for path in paths if path in values), None)
 
 
 def _cached(counts: Counts) -> int:
@@ -338,14 +341,16 @@ def _beside(reading: _Reading) -> Counts:
 
 
 def total_of(counts: Counts) -> int:
+    """The total that a provider reports, else the sum of the input and output tokens."""
     return counts.get("total_tokens", counts.get("input_tokens", 0) + counts.get("output_tokens", 0))
 
 
 def _unknown_shape(document: Document, name: str) -> ValidationError:
-    keys = ", ".join(safe_repr(key) for key in list(document)[:10])
-    hint = next((hint for key in document if (hint := did_you_mean(key, _KNOWN_KEYS))), "")
+    keys = list(document)[:10]
+    hint = next((hint for key in keys if (hint := did_you_mean(key, _KNOWN_KEYS))), "")
     return ValidationError(
-        f"{name} has no token count under a known name{hint}; it has {keys}: give it as {_KNOWN_SHAPES}",
+        f"{name} has no token count under a known name{hint}; it has {', '.join(map(safe_repr, keys))}: "
+        f"give it as {_KNOWN_SHAPES}",
         path=name,
     )
 

@@ -122,6 +122,7 @@ class Operations:
     """Searches and sums across sessions."""
 
     save_session = method(sessions.save_session, "None")
+    update_session = method(sessions.update_session, "Session")
     get_session = method(sessions.get_session, "Session")
     get_sessions = method(sessions.get_sessions, "list[Session]")
     list_sessions = method(sessions.list_sessions, "list[Session]")
@@ -129,6 +130,7 @@ class Operations:
     fork_session = method(forks.fork_session, "Session")
 
     save_run = method(runs.save_run, "None")
+    update_run = method(runs.update_run, "Run")
     get_run = method(runs.get_run, "Run")
     list_runs = method(runs.list_runs, "list[Run]")
     get_active_run = method(runs.get_active_run, "Run | None")
@@ -175,7 +177,8 @@ class SessionStore(Operations):
     `timeout` seconds wait for a connection or a lock, `statement_timeout` bounds one statement; both
     end in StorageTimeout. Without `statement_timeout`, a read takes as long as it takes while its
     server accepts connections. After a failure that may pass, an operation is retried for `retry_for`
-    seconds. `prepare=False` prepares no statement, for a pooler that does not keep them.
+    seconds. `prepare=False` prepares no statement, for a pooler that does not keep them. A statement that
+    takes longer than `slow_statement` seconds is a warning of the logger `asm`.
 
     Opening checks that the tables are there and current, else MigrationRequired; `migrate=True`
     applies what is pending first. A blocking store opens when it is made, and threads may share it. An
@@ -200,9 +203,12 @@ class SessionStore(Operations):
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
+        slow_statement: float | None = None,
     ) -> None:
         dsn = as_secret(dsn)
-        self._options = store_options(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
+        self._options = store_options(
+            min_size, max_size, timeout, statement_timeout, retry_for, prepare, slow_statement
+        )
         self._dsn_target = target(dsn, pool, "ConnectionPool", schema, migrate)
         self._pool = pool
         self._migrate = migrate
@@ -253,7 +259,7 @@ class SessionStore(Operations):
 
     def _check(self) -> None:
         try:
-            applied = self._database.run(list_applied())
+            applied = self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
         check_complete(self._dsn_target.dialect, applied)

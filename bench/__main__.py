@@ -24,6 +24,7 @@ BENCHMARKS = (
     "reads",
     "flush",
     "saves",
+    "operations",
     "forks",
     "sqlite",
     "growth",
@@ -85,8 +86,8 @@ def main(
 ) -> None:
     """Compare the store with its floors: every BENCHMARK, or those named.
 
-    single_append, async_append, batches, reads, flush, saves, forks, sqlite, growth, thin, frames,
-    callers, indexes, queries, waiting; and peers, which runs only when it is named.
+    single_append, async_append, batches, reads, flush, saves, operations, forks, sqlite, growth, thin,
+    frames, callers, indexes, queries, waiting; and peers, which runs only when it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)

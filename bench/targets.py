@@ -76,6 +76,24 @@ SQLITE_BATCHES = Target("SQLite batches of 1,000", "raw executemany in one trans
 SQLITE_ASYNC = Target("async SQLite, one task", "sync", 0.5)
 PEERS = Target("every peer, every row", "the one that comes closest", 1.0)
 
+BARE_APPEND = "append_event"
+WITH_SESSION = Target("one append with its session", BARE_APPEND, 0.77)
+WITH_SESSION_THREADS = Target("64 threads that append with their sessions", "64 threads that append", 0.77)
+POP = Target("one pop_event", BARE_APPEND, 0.67)
+RACING_POPS = Target("50 pops at the same time", "50 pops in sequence", 0.67)
+LAST_EVENTS = Target("get_events(last=50) of 100,000 events", "the same of 1,000 events", 0.8)
+
+
+def of_operation(database: str, target: Target) -> Target:
+    return replace(target, what=f"{database}: {target.what}")
+
+
+OPERATIONS = [
+    of_operation(database, target)
+    for database in ("PostgreSQL", "SQLite")
+    for target in (WITH_SESSION, WITH_SESSION_THREADS, POP, RACING_POPS, LAST_EVENTS)
+]
+
 APPENDING = "the append itself"
 FOLLOWERS = (1, 100, 1_000)
 
@@ -119,6 +137,7 @@ TARGETS = [
     SQLITE_ASYNC,
     *WOKEN,
     BESIDE_FOLLOWERS,
+    *OPERATIONS,
 ]
 
 LOOKUP = "get_session"

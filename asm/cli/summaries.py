@@ -85,7 +85,8 @@ def cost(dsn: str | None, schema: str | None, *, as_json: bool, **filters: Any) 
 
     If a run has a cost of its own, that is used. Otherwise its tokens are priced: by the price of exactly
     its model, else by the price of the longest model name that is a prefix of it, else by the default price
-    of its provider. A run that has no price is counted as such, and its cost is not estimated.
+    of its provider. A run on Azure, Bedrock or Vertex AI is priced by its model's maker. A run that has
+    no price is counted as such, and its cost is not estimated.
 
     Prices are read from the file named by the environment variable ASM_PRICING (.json or .toml). Without
     it, they are the public list prices of 2026-11-04 for ordinary calls with short prompts. In the file,

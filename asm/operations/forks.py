@@ -38,9 +38,10 @@ def fork_session(session_id: str, *, upto: int | None = None, id: str | None = N
     Runs and artifacts stay with the parent, so that their tokens and costs count once: the copies keep
     their `run_id`, with which `get_run` finds the parent's run.
 
-    The fork is atomic, whatever the number of events, and other clients append to the parent meanwhile.
-    `id` is that of the child; AlreadyExists if a session or an event has it. Raises SessionNotFound
-    if the session does not exist, and ValidationError if it has not reached `upto`.
+    The fork is atomic, whatever the number of events. On PostgreSQL other clients append to the session
+    meanwhile; on SQLite they wait, as for any write. `id` is that of the child; AlreadyExists if a session
+    or an event of a session has it. Raises SessionNotFound if the session does not exist, and
+    ValidationError if it has not reached `upto`.
     """
     fork = Fork(
         parent_id=text(session_id, "session_id"),

@@ -48,7 +48,7 @@ def delete_events(
             f"delete_events of session {session_id!r} has no filter: give ids, run_id, type, after or "
             "before, or call delete_session"
         )
-    return UnitOfWork(partial(_delete, params))
+    return UnitOfWork(partial(_delete, params), idempotent=False)
 
 
 def pop_event(session_id: str, *, type: Types | None = None) -> UnitOfWork[Event | None]:
@@ -59,7 +59,7 @@ def pop_event(session_id: str, *, type: Types | None = None) -> UnitOfWork[Event
     appended again, under a new number.
     """
     params = {"session_id": text(session_id, "session_id"), **one_or_many("type", "types", types(type))}
-    return UnitOfWork(partial(_pop, params))
+    return UnitOfWork(partial(_pop, params), idempotent=False)
 
 
 def _delete(params: dict[str, Any]) -> Script[int]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from asm.documents import check_together, dump, dump_object, load
-from asm.engine.script import Query, Row, Rows, no_result, one_or_many
+from asm.engine.script import Query, Row, Rows, Script, UnitOfWork, no_result, one_or_many
 from asm.enums import RUN_STATUSES, RunStatus, run_status, status_filter
 from asm.errors import RunNotFound, ValidationError
 from asm.models import Run, run_from_row, token_counts
+from asm.operations.changes import Change, applied, checked
 from asm.validation import is_text, optional_count, optional_text, text
 
 _DOCUMENTS = ("input", "output", "error", "metadata", "token_usage", "provider_metadata")
@@ -47,7 +49,31 @@ def get_run(run_id: str, *, session_id: str | None = None) -> Query[Run]:
 
     Without `session_id`, and with several sessions that have a run of that id, the one started last.
     """
+    return _one("get_run", text(run_id, "run_id"), optional_text(session_id, "session_id"))
 
+
+def update_run(
+    run_id: str, change: Callable[[Run], Run], *, session_id: str | None = None
+) -> UnitOfWork[Run]:
+    """Replace a run by what `change(run)` returns, and return that; RunNotFound if there is none.
+
+    Without `session_id` it is the run that `get_run` returns. `change` gets the stored run, which is locked
+    until the result is stored: of concurrent updates none is lost. It is a plain function that does nothing
+    but make a run of the same id and session; it may be called again after a failure, and in another thread.
+    If it raises, nothing is written. The update is applied at most once: where a connection is lost so that
+    nobody can say whether it was, ConnectionFailed has `details["outcome"] == "unknown"`.
+    """
+    run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
+    return UnitOfWork(partial(_update, run_id, session_id, checked(change, "update_run")), idempotent=False)
+
+
+def _update(run_id: str, session_id: str | None, change: Change[Run]) -> Script[Run]:
+    run = applied(change, (yield from _one("lock_run", run_id, session_id)), "id", "session_id")
+    yield from save_run(run)
+    return run
+
+
+def _one(query: str, run_id: str, session_id: str | None) -> Query[Run]:
     def read(rows: Rows) -> Run:
         if not rows:
             of_session = "" if session_id is None else f" in session {session_id!r}"
@@ -56,8 +82,7 @@ def get_run(run_id: str, *, session_id: str | None = None) -> Query[Run]:
             )
         return read_run(rows[0])
 
-    run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
-    return Query("get_run", {"id": run_id, "session_id": session_id}, read)
+    return Query(query, {"id": run_id, "session_id": session_id}, read)
 
 
 def list_runs(

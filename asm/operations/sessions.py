@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from asm.documents import dump_object, load
@@ -17,6 +17,7 @@ from asm.operations.appending import (
     append_pipeline,
     encoded,
 )
+from asm.operations.changes import Change, applied, checked
 from asm.operations.events import lock_counters
 from asm.validation import VALUES_MAX, count, flag, is_collection, optional_count, text
 
@@ -42,14 +43,35 @@ def save_session(session: Session) -> Query[None]:
 
 def get_session(session_id: str) -> Query[Session]:
     """The session of that id, soft-deleted or not; SessionNotFound if there is none."""
+    return _one("get_session", text(session_id, "session_id"))
 
+
+def update_session(session_id: str, change: Callable[[Session], Session]) -> UnitOfWork[Session]:
+    """Replace a session by what `change(session)` returns, and return that; SessionNotFound if there is none.
+
+    `change` gets the stored session, which is locked until the result is stored: of concurrent updates none
+    is lost. It is a plain function that does nothing but make a session of the same id; it may be called
+    again after a failure, and in another thread. If it raises, nothing is written. The update is applied at
+    most once: where a connection is lost so that nobody can say whether it was, ConnectionFailed has
+    `details["outcome"] == "unknown"`.
+    """
+    update = partial(_update, text(session_id, "session_id"), checked(change, "update_session"))
+    return UnitOfWork(update, idempotent=False)
+
+
+def _update(session_id: str, change: Change[Session]) -> Script[Session]:
+    session = applied(change, (yield from _one("lock_session", session_id)), "id")
+    yield from save_session(session)
+    return session
+
+
+def _one(query: str, session_id: str) -> Query[Session]:
     def read(rows: Rows) -> Session:
         if not rows:
             raise session_not_found(session_id)
         return read_session(rows[0])
 
-    session_id = text(session_id, "session_id")
-    return Query("get_session", {"id": session_id}, read)
+    return Query(query, {"id": session_id}, read)
 
 
 def get_sessions(session_ids: Iterable[str]) -> Query[list[Session]] | UnitOfWork[list[Session]]:

@@ -141,7 +141,7 @@ def test_rollback_changes_nothing_without_confirmation(migrated: str, store: asm
     a_session(store)
     refused = CliRunner().invoke(cli, ["rollback", migrated], input="n\n")
     assert refused.exit_code == 1
-    assert "1 sessions" in refused.stderr
+    assert "asm_sessions (1 row)" in refused.stderr
     assert asm.pending_migrations(migrated) == []
 
 
@@ -157,7 +157,7 @@ def test_rollback_of_an_empty_database_says_so(dsn: str) -> None:
 
 
 def test_status_of_an_empty_database_names_the_pending_migrations(dsn: str) -> None:
-    assert f"{STEP}  pending" in output_of("status", dsn)
+    assert f"{STEP}  pending" in invoke("status", dsn).stdout
 
 
 def test_status_counts_the_rows(migrated: str, store: asm.SessionStore) -> None:

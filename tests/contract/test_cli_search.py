@@ -29,6 +29,7 @@ def dsn(migrated: str) -> str:
                 agent_id=f"agent_{number}",
                 status=status,
                 tags=("prod", "eu")[: number - 1],
+                parent_session_id=f"ses_{number - 1}",
                 created_at=at,
                 updated_at=at,
             )
@@ -75,6 +76,8 @@ def find_as_json(*arguments: str) -> dict[str, Any]:
         (["--created-after", "2026-01-02T12:00Z", "--created-before", "2026-01-03"], "2"),
         (["--created-after", "2026-01-02T12:00:00.000001"], "3"),
         (["--created-after", "2026-01-02T14:00+02:00", "--order", "created_at_asc"], "23"),
+        (["--parent", "ses_1"], "2"),
+        (["--parent", "ses_1", "--parent", "ses_2", "--order-by", "updated_at_asc"], "23"),
         (["--limit", "1"], "3"),
     ],
 )

@@ -75,6 +75,8 @@ POLICY = asm.RetentionPolicy(max_events_per_session=1)
 CALLS: dict[str, Callable[[Any], Any]] = {
     "save_session": lambda store: store.save_session(asm.Session(agent_id="a")),
     "get_session": lambda store: store.get_session("ses_1"),
+    "get_sessions": lambda store: store.get_sessions(["ses_1"]),
+    "fork_session": lambda store: store.fork_session("ses_1"),
     "list_sessions": lambda store: store.list_sessions(),
     "delete_session": lambda store: store.delete_session("ses_1"),
     "save_run": lambda store: store.save_run(asm.Run(session_id="ses_1")),
@@ -98,6 +100,9 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "query.search_runs": lambda store: store.query.search_runs(),
     "query.search_events": lambda store: store.query.search_events(),
     "query.count_events": lambda store: store.query.count_events(),
+    "query.iter_sessions": lambda store: list(store.query.iter_sessions()),
+    "query.iter_runs": lambda store: list(store.query.iter_runs()),
+    "query.iter_events": lambda store: list(store.query.iter_events()),
     "query.get_session_stats": lambda store: store.query.get_session_stats("ses_1"),
     "query.get_usage_summary": lambda store: store.query.get_usage_summary(),
     "query.get_cost_summary": lambda store: store.query.get_cost_summary(),
@@ -426,6 +431,7 @@ def test_a_missing_column_is_a_migration_required(migrated: str, opened: Opener)
         *({"timeout": value} for value in (0, -1, float("nan"), float("inf"), 1e12, True, "1", None)),
         *({"statement_timeout": value} for value in (0, -1, float("nan"), float("inf"), True, "1")),
         *({"retry_for": value} for value in (-1, float("nan"), True, "1", None)),
+        *({"slow_statement": value} for value in (-1, float("nan"), True, "1")),
     ],
     ids=str,
 )

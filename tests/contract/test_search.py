@@ -12,7 +12,7 @@ import pytest
 import asm
 from asm.engine.script import UnitOfWork
 from asm.operations import search
-from tests.conftest import POSTGRES, an_event, events_of
+from tests.conftest import POSTGRES, an_event, events_of, numbers
 from tests.contract.other_clients import only, run_operation, with_interference
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -20,6 +20,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ORDERS = [
     ("search_sessions", "created_at_asc"),
     ("search_sessions", "created_at_desc"),
+    ("search_sessions", "updated_at_asc"),
     ("search_sessions", "updated_at_desc"),
     ("search_runs", "started_at_asc"),
     ("search_runs", "started_at_desc"),
@@ -66,11 +67,19 @@ def sessions(store: Any) -> Any:
             asm.Session(
                 id="b", agent_id="x", status="failed", tags=("prod",), created_at=at(2), updated_at=at(8)
             ),
-            asm.Session(id="c", agent_id="y", status="active", created_at=at(3), updated_at=at(7)),
+            asm.Session(
+                id="c",
+                agent_id="y",
+                status="active",
+                parent_session_id="a",
+                created_at=at(3),
+                updated_at=at(7),
+            ),
             asm.Session(
                 id="d",
                 agent_id="z",
                 status="completed",
+                parent_session_id="b",
                 tags=("eu", "prod", "pinned"),
                 created_at=at(4),
                 updated_at=at(6),
@@ -78,6 +87,7 @@ def sessions(store: Any) -> Any:
             asm.Session(
                 id="gone",
                 agent_id="x",
+                parent_session_id="a",
                 status="active",
                 tags=("prod",),
                 created_at=at(5),
@@ -149,6 +159,11 @@ SESSION_FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"tags": ["eu", "prod", "eu"]}, "ad"),
     ({"tags": ["prod", "pinned", "eu"]}, "d"),
     ({"tags": ["prod", "absent"]}, ""),
+    ({"parent_session_id": "a"}, "c"),
+    ({"parent_session_id": ["b", "a", "d"]}, "cd"),
+    ({"parent_session_id": "d"}, ""),
+    ({"parent_session_id": ["a", "b"], "tags": "eu"}, "d"),
+    ({"parent_session_id": "a", "tags": "eu"}, ""),
     ({"created_after": at(2)}, "bcd"),
     ({"created_before": at(2)}, "a"),
     ({"created_after": at(2), "created_before": at(4)}, "bc"),
@@ -168,11 +183,17 @@ class TestSessions:
         [
             ("created_at_asc", ["a", "b", "c", "d", "gone"]),
             ("created_at_desc", ["gone", "d", "c", "b", "a"]),
+            ("updated_at_asc", ["d", "c", "b", "a", "gone"]),
             ("updated_at_desc", ["gone", "a", "b", "c", "d"]),
         ],
     )
     def test_orders(self, sessions: Any, order_by: str, expected: list[str]) -> None:
         assert ids(sessions.query.search_sessions(order_by=order_by, include_deleted=True)) == expected
+
+    def test_orders_of_the_sessions_with_a_tag(self, sessions: Any) -> None:
+        for order_by, expected in {"created_at_asc": "abd", "updated_at_asc": "dba"}.items():
+            found = pages(sessions.query.search_sessions, tags="prod", order_by=order_by, limit=1)
+            assert [ids(page) for page in found] == [[id] for id in expected]
 
     def test_found_sessions_equal_the_saved_ones(self, store: Any) -> None:
         session = asm.Session(agent_id="a", metadata={"n": [1, None]}, context={"é": "\0"}, tags=("x", "y"))
@@ -403,6 +424,88 @@ class TestPages:
         assert [[event.sequence_number for event in page] for page in found] == [[3, 2], [1]]
 
 
+class TestIterators:
+    @pytest.mark.parametrize("search", SEARCHES)
+    def test_an_iterator_gives_the_rows_of_all_pages_in_every_order(
+        self, sessions: Any, runs: Any, events: Any, search: str
+    ) -> None:
+        for order_by in (order_by for name, order_by in ORDERS if name == search):
+            whole = getattr(sessions.query, search)(order_by=order_by).items
+            for page_size in (1, 2, len(whole), 1_000):
+                found = iterator_of(search, sessions)(order_by=order_by, page_size=page_size)
+                assert list(found) == whole
+
+    def test_an_iterator_takes_the_filters_of_its_search(self, sessions: Any, runs: Any, events: Any) -> None:
+        query = sessions.query
+
+        assert ids(query.iter_sessions(agent_id=["x", "y"], provider="claude", page_size=1)) == ["a", "c"]
+        assert ids(query.iter_sessions(parent_session_id="a", include_deleted=True)) == ["gone", "c"]
+        assert ids(query.iter_sessions(tags=["prod", "eu"], page_size=1)) == ["a", "d"]
+        assert ids(query.iter_runs(session_id="s1", status=iter(["failed"]), min_tokens=1)) == ["r2"]
+        assert ids(query.iter_events(types="acme.plan", since=at(7))) == ["e2"]
+        assert ids(query.iter_events(run_ids=["r1", "r2"], page_size=3)) == ["e1", "e2", "e4", "e5"]
+
+    def test_a_filter_that_can_be_read_once_filters_all_pages(self, sessions: Any) -> None:
+        assert ids(sessions.query.iter_sessions(agent_id=iter(["x", "y"]), page_size=1)) == ["a", "b", "c"]
+
+    def test_an_iterator_over_nothing_is_empty(self, store: Any) -> None:
+        for name in SEARCHES:
+            assert list(iterator_of(name, store)()) == []
+        store.save_session(asm.Session(agent_id="a"))
+        assert list(store.query.iter_sessions(tags=[])) == []
+
+    @pytest.mark.parametrize("search", SEARCHES)
+    def test_nothing_is_queried_before_the_first_row_is_wanted(self, store: Any, search: str) -> None:
+        rows, others = iterator_of(search, store)(), iterator_of(search, store)()
+        store.append_event(an_event())
+        store.save_run(asm.Run(session_id="s"))
+        store.save_session(asm.Session(agent_id="a"))
+        assert len(list(rows)) == 1
+
+        store.close()
+        with pytest.raises(asm.StoreClosed):
+            next(others)
+
+    def test_rows_that_are_added_behind_the_current_page_are_found(self, store: Any) -> None:
+        store.append_events(events_of("s", 3))
+        rows = store.query.iter_events(page_size=2)
+        first = next(rows)
+        store.append_events(events_of("s", 4))
+
+        assert numbers([first, *rows]) == [1, 2, 3, 4, 5, 6, 7]
+
+    def test_an_invalid_argument_is_refused_at_the_call(self, store: Any) -> None:
+        for name in SEARCHES:
+            for invalid in ({"page_size": 0}, {"page_size": 1_001}, {"order_by": "newest"}):
+                with pytest.raises(asm.ValidationError, match=r"page_size|newest"):
+                    iterator_of(name, store)(**invalid)
+        with pytest.raises(asm.InvalidStatus):
+            store.query.iter_sessions(status="actve")
+        with pytest.raises(asm.InvalidEventType):
+            store.query.iter_events(types="mesage_sent")
+
+    def test_an_iterator_holds_no_connection_between_pages(
+        self, opened: Callable[..., Any], migrated: str
+    ) -> None:
+        store = opened(migrated, max_size=1)
+        store.append_events(events_of("s", 3))
+
+        for event in store.query.iter_events(page_size=1, order_by="timestamp_desc"):
+            store.append_event(an_event("s", run_id=event.id, timestamp=datetime(9000, 1, 1, tzinfo=UTC)))
+
+        assert store.get_latest_sequence("s") == 6
+
+    def test_a_transaction_iterates_over_what_it_has_written(self, store: Any) -> None:
+        with store.transaction() as tx:
+            tx.append_events(events_of("s", 5))
+            assert numbers(list(tx.query.iter_events(page_size=2))) == [1, 2, 3, 4, 5]
+
+
+def iterator_of(search_name: str, store: Any) -> Callable[..., Iterator[Any]]:
+    iterate: Callable[..., Iterator[Any]] = getattr(store.query, search_name.replace("search_", "iter_"))
+    return iterate
+
+
 @pytest.mark.parametrize(("search", "order_by"), ORDERS)
 def test_the_cursor_of_another_order_or_search_is_refused(
     sessions: Any, runs: Any, events: Any, search: str, order_by: str
@@ -417,7 +520,10 @@ def test_the_cursor_of_another_order_or_search_is_refused(
 @pytest.mark.parametrize(
     ("search", "name"),
     [
-        *(("search_sessions", name) for name in ("agent_id", "status", "provider", "tags")),
+        *(
+            ("search_sessions", name)
+            for name in ("agent_id", "status", "provider", "tags", "parent_session_id")
+        ),
         *(("search_runs", name) for name in ("session_id", "provider", "status")),
         *(
             ("search_events", name)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import asm
+from asm.operations import sessions
 from tests.conftest import an_artifact, an_event, events_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -59,6 +60,47 @@ def test_an_unknown_session_raises_session_not_found(store: Any) -> None:
     with pytest.raises(asm.SessionNotFound, match="ses_missing") as caught:
         store.get_session("ses_missing")
     assert caught.value.details == {"session_id": "ses_missing"}
+
+
+def test_sessions_are_returned_in_the_order_of_their_ids(store: Any) -> None:
+    a, b, deleted = a_session(id="a", tags=("x", "y")), a_session(id="b"), a_session(id="c", deleted_at=NOON)
+    for session in (b, deleted, a):
+        store.save_session(session)
+
+    assert store.get_sessions(["b", "missing", "c", "a", "b"]) == [b, deleted, a, b]
+    assert store.get_sessions(iter(["missing", "a"])) == [a]
+    assert store.get_sessions(["missing"]) == []
+    assert store.get_sessions([]) == []
+
+
+def test_there_may_be_more_ids_than_one_statement_takes(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "VALUES_MAX", 3)
+    saved = [a_session(id=f"ses_{n}") for n in range(8)]
+    for session in saved:
+        store.save_session(session)
+
+    assert store.get_sessions([session.id for session in saved]) == saved
+
+
+def test_a_transaction_reads_the_sessions_that_it_has_saved(store: Any) -> None:
+    session = a_session()
+    with store.transaction() as tx:
+        tx.save_session(session)
+        assert tx.get_sessions([session.id, "missing"]) == [session]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ("ses_1", "session_ids must be a list of strings, not str"),
+        (None, "session_ids must be a list of strings, not NoneType"),
+        (["a", 7], r"session_ids\[1\] must be a string, not int"),
+        ([""], r"session_ids\[0\] must have 1 to 255 characters"),
+    ],
+)
+def test_ids_that_are_no_list_of_ids_are_refused(store: Any, ids: Any, message: str) -> None:
+    with pytest.raises(asm.ValidationError, match=message):
+        store.get_sessions(ids)
 
 
 @pytest.mark.parametrize(

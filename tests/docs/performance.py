@@ -30,7 +30,7 @@ def speed() -> str:
         f"{many['target']['what'].split()[0]} tasks append {_rate(many['ours'])}, {many['ratio']:.2f} "
         "times the rate of `pgbench` with 32 clients, because appends that wait at the same moment share "
         "one commit.",
-        width=130,
+        width=120,
     )
 
 

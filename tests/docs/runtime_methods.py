@@ -7,6 +7,7 @@ replaces it by a function with the signature and the docstring that the running 
 from __future__ import annotations
 
 import inspect
+import re
 from importlib import import_module
 from types import FunctionType
 from typing import Any
@@ -27,6 +28,13 @@ class RuntimeMethods(griffe.Extension):
             if isinstance(function, FunctionType):
                 cls.set_member(name, _function(name, function, cls))
 
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Shows the parameters of the models as a caller writes them."""
+        for cls in pkg["models"].classes.values():
+            for parameter in cls.parameters if "__init__" in cls.members else ():
+                parameter.annotation = _accepted(parameter.annotation)
+                parameter.default = _default(parameter.default)
+
 
 def _function(name: str, function: FunctionType, cls: griffe.Class) -> griffe.Function:
     signature = inspect.signature(function)
@@ -45,6 +53,18 @@ def _function(name: str, function: FunctionType, cls: griffe.Class) -> griffe.Fu
     if inspect.iscoroutinefunction(function):
         documented.labels.add("async")
     return documented
+
+
+def _accepted(annotation: Any) -> Any:
+    """The type that the constructor accepts, where the attribute has another one."""
+    if not str(annotation).startswith("Coerced["):
+        return annotation
+    return annotation.slice.elements[0]
+
+
+def _default(default: Any) -> Any:
+    text = re.sub(r"^partial\((new_id), .*\)\(\)$", r"\1()", str(default))
+    return {str(default): default, "dict()": "{}", "_unset()": "now()"}.get(text, text)
 
 
 def _parameter(parameter: inspect.Parameter) -> griffe.Parameter:

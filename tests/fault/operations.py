@@ -22,6 +22,12 @@ def ids(session_id: str) -> Callable[[Any], list[tuple[str, int]]]:
     return lambda store: [(event.id, event.sequence_number) for event in store.get_events(session_id)]
 
 
+def fork(store: Any) -> None:
+    store.save_session(asm.Session(agent_id="agent", id="ses_kept"))
+    child = store.fork_session("ses_kept", id="ses_lost")
+    assert store.get_session("ses_lost") == child
+
+
 LOST = asm.Session(agent_id="agent", id="ses_lost")
 RUN = asm.Run(session_id="ses_lost", id="run_lost")
 SOME = [an_event("ses_lost", id=f"evt_lost{n}") for n in range(3)]
@@ -31,6 +37,18 @@ ARTIFACT = an_artifact(id="art_lost", metadata={"pages": 7})
 CASES = {
     "append_event": Case(
         lambda store: store.append_event(SOME[0]), b"evt_lost0", ids("ses_lost"), [("evt_lost0", 1)]
+    ),
+    "append_event, session": Case(
+        lambda store: store.append_event(SOME[0], session=LOST),
+        b"evt_lost0",
+        lambda store: (store.get_session("ses_lost"), ids("ses_lost")(store)),
+        (LOST, [("evt_lost0", 1)]),
+    ),
+    "append_events, many, session": Case(
+        lambda store: store.append_events(MANY, session=LOST),
+        b"evt_lost1199",
+        lambda store: (store.get_session("ses_lost"), ids("ses_lost")(store)),
+        (LOST, [(event.id, n) for n, event in enumerate(MANY, 1)]),
     ),
     "append_events": Case(
         lambda store: store.append_events(SOME),
@@ -63,6 +81,16 @@ CASES = {
         lambda store: store.save_run(RUN), b"run_lost", lambda store: store.get_run("run_lost"), RUN
     ),
     "delete_session": Case(lambda store: store.delete_session("ses_kept"), b"ses_kept", ids("ses_kept"), []),
+    "pop_event": Case(lambda store: store.pop_event("ses_kept"), b"commit", ids("ses_kept"), []),
+    "delete_events": Case(
+        lambda store: store.delete_events("ses_kept", after=0), b"commit", ids("ses_kept"), []
+    ),
+    "fork_session": Case(
+        fork,
+        b"commit",
+        lambda store: (store.get_session("ses_lost").parent_session_id, ids("ses_lost")(store)),
+        ("ses_kept", [("evt_kept", 1)]),
+    ),
     "artifacts.register": Case(
         lambda store: store.artifacts.register(ARTIFACT),
         b"art_lost",

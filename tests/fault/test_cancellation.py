@@ -96,13 +96,8 @@ async def transact(store: asm.AsyncSessionStore, name: str) -> None:
         await tx.get_latest_sequence(name)
 
 
-async def iterate(store: asm.AsyncSessionStore, _: str) -> None:
-    async for _event in store.iter_events("ses_read", page_size=1):
-        pass
-
-
-async def follow(store: asm.AsyncSessionStore, _: str) -> None:
-    async for _event in store.follow_events("ses_read", idle_timeout=0.02):
+async def read(iterator: AsyncIterator[object]) -> None:
+    async for _each in iterator:
         pass
 
 
@@ -118,14 +113,22 @@ async def register(store: asm.AsyncSessionStore, name: str) -> None:
     await store.artifacts.register(an_artifact(name))
 
 
+def unchanged(model: Any) -> Any:
+    return model
+
+
 POLICY = asm.RetentionPolicy(max_events_per_session=2, batch_size=1)
 
 WORK: dict[str, Work] = {
     "save_session": Work(lambda store, name: store.save_session(asm.Session(id=name, agent_id="a"))),
+    "update_session": Work(lambda store, _: store.update_session("ses_read", unchanged)),
     "get_session": Work(lambda store, _: store.get_session("ses_read")),
+    "get_sessions": Work(lambda store, _: store.get_sessions(["ses_read", "ses_absent"])),
+    "fork_session": Work(lambda store, name: store.fork_session("ses_read", id=name), 3),
     "list_sessions": Work(lambda store, _: store.list_sessions(limit=3)),
     "delete_session": Work(lambda store, name: store.delete_session(name)),
     "save_run": Work(lambda store, name: store.save_run(asm.Run(session_id=name))),
+    "update_run": Work(lambda store, _: store.update_run("run_read", unchanged)),
     "get_run": Work(lambda store, _: store.get_run("run_read")),
     "list_runs": Work(lambda store, _: store.list_runs("ses_read")),
     "get_active_run": Work(lambda store, _: store.get_active_run("ses_read")),
@@ -139,12 +142,14 @@ WORK: dict[str, Work] = {
     "import_session": Work(import_session, 3),
     "get_events": Work(lambda store, _: store.get_events("ses_read")),
     "wait": Work(lambda store, _: store.get_events("ses_read", after=9, wait_timeout=0.02)),
-    "iter_events": Work(iterate),
-    "follow_events": Work(follow),
+    "iter_events": Work(lambda store, _: read(store.iter_events("ses_read", page_size=1))),
+    "follow_events": Work(lambda store, _: read(store.follow_events("ses_read", idle_timeout=0.02))),
     "transaction": Work(transact, 3),
     "search_sessions": Work(lambda store, _: store.query.search_sessions(limit=3, count_total=True)),
     "search_runs": Work(lambda store, _: store.query.search_runs(limit=3)),
     "search_events": Work(lambda store, _: store.query.search_events(limit=3)),
+    "iter_sessions": Work(lambda store, _: read(store.query.iter_sessions(page_size=1))),
+    "iter_runs": Work(lambda store, _: read(store.query.iter_runs(page_size=1))),
     "count_events": Work(lambda store, _: store.query.count_events()),
     "get_session_stats": Work(lambda store, _: store.query.get_session_stats("ses_read")),
     "get_usage_summary": Work(lambda store, _: store.query.get_usage_summary()),

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -17,7 +18,7 @@ from asm.cli import copying
 from asm.engine.jobs import run_job
 from asm.engine.script import Operation, Pipeline, Query, Rows, Script, UnitOfWork
 from asm.maintenance import retention
-from asm.operations import appending, exports, imports, search, sessions
+from asm.operations import appending, exports, forks, imports, removing, runs, search, sessions
 from tests.conftest import POSTGRES, Where, an_event, events_of, in_loop
 from tests.contract.other_clients import driver_connection, only
 from tests.contract.retention_data import a_session, fill
@@ -47,7 +48,11 @@ class FailurePoint:
     def wrap(self, operation: Operation[T]) -> UnitOfWork[T] | Pipeline[T]:
         """The same operation, with the failure."""
         if not isinstance(operation, Pipeline):
-            return UnitOfWork(lambda: self._script(iter(operation)), snapshot=is_snapshot(operation))
+            return UnitOfWork(
+                lambda: self._script(iter(operation)),
+                snapshot=is_snapshot(operation),
+                idempotent=not isinstance(operation, UnitOfWork) or operation.idempotent,
+            )
         return Pipeline(
             lambda: self._queries(operation.queries()),
             operation.read,
@@ -144,6 +149,7 @@ def empty(connection: Any) -> None:
 
 OLD = [an_event("ses_old", id=f"old_{n}") for n in range(3)]
 NEW = [an_event(name, id=f"new_{name}_{n}") for n in range(2) for name in ("ses_old", "ses_new", "ses_more")]
+TOUCHED = a_session("ses_old")
 OF_ONE = [an_event("ses_old", id=f"new_{n}") for n in range(2)]
 
 
@@ -158,6 +164,10 @@ def an_export() -> exports.SessionExport:
     )
 
 
+def failed(model: Any) -> Any:
+    return replace(model, status="failed")
+
+
 class Case(NamedTuple):
     operation: Callable[[], Operation[Any]]
     writes: bool = True
@@ -168,9 +178,19 @@ OPERATIONS: dict[str, Case] = {
     "append again": Case(lambda: appending.append_events([*OLD, *NEW])),
     "append expecting": Case(lambda: appending.append_event(NEW[0], expected_sequence=3)),
     "append many": Case(lambda: appending.append_events([*NEW, *events_of("ses_many", 2_500)])),
+    "append with a session": Case(lambda: appending.append_event(OF_ONE[0], session=TOUCHED)),
+    "append again with a session": Case(lambda: appending.append_events([OLD[0], *OF_ONE], session=TOUCHED)),
+    "append many with a session": Case(
+        lambda: appending.append_events(events_of("ses_old", 2_500), session=TOUCHED)
+    ),
+    "pop": Case(lambda: removing.pop_event("ses_old")),
+    "delete events": Case(lambda: removing.delete_events("ses_old", ids=["old_1"])),
     "flush": Case(lambda: flush(*OF_ONE)),
     "flush again": Case(lambda: flush(*OLD, *OF_ONE)),
     "delete": Case(lambda: sessions.delete_session("ses_old")),
+    "update session": Case(lambda: sessions.update_session("ses_old", failed)),
+    "update run": Case(lambda: runs.update_run("run_old", failed)),
+    "fork": Case(lambda: forks.fork_session("ses_old", id="ses_fork")),
     "import": Case(lambda: imports.import_session(an_export())),
     "export": Case(lambda: exports.export_session("ses_old", include_artifacts=True), writes=False),
     "search": Case(lambda: search.search_sessions(count_total=True), writes=False),

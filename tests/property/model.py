@@ -48,6 +48,9 @@ class World:
             raise asm.SessionNotFound("")
         return self.sessions[session_id]
 
+    def get_sessions(self, session_ids: list[str]) -> list[asm.Session]:
+        return [self.sessions[each] for each in session_ids if each in self.sessions]
+
     def list_sessions(
         self,
         *,
@@ -74,6 +77,28 @@ class World:
         self.runs = {key: run for key, run in self.runs.items() if run.session_id != session_id}
         self.artifacts = {id: each for id, each in self.artifacts.items() if each.session_id != session_id}
 
+    def fork_session(self, session_id: str, *, id: str, at: datetime, upto: int | None = None) -> asm.Session:
+        parent, latest = self.get_session(session_id), self.get_latest_sequence(session_id)
+        upto = latest if upto is None else upto
+        if upto > latest:
+            raise asm.ValidationError("")
+        if id in self.sessions or self.get_latest_sequence(id):
+            raise asm.AlreadyExists("")
+        self.sessions[id] = replace(
+            parent,
+            id=id,
+            status="pending",
+            parent_session_id=session_id,
+            metadata={**parent.metadata, "forked_at": upto},
+            created_at=at,
+            updated_at=at,
+            deleted_at=None,
+        )
+        copied = self.get_events(session_id, before=upto + 1)
+        self.events[id] = [replace(event, session_id=id) for event in copied]
+        self.latest[id] = upto
+        return self.sessions[id]
+
     # Runs.
 
     def save_run(self, run: asm.Run) -> None:
@@ -99,10 +124,20 @@ class World:
 
     # Events.
 
-    def append_event(self, event: asm.Event, *, expected_sequence: int | None = None) -> asm.Event:
-        return self.append_events([event], expected_sequence=expected_sequence)[0]
+    def append_event(
+        self, event: asm.Event, *, expected_sequence: int | None = None, session: asm.Session | None = None
+    ) -> asm.Event:
+        return self.append_events([event], expected_sequence=expected_sequence, session=session)[0]
 
-    def append_events(self, events: Events, *, expected_sequence: int | None = None) -> Events:
+    def append_events(
+        self, events: Events, *, expected_sequence: int | None = None, session: asm.Session | None = None
+    ) -> Events:
+        if session is not None:
+            if any(event.session_id != session.id for event in events):
+                raise asm.ValidationError("")
+            there = self.sessions.get(session.id, session)
+            moved = max(there.updated_at, session.updated_at)
+            self.save_session(replace(there, updated_at=moved))
         if expected_sequence is not None and events:
             self._compare(events, expected_sequence)
         return [self._find(event) or self._append(event) for event in events]
@@ -143,8 +178,11 @@ class World:
         after: int | None = None,
         before: int | None = None,
         limit: int | None = None,
+        last: int | None = None,
         **_how: Any,
     ) -> Events:
+        if limit is not None and last is not None:
+            raise asm.ValidationError("")
         found = [
             event
             for event in self._stored(session_id)
@@ -154,10 +192,28 @@ class World:
             and (after or 0) < (event.sequence_number or 0)
             and (before is None or (event.sequence_number or 0) < before)
         ]
-        return found[:limit]
+        return found[:limit] if last is None else found[len(found) - min(last, len(found)) :]
 
     iter_events = get_events
     follow_events = get_events
+
+    def get_event(self, session_id: str, event_id: str) -> asm.Event:
+        found = [event for event in self._stored(session_id) if event.id == event_id]
+        if not found:
+            raise asm.EventNotFound("")
+        return found[0]
+
+    def delete_events(self, session_id: str, *, ids: Any = None, **filters: Any) -> int:
+        if ids is None and not filters:
+            raise asm.ValidationError("")
+        gone = [event for event in self.get_events(session_id, **filters) if is_among(event.id, ids)]
+        self.events[session_id] = [event for event in self._stored(session_id) if event not in gone]
+        return len(gone)
+
+    def pop_event(self, session_id: str, *, type: Any = None) -> asm.Event | None:
+        newest = next(iter(self.get_events(session_id, type=type, last=1)), None)
+        self.events[session_id] = [event for event in self._stored(session_id) if event != newest]
+        return newest
 
     def flush(self, session: asm.Session, run: asm.Run, events: Events) -> Events:
         if {run.session_id, *(event.session_id for event in events)} != {session.id}:
@@ -205,6 +261,7 @@ class World:
         status: Any = None,
         provider: Any = None,
         tags: Any = None,
+        parent_session_id: Any = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
     ) -> list[asm.Session]:
@@ -214,6 +271,7 @@ class World:
                 status=status, agent_id=agent_id, include_deleted=include_deleted
             )
             if is_within(session.created_at, created_after, created_before)
+            and is_among(session.parent_session_id, parent_session_id)
             and (tags is None or (listed(tags) and set(listed(tags)) <= set(session.tags)))
             and (
                 provider is None

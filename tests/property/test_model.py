@@ -25,6 +25,7 @@ import pytest
 import asm
 from asm.maintenance.health import HealthIssue
 from asm.models import ArtifactStats
+from asm.operations import forks
 from tests.conftest import Blocking, Where
 from tests.property.conftest import EXAMPLES, SEED, report
 from tests.property.model import JUST_NOW, World
@@ -76,6 +77,7 @@ class Chance:
     def __init__(self, seed: object) -> None:
         self.rng = random.Random(str(seed))
         self.exports: list[asm.SessionExport] = []
+        self.forks = 0
 
     def step(self) -> Step:
         return self._of(self.rng.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0])
@@ -96,6 +98,10 @@ class Chance:
     def moment(self) -> datetime:
         return NOW - timedelta(days=self.one(AGES_DAYS), hours=2, microseconds=self.rng.randrange(3))
 
+    def time_of_fork(self) -> datetime:
+        self.forks += 1
+        return JUST_NOW + timedelta(microseconds=self.forks)
+
     def one_or_many(self, values: list[Any]) -> Any:
         if self.rng.random() < 0.5:
             return self.one(values)
@@ -115,6 +121,7 @@ class Chance:
             id=self.one(SESSIONS),
             agent_id=self.one(AGENTS),
             status=self.one(SESSION_STATUSES),
+            parent_session_id=self.one([None, *SESSIONS]),
             tags=tuple(self.rng.sample(TAGS, self.one([0, 0, 1, 2]))),
             metadata=self.document(),
             created_at=self.moment(),
@@ -178,8 +185,23 @@ class Chance:
             batch_size=self.one([1, 2, 100]),
         )
 
-    def expected(self) -> dict[str, Any]:
-        return self.some(expected_sequence=lambda: self.rng.randrange(8))
+    def appending(self, session_id: str | None) -> dict[str, Any]:
+        """An expected number, and a session, which is mostly that of the events."""
+
+        def session() -> asm.Session:
+            session = self.session()
+            return session if session_id is None else replace(session, id=session_id)
+
+        return self.some(expected_sequence=lambda: self.rng.randrange(8), session=session)
+
+    def deleting(self) -> dict[str, Any]:
+        return self.some(
+            ids=lambda: self.one_or_many(EVENT_IDS),
+            run_id=lambda: self.one(IDS[:3]),
+            type=lambda: self.one_or_many(TYPES),
+            after=lambda: self.rng.randrange(12),
+            before=lambda: self.rng.randrange(15),
+        )
 
     def event_filters(self) -> dict[str, Any]:
         return self.some(
@@ -201,6 +223,17 @@ class Chance:
             before=lambda: self.rng.randrange(15),
             limit=lambda: self.rng.randrange(4),
         )
+
+    def reading_last(self) -> dict[str, Any]:
+        return self.reading() | self.some(last=lambda: self.rng.randrange(4))
+
+    def appended(self) -> Arguments:
+        events = self.events(self.one([None, self.one(SESSIONS)]))
+        return (events,), self.appending(events[0].session_id if events else None)
+
+    def appended_one(self) -> Arguments:
+        event = self.event()
+        return (event,), self.appending(event.session_id)
 
     def summary_filters(self) -> dict[str, Any]:
         return self.some(
@@ -225,6 +258,15 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
     "save_session": (8, lambda its: ((its.session(),), {})),
     "get_session": (2, lambda its: ((its.one(SESSIONS),), {})),
+    "get_sessions": (1, lambda its: ((its.rng.choices(SESSIONS, k=its.rng.randrange(5)),), {})),
+    "fork_session": (
+        6,
+        lambda its: (
+            (its.one(SESSIONS),),
+            {"id": its.one([its.one(SESSIONS), f"fork_{its.forks}"]), "at": its.time_of_fork()}
+            | its.some(upto=lambda: its.rng.randrange(6)),
+        ),
+    ),
     "list_sessions": (
         2,
         lambda its: (
@@ -249,13 +291,13 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
         ),
     ),
     "get_active_run": (1, lambda its: ((its.one(SESSIONS),), {})),
-    "append_event": (8, lambda its: ((its.event(),), its.expected())),
-    "append_events": (
-        8,
-        lambda its: ((its.events(its.one([None, its.one(SESSIONS)])),), its.expected()),
-    ),
+    "append_event": (8, Chance.appended_one),
+    "append_events": (8, Chance.appended),
+    "get_event": (2, lambda its: ((its.one(SESSIONS), its.one(EVENT_IDS)), {})),
+    "delete_events": (2, lambda its: ((its.one(SESSIONS),), its.deleting())),
+    "pop_event": (3, lambda its: ((its.one(SESSIONS),), its.some(type=lambda: its.one_or_many(TYPES)))),
     "get_latest_sequence": (2, lambda its: ((its.one(SESSIONS),), {})),
-    "get_events": (4, lambda its: ((its.one(SESSIONS),), its.reading())),
+    "get_events": (4, lambda its: ((its.one(SESSIONS),), its.reading_last())),
     "iter_events": (2, lambda its: ((its.one(SESSIONS),), its.reading() | {"page_size": its.one([1, 2, 9])})),
     "follow_events": (1, lambda its: ((its.one(SESSIONS),), its.reading() | {"idle_timeout": 0})),
     "flush": (4, lambda its: (its.flushed(), {})),
@@ -274,10 +316,13 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
                 status=lambda: its.one_or_many(SESSION_STATUSES),
                 provider=lambda: its.one_or_many(PROVIDERS),
                 tags=lambda: its.one_or_many(TAGS),
+                parent_session_id=lambda: its.one_or_many(SESSIONS),
                 created_after=its.moment,
                 created_before=its.moment,
                 include_deleted=lambda: its.one([True, False]),
-                order_by=lambda: its.one(["created_at_asc", "created_at_desc", "updated_at_desc"]),
+                order_by=lambda: its.one(
+                    ["created_at_asc", "created_at_desc", "updated_at_asc", "updated_at_desc"]
+                ),
             ),
         ),
     ),
@@ -322,6 +367,10 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
     "maintenance.clean_orphaned_artifacts": (1, lambda its: ((), {})),
     "maintenance.clean_orphaned_sequences": (1, lambda its: ((), {})),
     "maintenance.health_check": (2, lambda its: ((), {})),
+}
+
+KINDS |= {
+    f"query.iter_{rows}": (1, KINDS[f"query.search_{rows}"][1]) for rows in ("sessions", "runs", "events")
 }
 
 BY_THE_CLOCK = ("execute", "soft_delete_expired_sessions", "hard_delete_expired_sessions")
@@ -436,7 +485,8 @@ def _asked_of_model(world: World, step: Step) -> Any:
         args = tuple(map(_by_model_s_clock, args))
     # Nothing of it holds where it ends in an error.
     trial = world.branch()
-    answer = getattr(trial, step.name)(*args, **kwargs)
+    name = step.name.replace("iter_", "search_") if step.part == "query" else step.name
+    answer = getattr(trial, name)(*args, **kwargs)
     vars(world).update(vars(trial))
     return answer
 
@@ -445,10 +495,21 @@ def _asked(chance: Chance, store: Any, step: Step) -> Any:
     method = getattr(getattr(store, step.part) if step.part else store, step.name)
     if step.name.startswith("search_"):
         return _laid_end_to_end(method, chance.one([1, 2, 50]), step.kwargs)
+    if step.name == "fork_session":
+        return _forked(method, *step.args, **step.kwargs)
+    if step.part == "query" and step.name.startswith("iter_"):
+        method = partial(method, page_size=chance.one([1, 2, 50]))
     result = method(*step.args, **step.kwargs)
     if step.name == "health_check":
         return sorted(result, key=_comparable)
     return list(result) if isinstance(result, Iterator) else result
+
+
+def _forked(fork: Callable[..., asm.Session], session_id: str, *, at: datetime, **how: Any) -> asm.Session:
+    """A fork at the model's time, because its place in an order depends on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forks, "now", lambda: at)
+        return fork(session_id, **how)
 
 
 def _laid_end_to_end(search: Callable[..., asm.Page[Any]], limit: int, filters: dict[str, Any]) -> list[Any]:

@@ -23,6 +23,7 @@ START = datetime(2025, 1, 1, tzinfo=UTC)
 ROWS = 50
 
 AGENTS = ["agent_1", "agent_2", "agent_3"]
+PARENTS = ["ses_01", "ses_02"]
 PROVIDERS = ["claude", "openai"]
 RUNS = ["run_1", "run_2"]
 SESSIONS = ["ses_01", "ses_02", "ses_03", "ses_04"]
@@ -110,6 +111,7 @@ def stored_session(store: Any, n: int) -> asm.Session:
         id=f"ses_{n:04}",
         agent_id=AGENTS[n * n % 3],
         status=STATUSES[n * 7 % 5 % 3],
+        parent_session_id=[*PARENTS, None][n * n % 5 % 3],
         tags=tuple(tag for bit, tag in enumerate(TAGS) if n >> bit & 1),
         created_at=moment(n),
         updated_at=moment(n * 3),
@@ -154,6 +156,7 @@ KINDS = {
             "status": Filter(one_or_many(STATUSES, "paused"), among("status")),
             "provider": Filter(one_or_many(PROVIDERS, "none"), has_provider),
             "tags": Filter(one_or_many(TAGS, "none"), has_tags),
+            "parent_session_id": Filter(one_or_many(PARENTS, "none"), among("parent_session_id")),
             "created_after": Filter(moments(), since("created_at")),
             "created_before": Filter(moments(), until("created_at")),
             "include_deleted": Filter(st.booleans(), lambda row, wanted: wanted or row.deleted_at is None),
@@ -161,6 +164,7 @@ KINDS = {
         {
             "created_at_asc": Order(lambda row: (row.created_at, row.id), descends=False),
             "created_at_desc": Order(lambda row: (row.created_at, row.id), descends=True),
+            "updated_at_asc": Order(lambda row: (row.updated_at, row.id), descends=False),
             "updated_at_desc": Order(lambda row: (row.updated_at, row.id), descends=True),
         },
         stored_session,
@@ -244,6 +248,27 @@ def test_pages_equal_the_whole_list_while_rows_are_being_added(name: str, store:
         assert [row for row in laid_end_to_end if row in before] == whole(name, before, wanted, order_by)
         assert laid_end_to_end == whole(name, laid_end_to_end, wanted, order_by)
         assert all(len(items) == limit for items in found[:-1])
+
+    check()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_iterator_equals_the_whole_list_while_rows_are_being_added(name: str, store: Any) -> None:
+    kind, numbers = KINDS[name], count()
+    rows = [kind.stored(store, next(numbers)) for _ in range(ROWS)]
+    iterate = getattr(store.query, name.replace("search_", "iter_"))
+
+    @settings(max_examples=30)
+    @given(searches(name), st.sampled_from(sorted(kind.orders)), st.integers(1, 20))
+    def check(wanted: dict[str, Any], order_by: str, page_size: int) -> None:
+        before, found = list(rows), []
+        for row in iterate(**wanted, order_by=order_by, page_size=page_size):
+            found.append(row)
+            if len(found) in (1, 10):
+                rows.append(kind.stored(store, next(numbers)))
+
+        assert [row for row in found if row in before] == whole(name, before, wanted, order_by)
+        assert found == whole(name, found, wanted, order_by)
 
     check()
 

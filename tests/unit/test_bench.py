@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "forks": {"events": 1_000},
     "growth": {"sizes": (1_000, 2_000)},
     "callers": {"callers": (1, 4)},
+    "operations": {"lengths": (100, 1_000)},
     "queries": {"sessions": 60, "scale": 2},
     "waiting": {"sessions": (1, 2)},
 }
@@ -57,6 +58,7 @@ EXPECTED = {
         targets.SQLITE_BATCHES,
         targets.SQLITE_ASYNC,
     },
+    "operations": set(targets.OPERATIONS),
     "queries": set(targets.QUERIES),
     # The targets of more followers are those of one.
     "waiting": {*ONE_FOLLOWER, targets.BESIDE_FOLLOWERS},

@@ -23,6 +23,7 @@ PUBLIC = [
     "SessionStatus",
     "RunStatus",
     "EventType",
+    "EventNotFound",
     "RetentionPolicy",
     "Page",
     "SessionStats",

@@ -43,6 +43,17 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  order by started_at desc, session_id
  limit 1;
 
+-- lock_run
+-- get_run, and locks the row until the transaction ends.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where id = %(id)s
+   and session_id = %(session_id)s                         -- if session_id
+ order by started_at desc, session_id
+ limit 1
+   for update;
+
 -- list_runs
 -- The runs of a session, the oldest first.
 select id, session_id, status, input, output, error, metadata, turn_count, token_usage,

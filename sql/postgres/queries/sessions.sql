@@ -25,6 +25,14 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
   from asm_sessions
  where id = %(id)s;
 
+-- lock_session
+-- get_session, and locks the row until the transaction ends.
+select id, agent_id, status, parent_session_id, metadata, context, tags,
+       created_at, updated_at, deleted_at
+  from asm_sessions
+ where id = %(id)s
+   for update;
+
 -- find_sessions
 -- The requested sessions that exist.
 select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at,

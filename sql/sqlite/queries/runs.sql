@@ -42,6 +42,16 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  order by started_at desc, session_id
  limit 1;
 
+-- lock_run
+-- get_run, in a transaction that holds the file's write lock.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where id = :id
+   and session_id = :session_id                            -- if session_id
+ order by started_at desc, session_id
+ limit 1;
+
 -- list_runs
 -- The runs of a session, the oldest first.
 select id, session_id, status, input, output, error, metadata, turn_count, token_usage,

@@ -32,6 +32,13 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
   from asm_sessions
  where id = :id;
 
+-- lock_session
+-- get_session, in a transaction that holds the file's write lock.
+select id, agent_id, status, parent_session_id, metadata, context, tags,
+       created_at, updated_at, deleted_at
+  from asm_sessions
+ where id = :id;
+
 -- find_sessions
 -- The requested sessions that exist.
 select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at,

@@ -1,0 +1,157 @@
+"""What do appending with a session, popping an event and reading the last events cost beside a bare append?"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import asm
+from bench import appends, payload, targets
+from bench.databases import Databases, PostgresSchema
+from bench.harness import Comparison, Rounds, Sample, Server, Side, by_threads, in_turn
+from bench.targets import Target
+
+THREADS = 64
+RACERS = 50
+LAST = 50
+LENGTHS = (1_000, 100_000)
+SHARE = 0.5
+BLOCK = 5_000
+"""Events that a side appends at once, before the clock starts."""
+
+Turn = tuple[asm.Event, asm.Session | None]
+
+
+def comparisons(
+    rounds: Rounds, databases: Databases, lengths: tuple[int, int] = LENGTHS
+) -> Iterator[Comparison]:
+    with databases.file() as file, asm.SessionStore(file.dsn) as store:
+        yield from _compared(rounds, "SQLite", store, None, lengths)
+    with databases.postgres() as place, asm.SessionStore(place.dsn, schema=place.schema) as store:
+        wal = _wal_of_appends(place, store)
+        for comparison in _compared(rounds, "PostgreSQL", store, place.server, lengths):
+            if "append with its session" in comparison.target.what:
+                target = replace(comparison.target, baseline=f"{comparison.target.baseline}; {wal}")
+                comparison = replace(comparison, target=target)
+            yield comparison
+
+
+def _compared(
+    rounds: Rounds, database: str, store: asm.SessionStore, server: Server, lengths: tuple[int, int]
+) -> Iterator[Comparison]:
+    def target(target: Target) -> Target:
+        return targets.of_operation(database, target)
+
+    one = _appending(store, 1, server, _without)
+    for callers, wanted in ((1, targets.WITH_SESSION), (THREADS, targets.WITH_SESSION_THREADS)):
+        bare = _appending(store, callers, server, _without)
+        yield rounds.compare(target(wanted), bare, _appending(store, callers, server, _moved), share=SHARE)
+    yield rounds.compare(target(targets.POP), one, _popping(store, server), unit="call", share=SHARE)
+    with ThreadPoolExecutor(RACERS) as threads:
+        racing = _popping(store, server, threads)
+        floor = _popping(store, server)
+        yield rounds.compare(target(targets.RACING_POPS), floor, racing, unit="call", share=SHARE)
+    short, long = (_reading_last(store, length, server) for length in lengths)
+    yield rounds.compare(target(targets.LAST_EVENTS), short, long, share=SHARE)
+
+
+def _without(event: asm.Event) -> Turn:
+    return event, None
+
+
+def _moved(event: asm.Event) -> Turn:
+    """The session of the event as an adapter has it, updated at the time of the event."""
+    return event, replace(_SESSION, id=event.session_id, updated_at=event.timestamp)
+
+
+_SESSION = asm.Session(agent_id="bench", status="active", metadata={"repository": "asm"}, tags=("release",))
+
+
+def _appending(
+    store: asm.SessionStore, callers: int, server: Server, turn: Callable[[asm.Event], Turn]
+) -> Side:
+    supply = appends.own()
+
+    def run(seconds: float) -> Sample:
+        turns = deque(turn(supply.take()) for _ in range(len(supply)))
+
+        def step() -> int:
+            event, session = turns.popleft()
+            if session is None:
+                store.append_event(event)
+            else:
+                store.append_event(event, session=session)
+            return 1
+
+        return (
+            in_turn(step, seconds, server) if callers == 1 else by_threads([step] * callers, seconds, server)
+        )
+
+    name = (
+        f"append_event{'' if turn is _without else ' with a session'}, {appends.counted(callers, 'thread')}"
+    )
+    return Side(name, appends.supplied(supply, run))
+
+
+def _popping(store: asm.SessionStore, server: Server, threads: ThreadPoolExecutor | None = None) -> Side:
+    """Pops of one session, one after another, or as many at the same time as there are threads."""
+    session_id, stored = payload.session_ids(1)[0], 0
+
+    def pop() -> int:
+        nonlocal stored
+        if store.pop_event(session_id) is None:
+            raise IndexError
+        stored -= 1
+        return 1
+
+    def race() -> int:
+        assert threads is not None
+        return sum(threads.map(lambda _: pop(), range(RACERS)))
+
+    def run(seconds: float) -> Sample:
+        nonlocal stored
+        while stored < max(BLOCK * seconds, 2 * RACERS):
+            stored += len(store.append_events([payload.event(session_id, n) for n in range(BLOCK)]))
+        return in_turn(pop if threads is None else race, seconds, server)
+
+    return Side("pop_event, 1 thread" if threads is None else f"pop_event, {RACERS} threads", run)
+
+
+def _reading_last(store: asm.SessionStore, length: int, server: Server) -> Side:
+    (session_id,) = payload.session_ids(1)
+    store.append_events([payload.event(session_id, n) for n in range(length)])
+
+    def run(seconds: float) -> Sample:
+        return in_turn(lambda: len(store.get_events(session_id, last=LAST)), seconds, server)
+
+    return Side(f"of {length:,}", run)
+
+
+def _wal_of_appends(place: PostgresSchema, store: asm.SessionStore) -> str:
+    """The bytes of WAL of one append: bare, with a session that moves, and with one that does not."""
+    session = replace(_SESSION, id=payload.session_ids(1)[0])
+    with place.connect() as connection:
+
+        def position() -> float:
+            ((lsn,),) = connection.execute(
+                "select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8"
+            ).fetchall()
+            return float(str(lsn))
+
+        def of(sessions: list[asm.Session | None]) -> float:
+            # The first writes whole pages after a checkpoint, and prepares.
+            for _ in range(2):
+                turns = [(payload.event(session.id, n), each) for n, each in enumerate(sessions)]
+                before = position()
+                for event, each in turns:
+                    store.append_event(event, session=each)
+            return (position() - before) / len(sessions)
+
+        later = [replace(session, updated_at=session.updated_at + timedelta(hours=n)) for n in range(1, 501)]
+        bare, moved, unmoved = of([None] * 500), of([*later]), of([session] * 500)
+    return (
+        f"bytes of WAL: {bare:,.0f} bare, {moved:,.0f} with a session that moves, {unmoved:,.0f} with another"
+    )

@@ -41,7 +41,8 @@ def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> C
             type=click.Choice(names),
             default=order_by,
             show_default=True,
-            help="The order of the output.",
+            metavar="ORDER",
+            help=f"The order of the output: {', '.join(names)}.",
         ),
         click.option(
             "--limit",

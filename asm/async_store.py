@@ -182,7 +182,8 @@ class AsyncSessionStore(AsyncOperations):
     `timeout` seconds wait for a connection or a lock, `statement_timeout` bounds one statement; both
     end in StorageTimeout. Without `statement_timeout`, a read takes as long as it takes while its
     server accepts connections. After a failure that may pass, an operation is retried for `retry_for`
-    seconds. `prepare=False` prepares no statement, for a pooler that does not keep them.
+    seconds. `prepare=False` prepares no statement, for a pooler that does not keep them. A statement that
+    takes longer than `slow_statement` seconds is a warning of the logger `asm`.
 
     Opening checks that the tables are there and current, else MigrationRequired; `migrate=True`
     applies what is pending first. A blocking store opens when it is made, and threads may share it. An
@@ -207,9 +208,12 @@ class AsyncSessionStore(AsyncOperations):
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
+        slow_statement: float | None = None,
     ) -> None:
         dsn = as_secret(dsn)
-        self._options = store_options(min_size, max_size, timeout, statement_timeout, retry_for, prepare)
+        self._options = store_options(
+            min_size, max_size, timeout, statement_timeout, retry_for, prepare, slow_statement
+        )
         self._dsn_target = target(dsn, pool, "AsyncConnectionPool", schema, migrate)
         self._pool = pool
         self._migrate = migrate
@@ -289,7 +293,7 @@ class AsyncSessionStore(AsyncOperations):
 
     async def _check(self) -> None:
         try:
-            applied = await self._database.run(list_applied())
+            applied = await self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
         check_complete(self._dsn_target.dialect, applied)

@@ -31,8 +31,12 @@ EventsOrNone = TypeVar("EventsOrNone", covariant=True)
 def method(operation: Callable[P, Operation[T]], result: str) -> Callable[Concatenate[Any, P], T]:
     """A method that runs an operation in the database of its object."""
 
+    name = operation.__name__
+
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._database.run(operation(*args, **kwargs))  # type: ignore[no-any-return]
+        named = operation(*args, **kwargs)
+        named.name = name
+        return self._database.run(named)  # type: ignore[no-any-return]
 
     return _like(operation, method, result)
 
@@ -40,8 +44,12 @@ def method(operation: Callable[P, Operation[T]], result: str) -> Callable[Concat
 def async_method(
     operation: Callable[P, Operation[T]], result: str
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    name = operation.__name__
+
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._database.run(operation(*args, **kwargs))  # type: ignore[no-any-return]
+        named = operation(*args, **kwargs)
+        named.name = name
+        return await self._database.run(named)  # type: ignore[no-any-return]
 
     return _like(operation, method, result)
 
@@ -162,7 +170,7 @@ def job_method(job: Callable[P, Job[T]], result: str) -> Callable[Concatenate[An
     """A method that runs a job, whose steps are transactions of their own."""
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return run_job(job(*args, **kwargs), self._database)
+        return run_job(job(*args, **kwargs), self._database, job.__name__)
 
     return _like(job, method, result)
 
@@ -171,7 +179,7 @@ def async_job_method(
     job: Callable[P, Job[T]], result: str
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await run_job_async(job(*args, **kwargs), self._database)
+        return await run_job_async(job(*args, **kwargs), self._database, job.__name__)
 
     return _like(job, method, result)
 

@@ -35,6 +35,7 @@ def store_options(
     statement_timeout: float | None,
     retry_for: float,
     prepare: bool,
+    slow_statement: float | None,
 ) -> dict[str, Any]:
     min_size, max_size = count(min_size, "min_size"), count(max_size, "max_size", minimum=1)
     if min_size > max_size:
@@ -55,6 +56,7 @@ def store_options(
         else limit(statement_timeout, "statement_timeout"),
         "retry_for": timeout_s,
         "prepare": flag(prepare, "prepare"),
+        "slow_statement": seconds(slow_statement, "slow_statement"),
     }
 
 
@@ -69,12 +71,12 @@ def limit(value: float, name: str) -> float:
 
 
 def sqlite_options(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in ("timeout", "statement_timeout")}
+    return {name: options[name] for name in ("timeout", "statement_timeout", "slow_statement")}
 
 
 def borrowed_pool_options(options: dict[str, Any]) -> dict[str, Any]:
     """The options that do not belong to the owner of a borrowed pool."""
-    return {name: options[name] for name in ("statement_timeout", "retry_for", "prepare")}
+    return {name: options[name] for name in ("statement_timeout", "retry_for", "prepare", "slow_statement")}
 
 
 def check_exists(at: dsn.Target, *, migrate: bool) -> None:

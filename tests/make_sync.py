@@ -22,6 +22,7 @@ MODULES = {
     "asm/postgres/async_deadlines.py": "asm/postgres/deadlines.py",
     "asm/postgres/async_database.py": "asm/postgres/database.py",
     "asm/postgres/async_pools.py": "asm/postgres/pools.py",
+    "asm/postgres/async_session_reset.py": "asm/postgres/session_reset.py",
     "asm/postgres/async_server_checks.py": "asm/postgres/server_checks.py",
     "asm/postgres/async_transaction.py": "asm/postgres/transaction.py",
 }
@@ -41,7 +42,7 @@ REPLACEMENTS = [
     (r"\b__a(enter|exit)__\b", r"__\1__"),
     (r"\b(_?\w+)_async\b", r"\1"),
     (
-        r"\basync_(\w*method|store|database|transaction|connections|deadlines|pools|server_checks|group_commit|polling)\b",
+        r"\basync_(\w*method|store|database|transaction|connections|deadlines|pools|session_reset|server_checks|group_commit|polling)\b",
         r"\1",
     ),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),

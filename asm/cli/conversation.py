@@ -243,8 +243,10 @@ def _without_command(text: str, calls: list[ToolCall]) -> str:
     """A text without the fenced block at its end that a tool call repeats."""
     for call in calls:
         command = command_text(call).strip()
-        before, found, after = text.rpartition(command)
-        if found and (fence := _EMPTY_FENCE_AT_END.search(before + after)):
+        if not command or command not in text:
+            continue
+        before, _, after = text.rpartition(command)
+        if fence := _EMPTY_FENCE_AT_END.search(before + after):
             return before[: fence.start()]
     return text
 

@@ -11,15 +11,23 @@ from asm.cli.options import dsn_argument, json_option, print_json
 from asm.cli.printer import Printer
 from asm.dsn import parse_dsn
 from asm.migrations import runner
+from asm.migrations.files import list_files
+from asm.migrations.migrator import StoreStatus
 
 
 @click.command()
 @dsn_argument
-def migrate(dsn: str | None, schema: str | None) -> None:
+@click.option("--sql", "as_sql", is_flag=True, help="Print the SQL of what is pending, and change nothing.")
+def migrate(dsn: str | None, schema: str | None, *, as_sql: bool) -> None:
     """Create the tables, or bring them up to date.
 
     All pending migrations are applied in one transaction. Open stores go on working.
+
+    The output of --sql is a script for psql or sqlite3, which also marks the migrations as applied.
     """
+    if as_sql:
+        click.echo(runner.migration_script(dsn, schema=schema), nl=False)
+        return
     applied = runner.migrate(dsn, schema=schema)
     for migration in applied:
         click.echo(f"applied {migration}")
@@ -30,29 +38,54 @@ def migrate(dsn: str | None, schema: str | None) -> None:
 @click.command()
 @dsn_argument
 @json_option
-def status(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
-    """Show the versions, the migrations and the number of rows."""
+@click.pass_context
+def status(ctx: click.Context, dsn: str | None, schema: str | None, *, as_json: bool) -> None:
+    """Show the versions, the migrations and the number of rows.
+
+    The exit status is 1 when a migration is pending.
+    """
     found = runner.status(dsn, schema=schema)
     if as_json:
         print_json(asdict(found))
     else:
         show_status(Printer(), str(parse_dsn(dsn, schema)), found)
+    ctx.exit(1 if found.pending else 0)
 
 
 @click.command()
 @dsn_argument
+@click.option(
+    "--steps", type=click.IntRange(1), metavar="N", help="Undo the newest N migrations. Default: 1."
+)
+@click.option("--all", "undo_all", is_flag=True, help="Undo all migrations.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def rollback(dsn: str | None, schema: str | None, *, yes: bool) -> None:
-    """Drop the tables with all their rows."""
+def rollback(dsn: str | None, schema: str | None, *, steps: int | None, undo_all: bool, yes: bool) -> None:
+    """Undo the newest migration, or several, with the rows of the tables that it added.
+
+    Before it asks for confirmation it prints which tables are dropped, and how many rows they have.
+    """
+    if undo_all and steps is not None:
+        raise click.UsageError("--steps and --all contradict each other: give one of them.")
+    number = None if undo_all else steps or 1
     found = runner.status(dsn, schema=schema)
     if not found.applied:
         click.echo("nothing to roll back")
         return
+    click.echo(_consequences(found, number, str(parse_dsn(dsn, schema))), err=True)
     if not yes:
-        rows = ", ".join(f"{number:,} {table}" for table, number in found.rows.items() if number)
-        target = parse_dsn(dsn, schema)
-        click.confirm(
-            f"This deletes all data in {target}: {rows or 'no rows'}. Continue?", abort=True, err=True
-        )
-    for migration in runner.rollback(dsn, schema=schema):
+        click.confirm("Continue?", abort=True, err=True)
+    for migration in runner.rollback(dsn, schema=schema, steps=number):
         click.echo(f"rolled back {migration}")
+
+
+def _consequences(found: StoreStatus, steps: int | None, target: str) -> str:
+    """What the rollback of the newest migrations deletes."""
+    undone = found.applied[::-1][:steps]
+    dropped = [table for file in list_files(found.dialect) if file.id in undone for table in file.drops]
+    rows = {f"asm_{table}": number for table, number in found.rows.items()}
+    tables = [
+        f"{table} ({rows[table]:,} {'row' if rows[table] == 1 else 'rows'})" if table in rows else table
+        for table in dropped
+    ]
+    consequence = f"drops {', '.join(tables)}" if tables else "drops no table"
+    return f"Rolling back {', '.join(undone)} in {target} {consequence}."

@@ -30,7 +30,7 @@ def find_run_id(store: SessionStore, prefix: str, *, session_id: str | None = No
 
 
 def find_session_ids(store: SessionStore, prefixes: Iterable[str] | None) -> list[str] | None:
-    """The ids for a filter: a prefix that no id has finds nothing and is no error."""
+    """The ids for a filter. What no id begins with stays as it is, and may be a session without a row."""
     return _found(prefixes, lambda prefix: run_operation(store, listing.find_session_ids(prefix)), "sessions")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,9 +57,8 @@ class _Selection:
             return self.after
         if self.tail == 0:
             return max(self.after or 0, store.get_latest_sequence(self.session_id))
-        found = store.iter_events(self.session_id, after=self.after, **self.filters)
-        newest = deque((event.sequence_number or 0 for event in found), maxlen=self.tail)
-        return newest[0] - 1 if newest else self.after
+        newest = store.get_events(self.session_id, after=self.after, last=self.tail, **self.filters)
+        return (newest[0].sequence_number or 1) - 1 if newest else self.after
 
 
 @click.command()

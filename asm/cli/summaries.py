@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from asm.cli.ids import complete_session_id, find_session_ids
 from asm.cli.options import (
     TIMES,
     F,
@@ -34,7 +35,7 @@ def _run_filters(command: F) -> F:
 
 
 @click.command()
-@click.argument("session")
+@click.argument("session", shell_complete=complete_session_id)
 @dsn_option
 @json_option
 def stats(session: str, dsn: str | None, schema: str | None, *, as_json: bool) -> None:
@@ -45,6 +46,8 @@ def stats(session: str, dsn: str | None, schema: str | None, *, as_json: bool) -
     asm stats ses_1 --json | jq .token_totals.total_tokens
     """
     with open_store(dsn, schema) as store:
+        # A session without a row has stats, too.
+        [session] = find_session_ids(store, [session]) or [session]
         found = store.query.get_session_stats(session)
     if as_json:
         print_json(found.to_dict())
@@ -65,6 +68,7 @@ def usage(dsn: str | None, schema: str | None, *, as_json: bool, **filters: Any)
     asm usage --json | jq '.by_model[] | {model, total_tokens}'
     """
     with open_store(dsn, schema) as store:
+        filters["session_id"] = find_session_ids(store, filters["session_id"])
         found = store.query.get_usage_summary(**filters)
     if as_json:
         print_json(found.to_dict())
@@ -105,6 +109,7 @@ def cost(dsn: str | None, schema: str | None, *, as_json: bool, **filters: Any) 
     ASM_PRICING=ours.toml asm cost --json | jq .total_cost_usd
     """
     with open_store(dsn, schema) as store:
+        filters["session_id"] = find_session_ids(store, filters["session_id"])
         found = store.query.get_cost_summary(**filters)
     if as_json:
         print_json(found.to_dict())

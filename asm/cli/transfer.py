@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from asm.cli import copying
 from asm.cli.display import show_copied
+from asm.cli.ids import complete_session_id, find_session_id
 from asm.cli.options import dsn_option, open_store
 from asm.cli.printer import Printer
 from asm.dsn import Target, as_secret, parse_dsn
@@ -28,7 +29,7 @@ _STANDARD_OUTPUT = Path("-")
 
 
 @click.command()
-@click.argument("sessions", metavar="[SESSION]...", nargs=-1)
+@click.argument("sessions", metavar="[SESSION]...", nargs=-1, shell_complete=complete_session_id)
 @click.option("--all", "all_sessions", is_flag=True, help="Export every session, also soft-deleted ones.")
 @click.option("--artifacts", is_flag=True, help="Include the rows of artifacts, without their contents.")
 @click.option(
@@ -104,7 +105,7 @@ def _exports(
 ) -> Iterator[SessionExport]:
     if session_ids is not None:
         for session_id in session_ids:
-            yield store.query.export_session(session_id, include_artifacts=artifacts)
+            yield store.query.export_session(find_session_id(store, session_id), include_artifacts=artifacts)
         return
     for session in copying.all_sessions(store):
         # The session may have been deleted since it was listed.

@@ -67,6 +67,7 @@ class AsyncGroupCommit:
         # In the caller's own task, so that cancelling it cancels the statement on the server.
         try:
             query = operation.merge(operation.items)
+            query.name = operation.name
             merged = await self._send(query, retry_for=self._retry_for, lock_timeout_s=None)
         except BaseException:
             # Tasks that wait may be cancelled in the same step of the loop. They leave the queue before

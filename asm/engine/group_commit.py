@@ -60,6 +60,7 @@ class GroupCommit:
                 is_alone = self._queue.start_alone(batch, operation.sessions)
             if is_alone:
                 query = operation.merge(operation.items)
+                query.name = operation.name
                 return operation.extract(self._send(query, retry_for=self._retry_for, lock_timeout_s=None))
         finally:
             # Not in `_finish`, whose call a KeyboardInterrupt may end before its first line: a batch that

@@ -42,8 +42,11 @@ def run_step(step: JobStep[T]) -> Job[T]:
     return result
 
 
-def run_job(job: Job[T], database: Database) -> T:
-    """Run the steps of a job. An error of a step is raised in the job, which may go on."""
+def run_job(job: Job[T], database: Database, name: str = "") -> T:
+    """Run the steps of a job. An error of a step is raised in the job, which may go on.
+
+    `name` is that of the steps in the log.
+    """
     with closing(job):
         resume: Callable[[], JobStep[Any]] = partial(next, job)
         while True:
@@ -53,12 +56,12 @@ def run_job(job: Job[T], database: Database) -> T:
                 result: T = end.value
                 return result
             try:
-                resume = partial(job.send, _run(step, database))
+                resume = partial(job.send, _run(step, database, name))
             except Exception as error:
                 resume = partial(job.throw, error)
 
 
-async def run_job_async(job: Job[T], database: AsyncDatabase) -> T:
+async def run_job_async(job: Job[T], database: AsyncDatabase, name: str = "") -> T:
     """The same, awaited."""
     with closing(job):
         resume: Callable[[], JobStep[Any]] = partial(next, job)
@@ -69,13 +72,14 @@ async def run_job_async(job: Job[T], database: AsyncDatabase) -> T:
                 result: T = end.value
                 return result
             try:
-                resume = partial(job.send, await _run_async(step, database))
+                resume = partial(job.send, await _run_async(step, database, name))
             except Exception as error:
                 resume = partial(job.throw, error)
 
 
-def _run(step: JobStep[Any], database: Database) -> Any:
+def _run(step: JobStep[Any], database: Database, name: str) -> Any:
     if not isinstance(step, Callback):
+        step.name = name
         return database.run(step)
     result = step.call()
     if inspect.isawaitable(result):
@@ -85,8 +89,9 @@ def _run(step: JobStep[Any], database: Database) -> Any:
     return result
 
 
-async def _run_async(step: JobStep[Any], database: AsyncDatabase) -> Any:
+async def _run_async(step: JobStep[Any], database: AsyncDatabase, name: str) -> Any:
     if not isinstance(step, Callback):
+        step.name = name
         return await database.run(step)
     if step.blocks:
         # Imported here, so that a blocking store does not import it.

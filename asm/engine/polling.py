@@ -38,11 +38,13 @@ Counters: TypeAlias = Mapping[str, Row]
 
 def poll_counters(session_ids: Iterable[str]) -> Query[Counters]:
     """The counters of those of the sessions that have one."""
-    return Query(
+    query: Query[Counters] = Query(
         "find_counters",
         {"session_ids": tuple(session_ids)},
         lambda rows: {row[0]: row for row in rows},
     )
+    query.name = "follow_events"
+    return query
 
 
 class Subscription:

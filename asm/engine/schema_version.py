@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
+from operator import itemgetter
 
-from asm.engine.registry import Dialect, sql_folder
-from asm.engine.script import Query
+from asm.engine.registry import TABLES, Dialect, sql_folder
+from asm.engine.script import Pipeline, Query, Rows, no_result
 from asm.errors import MigrationRequired
 
 
-def list_applied() -> Query[list[str]]:
-    """The ids of the applied migrations, in order. MigrationRequired if the database never had one."""
-    return Query("list_migrations", {}, lambda rows: [row[0] for row in rows])
+def list_applied(dialect: Dialect) -> Query[list[str]] | Pipeline[list[str]]:
+    """The ids of asm's applied migrations, in order. MigrationRequired if the database never had one."""
+    applied = Query("list_migrations", {}, partial(own_migrations, known=_known(dialect)))
+    if dialect == "sqlite":
+        return applied
+    pipeline: Pipeline[list[str]] = Pipeline(
+        lambda: (use_schema_of_tables(), applied),
+        itemgetter(-1),
+        lambda: pipeline.run_sequentially(),
+        size=2,
+        sessions=(),
+    )
+    return pipeline
+
+
+def use_schema_of_tables() -> Query[None]:
+    """Resolves the names in the rest of the transaction in the schema of the tables, if there are any."""
+    return Query("use_schema_of_tables", {"tables": TABLES}, no_result)
+
+
+def own_migrations(rows: Rows, known: Collection[str]) -> list[str]:
+    """Of the rows of list_migrations, the ids that this program knows, or that a newer asm applied."""
+    return [id for id, is_logged_by_asm in rows if is_logged_by_asm or id in known]
 
 
 def add_versions(error: MigrationRequired, dialect: Dialect, applied: Sequence[str]) -> None:
     """Say in the error which migration is the program's newest and which the database's, and what to do."""
-    known = sorted(
-        file.name.removesuffix(".rollback.sql")
-        for file in (sql_folder(dialect) / "migrations").glob("*.rollback.sql")
-    )
+    known = _known(dialect)
     newer = [id for id in applied if id not in known]
     if newer and set(known) <= set(applied):
         newest, advice = newer[-1], "upgrade asm, because the database is newer"
@@ -34,3 +53,9 @@ def add_versions(error: MigrationRequired, dialect: Dialect, applied: Sequence[s
     )
     error.args = (f"{reason}: {message}",)
     error.details = {**error.details, "program_migration": known[-1], "database_migration": newest}
+
+
+def _known(dialect: Dialect) -> list[str]:
+    """The ids of the migrations of this program, in order."""
+    files = (sql_folder(dialect) / "migrations").glob("*.rollback.sql")
+    return sorted(file.name.removesuffix(".rollback.sql") for file in files)

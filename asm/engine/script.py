@@ -4,6 +4,8 @@ A Query is one SQL statement: its name, its values, and a reader of its rows. A 
 generator that yields one Query after another, is sent the rows of each, and returns a result.
 A Script reads no clock and makes no ids, so it can be run again after a lost connection, run
 inside a caller's transaction, and handed to another thread as a whole.
+
+Each has a `name` for the log: the store's method that made it, or "".
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Query(Generic[T]):
     otherwise use one plan for all values, which is slow where the best plan depends on them.
     """
 
-    __slots__ = ("on_conflict", "on_unknown_outcome", "params", "prepare", "query", "read")
+    __slots__ = ("name", "on_conflict", "on_unknown_outcome", "params", "prepare", "query", "read")
 
     # Queries that append events are sent as a Batchable, a UnitOfWork or a Pipeline.
     sessions: ClassVar[Sequence[str]] = ()
@@ -56,6 +58,7 @@ class Query(Generic[T]):
         self.on_conflict = on_conflict
         self.on_unknown_outcome = on_unknown_outcome
         self.prepare = prepare
+        self.name = ""
 
     def __iter__(self) -> Script[T]:
         """The script of this one query, so that `yield from` gives its result."""
@@ -76,7 +79,7 @@ class UnitOfWork(Generic[T]):
     database determines whether it was applied, and raises ConnectionFailed where it cannot.
     """
 
-    __slots__ = ("_make", "idempotent", "sessions", "snapshot")
+    __slots__ = ("_make", "idempotent", "name", "sessions", "snapshot")
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class UnitOfWork(Generic[T]):
         sessions: Sequence[str] = (),
         idempotent: bool = True,
     ) -> None:
+        self.name = ""
         self._make = make
         self.snapshot = snapshot
         self.sessions = sessions
@@ -104,7 +108,7 @@ class Batchable(Generic[T]):
     its JSON.
     """
 
-    __slots__ = ("extract", "items", "merge", "sessions", "size_bytes", "unbatched")
+    __slots__ = ("extract", "items", "merge", "name", "sessions", "size_bytes", "unbatched")
 
     def __init__(
         self,
@@ -122,6 +126,7 @@ class Batchable(Generic[T]):
         self.unbatched = unbatched
         self.sessions = sessions
         self.size_bytes = size_bytes
+        self.name = ""
 
     def __iter__(self) -> Script[T]:
         return self.unbatched()
@@ -135,7 +140,7 @@ class Pipeline(Generic[T]):
     `sessions` are those to which they may append events. `on_conflict` works as for a Query.
     """
 
-    __slots__ = ("on_conflict", "queries", "read", "sessions", "size")
+    __slots__ = ("name", "on_conflict", "queries", "read", "sessions", "size")
 
     def __init__(
         self,
@@ -151,6 +156,7 @@ class Pipeline(Generic[T]):
         self.on_conflict = on_conflict
         self.size = size
         self.sessions = sessions
+        self.name = ""
 
     def run_sequentially(self) -> Script[T]:
         """The script that sends the same queries one after another."""
@@ -185,7 +191,9 @@ class AsyncDatabase(Protocol):
 def for_retry(operation: Unbatched[T]) -> Unbatched[T]:
     """The operation for another attempt, when the outcome of the first is unknown."""
     if isinstance(operation, Query) and operation.on_unknown_outcome is not None:
-        return UnitOfWork(operation.on_unknown_outcome)
+        unit = UnitOfWork(operation.on_unknown_outcome)
+        unit.name = operation.name
+        return unit
     return operation
 
 

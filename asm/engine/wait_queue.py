@@ -104,8 +104,11 @@ class Batch(Generic[R]):
         return any(request.operation.sessions != first for request in self.requests)
 
     def query(self) -> Query[Any]:
-        merge = self.requests[0].operation.merge
-        return merge([item for request in self.requests for item in request.operation.items])
+        items = [item for request in self.requests for item in request.operation.items]
+        query = self.requests[0].operation.merge(items)
+        first = self.requests[0].operation.name
+        query.name = first if len(self.requests) == 1 else f"append_events ({len(items)} events)"
+        return query
 
     def retry_for(self, retry_for: float) -> float:
         """How long to retry, counted from the newest request on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +13,19 @@ from asm.errors import MigrationRequired
 
 
 class Migration(NamedTuple):
-    """The file of a migration."""
+    """The file of a migration, and that of its rollback."""
 
     id: str
     checksum: str
+    file: Path
+
+    @property
+    def drops(self) -> list[str]:
+        """The names of the tables that its rollback drops."""
+        return _DROP_TABLE.findall(self.file.with_suffix(".rollback.sql").read_text("utf-8"))
+
+
+_DROP_TABLE = re.compile(r"^drop table (?:if exists )?(\w+)", re.IGNORECASE | re.MULTILINE)
 
 
 def check_tables() -> Query[None]:
@@ -41,12 +51,13 @@ def check_complete(
 
 
 def migrations_folder(dialect: Dialect) -> Path:
+    """The folder of the migrations, for yoyo's own command."""
     return sql_folder(dialect) / "migrations"
 
 
 def list_files(dialect: Dialect) -> list[Migration]:
     """All migrations of this version of asm, in order."""
-    return [Migration(file.stem, _checksum(file)) for file in _files(dialect)]
+    return [Migration(file.stem, _checksum(file), file) for file in _files(dialect)]
 
 
 def _files(dialect: Dialect) -> list[Path]:

@@ -15,12 +15,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from asm.engine.registry import Dialect, QueryRegistry
+from asm.engine.schema_version import own_migrations
 from asm.engine.script import Rows
 from asm.errors import Conflict, ConnectionFailed, MigrationRequired, StorageError, StorageTimeout
 from asm.migrations.files import list_files, migrations_folder
+from asm.migrations.script import migration_script
 
 T = TypeVar("T")
 
@@ -45,10 +49,13 @@ class Migrator(ABC):
     dialect: Dialect
     queries: QueryRegistry
 
+    utc_now: str
+    """The SQL of the current time, as yoyo stores it."""
+
     lock_timeout_s = 60.0
     """How long to wait for another process that migrates the database."""
 
-    stale_after_s = 10.0
+    stale_after_s = 3_600.0
     """When the lock row of yoyo's own command is older than this, a crash has left it behind."""
 
     @abstractmethod
@@ -63,15 +70,26 @@ class Migrator(ABC):
     def rows(self, query: str) -> Rows:
         """The rows of a query without parameters."""
 
-    def migrate(self) -> list[str]:
-        return self._with_lock(self._apply)
+    @abstractmethod
+    def script_head(self) -> str:
+        """The statements that begin a script of migrations."""
 
-    def rollback(self) -> list[str]:
-        return self._with_lock(self._roll_back)
+    def migrate(self) -> list[str]:
+        # Up to date is found out without a lock, which needs the right to write.
+        return self._with_lock(self._apply) if self.pending() else []
+
+    def rollback(self, steps: int | None) -> list[str]:
+        return self._with_lock(partial(self._roll_back, steps)) if self._marked() else []
 
     def pending(self) -> list[str]:
         self._check_unchanged()
         return self._pending(self._applied())
+
+    def script(self) -> str:
+        """The pending migrations as a script for the database's own client."""
+        pending = self.pending()
+        files = [file for file in list_files(self.dialect) if file.id in pending]
+        return migration_script(self.script_head(), files, self._marked(), utc_now=self.utc_now)
 
     def status(self) -> StoreStatus:
         applied = self._applied()
@@ -81,20 +99,33 @@ class Migrator(ABC):
         )
 
     def _with_lock(self, work: Callable[[Any], T]) -> T:
-        begun = time.monotonic()
+        give_up_at = time.monotonic() + self.lock_timeout_s
         while True:
             # The wait for yoyo's lock row is outside the transaction: the process that inserted the row
             # needs the database to finish.
-            with _ignoring_conflicts(until=begun + self.lock_timeout_s), self.locked():
+            with _ignoring_conflicts(until=give_up_at), self.locked():
                 backend = self.backend()
-                if time.monotonic() > begun + self.stale_after_s:
-                    backend.break_lock()
-                if backend.insert_lock_row():
+                if backend.insert_lock_row() or self._broke_stale_lock(backend):
                     backend.ensure_internal_schema_updated()
                     result = work(backend)
                     backend.break_lock()
                     return result
+                holder = backend.lock_holder()
+                if holder is not None and time.monotonic() > give_up_at:
+                    raise StorageTimeout(
+                        f"yoyo's own command, process {holder[0]}, has locked the migrations of this "
+                        "database: wait for its end or, if it was killed, run `yoyo break-lock`"
+                    )
             time.sleep(RETRY_S)
+
+    def _broke_stale_lock(self, backend: Any) -> bool:
+        """Whether a crash had left yoyo's lock row behind, and this process has the lock now."""
+        holder = backend.lock_holder()
+        if holder is None or (datetime.now(UTC) - holder[1]).total_seconds() < self.stale_after_s:
+            return False
+        backend.break_lock()
+        locked: bool = backend.insert_lock_row()
+        return locked
 
     def _apply(self, backend: Any) -> list[str]:
         self._check_unchanged()
@@ -106,8 +137,15 @@ class Migrator(ABC):
         backend.apply_migrations(migrations)
         return [migration.id for migration in migrations]
 
-    def _roll_back(self, backend: Any) -> list[str]:
+    def _roll_back(self, steps: int | None, backend: Any) -> list[str]:
+        known = {file.id for file in list_files(self.dialect)}
+        if newer := [id for id in self._marked() if id not in known]:
+            raise Conflict(
+                f"a newer version of asm has applied {', '.join(newer)}: roll back with that version first",
+                migrations=newer,
+            )
         migrations = backend.to_rollback(backend.read_migrations(migrations_folder(self.dialect)))
+        migrations = list(migrations)[:steps]
         backend.rollback_migrations(migrations)
         return [migration.id for migration in migrations]
 
@@ -115,9 +153,17 @@ class Migrator(ABC):
         """The ids of the migrations marked as applied, or none if a table is missing."""
         try:
             self.rows("check_tables")
-            return [migration_id for (migration_id,) in self.rows("list_migrations")]
         except MigrationRequired:
             return []
+        return self._marked()
+
+    def _marked(self) -> list[str]:
+        """The ids of asm's migrations that are marked as applied, whether the tables exist or not."""
+        try:
+            rows = self.rows("list_migrations")
+        except MigrationRequired:
+            return []
+        return own_migrations(rows, known=[file.id for file in list_files(self.dialect)])
 
     def _pending(self, applied: list[str]) -> list[str]:
         return [file.id for file in list_files(self.dialect) if file.id not in applied]

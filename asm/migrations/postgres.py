@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from asm.engine.registry import Dialect, QueryRegistry, quote_identifier
+from asm.engine.schema_version import use_schema_of_tables
 from asm.engine.script import Rows
 from asm.migrations.files import list_files
 from asm.migrations.migrator import Migrator
@@ -23,27 +24,44 @@ class PostgresMigrator(Migrator):
     dialect: Dialect = "postgres"
 
     def __init__(self, connection: psycopg.Connection[Any], schema: str | None) -> None:
-        self.queries = QueryRegistry("postgres", schema)
+        # Without a schema: each transaction sets its search path.
+        self.queries = QueryRegistry("postgres")
         self._connection = connection
         self._schema = schema
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        with translated(), self._connection.transaction():
+        with translated(self._connection), self._connection.transaction():
             self._connection.execute(f"set local lock_timeout = '{self.lock_timeout_s:g}s'".encode())
             self._connection.execute("select pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
-            if self._schema is not None:
+            if self._schema is not None and not self._has_schema():
                 schema = quote_identifier(self._schema)
-                if not self._has_schema():
-                    self._connection.execute(f"create schema if not exists {schema}".encode())
-                # For this transaction only: a pooler may give the next one another connection.
-                self._connection.execute(f"set local search_path to {schema}".encode())
+                self._connection.execute(f"create schema if not exists {schema}".encode())
+            self._use_schema()
             yield
 
     def _has_schema(self) -> bool:
         # `create schema if not exists` needs the right to create schemas even if the schema exists.
         query = "select 1 from pg_namespace where nspname = %s"
         return self._connection.execute(query, [self._schema]).fetchone() is not None
+
+    def _use_schema(self) -> str | None:
+        """Resolve the names in the rest of the transaction in the schema of the tables, and return it.
+
+        Without a name it is the one that the names of the tables lead to, or None if they lead nowhere: new
+        tables are then created in the first schema of the search path.
+        """
+        # For this transaction only: a pooler may give the next one another connection.
+        if self._schema is not None:
+            use = "select set_config('search_path', %s, true)"
+            found = self._connection.execute(use, [quote_identifier(self._schema)])
+        else:
+            query = use_schema_of_tables()
+            params = {name: list(value) for name, value in query.params.items()}
+            statement = self.queries[query.query].render(params).statements[0]
+            found = self._connection.execute(statement.sql.encode(), params)
+        row = found.fetchone()
+        return row[0] if row else None
 
     def backend(self) -> Any:
         from asm.migrations.yoyo_backends import PostgresBackend
@@ -53,8 +71,29 @@ class PostgresMigrator(Migrator):
     def rows(self, query: str) -> Rows:
         statement = self.queries[query].render({}).statements[0]
         # A savepoint keeps the transaction around it usable if a table is missing.
-        with translated(), self._connection.transaction():
+        with translated(self._connection), self._connection.transaction():
+            self._use_schema()
             return self._connection.execute(statement.sql.encode(), {}).fetchall()
+
+    def script_head(self) -> str:
+        with translated(self._connection), self._connection.transaction():
+            creates = self._schema is not None and not self._has_schema()
+            schema = self._use_schema()
+        lines = [
+            "\\set ON_ERROR_STOP on",
+            "set client_encoding to 'UTF8';",
+            "begin;",
+            "set local client_min_messages to warning;",
+            f"set local lock_timeout = '{self.lock_timeout_s:g}s';",
+            f"select pg_advisory_xact_lock({ADVISORY_LOCK});",
+        ]
+        if creates:
+            lines.append(f"create schema if not exists {schema};")
+        if schema is not None:
+            lines.append(f"set local search_path to {schema};")
+        return "\n".join(lines)
+
+    utc_now = "now() at time zone 'utc'"
 
 
 @contextmanager

@@ -16,13 +16,14 @@ from asm.migrations.migrator import Migrator
 from asm.migrations.migrator import StoreStatus as StoreStatus
 from asm.migrations.sqlite import SQLiteMigrator
 from asm.sqlite.connection import open_file
+from asm.validation import count
 
 
 def migrate(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
     """Apply all pending migrations or none, and return their ids in the order applied.
 
-    Returns [] when the database is up to date. Several processes may call it at the same time. Conflict
-    when the file of an applied migration has changed since.
+    Returns [] when the database is up to date, which needs no right to write. Several processes may call
+    it at the same time. Conflict when the file of an applied migration has changed since.
     """
     dsn = dsns.as_secret(dsn)
     with _connected(dsns.parse_dsn(dsn, schema)) as migrator:
@@ -34,11 +35,18 @@ def migrate_connection(connection: sqlite3.Connection) -> list[str]:
     return SQLiteMigrator(connection).migrate()
 
 
-def rollback(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
-    """Roll back all migrations, the newest first, and return their ids. This deletes all data."""
+def rollback(dsn: str | None = None, *, schema: str | None = None, steps: int | None = 1) -> list[str]:
+    """Roll back the newest `steps` migrations, all of them for None, and return their ids, the newest first.
+
+    This deletes what they added: the rollback of the first one deletes all data. `asm status` shows which
+    migrations are applied. Migrations of an application of its own stay. Conflict if a newer version of asm
+    has migrated the database.
+    """
     dsn = dsns.as_secret(dsn)
+    if steps is not None:
+        steps = count(steps, "steps", minimum=1)
     with _connected_if_exists(dsns.parse_dsn(dsn, schema)) as migrator:
-        return migrator.rollback()
+        return migrator.rollback(steps)
 
 
 def pending_migrations(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
@@ -46,6 +54,13 @@ def pending_migrations(dsn: str | None = None, *, schema: str | None = None) -> 
     dsn = dsns.as_secret(dsn)
     with _connected_if_exists(dsns.parse_dsn(dsn, schema)) as migrator:
         return migrator.pending()
+
+
+def migration_script(dsn: str | None = None, *, schema: str | None = None) -> str:
+    """What `migrate` would do, as a script for psql or sqlite3 that also marks the migrations as applied."""
+    dsn = dsns.as_secret(dsn)
+    with _connected_if_exists(dsns.parse_dsn(dsn, schema)) as migrator:
+        return migrator.script()
 
 
 def status(dsn: str | None = None, *, schema: str | None = None) -> StoreStatus:

@@ -42,3 +42,8 @@ class SQLiteMigrator(Migrator):
         statement = self.queries[query].render({}).statements[0]
         with translated():
             return self._connection.execute(statement.sql).fetchall()
+
+    def script_head(self) -> str:
+        return ".bail on\nbegin immediate;"
+
+    utc_now = "strftime('%Y-%m-%dT%H:%M:%f', 'now')"

@@ -8,12 +8,13 @@ reported upstream yet. yoyo is imported here and nowhere else.
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import socket
 import sqlite3
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,8 +85,17 @@ class _ExistingConnection(DatabaseBackend):
                 raise
 
     def ensure_internal_schema_updated(self) -> None:
-        if internalmigrations.needs_upgrading(self):
-            internalmigrations.upgrade(self)
+        with _logging_at_debug():
+            if internalmigrations.needs_upgrading(self):
+                internalmigrations.upgrade(self)
+
+    def apply_migrations(self, migrations: MigrationList, force: bool = False) -> None:
+        with _logging_at_debug():
+            super().apply_migrations(migrations, force)
+
+    def rollback_migrations(self, migrations: MigrationList, force: bool = False) -> None:
+        with _logging_at_debug():
+            super().rollback_migrations(migrations, force)
 
     def insert_lock_row(self) -> bool:
         """Insert yoyo's lock row. False if its own command holds it, or a crash has left it behind.
@@ -95,6 +105,15 @@ class _ExistingConnection(DatabaseBackend):
         """
         insert = f"insert into {self.lock_table_quoted} (locked, pid) values (1, :pid) on conflict do nothing"
         return bool(self.execute(insert, {"pid": os.getpid()}).rowcount)
+
+    def lock_holder(self) -> tuple[int, datetime] | None:
+        """The process that inserted the visible lock row, and when in UTC; None if it has ended."""
+        row = self.execute(f"select pid, ctime from {self.lock_table_quoted}").fetchone()
+        if row is None:
+            return None
+        pid, since = row
+        since = datetime.fromisoformat(since) if isinstance(since, str) else since or datetime.min
+        return pid, since.replace(tzinfo=UTC)
 
     def read_migrations(self, folder: Path) -> MigrationList:
         return yoyo.read_migrations(str(folder))
@@ -133,6 +152,24 @@ class SQLiteBackend(_ExistingConnection, YoyoSQLiteBackend):
             for name, value in (params or {}).items()
         }
         return super().execute(sql, encoded)
+
+
+@contextmanager
+def _logging_at_debug() -> Iterator[None]:
+    """Log at DEBUG what yoyo logs at INFO: a line for each step, of which a migration has many."""
+    log = logging.getLogger("yoyo.migrations")
+
+    def lower(record: logging.LogRecord) -> bool:
+        if record.levelno != logging.INFO:
+            return True
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return log.isEnabledFor(logging.DEBUG)
+
+    log.addFilter(lower)
+    try:
+        yield
+    finally:
+        log.removeFilter(lower)
 
 
 def _user() -> str:

@@ -83,7 +83,7 @@ def _summarize(sessions: Sequence[Session]) -> Script[dict[str, SessionSummary]]
     ids = tuple(session.id for session in sessions)
     described = yield from Query("describe_sessions", {"session_ids": ids}, list)
     untitled = tuple(session.id for session in sessions if session_title(session.metadata, ()) is None)
-    messages = (yield from _first_messages(untitled)) if untitled else {}
+    messages = (yield from find_first_messages(untitled)) if untitled else {}
     titles = {each.id: session_title(each.metadata, messages.get(each.id, ())) for each in sessions}
     return {
         id: SessionSummary(titles[id], event_count, _short(id, before, after))
@@ -91,7 +91,8 @@ def _summarize(sessions: Sequence[Session]) -> Script[dict[str, SessionSummary]]
     }
 
 
-def _first_messages(session_ids: tuple[str, ...]) -> Query[Mapping[str, list[Content]]]:
+def find_first_messages(session_ids: tuple[str, ...]) -> Query[Mapping[str, list[Content]]]:
+    """The first messages of sessions, by their ids."""
     params = {
         "session_ids": session_ids,
         "limit": _MESSAGES_PER_SESSION,

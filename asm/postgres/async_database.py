@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from logging import DEBUG
 from typing import Any, TypeVar
 
 import psycopg
@@ -22,8 +23,9 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from asm.engine.async_group_commit import AsyncGroupCommit
 from asm.engine.async_polling import AsyncPoller
+from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import backoff, check_process, is_retryable
+from asm.engine.retry import Backoff, backoff, check_process, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -51,8 +53,8 @@ from asm.postgres.async_server_checks import (
     check_server,
     is_direct,
     probe,
-    reset_encoding,
 )
+from asm.postgres.async_session_reset import reset_session
 from asm.postgres.async_transaction import AsyncPostgresTransaction, begun, find_outcome
 from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
@@ -95,6 +97,7 @@ class AsyncPostgres:
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
+        slow_statement: float | None = None,
     ) -> None:
         """`conninfo` is that of a pool of our own, without one the pool is borrowed."""
         self.queries = QueryRegistry("postgres", schema)
@@ -106,6 +109,7 @@ class AsyncPostgres:
         self._timeouts = Timeouts(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
+        self._borrows_direct = False
         # A pool that may be empty has to see when nobody needs a connection.
         self._spare: SpareConnection[AsyncConnection[Any]] = SpareConnection(
             enabled=conninfo is not None and pool.min_size > 0
@@ -117,16 +121,18 @@ class AsyncPostgres:
             retry_for=retry_for,
         )
         self.poller = AsyncPoller(self.run)
+        self.log = StatementLog(slow_statement)
         self.process = os.getpid()
         self._loop = asyncio.get_running_loop()  # async only
         # sync only: self.threads_inside: set[int] = set()
 
     async def open(self) -> None:
         """Connect, and retry while the failure may pass."""
-        delays = backoff(self._retry_for)
+        delays = backoff(self._retry_for, "opening the store")
         while True:
             try:
                 await self._check_server()
+                delays.succeeded()
                 break
             except StorageError as error:
                 pause_s = self._pause_before_retry(error, delays)
@@ -156,12 +162,15 @@ class AsyncPostgres:
         delays = None
         while True:
             try:
-                return await self._attempt(operation, lock_timeout_s)
+                result = await self._attempt(operation, lock_timeout_s)
+                if delays is not None:
+                    delays.succeeded()
+                return result
             except MigrationRequired as error:
                 await self._add_versions(error)
                 raise
             except StorageError as error:
-                delays = delays or backoff(retry_for)
+                delays = delays or backoff(retry_for, operation_name(operation))
                 pause_s = self._pause_before_retry(error, delays)
             operation = for_retry(operation)
             await asyncio.sleep(pause_s)
@@ -169,20 +178,26 @@ class AsyncPostgres:
     async def _run_once(self, unit: UnitOfWork[T]) -> T:
         attempt: Callable[[Commit[T]], Awaitable[T]] = partial(self._attempt, unit, None)
         try:
-            return await self._at_most_once(attempt)
+            return await self._at_most_once(attempt, name=operation_name(unit))
         except MigrationRequired as error:
             await self._add_versions(error)
             raise
 
     async def _at_most_once(
-        self, attempt: Callable[[Commit[T]], Awaitable[T]], *, idempotent: bool = False
+        self,
+        attempt: Callable[[Commit[T]], Awaitable[T]],
+        *,
+        idempotent: bool = False,
+        name: str = "run_transaction",
     ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied."""
-        delays = backoff(self._retry_for)
+        delays = backoff(self._retry_for, name)
         while True:
             commit = Commit[T]()
             try:
-                return await attempt(commit)
+                result = await attempt(commit)
+                delays.succeeded()
+                return result
             except (StorageError, psycopg.Error) as error:
                 if commit.is_lost(error):
                     outcome = await self._outcome(commit, delays)
@@ -214,28 +229,36 @@ class AsyncPostgres:
         finally:
             await self._checkin(connection)
 
-    def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Iterator[float]) -> float:
+    def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
         pause_s = next(delays, None) if is_retryable(translation(error) or error) else None
         if pause_s is None or self._group_commit.is_closed:
             raise error
+        delays.failed(error, pause_s)
         return pause_s
 
     async def _add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
-            applied = await self._attempt(list_applied(), None)
+            applied = await self._attempt(list_applied("postgres"), None)
             add_versions(error, "postgres", applied)
 
     async def _attempt(
         self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
     ) -> T:
         connection = await self._checkout()
+        started_at = time.perf_counter()
         try:
             try:
                 if isinstance(operation, Query):
-                    return operation.read(await self._autocommit(connection, operation, lock_timeout_s))
+                    rows = await self._autocommit(connection, operation, lock_timeout_s)
+                    if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+                        self.log.executed(operation, started_at, operation)
+                    return operation.read(rows)
                 if isinstance(operation, Pipeline):
-                    return await self._pipelined(connection, operation)
+                    result = await self._pipelined(connection, operation)
+                    if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+                        self.log.executed(operation, started_at)
+                    return result
             except psycopg.errors.UniqueViolation:
                 if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                     raise
@@ -277,7 +300,7 @@ class AsyncPostgres:
         commit: Commit[T] | None = None,
     ) -> T:
         async with begun(connection, begin, self._timeouts.begin_and_commit, commit):
-            result = await run_script_async(script, partial(self.execute, connection))
+            result = await run_script_async(script, self.executor(connection, script))
             if commit is not None:
                 commit.result = result
             return result
@@ -290,6 +313,15 @@ class AsyncPostgres:
             return await self.execute(connection, query)
         async with begun(connection, self._timeouts.begin_for(query, lock_timeout_s), None):
             return await self.execute(connection, query)
+
+    def executor(
+        self, connection: AsyncConnection[Any], operation: Operation[Any] | Script[Any]
+    ) -> Callable[[Query[Any]], Awaitable[Rows]]:
+        """What executes the queries of an operation inside a transaction."""
+        execute = partial(self.execute, connection)
+        if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+            return self.log.timed_async(operation, execute)
+        return execute
 
     async def execute(self, connection: AsyncConnection[Any], query: Query[Any]) -> Rows:
         """The rows of a query inside a transaction."""
@@ -308,9 +340,9 @@ class AsyncPostgres:
         check_process(self.process)
         check_loop(self._loop)  # async only
         connection = await self._checkout()
+        tx = AsyncPostgresTransaction(self, connection)
         try:
             async with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
-                tx = AsyncPostgresTransaction(self, connection)
                 try:
                     yield tx
                     tx.check_usable()
@@ -319,7 +351,9 @@ class AsyncPostgres:
             self.poller.notify(tx.changed_sessions)
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
-                applied = await self._in_transaction(connection, list_applied(), self._timeouts.begin)
+                applied = await self._in_transaction(
+                    connection, list_applied("postgres"), self._timeouts.begin
+                )
                 add_versions(error, "postgres", applied)
             raise
         except (ConnectionFailed, psycopg.Error) as error:
@@ -327,11 +361,14 @@ class AsyncPostgres:
             await self._drop_server(connection, error)
             raise
         finally:
+            is_reusable = tx.client_state is None
             try:
-                if os.getpid() == self.process:
-                    await reset_encoding(connection)
+                if tx.client_state is not None and os.getpid() == self.process:
+                    is_reusable = await reset_session(
+                        connection, tx.client_state, self._pool, is_direct=self._is_direct(connection)
+                    )
             finally:
-                await self._checkin(connection)
+                await self._checkin(connection, is_reusable=is_reusable)
 
     # sync only: @not_reentrant
     async def close(self) -> None:
@@ -359,9 +396,16 @@ class AsyncPostgres:
                 check_server(connection)
                 async with connection.transaction():
                     await check_not_distributed(connection, self._schema)
-                    self._prepare = self._prepare and await is_direct(connection)
+                    self._borrows_direct = await is_direct(connection)
+                    self._prepare = self._prepare and self._borrows_direct
         finally:
             await self._checkin(connection)
+
+    def _is_direct(self, connection: AsyncConnection[Any]) -> bool:
+        """Whether no pooler stands between a connection and the server."""
+        if isinstance(connection, AsyncStoreConnection):
+            return bool(connection.settings)
+        return self._borrows_direct
 
     async def _checkout(self) -> AsyncConnection[Any]:
         if self._closed:
@@ -425,8 +469,10 @@ class AsyncPostgres:
                 for spare in self._spare.checkout_all():
                     await Shielded(self._pool.putconn(spare))
 
-    async def _checkin(self, connection: AsyncConnection[Any]) -> None:
-        if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:
+    async def _checkin(self, connection: AsyncConnection[Any], *, is_reusable: bool = True) -> None:
+        if os.getpid() != self.process:
+            return
+        if (unused := self._spare.checkin(connection) if is_reusable else connection) is not None:
             # psycopg_pool would wait for the response to a rollback, and could not be cancelled. Not reported
             # upstream yet.
             close_if_dirty(unused)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
-from psycopg import AsyncConnection, pq
+from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
 from asm.engine.registry import TABLES, quote_identifier
-from asm.errors import StorageError, StorageTimeout
+from asm.errors import StorageError
 from asm.postgres.adapters import AsyncPlainCursor
 from asm.postgres.async_connections import CONFIGURE_TIMEOUT_S, AsyncStoreConnection
 from asm.postgres.errors import translated
@@ -94,19 +93,3 @@ async def is_direct(connection: AsyncConnection[Any]) -> bool:
         prepare=False,
     )
     return bool(cursor.rowcount)
-
-
-async def reset_encoding(connection: AsyncConnection[Any]) -> None:
-    """Set an idle connection of our own back to UTF-8, if an application set another encoding on it."""
-    if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
-        return
-    if not isinstance(connection, AsyncStoreConnection) or connection.fast_path.speaks_utf8:
-        return
-    try:
-        with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
-            await connection.execute("set client_encoding to 'UTF8'", prepare=False)
-    except BaseException as error:
-        # In another encoding the server would convert our UTF-8 once more.
-        connection.pgconn.finish()
-        if not isinstance(error, psycopg.Error | StorageTimeout):
-            raise

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -23,6 +22,7 @@ from asm.errors import (
     transaction_interrupted,
 )
 from asm.postgres.adapters import AsyncPlainCursor
+from asm.postgres.client_state import ClientState
 from asm.postgres.errors import translated
 from asm.postgres.outcomes import (
     GET_STATUS,
@@ -46,7 +46,9 @@ class AsyncExecutor(Protocol):
     process: int
     # sync only: threads_inside: set[int]
 
-    async def execute(self, connection: AsyncConnection[Any], query: Query[Any]) -> Rows: ...
+    def executor(
+        self, connection: AsyncConnection[Any], operation: Operation[Any]
+    ) -> Callable[[Query[Any]], Awaitable[Rows]]: ...
 
 
 class AsyncPostgresTransaction:
@@ -59,8 +61,19 @@ class AsyncPostgresTransaction:
         self._open = True
         self._interrupted = False
         self.changed_sessions: set[str] = set()
-        self.connection = connection
+        self.client_state: ClientState | None = None
+        """The connection's state before the application took it, if it did."""
+        self._connection = connection
         # sync only: self.threads_inside = database.threads_inside
+
+    @property
+    def connection(self) -> AsyncConnection[Any]:
+        """The connection, for the application. What it does to the session is undone when this has ended."""
+        if not self._open:
+            raise transaction_ended()
+        if self.client_state is None:
+            self.client_state = ClientState(self._connection)
+        return self._connection
 
     # sync only: @not_reentrant
     async def run(self, operation: Operation[T]) -> T:
@@ -70,8 +83,8 @@ class AsyncPostgresTransaction:
         self.check_usable()
         self.changed_sessions.update(operation.sessions)
         try:
-            with translated(self.connection):
-                return await run_script_async(operation, partial(self._database.execute, self.connection))
+            with translated(self._connection):
+                return await run_script_async(operation, self._database.executor(self._connection, operation))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.
             self._interrupted = self._interrupted or not isinstance(error, Exception)
@@ -81,7 +94,7 @@ class AsyncPostgresTransaction:
         # An application that catches an interrupt and goes on would commit half of an operation.
         if self._interrupted:
             raise transaction_interrupted()
-        if self.connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+        if self._connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
             # Later statements would be committed one by one.
             raise ended_by_application()
 

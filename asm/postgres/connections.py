@@ -51,6 +51,9 @@ class ConnectionSetup:
 class StoreConnection(BoundedConnection):
     """A connection with a fast path for statements outside of transactions."""
 
+    settings = ""
+    """The statement that set what our statements rely on; empty behind a pooler, where nothing is set."""
+
     @classmethod
     def connect(  # type: ignore[override]
         cls, *args: Any, setup: ConnectionSetup | None = None, **kwargs: Any
@@ -87,26 +90,28 @@ class StoreConnection(BoundedConnection):
         """
         with limited(self, Limit(CONFIGURE_TIMEOUT_S)):
             cursor = PlainCursor(self, row_factory=tuple_row)
-            params = {"process": self.info.backend_pid, "lock_timeout": setup.lock_timeout}
+            settings = _SETTINGS.format(lock_timeout=setup.lock_timeout)
             try:
-                cursor.execute(_SET_IF_DIRECT, params, prepare=False)
+                cursor.execute(
+                    f"{settings} where pg_backend_pid() = {self.info.backend_pid}".encode(), prepare=False
+                )
             except BaseException:
                 self.close()
                 raise
-        if not cursor.rowcount:
+        if cursor.rowcount:
+            self.settings = f"{settings};"
+        else:
             self.prepare_threshold = None
             self.fast_path.prepares = False
 
 
-# Not a query file: a connection is configured before it belongs to a store and its schema.
-# A statement outside a transaction is READ COMMITTED whatever a role's or a database's default is, as
-# those in transactions are. gin_fuzzy_search_limit lets the server leave out rows with a tag.
-_SET_IF_DIRECT = """
-select set_config('lock_timeout', %(lock_timeout)s, false),
+# Not a query file: a connection is configured before it belongs to a store and its schema. A statement
+# outside a transaction is READ COMMITTED whatever a role's or a database's default is, as those in
+# transactions are. gin_fuzzy_search_limit would let the server leave out sessions with a tag.
+_SETTINGS = """
+select set_config('lock_timeout', '{lock_timeout}', false),
        set_config('default_transaction_isolation', 'read committed', false),
-       set_config('gin_fuzzy_search_limit', '0', false)
- where pg_backend_pid() = %(process)s
-"""
+       set_config('gin_fuzzy_search_limit', '0', false)"""
 
 
 def is_broken(connection: Connection[Any]) -> bool:

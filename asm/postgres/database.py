@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from logging import DEBUG
 from typing import Any, TypeVar
 
 import psycopg
@@ -22,9 +23,10 @@ from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from asm.engine.group_commit import GroupCommit
+from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.polling import Poller
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import backoff, check_process, is_retryable
+from asm.engine.retry import Backoff, backoff, check_process, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -55,8 +57,8 @@ from asm.postgres.server_checks import (
     check_server,
     is_direct,
     probe,
-    reset_encoding,
 )
+from asm.postgres.session_reset import reset_session
 from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 from asm.postgres.transaction import PostgresTransaction, begun, find_outcome
@@ -94,6 +96,7 @@ class Postgres:
         statement_timeout: float | None = None,
         retry_for: float = 10.0,
         prepare: bool = True,
+        slow_statement: float | None = None,
     ) -> None:
         """`conninfo` is that of a pool of our own, without one the pool is borrowed."""
         self.queries = QueryRegistry("postgres", schema)
@@ -105,6 +108,7 @@ class Postgres:
         self._timeouts = Timeouts(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
+        self._borrows_direct = False
         # A pool that may be empty has to see when nobody needs a connection.
         self._spare: SpareConnection[Connection[Any]] = SpareConnection(
             enabled=conninfo is not None and pool.min_size > 0
@@ -116,15 +120,17 @@ class Postgres:
             retry_for=retry_for,
         )
         self.poller = Poller(self.run)
+        self.log = StatementLog(slow_statement)
         self.process = os.getpid()
         self.threads_inside: set[int] = set()
 
     def open(self) -> None:
         """Connect, and retry while the failure may pass."""
-        delays = backoff(self._retry_for)
+        delays = backoff(self._retry_for, "opening the store")
         while True:
             try:
                 self._check_server()
+                delays.succeeded()
                 break
             except StorageError as error:
                 pause_s = self._pause_before_retry(error, delays)
@@ -151,12 +157,15 @@ class Postgres:
         delays = None
         while True:
             try:
-                return self._attempt(operation, lock_timeout_s)
+                result = self._attempt(operation, lock_timeout_s)
+                if delays is not None:
+                    delays.succeeded()
+                return result
             except MigrationRequired as error:
                 self._add_versions(error)
                 raise
             except StorageError as error:
-                delays = delays or backoff(retry_for)
+                delays = delays or backoff(retry_for, operation_name(operation))
                 pause_s = self._pause_before_retry(error, delays)
             operation = for_retry(operation)
             time.sleep(pause_s)
@@ -164,18 +173,26 @@ class Postgres:
     def _run_once(self, unit: UnitOfWork[T]) -> T:
         attempt: Callable[[Commit[T]], T] = partial(self._attempt, unit, None)
         try:
-            return self._at_most_once(attempt)
+            return self._at_most_once(attempt, name=operation_name(unit))
         except MigrationRequired as error:
             self._add_versions(error)
             raise
 
-    def _at_most_once(self, attempt: Callable[[Commit[T]], T], *, idempotent: bool = False) -> T:
+    def _at_most_once(
+        self,
+        attempt: Callable[[Commit[T]], T],
+        *,
+        idempotent: bool = False,
+        name: str = "run_transaction",
+    ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied."""
-        delays = backoff(self._retry_for)
+        delays = backoff(self._retry_for, name)
         while True:
             commit = Commit[T]()
             try:
-                return attempt(commit)
+                result = attempt(commit)
+                delays.succeeded()
+                return result
             except (StorageError, psycopg.Error) as error:
                 if commit.is_lost(error):
                     outcome = self._outcome(commit, delays)
@@ -207,28 +224,36 @@ class Postgres:
         finally:
             self._checkin(connection)
 
-    def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Iterator[float]) -> float:
+    def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
         pause_s = next(delays, None) if is_retryable(translation(error) or error) else None
         if pause_s is None or self._group_commit.is_closed:
             raise error
+        delays.failed(error, pause_s)
         return pause_s
 
     def _add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
-            applied = self._attempt(list_applied(), None)
+            applied = self._attempt(list_applied("postgres"), None)
             add_versions(error, "postgres", applied)
 
     def _attempt(
         self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
     ) -> T:
         connection = self._checkout()
+        started_at = time.perf_counter()
         try:
             try:
                 if isinstance(operation, Query):
-                    return operation.read(self._autocommit(connection, operation, lock_timeout_s))
+                    rows = self._autocommit(connection, operation, lock_timeout_s)
+                    if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+                        self.log.executed(operation, started_at, operation)
+                    return operation.read(rows)
                 if isinstance(operation, Pipeline):
-                    return self._pipelined(connection, operation)
+                    result = self._pipelined(connection, operation)
+                    if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+                        self.log.executed(operation, started_at)
+                    return result
             except psycopg.errors.UniqueViolation:
                 if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                     raise
@@ -270,7 +295,7 @@ class Postgres:
         commit: Commit[T] | None = None,
     ) -> T:
         with begun(connection, begin, self._timeouts.begin_and_commit, commit):
-            result = run_script(script, partial(self.execute, connection))
+            result = run_script(script, self.executor(connection, script))
             if commit is not None:
                 commit.result = result
             return result
@@ -283,6 +308,15 @@ class Postgres:
             return self.execute(connection, query)
         with begun(connection, self._timeouts.begin_for(query, lock_timeout_s), None):
             return self.execute(connection, query)
+
+    def executor(
+        self, connection: Connection[Any], operation: Operation[Any] | Script[Any]
+    ) -> Callable[[Query[Any]], Rows]:
+        """What executes the queries of an operation inside a transaction."""
+        execute = partial(self.execute, connection)
+        if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+            return self.log.timed(operation, execute)
+        return execute
 
     def execute(self, connection: Connection[Any], query: Query[Any]) -> Rows:
         """The rows of a query inside a transaction."""
@@ -300,9 +334,9 @@ class Postgres:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
         connection = self._checkout()
+        tx = PostgresTransaction(self, connection)
         try:
             with begun(connection, self._timeouts.begin_user, self._timeouts.begin_and_commit):
-                tx = PostgresTransaction(self, connection)
                 try:
                     yield tx
                     tx.check_usable()
@@ -311,7 +345,7 @@ class Postgres:
             self.poller.notify(tx.changed_sessions)
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
-                applied = self._in_transaction(connection, list_applied(), self._timeouts.begin)
+                applied = self._in_transaction(connection, list_applied("postgres"), self._timeouts.begin)
                 add_versions(error, "postgres", applied)
             raise
         except (ConnectionFailed, psycopg.Error) as error:
@@ -319,11 +353,14 @@ class Postgres:
             self._drop_server(connection, error)
             raise
         finally:
+            is_reusable = tx.client_state is None
             try:
-                if os.getpid() == self.process:
-                    reset_encoding(connection)
+                if tx.client_state is not None and os.getpid() == self.process:
+                    is_reusable = reset_session(
+                        connection, tx.client_state, self._pool, is_direct=self._is_direct(connection)
+                    )
             finally:
-                self._checkin(connection)
+                self._checkin(connection, is_reusable=is_reusable)
 
     @not_reentrant
     def close(self) -> None:
@@ -350,9 +387,16 @@ class Postgres:
                 check_server(connection)
                 with connection.transaction():
                     check_not_distributed(connection, self._schema)
-                    self._prepare = self._prepare and is_direct(connection)
+                    self._borrows_direct = is_direct(connection)
+                    self._prepare = self._prepare and self._borrows_direct
         finally:
             self._checkin(connection)
+
+    def _is_direct(self, connection: Connection[Any]) -> bool:
+        """Whether no pooler stands between a connection and the server."""
+        if isinstance(connection, StoreConnection):
+            return bool(connection.settings)
+        return self._borrows_direct
 
     def _checkout(self) -> Connection[Any]:
         if self._closed:
@@ -408,8 +452,10 @@ class Postgres:
                 for spare in self._spare.checkout_all():
                     self._pool.putconn(spare)
 
-    def _checkin(self, connection: Connection[Any]) -> None:
-        if os.getpid() == self.process and (unused := self._spare.checkin(connection)) is not None:
+    def _checkin(self, connection: Connection[Any], *, is_reusable: bool = True) -> None:
+        if os.getpid() != self.process:
+            return
+        if (unused := self._spare.checkin(connection) if is_reusable else connection) is not None:
             # psycopg_pool would wait for the response to a rollback, and could not be cancelled. Not reported
             # upstream yet.
             close_if_dirty(unused)

@@ -10,7 +10,9 @@ and not in a transaction of the application.
 
 Beside psycopg's documented API this package uses `psycopg.adapt.Transformer`, `psycopg.waiting.Wait` and
 `Ready`, `errors.error_from_result`, and in async_connections.py `errors._WaitTimeout` and the `timeout`
-of `Connection.wait` (since 3.3.6). They exist in every release of psycopg 3.3 since then.
+of `Connection.wait` (since 3.3.6), in client_state.py the connection's `_adapters` and lists of handlers,
+and in async_session_reset.py the pool's `_configure` and the connection's `_expire_at`. They exist in
+every release of psycopg 3.3 since then.
 """
 
 from __future__ import annotations
@@ -61,11 +63,6 @@ class FastPath:
         self._loaders: dict[str, abc.Transformer] = {}
         self.prepares = True
         """Whether a prepared statement is found again, which a pooler does not guarantee."""
-
-    @property
-    def speaks_utf8(self) -> bool:
-        """Whether the connection's encoding is that of our values. An application may set another."""
-        return self._pgconn.parameter_status(b"client_encoding") == b"UTF8"
 
     def execute(self, sql: str, params: Mapping[str, Any], prepare: bool) -> PQGen[Rows]:
         """Send a statement with its values, and read its rows."""

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
-from psycopg import Connection, pq
+from psycopg import Connection
 from psycopg.rows import tuple_row
 
 from asm.engine.registry import TABLES, quote_identifier
-from asm.errors import StorageError, StorageTimeout
+from asm.errors import StorageError
 from asm.postgres.adapters import PlainCursor
 from asm.postgres.connections import CONFIGURE_TIMEOUT_S, StoreConnection
 from asm.postgres.errors import translated
@@ -92,19 +91,3 @@ def is_direct(connection: Connection[Any]) -> bool:
         prepare=False,
     )
     return bool(cursor.rowcount)
-
-
-def reset_encoding(connection: Connection[Any]) -> None:
-    """Set an idle connection of our own back to UTF-8, if an application set another encoding on it."""
-    if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
-        return
-    if not isinstance(connection, StoreConnection) or connection.fast_path.speaks_utf8:
-        return
-    try:
-        with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
-            connection.execute("set client_encoding to 'UTF8'", prepare=False)
-    except BaseException as error:
-        # In another encoding the server would convert our UTF-8 once more.
-        connection.pgconn.finish()
-        if not isinstance(error, psycopg.Error | StorageTimeout):
-            raise

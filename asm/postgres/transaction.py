@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -25,6 +24,7 @@ from asm.errors import (
     transaction_interrupted,
 )
 from asm.postgres.adapters import PlainCursor
+from asm.postgres.client_state import ClientState
 from asm.postgres.errors import translated
 from asm.postgres.outcomes import (
     GET_STATUS,
@@ -47,7 +47,9 @@ class Executor(Protocol):
     process: int
     threads_inside: set[int]
 
-    def execute(self, connection: Connection[Any], query: Query[Any]) -> Rows: ...
+    def executor(
+        self, connection: Connection[Any], operation: Operation[Any]
+    ) -> Callable[[Query[Any]], Rows]: ...
 
 
 class PostgresTransaction:
@@ -60,8 +62,19 @@ class PostgresTransaction:
         self._open = True
         self._interrupted = False
         self.changed_sessions: set[str] = set()
-        self.connection = connection
+        self.client_state: ClientState | None = None
+        """The connection's state before the application took it, if it did."""
+        self._connection = connection
         self.threads_inside = database.threads_inside
+
+    @property
+    def connection(self) -> Connection[Any]:
+        """The connection, for the application. What it does to the session is undone when this has ended."""
+        if not self._open:
+            raise transaction_ended()
+        if self.client_state is None:
+            self.client_state = ClientState(self._connection)
+        return self._connection
 
     @not_reentrant
     def run(self, operation: Operation[T]) -> T:
@@ -71,8 +84,8 @@ class PostgresTransaction:
         self.check_usable()
         self.changed_sessions.update(operation.sessions)
         try:
-            with translated(self.connection):
-                return run_script(operation, partial(self._database.execute, self.connection))
+            with translated(self._connection):
+                return run_script(operation, self._database.executor(self._connection, operation))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.
             self._interrupted = self._interrupted or not isinstance(error, Exception)
@@ -82,7 +95,7 @@ class PostgresTransaction:
         # An application that catches an interrupt and goes on would commit half of an operation.
         if self._interrupted:
             raise transaction_interrupted()
-        if self.connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+        if self._connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
             # Later statements would be committed one by one.
             raise ended_by_application()
 

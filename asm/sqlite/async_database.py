@@ -56,7 +56,7 @@ class AsyncSQLite:
             else:
                 result = await self._send(operation)
         except MigrationRequired as error:
-            await self._in_thread(list_applied(), partial(self._database.add_versions, error))
+            await self._in_thread(list_applied("sqlite"), partial(self._database.add_versions, error))
             raise
         if self.poller.subscriptions:
             self.poller.notify(operation.sessions)

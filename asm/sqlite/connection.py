@@ -125,7 +125,7 @@ class LockedConnection:
         _retry_while_busy(partial(self.driver.execute, begin), self._timeout)
         self._begun_at = time.monotonic()
         if self._files is not None and not self._reads_only:
-            self._files.check_file()
+            self._files.check()
 
     def commit(self) -> None:
         """Commit. StorageError if no other process can see what was written."""

@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from logging import DEBUG
 from threading import get_ident
 from typing import Any, TypeVar
 
 from asm.dsn import MEMORY
 from asm.engine.group_commit import GroupCommit
+from asm.engine.logs import StatementLog, logger
 from asm.engine.polling import Poller, PollInTransaction
 from asm.engine.registry import QueryRegistry
 from asm.engine.retry import check_process, reentrant_call
@@ -40,7 +43,14 @@ T = TypeVar("T")
 class SQLite:
     """A SQLite file, or a database in memory, for any number of threads."""
 
-    def __init__(self, path: str, *, timeout: float, statement_timeout: float | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        timeout: float,
+        statement_timeout: float | None,
+        slow_statement: float | None = None,
+    ) -> None:
         if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
             raise StorageError(
                 f"asm requires SQLite {'.'.join(map(str, SQLITE_VERSION_MIN))} or newer, for STRICT tables; "
@@ -58,6 +68,7 @@ class SQLite:
         # One batch at a time, because SQLite has one writer.
         self._group_commit = GroupCommit(self.send, parallel_batches_from=None, timeout=timeout, retry_for=0)
         self.poller = Poller(self.poll)
+        self.log = StatementLog(slow_statement)
         self._last_poll: tuple[object, ...] = ()
         self._running: set[int] = set()
 
@@ -95,13 +106,13 @@ class SQLite:
             if isinstance(operation, Query):
                 return self._run_query(operation)
             if isinstance(operation, Pipeline):
-                return self._in_transaction(operation.run_sequentially())
+                return self._in_transaction(operation.run_sequentially(), operation)
         except Conflict:
             if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                 raise
         if self.writes(operation):
-            return self._in_transaction(operation)
-        execute = partial(self.execute, self._reader)
+            return self._in_transaction(operation, operation)
+        execute = self.executor(self._reader, operation)
         return self._reader.use(partial(run_script, operation, execute), begin="begin")
 
     def poll(self, query: Query[T]) -> T | None:
@@ -176,6 +187,15 @@ class SQLite:
             finally:
                 self._writer.close()
 
+    def executor(
+        self, connection: LockedConnection, operation: Operation[Any]
+    ) -> Callable[[Query[Any]], Rows]:
+        """What executes the queries of an operation, on a connection that the caller uses."""
+        execute = partial(self.execute, connection)
+        if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+            return self.log.timed(operation, execute)
+        return execute
+
     def execute(self, connection: LockedConnection, query: Query[Any]) -> Rows:
         """The rows of one query, on a connection that the caller uses."""
         rendered = self.queries[query.query].render(query.params)
@@ -187,7 +207,7 @@ class SQLite:
 
     def add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
-            applied = self.send(list_applied())
+            applied = self.send(list_applied("sqlite"))
             add_versions(error, "sqlite", applied)
 
     def check_process(self) -> None:
@@ -207,13 +227,17 @@ class SQLite:
         return self._writer.driver
 
     def _run_query(self, query: Query[T]) -> T:
+        started_at = time.perf_counter()
         if self.queries[query.query].writes:
-            execute = partial(self.execute, self._writer, query)
-            return query.read(self._writer.use(execute, begin="begin immediate"))
-        return query.read(self._reader.use(partial(self.execute, self._reader, query)))
+            rows = self._writer.use(partial(self.execute, self._writer, query), begin="begin immediate")
+        else:
+            rows = self._reader.use(partial(self.execute, self._reader, query))
+        if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
+            self.log.executed(query, started_at, query)
+        return query.read(rows)
 
-    def _in_transaction(self, script: Operation[T] | Script[T]) -> T:
-        execute = partial(self.execute, self._writer)
+    def _in_transaction(self, script: Operation[T] | Script[T], operation: Operation[T]) -> T:
+        execute = self.executor(self._writer, operation)
         return self._writer.use(partial(run_script, script, execute), begin="begin immediate")
 
 
@@ -246,7 +270,7 @@ class SQLiteTransaction:
             self.changed_sessions.update(operation.sessions)
             try:
                 with translated():
-                    return run_script(operation, partial(self._database.execute, self._connection))
+                    return run_script(operation, self._database.executor(self._connection, operation))
             except BaseException as error:
                 # An interrupt that the caller catches would leave half an operation to be committed.
                 self._aborted = (

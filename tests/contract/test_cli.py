@@ -14,7 +14,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +69,20 @@ def run_process(*arguments: str | Path, **environment: str) -> subprocess.Comple
     )
 
 
-def terminal_output(*arguments: str | Path, columns: int = 80) -> str:
-    """What the command prints on a terminal of this width."""
+def terminal_output(
+    *arguments: str | Path, columns: int = 80, environment: Mapping[str, str] | None = None
+) -> str:
+    """What the command prints on a terminal of this width, by default without a pager."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("ASM_PAGER", "COLUMNS", "LINES", "NO_COLOR", "PAGER")
     }
-    environment["TERM"] = "xterm-256color"
+    given = {"TERM": "xterm-256color", **({"ASM_PAGER": ""} if environment is None else environment)}
     command = [sys.executable, "-m", "asm", *map(str, arguments)]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment):
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env={**inherited, **given}):
         os.close(theirs)
         seen = b"".join(iter(lambda: read_from(ours), b""))
     os.close(ours)
@@ -99,6 +103,20 @@ def a_session(store: asm.SessionStore, *events: tuple[str, dict[str, Any]], **fi
     made = [asm.Event(type=type, session_id=session.id, run_id=run.id, data=data) for type, data in events]
     store.flush(session, run, made)
     return session
+
+
+TALK: list[tuple[str, dict[str, Any]]] = [
+    ("message_sent", {"role": "user", "content": "What is in here?"}),
+    ("message_received", {"role": "assistant", "content": "I will look."}),
+    ("tool_call_started", {"name": "bash", "input": "ls -F"}),
+    ("tool_call_completed", {"output": "main.py\ntests/", "duration_s": 0.25}),
+    ("tool_call_started", {"name": "search", "input": {"text": "x", "limit": 3}}),
+    ("tool_call_failed", {"output": "timed out", "code": 124}),
+    ("acme.plan_updated", {"steps": ["read", "write"]}),
+    ("run_completed", {}),
+]
+
+HOSTILE = "[bold]a[/bold] \x1b[2J\x1b]0;title\x07 \x00\x08\x9b1m \u202eevil \ud800 \rover"
 
 
 # Migrations and status.
@@ -123,7 +141,7 @@ def test_rollback_changes_nothing_without_confirmation(migrated: str, store: asm
     a_session(store)
     refused = CliRunner().invoke(cli, ["rollback", migrated], input="n\n")
     assert refused.exit_code == 1
-    assert "1 sessions" in refused.stderr
+    assert "asm_sessions (1 row)" in refused.stderr
     assert asm.pending_migrations(migrated) == []
 
 
@@ -139,7 +157,7 @@ def test_rollback_of_an_empty_database_says_so(dsn: str) -> None:
 
 
 def test_status_of_an_empty_database_names_the_pending_migrations(dsn: str) -> None:
-    assert f"{STEP}  pending" in output_of("status", dsn)
+    assert f"{STEP}  pending" in invoke("status", dsn).stdout
 
 
 def test_status_counts_the_rows(migrated: str, store: asm.SessionStore) -> None:
@@ -169,7 +187,7 @@ def test_reading_a_file_that_does_not_exist_does_not_create_it(command: str, tmp
 def test_the_tables_may_be_in_a_schema_of_their_own(dsn: str) -> None:
     output_of("migrate", dsn, "--schema", 'Agents "2"')
     output_of("import", SMALL, "--dsn", dsn, "--schema", 'Agents "2"')
-    assert "small.traj" in output_of("sessions", "--dsn", dsn, "--schema", 'Agents "2"')
+    assert "swe-agent" in output_of("sessions", "--dsn", dsn, "--schema", 'Agents "2"')
 
 
 # Importing.
@@ -177,7 +195,7 @@ def test_the_tables_may_be_in_a_schema_of_their_own(dsn: str) -> None:
 
 def test_an_imported_session_is_listed(migrated: str) -> None:
     assert output_of("import", SMALL, "--dsn", migrated) == "imported 1 session with 23 events\n"
-    assert "small.traj" in output_of("sessions", "--dsn", migrated)
+    assert "swe-agent" in output_of("sessions", "--dsn", migrated)
 
 
 def test_importing_again_adds_nothing(migrated: str) -> None:
@@ -459,200 +477,6 @@ def test_export_takes_either_session_ids_or_all(migrated: str, arguments: list[s
     assert (result.exit_code, "Name the sessions to export, or give --all" in result.stderr) == (2, True)
 
 
-# Listing.
-
-
-def test_sessions_are_listed_newest_first(migrated: str, store: asm.SessionStore) -> None:
-    ids = [a_session(store).id for _ in range(3)]
-    assert re.findall(r"ses_\w+", output_of("sessions", "--dsn", migrated)) == ids[::-1]
-
-
-def test_sessions_are_filtered_by_status_and_agent(migrated: str, store: asm.SessionStore) -> None:
-    chosen = a_session(store, agent_id="a", status="failed")
-    a_session(store, agent_id="a", status="active")
-    a_session(store, agent_id="b", status="failed")
-    listed = output_of(
-        "sessions", "--dsn", migrated, "--status", "failed", "--status", "paused", "--agent", "a"
-    )
-    assert re.findall(r"ses_\w+", listed) == [chosen.id]
-
-
-def test_deleted_sessions_are_listed_with_the_option_all(migrated: str, store: asm.SessionStore) -> None:
-    deleted = a_session(store, deleted_at=asm.Session(agent_id="x").created_at)
-    assert output_of("sessions", "--dsn", migrated) == "no sessions\n"
-    assert f"{deleted.id}  deleted" in output_of("sessions", "--dsn", migrated, "--all")
-
-
-def test_a_list_that_reaches_its_limit_says_so(migrated: str, store: asm.SessionStore) -> None:
-    for _ in range(3):
-        a_session(store)
-    result = invoke("sessions", "--dsn", migrated, "--limit", "2")
-    assert len(result.stdout.splitlines()) == 2
-    assert "more sessions than these 2" in result.stderr
-
-
-def test_sessions_are_listed_as_json(migrated: str, store: asm.SessionStore) -> None:
-    session = a_session(store, metadata={"odd": "\ud800 é"})
-    [listed] = json.loads(output_of("sessions", "--dsn", migrated, "--json"))
-    assert asm.Session.from_dict(listed) == session
-
-
-def test_a_row_fits_a_narrow_terminal(migrated: str, store: asm.SessionStore) -> None:
-    session = a_session(store, agent_id="a" * 60, tags=("t" * 60,))
-    seen = COLOUR.sub("", terminal_output("sessions", "--dsn", migrated))
-    assert session.id in seen
-    assert max(map(len, seen.splitlines())) <= 80
-
-
-# Showing.
-
-TALK: list[tuple[str, dict[str, Any]]] = [
-    ("message_sent", {"role": "user", "content": "What is in here?"}),
-    ("message_received", {"role": "assistant", "content": "I will look."}),
-    ("tool_call_started", {"name": "bash", "input": "ls -F"}),
-    ("tool_call_completed", {"output": "main.py\ntests/", "duration_s": 0.25}),
-    ("tool_call_started", {"name": "search", "input": {"text": "x", "limit": 3}}),
-    ("tool_call_failed", {"output": "timed out", "code": 124}),
-    ("acme.plan_updated", {"steps": ["read", "write"]}),
-    ("run_completed", {}),
-]
-
-
-def test_a_session_is_shown_as_a_conversation(migrated: str, store: asm.SessionStore) -> None:
-    session = a_session(store, *TALK)
-    seen = output_of("show", session.id, "--dsn", migrated)
-    assert seen.startswith(f"Session {session.id}  pending\n")
-    assert "  usage     1,200 tokens in, $0.5000\n" in seen
-    events = seen[seen.index("    1  ") :]
-    assert [line.rstrip() for line in events.splitlines()] == [
-        "    1  user",
-        "       What is in here?",
-        "",
-        "    2  assistant",
-        "       I will look.",
-        "",
-        "    3  $ ls -F",
-        "    4  │ main.py",
-        "       │ tests/",
-        "       └ 250 ms",
-        "",
-        "    5  search text: x",
-        "              limit: 3",
-        "    6  │ timed out",
-        "       └ code: 124",
-        "",
-        '    7  acme.plan_updated  steps: ["read", "write"]',
-        "    8  run completed",
-    ]
-
-
-def test_a_tool_call_that_a_message_repeats_is_shown_once(migrated: str, store: asm.SessionStore) -> None:
-    message = {"content": "I will look.\n```\nls -F\n```", "thought": "I will look.\n"}
-    session = a_session(store, ("message_received", message), ("tool_call_started", {"input": "ls -F\n"}))
-    assert output_of("show", session.id, "--dsn", migrated).count("ls -F") == 1
-
-
-def test_a_message_with_more_than_its_thought_is_shown_completely(
-    migrated: str, store: asm.SessionStore
-) -> None:
-    message = {"content": "Hm. Maybe ls -F will tell.", "thought": "Hm."}
-    session = a_session(store, ("message_received", message), ("tool_call_started", {"input": "ls -F"}))
-    assert "Hm. Maybe ls -F will tell." in output_of("show", session.id, "--dsn", migrated)
-
-
-def test_a_session_is_shown_as_json_with_everything_stored(migrated: str, store: asm.SessionStore) -> None:
-    session = a_session(store, *TALK, ("message_sent", {"content": "\ud800 é \x1b", "n": 10**4_000}))
-    text = run_process("show", session.id, "--dsn", migrated, "--json").stdout
-    document = json.loads(text)
-    assert text.isascii()
-    assert asm.Session.from_dict(document["session"]) == session
-    assert [asm.Run.from_dict(run) for run in document["runs"]] == store.list_runs(session.id)
-    assert [asm.Event.from_dict(event) for event in document["events"]] == store.get_events(session.id)
-    assert (document["artifacts"], document["last_sequence"], document["pruned_events"]) == ([], 9, 0)
-
-
-def test_an_unknown_session_is_an_error_on_one_line(migrated: str) -> None:
-    result = invoke("show", "ses_none", "--dsn", migrated)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "asm: no session has the id 'ses_none'\n"
-
-
-LONG = "\n".join(f"line {number} {'x' * 100}" for number in range(200))
-
-
-def test_output_to_a_pipe_is_plain_and_complete(migrated: str, store: asm.SessionStore) -> None:
-    session = a_session(store, ("tool_call_completed", {"output": LONG}), metadata={"long": "m" * 500})
-    seen = run_process("show", session.id, "--dsn", migrated, COLUMNS="80").stdout
-    assert "\x1b" not in seen
-    assert all(line in seen for line in [*LONG.splitlines(), "m" * 500])
-
-
-def test_output_to_a_terminal_is_coloured_and_shortened(migrated: str, store: asm.SessionStore) -> None:
-    session = a_session(store, ("tool_call_completed", {"output": LONG}), metadata={"long": "m" * 500})
-    seen = terminal_output("show", session.id, "--dsn", migrated)
-    lines = COLOUR.sub("", seen).splitlines()
-    assert COLOUR.search(seen)
-    assert any("more lines" in line for line in lines)
-    assert max(map(len, lines)) <= 80
-
-
-def test_the_option_full_shortens_nothing(migrated: str, store: asm.SessionStore) -> None:
-    session = a_session(store, ("tool_call_completed", {"output": LONG}))
-    seen = terminal_output("show", session.id, "--dsn", migrated, "--full", columns=200)
-    assert all(line in seen for line in LONG.splitlines())
-
-
-HOSTILE = "[bold]a[/bold] \x1b[2J\x1b]0;title\x07 \x00\x08\x9b1m \u202eevil \ud800 \rover"
-
-
-def test_control_characters_in_stored_text_do_not_reach_the_terminal(
-    migrated: str, store: asm.SessionStore
-) -> None:
-    session = a_session(
-        store,
-        ("message_sent", {"role": HOSTILE, "content": HOSTILE}),
-        ("tool_call_started", {"name": HOSTILE, "input": HOSTILE}),
-        ("tool_call_completed", {"output": [HOSTILE]}),
-        ("acme.odd", {HOSTILE: HOSTILE}),
-        agent_id="[red]\x1b[31m",
-        tags=("\x07",),
-        metadata={HOSTILE: HOSTILE},
-    )
-    for seen in (
-        terminal_output("show", session.id, "--dsn", migrated),
-        terminal_output("sessions", "--dsn", migrated),
-    ):
-        assert not CONTROLS.search(COLOUR.sub("", seen))
-        assert "\u202e" not in seen
-        assert r"[red]\x1b[31m" in COLOUR.sub("", seen)
-
-
-def test_documents_with_the_deepest_nesting_are_shown(migrated: str, store: asm.SessionStore) -> None:
-    deep: dict[str, Any] = {}
-    for _ in range(499):
-        deep = {"x": deep}
-    session = a_session(
-        store, ("message_sent", deep), ("acme.deep", deep), ("tool_call_completed", {"output": deep["x"]})
-    )
-    output_of("show", session.id, "--dsn", migrated)
-    document = json.loads(output_of("show", session.id, "--dsn", migrated, "--json"))
-    assert document["events"][0]["data"] == deep
-
-
-@pytest.mark.parametrize("command", [["show"], ["show", "--json"], ["export"]], ids=" ".join)
-def test_closing_the_pipe_early_prints_no_error(
-    command: list[str], migrated: str, store: asm.SessionStore
-) -> None:
-    session = a_session(store, *[("message_sent", {"content": LONG})] * 50)
-    arguments = [sys.executable, "-m", "asm", *command, session.id, "--dsn", migrated]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.stderr.read() == b""
-
-
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device here is always full")
 @pytest.mark.parametrize("command", ["sessions", "sessions --json", "status", "export --all"])
 def test_a_full_disk_is_an_error_on_one_line(another: asm.SessionStore, tmp_path: Path, command: str) -> None:
@@ -679,6 +503,12 @@ def test_the_demo_records_a_new_session_each_time(dsn: str) -> None:
     assert len(output_of("sessions", "--dsn", dsn).splitlines()) == 2
 
 
+def test_the_demo_ends_with_a_command_that_shows_its_session(dsn: str) -> None:
+    seen = subprocess.run([sys.executable, str(DEMO), dsn], capture_output=True, encoding="utf-8").stdout
+    shown = subprocess.run(seen.splitlines()[-1], shell=True, capture_output=True, encoding="utf-8")
+    assert "Yes, from two o'clock on." in shown.stdout, shown.stderr
+
+
 # Usage errors.
 
 
@@ -690,7 +520,9 @@ def test_the_demo_records_a_new_session_each_time(dsn: str) -> None:
         (["--frobnicate"], "No such option '--frobnicate'"),
         (["import"], "Missing argument 'PATH...'"),
         (["import", "/not/there"], "Path '/not/there' does not exist"),
-        (["show"], "Missing argument 'SESSION'"),
+        (["show"], "Name a session, or give --latest."),
+        (["show", "ses_1", "--latest"], "Name a session, or give --latest."),
+        (["show", "ses_1", "--errors", "--type", "run_failed"], "Give --errors or --type, not both."),
         (["show", "a", "b"], "unexpected extra argument (b)"),
         (["sessions", "--limit", "none"], "'none' is not a valid"),
         (["sessions", "--limit", "0"], "0 is not in the range"),

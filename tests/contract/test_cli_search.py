@@ -1,4 +1,4 @@
-"""`asm search`: its filters, its pages, and its output as a table and as JSON."""
+"""`asm search` and `asm sessions`: their filters, their pages, and their output as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 import asm
-from tests.contract.test_cli import COLOUR, CONTROLS, HOSTILE, invoke, output_of, terminal_output
+from asm.operations import listing
+from tests.contract.test_cli import COLOUR, CONTROLS, HOSTILE, invoke, output_of, run_process, terminal_output
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -161,28 +163,49 @@ def test_json_output_has_runs_and_events_as_stored(dsn: str) -> None:
 
 def test_a_run_is_shown_with_its_usage(dsn: str) -> None:
     assert re.fullmatch(
-        r"run_1  pending  2026-01-01 12:00  ses_1  claude  4,000 tokens in\n",
+        r"run_1  pending  2026-01-01 12:00:00  ses_1  claude, 4,000 tokens in\n",
         output_of("search", "runs", "--dsn", dsn, "--session", "ses_1"),
     )
 
 
 def test_an_event_is_shown_with_its_number_and_data(dsn: str) -> None:
     assert re.fullmatch(
-        r"ses_1  error_occurred  2026-01-01 12:00      2  n: 1\n",
+        r"ses_1  error_occurred      2  2026-01-01 12:00:00  n: 1\n",
         output_of("search", "events", "--dsn", dsn, "--session", "ses_1", "--type", "error_occurred"),
     )
 
 
+@pytest.mark.parametrize("columns", [80, 100, 140])
 @pytest.mark.parametrize("what", ["sessions", "runs", "events"])
-def test_a_row_fits_a_narrow_terminal(what: str, migrated: str) -> None:
+def test_a_row_fits_the_terminal(what: str, columns: int, migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
-        session = asm.Session(agent_id="a" * 60, tags=("t" * 60,))
+        session = asm.Session(agent_id="研究" * 30, tags=("t" * 60,))
         run = asm.Run(session_id=session.id, provider="p" * 60)
-        event = asm.Event(type="tool_approval_requested", session_id=session.id, data={"text": "x" * 200})
+        event = asm.Event(type="tool_approval_requested", session_id=session.id, data={"語": "語" * 200})
         store.flush(session, run, [event])
-    seen = COLOUR.sub("", terminal_output("search", what, "--dsn", migrated))
-    assert session.id in seen
-    assert max(map(len, seen.splitlines())) <= 80
+    seen = COLOUR.sub("", terminal_output("search", what, "--dsn", migrated, columns=columns)).splitlines()
+    assert max(map(cell_len, seen)) <= columns
+    assert len(seen) == 2
+
+
+def test_an_event_in_a_pipe_is_one_line_of_bounded_length_unless_all_of_it_is_wanted(migrated: str) -> None:
+    text = "line\n" * 10_000
+    with asm.SessionStore(migrated) as store:
+        store.append_event(asm.Event(type="message_sent", session_id="ses_1", data={"content": text}))
+    [line] = output_of("search", "events", "--dsn", migrated).splitlines()
+    assert len(line) < 300
+    [full] = output_of("search", "events", "--dsn", migrated, "--full").splitlines()
+    assert full.endswith("content: " + text.replace("\n", "\\n"))
+
+
+def test_events_are_searched_by_the_beginnings_of_ids(dsn: str) -> None:
+    with asm.SessionStore(dsn) as store:
+        run = asm.Run(id="run_x1", session_id="ses_1")
+        store.save_run(run)
+        store.append_event(asm.Event(type="run_started", session_id="ses_1", run_id=run.id))
+    assert find("events", "--dsn", dsn, "--run", "run_x") == ["ses_1"]
+    assert invoke("search", "events", "--dsn", dsn, "--session", "ses_").exit_code == 1
+    assert find("runs", "--dsn", dsn, "--session", "ses_2") == ["run_2"]
 
 
 def test_control_characters_in_stored_text_do_not_reach_the_terminal(migrated: str) -> None:
@@ -244,3 +267,83 @@ def test_the_help_of_every_search_has_examples(command: list[str]) -> None:
     explained = output_of("search", *command, "--help")
     assert explained.startswith(f"Usage: cli {' '.join(['search', *command])}")
     assert re.search(rf"^  asm search {' '.join(command)}", explained, re.MULTILINE)
+
+
+# Lists of sessions.
+
+
+def saved(store: asm.SessionStore, *messages: dict[str, Any], **fields: Any) -> asm.Session:
+    session = asm.Session(**({"agent_id": "helper"} | fields))
+    store.save_session(session)
+    store.append_events(
+        [asm.Event(type="message_sent", session_id=session.id, data=data) for data in messages]
+    )
+    return session
+
+
+@pytest.mark.parametrize("options", ["", "--json", "--utc", "--limit 2 --order created_at_asc"])
+def test_both_commands_that_list_sessions_print_the_same(dsn: str, options: str) -> None:
+    searched, listed = (
+        invoke(*command, "--dsn", dsn, *options.split()) for command in (["search", "sessions"], ["sessions"])
+    )
+    assert (searched.stdout, searched.stderr) == (listed.stdout, listed.stderr)
+
+
+def test_sessions_are_listed_with_a_title_and_the_number_of_their_events(migrated: str) -> None:
+    with asm.SessionStore(migrated) as store:
+        saved(store, {"content": "hi"}, id="ses_1", metadata={"title": "A plan"}, tags=("prod", "eu"))
+        system = {"role": "system", "content": "You are a helper."}
+        saved(store, system, {"role": "user", "content": [{"type": "text", "text": "Why\nso?"}]}, id="ses_2")
+        saved(store, id="ses_3")
+    lines = output_of("sessions", "--dsn", migrated, "--order", "created_at_asc").splitlines()
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(rf"ses_1  pending  helper       1  {time}  A plan \[prod, eu\]", lines[0])
+    assert re.fullmatch(rf"ses_2  pending  helper       2  {time}  Why so\?", lines[1])
+    assert re.fullmatch(rf"ses_3  pending  helper       0  {time}", lines[2])
+
+
+def test_a_list_shows_the_time_by_which_it_is_sorted(migrated: str) -> None:
+    with asm.SessionStore(migrated) as store:
+        saved(store, created_at=NOON, updated_at=NOON.replace(day=20))
+    assert "2026-01-20 12:00:00" in output_of("sessions", "--dsn", migrated)
+    assert "2026-01-31 12:00:00" in output_of("sessions", "--dsn", migrated, "--order", "created_at_desc")
+    for options, heading, time in (([], "UPDATED", " ago"), (["--utc"], "UPDATED", "2026-01-20 12:00:00")):
+        seen = COLOUR.sub("", terminal_output("sessions", "--dsn", migrated, *options, columns=120))
+        assert heading in seen.splitlines()[0]
+        assert time in seen.splitlines()[1]
+
+
+def test_the_ids_that_a_terminal_shows_are_accepted_as_ids(migrated: str) -> None:
+    with asm.SessionStore(migrated) as store:
+        ids = {saved(store).id for _ in range(30)} | {saved(store, id=f"chat-{n}").id for n in range(12)}
+    seen = COLOUR.sub("", terminal_output("sessions", "--dsn", migrated))
+    short = [line.split()[0] for line in seen.splitlines()[1:]]
+    assert {output_of("show", id, "--dsn", migrated).split()[1] for id in short} == ids
+    assert max(map(len, short)) < 36
+
+
+def test_soft_deleted_sessions_are_listed_on_request(migrated: str) -> None:
+    with asm.SessionStore(migrated) as store:
+        deleted = saved(store, deleted_at=datetime.now(UTC))
+    assert output_of("sessions", "--dsn", migrated) == "no sessions\n"
+    listed = output_of("sessions", "--dsn", migrated, "--include-deleted")
+    assert listed.startswith(f"{deleted.id}  deleted  ")
+
+
+def test_a_list_takes_the_same_number_of_queries_for_any_number_of_sessions(migrated: str) -> None:
+    with asm.SessionStore(migrated) as store:
+        sessions = [saved(store, {"content": "hi"}) for _ in range(50)]
+    script = iter(listing.summarize_sessions(sessions))
+    next(script)
+    script.send([(session.id, 1, None, None) for session in sessions])
+    with pytest.raises(StopIteration):
+        script.send([])
+
+
+@pytest.mark.parametrize("beginning", ["ses_", "ses_2", ""])
+def test_a_shell_completes_the_ids_of_sessions(dsn: str, beginning: str) -> None:
+    completed = run_process(
+        _ASM_COMPLETE="bash_complete", COMP_WORDS=f"asm show {beginning}", COMP_CWORD="2", ASM_DSN=dsn
+    )
+    ids = ["ses_2"] if beginning == "ses_2" else ["ses_1", "ses_2", "ses_3"]
+    assert sorted(completed.stdout.split()) == sorted(f"plain,{id}" for id in ids)

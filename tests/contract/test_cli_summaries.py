@@ -76,13 +76,13 @@ def test_cost_is_a_table_with_the_source_of_each_price(migrated: str, store: asm
         "",
         "provider        cost  runs  own cost  exact name  prefix  no price",
         "openai     $1,005.50     2         1                   1",
-        "anthropic    $0.0001     1                     1",
+        "anthropic   <$0.0001     1                     1",
         "(none)                   1                                       1",
         "",
         "model                   cost  runs  own cost  exact name  prefix  no price",
         "gpt-4o             $1,000.50     1         1",
         "gpt-4o-2024-08-06      $5.00     1                             1",
-        "claude-haiku-4-5     $0.0001     1                     1",
+        "claude-haiku-4-5    <$0.0001     1                     1",
         "(none)                           1                                       1",
     ]
 

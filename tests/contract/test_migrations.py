@@ -94,11 +94,6 @@ def test_all_migrations_are_pending_in_an_empty_database(dsn: str) -> None:
     assert asm.pending_migrations(dsn) == STEPS
 
 
-def test_listing_pending_migrations_changes_nothing(dsn: str) -> None:
-    asm.pending_migrations(dsn)
-    assert tables(dsn) == set()
-
-
 def test_nothing_is_pending_after_migrating(migrated: str) -> None:
     assert asm.pending_migrations(migrated) == []
 
@@ -106,7 +101,44 @@ def test_nothing_is_pending_after_migrating(migrated: str) -> None:
 def test_rolling_back_returns_the_migrations_newest_first(dsn: str, folder: Path) -> None:
     add_step(folder, dsn, "create table notes (id integer);", "drop table notes;")
     asm.migrate(dsn)
-    assert asm.rollback(dsn) == [LATER, *STEPS[::-1]]
+    assert asm.rollback(dsn, steps=None) == [LATER, *STEPS[::-1]]
+
+
+def test_rolling_back_undoes_the_newest_migration(dsn: str, folder: Path) -> None:
+    add_step(folder, dsn, "create table notes (id integer);", "drop table notes;")
+    asm.migrate(dsn)
+    assert (asm.rollback(dsn), "notes" in tables(dsn)) == ([LATER], False)
+    assert asm.pending_migrations(dsn) == [LATER]
+
+
+def test_rolling_back_a_number_of_steps_undoes_the_newest_ones(dsn: str, folder: Path) -> None:
+    add_step(folder, dsn, "create table notes (id integer);", "drop table notes;")
+    asm.migrate(dsn)
+    assert asm.rollback(dsn, steps=2) == [LATER, *STEPS[::-1]][:2]
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.0, True, "1"])
+def test_the_number_of_steps_must_be_positive(migrated: str, steps: Any) -> None:
+    with pytest.raises(asm.ValidationError, match="steps must be"):
+        asm.rollback(migrated, steps=steps)
+    assert asm.pending_migrations(migrated) == []
+
+
+def test_what_a_newer_asm_added_is_not_rolled_back(
+    dsn: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_step(folder, dsn, "create table notes (id integer);")
+    asm.migrate(dsn)
+    monkeypatch.undo()
+    with pytest.raises(asm.Conflict, match=f"newer version of asm has applied {LATER}"):
+        asm.rollback(dsn, steps=None)
+    assert asm.pending_migrations(dsn) == []
+
+
+@pytest.mark.parametrize("call", [asm.rollback, asm.pending_migrations])
+def test_an_empty_database_stays_empty(dsn: str, call: Callable[[str], list[str]]) -> None:
+    call(dsn)
+    assert tables(dsn) == set()
 
 
 def test_rolling_back_drops_every_table(migrated: str) -> None:
@@ -119,7 +151,7 @@ def test_a_migration_that_was_rolled_back_is_pending(migrated: str) -> None:
     assert asm.pending_migrations(migrated) == STEPS
 
 
-def test_rolling_back_an_empty_database_does_nothing(dsn: str) -> None:
+def test_rolling_back_an_empty_database_returns_nothing(dsn: str) -> None:
     assert asm.rollback(dsn) == []
 
 
@@ -252,6 +284,29 @@ def test_the_status_of_a_database_with_an_applications_migrations_only(dsn: str,
     assert (found.pending, found.rows) == (STEPS, {})
 
 
+def test_the_status_lists_no_migrations_of_an_application(migrated: str, applications: Path) -> None:
+    yoyo("apply", migrated, applications)
+    assert (status(migrated).applied, asm.pending_migrations(migrated)) == (STEPS, [])
+
+
+def test_an_applications_migrations_do_not_pass_for_those_of_a_newer_asm(
+    migrated: str, applications: Path, opened: Callable[..., Any]
+) -> None:
+    yoyo("apply", migrated, applications)
+    store = opened(migrated)
+    fetch_rows(migrated, "drop table asm_artifacts")
+    with pytest.raises(
+        asm.MigrationRequired, match=rf"that of the database is {LAST_STEP}; run `asm migrate`"
+    ):
+        store.artifacts.get_by_key("report.pdf")
+
+
+def test_rolling_back_all_leaves_an_applications_migrations(migrated: str, applications: Path) -> None:
+    yoyo("apply", migrated, applications)
+    assert asm.rollback(migrated, steps=None) == STEPS[::-1]
+    assert "A " in yoyo("list", migrated, applications)
+
+
 # Several processes, and killed ones
 
 
@@ -301,6 +356,19 @@ def test_the_lock_that_a_killed_yoyo_left_is_cleared(
         process.kill()
     monkeypatch.setattr(Migrator, "stale_after_s", 0.0)
     assert (asm.migrate(dsn), fetch_rows(dsn, "select * from yoyo_lock")) == (STEPS, [])
+
+
+def test_the_lock_of_a_running_yoyo_is_left_alone(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Migrator, "lock_timeout_s", 0.1)
+    migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0000-stops")
+    with yoyo_running("apply", dsn, migrations) as process:
+        assert read_line(process) == "stopped"
+        with pytest.raises(asm.StorageTimeout, match=f"process {process.pid}.*`yoyo break-lock`"):
+            asm.migrate(dsn)
+        _, errors = process.communicate()
+    assert (process.returncode, errors, asm.migrate(dsn)) == (0, "", [])
 
 
 def test_migrating_waits_for_yoyos_own_command(
@@ -527,6 +595,67 @@ def test_a_file_changed_after_a_schema_was_migrated_is_a_conflict(dsn: str, fold
 def test_a_search_path_without_a_schema_is_a_storage_error(dsn: str) -> None:
     with pytest.raises(asm.StorageError, match="search_path"):
         asm.migrate(make_conninfo(dsn, options="-c search_path=nowhere"))
+
+
+def in_path(dsn: str, *schemas: str) -> str:
+    return make_conninfo(dsn, options=f"-c search_path={','.join(schemas)}")
+
+
+@schemas_only
+@pytest.mark.parametrize("shadowed_by", ["nothing", "yoyo's tables"])
+def test_tables_are_found_where_their_names_lead_to(
+    migrated: str, opened: Callable[..., Any], shadowed_by: str
+) -> None:
+    with asm.SessionStore(migrated) as store:
+        store.save_session(asm.Session(agent_id="a", id="ses_1"))
+        stored = store.append_event(an_event())
+    fetch_rows(migrated, "create schema tenant")
+    dsn = in_path(migrated, "tenant", "public")
+    if shadowed_by != "nothing":
+        fetch_rows(
+            migrated, "create table tenant._yoyo_migration (like public._yoyo_migration including all)"
+        )
+        fetch_rows(migrated, "create table tenant._yoyo_log (like public._yoyo_log including all)")
+    before = tables(migrated, "tenant")
+    assert (asm.pending_migrations(dsn), asm.migrate(dsn), status(dsn).applied) == ([], [], STEPS)
+    store = opened(dsn, migrate=True)
+    assert (store.get_events("ses_1"), store.maintenance.health_check()) == ([stored], [])
+    assert tables(migrated, "tenant") == before
+    assert asm.rollback(dsn) == STEPS[::-1]
+    assert tables(migrated) & TABLES == set()
+
+
+@schemas_only
+def test_tables_are_found_after_their_user_got_a_schema_of_its_own(
+    migrated: str, opened: Callable[..., Any]
+) -> None:
+    with asm.SessionStore(migrated) as store:
+        stored = store.append_event(an_event())
+    fetch_rows(migrated, "create schema authorization current_user")
+    assert (asm.pending_migrations(migrated), asm.migrate(migrated)) == ([], [])
+    assert opened(migrated, migrate=True).get_events("ses_1") == [stored]
+
+
+@schemas_only
+def test_a_later_migration_goes_where_the_tables_are(dsn: str, folder: Path) -> None:
+    asm.migrate(dsn)
+    fetch_rows(dsn, "create schema tenant")
+    add_step(folder, dsn, "create table notes (id integer);")
+    assert asm.migrate(in_path(dsn, "tenant", "public")) == [LATER]
+    assert ("notes" in tables(dsn), tables(dsn, "tenant")) == (True, set())
+
+
+@schemas_only
+def test_new_tables_go_into_the_first_schema_of_the_search_path(dsn: str) -> None:
+    fetch_rows(dsn, "create schema tenant")
+    assert asm.migrate(in_path(dsn, "missing", "tenant", "public")) == STEPS
+    assert (tables(dsn, "tenant") >= TABLES, tables(dsn)) == (True, set())
+
+
+@schemas_only
+def test_a_named_schema_is_not_looked_for_on_the_search_path(migrated: str) -> None:
+    fetch_rows(migrated, "create schema tenant")
+    assert asm.pending_migrations(in_path(migrated, "public"), schema="tenant") == STEPS
 
 
 @schemas_only

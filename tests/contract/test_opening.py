@@ -431,6 +431,7 @@ def test_a_missing_column_is_a_migration_required(migrated: str, opened: Opener)
         *({"timeout": value} for value in (0, -1, float("nan"), float("inf"), 1e12, True, "1", None)),
         *({"statement_timeout": value} for value in (0, -1, float("nan"), float("inf"), True, "1")),
         *({"retry_for": value} for value in (-1, float("nan"), True, "1", None)),
+        *({"slow_statement": value} for value in (-1, float("nan"), True, "1")),
     ],
     ids=str,
 )

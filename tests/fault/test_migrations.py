@@ -205,7 +205,8 @@ def test_what_yoyos_own_command_left_half_done_is_completed(
         if not cuts.killed(partial(apply_with_yoyo, dsn), partial(cuts.before_a_commit, number)):
             break
         asm.migrate(dsn)
-        assert state(dsn) == state(other), f"cut at commit {number}"
+        # The lock row of a process that was killed after its last migration locks nothing of asm's.
+        assert state(dsn)._replace(is_locked=False) == state(other), f"cut at commit {number}"
         asm.rollback(dsn)
     assert number > len(steps_of(dsn))
 
@@ -220,7 +221,7 @@ def test_what_yoyos_own_command_left_half_rolled_back_is_rolled_back(
         if not cuts.killed(partial(roll_back_with_yoyo, migrated), partial(cuts.before_a_commit, number)):
             break
         asm.rollback(migrated)
-        assert state(migrated) == state(other), f"cut at commit {number}"
+        assert state(migrated)._replace(is_locked=False) == state(other), f"cut at commit {number}"
         asm.migrate(migrated)
     assert number > len(steps_of(migrated))
 

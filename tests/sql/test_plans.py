@@ -18,7 +18,17 @@ from asm import dsn as dsns
 from asm.cli import copying
 from asm.engine import polling
 from asm.engine.script import Query, run_script
-from asm.operations import appending, artifacts, events, exports, runs, search, sessions, summaries
+from asm.operations import (
+    appending,
+    artifacts,
+    events,
+    exports,
+    listing,
+    runs,
+    search,
+    sessions,
+    summaries,
+)
 from asm.operations.cursors import Order
 from asm.postgres import adapters
 from asm.sqlite import values
@@ -66,6 +76,12 @@ HOT: dict[str, tuple[Any, str]] = {
         Query("find_sequence_numbers", {"session_ids": [session_id(3)], "sequence_numbers": [3]}, list),
         "asm_events_pkey",
     ),
+    "find_session_ids": (listing.find_session_ids("ses_0007"), "asm_sessions_pkey"),
+    "find_run_ids": (listing.find_run_ids("run_0007"), "asm_runs_by_id"),
+    "find_run_ids of a session": (
+        listing.find_run_ids("run_0007", session_id=session_id(7)),
+        "asm_runs_pkey",
+    ),
     "page_sessions": (copying.page_sessions(session_id(3)), "asm_sessions_pkey"),
     "page_runs": (copying.page_runs(session_id(3), "run_000061"), "asm_runs_pkey"),
     "page_artifacts": (copying.page_artifacts("art_1"), "asm_artifacts_pkey"),
@@ -75,6 +91,7 @@ HOT: dict[str, tuple[Any, str]] = {
         "asm_events_pkey",
     ),
 }
+_LISTED = (session_id(3), session_id(9))
 ORDERED = [
     "list_sessions",
     "list_sessions of an agent",
@@ -200,6 +217,16 @@ def test_a_hot_read_uses_its_index(question: str, filled: Where) -> None:
     plans = list(_plans[filled.dialect](filled.dsn, query))
 
     assert [(plan.indexes, plan.scanned) for plan in plans] == [({index}, set())] * len(plans)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [listing.shorten_ids(_LISTED), listing.find_first_messages(_LISTED)],
+    ids=lambda query: query.query,
+)
+def test_what_a_list_shows_of_its_sessions_is_found_by_indexes(query: Query[Any], filled: Where) -> None:
+    for plan in _plans[filled.dialect](filled.dsn, query):
+        assert (bool(plan.indexes), plan.scanned) == (True, set())
 
 
 @pytest.mark.parametrize("question", ORDERED)
@@ -471,7 +498,7 @@ def _one_of(value: Any) -> Any:
 
 def _plan_of_sqlite(lines: list[tuple[bool, str]]) -> Plan:
     """Reads lines such as `SEARCH table USING INDEX name (columns)`."""
-    read = [line for _, line in lines if re.match(r"(SEARCH|SCAN) (asm_|tagged|session)", line)]
+    read = [line for _, line in lines if re.match(r"(SEARCH|SCAN) (asm_|event|message|session|tagged)", line)]
     named = [re.sub(r"^(\w+) (\w+) USING PRIMARY KEY", r"\1 \2 USING INDEX \2_pkey", line) for line in read]
     used = [re.search(r"USING (?:INDEX |COVERING INDEX )?(.*?)(?: \(|$)", line) for line in named]
     return Plan(

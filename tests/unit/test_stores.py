@@ -68,7 +68,8 @@ health_check() -> list[HealthIssue]
 
 OPENING = (
     "(dsn=None, *, pool=None, schema=None, migrate=False, min_size=1, max_size=10, timeout=30.0, "
-    "statement_timeout=None, retry_for=10.0, prepare=True)"
+    "statement_timeout=None, retry_for=10.0, prepare=True, "
+    "slow_statement=None)"
 )
 
 PUBLIC_NAMES = {

@@ -20,9 +20,11 @@ select distinct id
 -- describe_sessions
 -- How many events the requested sessions have, and the ids before and after theirs.
 select wanted.id,
-       coalesce(counter.last_sequence - counter.pruned_events, 0),
-       (select max(session.id) from asm_sessions as session where session.id < wanted.id),
+       coalesce(counter.last_sequence - counter.pruned_events, 0) as event_count,
+       (select max(session.id) from asm_sessions as session where session.id < wanted.id)
+           as previous_id,
        (select min(session.id) from asm_sessions as session where session.id > wanted.id)
+           as next_id
   from unnest(%(session_ids)s::text[]) as wanted (id)
   left join asm_session_sequences as counter on counter.session_id = wanted.id;
 

@@ -1,7 +1,29 @@
+-- use_schema_of_tables
+-- Resolves all names of this transaction in the schema that the names of the tables lead to, and
+-- returns it. An earlier schema of the search path may have tables of yoyo's, too, which another
+-- application made.
+select set_config('search_path', quote_ident(schema), true)
+  from (
+       select nspname as schema
+         from unnest(%(tables)s::text[]) with ordinality as each (name, ordinal)
+         join pg_class on pg_class.oid = to_regclass(name)
+         join pg_namespace on pg_namespace.oid = relnamespace
+        order by ordinal
+        limit 1
+  ) as home;
+
 -- list_migrations
--- The migrations that yoyo has applied.
-select migration_id
-  from _yoyo_migration
+-- The migrations that are marked as applied, and whether asm applied them, which logs a checksum.
+-- Another application may keep its own migrations in the same table.
+select migration_id,
+       exists (
+           select 1
+             from _yoyo_log as logged
+            where logged.migration_hash = marked.migration_hash
+              and operation = 'apply'
+              and substr(comment, 1, 7) = 'sha256:'
+       )
+  from _yoyo_migration as marked
  order by migration_id;
 
 -- check_tables

@@ -19,10 +19,12 @@ select distinct id
 
 -- describe_sessions
 -- How many events the requested sessions have, and the ids before and after theirs.
-select wanted.value,
-       coalesce(counter.last_sequence - counter.pruned_events, 0),
-       (select max(session.id) from asm_sessions as session where session.id < wanted.value),
+select wanted.value as id,
+       coalesce(counter.last_sequence - counter.pruned_events, 0) as event_count,
+       (select max(session.id) from asm_sessions as session where session.id < wanted.value)
+           as previous_id,
        (select min(session.id) from asm_sessions as session where session.id > wanted.value)
+           as next_id
   from json_each(:session_ids) as wanted
   left join asm_session_sequences as counter on counter.session_id = wanted.value;
 

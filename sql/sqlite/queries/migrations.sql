@@ -1,7 +1,19 @@
+-- use_schema_of_tables
+-- A file has one schema.
+select 'main';
+
 -- list_migrations
--- The migrations that yoyo has applied.
-select migration_id
-  from _yoyo_migration
+-- The migrations that are marked as applied, and whether asm applied them, which logs a checksum.
+-- Another application may keep its own migrations in the same table.
+select migration_id,
+       exists (
+           select 1
+             from _yoyo_log as logged
+            where logged.migration_hash = marked.migration_hash
+              and operation = 'apply'
+              and substr(comment, 1, 7) = 'sha256:'
+       )
+  from _yoyo_migration as marked
  order by migration_id;
 
 -- check_tables

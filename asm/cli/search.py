@@ -87,7 +87,6 @@ def search() -> None:
 @repeatable_option("--provider", metavar="NAME", help="With a run of this provider.")
 @repeatable_option("--tag", "tags", metavar="TAG", help="With this tag.")
 @repeatable_option("--parent", "parent_session_id", metavar="ID", help="Forked from this session.")
-@repeatable_option("--parent", "parent_session_id", metavar="ID", help="Forked from this session.")
 @time_option("--created-after", help="Created at this time or later.")
 @time_option("--created-before", help="Created before this time.")
 @click.option("--include-deleted", is_flag=True, help="Find soft-deleted sessions, too.")

@@ -24,8 +24,8 @@ class PostgresMigrator(Migrator):
     dialect: Dialect = "postgres"
 
     def __init__(self, connection: psycopg.Connection[Any], schema: str | None) -> None:
-        # Without a schema: each transaction sets its search path.
-        self.queries = QueryRegistry("postgres")
+        # If the role may not use the schema, PostgreSQL says so only for names that are qualified.
+        self.queries = QueryRegistry("postgres", schema)
         self._connection = connection
         self._schema = schema
 

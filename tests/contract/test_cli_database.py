@@ -148,8 +148,8 @@ def test_what_a_client_applied_by_the_sql_is_applied(dsn: str, opened: Callable[
 def test_the_sql_makes_the_same_tables_of_yoyos_as_yoyo(dsn: str, migrated: str) -> None:
     run_client(dsn, script_for(dsn))
     query = {
-        "sqlite": "select m.name, c.name, upper(c.type), c.pk from sqlite_master as m, pragma_table_info(m.name)"
-        " as c where m.name like '%yoyo%' order by 1, 2",
+        "sqlite": "select m.name, c.name, upper(c.type), c.pk from sqlite_master as m,"
+        " pragma_table_info(m.name) as c where m.name like '%yoyo%' order by 1, 2",
         "postgres": "select table_name, column_name, data_type, character_maximum_length, is_nullable"
         " from information_schema.columns where table_name like '%yoyo%' order by 1, 2",
     }[dsns.parse_dsn(dsn).dialect]

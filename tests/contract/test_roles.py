@@ -1,0 +1,175 @@
+"""The roles of docs/roles.md: what each can do, and that all else is an error that says so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+import asm
+from asm.migrations.runner import status
+from tests.conftest import POSTGRES, an_artifact, an_event
+from tests.contract.other_clients import STEPS, fetch_rows, only
+
+pytestmark = only(POSTGRES, why="SQLite has no roles")
+
+PAGE = (Path(__file__).parents[2] / "docs" / "roles.md").read_text("utf-8")
+SET_UP, GRANTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+ROLES = ("asm_migrator", "asm_reader", "asm_writer", "asm_operator")
+SCHEMA = "agents"
+POLICY = asm.RetentionPolicy(max_completed_session_age_days=1, max_events_per_session=1)
+
+Opener = Callable[..., Any]
+
+
+class Roles:
+    """The roles of the page in one database. All databases of a server share roles, so each has its own."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._suffix = f"_{uuid4().hex}"
+
+    def run(self, statements: str) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute(re.sub(rf"\b({'|'.join(ROLES)})\b", rf"\1{self._suffix}", statements).encode())
+
+    def dsn(self, role: str, **options: str) -> str:
+        password = str(conninfo_to_dict(self._dsn).get("password", ""))
+        return make_conninfo(self._dsn, user=role + self._suffix, password=password, **options)
+
+    def set_up(self) -> None:
+        self.run(SET_UP)
+        password = str(conninfo_to_dict(self._dsn).get("password", "")).replace("'", "''")
+        for role in ROLES:
+            self.run(f"alter role {role} password '{password}'")
+        assert asm.migrate(self.dsn("asm_migrator"), schema=SCHEMA) == STEPS
+        self.run(GRANTS)
+
+    def drop(self) -> None:
+        for role in ROLES[::-1]:
+            self.run(f"drop owned by {role} cascade; drop role {role}")
+
+
+@pytest.fixture
+def roles(dsn: str) -> Iterator[Roles]:
+    roles = Roles(dsn)
+    roles.set_up()
+    yield roles
+    roles.drop()
+
+
+def a_session(id: str, **fields: Any) -> asm.Session:
+    long_ago = datetime.now(UTC) - timedelta(days=60)
+    return asm.Session(agent_id="a", id=id, created_at=long_ago, updated_at=long_ago, **fields)
+
+
+def write(store: Any) -> None:
+    """What a writer does."""
+    session = a_session("ses_1", tags=("x",))
+    run = asm.Run(session_id="ses_1", id="run_1")
+    store.save_session(session)
+    store.save_session(session.update_status("active"))
+    store.save_run(run)
+    run = run.set_output({"ok": True})
+    store.save_run(run)
+    store.append_event(an_event())
+    store.append_events([an_event(), an_event()])
+    store.flush(session, run, [an_event()])
+    store.artifacts.register(an_artifact(session_id="ses_1"))
+    store.artifacts.delete("report.pdf")
+    with store.transaction() as tx:
+        tx.append_event(an_event())
+    other = a_session("ses_2", status="completed")
+    store.import_session(asm.SessionExport(session=other, runs=[], events=[], artifacts=[]))
+
+
+def read(store: Any) -> None:
+    """What a reader does."""
+    assert store.get_session("ses_1").tags == ("x",)
+    assert store.get_run("run_1").status == "completed"
+    assert len(store.get_events("ses_1")) == 5
+    assert len(list(store.follow_events("ses_1", idle_timeout=0.01))) == 5
+    assert len(store.query.search_sessions(tags="x").items) == 1
+    assert store.query.count_events(types="message_sent") == 5
+    assert store.query.get_usage_summary().run_count == 1
+    assert store.query.get_cost_summary().run_count == 1
+    assert store.query.get_session_stats("ses_1").event_count == 5
+    assert store.query.export_session("ses_1").session.id == "ses_1"
+    assert store.artifacts.list_by_session("ses_1") == []
+    assert store.maintenance.health_check() == []
+
+
+def check_refused(call: Callable[[], Any]) -> None:
+    with pytest.raises(asm.StorageError, match=r"this role lacks a grant.*permission denied") as raised:
+        call()
+    assert (raised.value.details["sqlstate"], raised.value.retryable) == ("42501", False)
+
+
+def test_a_writer_writes_and_reads_and_deletes_no_session(roles: Roles, opened: Opener) -> None:
+    store = opened(roles.dsn("asm_writer"), schema=SCHEMA)
+    write(store)
+    read(store)
+    check_refused(lambda: store.delete_session("ses_1"))
+    read(store)
+
+
+def test_a_reader_reads_and_writes_nothing(roles: Roles, opened: Opener) -> None:
+    write(opened(roles.dsn("asm_writer"), schema=SCHEMA))
+    store = opened(roles.dsn("asm_reader"), schema=SCHEMA)
+    read(store)
+    check_refused(lambda: store.append_event(an_event()))
+    check_refused(lambda: store.append_events([an_event()] * 2))
+    check_refused(lambda: store.save_session(a_session("ses_3")))
+    check_refused(lambda: store.flush(a_session("ses_3"), asm.Run(session_id="ses_3"), []))
+    check_refused(lambda: store.delete_session("ses_1"))
+    check_refused(lambda: store.artifacts.register(an_artifact()))
+    with store.transaction() as tx:
+        assert tx.get_session("ses_1").id == "ses_1"
+    read(store)
+
+
+def test_an_operator_deletes_what_has_expired(roles: Roles, opened: Opener) -> None:
+    write(opened(roles.dsn("asm_writer"), schema=SCHEMA))
+    store = opened(roles.dsn("asm_operator"), schema=SCHEMA)
+    report = store.maintenance.execute(POLICY)
+    assert (report.errors, report.sessions_soft_deleted, report.events_pruned) == ([], 1, 4)
+    fetch_rows(roles._dsn, f"update {SCHEMA}.asm_sessions set deleted_at = now() - interval '1 year'")
+    assert store.maintenance.hard_delete_expired_sessions(asm.RetentionPolicy(exempt_statuses=())) == 2
+    write(store)
+    store.delete_session("ses_1")
+    assert store.maintenance.clean_orphaned_artifacts() == 0
+
+
+@pytest.mark.parametrize("role", ["asm_reader", "asm_writer", "asm_operator"])
+def test_every_role_sees_that_nothing_is_pending_and_changes_no_table(roles: Roles, role: str) -> None:
+    dsn = roles.dsn(role)
+    assert (asm.pending_migrations(dsn, schema=SCHEMA), asm.migrate(dsn, schema=SCHEMA)) == ([], [])
+    assert status(dsn, schema=SCHEMA).applied == STEPS
+    check_refused(lambda: asm.rollback(dsn, schema=SCHEMA))
+    roles.run(f"drop table {SCHEMA}.asm_artifacts")
+    assert asm.pending_migrations(dsn, schema=SCHEMA) == STEPS
+    check_refused(lambda: asm.migrate(dsn, schema=SCHEMA))
+
+
+def test_the_migrator_rolls_back(roles: Roles) -> None:
+    assert asm.rollback(roles.dsn("asm_migrator"), schema=SCHEMA, steps=None) == STEPS[::-1]
+    assert asm.migrate(roles.dsn("asm_migrator"), schema=SCHEMA) == STEPS
+
+
+def test_a_role_finds_the_tables_by_its_search_path(roles: Roles, opened: Opener) -> None:
+    dsn = roles.dsn("asm_writer", options=f"-c search_path=nowhere,{SCHEMA}")
+    assert (asm.pending_migrations(dsn), asm.migrate(dsn)) == ([], [])
+    write(opened(dsn))
+
+
+def test_a_role_without_any_grant_is_told_which_it_lacks(roles: Roles, opened: Opener) -> None:
+    roles.run(f"revoke usage on schema {SCHEMA} from asm_reader")
+    check_refused(lambda: opened(roles.dsn("asm_reader"), schema=SCHEMA))
+    check_refused(lambda: asm.pending_migrations(roles.dsn("asm_reader"), schema=SCHEMA))

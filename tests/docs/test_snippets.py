@@ -103,7 +103,7 @@ def run(page: Path, text: str, folder: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     assert done.returncode == 0, f"{page.relative_to(ROOT)}\n{done.stderr[-4_000:]}"
 

@@ -12,6 +12,7 @@ from asm.cli.lists import Times, show_events, show_runs, show_sessions
 from asm.cli.options import (
     TIMES,
     F,
+    Group,
     dsn_option,
     json_option,
     open_store,
@@ -66,7 +67,7 @@ def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> C
     return decorated
 
 
-@click.group(no_args_is_help=False)
+@click.group(cls=Group)
 def search() -> None:
     """Find sessions, runs or events across sessions.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from asm import dsn_faults
 from asm.engine.registry import Dialect, quote_identifier
 from asm.errors import ValidationError
 
@@ -18,9 +19,6 @@ MEMORY = ":memory:"
 
 _SCHEMES = ("postgresql://", "postgres://")
 _KEY_VALUE = re.compile(r"\s*[a-z_]+\s*=", re.IGNORECASE)
-_FORMS = (
-    "use postgresql://…, a libpq key=value string, sqlite:///relative.db, sqlite:////absolute.db or sqlite://"
-)
 _CONNINFO_DEFAULTS = {
     "fallback_application_name": "asm",
     "connect_timeout": "10",
@@ -87,15 +85,37 @@ class Target(NamedTuple):
 
 def parse_dsn(dsn: Any = None, schema: Any = None) -> Target:
     """The database that a DSN names. The default is ASM_DSN or, without that, sqlite:///asm.db."""
-    dsn = as_secret(os.environ.get(DSN_VARIABLE) or DEFAULT if dsn is None else dsn)
+    if dsn is not None:
+        return _parse(as_secret(dsn), schema)
+    from_environment = os.environ.get(DSN_VARIABLE)
+    if from_environment is None:
+        return _parse(DEFAULT, schema)
+    if not from_environment.strip():
+        raise ValidationError(
+            f"the environment variable {DSN_VARIABLE} is empty: unset it to use {DEFAULT}, or set it to a DSN"
+        )
+    try:
+        return _parse(as_secret(from_environment), schema)
+    except ValidationError as error:
+        raise ValidationError(f"the environment variable {DSN_VARIABLE}: {error}") from error
+
+
+def _parse(dsn: Any, schema: Any) -> Target:
     # No message shows the DSN: it may contain a password.
-    if not isinstance(dsn, str) or not _is_text(dsn):
-        raise ValidationError(f"a DSN must be text without NUL characters and lone surrogates: {_FORMS}")
-    if dsn.startswith("sqlite:"):
-        return _parse_sqlite(dsn, schema)
-    if dsn.startswith(_SCHEMES) or _KEY_VALUE.match(dsn):
+    if not isinstance(dsn, str):
+        raise ValidationError(dsn_faults.type_fault(dsn))
+    if not _is_text(dsn):
+        raise ValidationError(
+            f"a DSN must be text without NUL characters and lone surrogates: {dsn_faults.FORMS}"
+        )
+    if _KEY_VALUE.match(dsn):
         return _parse_postgres(dsn, schema)
-    raise ValidationError(f"the DSN has an unknown form: {_FORMS}")
+    if dsn == dsn.strip():
+        if dsn.startswith("sqlite:"):
+            return _parse_sqlite(dsn, schema)
+        if dsn.startswith(_SCHEMES):
+            return _parse_postgres(dsn, schema)
+    raise ValidationError(dsn_faults.form_fault(dsn))
 
 
 def _is_text(value: str) -> bool:
@@ -126,6 +146,8 @@ def _check_path(path: str) -> str:
     if path.startswith("file:"):
         # SQLite reads this as a URI or as a file name, depending on how it was built.
         raise ValidationError("a SQLite DSN takes a path and not a URI: remove file: from it")
+    if path.startswith("~/"):
+        raise ValidationError("a SQLite DSN takes a path as it is: replace ~ by the path of your home folder")
     return path
 
 
@@ -154,27 +176,25 @@ def _conninfo(dsn: str) -> SecretStr:
         raise ImportError(
             f"a PostgreSQL DSN needs psycopg and libpq: pip install 'asm-store[binary]' ({error})"
         ) from error
-    if not _is_readable(dsn):
-        raise ValidationError(
-            "libpq cannot read the DSN: percent-encode the characters @ : / and % of its password"
-        )
+    if (fault := _libpq_fault(dsn)) is not None:
+        raise ValidationError(fault)
     given = conninfo_to_dict(dsn)
     defaults = {name: value for name, value in _CONNINFO_DEFAULTS.items() if name not in given}
     # The documents are read as UTF-8, whatever the DSN and the environment ask for.
     return SecretStr(make_conninfo(dsn, client_encoding="UTF8", **defaults))
 
 
-def _is_readable(dsn: str) -> bool:
+def _libpq_fault(dsn: str) -> str | None:
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
     try:
         params = conninfo_to_dict(dsn)
-    except (ProgrammingError, UnicodeDecodeError):
-        # libpq's message repeats the text that it could not read, which may be the password. To keep it
-        # out of the ValidationError's context, that one is raised outside this handler.
-        return False
-    return not _is_misread(params) and not _has_bare_at(dsn)
+    except (ProgrammingError, UnicodeDecodeError) as error:
+        # The error may show the password. To keep it out of the ValidationError's context, that one is
+        # raised outside this handler.
+        return dsn_faults.libpq_fault(dsn, str(error))
+    return dsn_faults.misread_fault(dsn) if _is_misread(params) or _has_bare_at(dsn) else None
 
 
 def _is_misread(params: Mapping[str, Any]) -> bool:

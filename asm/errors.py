@@ -41,7 +41,7 @@ class AsmError(Exception):
 
 
 class ValidationError(AsmError, ValueError):
-    """Raised before anything is sent if a value is not accepted. Change the value at `details["path"]`."""
+    """Raised before anything is written if a value is not accepted. Change the value at `details["path"]`."""
 
     code = "validation_error"
 

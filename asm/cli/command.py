@@ -13,20 +13,25 @@ from typing import Any
 import click
 
 from asm.cli.database import migrate, rollback, status
+from asm.cli.exporting import export
 from asm.cli.importing import import_
 from asm.cli.maintenance import health, maintain
+from asm.cli.misplaced import check_dsn_place
+from asm.cli.options import Group
 from asm.cli.search import search, sessions
 from asm.cli.show import show
 from asm.cli.summaries import cost, stats, usage
 from asm.cli.text import one_line
-from asm.cli.transfer import copy, export
+from asm.cli.transfer import copy
 from asm.errors import AsmError
+
+INTERRUPTED = 130
 
 _PASSWORD = re.compile(r"(?<=:)[^/@\s][^@\s]*(?=@)|(?<=password=)(?:'[^']*'?|[^\s&'()]+)", re.IGNORECASE)
 
 
-class _Asm(click.Group):
-    """A group of commands that reports an error on one line."""
+class _Asm(Group):
+    """The command: it reports an error on one line."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         with _reporting():
@@ -35,6 +40,14 @@ class _Asm(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with _reporting():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            check_dsn_place(ctx, command, rest)
+        return name, command, rest
 
 
 class _CliError(click.ClickException):
@@ -63,9 +76,12 @@ def _reporting() -> Iterator[None]:
             raise
         where = error.filename or "cannot write to the standard output"
         raise _CliError(f"{where}: {error.strerror}") from error
+    except KeyboardInterrupt:
+        # What a shell reports of a command that SIGINT ended.
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-@click.group(cls=_Asm, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Asm, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="asm-store", message="asm %(version)s")
 def cli() -> None:
     """Keep the sessions of AI agents in PostgreSQL or SQLite, and read them.
@@ -73,6 +89,14 @@ def cli() -> None:
     A DSN names the store: postgresql://…, a libpq key=value string, sqlite:///relative.db or
     sqlite:////absolute.db. The default is the value of the environment variable ASM_DSN, or
     sqlite:///asm.db if that is not set.
+
+    The exit status is 0 if the command did what it was asked to do, 1 if the store or a file failed, 2 if
+    the arguments are wrong, and 130 if Ctrl-C ended the command. `asm status`, `asm health`, `asm copy` and
+    `asm maintain` also use 1 for what they found.
+
+    \b
+    asm migrate sqlite:///agents.db
+    asm sessions --dsn sqlite:///agents.db
     """
 
 

@@ -60,6 +60,13 @@ def count_rows(store: SessionStore) -> dict[str, int]:
     return {table: number for table, number in rows.items() if table in COPIED_TABLES}
 
 
+def is_same_store(source: SessionStore, target: SessionStore) -> bool:
+    """Whether two stores have the same tables, which two different DSNs may lead to."""
+    server, database, table = run_operation(source, identify_store())
+    # The table of a store without sessions is not known, and there is nothing to copy.
+    return table is not None and (server, database, table) == run_operation(target, identify_store())
+
+
 def _pages(
     source: SessionStore, page: Callable[..., Query[list[T]]], key: Callable[[T], tuple[str, ...]]
 ) -> Iterator[list[T]]:
@@ -187,6 +194,11 @@ def page_counters(after: str = "") -> Query[list[SessionCounter]]:
         {"after": after, "limit": ROWS_PER_BATCH},
         lambda rows: [(session_id, SequenceCounter(last, pruned)) for session_id, last, pruned in rows],
     )
+
+
+def identify_store() -> Query[tuple[str, str, int | None]]:
+    """The server, the database and the table of a store."""
+    return Query("identify_store", {}, lambda rows: (rows[0][0], rows[0][1], rows[0][2]))
 
 
 def find_events_between(ranges: Sequence[EventRange]) -> Query[list[Event]]:

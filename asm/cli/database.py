@@ -24,6 +24,10 @@ def migrate(dsn: str | None, schema: str | None, *, as_sql: bool) -> None:
     All pending migrations are applied in one transaction. Open stores go on working.
 
     The output of --sql is a script for psql or sqlite3, which also marks the migrations as applied.
+
+    \b
+    asm migrate sqlite:///agents.db
+    asm migrate postgresql://app@db/agents --sql | psql postgresql://app@db/agents
     """
     if as_sql:
         click.echo(runner.migration_script(dsn, schema=schema), nl=False)
@@ -43,6 +47,10 @@ def status(ctx: click.Context, dsn: str | None, schema: str | None, *, as_json: 
     """Show the versions, the migrations and the number of rows.
 
     The exit status is 1 when a migration is pending.
+
+    \b
+    asm status sqlite:///agents.db
+    asm status --json | jq .rows
     """
     found = runner.status(dsn, schema=schema)
     if as_json:
@@ -60,9 +68,14 @@ def status(ctx: click.Context, dsn: str | None, schema: str | None, *, as_json: 
 @click.option("--all", "undo_all", is_flag=True, help="Undo all migrations.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def rollback(dsn: str | None, schema: str | None, *, steps: int | None, undo_all: bool, yes: bool) -> None:
-    """Undo the newest migration, or several, with the rows of the tables that it added.
+    """Undo the newest migration, or several.
 
-    Before it asks for confirmation it prints which tables are dropped, and how many rows they have.
+    A table that a migration added is dropped with its rows. Before it asks for confirmation it prints which
+    tables are dropped, and how many rows they have.
+
+    \b
+    asm rollback sqlite:///agents.db
+    asm rollback sqlite:///agents.db --all --yes
     """
     if undo_all and steps is not None:
         raise click.UsageError("--steps and --all contradict each other: give one of them.")

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from asm.cli.options import dsn_option, open_store
+from asm.cli.store_files import StoreFiles
 from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
 from asm.errors import Conflict, SessionNotFound, ValidationError
@@ -26,6 +27,9 @@ from asm.operations.imports import ImportBatch, ImportCounts
 from asm.store import SessionStore, run_operation
 
 _STANDARD_INPUT = Path("-")
+
+_NAMED_MAX = 20
+"""The files of a folder that are named if they are passed over; the others are counted."""
 
 
 @click.command("import")
@@ -46,15 +50,21 @@ def import_(paths: Sequence[Path], dsn: str | None, schema: str | None) -> None:
     a file or a copy of it again adds nothing.
 
     If a file cannot be read, or a session exists with different contents, the error is printed, the
-    other files are imported, and the exit status is 1. A SQLite file that does not exist is created.
-    For any other store, run `asm migrate` first.
+    other files are imported, and the exit status is 1. The files of a folder that have another format
+    are named and passed over. A SQLite file that does not exist is created. For any other store, run
+    `asm migrate` first.
 
     \b
     asm import runs/*.traj --dsn sqlite:///agents.db
     asm export ses_1 | asm import - --dsn postgresql://app@db/agents
     """
-    with open_store(dsn, schema, migrate=parse_dsn(dsn, schema).is_new_file) as store:
-        totals = _import_all(store, paths)
+    target = parse_dsn(dsn, schema)
+    own = StoreFiles(target)
+    for path in paths:
+        if path != _STANDARD_INPUT and path in own:
+            raise click.UsageError(f"{path} is a file of the store: to copy a store use `asm copy`.")
+    with open_store(dsn, schema, migrate=target.is_new_file) as store:
+        totals = _import_all(store, paths, own)
     click.echo(totals.summary())
     sys.exit(1 if totals.failures or totals.conflicts else 0)
 
@@ -82,6 +92,7 @@ class _Totals:
     existing: int = 0
     conflicts: int = 0
     failures: int = 0
+    skipped: int = 0
 
     def add(self, counts: ImportCounts) -> None:
         self.sessions += any(counts)
@@ -96,14 +107,16 @@ class _Totals:
             parts.append(f"{self.conflicts:,} existed with different contents")
         if self.failures:
             parts.append(f"{self.failures:,} could not be read")
+        if self.skipped:
+            parts.append(f"{quantity(self.skipped, 'file')} passed over")
         return ", ".join(parts)
 
 
-def _import_all(store: SessionStore, paths: Iterable[Path]) -> _Totals:
+def _import_all(store: SessionStore, paths: Iterable[Path], own: StoreFiles) -> _Totals:
     totals = _Totals()
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        for file in progress.track(_files(paths, totals, console), description="Importing"):
+        for file in progress.track(_files(paths, own, totals, console), description="Importing"):
             with _reporting_failures(totals, console):
                 _import_file(store, file, totals, console)
     return totals
@@ -125,12 +138,32 @@ def _standard_input() -> BufferedReader:
     return BufferedReader(cast(RawIOBase, sys.stdin.buffer))
 
 
-def _files(paths: Iterable[Path], totals: _Totals, console: Console) -> list[Path]:
+def _files(paths: Iterable[Path], own: StoreFiles, totals: _Totals, console: Console) -> list[Path]:
     files: list[Path] = []
     for path in paths:
-        with _reporting_failures(totals, console):
-            files += [path] if path == _STANDARD_INPUT else registry.files(path)
+        if path == _STANDARD_INPUT or not path.is_dir():
+            files.append(path)
+            continue
+        folder = registry.read_folder(
+            path, excluded=lambda file: "a file of the store" if file in own else None
+        )
+        files += folder.files
+        _print_skipped(folder, console)
+        totals.skipped += len(folder.skipped)
+        for failure in folder.failures:
+            with _reporting_failures(totals, console):
+                raise failure
+        if not folder.files and not folder.failures:
+            with _reporting_failures(totals, console):
+                raise ValidationError(f"{path}: no file in this folder has a format that asm reads")
     return files
+
+
+def _print_skipped(folder: registry.Folder, console: Console) -> None:
+    for file, reason in folder.skipped[:_NAMED_MAX]:
+        _print_error(console, f"passed over {file}: {reason}")
+    if (more := len(folder.skipped) - _NAMED_MAX) > 0:
+        _print_error(console, f"passed over {quantity(more, 'more file')}")
 
 
 @contextmanager

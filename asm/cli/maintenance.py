@@ -14,7 +14,9 @@ from rich.console import Console
 from asm.cli.display import show_issues, show_report
 from asm.cli.options import F, dsn_option, json_option, open_store, print_json, repeatable_option
 from asm.cli.printer import Printer
+from asm.cli.store_files import StoreFiles
 from asm.cli.text import one_line
+from asm.dsn import parse_dsn
 from asm.maintenance.policy import RetentionPolicy
 from asm.models import SessionStatus
 
@@ -123,6 +125,7 @@ def maintain(dsn: str | None, schema: str | None, *, dry_run: bool, as_json: boo
     asm maintain --hard-delete-after-days never
     """
     policy = RetentionPolicy(**fields)
+    _check_archive(fields["archive"], StoreFiles(parse_dsn(dsn, schema)))
     console = Console(stderr=True)
     with open_store(dsn, schema) as store, console.status("Maintaining") as status:
         report = store.maintenance.execute(
@@ -137,6 +140,14 @@ def maintain(dsn: str | None, schema: str | None, *, dry_run: bool, as_json: boo
     for failure in report.errors:
         click.echo(f"asm: {one_line(str(failure))}", err=True)
     sys.exit(1 if report.errors else 0)
+
+
+def _check_archive(folder: Path | None, own: StoreFiles) -> None:
+    # An archive is named after its session, which may have the name of the store.
+    if folder is not None and (named := [each for each in own.in_folder(folder) if ".jsonl.gz" in each.name]):
+        raise click.UsageError(
+            f"{named[0]}, a file of the store, is named as an archive: use another folder."
+        )
 
 
 @click.command()

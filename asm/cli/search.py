@@ -12,6 +12,7 @@ from asm.cli.lists import Times, show_events, show_runs, show_sessions
 from asm.cli.options import (
     TIMES,
     F,
+    Group,
     dsn_option,
     json_option,
     open_store,
@@ -41,7 +42,8 @@ def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> C
             type=click.Choice(names),
             default=order_by,
             show_default=True,
-            help="The order of the output.",
+            metavar="ORDER",
+            help=f"The order of the output: {', '.join(names)}.",
         ),
         click.option(
             "--limit",
@@ -65,7 +67,7 @@ def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> C
     return decorated
 
 
-@click.group(no_args_is_help=False)
+@click.group(cls=Group)
 def search() -> None:
     """Find sessions, runs or events across sessions.
 
@@ -86,7 +88,6 @@ def search() -> None:
 )
 @repeatable_option("--provider", metavar="NAME", help="With a run of this provider.")
 @repeatable_option("--tag", "tags", metavar="TAG", help="With this tag.")
-@repeatable_option("--parent", "parent_session_id", metavar="ID", help="Forked from this session.")
 @repeatable_option("--parent", "parent_session_id", metavar="ID", help="Forked from this session.")
 @time_option("--created-after", help="Created at this time or later.")
 @time_option("--created-before", help="Created before this time.")

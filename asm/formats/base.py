@@ -31,7 +31,7 @@ Parsed: TypeAlias = Transcript | SessionExport
 class Reader:
     """A format: its name, a test of whether a file has it, and a function that reads such a file.
 
-    `sniff` is given the path of a file and the first bytes of its content.
+    `sniff` is given the path of a file and its first text, as `text.read_head` returns it.
     """
 
     name: str

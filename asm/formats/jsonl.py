@@ -12,14 +12,12 @@ Every line is one JSON object. Its first key says what it is:
 The header is followed by the sessions, each session line by as many lines of each kind as it says, and
 the last session by the end. So truncation at any point is detected, and one export may follow another
 in a file. Models are written as their `to_dict` returns them. Integers have up to 4,300 digits,
-and a lone surrogate is written as an escape.
+and a lone surrogate is written as an escape. Blank lines and byte order marks are ignored.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -31,6 +29,7 @@ import orjson
 from asm import documents
 from asm.documents import Document
 from asm.errors import ValidationError
+from asm.formats import text
 from asm.models import Artifact, Event, Model, Run, Session
 from asm.operations.exports import SessionExport
 from asm.validation import count, safe_repr
@@ -43,7 +42,6 @@ VERSION = 1
 _DOCUMENTS = frozenset(
     {"metadata", "context", "input", "output", "error", "token_usage", "provider_metadata", "data"}
 )
-_GZIP = b"\x1f\x8b"
 
 
 def dump(exports: Iterable[SessionExport]) -> Iterator[bytes]:
@@ -58,6 +56,10 @@ def dump(exports: Iterable[SessionExport]) -> Iterator[bytes]:
 
 def load(lines: Iterable[bytes]) -> Iterator[SessionExport]:
     """The sessions in these lines, one by one. A ValidationError names the line that is invalid."""
+    return _load(text.clean_lines(lines))
+
+
+def _load(lines: Iterator[bytes]) -> Iterator[SessionExport]:
     reader = _LineReader(lines)
     if not reader.next():
         raise _invalid(1, "expected the header of an export, but the file is empty")
@@ -73,12 +75,7 @@ def load(lines: Iterable[bytes]) -> Iterator[SessionExport]:
 
 
 def sniff(_path: Path, head: bytes) -> bool:
-    """Whether a file starts like an export, compressed or not."""
-    if head.startswith(_GZIP):
-        try:
-            head = zlib.decompressobj(wbits=31).decompress(head)
-        except zlib.error:
-            return False
+    """Whether a file starts like an export."""
     return f'"{FORMAT}"'.encode() in head.partition(b"\n")[0]
 
 
@@ -89,12 +86,8 @@ def read(path: Path) -> Iterator[SessionExport]:
 
 
 def read_stream(file: BufferedReader) -> Iterator[SessionExport]:
-    """The sessions in an open file or a pipe, compressed or not, one by one."""
-    if file.peek(len(_GZIP)).startswith(_GZIP):
-        with gzip.open(file) as uncompressed:
-            yield from load(uncompressed)
-    else:
-        yield from load(file)
+    """The sessions in an open file or a pipe, one by one."""
+    return _load(text.read_lines(file))
 
 
 # One export.
@@ -156,20 +149,23 @@ def _line(values: dict[str, Any]) -> bytes:
 class _LineReader:
     """Reads and parses lines one by one, and keeps the values of the current line."""
 
-    def __init__(self, lines: Iterable[bytes]) -> None:
-        self._lines = iter(lines)
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines = lines
         self._values: Document = {}
         self.number = 0
 
     def next(self) -> bool:
-        """Read the next line. Returns whether there is one."""
-        self.number += 1
+        """Read the next line that is not blank. Returns whether there is one."""
+        line: bytes | None = b""
+        while line == b"":
+            self.number += 1
+            with _at(self.number):
+                line = next(self._lines, None)
+        if line is None:
+            return False
         with _at(self.number):
-            line = self._read()
-            if line is None:
-                return False
             self._values = _parse(line)
-            return True
+        return True
 
     def next_of(self, *kinds: str) -> str:
         """Read the next line, which must be of one of these kinds. Returns its kind."""
@@ -211,12 +207,6 @@ class _LineReader:
     def models(self, kind: str, model: type[M], number: int) -> list[M]:
         """The models in the next lines, which must all be of one kind."""
         return [self.model(self.next_of(kind), model) for _ in range(number)]
-
-    def _read(self) -> bytes | None:
-        try:
-            return next(self._lines, None)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValidationError(f"the compressed file is truncated or damaged: {error}") from error
 
 
 def _parse(line: bytes) -> Document:

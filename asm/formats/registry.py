@@ -8,15 +8,19 @@ alike: a message has a `role` and its `content`, a tool call its `name` and `inp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from asm.errors import ValidationError
-from asm.formats import jsonl, swe_agent
+from asm.formats import jsonl, swe_agent, text
 from asm.formats.base import Parsed, Reader
 
 HEAD_BYTES = 4_096
-"""How many bytes of a file `sniff` is given."""
+"""How many bytes of a file `sniff` is given at most."""
+
+_SQLITE = b"SQLite format 3\0"
 
 EXPORT = Reader("asm export", jsonl.sniff, jsonl.read)
 
@@ -24,29 +28,54 @@ EXPORT = Reader("asm export", jsonl.sniff, jsonl.read)
 READERS = (EXPORT, swe_agent.READER)
 
 
+@dataclass(slots=True)
+class Folder:
+    """What a folder and the folders in it contain."""
+
+    files: list[Path] = field(default_factory=list)
+    """Those to read: their format is known, or they cannot be opened, which reading them reports."""
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+    """The others, and why they are not read."""
+    failures: list[ValidationError] = field(default_factory=list)
+    """The folders that cannot be read."""
+
+
 def read(path: Path) -> Iterator[Parsed]:
     """The sessions in a file, one by one. A ValidationError names the file and the fault."""
-    reader = find_reader(path)
-    if reader is None:
-        names = " and ".join(each.name for each in READERS)
-        raise ValidationError(f"{path}: unknown file format; asm reads {names} files", path=str(path))
     try:
+        reader = find_reader(path)
+        if reader is None:
+            names = " and ".join(each.name for each in READERS)
+            raise ValidationError(f"{_why_unknown(path)}; asm reads {names} files")
         yield from reader.read(path)
     except ValidationError as error:
         raise ValidationError(f"{path}: {error}", path=str(path)) from error
-
-
-def files(path: Path) -> list[Path]:
-    """The path itself, or if it is a folder, all files in it that have a known format."""
-    if not path.is_dir():
-        return [path]
-    try:
-        found = [file for file in sorted(path.rglob("*")) if file.is_file() and find_reader(file)]
     except OSError as error:
-        # A folder inside it was removed during the search.
-        raise ValidationError(f"{error.filename or path}: {error.strerror}", path=str(path)) from error
-    if not found:
-        raise ValidationError(f"{path}: no file in this folder has a format that asm reads", path=str(path))
+        raise ValidationError(f"{path}: {error.strerror or error}", path=str(path)) from error
+
+
+def read_folder(path: Path, *, excluded: Callable[[Path], str | None] = lambda _: None) -> Folder:
+    """What a folder contains. `excluded` says why a file must not be opened, or None.
+
+    A symbolic link to a folder is not followed, because it may lead back.
+    """
+    found = Folder()
+
+    def fail(error: OSError) -> None:
+        name = error.filename or path
+        found.failures.append(ValidationError(f"{name}: {error.strerror}", path=str(name)))
+
+    for parent, folders, files in os.walk(path, onerror=fail):
+        folders.sort()
+        for name in sorted([*files, *folders]):
+            file = Path(parent, name)
+            if name in folders and not file.is_symlink():
+                continue
+            reason = excluded(file) or _why_skipped(file)
+            if reason is None:
+                found.files.append(file)
+            else:
+                found.skipped.append((file, reason))
     return found
 
 
@@ -55,13 +84,28 @@ def find_reader(path: Path) -> Reader | None:
     if path.is_fifo():
         # Reading the head of a pipe would consume it.
         return EXPORT
-    head = _head(path)
+    head = text.read_head(path, HEAD_BYTES)
     return next((reader for reader in READERS if reader.sniff(path, head)), None)
 
 
-def _head(path: Path) -> bytes:
+def _why_skipped(file: Path) -> str | None:
+    """Why a file in a folder is not read; None if it is."""
+    if file.is_dir():
+        return "a symbolic link to a folder"
+    if not file.is_file():
+        return "a broken symbolic link" if file.is_symlink() and not file.exists() else "not a regular file"
+    if file.name.startswith(".") and file.name.endswith(".new"):
+        return "an unfinished export"
     try:
-        with path.open("rb") as file:
-            return file.read(HEAD_BYTES)
-    except OSError as error:
-        raise ValidationError(f"{path}: {error.strerror}", path=str(path)) from error
+        return None if find_reader(file) else _why_unknown(file)
+    except OSError:
+        return None
+
+
+def _why_unknown(file: Path) -> str:
+    head = text.read_head(file, HEAD_BYTES)
+    if not head:
+        return "the file is empty"
+    if head.startswith(_SQLITE):
+        return "a SQLite database, and `asm copy` copies stores"
+    return "unknown file format"

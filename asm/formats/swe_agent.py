@@ -31,6 +31,7 @@ from typing import Any
 
 from asm.documents import Document
 from asm.errors import ValidationError
+from asm.formats import text
 from asm.formats.base import Reader, Transcript
 from asm.models import Event, EventType, Run, RunStatus, Session, SessionStatus
 from asm.validation import is_text
@@ -49,12 +50,12 @@ _PROVIDERS = {"claude": "anthropic", "gemini": "google", "gpt": "openai"}
 
 def sniff(path: Path, head: bytes) -> bool:
     """Whether a file is named like a trajectory, or starts like one."""
-    return path.suffix == ".traj" or b'"trajectory"' in head
+    return path.name.endswith((".traj", ".traj.gz")) or b'"trajectory"' in head
 
 
 def read(path: Path) -> Transcript:
     """The session in a trajectory file. Raises ValidationError if the file is invalid."""
-    document = _parse(path.read_bytes())
+    document = _parse(text.read_bytes(path))
     _check_document(document)
     at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     content = sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

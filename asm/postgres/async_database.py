@@ -51,7 +51,7 @@ from asm.postgres.async_connections import (
 )
 from asm.postgres.async_deadlines import close_if_dirty
 from asm.postgres.async_server_checks import (
-    check_not_distributed,
+    check_database,
     check_server,
     is_direct,
     probe,
@@ -445,7 +445,7 @@ class AsyncPostgres:
             with translated():
                 check_server(connection)
                 async with connection.transaction():
-                    await check_not_distributed(connection, self._schema)
+                    await check_database(connection, self._schema)
                     self._borrows_direct = await is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
         finally:

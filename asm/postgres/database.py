@@ -61,7 +61,7 @@ from asm.postgres.outcomes import (
     outcome_unknown,
 )
 from asm.postgres.server_checks import (
-    check_not_distributed,
+    check_database,
     check_server,
     is_direct,
     probe,
@@ -433,7 +433,7 @@ class Postgres:
             with translated():
                 check_server(connection)
                 with connection.transaction():
-                    check_not_distributed(connection, self._schema)
+                    check_database(connection, self._schema)
                     self._borrows_direct = is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
         finally:

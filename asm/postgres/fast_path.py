@@ -296,7 +296,7 @@ def _is_stale(result: pq.abc.PGresult) -> bool:
 # compared with or stored in, or from a cast.
 
 
-def array(values: Sequence[Any]) -> bytes:
+def _array(values: Sequence[Any]) -> bytes:
     """A list or a tuple of values of one type or None, as a binary array."""
     kind = next((type(value) for value in values if value is not None), str)
     oid = _OID[kind]
@@ -324,12 +324,9 @@ def typed_array(values: Sequence[Any], type_name: str, encoding: str) -> bytes:
     head = _ARRAY_HEAD.pack(1 if values else 0, 1, oid)
     if not values:
         return head
-    items = (_NULL if value is None else _with_length(encode(value)) for value in values)
-    return head + _ARRAY_SIZE.pack(len(values), 1) + b"".join(items)
-
-
-def _with_length(data: bytes) -> bytes:
-    return _INT32.pack(len(data)) + data
+    items = [None if value is None else encode(value) for value in values]
+    with_lengths = [_NULL if item is None else _INT32.pack(len(item)) + item for item in items]
+    return head + _ARRAY_SIZE.pack(len(values), 1) + b"".join(with_lengths)
 
 
 def _text_items(texts: Sequence[bytes]) -> bytes:
@@ -343,7 +340,8 @@ def _text_items(texts: Sequence[bytes]) -> bytes:
 def _array_item(value: Any) -> bytes:
     if value is None:
         return _NULL
-    return _with_length(_ENCODE[type(value)](value))
+    data = _ENCODE[type(value)](value)
+    return _INT32.pack(len(data)) + data
 
 
 def _timestamp(value: datetime) -> bytes:
@@ -372,8 +370,8 @@ _ENCODE = _ByType(
         int: _INT64.pack,
         float: _FLOAT64.pack,
         datetime: _timestamp,
-        list: array,
-        tuple: array,
+        list: _array,
+        tuple: _array,
     }
 )
 _WITH_INT64, _WITH_FLOAT64 = (partial(Struct(format).pack, 8) for format in ("!iq", "!id"))

@@ -124,14 +124,15 @@ class LockedConnection:
             self._roll_back()
         _retry_while_busy(partial(self.driver.execute, begin), self._timeout)
         self._begun_at = time.monotonic()
-        if self._files is not None and not self._reads_only:
-            self._files.check()
 
     def commit(self) -> None:
         """Commit. StorageError if no other process can see what was written."""
+        files = None if self._reads_only else self._files
+        if files is not None:
+            files.check_write_lock()
         self.driver.execute("commit")
-        if self._files is not None and not self._reads_only:
-            self._files.check()
+        if files is not None:
+            files.check()
 
     def execute(
         self, statement: Statement, values: Mapping[str, Any], columns: frozenset[str] = frozenset()
@@ -210,12 +211,12 @@ class LockedConnection:
         # file open: its write-ahead log would be neither checkpointed nor deleted until the cursor is
         # garbage. Not reported upstream yet.
         if self._files is not None:
-            self._files.unlock()
+            self._files.before_close()
         with suppress(sqlite3.ProgrammingError):
             self._cursor.close()
         self.driver.close()
         if self._files is not None:
-            self._files.closed()
+            self._files.after_close()
 
     def _past_deadline(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline

@@ -126,10 +126,19 @@ def test_without_a_dsn_and_asm_dsn_the_database_is_asm_db() -> None:
     assert parse_dsn() == ("sqlite", "asm.db", None)
 
 
-def test_an_empty_asm_dsn_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASM_DSN", "")
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_a_blank_asm_dsn_is_refused_so_that_no_other_store_is_used(
+    monkeypatch: pytest.MonkeyPatch, blank: str
+) -> None:
+    monkeypatch.setenv("ASM_DSN", blank)
+    with pytest.raises(asm.ValidationError, match="the environment variable ASM_DSN is empty: unset it"):
+        parse_dsn()
 
-    assert parse_dsn().address == "asm.db"
+
+def test_a_refusal_of_asm_dsn_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASM_DSN", "agents.db")
+    with pytest.raises(asm.ValidationError, match=r"^the environment variable ASM_DSN: 'agents\.db' looks"):
+        parse_dsn()
 
 
 WRONG = {
@@ -149,6 +158,13 @@ WRONG = {
     "a file with options": "sqlite:///file.db?mode=ro",
     "a file by its URI": "sqlite:///file:store.db",
     "a NUL": "sqlite:///file\0.db",
+    "a home folder": "sqlite:///~/file.db",
+    "a line end": "postgresql://ann:secret@host/db\n",
+    "quotation marks": "'postgresql://ann:secret@host/db'",
+    "an unencoded password with a ?": "postgresql://ann:se/c?ret=secret@host/db",
+    "a parameter after an unencoded password": "postgresql://ann:secret/x@host/db?schema=x",
+    "a password with a space": "host=db password=a secret=secret",
+    "the spelling of SQLAlchemy": "postgresql+psycopg://ann:secret@host/db",
 }
 
 
@@ -197,3 +213,36 @@ def test_a_schema_is_refused_on_sqlite() -> None:
 
 def test_a_file_name_that_is_too_long_is_not_a_new_file(tmp_path: Path) -> None:
     assert not parse_dsn(f"sqlite:///{tmp_path / ('x' * 300)}").is_new_file
+
+
+@pytest.mark.parametrize(
+    ("dsn", "hint"),
+    [
+        ("agents.db", "use 'sqlite:///agents.db'"),
+        ("/var/agents.db", "use 'sqlite:////var/agents.db'"),
+        (Path("agents.db"), "use 'sqlite:///agents.db'"),
+        ("agents", "use 'sqlite:///agents' for a SQLite file, or 'dbname=agents'"),
+        (":memory:", "use sqlite://"),
+        ("file:agents.db", "begin it with sqlite:///"),
+        ("postgresql+asyncpg://h/db", "use postgresql:// without +asyncpg"),
+        ("sqlite+pysqlite:///agents.db", "use sqlite:// without +pysqlite"),
+        ("jdbc:postgresql://h/db", "remove jdbc:"),
+        ("POSTGRES://h/db", "begin it with postgres://"),
+        ("pgsql://h/db", "begin it with postgresql://"),
+        ("postgesql://h/db", "did you mean 'postgresql'?"),
+        ("mysql://h/db", "PostgreSQL or SQLite, and the DSN has the scheme 'mysql'"),
+        ("postgresql://h/db\n", "a space or a line end before or after it"),
+        ("sqlite:///agents.db ", "a space or a line end before or after it"),
+        ("sqlite:///~/agents.db", "replace ~ by the path of your home folder"),
+        ("postgresql://u:p@h/db?pgbouncer=true", "parameter 'pgbouncer', .* detects a pooler by itself"),
+        ("postgresql://u:p@h/db?schema=x", "parameter 'schema', .* schema=…, or the command --schema"),
+        ("postgresql://u:p@h/db?foo=1", "parameter 'foo', which libpq does not know"),
+        ("postgresql://u:p@h/db?conect_timeout=1", "did you mean 'connect_timeout'?"),
+        ("host=h foo=1", "parameter 'foo', which libpq does not know"),
+        ("host=h password='a b' foo=1", "parameter 'foo', which libpq does not know"),
+        ("postgresql://h:x/db", "port as a number"),
+    ],
+)
+def test_the_refusal_of_a_dsn_says_what_is_wrong_with_it(dsn: Any, hint: str) -> None:
+    with pytest.raises(asm.ValidationError, match=hint.replace("?", r"\?").replace("+", r"\+")):
+        parse_dsn(dsn)

@@ -117,7 +117,6 @@ def test_an_end_with_another_number_of_sessions_is_detected() -> None:
     ("garbage", "message"),
     [
         (b"remember the milk\n", "not JSON at column 2"),
-        (b"\n", "not JSON"),
         (b"[1, 2]\n", "expected a JSON object, not list"),
         (b"{}\n", "expected `event`, not ``"),
         (b'{"run": {}}\n', "expected `event`, not `run`"),
@@ -134,6 +133,14 @@ def test_an_error_names_the_line(garbage: bytes, message: str) -> None:
     content = dump(an_export())
     content[3] = garbage
     with pytest.raises(asm.ValidationError, match=f"^line 4: .*{message}"):
+        read(content)
+
+
+def test_blank_lines_are_ignored_and_counted() -> None:
+    content = [b"\r\n", *dump(an_export()), b"\n", b" \t\n"]
+    assert len(read(content)) == 1
+    content[4:4] = [b"\n", b"remember the milk\n"]
+    with pytest.raises(asm.ValidationError, match=r"^line 6: not JSON"):
         read(content)
 
 

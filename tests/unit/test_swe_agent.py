@@ -210,7 +210,9 @@ def test_a_folder_is_searched_for_files_of_known_formats(tmp_path: Path) -> None
     (tmp_path / "LICENSE").write_text("MIT")
     first = shutil.copy(SMALL, tmp_path / "deep" / "a.traj")
     second = shutil.copy(SMALL, tmp_path / "deep" / "er" / "b.traj")
-    assert registry.files(tmp_path) == [first, second]
+    found = registry.read_folder(tmp_path)
+    assert found.files == [first, second]
+    assert found.skipped == [(tmp_path / "LICENSE", "unknown file format")]
 
 
 @pytest.mark.parametrize(

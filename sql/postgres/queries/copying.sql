@@ -52,3 +52,10 @@ select found.id, found.type, found.timestamp, found.session_id, found.run_id,
         order by event.sequence_number
         limit %(limit)s
   ) as found;
+
+-- identify_store
+-- The server since its start, the database and the table, by which two DSNs of one store are
+-- recognised. The table of a store without sessions is null.
+select pg_postmaster_start_time()::text as server,
+       current_database()::text as database,
+       (select tableoid::bigint from asm_sessions limit 1) as sessions;

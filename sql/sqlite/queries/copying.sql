@@ -45,3 +45,11 @@ select id, type, timestamp, session_id, run_id, sequence_number, data, metadata,
    and sequence_number <= :last_sequences
  order by sequence_number
  limit :limit;
+
+-- identify_store
+-- The file. A store without sessions has a null.
+select '' as server,
+       file as database,
+       (select 1 from asm_sessions limit 1) as sessions
+  from pragma_database_list
+ where name = 'main';

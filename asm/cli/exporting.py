@@ -1,0 +1,178 @@
+"""`asm export`: sessions to a file or a pipe."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from asm.cli import copying
+from asm.cli.ids import complete_session_id, find_session_id
+from asm.cli.options import dsn_option, open_store
+from asm.cli.store_files import StoreFiles
+from asm.cli.text import one_line, quantity
+from asm.dsn import parse_dsn
+from asm.errors import SessionNotFound, ValidationError
+from asm.formats import jsonl, text
+from asm.operations.exports import SessionExport
+from asm.store import SessionStore
+
+_STANDARD_OUTPUT = Path("-")
+_HEAD_BYTES = 4_096
+
+
+@click.command()
+@click.argument("sessions", metavar="[SESSION]...", nargs=-1, shell_complete=complete_session_id)
+@click.option("--all", "all_sessions", is_flag=True, help="Export every session, also soft-deleted ones.")
+@click.option("--artifacts", is_flag=True, help="Include the rows of artifacts, without their contents.")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    default="-",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="The output file. Default: -, the standard output.",
+)
+@dsn_option
+def export(
+    sessions: Sequence[str],
+    output: Path,
+    dsn: str | None,
+    schema: str | None,
+    *,
+    all_sessions: bool,
+    artifacts: bool,
+) -> None:
+    """Export sessions with their runs and events as JSON Lines.
+
+    SESSION is the id of a session or its beginning, if no other id begins so. Each session is a
+    consistent snapshot. `asm import` reads the output.
+
+    FILE gets its name when the export is complete. It replaces an empty file or an earlier export. Any
+    other file is kept, and the exit status is 1.
+
+    \b
+    asm export ses_1 ses_2 -o sessions.jsonl
+    asm export --all --artifacts | gzip > store.jsonl.gz
+    """
+    if bool(sessions) == all_sessions:
+        raise click.UsageError("Name the sessions to export, or give --all.")
+    if output in StoreFiles(parse_dsn(dsn, schema)):
+        raise click.UsageError(f"{output} is a file of the store: name another file.")
+    with open_store(dsn, schema) as store, _opened_for_writing(output) as file:
+        # An unknown id is reported before anything is written.
+        ids = None if all_sessions else dict.fromkeys(find_session_id(store, each) for each in sessions)
+        total = copying.count_rows(store)["sessions"] if ids is None else len(ids)
+        exported = _Exported()
+        with _progress(total, disable=output == _STANDARD_OUTPUT) as advance:
+            exports = _exports(store, ids, artifacts=artifacts)
+            file.writelines(jsonl.dump(exported.count(exports, advance)))
+    if output != _STANDARD_OUTPUT:
+        click.echo(f"{exported} to {one_line(str(output))}", err=True)
+
+
+@dataclass
+class _Exported:
+    sessions: int = 0
+    events: int = 0
+
+    def count(
+        self, exports: Iterable[SessionExport], advance: Callable[[], object]
+    ) -> Iterator[SessionExport]:
+        for export in exports:
+            yield export
+            self.sessions += 1
+            self.events += len(export.events)
+            advance()
+
+    def __str__(self) -> str:
+        return f"exported {quantity(self.sessions, 'session')} with {quantity(self.events, 'event')}"
+
+
+def _exports(
+    store: SessionStore, session_ids: Iterable[str] | None, *, artifacts: bool
+) -> Iterator[SessionExport]:
+    if session_ids is not None:
+        for session_id in session_ids:
+            yield store.query.export_session(session_id, include_artifacts=artifacts)
+        return
+    for session in copying.all_sessions(store):
+        # The session may have been deleted since it was listed.
+        with suppress(SessionNotFound):
+            yield store.query.export_session(session.id, include_artifacts=artifacts)
+
+
+@contextmanager
+def _progress(total: int, *, disable: bool) -> Iterator[Callable[[], object]]:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=disable or not console.is_terminal) as progress:
+        bar = progress.add_task("Exporting", total=total)
+        yield lambda: progress.advance(bar)
+
+
+@contextmanager
+def _opened_for_writing(path: Path) -> Iterator[BinaryIO]:
+    """The standard output, or a file that gets its name when the block ends without an error."""
+    if path == _STANDARD_OUTPUT:
+        yield _standard_output()
+        return
+    if not path.name:
+        raise ValidationError("--output must name a file, or - for the standard output", path="output")
+    try:
+        if path.exists() and not path.is_file():
+            # Write into a device or a named pipe; do not replace it by a file.
+            with path.open("wb") as file:
+                yield file
+        else:
+            # Replace the file that a symbolic link leads to, and not the link.
+            with _replacing(Path(os.path.realpath(path))) as file:
+                yield file
+    except OSError as error:
+        raise ValidationError(f"{path}: {error.strerror}", path=str(path)) from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    mode = _mode_of_replaceable(path)
+    # Another export to the same file may be running, so the name is unique.
+    unfinished = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.new")
+    try:
+        with unfinished.open("xb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+            yield file
+            file.flush()
+            # Without this, a crash may leave the name without the contents.
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def _mode_of_replaceable(path: Path) -> int | None:
+    """The permissions of a file that an export may replace; None if there is no file."""
+    if not path.exists():
+        return None
+    head = text.read_head(path, _HEAD_BYTES)
+    if head and not jsonl.sniff(path, head):
+        raise ValidationError(
+            f"{path} exists and is no export: name another file, or delete it", path=str(path)
+        )
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _standard_output() -> BinaryIO:
+    if sys.stdout is None:
+        raise ValidationError("the standard output is closed: name a file with --output")
+    return sys.stdout.buffer

@@ -61,7 +61,7 @@ pages: .venv/installed ## generate the parts of README and docs that are made of
 
 docs: .venv/docs/installed ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet
-	@echo 'The documentation is in site/index.html.'
+	@echo 'The documentation is in site/index.html. Its search needs a server: python3 -m http.server --directory site'
 
 bench: .venv/installed ## measure on SQLite and PostgreSQL; DSN=postgresql://…, ONLY=reads,flush, ROUNDS=5, SECONDS=1, EVENTS=10000000, SCALE=10
 	@.venv/bin/python -m bench $(bench_options) $(subst $(comma), ,$(ONLY))

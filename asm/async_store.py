@@ -10,14 +10,15 @@ type checkers and `help()` show them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from asm.dsn import as_secret
 from asm.engine.async_polling import AsyncPoller
-from asm.engine.script import AsyncDatabase, Operation
+from asm.engine.script import AsyncDatabase, Operation, Params
 from asm.engine.shielding import run_to_completion
 from asm.errors import MigrationRequired, StoreClosed, store_closed
 from asm.maintenance import health, retention
@@ -54,8 +55,12 @@ from asm.operations import (
 )
 from asm.sqlite.async_database import AsyncSQLite, AsyncSQLiteTransaction
 from asm.sqlite.database import SQLite  # async only
+from asm.validation import awaitable, flag, function  # async only
+
+# sync only: from asm.validation import flag, not_a_coroutine, plain_function
 
 if TYPE_CHECKING:
+    import psycopg
     from psycopg_pool import AsyncConnectionPool
 
     from asm.postgres.async_database import AsyncPostgres
@@ -165,9 +170,24 @@ class AsyncTransaction(AsyncOperations):
         self.artifacts = AsyncArtifactRegistry(database)
         self.query = AsyncQueryAPI(database)
 
+    async def execute(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
+        """The rows of a statement of the application's own, as tuples; [] where a statement returns none.
+
+        The placeholders are the driver's: `%s` or `%(name)s` with psycopg, `?` or `:name` with sqlite3. An
+        error of the driver is the `__cause__` of ours: Conflict where a row with that key exists,
+        ValidationError where the driver did not send the statement, and otherwise StorageError or the class
+        of it that fits (ConnectionFailed, StorageTimeout). Nothing can be executed after a statement that
+        failed, and nothing of the transaction is committed. Do not begin, commit or roll back with it.
+        """
+        return await self._database.execute(sql, params)
+
     @property
-    def connection(self) -> Any:
-        """The driver's own connection, for an application's statements that commit with ours."""
+    def connection(self) -> psycopg.AsyncConnection[Any] | sqlite3.Connection:
+        """The driver's own connection, for an application's statements that commit with ours.
+
+        In an async store on SQLite it is sqlite3's own blocking connection: there, and in code for every
+        database, use `execute`.
+        """
         return self._database.connection
 
 
@@ -303,10 +323,36 @@ class AsyncSessionStore(AsyncOperations):
     async def transaction(self) -> AsyncIterator[AsyncTransaction]:
         """The same operations on one connection, committed at the end, rolled back on any exception.
 
-        Nothing in it is retried. `tx.connection` is the driver's own connection.
+        Nothing in it is retried; `run_transaction` does that. `tx.execute` executes a statement of the
+        application's own, and `tx.connection` is the driver's connection.
         """
         async with self._database.transaction() as database:
             yield AsyncTransaction(database)
+
+    async def run_transaction(
+        self, work: Callable[[AsyncTransaction], Awaitable[T]], *, idempotent: bool = False
+    ) -> T:
+        """What `work(tx)` returns, in a transaction that is committed when it does.
+
+        `work` is called again, in another transaction, after a failure that certainly left nothing: a
+        deadlock, a serialization failure, or a connection that was lost before the commit was sent. Errors of
+        the application's own statements count, too. It goes on for `retry_for` seconds, and raises the last
+        error then. So `work` should do nothing that a rollback does not undo.
+
+        If the response to the commit is lost, the store determines whether it was applied. If it cannot,
+        `work` is called again if it is `idempotent`; otherwise ConnectionFailed is raised, with
+        `details["outcome"] == "unknown"`.
+        """
+        # sync only: plain_function(work, "work")
+        function(work, "work")  # async only
+        flag(idempotent, "idempotent")
+
+        async def in_transaction(database: AsyncSQLiteTransaction | AsyncPostgresTransaction) -> T:
+            result = work(AsyncTransaction(database))
+            return await awaitable(result, "work")  # type: ignore[no-any-return]  # async only
+            # sync only: return not_a_coroutine(result, "work")  # type: ignore[no-any-return]
+
+        return await self._database.run_transaction(in_transaction, idempotent=idempotent)
 
     async def close(self) -> None:
         """Give the connections back. A closed store raises StoreClosed; closing it again does nothing.
@@ -343,6 +389,9 @@ class _Unopened:
     async def transaction(self) -> AsyncIterator[Any]:
         await self.run(check_tables())
         yield
+
+    async def run_transaction(self, *_: Any, **_options: Any) -> Any:
+        raise StoreClosed(NOT_OPEN)
 
     @property
     def poller(self) -> AsyncPoller:

@@ -41,7 +41,7 @@ class AsmError(Exception):
 
 
 class ValidationError(AsmError, ValueError):
-    """Raised before anything is sent if a value is not accepted. Change the value at `details["path"]`."""
+    """Raised before anything is written if a value is not accepted. Change the value at `details["path"]`."""
 
     code = "validation_error"
 
@@ -176,5 +176,6 @@ def transaction_interrupted() -> StorageError:
 def ended_by_application() -> StorageError:
     """The error for a transaction whose application did what only `transaction()` may do."""
     return StorageError(
-        "this transaction was committed or rolled back through `tx.connection`: leave that to `transaction()`"
+        "this transaction was committed or rolled back through `tx.connection` or `tx.execute`: leave that "
+        "to `transaction()`"
     )

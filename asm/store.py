@@ -11,13 +11,14 @@ type checkers and `help()` show them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from asm.dsn import as_secret
-from asm.engine.script import Database, Operation
+from asm.engine.script import Database, Operation, Params
 from asm.errors import MigrationRequired
 from asm.maintenance import health, retention
 from asm.methods import (
@@ -52,8 +53,10 @@ from asm.operations import (
     summaries,
 )
 from asm.sqlite.database import SQLite, SQLiteTransaction
+from asm.validation import flag, not_a_coroutine, plain_function
 
 if TYPE_CHECKING:
+    import psycopg
     from psycopg_pool import ConnectionPool
 
     from asm.postgres.database import Postgres
@@ -160,9 +163,24 @@ class Transaction(Operations):
         self.artifacts = ArtifactRegistry(database)
         self.query = QueryAPI(database)
 
+    def execute(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
+        """The rows of a statement of the application's own, as tuples; [] where a statement returns none.
+
+        The placeholders are the driver's: `%s` or `%(name)s` with psycopg, `?` or `:name` with sqlite3. An
+        error of the driver is the `__cause__` of ours: Conflict where a row with that key exists,
+        ValidationError where the driver did not send the statement, and otherwise StorageError or the class
+        of it that fits (ConnectionFailed, StorageTimeout). Nothing can be executed after a statement that
+        failed, and nothing of the transaction is committed. Do not begin, commit or roll back with it.
+        """
+        return self._database.execute(sql, params)
+
     @property
-    def connection(self) -> Any:
-        """The driver's own connection, for an application's statements that commit with ours."""
+    def connection(self) -> psycopg.Connection[Any] | sqlite3.Connection:
+        """The driver's own connection, for an application's statements that commit with ours.
+
+        In an async store on SQLite it is sqlite3's own blocking connection: there, and in code for every
+        database, use `execute`.
+        """
         return self._database.connection
 
 
@@ -269,10 +287,32 @@ class SessionStore(Operations):
     def transaction(self) -> Iterator[Transaction]:
         """The same operations on one connection, committed at the end, rolled back on any exception.
 
-        Nothing in it is retried. `tx.connection` is the driver's own connection.
+        Nothing in it is retried; `run_transaction` does that. `tx.execute` executes a statement of the
+        application's own, and `tx.connection` is the driver's connection.
         """
         with self._database.transaction() as database:
             yield Transaction(database)
+
+    def run_transaction(self, work: Callable[[Transaction], T], *, idempotent: bool = False) -> T:
+        """What `work(tx)` returns, in a transaction that is committed when it does.
+
+        `work` is called again, in another transaction, after a failure that certainly left nothing: a
+        deadlock, a serialization failure, or a connection that was lost before the commit was sent. Errors of
+        the application's own statements count, too. It goes on for `retry_for` seconds, and raises the last
+        error then. So `work` should do nothing that a rollback does not undo.
+
+        If the response to the commit is lost, the store determines whether it was applied. If it cannot,
+        `work` is called again if it is `idempotent`; otherwise ConnectionFailed is raised, with
+        `details["outcome"] == "unknown"`.
+        """
+        plain_function(work, "work")
+        flag(idempotent, "idempotent")
+
+        def in_transaction(database: SQLiteTransaction | PostgresTransaction) -> T:
+            result = work(Transaction(database))
+            return not_a_coroutine(result, "work")  # type: ignore[no-any-return]
+
+        return self._database.run_transaction(in_transaction, idempotent=idempotent)
 
     def close(self) -> None:
         """Give the connections back. A closed store raises StoreClosed; closing it again does nothing.

@@ -6,6 +6,7 @@ type that the databases take, or raises a ValidationError whose `path` is that n
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -176,6 +177,37 @@ def flag(value: Any, name: str) -> bool:
 
 
 # Dicts and messages.
+
+
+def plain_function(value: Any, name: str) -> Any:
+    """A function that returns its result without being awaited."""
+    if inspect.iscoroutinefunction(value):
+        raise ValidationError(f"{name} must be a plain function, not a coroutine function", path=name)
+    return function(value, name)
+
+
+def function(value: Any, name: str) -> Any:
+    if not callable(value):
+        raise ValidationError(f"{name} must be a function, not {a_type(value)}", path=name)
+    return value
+
+
+def not_a_coroutine(result: Any, name: str) -> Any:
+    """The result of a function of the caller's that is not awaited."""
+    if inspect.iscoroutine(result):
+        # Closed, or Python would warn that it was never awaited.
+        result.close()
+        raise ValidationError(f"{name} must be a plain function, and it returned a coroutine", path=name)
+    return result
+
+
+def awaitable(result: Any, name: str) -> Any:
+    """The result of a function of the caller's that is awaited."""
+    if not inspect.isawaitable(result):
+        raise ValidationError(
+            f"{name} must be a coroutine function (`async def`), and it returned {a_type(result)}", path=name
+        )
+    return result
 
 
 def check_keys(values: Any, known: Iterable[str], owner: str) -> Mapping[str, Any]:

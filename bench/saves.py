@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +15,6 @@ import psycopg
 import asm
 from asm.engine.script import Query
 from asm.operations import runs, sessions
-from asm.postgres.adapters import bind
 from bench import by_hand, payload
 from bench.databases import Databases, PostgresSchema
 from bench.harness import Comparison, Rounds, Side, in_turn
@@ -51,14 +50,18 @@ def _compared(
     changed = [change(row) for row in rows]
     with place.connect() as connection:
         execute = by_hand.postgres(place, connection)
-        sql = place.statement(operation.__name__)
-        bare = [partial(execute, operation.__name__, bind(sql, operation(row).params)) for row in changed]
+        bare = [partial(execute, operation.__name__, _listed(operation(row).params)) for row in changed]
         floor = Side("the bare statement", _steps(bare, place))
         ours = Side("asm", _steps([partial(save, row) for row in changed], place))
         comparison = rounds.compare(target, floor, ours, unit="call", share=SHARE)
     wal_bytes, hot_share = _written(place, operation.__name__, [change(row) for row in changed])
     baseline = f"{target.baseline}; {wal_bytes:,.0f} bytes of WAL and {hot_share:.0%} HOT updates a save"
     return replace(comparison, target=replace(target, baseline=baseline))
+
+
+def _listed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with lists for tuples, which psycopg would send as rows."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()}
 
 
 def _steps(calls: Sequence[Callable[[], object]], place: PostgresSchema) -> Callable[[float], Any]:

@@ -326,6 +326,12 @@ class Blocking:
         else:
             in_loop(manager.__aexit__(None, None, None))
 
+    def run_transaction(self, work: Callable[[Any], Any], **options: Any) -> Any:
+        async def awaited(tx: Any) -> Any:
+            return await asyncio.to_thread(work, Blocking(tx))
+
+        return in_loop(self._target.run_transaction(awaited, **options))
+
     @staticmethod
     def _called(method: Any) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

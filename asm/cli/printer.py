@@ -71,7 +71,11 @@ class Printer:
 
     def continued(self, text: str, style: str = "") -> None:
         """Print text without an end of line, for what arrives in pieces."""
-        self._console.print(Text(text, style), end="", soft_wrap=True)
+        if self._width is None:
+            self._console.file.write(text)
+        else:
+            self._console.print(Text(text, style), end="", soft_wrap=True)
+        self._console.file.flush()
 
     def block(self, body: str, *, first: Text, others: str, style: str = "", lines_max: int) -> None:
         """Print several lines, `first` before the first one and `others` before the others.
@@ -113,4 +117,9 @@ class Printer:
 
     def _print(self, text: Text) -> None:
         text.rstrip()
-        self._console.print(text, soft_wrap=True)
+        if self._width is None:
+            # Without styles and a width there is nothing to render, which takes most of the time of a line.
+            self._console.file.write(f"{text.plain}\n")
+            self._console.file.flush()
+        else:
+            self._console.print(text, soft_wrap=True)

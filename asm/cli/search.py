@@ -40,9 +40,9 @@ def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> C
             "--order-by",
             "order_by",
             type=click.Choice(names),
-            metavar="ORDER",
             default=order_by,
             show_default=True,
+            metavar="ORDER",
             help=f"The order of the output: {', '.join(names)}.",
         ),
         click.option(

@@ -14,11 +14,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
-from asm.engine.retry import check_process, reentrant_call
+from asm.engine.guards import check_process, reentrant_call
 from asm.engine.script import Query, Row
 from asm.errors import copied, store_closed
 
@@ -47,7 +48,7 @@ def poll_counters(session_ids: Iterable[str]) -> Query[Counters]:
     return query
 
 
-class Subscription:
+class Subscription(ABC):
     """A caller that waits for events of a session after a sequence number, while inside `with`."""
 
     __slots__ = (
@@ -78,8 +79,9 @@ class Subscription:
     def __exit__(self, *_: object) -> None:
         self._poller.remove(self)
 
+    @abstractmethod
     def wake(self) -> None:
-        raise NotImplementedError
+        """End the wait, or the next one if the caller is not waiting."""
 
     def update(self, counter: Row) -> None:
         """Wake up if the counter has changed since the last poll, and there may be events."""
@@ -112,7 +114,7 @@ class Subscription:
         return True
 
 
-class Subscriptions(Generic[S]):
+class Subscriptions(ABC, Generic[S]):
     """The subscriptions of a store, by session."""
 
     def __init__(self) -> None:
@@ -135,9 +137,9 @@ class Subscriptions(Generic[S]):
             if not group:
                 self.subscriptions.pop(subscription.session_id, None)
 
+    @abstractmethod
     def start(self) -> None:
-        """Poll from now on."""
-        raise NotImplementedError
+        """Poll from now on, while there are subscriptions."""
 
     def notify(self, session_ids: Iterable[str]) -> None:
         """Wake all callers that wait for these sessions."""

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 Row: TypeAlias = tuple[Any, ...]
 Rows: TypeAlias = Sequence[Row]
+Params: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
+"""The values of an application's own statement, by position or by name."""
 Script: TypeAlias = "Generator[Query[Any], Rows, T]"
 
 
@@ -204,6 +206,16 @@ def run_script(operation: Operation[T] | Script[T], execute: Callable[[Query[Any
         query = next(script)
         while True:
             query = script.send(execute(query))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def resume(script: Script[T], rows: Rows) -> Script[T]:
+    """The rest of a script, of which the first query was executed and has these rows."""
+    try:
+        while True:
+            rows = yield script.send(rows)
     except StopIteration as end:
         result: T = end.value
         return result

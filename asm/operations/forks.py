@@ -40,7 +40,7 @@ def fork_session(session_id: str, *, upto: int | None = None, id: str | None = N
 
     The fork is atomic, whatever the number of events. On PostgreSQL other clients append to the session
     meanwhile; on SQLite they wait, as for any write. `id` is that of the child; AlreadyExists if a session
-    or an event of a session has it. Raises SessionNotFound if the session does not exist, and
+    of that id exists or has events. Raises SessionNotFound if the session does not exist, and
     ValidationError if it has not reached `upto`.
     """
     fork = Fork(
@@ -83,8 +83,7 @@ def _make_child(fork: Fork) -> Script[Session]:
     is_new = yield from Query("insert_fork", save_session(child).params, bool)
     if not is_new:
         raise AlreadyExists(
-            f"a session or an event of a session has the id {child.id!r} already: fork into another id, or "
-            "leave `id` out",
+            f"session {child.id!r} exists already, or has events: fork into another id, or leave `id` out",
             id=child.id,
         )
     yield from _copy_events(parent.id, upto, child.id)

@@ -11,8 +11,8 @@ from asm.engine.script import Query, Row, Rows, Script, UnitOfWork, no_result, o
 from asm.enums import RUN_STATUSES, RunStatus, run_status, status_filter
 from asm.errors import RunNotFound, ValidationError
 from asm.models import Run, run_from_row, token_counts
-from asm.operations.changes import Change, applied, checked
-from asm.validation import is_text, optional_count, optional_text, text
+from asm.operations.changes import Change, applied
+from asm.validation import is_text, optional_count, optional_text, plain_function, text
 
 _DOCUMENTS = ("input", "output", "error", "metadata", "token_usage", "provider_metadata")
 
@@ -64,7 +64,9 @@ def update_run(
     nobody can say whether it was, ConnectionFailed has `details["outcome"] == "unknown"`.
     """
     run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
-    return UnitOfWork(partial(_update, run_id, session_id, checked(change, "update_run")), idempotent=False)
+    return UnitOfWork(
+        partial(_update, run_id, session_id, plain_function(change, "change")), idempotent=False
+    )
 
 
 def _update(run_id: str, session_id: str | None, change: Change[Run]) -> Script[Run]:

@@ -17,9 +17,9 @@ from asm.operations.appending import (
     append_pipeline,
     encoded,
 )
-from asm.operations.changes import Change, applied, checked
+from asm.operations.changes import Change, applied
 from asm.operations.events import lock_counters
-from asm.validation import VALUES_MAX, count, flag, is_collection, optional_count, text
+from asm.validation import VALUES_MAX, count, flag, is_collection, optional_count, plain_function, text
 
 
 def save_session(session: Session) -> Query[None]:
@@ -55,7 +55,7 @@ def update_session(session_id: str, change: Callable[[Session], Session]) -> Uni
     most once: where a connection is lost so that nobody can say whether it was, ConnectionFailed has
     `details["outcome"] == "unknown"`.
     """
-    update = partial(_update, text(session_id, "session_id"), checked(change, "update_session"))
+    update = partial(_update, text(session_id, "session_id"), plain_function(change, "change"))
     return UnitOfWork(update, idempotent=False)
 
 

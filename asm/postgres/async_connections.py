@@ -14,6 +14,7 @@ from psycopg.rows import tuple_row
 from asm.postgres.adapters import AsyncPlainCursor
 from asm.postgres.async_deadlines import AsyncBoundedConnection
 from asm.postgres.fast_path import FastPath
+from asm.postgres.outcomes import RunningServer
 from asm.postgres.timeouts import Limit, limited, milliseconds
 
 CONFIGURE_TIMEOUT_S = 10.0
@@ -48,6 +49,9 @@ class AsyncConnectionSetup:
 
 class AsyncStoreConnection(AsyncBoundedConnection):
     """A connection with a fast path for statements outside of transactions."""
+
+    server: RunningServer | None = None
+    """The server that gave it a transaction id; one server for as long as the connection exists."""
 
     settings = ""
     """The statement that set what our statements rely on; empty behind a pooler, where nothing is set."""

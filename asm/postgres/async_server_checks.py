@@ -28,7 +28,7 @@ async def probe(conninfo: str, schema: str | None) -> None:
         try:
             check_server(connection)
             with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
-                await check_not_distributed(connection, schema)
+                await check_database(connection, schema)
         finally:
             await connection.close()
 
@@ -58,11 +58,22 @@ _ENCODINGS = ("UTF8", "SQL_ASCII")
 """A SQL_ASCII database stores the bytes of UTF-8 as they are and converts nothing."""
 
 
-async def check_not_distributed(connection: AsyncConnection[Any], schema: str | None) -> None:
-    """Raise StorageError if Citus distributes a table of the store: a statement may not be atomic there."""
+async def check_database(connection: AsyncConnection[Any], schema: str | None) -> None:
+    """Raise StorageError if results may be incomplete.
+
+    Citus may distribute a table of the store, and a statement may not be atomic there. A GIN index, with
+    gin_fuzzy_search_limit, leaves out sessions with a tag.
+    """
     cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
-    await cursor.execute("select to_regclass('pg_dist_partition') is not null", prepare=False)
-    if await cursor.fetchone() != (True,):
+    await cursor.execute(_INSPECT, prepare=False)
+    [(process, gin_limit, has_citus)] = await cursor.fetchall()
+    sets_gin_limit = isinstance(connection, AsyncStoreConnection) and process == connection.info.backend_pid
+    if gin_limit != "0" and not sets_gin_limit:
+        raise StorageError(
+            f"gin_fuzzy_search_limit is {gin_limit} on these connections, which lets PostgreSQL leave out "
+            "sessions with a tag: set it to 0 for the role or the database"
+        )
+    if not has_citus:
         return
     prefix = "" if schema is None else f"{quote_identifier(schema)}."
     tables = [prefix + table for table in TABLES]
@@ -74,6 +85,11 @@ async def check_not_distributed(connection: AsyncConnection[Any], schema: str | 
             tables=distributed,
         )
 
+
+_INSPECT = """
+select pg_backend_pid(), current_setting('gin_fuzzy_search_limit'),
+       to_regclass('pg_dist_partition') is not null
+"""
 
 # Not a query file: its queries must prepare on every server, and only Citus has this table.
 _FIND_DISTRIBUTED = """

@@ -12,8 +12,8 @@ from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
 
 from asm.engine.async_polling import AsyncPollInTransaction
-from asm.engine.retry import check_process
-from asm.engine.script import Operation, Query, Rows, run_script_async
+from asm.engine.guards import check_process
+from asm.engine.script import Operation, Params, Query, Row, Rows, run_script_async
 from asm.errors import (
     StorageTimeout,
     ended_by_application,
@@ -22,8 +22,9 @@ from asm.errors import (
     transaction_interrupted,
 )
 from asm.postgres.adapters import AsyncPlainCursor
+from asm.postgres.async_connections import AsyncStoreConnection
 from asm.postgres.client_state import ClientState
-from asm.postgres.errors import translated
+from asm.postgres.errors import statement_error, translated
 from asm.postgres.outcomes import (
     GET_STATUS,
     IDENTIFY_SERVER,
@@ -35,7 +36,7 @@ from asm.postgres.outcomes import (
 )
 from asm.postgres.timeouts import Limit, limited
 
-# sync only: from asm.postgres.reentrancy import not_reentrant
+# sync only: from asm.engine.guards import not_reentrant
 
 T = TypeVar("T")
 
@@ -90,6 +91,24 @@ class AsyncPostgresTransaction:
             self._interrupted = self._interrupted or not isinstance(error, Exception)
             raise
 
+    # sync only: @not_reentrant
+    async def execute(self, sql: str, params: Params) -> list[Row]:
+        """The rows of a statement of the application."""
+        check_process(self._database.process)
+        if not self._open:
+            raise transaction_ended()
+        self.check_usable()
+        try:
+            # The placeholders and adapters are those of the connection, which may be the application's own.
+            cursor = self.connection.cursor(row_factory=tuple_row)
+            await cursor.execute(sql, params or None)
+            return await cursor.fetchall() if cursor.description else []
+        except (psycopg.Error, UnicodeEncodeError) as error:
+            raise statement_error(error) from error
+        except BaseException as error:
+            self._interrupted = self._interrupted or not isinstance(error, Exception)
+            raise
+
     def check_usable(self) -> None:
         # An application that catches an interrupt and goes on would commit half of an operation.
         if self._interrupted:
@@ -104,25 +123,38 @@ class AsyncPostgresTransaction:
 
 @asynccontextmanager
 async def begun(
-    connection: AsyncConnection[Any], begin: str, limit: Limit | None, commit: Commit[Any] | None = None
+    connection: AsyncConnection[Any],
+    begin: str | None,
+    limit: Limit | None,
+    commit: Commit[Any] | None = None,
 ) -> AsyncIterator[None]:
-    """A transaction around a block, rolled back if the block raises."""
+    """A transaction around a block, rolled back if the block raises.
+
+    Without `begin` the fast path has begun it, and ends it.
+    """
     process = os.getpid()
     with translated(), limited(connection, limit):
-        if commit is None:
+        if begin is None:
+            pass
+        elif commit is None or not commit.identifies_first:
             await connection.execute(begin, prepare=False)
         else:
-            await _begin_identified(connection, begin, commit)
+            await _identify(connection, commit, f"{begin}; {IDENTIFY_TRANSACTION}")
     try:
         yield
         check_process(process)
         if connection.pgconn.transaction_status == pq.TransactionStatus.INERROR:
             # PostgreSQL responds to the commit of a failed transaction with a rollback and no error.
             raise transaction_failed()
-        if commit is not None:
-            commit.is_sent = True
         with translated(), limited(connection, limit):
-            await connection.execute("commit", prepare=False)
+            if commit is not None:
+                if not commit.identifies_first:
+                    await _identify(connection, commit, IDENTIFY_TRANSACTION)
+                commit.is_sent = True
+            if begin is None and isinstance(connection, AsyncStoreConnection):
+                await connection.run(connection.fast_path.execute("commit", {}, prepare=False), limit)
+            else:
+                await connection.execute("commit", prepare=False)
     except BaseException:
         # A forked child that leaves the block must not end its parent's transaction.
         if os.getpid() == process:
@@ -131,9 +163,10 @@ async def begun(
         raise
 
 
-async def _begin_identified(connection: AsyncConnection[Any], begin: str, commit: Commit[Any]) -> None:
+async def _identify(connection: AsyncConnection[Any], commit: Commit[Any], statements: str) -> None:
+    """Execute statements of which the last returns what identifies the transaction."""
     cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
-    await cursor.execute(f"{begin}; {IDENTIFY_TRANSACTION}", prepare=False)
+    await cursor.execute(statements, prepare=False)
     while cursor.nextset():
         pass
     [(commit.xid, *server)] = await cursor.fetchall()

@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 from asm.postgres.adapters import PlainCursor
 from asm.postgres.deadlines import BoundedConnection
 from asm.postgres.fast_path import FastPath
+from asm.postgres.outcomes import RunningServer
 from asm.postgres.timeouts import Limit, limited, milliseconds
 
 CONFIGURE_TIMEOUT_S = 10.0
@@ -50,6 +51,9 @@ class ConnectionSetup:
 
 class StoreConnection(BoundedConnection):
     """A connection with a fast path for statements outside of transactions."""
+
+    server: RunningServer | None = None
+    """The server that gave it a transaction id; one server for as long as the connection exists."""
 
     settings = ""
     """The statement that set what our statements rely on; empty behind a pooler, where nothing is set."""

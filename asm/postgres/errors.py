@@ -16,6 +16,7 @@ from asm.errors import (
     MigrationRequired,
     StorageError,
     StorageTimeout,
+    ValidationError,
     store_closed,
 )
 from asm.postgres.timeouts import ServerUnresponsive
@@ -64,6 +65,18 @@ def translation(error: Exception, connection: Connected | None = None) -> AsmErr
         return StorageError(f"{_READ_ONLY_BY_SETTING}: {_message(error)}", sqlstate=state)
     kind, message = _STATES.get(state) or _CLASSES.get(state[:2]) or _REFUSED
     return kind(f"{message}: {_message(error)}", sqlstate=state)
+
+
+def statement_error(error: psycopg.Error | UnicodeEncodeError) -> AsmError:
+    """Our error for that of an application's own statement, whose tables are not ours to migrate."""
+    if isinstance(error, UnicodeEncodeError):
+        return ValidationError(f"the statement was not sent: {error}")
+    if error.sqlstate is None and isinstance(error, psycopg.ProgrammingError | psycopg.DataError):
+        return ValidationError(f"the statement was not sent: {_message(error)}")
+    ours = translation(error)
+    if ours is None or isinstance(ours, MigrationRequired):
+        return StorageError(f"{_REFUSED[1]}: {_message(error)}", sqlstate=error.sqlstate)
+    return ours
 
 
 def _connection_failed(error: psycopg.OperationalError) -> ConnectionFailed:

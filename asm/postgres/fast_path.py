@@ -84,21 +84,25 @@ class FastPath:
             _check(result)
         return self._rows(sql, result) if result.ntuples else []
 
-    def execute_pipeline(self, statements: Iterable[SQL], prepare: bool) -> PQGen[list[Rows]]:
+    def execute_pipeline(
+        self, statements: Iterable[SQL], prepare: bool, *, commits: bool = True
+    ) -> PQGen[list[Rows]]:
         """Send statements in one round trip and one transaction, and read the rows of each.
 
+        Unless it `commits`, the transaction is still open afterwards; but not if a statement failed.
         The server executes the first while the next is encoded. The transaction is explicit, because
         distributed PostgreSQL executes the statements of a pipeline's implicit transaction one by one.
         """
         prepare = prepare and self.prepares
-        sent, names = self._send_pipeline(statements, prepare)
+        sent, names = self._send_pipeline(statements, prepare, [_COMMIT] if commits else [])
         results = yield from self._fetch_pipeline(len(sent))
-        if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        status = self._pgconn.transaction_status
+        if status != pq.TransactionStatus.IDLE and (commits or status != pq.TransactionStatus.INTRANS):
             yield from self._rollback()
         if self._names.keys() & sent and any(map(_is_stale, results)):
             for statement in filter(None, sent):
                 self._forget(statement)
-            return (yield from self.execute_pipeline(statements, True))
+            return (yield from self.execute_pipeline(statements, True, commits=commits))
         # A statement stays prepared when the transaction fails. Its result precedes that of its execution.
         for next_sql, result in zip(sent[1:], results, strict=False):
             if next_sql is not None and next_sql in names and result.status in _SUCCESS:
@@ -108,21 +112,22 @@ class FastPath:
         rows = [
             self._rows(sql, result) for sql, result in zip(sent, results, strict=False) if sql is not None
         ]
-        return rows[1:-1]
+        return rows[1:-1] if commits else rows[1:]
 
     def _send_pipeline(
-        self, statements: Iterable[SQL], prepare: bool
+        self, statements: Iterable[SQL], prepare: bool, last: Sequence[SQL]
     ) -> tuple[list[str | None], dict[str, bytes]]:
         sent, names = list[str | None](), dict[str, bytes]()
         self._pgconn.enter_pipeline_mode()
-        for sql, params in itertools.chain([_BEGIN], statements, [_COMMIT]):
+        for sql, params in itertools.chain([_BEGIN], statements, last):
             name = names.get(sql, self._names.get(sql)) if prepare else None
             if prepare and name is None:
                 name = names[sql] = self._send_prepare(sql)
                 sent.append(None)
             self._send(sql, params, name)
             sent.append(sql)
-            self._pgconn.flush()
+            if last:
+                self._pgconn.flush()
         self._pgconn.pipeline_sync()
         return sent, names
 
@@ -291,7 +296,7 @@ def _is_stale(result: pq.abc.PGresult) -> bool:
 # compared with or stored in, or from a cast.
 
 
-def array(values: Sequence[Any]) -> bytes:
+def _array(values: Sequence[Any]) -> bytes:
     """A list or a tuple of values of one type or None, as a binary array."""
     kind = next((type(value) for value in values if value is not None), str)
     oid = _OID[kind]
@@ -319,12 +324,9 @@ def typed_array(values: Sequence[Any], type_name: str, encoding: str) -> bytes:
     head = _ARRAY_HEAD.pack(1 if values else 0, 1, oid)
     if not values:
         return head
-    items = (_NULL if value is None else _with_length(encode(value)) for value in values)
-    return head + _ARRAY_SIZE.pack(len(values), 1) + b"".join(items)
-
-
-def _with_length(data: bytes) -> bytes:
-    return _INT32.pack(len(data)) + data
+    items = [None if value is None else encode(value) for value in values]
+    with_lengths = [_NULL if item is None else _INT32.pack(len(item)) + item for item in items]
+    return head + _ARRAY_SIZE.pack(len(values), 1) + b"".join(with_lengths)
 
 
 def _text_items(texts: Sequence[bytes]) -> bytes:
@@ -338,7 +340,8 @@ def _text_items(texts: Sequence[bytes]) -> bytes:
 def _array_item(value: Any) -> bytes:
     if value is None:
         return _NULL
-    return _with_length(_ENCODE[type(value)](value))
+    data = _ENCODE[type(value)](value)
+    return _INT32.pack(len(data)) + data
 
 
 def _timestamp(value: datetime) -> bytes:
@@ -367,8 +370,8 @@ _ENCODE = _ByType(
         int: _INT64.pack,
         float: _FLOAT64.pack,
         datetime: _timestamp,
-        list: array,
-        tuple: array,
+        list: _array,
+        tuple: _array,
     }
 )
 _WITH_INT64, _WITH_FLOAT64 = (partial(Struct(format).pack, 8) for format in ("!iq", "!id"))

@@ -12,7 +12,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 import psycopg
 
-from asm.errors import ConnectionFailed, StorageError, StorageTimeout
+from asm.errors import ConnectionFailed, StorageError
 
 T = TypeVar("T")
 
@@ -22,7 +22,8 @@ _SERVER = (
     "(select system_identifier from pg_control_system())::text, "
     "extract(epoch from pg_postmaster_start_time())::text, pg_last_wal_replay_lsn()::text"
 )
-IDENTIFY_TRANSACTION = f"select pg_current_xact_id()::text, {_SERVER}"
+GET_TRANSACTION_ID = "select pg_current_xact_id()::text"
+IDENTIFY_TRANSACTION = f"{GET_TRANSACTION_ID}, {_SERVER}"
 IDENTIFY_SERVER = f"select pg_is_in_recovery(), {_SERVER}"
 GET_STATUS = "select pg_xact_status(%(xid)s::xid8)"
 
@@ -40,9 +41,13 @@ class RunningServer(NamedTuple):
 
 
 class Commit(Generic[T]):
-    """The commit of a transaction, with what tells later whether it was applied."""
+    """The commit of a transaction, with what tells later whether it was applied.
 
-    __slots__ = ("is_sent", "result", "server", "xid")
+    A transaction that `identifies_first` takes no further round trip. No query may precede a statement of an
+    application that sets the isolation level; its transaction is identified before the commit.
+    """
+
+    __slots__ = ("identifies_first", "is_sent", "result", "server", "xid")
 
     xid: str
     server: RunningServer
@@ -50,15 +55,14 @@ class Commit(Generic[T]):
     """What the transaction returns once it is committed."""
 
     def __init__(self) -> None:
+        self.identifies_first = True
         self.is_sent = False
 
     def is_lost(self, error: StorageError | psycopg.Error) -> bool:
         """Whether the transaction failed with this error and may have been committed nevertheless."""
-        if not self.is_sent:
-            return False
-        # An error that the server reports for a commit rolled it back.
+        # Any other error that the server reports for a commit says that it was rolled back.
         is_reported = isinstance(error, StorageError) and "sqlstate" in error.details
-        return isinstance(error, ConnectionFailed) or (isinstance(error, StorageTimeout) and not is_reported)
+        return self.is_sent and (isinstance(error, ConnectionFailed) or not is_reported)
 
 
 def outcome_unknown() -> ConnectionFailed:

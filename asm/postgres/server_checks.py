@@ -26,7 +26,7 @@ def probe(conninfo: str, schema: str | None) -> None:
         try:
             check_server(connection)
             with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
-                check_not_distributed(connection, schema)
+                check_database(connection, schema)
         finally:
             connection.close()
 
@@ -56,11 +56,22 @@ _ENCODINGS = ("UTF8", "SQL_ASCII")
 """A SQL_ASCII database stores the bytes of UTF-8 as they are and converts nothing."""
 
 
-def check_not_distributed(connection: Connection[Any], schema: str | None) -> None:
-    """Raise StorageError if Citus distributes a table of the store: a statement may not be atomic there."""
+def check_database(connection: Connection[Any], schema: str | None) -> None:
+    """Raise StorageError if results may be incomplete.
+
+    Citus may distribute a table of the store, and a statement may not be atomic there. A GIN index, with
+    gin_fuzzy_search_limit, leaves out sessions with a tag.
+    """
     cursor = PlainCursor(connection, row_factory=tuple_row)
-    cursor.execute("select to_regclass('pg_dist_partition') is not null", prepare=False)
-    if cursor.fetchone() != (True,):
+    cursor.execute(_INSPECT, prepare=False)
+    [(process, gin_limit, has_citus)] = cursor.fetchall()
+    sets_gin_limit = isinstance(connection, StoreConnection) and process == connection.info.backend_pid
+    if gin_limit != "0" and not sets_gin_limit:
+        raise StorageError(
+            f"gin_fuzzy_search_limit is {gin_limit} on these connections, which lets PostgreSQL leave out "
+            "sessions with a tag: set it to 0 for the role or the database"
+        )
+    if not has_citus:
         return
     prefix = "" if schema is None else f"{quote_identifier(schema)}."
     tables = [prefix + table for table in TABLES]
@@ -72,6 +83,11 @@ def check_not_distributed(connection: Connection[Any], schema: str | None) -> No
             tables=distributed,
         )
 
+
+_INSPECT = """
+select pg_backend_pid(), current_setting('gin_fuzzy_search_limit'),
+       to_regclass('pg_dist_partition') is not null
+"""
 
 # Not a query file: its queries must prepare on every server, and only Citus has this table.
 _FIND_DISTRIBUTED = """

@@ -80,6 +80,8 @@ class Timeouts:
         self.begin_user = _begin("read committed", timeout, statement_timeout)
         """A transaction that the application ends, with no limit on the time between two statements."""
         self.begin = _begin_unit_of_work(timeout, statement_timeout)
+        self.settings = _settings(timeout, statement_timeout)
+        """The settings of `begin` as the columns of a select, for a transaction that has begun."""
         self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
         while_alive = None if timeout is None else Limit(timeout + GRACE_S, cancels=False)
         # Of a statement outside a transaction the server bounds only the wait for a lock, which is what a
@@ -113,6 +115,19 @@ def _begin_unit_of_work(timeout: float | None, statement_timeout: float | None) 
     begin = _begin("read committed", timeout, statement_timeout)
     idle_ms = milliseconds(IDLE_IN_TRANSACTION_TIMEOUT_S)
     return f"{begin}; set local idle_in_transaction_session_timeout = {idle_ms}"
+
+
+def _settings(timeout: float | None, statement_timeout: float | None) -> str:
+    limits_s = {
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_S,
+        "lock_timeout": timeout,
+        "statement_timeout": statement_timeout,
+    }
+    return ", ".join(
+        f"set_config('{name}', '{milliseconds(limit_s)}', true)"
+        for name, limit_s in limits_s.items()
+        if limit_s is not None
+    )
 
 
 def _begin(isolation: str, timeout: float | None, statement_timeout: float | None) -> str:

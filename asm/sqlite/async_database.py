@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from asm.engine.async_group_commit import AsyncGroupCommit
 from asm.engine.async_polling import AsyncPoller, AsyncPollInTransaction
 from asm.engine.schema_version import list_applied
-from asm.engine.script import Batchable, Operation, Pipeline, Query, UnitOfWork
+from asm.engine.script import Batchable, Operation, Params, Pipeline, Query, Row, UnitOfWork
 from asm.engine.shielding import check_loop, run_to_completion
 from asm.errors import MigrationRequired, StorageTimeout, store_closed
 from asm.sqlite.database import SQLite, SQLiteTransaction
@@ -100,6 +100,12 @@ class AsyncSQLite:
             await run_to_completion(_run_in(self._write_thread, managed.leave))
             self.poller.notify(tx.changed_sessions)
 
+    async def run_transaction(
+        self, work: Callable[[AsyncSQLiteTransaction], Awaitable[T]], **_options: object
+    ) -> T:
+        async with self.transaction() as tx:
+            return await work(tx)
+
     @property
     def connection(self) -> sqlite3.Connection:
         return self._database.connection
@@ -178,6 +184,9 @@ class AsyncSQLiteTransaction:
 
     async def run(self, operation: Operation[T]) -> T:
         return await _run_in(self._thread, partial(self._tx.run, operation))
+
+    async def execute(self, sql: str, params: Params) -> list[Row]:
+        return await _run_in(self._thread, partial(self._tx.execute, sql, params))
 
 
 class _ManagedTransaction:

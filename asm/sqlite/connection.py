@@ -7,15 +7,15 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from threading import get_ident
 from typing import Any, TypeVar
 
 from asm.dsn import MEMORY
+from asm.engine.guards import check_process
 from asm.engine.registry import Statement, positional
-from asm.engine.retry import check_process
-from asm.engine.script import Rows
+from asm.engine.script import Params, Row, Rows
 from asm.errors import store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
@@ -124,14 +124,15 @@ class LockedConnection:
             self._roll_back()
         _retry_while_busy(partial(self.driver.execute, begin), self._timeout)
         self._begun_at = time.monotonic()
-        if self._files is not None and not self._reads_only:
-            self._files.check()
 
     def commit(self) -> None:
         """Commit. StorageError if no other process can see what was written."""
+        files = None if self._reads_only else self._files
+        if files is not None:
+            files.check_write_lock()
         self.driver.execute("commit")
-        if self._files is not None and not self._reads_only:
-            self._files.check()
+        if files is not None:
+            files.check()
 
     def execute(
         self, statement: Statement, values: Mapping[str, Any], columns: frozenset[str] = frozenset()
@@ -145,6 +146,18 @@ class LockedConnection:
             return fetch_all(self._cursor.execute(statement.sql, values), statement.sql)
         finally:
             # It would interrupt a later statement, such as an application's on `tx.connection`.
+            self._deadline = None
+
+    def execute_own(self, sql: str, params: Params) -> list[Row]:
+        """The rows of a statement of the application."""
+        if self._statement_timeout is not None:
+            self._deadline = time.monotonic() + self._statement_timeout
+        try:
+            # A cursor for each: the application may have set a row factory on the connection.
+            with closing(self.driver.cursor()) as cursor:
+                cursor.row_factory = None
+                return cursor.execute(sql, params).fetchall()
+        finally:
             self._deadline = None
 
     def _execute_batch(self, statement: Statement, values: Mapping[str, Any]) -> Rows:
@@ -198,12 +211,12 @@ class LockedConnection:
         # file open: its write-ahead log would be neither checkpointed nor deleted until the cursor is
         # garbage. Not reported upstream yet.
         if self._files is not None:
-            self._files.unlock()
+            self._files.before_close()
         with suppress(sqlite3.ProgrammingError):
             self._cursor.close()
         self.driver.close()
         if self._files is not None:
-            self._files.closed()
+            self._files.after_close()
 
     def _past_deadline(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline

@@ -19,22 +19,34 @@ from typing import Any, TypeVar
 
 from asm.dsn import MEMORY
 from asm.engine.group_commit import GroupCommit
+from asm.engine.guards import check_process, reentrant_call
 from asm.engine.logs import StatementLog, logger
 from asm.engine.polling import Poller, PollInTransaction
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import check_process, reentrant_call
 from asm.engine.schema_version import add_versions, list_applied
-from asm.engine.script import Batchable, Operation, Pipeline, Query, Rows, Script, UnitOfWork, run_script
+from asm.engine.script import (
+    Batchable,
+    Operation,
+    Params,
+    Pipeline,
+    Query,
+    Row,
+    Rows,
+    Script,
+    UnitOfWork,
+    run_script,
+)
 from asm.errors import (
     Conflict,
     MigrationRequired,
     StorageError,
+    ValidationError,
     ended_by_application,
     transaction_ended,
     transaction_failed,
 )
 from asm.sqlite.connection import SQLITE_VERSION_MIN, LockedConnection
-from asm.sqlite.errors import open_transaction_error, translated
+from asm.sqlite.errors import NOT_EXECUTED, open_transaction_error, statement_error, translated
 from asm.sqlite.values import bind
 
 T = TypeVar("T")
@@ -164,6 +176,11 @@ class SQLite:
                 self._running.discard(thread)
         self.poller.notify(tx.changed_sessions)
 
+    def run_transaction(self, work: Callable[[SQLiteTransaction], T], **_options: object) -> T:
+        """Work in a transaction. The response to a commit cannot be lost here."""
+        with self.transaction() as tx:
+            return work(tx)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Refuse calls of the same thread, which can only come from a signal handler."""
@@ -278,6 +295,23 @@ class SQLiteTransaction:
                     or isinstance(error, StorageError | sqlite3.Error)
                     or isinstance(error.__cause__, sqlite3.Error)
                 )
+                raise
+
+    def execute(self, sql: str, params: Params) -> list[Row]:
+        """The rows of a statement of the application."""
+        self._database.check_process()
+        with self._database.running(), self._lock:
+            if not self._open:
+                raise transaction_ended()
+            self.check_usable()
+            try:
+                return self._connection.execute_own(sql, params)
+            except NOT_EXECUTED as error:
+                ours = statement_error(error)
+                self._aborted = not isinstance(ours, ValidationError)
+                raise ours from error
+            except BaseException as error:
+                self._aborted = not isinstance(error, Exception)
                 raise
 
     def check_usable(self) -> None:

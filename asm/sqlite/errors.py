@@ -16,6 +16,8 @@ from asm.errors import (
     MigrationRequired,
     StorageError,
     StorageTimeout,
+    StoreClosed,
+    ValidationError,
     store_closed,
 )
 
@@ -41,6 +43,22 @@ def raise_translated(error: sqlite3.Error, path: str = "") -> NoReturn:
     raise _translation(error, path) from error
 
 
+NOT_EXECUTED = (sqlite3.Error, sqlite3.Warning, UnicodeEncodeError, OverflowError)
+"""What `execute` of sqlite3 raises; the last three are for a statement or a value that it does not accept."""
+
+
+def statement_error(error: Exception) -> AsmError:
+    """Our error for that of an application's own statement, whose tables are not ours to migrate."""
+    if not isinstance(error, sqlite3.Error):
+        return ValidationError(f"the statement was not executed: {error}")
+    ours = _translation(error, "")
+    if getattr(error, "sqlite_errorcode", None) is None and not isinstance(ours, StoreClosed):
+        return ValidationError(f"the statement was not executed: {error}")
+    if isinstance(ours, MigrationRequired):
+        return StorageError(f"SQLite refused the statement: {error}", sqlite_errorname=error.sqlite_errorname)
+    return ours
+
+
 def open_transaction_error() -> StorageError:
     """The error for a call of the store that would wait for its own caller's transaction."""
     return StorageError(
@@ -60,11 +78,12 @@ def _translation(error: sqlite3.Error, path: str) -> AsmError:
         return store_closed() if _CLOSED.search(str(error)) else StorageError(f"the driver failed: {error}")
     if code in _ROW_EXISTS:
         return Conflict(f"{ROW_EXISTS}: {error}")
-    if path and code & 0xFF in _CANNOT_OPEN and _lacks_log(path):
-        return _no_log_error(path, error)
-    kind, message = _KINDS.get(code & 0xFF, (None, ""))
-    if kind is not None:
-        return kind(
+    if path and code & 0xFF in _CANNOT_OPEN and (reason := _why_it_cannot_be_opened(Path(path).resolve())):
+        kind = ConnectionFailed if code & 0xFF == sqlite3.SQLITE_CANTOPEN else StorageError
+        return kind(f"{reason}: {error}", sqlite_errorname=error.sqlite_errorname)
+    known, message = _KINDS.get(code & 0xFF, (None, ""))
+    if known is not None:
+        return known(
             f"{message}{f' ({path})' if path else ''}: {error}", sqlite_errorname=error.sqlite_errorname
         )
     # SQLite has no result code of its own for a missing table or column.
@@ -73,22 +92,25 @@ def _translation(error: sqlite3.Error, path: str) -> AsmError:
     return StorageError(f"SQLite refused the statement: {error}", sqlite_errorname=error.sqlite_errorname)
 
 
-def _lacks_log(path: str) -> bool:
-    """Whether the file can be read, and no other file can be created beside it."""
-    effective = os.access in os.supports_effective_ids
-    return os.access(path, os.R_OK, effective_ids=effective) and not os.access(
-        Path(path).resolve().parent, os.W_OK, effective_ids=effective
-    )
+def _why_it_cannot_be_opened(file: Path) -> str | None:
+    folder = file.parent
+    if not _may(os.F_OK, folder):
+        return f"cannot open {file}: its folder does not exist"
+    if not _may(os.F_OK, file) and not _may(os.W_OK, folder):
+        return f"cannot create {file}: this process cannot write to its folder"
+    if not _may(os.R_OK, file):
+        return f"cannot open {file}: this process may not read it"
+    if not _may(os.W_OK, folder):
+        return (
+            f"{file} cannot be opened, not even to be read: SQLite has to create {file.name}-wal and "
+            f"{file.name}-shm beside it, and this process cannot write to the folder {folder}: get the right "
+            "to write to the folder, or copy the file to a folder that this process can write to"
+        )
+    return None
 
 
-def _no_log_error(path: str, error: sqlite3.Error) -> StorageError:
-    file = Path(path).resolve()
-    return StorageError(
-        f"{file} cannot be opened, not even to be read: SQLite has to create {file.name}-wal and "
-        f"{file.name}-shm beside it, and this process cannot write to the folder {file.parent}: get the "
-        "right to write to the folder, or copy the file to a folder that this process can write to",
-        sqlite_errorname=error.sqlite_errorname,
-    )
+def _may(mode: int, path: Path) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 _CANNOT_OPEN = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
@@ -99,10 +121,7 @@ _KINDS: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_BUSY: (StorageTimeout, "another connection holds the lock of the file"),
     sqlite3.SQLITE_LOCKED: (StorageTimeout, "another connection holds the lock of the table"),
     sqlite3.SQLITE_INTERRUPT: (StorageTimeout, "the statement took longer than statement_timeout"),
-    sqlite3.SQLITE_CANTOPEN: (
-        ConnectionFailed,
-        "cannot open the file; check that its folder exists, and the limit of open files",
-    ),
+    sqlite3.SQLITE_CANTOPEN: (ConnectionFailed, "cannot open the file; check the limit of open files"),
     sqlite3.SQLITE_FULL: (StorageError, "the disk is full"),
     sqlite3.SQLITE_IOERR: (StorageError, "the disk failed"),
     sqlite3.SQLITE_READONLY: (StorageError, "the file is read-only"),

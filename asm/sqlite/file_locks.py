@@ -8,6 +8,9 @@ the open connection writes to it later is lost.
 A lock of an open file description, which Linux has, covers the same bytes and is lost only with its own
 descriptor. For the reason given above, that descriptor is not closed either while there may be POSIX
 locks: it is kept for the next connection.
+
+The lock that a transaction takes to write is exclusive, so that there cannot be a second one on its byte. But
+through the same descriptor a transaction finds out whether it still has it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from threading import RLock
 from typing import NamedTuple
 
 if sys.platform == "linux":
-    import fcntl
+    from fcntl import F_OFD_GETLK, F_OFD_SETLK, F_RDLCK, F_UNLCK, F_WRLCK, fcntl
 
 Identity = tuple[int, int]
 """The device and the inode of a file."""
@@ -40,29 +43,45 @@ SHARED = Bytes(0x40000002, 510)
 IN_USE = Bytes(128, 1)
 """In the -shm file: a process that opens it and finds no such lock clears it."""
 
+WRITE = Bytes(120, 1)
+"""In the -shm file: the lock of a transaction that writes."""
+
+_FLOCK = struct.Struct("hhqqi4x")
+"""Type, whence, start, length, process."""
+
 
 class FileLock:
     """A lock that is shared by the connections of this process to one file."""
 
     def __init__(self, descriptor: int, covered: Bytes) -> None:
-        self._descriptor: int | None = descriptor
         self.users = 0
+        self._descriptor: int | None = descriptor
         self._covered = covered
+        self._sees_locks = _can_see_locks(descriptor, covered)
 
     def lock(self) -> None:
         self.users += 1
         if self.users == 1:
             # A file system without such locks has only SQLite's own.
-            self._set("F_RDLCK")
+            self._set(F_RDLCK)
 
     def unlock(self) -> None:
         self.users -= 1
         if self.users == 0:
-            self._set("F_UNLCK")
+            self._set(F_UNLCK)
+
+    def owner_of(self, covered: Bytes) -> int | None:
+        """The process that has an exclusive lock on these bytes; None without one, 0 if that is unknown."""
+        if not self._sees_locks or self._descriptor is None:
+            return 0
+        # Not by calling a function: every commit does this.
+        flock = fcntl(self._descriptor, F_OFD_GETLK, _FLOCK.pack(F_WRLCK, os.SEEK_SET, *covered, 0))
+        kind, _whence, _start, _length, process = _FLOCK.unpack(flock)
+        return None if kind == F_UNLCK else max(process, 0)
 
     def close(self) -> bool:
         """Close the descriptor if no connection has a lock that it would lose."""
-        if self.users or not self._set("F_WRLCK"):
+        if self.users or not self._set(F_WRLCK):
             return False
         self.forget()
         return True
@@ -74,15 +93,12 @@ class FileLock:
         os.close(descriptor)
         return descriptor
 
-    def _set(self, kind: str) -> bool:
-        if self._descriptor is None or sys.platform != "linux":
-            return False
-        flock = struct.pack("hhqqi4x", getattr(fcntl, kind), os.SEEK_SET, *self._covered, 0)
-        try:
-            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, flock)
-        except OSError:
-            return False
-        return True
+    def _set(self, kind: int) -> bool:
+        if self._descriptor is not None:
+            with suppress(OSError):
+                fcntl(self._descriptor, F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, *self._covered, 0))
+                return True
+        return False
 
 
 _locks: dict[Identity, FileLock] = {}
@@ -130,6 +146,14 @@ def identity_of(stat: os.stat_result) -> Identity:
 
 def _opened(path: str, covered: Bytes) -> FileLock:
     descriptor = os.open(path, os.O_RDWR)
-    opened = FileLock(descriptor, covered)
     # The path may lead to another file than a moment ago.
-    return _locks.setdefault(identity_of(os.fstat(descriptor)), opened)
+    identity = identity_of(os.fstat(descriptor))
+    return _locks.setdefault(identity, FileLock(descriptor, covered))
+
+
+def _can_see_locks(descriptor: int, covered: Bytes) -> bool:
+    """Whether a file system tells of the lock that SQLite has on these bytes."""
+    with suppress(OSError):
+        flock = fcntl(descriptor, F_OFD_GETLK, _FLOCK.pack(F_WRLCK, os.SEEK_SET, *covered, 0))
+        return bool(_FLOCK.unpack(flock)[0] != F_UNLCK)
+    return False

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from asm.errors import StorageError
 from asm.sqlite import file_locks
-from asm.sqlite.file_locks import IN_USE, SHARED, FileLock, Identity, identity_of
+from asm.sqlite.file_locks import IN_USE, SHARED, WRITE, FileLock, Identity, identity_of
 
 _HEADER = b"SQLite format 3\0"
 
@@ -23,25 +23,37 @@ class DatabaseFiles:
     """The file of an open connection, and its write-ahead log."""
 
     def __init__(self, path: str, *, has_log: bool) -> None:
+        self._locks: list[FileLock] = []
+        self._log_lock: FileLock | None = None
+        self._process = os.getpid()
         # Absolute, because the program may change its working directory. SQLite keeps the log beside the
         # file that a symbolic link leads to.
         self._path = str(Path(path).absolute())
         file = str(Path(path).resolve())
         self._log = f"{file}-wal"
-        self._locks: list[FileLock] = []
         try:
             self._file_id = identity_of(Path(self._path).stat())
             self._log_id = identity_of(Path(self._log).stat()) if has_log else None
         except OSError as error:
             raise StorageError(f"cannot read {error.filename}: {error.strerror}") from error
         if has_log:
-            locks = (file_locks.lock(file, SHARED), file_locks.lock(f"{file}-shm", IN_USE))
+            self._log_lock = file_locks.lock(f"{file}-shm", IN_USE)
+            locks = (file_locks.lock(file, SHARED), self._log_lock)
             self._locks = [each for each in locks if each is not None]
+
+    def check_write_lock(self) -> None:
+        """StorageError before a commit if another process may have written during the transaction."""
+        if self._log_lock is not None and self._log_lock.owner_of(WRITE) not in (self._process, 0):
+            raise StorageError(
+                f"process {self._process} lost SQLite's lock of {self._path} during the transaction, which "
+                "was rolled back: the program opened and closed the database's files itself; copy an open "
+                "database with `sqlite3.Connection.backup`, and not as files"
+            )
 
     def check(self) -> None:
         """StorageError if a path leads to another file now, or to none.
 
-        After a commit, this says whether other processes can see what was written.
+        Checked after a commit, because before it another program may still replace a file.
         """
         try:
             # Path.stat takes twice as long, and a function around it counts at every append.
@@ -58,28 +70,25 @@ class DatabaseFiles:
     def _raise_if_replaced(self) -> None:
         if _leads_to(self._path, self._file_id) is False:
             raise StorageError(
-                f"{self._path} was deleted, moved or replaced while the store had it open, and writes to it "
-                "would be lost: open the store again"
+                f"{self._path} was deleted, moved or replaced while the store had it open, and no other "
+                "process sees what this store writes: open the store again"
             )
         if self._log_id is not None and _leads_to(self._log, self._log_id) is False:
             raise StorageError(
                 f"{self._log}, the write-ahead log, was deleted or replaced while the store had it open, and "
-                "writes to it would be lost: close the store and open it again, and do not delete the log of "
-                "a database that is in use"
+                "no other process sees what this store writes: close the store and open it again, and do not "
+                "delete the log of a database that is in use"
             )
 
-    def unlock(self) -> bool:
-        """Before the connection is closed: let it delete the log, unless it is another file's now."""
-        # Closing copies the log into the file, which saves a log that was deleted.
-        is_ours = _leads_to(self._path, self._file_id) is not False and (
+    def before_close(self) -> None:
+        """Let SQLite delete the log, unless it is another file's now, of which others acknowledge writes."""
+        # If the log was deleted and there is no other, closing saves it: it is copied into the file.
+        if _leads_to(self._path, self._file_id) is not False and (
             _leads_to(self._log, self._log_id) is not False or not Path(self._log).exists()
-        )
-        if is_ours:
+        ):
             self._end_locks()
-        return is_ours
 
-    def closed(self) -> None:
-        """After the connection was closed."""
+    def after_close(self) -> None:
         self._end_locks()
         file_locks.close_unused()
 

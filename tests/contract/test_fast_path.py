@@ -270,3 +270,47 @@ def test_two_lists_of_integers_of_different_widths_are_sent_in_one_statement(
         "select * from unnest(%(small)s::bigint[], %(large)s::bigint[])", lists, binary=True
     )
     assert cursor.fetchall() == [(1, 40_000), (2, 2**40)]
+
+
+@pytest.mark.parametrize(
+    ("call", "round_trips"),
+    [
+        (lambda store: store.append_event(an_event()), 1),
+        (lambda store: store.append_event(an_event(), session=asm.Session(id="ses_1", agent_id="a")), 1),
+        (lambda store: store.append_events([], session=asm.Session(id="ses_1", agent_id="a")), 1),
+        (lambda store: store.pop_event("ses_1"), 2),
+    ],
+    ids=["append", "append with a session", "a session alone", "pop"],
+)
+def test_a_frequent_write_takes_few_round_trips(
+    migrated: str, monkeypatch: pytest.MonkeyPatch, call: Callable[[Any], Any], round_trips: int
+) -> None:
+    """Each wait of the driver is for the response to what was sent at once."""
+    waits = 0
+    wait = psycopg.Connection.wait
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal waits
+        waits += 1
+        return wait(*args, **kwargs)
+
+    with asm.SessionStore(migrated, max_size=1) as store:
+        store.append_events([an_event() for _ in range(5)])
+        call(store)
+        monkeypatch.setattr(psycopg.Connection, "wait", counted)
+        call(store)
+        monkeypatch.undo()
+    assert waits == round_trips
+
+
+def test_a_transaction_that_the_fast_path_began_is_rolled_back_when_its_first_statement_fails(
+    migrated: str,
+) -> None:
+    with asm.SessionStore(migrated, max_size=1) as store:
+        store.append_event(an_event())
+        fetch_rows(migrated, "alter table asm_events rename to renamed")
+        with pytest.raises(asm.MigrationRequired):
+            store.pop_event("ses_1")
+        fetch_rows(migrated, "alter table renamed rename to asm_events")
+        popped: Any = store.pop_event("ses_1")
+        assert popped.sequence_number == 1

@@ -157,6 +157,17 @@ def test_events_that_were_pruned_count_as_pruned_in_the_fork(forked: Any, upto: 
     assert forked.query.export_session(child.id).pruned_events == min(4, upto or 10)
 
 
+def test_events_that_were_removed_count_as_pruned_in_the_fork(forked: Any) -> None:
+    assert forked.delete_events(PARENT.id, before=3) == 2
+    assert forked.pop_event(PARENT.id).sequence_number == 10
+
+    child = forked.fork_session(PARENT.id)
+
+    assert numbers(forked.get_events(child.id)) == list(range(3, 10))
+    assert_is_fork_of(forked, child)
+    assert forked.append_event(an_event(child.id)).sequence_number == 11
+
+
 def test_a_fork_of_a_soft_deleted_session_is_not_deleted(forked: Any) -> None:
     forked.save_session(replace(PARENT, deleted_at=NOON))
 
@@ -369,13 +380,29 @@ def test_processes_fork_a_session_while_others_append_to_it(where: Where) -> Non
 
 
 @postgres_only
-def test_other_clients_append_to_the_parent_and_save_it_during_a_fork(forked: Any, migrated: str) -> None:
+def test_other_clients_use_the_parent_during_a_fork(forked: Any, migrated: str) -> None:
+    before = forked.get_events(PARENT.id)
     with asm.SessionStore(migrated) as other, forked.transaction() as tx:
         child = tx.fork_session(PARENT.id)
         assert other.append_event(an_event(PARENT.id)).sequence_number == 11
         other.save_session(replace(PARENT, status="active"))
+        other.update_session(PARENT.id, lambda parent: parent.update_status("paused"))
         other.fork_session(PARENT.id)
-    assert_is_fork_of(forked, child)
+        assert other.delete_events(PARENT.id, after=5) == 6
+
+    assert without_session(forked.get_events(child.id)) == without_session(before)
+    assert forked.maintenance.health_check() == []
+
+
+@postgres_only
+def test_a_fork_does_not_wait_for_clients_that_append_to_the_parent(forked: Any, migrated: str) -> None:
+    with asm.SessionStore(migrated) as other, other.transaction() as tx:
+        tx.append_event(an_event(PARENT.id))
+        tx.pop_event(PARENT.id)
+        tx.pop_event(PARENT.id)
+        child = forked.fork_session(PARENT.id)
+    assert numbers(forked.get_events(child.id)) == list(range(1, 11))
+    assert forked.maintenance.health_check() == []
 
 
 @postgres_only

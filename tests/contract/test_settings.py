@@ -254,6 +254,15 @@ def test_a_store_finds_every_session_with_a_tag_whatever_limit_a_gin_index_has(
     assert len(store.query.search_sessions(tags="x", limit=1_000).items) == TAGGED
 
 
+def test_a_borrowed_pool_with_a_limit_of_gin_indexes_is_refused(migrated: str) -> None:
+    set_for_database(migrated, TAGS)
+    with (
+        psycopg_pool.ConnectionPool(migrated, min_size=1, open=True) as pool,
+        pytest.raises(asm.StorageError, match=r"gin_fuzzy_search_limit is 1 .*: set it to 0"),
+    ):
+        asm.SessionStore(pool=pool)
+
+
 @pytest.mark.parametrize("level", ["database", "dsn"])
 def test_a_write_under_default_transaction_read_only_names_the_setting(
     migrated: str, opened: Opener, level: str

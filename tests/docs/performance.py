@@ -42,6 +42,7 @@ def _parts() -> Iterator[str]:
     yield from _machine()
     yield from _appending()
     yield from _reading()
+    yield from _operations()
     yield from _searching()
     yield from _sqlite()
     yield from _growth()
@@ -122,6 +123,28 @@ def _reading() -> Iterator[str]:
             f"{_ms(line['ours']['p99_ms'])}), while its process follows 1,000 sessions and uses "
             f"{line['ours']['core']:.0%} of a core."
         )
+
+
+def _operations() -> Iterator[str]:
+    lines = [line for target in (*targets.OPERATIONS, *_FORKS) if (line := _found(target))]
+    if lines:
+        yield "## Other operations"
+        yield "The ratio compares the rates, so below 1.00 the operation is the slower one."
+        yield _table(
+            ["", "compared with", "p50", "ratio"],
+            [
+                [
+                    line["target"]["what"],
+                    line["target"]["baseline"],
+                    _ms(line["ours"]["p50_ms"]),
+                    f"{line['ratio']:.2f}",
+                ]
+                for line in lines
+            ],
+        )
+
+
+_FORKS = (targets.FORK, targets.SQLITE_FORK)
 
 
 def _searching() -> Iterator[str]:

@@ -112,7 +112,7 @@ def _shell(command: str, expected: str) -> tuple[str, str]:
         os.environ[variable[1]] = variable[2]
         return "", expected
     done = subprocess.run(
-        ["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+        ["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240
     )
     status = f"\n[exit status {done.returncode}]" if done.returncode else ""
     if not expected.strip():

@@ -13,10 +13,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 import asm
-from asm.engine.script import Script, UnitOfWork
-from asm.operations import sessions
-from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Cluster
-from tests.contract.other_clients import fetch_rows, only, run_operation
+from asm.postgres import async_transaction, transaction
+from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Cluster, an_event
+from tests.contract.other_clients import fetch_rows, only
 from tests.fault.concurrent_writers import wait_until
 from tests.fault.proxy import HOST, Moment, Proxy
 from tests.poolers import PGBOUNCER, Pooler
@@ -30,6 +29,8 @@ own_servers_only = pytest.mark.skipif(
 )
 
 COUNTED = asm.Session(agent_id="a", id="ses_counted", context={"n": 0})
+EVENT = an_event("ses_counted")
+RUN = asm.Run(session_id="ses_counted", id="run_counted", metadata={"n": 0})
 
 
 @pytest.fixture
@@ -38,35 +39,63 @@ def proxy(migrated: str) -> Iterator[Proxy]:
         yield proxy
 
 
+def add_one(session: asm.Session) -> asm.Session:
+    return replace(session, context={"n": session.context["n"] + 1})
+
+
+def add_one_to_the_run(run: asm.Run) -> asm.Run:
+    return replace(run, metadata={"n": run.metadata["n"] + 1})
+
+
 def count(store: Any) -> None:
     """Add one to the counter."""
+    assert store.update_session(COUNTED.id, add_one).context["n"] == 1
 
-    def script() -> Script[None]:
-        session = yield from sessions.get_session(COUNTED.id)
-        n = session.context["n"] + 1
-        yield from sessions.save_session(replace(session, context={"n": n}))
 
-    run_operation(store, UnitOfWork(script, idempotent=False))
+def count_run(store: Any) -> None:
+    assert store.update_run(RUN.id, add_one_to_the_run).metadata["n"] == 1
+
+
+def count_in_transaction(store: Any, **options: Any) -> None:
+    def work(tx: Any) -> int:
+        session = add_one(tx.get_session(COUNTED.id))
+        tx.save_session(session)
+        return int(session.context["n"])
+
+    assert store.run_transaction(work, **options) == 1
+
+
+def save(store: Any) -> None:
+    store.save_session(COUNTED)
+    store.save_run(RUN)
 
 
 def counted(dsn: str) -> Any:
     with asm.SessionStore(dsn) as store:
-        return store.get_session(COUNTED.id).context["n"]
+        return store.get_session(COUNTED.id).context["n"] + store.get_run(RUN.id).metadata["n"]
 
 
-MESSAGES = [b"begin", b"from asm_sessions", b"insert into asm_sessions", b"commit\0"]
+WRITES = {
+    "update_session": (count, [b"pg_current_xact_id", b"insert into asm_sessions", b"commit\0"]),
+    "update_run": (count_run, [b"pg_current_xact_id", b"insert into asm_runs", b"commit\0"]),
+    "run_transaction": (
+        count_in_transaction,
+        [b"begin", b"from asm_sessions", b"insert into asm_sessions", b"pg_current_xact_id", b"commit\0"],
+    ),
+}
+MESSAGES = [(name, message) for name, (_, messages) in WRITES.items() for message in messages]
 
 
 @newest_only
 @pytest.mark.parametrize("moment", ["before", "in", "after"])
-@pytest.mark.parametrize("message", MESSAGES)
+@pytest.mark.parametrize(("name", "message"), MESSAGES)
 def test_a_write_whose_connection_is_cut_is_applied_once(
-    proxy: Proxy, opened: Opener, migrated: str, message: bytes, moment: Moment
+    proxy: Proxy, opened: Opener, migrated: str, name: str, message: bytes, moment: Moment
 ) -> None:
     store = opened(proxy.dsn)
-    store.save_session(COUNTED)
+    save(store)
     proxy.cut_when(message, moment)
-    count(store)
+    WRITES[name][0](store)
     assert proxy.faults == {f"cut {moment}": 1}
     assert counted(migrated) == 1
 
@@ -76,7 +105,7 @@ def test_without_retry_for_the_outcome_of_a_lost_commit_is_still_determined(
     proxy: Proxy, opened: Opener, migrated: str
 ) -> None:
     store = opened(proxy.dsn, max_size=1, retry_for=0)
-    store.save_session(COUNTED)
+    save(store)
     proxy.cut_when(b"commit\0", "after")
     count(store)
     assert counted(migrated) == 1
@@ -87,13 +116,36 @@ def test_a_commit_whose_outcome_cannot_be_determined_is_an_error_that_says_so(
     proxy: Proxy, opened: Opener, migrated: str
 ) -> None:
     store = opened(proxy.dsn, max_size=1, retry_for=0.2)
-    store.save_session(COUNTED)
+    save(store)
     proxy.cut_when(b"commit\0", "after")
     proxy.refuse()
     with pytest.raises(asm.ConnectionFailed, match="repeat the call only if") as failed:
         count(store)
     assert (failed.value.details["outcome"], failed.value.retryable) == ("unknown", False)
     assert counted(migrated) == 1
+
+
+@newest_only
+def test_idempotent_work_is_run_again_when_its_outcome_cannot_be_determined(
+    proxy: Proxy, opened: Opener, migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, calls = opened(proxy.dsn, max_size=1), []
+    save(store)
+    # The server does not know the transaction id any more, as it forgets those that were frozen long ago.
+    for module in (transaction, async_transaction):
+        monkeypatch.setattr(module, "GET_STATUS", "select null where %(xid)s::text is not null")
+    proxy.cut_when(b"commit\0", "after")
+
+    def work(tx: Any) -> None:
+        calls.append(1)
+        tx.append_event(EVENT)
+
+    store.run_transaction(work, idempotent=True)
+    assert (len(calls), store.get_latest_sequence(EVENT.session_id)) == (2, 1)
+    proxy.cut_when(b"commit\0", "after")
+    with pytest.raises(asm.ConnectionFailed, match="repeat the call only if"):
+        store.run_transaction(work)
+    assert len(calls) == 3
 
 
 @newest_only
@@ -104,7 +156,7 @@ def test_behind_a_transaction_pooler_a_lost_commit_is_applied_once(
 ) -> None:
     with Pooler(clusters(kind).dsn) as pooler, Proxy(pooler.dsn(migrated)) as proxy:
         store = opened(proxy.dsn)
-        store.save_session(COUNTED)
+        save(store)
         proxy.cut_when(b"commit\0", moment)
         count(store)
         assert counted(migrated) == 1
@@ -116,7 +168,7 @@ def test_a_borrowed_pool_loses_no_outcome(proxy: Proxy, migrated: str, autocommi
     options = {"autocommit": autocommit, "row_factory": dict_row}
     with psycopg_pool.ConnectionPool(proxy.dsn, kwargs=options, open=True) as pool:
         store = asm.SessionStore(pool=pool)
-        store.save_session(COUNTED)
+        save(store)
         proxy.cut_when(b"commit\0", "after")
         count(store)
     assert counted(migrated) == 1
@@ -139,7 +191,7 @@ def test_a_server_that_restarts_during_a_commit_never_makes_it_count_as_applied_
 ) -> None:
     with Proxy(server.dsn()) as proxy, ThreadPoolExecutor(1) as thread:
         store = opened(proxy.dsn, max_size=1, retry_for=20)
-        store.save_session(COUNTED)
+        save(store)
         proxy.cut_when(b"commit\0", moment)
         proxy.refuse()
         counting = thread.submit(count, store)
@@ -171,7 +223,7 @@ def test_another_server_is_not_asked_what_became_of_a_commit(server: Server, ope
         asm.migrate(stranger.dsn())
         hosts = make_conninfo(proxy.dsn, host=f"{HOST},{HOST}", port=f"{proxy.port},{stranger.port}")
         store = opened(hosts, max_size=1)
-        store.save_session(COUNTED)
+        save(store)
         proxy.cut_when(b"commit\0", "before")
         proxy.refuse()
         with pytest.raises(asm.ConnectionFailed) as failed:

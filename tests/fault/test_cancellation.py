@@ -96,6 +96,10 @@ async def transact(store: asm.AsyncSessionStore, name: str) -> None:
         await tx.get_latest_sequence(name)
 
 
+async def run_transaction(store: asm.AsyncSessionStore, name: str) -> None:
+    await store.run_transaction(lambda tx: tx.append_event(an_event(name)))
+
+
 async def read(iterator: AsyncIterator[object]) -> None:
     async for _each in iterator:
         pass
@@ -145,6 +149,7 @@ WORK: dict[str, Work] = {
     "iter_events": Work(lambda store, _: read(store.iter_events("ses_read", page_size=1))),
     "follow_events": Work(lambda store, _: read(store.follow_events("ses_read", idle_timeout=0.02))),
     "transaction": Work(transact, 3),
+    "run_transaction": Work(run_transaction, 1),
     "search_sessions": Work(lambda store, _: store.query.search_sessions(limit=3, count_total=True)),
     "search_runs": Work(lambda store, _: store.query.search_runs(limit=3)),
     "search_events": Work(lambda store, _: store.query.search_events(limit=3)),

@@ -161,7 +161,7 @@ REMOVE: dict[str, Callable[[Path], Any]] = {"deleted": Path.unlink, "moved": mov
     ("how", "name"),
     [*(("deleted", name) for name in WRITES), ("moved", "append_event"), ("replaced", "append_event")],
 )
-def test_nothing_is_written_to_a_file_that_was_deleted_moved_or_replaced(
+def test_no_write_to_a_file_that_was_deleted_moved_or_replaced_is_acknowledged(
     migrated: str, opened: Opener, how: str, name: str
 ) -> None:
     store = opened(migrated)
@@ -170,13 +170,6 @@ def test_nothing_is_written_to_a_file_that_was_deleted_moved_or_replaced(
     with pytest.raises(asm.StorageError, match="deleted, moved or replaced") as raised:
         WRITES[name](store)
     assert not raised.value.retryable
-
-
-def test_no_transaction_begins_in_a_deleted_file(migrated: str, opened: Opener) -> None:
-    store = opened(migrated)
-    Path(dsns.parse_dsn(migrated).address).unlink()
-    with pytest.raises(asm.StorageError, match="deleted, moved or replaced"), store.transaction():
-        pass
 
 
 def test_a_file_is_found_from_another_working_folder(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,6 +65,55 @@ def test_acknowledged_events_are_stored_once_when_the_standby_is_promoted(
     assert_stored_exactly_once(standby.dsn(), writers.acknowledged)
 
 
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_updates_are_applied_once_or_of_unknown_outcome_when_the_standby_is_promoted(
+    primary: Server, standby: Standby, opened: Opener
+) -> None:
+    hosts = make_conninfo(
+        primary.dsn(),
+        host=f"{primary.host},{standby.host}",
+        port=f"{primary.port},{standby.port}",
+        target_session_attrs="read-write",
+    )
+    store, outcomes = opened(hosts, retry_for=30), Counter[str]()
+    over = threading.Event()
+
+    def update(caller: int) -> None:
+        store.save_session(asm.Session(agent_id="a", id=f"ses_{caller}", context={"n": 0}))
+        while not over.is_set():
+            try:
+                store.update_session(f"ses_{caller}", add_one)
+                outcomes[f"applied {caller}"] += 1
+            except asm.ConnectionFailed as error:
+                outcomes[f"{error.details['outcome']} {caller}"] += 1
+
+    with ThreadPoolExecutor(4) as threads:
+        updating = [threads.submit(update, caller) for caller in range(4)]
+        try:
+            wait_until(lambda: all(outcomes[f"applied {caller}"] > 5 for caller in range(4)))
+            primary.kill()
+            standby.promote()
+            before = Counter(outcomes)
+            wait_until(
+                lambda: all(
+                    outcomes[f"applied {caller}"] > before[f"applied {caller}"] + 5 for caller in range(4)
+                )
+            )
+        finally:
+            over.set()
+        for each in updating:
+            each.result()
+    with asm.SessionStore(standby.dsn()) as promoted:
+        for caller in range(4):
+            n = promoted.get_session(f"ses_{caller}").context["n"]
+            applied, unknown = outcomes[f"applied {caller}"], outcomes[f"unknown {caller}"]
+            assert applied <= n <= applied + unknown
+
+
+def add_one(session: asm.Session) -> asm.Session:
+    return replace(session, context={"n": session.context["n"] + 1})
+
+
 @pytest.fixture(scope="module")
 def without_standby() -> Iterator[Server]:
     """A server that is configured for a synchronous standby, and has none."""
@@ -96,6 +149,17 @@ def test_a_write_that_no_standby_confirms_is_not_acknowledged_and_ends_in_a_time
     with pytest.raises(asm.StorageTimeout):
         case.run(waiting)
     wait_until(lambda: case.read(waiting) == case.expected)
+
+
+def test_an_update_that_no_standby_confirms_has_an_unknown_outcome(
+    without_standby: Server, waiting: Any
+) -> None:
+    with asm.SessionStore(local_commits(without_standby)) as store:
+        store.save_session(asm.Session(agent_id="a", id="ses_1", context={"n": 0}))
+    with pytest.raises(asm.ConnectionFailed) as failed:
+        waiting.update_session("ses_1", add_one)
+    assert failed.value.details["outcome"] == "unknown"
+    assert waiting.get_session("ses_1").context["n"] == 1
 
 
 def test_a_transaction_that_no_standby_confirms_ends_in_a_timeout(waiting: Any) -> None:

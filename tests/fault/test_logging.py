@@ -83,6 +83,27 @@ def test_at_debug_each_statement_is_a_line_with_the_stores_method(
     assert all(line.endswith(" ms") for line in lines(log))
 
 
+ONE_PAGE = {
+    **dict.fromkeys(("iter_events", "follow_events"), "get_events"),
+    **{f"query.iter_{rows}": f"search_{rows}" for rows in ("sessions", "runs", "events")},
+}
+"""The method that reads one page of what an iterator yields."""
+
+
+def test_each_line_begins_with_the_name_of_the_method_that_was_called(
+    store: Any, log: pytest.LogCaptureFixture
+) -> None:
+    store.flush(asm.Session(agent_id="agent", id="ses_1"), asm.Run(session_id="ses_1"), [an_event()])
+    called = {}
+    for name, call in {**CALLS, **MAINTENANCE_CALLS}.items():
+        log.clear()
+        with suppress(asm.NotFound, asm.Conflict):
+            call(store)
+        found = {line.removeprefix("DEBUG asm: ").partition(" took ")[0] for line in lines(log)}
+        called[name] = {each.partition(":")[0] for each in found}
+    assert called == {name: {ONE_PAGE.get(name, name.rpartition(".")[2])} for name in called}
+
+
 def test_a_transaction_and_a_job_name_their_methods(store: Any, log: pytest.LogCaptureFixture) -> None:
     with store.transaction() as tx:
         tx.append_event(an_event())

@@ -99,6 +99,10 @@ def fill(store: Any) -> None:
     store.artifacts.register(an_artifact(session_id="ses_1"))
 
 
+def roll_back(dsn: str) -> list[str]:
+    return asm.rollback(dsn, steps=None)
+
+
 def wait_for_the_lock(dsn: str) -> None:
     """Wait until the server has ended the transaction of a killed client, which may be committing."""
     if dsns.parse_dsn(dsn).dialect == "postgres":
@@ -146,10 +150,10 @@ def test_the_last_step_is_done_or_not_begun_when_killed_at_any_statement(older: 
 @pytest.mark.usefixtures("later_migration")
 def test_rolling_back_is_done_or_not_begun_when_killed_at_any_statement(migrated: str, other: str) -> None:
     asm.migrate(migrated)
-    asm.rollback(other)
+    roll_back(other)
     before, after = state(migrated), state(other)
     cut = cut_everywhere(
-        migrated, asm.rollback, cut_at_statements(migrated), [before, after], step_for(migrated)
+        migrated, roll_back, cut_at_statements(migrated), [before, after], step_for(migrated)
     )
     assert (state(migrated), cut > len(steps_of(migrated))) == (after, True)
 
@@ -164,9 +168,9 @@ def test_a_file_is_migrated_or_not_when_killed_in_any_write(dsn: str, other: str
 
 @files_only
 def test_a_file_is_rolled_back_or_not_when_killed_in_any_write(migrated: str, other: str) -> None:
-    asm.rollback(other)
+    roll_back(other)
     before, after = state(migrated), state(other)
-    cut_everywhere(migrated, asm.rollback, cuts.in_a_write, [before, after])
+    cut_everywhere(migrated, roll_back, cuts.in_a_write, [before, after])
     assert state(migrated) == after
 
 
@@ -174,12 +178,12 @@ WAIT_FOR_YOYO_S = 60.0
 
 
 @one_server
-@pytest.mark.parametrize("work", [asm.migrate, asm.rollback])
+@pytest.mark.parametrize("work", [asm.migrate, roll_back])
 def test_a_backend_that_is_terminated_before_any_statement_is_an_error_and_changes_nothing(
     migrated: str, work: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if work is asm.migrate:
-        asm.rollback(migrated)
+        roll_back(migrated)
     monkeypatch.setattr(Migrator, "stale_after_s", WAIT_FOR_YOYO_S)
     before, terminator = state(migrated), cuts.Terminator(migrated, monkeypatch)
     for number in count(1, 5):
@@ -207,7 +211,7 @@ def test_what_yoyos_own_command_left_half_done_is_completed(
         asm.migrate(dsn)
         # The lock row of a process that was killed after its last migration locks nothing of asm's.
         assert state(dsn)._replace(is_locked=False) == state(other), f"cut at commit {number}"
-        asm.rollback(dsn)
+        roll_back(dsn)
     assert number > len(steps_of(dsn))
 
 
@@ -216,11 +220,11 @@ def test_what_yoyos_own_command_left_half_rolled_back_is_rolled_back(
     migrated: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Migrator, "stale_after_s", 0.0)
-    asm.rollback(other)
+    roll_back(other)
     for number in count(1):
         if not cuts.killed(partial(roll_back_with_yoyo, migrated), partial(cuts.before_a_commit, number)):
             break
-        asm.rollback(migrated)
+        roll_back(migrated)
         assert state(migrated)._replace(is_locked=False) == state(other), f"cut at commit {number}"
         asm.migrate(migrated)
     assert number > len(steps_of(migrated))
@@ -458,7 +462,7 @@ OPERATIONS: list[Callable[[Any], object]] = [
 def test_an_open_store_says_that_its_tables_are_missing_and_works_when_they_are_back(
     in_use: Any, migrated: str
 ) -> None:
-    asm.rollback(migrated)
+    roll_back(migrated)
     for operation in OPERATIONS:
         with pytest.raises(asm.MigrationRequired, match="asm migrate"):
             operation(in_use)

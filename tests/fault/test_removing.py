@@ -36,7 +36,7 @@ def proxy(migrated: str) -> Iterator[Proxy]:
 
 @newest_only
 @pytest.mark.parametrize("moment", ["before", "in", "after"])
-@pytest.mark.parametrize("message", [b"begin", b"delete from asm_events", b"commit\0"])
+@pytest.mark.parametrize("message", [b"pg_current_xact_id", b"delete from asm_events", b"commit\0"])
 @pytest.mark.parametrize("removal", REMOVALS)
 def test_a_removal_whose_connection_is_cut_is_applied_once(
     proxy: Proxy, opened: Callable[..., Any], removal: str, message: bytes, moment: Moment

@@ -280,6 +280,20 @@ def test_two_stores_of_one_file_and_a_symbolic_link_to_it_close_one_after_the_ot
     assert in_process(READ, migrated) == [1, 2, 3, 4]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a lock")
+def test_a_transaction_whose_lock_the_application_lost_is_not_acknowledged(
+    migrated: str, opened: Opener
+) -> None:
+    store = opened(migrated)
+    with pytest.raises(asm.StorageError, match="lost SQLite's lock"), store.transaction() as tx:
+        assert append(tx) == 1
+        file_of(migrated).with_name("store.db-shm").read_bytes()
+        # Another process no longer waits for the end of the transaction.
+        assert in_process(WRITE_AND_CLOSE, migrated) == [1]
+    assert append(store) == 2
+    assert in_process(READ, migrated) == [1, 2]
+
+
 def test_a_hard_link_is_refused(migrated: str, opened: Opener, tmp_path: Path) -> None:
     (tmp_path / "link.db").hardlink_to(file_of(migrated))
     for dsn in (migrated, f"sqlite:///{tmp_path / 'link.db'}"):
@@ -430,26 +444,72 @@ def test_a_store_that_is_forgotten_does_not_keep_the_log(migrated: str) -> None:
 # A medium that can only be read
 
 
-def test_the_error_for_a_folder_that_can_only_be_read_names_it_and_the_remedy(migrated: str) -> None:
-    folder = file_of(migrated).parent
+def error_of(call: Callable[[str], object], dsn: str) -> str:
+    """The message of a call in a forked child that obeys the permissions of files."""
 
-    def error_of(call: Callable[[str], object]) -> str:
+    def message() -> str:
         obey_file_permissions()
         with pytest.raises(asm.StorageError) as raised:
-            call(migrated)
+            call(dsn)
         return str(raised.value)
 
+    return str(run_in_fork(message))
+
+
+@pytest.mark.parametrize("opening", [open_sync, open_async, asm.migrate, asm.pending_migrations])
+def test_the_error_for_a_folder_that_can_only_be_read_names_it_and_the_remedy(
+    migrated: str, opening: Callable[[str], object]
+) -> None:
+    folder = file_of(migrated).parent
     folder.chmod(0o555)
     try:
-        for call in (open_sync, open_async, asm.migrate, asm.pending_migrations):
-            message = run_in_fork(partial(error_of, call))
-            assert f"cannot write to the folder {folder}" in message
-            assert "store.db-shm" in message
-            assert "copy the file to a folder" in message
+        message = error_of(opening, migrated)
     finally:
         folder.chmod(0o755)
-    copy = shutil.copy(file_of(migrated), folder / "copy.db")
-    open_sync(f"sqlite:///{copy}")
+    assert f"cannot write to the folder {folder}" in message
+    assert "store.db-shm" in message
+    assert "copy the file to a folder" in message
+
+
+def test_the_error_for_a_file_that_cannot_be_created_names_the_folder(migrated: str) -> None:
+    folder = file_of(migrated).parent / "read-only"
+    folder.mkdir(mode=0o555)
+    message = error_of(asm.migrate, f"sqlite:///{folder / 'new.db'}")
+    assert f"cannot create {folder / 'new.db'}: this process cannot write to its folder" in message
+
+
+READ_ONLY_MOUNT = """
+set -e
+mount -t tmpfs none "$2"
+cp "$1" "$2/store.db"
+mount -o remount,ro "$2"
+exec "$3" -c "$4" "sqlite:///$2/store.db"
+"""
+PRINT_ERROR = """
+import sys, asm
+try:
+    asm.SessionStore(sys.argv[1])
+except asm.StorageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], check=False).returncode != 0,
+    reason="needs the right to mount a file system",
+)
+def test_the_error_for_a_medium_that_can_only_be_read_names_the_remedy(migrated: str, tmp_path: Path) -> None:
+    (tmp_path / "medium").mkdir()
+    arguments = [str(file_of(migrated)), str(tmp_path / "medium"), sys.executable, PRINT_ERROR]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", READ_ONLY_MOUNT, "sh", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        timeout=SOON_S,
+        check=True,
+    )
+    assert "copy the file to a folder that this process can write to" in done.stdout
 
 
 def test_a_file_that_can_only_be_read_is_read(migrated: str) -> None:

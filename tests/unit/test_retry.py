@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import asm
-from asm.engine import retry, shielding
+from asm.engine import guards, retry, shielding
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_only_an_error_that_may_pass_is_retryable(error: asm.StorageError, retry
 
 def test_another_process_is_refused() -> None:
     with pytest.raises(asm.StoreClosed, match="process"):
-        retry.check_process(0)
+        guards.check_process(0)
 
 
 def test_another_event_loop_is_refused() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
@@ -167,6 +169,31 @@ def test_appends_of_two_callers_merge_into_one_query() -> None:
     merged = one.merge([*one.items, *two.items]).read(counters(a=9))
 
     assert numbers([one.extract(merged), two.extract(merged)]) == [8, 9]
+
+
+def test_appends_with_and_without_sessions_merge_into_one_query() -> None:
+    """Each session is sent once, as ensuring one after another would leave it: with the newest time."""
+    first = Session(id="a", agent_id="first", tags=["x"])
+    later = replace(first, agent_id="later", updated_at=first.updated_at + timedelta(seconds=1))
+    other = Session(id="b", agent_id="other", deleted_at=first.created_at)
+    appends = [
+        appending.append_event(an_event("a"), session=first),
+        appending.append_event(an_event("c")),
+        appending.append_events([an_event("b"), an_event("b")], session=other),
+        appending.append_event(an_event("a"), session=later),
+        appending.append_event(an_event("a"), session=first),
+    ]
+    batchable = [each for each in appends if isinstance(each, Batchable)]
+
+    query = batchable[0].merge([item for each in batchable for item in each.items])
+
+    assert (len(batchable), query.query) == (5, "append_events_with_sessions")
+    assert {name: query.params[f"ensured_{name}"] for name in ("id", "agent_id", "updated_at", "tags")} == {
+        "id": ["a", "b"],
+        "agent_id": ["first", "other"],
+        "updated_at": [later.updated_at, other.updated_at],
+        "tags": ['["x"]', "[]"],
+    }
 
 
 def test_an_event_that_occurs_twice_in_a_batch_is_sent_once() -> None:

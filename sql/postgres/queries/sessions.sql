@@ -26,12 +26,13 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
  where id = %(id)s;
 
 -- lock_session
--- get_session, and locks the row until the transaction ends.
+-- get_session, and locks the row until the transaction ends. The lock does not conflict with that of
+-- a fork, which keeps its parent from being deleted.
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at
   from asm_sessions
  where id = %(id)s
-   for update;
+   for no key update;
 
 -- find_sessions
 -- The requested sessions that exist.

@@ -1,10 +1,10 @@
-"""Refuses a call from a signal handler that interrupted a call of the same store in its own thread.
-
-The interrupted call may hold a lock that the handler's call would wait for.
+"""Refuses calls that could only hang or do harm: in a forked process, or from a signal handler that
+interrupted a call of the same store in its own thread: that may hold a lock that the handler would wait for.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
@@ -12,9 +12,26 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from asm.engine.retry import reentrant_call
+from asm.errors import StorageError, StoreClosed
 
 R = TypeVar("R")
+
+
+def check_process(process: int) -> None:
+    """Raise StoreClosed in a process that did not open the store: two processes cannot share a socket."""
+    if os.getpid() != process:
+        raise StoreClosed(
+            f"this store was opened by process {process}, and its connections do not survive a fork: close "
+            f"the store before the fork, and open another in process {os.getpid()}"
+        )
+
+
+def reentrant_call() -> StorageError:
+    """The error for a call from a signal handler that interrupted the same store in its own thread."""
+    return StorageError(
+        "re-entrant call: this thread is already inside an operation on this store (a signal handler that "
+        "interrupted a store cannot call it: store the data after the handler has returned)"
+    )
 
 
 class Entered(Protocol):
@@ -41,13 +58,13 @@ def not_reentrant(method: Callable[..., R]) -> Callable[..., R]:
 
 
 def not_reentrant_around(
-    method: Callable[[Any], AbstractContextManager[R]],
-) -> Callable[[Any], AbstractContextManager[R]]:
+    method: Callable[..., AbstractContextManager[R]],
+) -> Callable[..., AbstractContextManager[R]]:
     """The method, whose context manager marks its thread as inside while it enters and exits its block."""
 
     @wraps(method)
-    def guarded(self: Entered) -> AbstractContextManager[R]:
-        return _Guarded(self.threads_inside, method(self))
+    def guarded(self: Entered, *args: Any) -> AbstractContextManager[R]:
+        return _Guarded(self.threads_inside, method(self, *args))
 
     return guarded
 

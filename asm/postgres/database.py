@@ -27,7 +27,7 @@ from asm.engine.guards import check_process, not_reentrant, not_reentrant_around
 from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.polling import Poller
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import Backoff, backoff, is_retryable
+from asm.engine.retry import Backoff, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -115,7 +115,7 @@ class Postgres:
 
     def open(self) -> None:
         """Connect, and retry while the failure may pass."""
-        delays = backoff(self._retry_for, "opening the store")
+        delays = Backoff(self._retry_for, "opening the store")
         while True:
             try:
                 self._check_server()
@@ -154,7 +154,7 @@ class Postgres:
                 self._add_versions(error)
                 raise
             except StorageError as error:
-                delays = delays or backoff(retry_for, operation_name(operation))
+                delays = delays or Backoff(retry_for, operation_name(operation))
                 pause_s = self._pause_before_retry(error, delays)
             operation = for_retry(operation)
             time.sleep(pause_s)
@@ -184,7 +184,7 @@ class Postgres:
                     delays.succeeded()
                 return result
             except (StorageError, psycopg.Error) as error:
-                delays = delays or backoff(self._retry_for, name)
+                delays = delays or Backoff(self._retry_for, name)
                 if commit.is_lost(error):
                     outcome = self._outcome(commit, delays)
                     if outcome == "committed":

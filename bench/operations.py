@@ -34,8 +34,7 @@ def comparisons(
         wal = _wal_of_appends(place, store)
         for comparison in _compared(rounds, "PostgreSQL", store, place.server, lengths):
             if "append with its session" in comparison.target.what:
-                target = replace(comparison.target, baseline=f"{comparison.target.baseline}; {wal}")
-                comparison = replace(comparison, target=target)
+                comparison = replace(comparison, floor_name=f"{comparison.floor_name}; {wal}")
             yield comparison
 
 

@@ -78,7 +78,8 @@ PEERS = Target("every peer, every row", "the one that comes closest", 1.0)
 
 BARE_APPEND = "append_event"
 WITH_SESSION = Target("one append with its session", BARE_APPEND, 0.77)
-WITH_SESSION_THREADS = Target("64 threads that append with their sessions", "64 threads that append", 0.77)
+# Bare appends in a batch share most of their cost. Each session that moves adds a row and its index entries.
+WITH_SESSION_THREADS = Target("64 threads that append with their sessions", "64 threads that append", 0.5)
 POP = Target("one pop_event", BARE_APPEND, 0.67)
 RACING_POPS = Target("50 pops at the same time", "50 pops in sequence", 0.67)
 LAST_EVENTS = Target("get_events(last=50) of 100,000 events", "the same of 1,000 events", 0.8)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 MODULES = {
     "asm/async_store.py": "asm/store.py",
+    "asm/postgres/async_checkouts.py": "asm/postgres/checkouts.py",
     "asm/postgres/async_connections.py": "asm/postgres/connections.py",
     "asm/postgres/async_deadlines.py": "asm/postgres/deadlines.py",
     "asm/postgres/async_database.py": "asm/postgres/database.py",
@@ -42,7 +43,7 @@ REPLACEMENTS = [
     (r"\b__a(enter|exit)__\b", r"__\1__"),
     (r"\b(_?\w+)_async\b", r"\1"),
     (
-        r"\basync_(\w*method|store|database|transaction|connections|deadlines|pools|session_reset|server_checks|group_commit|polling)\b",
+        r"\basync_(\w*method|store|database|transaction|checkouts|connections|deadlines|pools|session_reset|server_checks|group_commit|polling)\b",
         r"\1",
     ),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),

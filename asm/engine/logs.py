@@ -18,8 +18,8 @@ logger = logging.getLogger("asm")
 class StatementLog:
     """Logs the statements of a store.
 
-    Whether to time an operation its database decides inline, because a call would cost every append more:
-    `log.slow_s is not None or logger.isEnabledFor(DEBUG)`.
+    A database decides inline whether to log, with `log.slow_s is not None or logger.isEnabledFor(DEBUG)`:
+    a call would make every append slower.
     """
 
     __slots__ = ("slow_s",)
@@ -30,7 +30,7 @@ class StatementLog:
     def executed(
         self, operation: Operation[Any] | Script[Any], started_at: float, query: Query[Any] | None = None
     ) -> None:
-        """Log an operation of one statement, or a query of an operation, that began at a time."""
+        """Log an operation, or a query of it. `started_at` is its start by `time.perf_counter`."""
         took_s = time.perf_counter() - started_at
         name = _name_of(operation, query)
         if self.slow_s is not None and took_s > self.slow_s:

@@ -19,14 +19,14 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from asm.engine.async_group_commit import AsyncGroupCommit
 from asm.engine.async_polling import AsyncPoller
 from asm.engine.guards import check_process
 from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import Backoff, backoff, is_retryable
+from asm.engine.retry import Backoff, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -41,15 +41,14 @@ from asm.engine.script import (
     resume,
     run_script_async,
 )
-from asm.engine.shielding import Shielded, check_loop, detecting_lost_cancel, run_to_completion
-from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StorageTimeout, copied, store_closed
+from asm.engine.shielding import check_loop, run_to_completion
+from asm.errors import ConnectionFailed, MigrationRequired, StorageError
 from asm.postgres.adapters import AsyncPlainCursor, bind
+from asm.postgres.async_checkouts import AsyncCheckouts
 from asm.postgres.async_connections import (
     AsyncConnectionSetup,
     AsyncStoreConnection,
-    is_broken,
 )
-from asm.postgres.async_deadlines import close_if_dirty
 from asm.postgres.async_server_checks import (
     check_database,
     check_server,
@@ -58,7 +57,7 @@ from asm.postgres.async_server_checks import (
 )
 from asm.postgres.async_session_reset import reset_session
 from asm.postgres.async_transaction import AsyncPostgresTransaction, begun, find_outcome
-from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
+from asm.postgres.errors import raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.outcomes import (
     GET_TRANSACTION_ID,
@@ -68,7 +67,6 @@ from asm.postgres.outcomes import (
     RunningServer,
     outcome_unknown,
 )
-from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 
 # sync only: from asm.engine.guards import not_reentrant, not_reentrant_around
@@ -78,18 +76,6 @@ T = TypeVar("T")
 PARALLEL_BATCHES_FROM = 128
 """From this many waiting appends on, two batches at a time: 38,000/s from 512 tasks instead of 29,000;
 with 64 tasks two are no faster than one, and cost the client a fifth more."""
-
-DIAGNOSE_AFTER_S = 1.0
-"""A checkout that takes this long reports why the pool cannot connect, if it cannot."""
-
-
-def _growing_waits(timeout: float) -> Iterator[float]:
-    """Times to wait between two looks at the pool's last error: each look costs the place in its queue."""
-    wait_s = DIAGNOSE_AFTER_S
-    while timeout > 0:
-        yield min(wait_s, timeout)
-        timeout -= wait_s
-        wait_s *= 2
 
 
 class AsyncPostgres:
@@ -113,16 +99,11 @@ class AsyncPostgres:
         self._pool = pool
         self._conninfo = conninfo
         self._schema = schema
-        self._setup = setup
-        self._closed = False
         self._timeouts = Timeouts(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
         self._borrows_direct = False
-        # A pool that may be empty has to see when nobody needs a connection.
-        self._spare: SpareConnection[AsyncConnection[Any]] = SpareConnection(
-            enabled=conninfo is not None and pool.min_size > 0
-        )
+        self._checkouts = AsyncCheckouts(pool, setup, timeout, is_own=conninfo is not None)
         self._group_commit = AsyncGroupCommit(
             self.send,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
@@ -137,7 +118,7 @@ class AsyncPostgres:
 
     async def open(self) -> None:
         """Connect, and retry while the failure may pass."""
-        delays = backoff(self._retry_for, "opening the store")
+        delays = Backoff(self._retry_for, "opening the store")
         while True:
             try:
                 await self._check_server()
@@ -179,7 +160,7 @@ class AsyncPostgres:
                 await self._add_versions(error)
                 raise
             except StorageError as error:
-                delays = delays or backoff(retry_for, operation_name(operation))
+                delays = delays or Backoff(retry_for, operation_name(operation))
                 pause_s = self._pause_before_retry(error, delays)
             operation = for_retry(operation)
             await asyncio.sleep(pause_s)
@@ -209,7 +190,7 @@ class AsyncPostgres:
                     delays.succeeded()
                 return result
             except (StorageError, psycopg.Error) as error:
-                delays = delays or backoff(self._retry_for, name)
+                delays = delays or Backoff(self._retry_for, name)
                 if commit.is_lost(error):
                     outcome = await self._outcome(commit, delays)
                     if outcome == "committed":
@@ -232,13 +213,13 @@ class AsyncPostgres:
             await asyncio.sleep(pause_s)
 
     async def _find_outcome(self, commit: Commit[Any]) -> Outcome:
-        connection = await self._checkout()
+        connection = await self._checkouts.checkout()
         try:
             limit = self._timeouts.begin_and_commit
             with translated(), limited(connection, limit):
                 return await find_outcome(connection, self._timeouts.begin, limit, commit)
         finally:
-            await self._checkin(connection)
+            await self._checkouts.checkin(connection)
 
     def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
@@ -256,7 +237,7 @@ class AsyncPostgres:
     async def _attempt(
         self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
     ) -> T:
-        connection = await self._checkout()
+        connection = await self._checkouts.checkout()
         started_at = time.perf_counter()
         try:
             try:
@@ -276,11 +257,11 @@ class AsyncPostgres:
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
             return await self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
-            await self._drop_server(connection, error)
+            await self._checkouts.drop_server(connection, error)
             raise_translated(error, connection)
             raise
         finally:
-            await self._checkin(connection)
+            await self._checkouts.checkin(connection)
 
     async def _autocommit(
         self, connection: AsyncConnection[Any], query: Query[Any], lock_timeout_s: float | None
@@ -375,7 +356,7 @@ class AsyncPostgres:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
         check_loop(self._loop)  # async only
-        connection = await self._checkout()
+        connection = await self._checkouts.checkout()
         tx = AsyncPostgresTransaction(self, connection)
         try:
             limit = self._timeouts.begin_and_commit
@@ -395,7 +376,7 @@ class AsyncPostgres:
             raise
         except (ConnectionFailed, psycopg.Error) as error:
             # Errors of the application's own statements are not translated.
-            await self._drop_server(connection, error)
+            await self._checkouts.drop_server(connection, error)
             raise
         finally:
             is_reusable = tx.client_state is None
@@ -405,7 +386,7 @@ class AsyncPostgres:
                         connection, tx.client_state, self._pool, is_direct=self._is_direct(connection)
                     )
             finally:
-                await self._checkin(connection, is_reusable=is_reusable)
+                await self._checkouts.checkin(connection, is_reusable=is_reusable)
 
     async def run_transaction(
         self, work: Callable[[AsyncPostgresTransaction], Awaitable[T]], *, idempotent: bool
@@ -427,20 +408,13 @@ class AsyncPostgres:
         check_loop(self._loop)  # async only
         self.poller.close()
         await self._group_commit.close()
-        self._closed = True
-        if self._conninfo is not None:
-            # A cancellation half way would leave the pool closed and its connections open.
-            await run_to_completion(self._close_pool())
-
-    async def _close_pool(self) -> None:
-        await self._pool.close()
-        for connection in self._spare.close():
-            await self._pool.putconn(connection)
+        # A cancellation half way would leave the pool closed and its connections open.
+        await run_to_completion(self._checkouts.close())
 
     async def _check_server(self) -> None:
         if self._conninfo is not None:
             return await probe(self._conninfo, self._schema)
-        connection = await self._checkout()
+        connection = await self._checkouts.checkout()
         try:
             with translated():
                 check_server(connection)
@@ -449,81 +423,10 @@ class AsyncPostgres:
                     self._borrows_direct = await is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
         finally:
-            await self._checkin(connection)
+            await self._checkouts.checkin(connection)
 
     def _is_direct(self, connection: AsyncConnection[Any]) -> bool:
         """Whether no pooler stands between a connection and the server."""
         if isinstance(connection, AsyncStoreConnection):
             return bool(connection.settings)
         return self._borrows_direct
-
-    async def _checkout(self) -> AsyncConnection[Any]:
-        if self._closed:
-            raise store_closed()
-        while True:
-            connection = self._spare.checkout() or await self._wait_for_connection()
-            if not is_broken(connection):
-                return connection
-            # Not by `close()`: psycopg_pool documents that it returns a connection to a pool that was made
-            # with `close_returns`.
-            connection.pgconn.finish()
-            await self._checkin(connection)
-
-    async def _wait_for_connection(self) -> AsyncConnection[Any]:
-        self._spare.start_waiting()
-        try:
-            # A connection may have become the spare one just before this caller began to wait.
-            return self._spare.checkout() or await self._getconn()
-        finally:
-            self._spare.stop_waiting()
-
-    async def _getconn(self) -> AsyncConnection[Any]:
-        timeout = self._timeouts.timeout
-        with translated():
-            if timeout is None or self._setup is None:
-                return await self._from_pool(None)
-            started_at = time.monotonic()
-            for wait_s in _growing_waits(timeout):
-                with suppress(PoolTimeout):
-                    return await self._from_pool(wait_s)
-                self._raise_connect_error(self._setup, started_at)
-            raise StorageTimeout(f"no connection became free within {timeout:g} s") from (
-                self._setup.error_since(started_at)
-            )
-
-    def _raise_connect_error(self, setup: AsyncConnectionSetup, since: float) -> None:
-        """Raise why the pool failed to connect, unless a connection that is in use may become free."""
-        if (error := setup.error_since(since)) is None:
-            return
-        ours = translation(error) or copied(error)
-        if not (setup.has_connections and getattr(ours, "retryable", False)):
-            raise ours from error
-
-    async def _from_pool(self, timeout: float | None) -> AsyncConnection[Any]:
-        # sync only: return self._pool.getconn(timeout)  # type: ignore[no-any-return]
-        # begin: async only
-        connection: AsyncConnection[Any]
-        connection, was_cancelled = await detecting_lost_cancel(self._pool.getconn(timeout))
-        if was_cancelled:
-            await self._checkin(connection)
-            raise asyncio.CancelledError
-        return connection
-        # end: async only
-
-    async def _drop_server(self, connection: AsyncConnection[Any], error: Exception) -> None:
-        """Replace all connections of the pool if they lead to a server that is of no use."""
-        if is_unusable_server(error, connection):
-            connection.pgconn.finish()
-            if self._conninfo is not None and not self._closed:
-                await self._pool.drain()
-                for spare in self._spare.checkout_all():
-                    await Shielded(self._pool.putconn(spare))
-
-    async def _checkin(self, connection: AsyncConnection[Any], *, is_reusable: bool = True) -> None:
-        if os.getpid() != self.process:
-            return
-        if (unused := self._spare.checkin(connection) if is_reusable else connection) is not None:
-            # psycopg_pool would wait for the response to a rollback, and could not be cancelled. Not reported
-            # upstream yet.
-            close_if_dirty(unused)
-            await Shielded(self._pool.putconn(unused))

@@ -20,14 +20,14 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import Connection
 from psycopg.rows import tuple_row
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from asm.engine.group_commit import GroupCommit
 from asm.engine.guards import check_process, not_reentrant, not_reentrant_around
 from asm.engine.logs import StatementLog, logger, operation_name
 from asm.engine.polling import Poller
 from asm.engine.registry import QueryRegistry
-from asm.engine.retry import Backoff, backoff, is_retryable
+from asm.engine.retry import Backoff, is_retryable
 from asm.engine.schema_version import add_versions, list_applied
 from asm.engine.script import (
     Batchable,
@@ -42,15 +42,14 @@ from asm.engine.script import (
     resume,
     run_script,
 )
-from asm.errors import ConnectionFailed, MigrationRequired, StorageError, StorageTimeout, copied, store_closed
+from asm.errors import ConnectionFailed, MigrationRequired, StorageError
 from asm.postgres.adapters import PlainCursor, bind
+from asm.postgres.checkouts import Checkouts
 from asm.postgres.connections import (
     ConnectionSetup,
     StoreConnection,
-    is_broken,
 )
-from asm.postgres.deadlines import close_if_dirty
-from asm.postgres.errors import is_unusable_server, raise_translated, translated, translation
+from asm.postgres.errors import raise_translated, translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.outcomes import (
     GET_TRANSACTION_ID,
@@ -67,7 +66,6 @@ from asm.postgres.server_checks import (
     probe,
 )
 from asm.postgres.session_reset import reset_session
-from asm.postgres.spare import SpareConnection
 from asm.postgres.timeouts import Timeouts, limited
 from asm.postgres.transaction import PostgresTransaction, begun, find_outcome
 
@@ -76,18 +74,6 @@ T = TypeVar("T")
 PARALLEL_BATCHES_FROM = 128
 """From this many waiting appends on, two batches at a time: 38,000/s from 512 tasks instead of 29,000;
 with 64 tasks two are no faster than one, and cost the client a fifth more."""
-
-DIAGNOSE_AFTER_S = 1.0
-"""A checkout that takes this long reports why the pool cannot connect, if it cannot."""
-
-
-def _growing_waits(timeout: float) -> Iterator[float]:
-    """Times to wait between two looks at the pool's last error: each look costs the place in its queue."""
-    wait_s = DIAGNOSE_AFTER_S
-    while timeout > 0:
-        yield min(wait_s, timeout)
-        timeout -= wait_s
-        wait_s *= 2
 
 
 class Postgres:
@@ -111,16 +97,11 @@ class Postgres:
         self._pool = pool
         self._conninfo = conninfo
         self._schema = schema
-        self._setup = setup
-        self._closed = False
         self._timeouts = Timeouts(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
         self._borrows_direct = False
-        # A pool that may be empty has to see when nobody needs a connection.
-        self._spare: SpareConnection[Connection[Any]] = SpareConnection(
-            enabled=conninfo is not None and pool.min_size > 0
-        )
+        self._checkouts = Checkouts(pool, setup, timeout, is_own=conninfo is not None)
         self._group_commit = GroupCommit(
             self.send,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
@@ -134,7 +115,7 @@ class Postgres:
 
     def open(self) -> None:
         """Connect, and retry while the failure may pass."""
-        delays = backoff(self._retry_for, "opening the store")
+        delays = Backoff(self._retry_for, "opening the store")
         while True:
             try:
                 self._check_server()
@@ -173,7 +154,7 @@ class Postgres:
                 self._add_versions(error)
                 raise
             except StorageError as error:
-                delays = delays or backoff(retry_for, operation_name(operation))
+                delays = delays or Backoff(retry_for, operation_name(operation))
                 pause_s = self._pause_before_retry(error, delays)
             operation = for_retry(operation)
             time.sleep(pause_s)
@@ -203,7 +184,7 @@ class Postgres:
                     delays.succeeded()
                 return result
             except (StorageError, psycopg.Error) as error:
-                delays = delays or backoff(self._retry_for, name)
+                delays = delays or Backoff(self._retry_for, name)
                 if commit.is_lost(error):
                     outcome = self._outcome(commit, delays)
                     if outcome == "committed":
@@ -226,13 +207,13 @@ class Postgres:
             time.sleep(pause_s)
 
     def _find_outcome(self, commit: Commit[Any]) -> Outcome:
-        connection = self._checkout()
+        connection = self._checkouts.checkout()
         try:
             limit = self._timeouts.begin_and_commit
             with translated(), limited(connection, limit):
                 return find_outcome(connection, self._timeouts.begin, limit, commit)
         finally:
-            self._checkin(connection)
+            self._checkouts.checkin(connection)
 
     def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
@@ -250,7 +231,7 @@ class Postgres:
     def _attempt(
         self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
     ) -> T:
-        connection = self._checkout()
+        connection = self._checkouts.checkout()
         started_at = time.perf_counter()
         try:
             try:
@@ -270,11 +251,11 @@ class Postgres:
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
             return self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
-            self._drop_server(connection, error)
+            self._checkouts.drop_server(connection, error)
             raise_translated(error, connection)
             raise
         finally:
-            self._checkin(connection)
+            self._checkouts.checkin(connection)
 
     def _autocommit(
         self, connection: Connection[Any], query: Query[Any], lock_timeout_s: float | None
@@ -368,7 +349,7 @@ class Postgres:
     def transaction(self, commit: Commit[Any] | None = None) -> Iterator[PostgresTransaction]:
         """One transaction that the application ends, with the connection for statements of its own."""
         check_process(self.process)
-        connection = self._checkout()
+        connection = self._checkouts.checkout()
         tx = PostgresTransaction(self, connection)
         try:
             limit = self._timeouts.begin_and_commit
@@ -386,7 +367,7 @@ class Postgres:
             raise
         except (ConnectionFailed, psycopg.Error) as error:
             # Errors of the application's own statements are not translated.
-            self._drop_server(connection, error)
+            self._checkouts.drop_server(connection, error)
             raise
         finally:
             is_reusable = tx.client_state is None
@@ -396,7 +377,7 @@ class Postgres:
                         connection, tx.client_state, self._pool, is_direct=self._is_direct(connection)
                     )
             finally:
-                self._checkin(connection, is_reusable=is_reusable)
+                self._checkouts.checkin(connection, is_reusable=is_reusable)
 
     def run_transaction(self, work: Callable[[PostgresTransaction], T], *, idempotent: bool) -> T:
         """Work in a transaction, again after a failure that left nothing of it."""
@@ -415,20 +396,13 @@ class Postgres:
             return
         self.poller.close()
         self._group_commit.close()
-        self._closed = True
-        if self._conninfo is not None:
-            # A cancellation half way would leave the pool closed and its connections open.
-            self._close_pool()
-
-    def _close_pool(self) -> None:
-        self._pool.close()
-        for connection in self._spare.close():
-            self._pool.putconn(connection)
+        # A cancellation half way would leave the pool closed and its connections open.
+        self._checkouts.close()
 
     def _check_server(self) -> None:
         if self._conninfo is not None:
             return probe(self._conninfo, self._schema)
-        connection = self._checkout()
+        connection = self._checkouts.checkout()
         try:
             with translated():
                 check_server(connection)
@@ -437,73 +411,10 @@ class Postgres:
                     self._borrows_direct = is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
         finally:
-            self._checkin(connection)
+            self._checkouts.checkin(connection)
 
     def _is_direct(self, connection: Connection[Any]) -> bool:
         """Whether no pooler stands between a connection and the server."""
         if isinstance(connection, StoreConnection):
             return bool(connection.settings)
         return self._borrows_direct
-
-    def _checkout(self) -> Connection[Any]:
-        if self._closed:
-            raise store_closed()
-        while True:
-            connection = self._spare.checkout() or self._wait_for_connection()
-            if not is_broken(connection):
-                return connection
-            # Not by `close()`: psycopg_pool documents that it returns a connection to a pool that was made
-            # with `close_returns`.
-            connection.pgconn.finish()
-            self._checkin(connection)
-
-    def _wait_for_connection(self) -> Connection[Any]:
-        self._spare.start_waiting()
-        try:
-            # A connection may have become the spare one just before this caller began to wait.
-            return self._spare.checkout() or self._getconn()
-        finally:
-            self._spare.stop_waiting()
-
-    def _getconn(self) -> Connection[Any]:
-        timeout = self._timeouts.timeout
-        with translated():
-            if timeout is None or self._setup is None:
-                return self._from_pool(None)
-            started_at = time.monotonic()
-            for wait_s in _growing_waits(timeout):
-                with suppress(PoolTimeout):
-                    return self._from_pool(wait_s)
-                self._raise_connect_error(self._setup, started_at)
-            raise StorageTimeout(f"no connection became free within {timeout:g} s") from (
-                self._setup.error_since(started_at)
-            )
-
-    def _raise_connect_error(self, setup: ConnectionSetup, since: float) -> None:
-        """Raise why the pool failed to connect, unless a connection that is in use may become free."""
-        if (error := setup.error_since(since)) is None:
-            return
-        ours = translation(error) or copied(error)
-        if not (setup.has_connections and getattr(ours, "retryable", False)):
-            raise ours from error
-
-    def _from_pool(self, timeout: float | None) -> Connection[Any]:
-        return self._pool.getconn(timeout)  # type: ignore[no-any-return]
-
-    def _drop_server(self, connection: Connection[Any], error: Exception) -> None:
-        """Replace all connections of the pool if they lead to a server that is of no use."""
-        if is_unusable_server(error, connection):
-            connection.pgconn.finish()
-            if self._conninfo is not None and not self._closed:
-                self._pool.drain()
-                for spare in self._spare.checkout_all():
-                    self._pool.putconn(spare)
-
-    def _checkin(self, connection: Connection[Any], *, is_reusable: bool = True) -> None:
-        if os.getpid() != self.process:
-            return
-        if (unused := self._spare.checkin(connection) if is_reusable else connection) is not None:
-            # psycopg_pool would wait for the response to a rollback, and could not be cancelled. Not reported
-            # upstream yet.
-            close_if_dirty(unused)
-            self._pool.putconn(unused)

@@ -3,7 +3,6 @@ silently."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import stat

@@ -113,7 +113,7 @@ async def not_plain(model: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("change", [None, "word", not_plain], ids=str)
+@pytest.mark.parametrize("change", [None, "word", not_plain], ids=["None", "text", "coroutine"])
 def test_a_change_that_is_no_plain_function_is_refused(store: Any, kind_of_model: Kind, change: Any) -> None:
     with pytest.raises(asm.ValidationError, match=r"change must be a (plain )?function"):
         kind_of_model.update(store, change)

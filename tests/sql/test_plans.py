@@ -414,7 +414,7 @@ def test_of_the_last_events_no_more_rows_are_read_than_are_returned(last: int, f
     query = events.get_events(session_id(3), last=last)
     sql = queries("postgres")[query.query].render(query.params).statements[0].sql
     with psycopg.connect(filled.dsn) as connection, ClientCursor(connection) as cursor:
-        statement = cursor.mogrify(sql, adapters.bind(sql, query.params))
+        statement = cursor.mogrify(sql, query.params)
         cursor.execute(f"explain (analyze, format json) {statement}".encode())
         ((explained,),) = cursor.fetchall()
 

@@ -2,7 +2,7 @@
 -- Resolves all names of this transaction in the schema that the names of the tables lead to, and
 -- returns it. An earlier schema of the search path may have tables of yoyo's, too, which another
 -- application made.
-select set_config('search_path', quote_ident(schema), true)
+select set_config('search_path', quote_ident(schema), true) as schema
   from (
        select nspname as schema
          from unnest(%(tables)s::text[]) with ordinality as each (name, ordinal)
@@ -22,7 +22,7 @@ select migration_id,
             where logged.migration_hash = marked.migration_hash
               and operation = 'apply'
               and substr(comment, 1, 7) = 'sha256:'
-       )
+       ) as is_logged_by_asm
   from _yoyo_migration as marked
  order by migration_id;
 

@@ -1,6 +1,7 @@
 -- use_schema_of_tables
 -- A file has one schema.
-select 'main';
+select 'main' as schema
+ where :tables is not null;
 
 -- list_migrations
 -- The migrations that are marked as applied, and whether asm applied them, which logs a checksum.
@@ -12,7 +13,7 @@ select migration_id,
             where logged.migration_hash = marked.migration_hash
               and operation = 'apply'
               and substr(comment, 1, 7) = 'sha256:'
-       )
+       ) as is_logged_by_asm
   from _yoyo_migration as marked
  order by migration_id;
 

@@ -24,11 +24,14 @@ update_run(run_id, change, *, session_id=None) -> Run
 get_run(run_id, *, session_id=None) -> Run
 list_runs(session_id, *, status=None, limit=None) -> list[Run]
 get_active_run(session_id) -> Run | None
-append_event(event, *, expected_sequence=None) -> Event
-append_events(events, *, expected_sequence=None) -> list[Event]
-get_events(session_id, *, run_id=None, type=None, since=None, after=None, before=None, limit=None, wait_timeout=None) -> list[Event]
+append_event(event, *, expected_sequence=None, session=None) -> Event
+append_events(events, *, expected_sequence=None, session=None) -> list[Event]
+get_event(session_id, event_id) -> Event
+pop_event(session_id, *, type=None) -> Event | None
+delete_events(session_id, *, ids=None, run_id=None, type=None, after=None, before=None) -> int
+get_events(session_id, *, run_id=None, type=None, since=None, after=None, before=None, limit=None, last=None, wait_timeout=None) -> list[Event]
 iter_events(session_id, *, run_id=None, type=None, since=None, after=None, before=None, limit=None, page_size=1000) -> Iterator[Event]
-follow_events(session_id, *, run_id=None, type=None, since=None, after=0, before=None, limit=None, page_size=1000, idle_timeout=None) -> Iterator[Event]
+follow_events(session_id, *, run_id=None, type=None, since=None, after=0, before=None, limit=None, page_size=1000, idle_timeout=None, heartbeat=None) -> Iterator[Event | None]
 get_latest_sequence(session_id) -> int
 flush(session, run, events=()) -> list[Event]
 import_session(export) -> None
@@ -72,12 +75,22 @@ OPENING = (
     "slow_statement=None)"
 )
 
+MIGRATIONS = {
+    "migrate": "(dsn=None, *, schema=None)",
+    "rollback": "(dsn=None, *, schema=None, steps=1)",
+    "pending_migrations": "(dsn=None, *, schema=None)",
+}
+
 PUBLIC_NAMES = {
-    *("SessionStore", "AsyncSessionStore", "Session", "Run", "Event", "Artifact"),
-    *("SessionStatus", "RunStatus", "EventType", "Page", "SessionExport", "RetentionPolicy"),
-    *("migrate", "rollback", "pending_migrations"),
+    *("SessionStore", "AsyncSessionStore", "Transaction", "AsyncTransaction"),
+    *("QueryAPI", "Maintenance", "ArtifactRegistry"),
+    *("AsyncQueryAPI", "AsyncMaintenance", "AsyncArtifactRegistry"),
+    *("Session", "Run", "Event", "Artifact", "SessionStatus", "RunStatus", "EventType"),
+    *("RetentionPolicy", "Page", "SessionStats", "UsageSummary", "CostSummary", "SessionExport"),
+    *("MaintenanceReport", "HealthIssue", "ArtifactStats"),
+    *("migrate", "rollback", "pending_migrations", "token_usage", "__version__"),
     *("AsmError", "ValidationError", "InvalidStatus", "InvalidEventType", "InvalidCursor"),
-    *("NotFound", "SessionNotFound", "RunNotFound"),
+    *("NotFound", "SessionNotFound", "RunNotFound", "EventNotFound"),
     *("Conflict", "AlreadyExists", "SequenceConflict"),
     *("StorageError", "ConnectionFailed", "StorageTimeout", "MigrationRequired", "StoreClosed"),
 }
@@ -146,9 +159,15 @@ def test_a_store_has_the_promised_parameters(owner: type) -> None:
     assert _without_annotations(inspect.signature(owner)) == OPENING
 
 
-@pytest.mark.parametrize("name", ["migrate", "rollback", "pending_migrations"])
-def test_a_migration_function_has_the_promised_parameters(name: str) -> None:
-    assert _without_annotations(inspect.signature(getattr(asm, name))) == "(dsn=None, *, schema=None)"
+@pytest.mark.parametrize(("name", "parameters"), MIGRATIONS.items(), ids=list(MIGRATIONS))
+def test_a_migration_function_has_the_promised_parameters(name: str, parameters: str) -> None:
+    assert _without_annotations(inspect.signature(getattr(asm, name))) == parameters
+
+
+def test_a_store_runs_work_in_a_transaction_with_the_promised_signature() -> None:
+    for owner in (asm.SessionStore, asm.AsyncSessionStore):
+        promise = "run_transaction(work, *, idempotent=False)"
+        assert _without_result(_as_written(owner, "run_transaction")) == promise
 
 
 def test_an_async_store_has_one_more_method_open() -> None:
@@ -196,10 +215,9 @@ def test_the_operations_of_a_store_are_the_promised_ones() -> None:
     assert _public(asm.SessionStore) - others == {_name(promise) for promise in OPERATIONS}
 
 
-@pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
-def test_the_package_exports_the_name(name: str) -> None:
-    assert name in asm.__all__
-    assert hasattr(asm, name)
+def test_the_package_exports_the_promised_names() -> None:
+    assert PUBLIC_NAMES == set(asm.__all__) == set(dir(asm))
+    assert all(hasattr(asm, name) for name in PUBLIC_NAMES)
 
 
 @pytest.mark.parametrize("name", ["get_session", "append_event", "get_events"])

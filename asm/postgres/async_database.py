@@ -221,7 +221,7 @@ class AsyncPostgres:
 
     async def _pipelined(self, connection: AsyncConnection[Any], pipeline: Pipeline[T]) -> T:
         if not isinstance(connection, AsyncStoreConnection):
-            return await self._in_transaction(connection, pipeline.run_sequentially(), self._timeouts.begin)
+            return await self._in_transaction(connection, pipeline.as_unit(), self._timeouts.begin)
         execution = PipelineRun(self.queries, pipeline)
         gen = connection.fast_path.execute_pipeline(execution, self._prepare)
         return execution.read(await connection.run(gen, self._timeouts.pipeline(pipeline)))
@@ -229,23 +229,23 @@ class AsyncPostgres:
     async def _in_transaction(
         self,
         connection: AsyncConnection[Any],
-        script: Operation[T] | Script[T],
+        operation: Operation[T],
         begin: str,
         commit: Commit[T] | None = None,
     ) -> T:
         if commit is not None and isinstance(connection, AsyncStoreConnection):
-            rest = await self._begin_with_first(connection, script, commit)
+            rest = await self._begin_with_first(connection, operation, commit)
             async with begun(connection, None, self._timeouts.begin_and_commit, commit):
-                commit.result = await run_script_async(rest, self.executor(connection, script))
+                commit.result = await run_script_async(rest, self.executor(connection, operation))
                 return commit.result
         async with begun(connection, begin, self._timeouts.begin_and_commit, commit):
-            result = await run_script_async(script, self.executor(connection, script))
+            result = await run_script_async(operation, self.executor(connection, operation))
             if commit is not None:
                 commit.result = result
             return result
 
     async def _begin_with_first(
-        self, connection: AsyncStoreConnection, operation: Operation[T] | Script[T], commit: Commit[T]
+        self, connection: AsyncStoreConnection, operation: Operation[T], commit: Commit[T]
     ) -> Script[T]:
         """Begin, identify the transaction and execute the first query, in one round trip; the rest to do."""
         script, started_at = iter(operation), time.perf_counter()
@@ -274,7 +274,7 @@ class AsyncPostgres:
             return await self.execute(connection, query)
 
     def executor(
-        self, connection: AsyncConnection[Any], operation: Operation[Any] | Script[Any]
+        self, connection: AsyncConnection[Any], operation: Operation[Any]
     ) -> Callable[[Query[Any]], Awaitable[Rows]]:
         """What executes the queries of an operation inside a transaction."""
         execute = partial(self.execute, connection)

@@ -213,7 +213,7 @@ class Postgres:
 
     def _pipelined(self, connection: Connection[Any], pipeline: Pipeline[T]) -> T:
         if not isinstance(connection, StoreConnection):
-            return self._in_transaction(connection, pipeline.run_sequentially(), self._timeouts.begin)
+            return self._in_transaction(connection, pipeline.as_unit(), self._timeouts.begin)
         execution = PipelineRun(self.queries, pipeline)
         gen = connection.fast_path.execute_pipeline(execution, self._prepare)
         return execution.read(connection.run(gen, self._timeouts.pipeline(pipeline)))
@@ -221,23 +221,23 @@ class Postgres:
     def _in_transaction(
         self,
         connection: Connection[Any],
-        script: Operation[T] | Script[T],
+        operation: Operation[T],
         begin: str,
         commit: Commit[T] | None = None,
     ) -> T:
         if commit is not None and isinstance(connection, StoreConnection):
-            rest = self._begin_with_first(connection, script, commit)
+            rest = self._begin_with_first(connection, operation, commit)
             with begun(connection, None, self._timeouts.begin_and_commit, commit):
-                commit.result = run_script(rest, self.executor(connection, script))
+                commit.result = run_script(rest, self.executor(connection, operation))
                 return commit.result
         with begun(connection, begin, self._timeouts.begin_and_commit, commit):
-            result = run_script(script, self.executor(connection, script))
+            result = run_script(operation, self.executor(connection, operation))
             if commit is not None:
                 commit.result = result
             return result
 
     def _begin_with_first(
-        self, connection: StoreConnection, operation: Operation[T] | Script[T], commit: Commit[T]
+        self, connection: StoreConnection, operation: Operation[T], commit: Commit[T]
     ) -> Script[T]:
         """Begin, identify the transaction and execute the first query, in one round trip; the rest to do."""
         script, started_at = iter(operation), time.perf_counter()
@@ -266,7 +266,7 @@ class Postgres:
             return self.execute(connection, query)
 
     def executor(
-        self, connection: Connection[Any], operation: Operation[Any] | Script[Any]
+        self, connection: Connection[Any], operation: Operation[Any]
     ) -> Callable[[Query[Any]], Rows]:
         """What executes the queries of an operation inside a transaction."""
         execute = partial(self.execute, connection)

@@ -25,15 +25,7 @@ from asm.postgres.adapters import AsyncPlainCursor
 from asm.postgres.async_connections import AsyncStoreConnection
 from asm.postgres.client_state import ClientState
 from asm.postgres.errors import statement_error, translated
-from asm.postgres.outcomes import (
-    GET_STATUS,
-    IDENTIFY_SERVER,
-    IDENTIFY_TRANSACTION,
-    WAIT_FOR_STANDBYS,
-    Commit,
-    Outcome,
-    RunningServer,
-)
+from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, RunningServer
 from asm.postgres.timeouts import Limit, limited
 
 # sync only: from asm.engine.guards import not_reentrant
@@ -171,30 +163,3 @@ async def _identify(connection: AsyncConnection[Any], commit: Commit[Any], state
         pass
     [(commit.xid, *server)] = await cursor.fetchall()
     commit.server = RunningServer(*server)
-
-
-async def find_outcome(
-    connection: AsyncConnection[Any], begin: str, limit: Limit | None, commit: Commit[Any]
-) -> Outcome:
-    """What became of a transaction, asked on another connection."""
-    cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
-    try:
-        async with begun(connection, begin, limit):
-            await cursor.execute(IDENTIFY_SERVER, prepare=False)
-            [(is_standby, *identity)] = await cursor.fetchall()
-            server = RunningServer(*identity)
-            if server.system_identifier != commit.server.system_identifier:
-                return "unknown"
-            if is_standby:
-                # What it has not replayed yet it reports as aborted.
-                return "in progress"
-            await cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
-            [(status,)] = await cursor.fetchall()
-            if status == "committed" and server == commit.server:
-                await cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
-    except psycopg.errors.InvalidParameterValue:
-        # The id has not been given yet: a crash or a failover lost the transaction that had it.
-        return "aborted"
-    if status == "committed" and server != commit.server:
-        return "unknown"
-    return status or "unknown"

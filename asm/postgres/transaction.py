@@ -27,15 +27,7 @@ from asm.postgres.adapters import PlainCursor
 from asm.postgres.client_state import ClientState
 from asm.postgres.connections import StoreConnection
 from asm.postgres.errors import statement_error, translated
-from asm.postgres.outcomes import (
-    GET_STATUS,
-    IDENTIFY_SERVER,
-    IDENTIFY_TRANSACTION,
-    WAIT_FOR_STANDBYS,
-    Commit,
-    Outcome,
-    RunningServer,
-)
+from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, RunningServer
 from asm.postgres.timeouts import Limit, limited
 
 T = TypeVar("T")
@@ -171,30 +163,3 @@ def _identify(connection: Connection[Any], commit: Commit[Any], statements: str)
         pass
     [(commit.xid, *server)] = cursor.fetchall()
     commit.server = RunningServer(*server)
-
-
-def find_outcome(
-    connection: Connection[Any], begin: str, limit: Limit | None, commit: Commit[Any]
-) -> Outcome:
-    """What became of a transaction, asked on another connection."""
-    cursor = PlainCursor(connection, row_factory=tuple_row)
-    try:
-        with begun(connection, begin, limit):
-            cursor.execute(IDENTIFY_SERVER, prepare=False)
-            [(is_standby, *identity)] = cursor.fetchall()
-            server = RunningServer(*identity)
-            if server.system_identifier != commit.server.system_identifier:
-                return "unknown"
-            if is_standby:
-                # What it has not replayed yet it reports as aborted.
-                return "in progress"
-            cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
-            [(status,)] = cursor.fetchall()
-            if status == "committed" and server == commit.server:
-                cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
-    except psycopg.errors.InvalidParameterValue:
-        # The id has not been given yet: a crash or a failover lost the transaction that had it.
-        return "aborted"
-    if status == "committed" and server != commit.server:
-        return "unknown"
-    return status or "unknown"

@@ -32,7 +32,6 @@ from asm.engine.script import (
     Query,
     Row,
     Rows,
-    Script,
     UnitOfWork,
     run_script,
 )
@@ -119,12 +118,12 @@ class SQLite:
             if isinstance(operation, Query):
                 return self._run_query(operation)
             if isinstance(operation, Pipeline):
-                return self._in_transaction(operation.run_sequentially(), operation)
+                return self._in_transaction(operation.as_unit())
         except Conflict:
             if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                 raise
         if self.writes(operation):
-            return self._in_transaction(operation, operation)
+            return self._in_transaction(operation)
         execute = self.executor(self._reader, operation)
         return self._reader.use(partial(run_script, operation, execute), begin="begin")
 
@@ -231,9 +230,9 @@ class SQLite:
             self.log.executed(query, started_at, query)
         return query.read(rows)
 
-    def _in_transaction(self, script: Operation[T] | Script[T], operation: Operation[T]) -> T:
+    def _in_transaction(self, operation: Operation[T]) -> T:
         execute = self.executor(self._writer, operation)
-        return self._writer.use(partial(run_script, script, execute), begin="begin immediate")
+        return self._writer.use(partial(run_script, operation, execute), begin="begin immediate")
 
 
 class SQLiteTransaction:

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 import asm
-from asm.postgres import async_transaction, transaction
+from asm.postgres import async_at_most_once, at_most_once
 from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Cluster, an_event
 from tests.contract.other_clients import fetch_rows, only
 from tests.fault.concurrent_writers import wait_until
@@ -132,7 +132,7 @@ def test_idempotent_work_is_run_again_when_its_outcome_cannot_be_determined(
     store, calls = opened(proxy.dsn, max_size=1), []
     save(store)
     # The server does not know the transaction id any more, as it forgets those that were frozen long ago.
-    for module in (transaction, async_transaction):
+    for module in (at_most_once, async_at_most_once):
         monkeypatch.setattr(module, "GET_STATUS", "select null where %(xid)s::text is not null")
     proxy.cut_when(b"commit\0", "after")
 

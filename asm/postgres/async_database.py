@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from logging import DEBUG
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -50,6 +50,7 @@ from asm.postgres.async_connections import (
     AsyncStoreConnection,
 )
 from asm.postgres.async_server_checks import (
+    can_identify,
     check_database,
     check_server,
     is_direct,
@@ -60,11 +61,9 @@ from asm.postgres.async_transaction import AsyncPostgresTransaction, begun, find
 from asm.postgres.errors import translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.outcomes import (
-    GET_TRANSACTION_ID,
-    IDENTIFY_TRANSACTION,
     Commit,
     Outcome,
-    RunningServer,
+    Transaction,
     outcome_unknown,
 )
 from asm.postgres.timeouts import Timeouts, limited
@@ -103,6 +102,7 @@ class AsyncPostgres:
         self._retry_for = retry_for
         self._prepare = prepare
         self._borrows_direct = False
+        self._can_identify = True
         self._checkouts = AsyncCheckouts(pool, setup, timeout, is_own=conninfo is not None)
         self._group_commit = AsyncGroupCommit(
             self.send,
@@ -178,12 +178,13 @@ class AsyncPostgres:
         attempt: Callable[[Commit[T]], Awaitable[T]],
         *,
         idempotent: bool = False,
+        identified: Literal["at start", "at end"] = "at start",
         name: str = "run_transaction",
     ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied."""
         delays = None
         while True:
-            commit = Commit[T]()
+            commit = Commit[T](identified if self._can_identify else "never")
             try:
                 result = await attempt(commit)
                 if delays is not None:
@@ -202,9 +203,11 @@ class AsyncPostgres:
 
     async def _outcome(self, commit: Commit[Any], delays: Iterator[float]) -> Outcome:
         """What became of a commit without a response, asked again until it is final or the time is up."""
+        if commit.transaction is None:
+            return "unknown"
         while True:
             try:
-                outcome = await self._find_outcome(commit)
+                outcome = await self._find_outcome(commit.transaction)
             except (StorageError, psycopg.Error) as error:
                 outcome = "in progress" if is_retryable(error) else "unknown"
             pause_s = next(delays, None) if outcome == "in progress" else None
@@ -212,12 +215,12 @@ class AsyncPostgres:
                 return outcome
             await asyncio.sleep(pause_s)
 
-    async def _find_outcome(self, commit: Commit[Any]) -> Outcome:
+    async def _find_outcome(self, transaction: Transaction) -> Outcome:
         connection = await self._checkouts.checkout()
         try:
             limit = self._timeouts.begin_and_commit
             with translated(), limited(connection, limit):
-                return await find_outcome(connection, self._timeouts.begin, limit, commit)
+                return await find_outcome(connection, self._timeouts.begin, limit, transaction)
         finally:
             await self._checkouts.checkin(connection)
 
@@ -313,14 +316,13 @@ class AsyncPostgres:
         query = next(script)
         sql = self.queries[query.query].render(query.params).statements[0].sql
         is_direct = self._prepare and connection.fast_path.prepares
-        # To identify the server takes longer than all else that is sent here except the query.
-        identify = IDENTIFY_TRANSACTION if connection.server is None else GET_TRANSACTION_ID
-        statements = [(f"{identify}, {self._timeouts.settings}", {}), (sql, query.params)]
+        first = commit.select(self._timeouts.settings, connection.server)
+        statements = [(first, {}), (sql, query.params)]
         gen = connection.fast_path.execute_pipeline(statements, is_direct, commits=False)
-        [(commit.xid, *more)], rows = await connection.run(gen, self._timeouts.in_transaction)
-        commit.server = connection.server or RunningServer(*more[:3])
-        if is_direct:
-            connection.server = commit.server
+        [identity], rows = await connection.run(gen, self._timeouts.in_transaction)
+        commit.identify(identity, connection.server)
+        if is_direct and commit.transaction is not None:
+            connection.server = commit.transaction.server
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             self.log.executed(operation, started_at, query)
         return resume(script, rows)
@@ -397,12 +399,11 @@ class AsyncPostgres:
         """Work in a transaction, again after a failure that left nothing of it."""
 
         async def attempt(commit: Commit[T]) -> T:
-            commit.identifies_first = False
             async with self.transaction(commit) as tx:
                 commit.result = await work(tx)
             return commit.result
 
-        return await self._at_most_once(attempt, idempotent=idempotent)
+        return await self._at_most_once(attempt, idempotent=idempotent, identified="at end")
 
     # sync only: @not_reentrant
     async def close(self) -> None:
@@ -416,7 +417,8 @@ class AsyncPostgres:
 
     async def _check_server(self) -> None:
         if self._conninfo is not None:
-            return await probe(self._conninfo, self._schema)
+            self._can_identify = await probe(self._conninfo, self._schema)
+            return
         connection = await self._checkouts.checkout()
         try:
             with translated():
@@ -425,6 +427,7 @@ class AsyncPostgres:
                     await check_database(connection, self._schema)
                     self._borrows_direct = await is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
+                self._can_identify = await can_identify(connection)
         finally:
             await self._checkouts.checkin(connection)
 

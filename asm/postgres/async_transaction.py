@@ -33,6 +33,7 @@ from asm.postgres.outcomes import (
     Commit,
     Outcome,
     RunningServer,
+    Transaction,
 )
 from asm.postgres.timeouts import Limit, limited
 
@@ -136,7 +137,7 @@ async def begun(
     with translated(), limited(connection, limit):
         if begin is None:
             pass
-        elif commit is None or not commit.identifies_first:
+        elif commit is None or commit.identified != "at start":
             await connection.execute(begin, prepare=False)
         else:
             await _identify(connection, commit, f"{begin}; {IDENTIFY_TRANSACTION}")
@@ -148,7 +149,7 @@ async def begun(
             raise transaction_failed()
         with translated(), limited(connection, limit):
             if commit is not None:
-                if not commit.identifies_first:
+                if commit.identified == "at end":
                     await _identify(connection, commit, IDENTIFY_TRANSACTION)
                 commit.is_sent = True
             if begin is None and isinstance(connection, AsyncStoreConnection):
@@ -169,12 +170,12 @@ async def _identify(connection: AsyncConnection[Any], commit: Commit[Any], state
     await cursor.execute(statements, prepare=False)
     while cursor.nextset():
         pass
-    [(commit.xid, *server)] = await cursor.fetchall()
-    commit.server = RunningServer(*server)
+    [row] = await cursor.fetchall()
+    commit.identify(row)
 
 
 async def find_outcome(
-    connection: AsyncConnection[Any], begin: str, limit: Limit | None, commit: Commit[Any]
+    connection: AsyncConnection[Any], begin: str, limit: Limit | None, transaction: Transaction
 ) -> Outcome:
     """What became of a transaction, asked on another connection."""
     cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
@@ -183,18 +184,18 @@ async def find_outcome(
             await cursor.execute(IDENTIFY_SERVER, prepare=False)
             [(is_standby, *identity)] = await cursor.fetchall()
             server = RunningServer(*identity)
-            if server.system_identifier != commit.server.system_identifier:
+            if server.system_identifier != transaction.server.system_identifier:
                 return "unknown"
             if is_standby:
                 # What it has not replayed yet it reports as aborted.
                 return "in progress"
-            await cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
+            await cursor.execute(GET_STATUS, {"xid": transaction.xid}, prepare=False)
             [(status,)] = await cursor.fetchall()
-            if status == "committed" and server == commit.server:
+            if status == "committed" and server == transaction.server:
                 await cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
     except psycopg.errors.InvalidParameterValue:
         # The id has not been given yet: a crash or a failover lost the transaction that had it.
         return "aborted"
-    if status == "committed" and server != commit.server:
+    if status == "committed" and server != transaction.server:
         return "unknown"
     return status or "unknown"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from logging import DEBUG
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import psycopg
 from psycopg import Connection
@@ -52,14 +52,13 @@ from asm.postgres.connections import (
 from asm.postgres.errors import translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.outcomes import (
-    GET_TRANSACTION_ID,
-    IDENTIFY_TRANSACTION,
     Commit,
     Outcome,
-    RunningServer,
+    Transaction,
     outcome_unknown,
 )
 from asm.postgres.server_checks import (
+    can_identify,
     check_database,
     check_server,
     is_direct,
@@ -101,6 +100,7 @@ class Postgres:
         self._retry_for = retry_for
         self._prepare = prepare
         self._borrows_direct = False
+        self._can_identify = True
         self._checkouts = Checkouts(pool, setup, timeout, is_own=conninfo is not None)
         self._group_commit = GroupCommit(
             self.send,
@@ -172,12 +172,13 @@ class Postgres:
         attempt: Callable[[Commit[T]], T],
         *,
         idempotent: bool = False,
+        identified: Literal["at start", "at end"] = "at start",
         name: str = "run_transaction",
     ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied."""
         delays = None
         while True:
-            commit = Commit[T]()
+            commit = Commit[T](identified if self._can_identify else "never")
             try:
                 result = attempt(commit)
                 if delays is not None:
@@ -196,9 +197,11 @@ class Postgres:
 
     def _outcome(self, commit: Commit[Any], delays: Iterator[float]) -> Outcome:
         """What became of a commit without a response, asked again until it is final or the time is up."""
+        if commit.transaction is None:
+            return "unknown"
         while True:
             try:
-                outcome = self._find_outcome(commit)
+                outcome = self._find_outcome(commit.transaction)
             except (StorageError, psycopg.Error) as error:
                 outcome = "in progress" if is_retryable(error) else "unknown"
             pause_s = next(delays, None) if outcome == "in progress" else None
@@ -206,12 +209,12 @@ class Postgres:
                 return outcome
             time.sleep(pause_s)
 
-    def _find_outcome(self, commit: Commit[Any]) -> Outcome:
+    def _find_outcome(self, transaction: Transaction) -> Outcome:
         connection = self._checkouts.checkout()
         try:
             limit = self._timeouts.begin_and_commit
             with translated(), limited(connection, limit):
-                return find_outcome(connection, self._timeouts.begin, limit, commit)
+                return find_outcome(connection, self._timeouts.begin, limit, transaction)
         finally:
             self._checkouts.checkin(connection)
 
@@ -307,14 +310,13 @@ class Postgres:
         query = next(script)
         sql = self.queries[query.query].render(query.params).statements[0].sql
         is_direct = self._prepare and connection.fast_path.prepares
-        # To identify the server takes longer than all else that is sent here except the query.
-        identify = IDENTIFY_TRANSACTION if connection.server is None else GET_TRANSACTION_ID
-        statements = [(f"{identify}, {self._timeouts.settings}", {}), (sql, query.params)]
+        first = commit.select(self._timeouts.settings, connection.server)
+        statements = [(first, {}), (sql, query.params)]
         gen = connection.fast_path.execute_pipeline(statements, is_direct, commits=False)
-        [(commit.xid, *more)], rows = connection.run(gen, self._timeouts.in_transaction)
-        commit.server = connection.server or RunningServer(*more[:3])
-        if is_direct:
-            connection.server = commit.server
+        [identity], rows = connection.run(gen, self._timeouts.in_transaction)
+        commit.identify(identity, connection.server)
+        if is_direct and commit.transaction is not None:
+            connection.server = commit.transaction.server
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             self.log.executed(operation, started_at, query)
         return resume(script, rows)
@@ -386,12 +388,11 @@ class Postgres:
         """Work in a transaction, again after a failure that left nothing of it."""
 
         def attempt(commit: Commit[T]) -> T:
-            commit.identifies_first = False
             with self.transaction(commit) as tx:
                 commit.result = work(tx)
             return commit.result
 
-        return self._at_most_once(attempt, idempotent=idempotent)
+        return self._at_most_once(attempt, idempotent=idempotent, identified="at end")
 
     @not_reentrant
     def close(self) -> None:
@@ -404,7 +405,8 @@ class Postgres:
 
     def _check_server(self) -> None:
         if self._conninfo is not None:
-            return probe(self._conninfo, self._schema)
+            self._can_identify = probe(self._conninfo, self._schema)
+            return
         connection = self._checkouts.checkout()
         try:
             with translated():
@@ -413,6 +415,7 @@ class Postgres:
                     check_database(connection, self._schema)
                     self._borrows_direct = is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
+                self._can_identify = can_identify(connection)
         finally:
             self._checkouts.checkin(connection)
 

@@ -35,6 +35,7 @@ from asm.postgres.outcomes import (
     Commit,
     Outcome,
     RunningServer,
+    Transaction,
 )
 from asm.postgres.timeouts import Limit, limited
 
@@ -136,7 +137,7 @@ def begun(
     with translated(), limited(connection, limit):
         if begin is None:
             pass
-        elif commit is None or not commit.identifies_first:
+        elif commit is None or commit.identified != "at start":
             connection.execute(begin, prepare=False)
         else:
             _identify(connection, commit, f"{begin}; {IDENTIFY_TRANSACTION}")
@@ -148,7 +149,7 @@ def begun(
             raise transaction_failed()
         with translated(), limited(connection, limit):
             if commit is not None:
-                if not commit.identifies_first:
+                if commit.identified == "at end":
                     _identify(connection, commit, IDENTIFY_TRANSACTION)
                 commit.is_sent = True
             if begin is None and isinstance(connection, StoreConnection):
@@ -169,12 +170,12 @@ def _identify(connection: Connection[Any], commit: Commit[Any], statements: str)
     cursor.execute(statements, prepare=False)
     while cursor.nextset():
         pass
-    [(commit.xid, *server)] = cursor.fetchall()
-    commit.server = RunningServer(*server)
+    [row] = cursor.fetchall()
+    commit.identify(row)
 
 
 def find_outcome(
-    connection: Connection[Any], begin: str, limit: Limit | None, commit: Commit[Any]
+    connection: Connection[Any], begin: str, limit: Limit | None, transaction: Transaction
 ) -> Outcome:
     """What became of a transaction, asked on another connection."""
     cursor = PlainCursor(connection, row_factory=tuple_row)
@@ -183,18 +184,18 @@ def find_outcome(
             cursor.execute(IDENTIFY_SERVER, prepare=False)
             [(is_standby, *identity)] = cursor.fetchall()
             server = RunningServer(*identity)
-            if server.system_identifier != commit.server.system_identifier:
+            if server.system_identifier != transaction.server.system_identifier:
                 return "unknown"
             if is_standby:
                 # What it has not replayed yet it reports as aborted.
                 return "in progress"
-            cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
+            cursor.execute(GET_STATUS, {"xid": transaction.xid}, prepare=False)
             [(status,)] = cursor.fetchall()
-            if status == "committed" and server == commit.server:
+            if status == "committed" and server == transaction.server:
                 cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
     except psycopg.errors.InvalidParameterValue:
         # The id has not been given yet: a crash or a failover lost the transaction that had it.
         return "aborted"
-    if status == "committed" and server != commit.server:
+    if status == "committed" and server != transaction.server:
         return "unknown"
     return status or "unknown"

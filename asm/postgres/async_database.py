@@ -51,7 +51,7 @@ from asm.postgres.async_server_checks import check_database, check_server, is_di
 from asm.postgres.async_session_reset import reset_session
 from asm.postgres.async_transaction import AsyncPostgresTransaction, begun
 from asm.postgres.client_state import ClientState
-from asm.postgres.errors import raise_translated, translated, translation
+from asm.postgres.errors import translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.outcomes import GET_TRANSACTION_ID, IDENTIFY_TRANSACTION, Commit, RunningServer
 from asm.postgres.timeouts import Timeouts, limited
@@ -199,8 +199,11 @@ class AsyncPostgres:
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
             return await self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
+            # Before the connection is closed, whose state tells more about the error.
+            ours = translation(error, connection)
             await self._checkouts.drop_server(connection, error)
-            raise_translated(error, connection)
+            if ours is not None:
+                raise ours from error
             raise
         finally:
             await self._checkouts.checkin(connection)

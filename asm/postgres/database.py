@@ -48,7 +48,7 @@ from asm.postgres.at_most_once import AtMostOnce
 from asm.postgres.checkouts import Checkouts
 from asm.postgres.client_state import ClientState
 from asm.postgres.connections import ConnectionSetup, StoreConnection
-from asm.postgres.errors import raise_translated, translated, translation
+from asm.postgres.errors import translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.outcomes import GET_TRANSACTION_ID, IDENTIFY_TRANSACTION, Commit, RunningServer
 from asm.postgres.server_checks import check_database, check_server, is_direct, probe
@@ -191,8 +191,11 @@ class Postgres:
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
             return self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
+            # Before the connection is closed, whose state tells more about the error.
+            ours = translation(error, connection)
             self._checkouts.drop_server(connection, error)
-            raise_translated(error, connection)
+            if ours is not None:
+                raise ours from error
             raise
         finally:
             self._checkouts.checkin(connection)

@@ -1,4 +1,4 @@
-"""What became of a transaction whose commit was sent and whose response was lost.
+"""The outcome of a transaction whose commit was sent and whose response was lost.
 
 `pg_xact_status` says whether a transaction id was committed. After a crash, or on a standby that was
 promoted, an id whose records were lost is given to another transaction. So "committed" is believed only of
@@ -41,7 +41,7 @@ class RunningServer(NamedTuple):
 
 
 class Commit(Generic[T]):
-    """The commit of a transaction, with what tells later whether it was applied.
+    """The commit of a transaction, with the ids by which its outcome can be determined later.
 
     A transaction that `identifies_first` takes no further round trip. No query may precede a statement of an
     application that sets the isolation level; its transaction is identified before the commit.
@@ -52,7 +52,7 @@ class Commit(Generic[T]):
     xid: str
     server: RunningServer
     result: T
-    """What the transaction returns once it is committed."""
+    """The result of the transaction, returned once it is committed."""
 
     def __init__(self) -> None:
         self.identifies_first = True

@@ -59,7 +59,7 @@ class LockedConnection:
             self.driver = _connect(path, timeout, reads_only=reads_only)
             if not reads_only:
                 self.driver.execute("pragma busy_timeout = 0")
-        self._files = None if path == MEMORY else _files_of(path, self.driver)
+            self._files = None if path == MEMORY else _files_of(path, self.driver)
         # One cursor for all statements: a statement that an interrupt left half read would keep its
         # snapshot of the database, and ends when the cursor executes the next.
         self._cursor = self.driver.cursor()

@@ -199,7 +199,7 @@ class AsyncPostgres:
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
             return await self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
-            # Before the connection is closed, whose state tells more about the error.
+            # Now, because it reads the connection, which `drop_server` may close.
             ours = translation(error, connection)
             await self._checkouts.drop_server(connection, error)
             if ours is not None:
@@ -278,7 +278,7 @@ class AsyncPostgres:
     def executor(
         self, connection: AsyncConnection[Any], operation: Operation[Any]
     ) -> Callable[[Query[Any]], Awaitable[Rows]]:
-        """What executes the queries of an operation inside a transaction."""
+        """The function that executes the queries of an operation inside a transaction."""
         execute = partial(self.execute, connection)
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             return self.log.timed_async(operation, execute)

@@ -1,9 +1,9 @@
 # Generated from asm/postgres/async_at_most_once.py by `make sync`. Change that file instead.
 
-"""Transactions that are applied at most once, whatever becomes of the response to their commit.
+"""Transactions that are applied at most once, even if the response to a commit is lost.
 
 A transaction that failed before its commit was sent left nothing, and is attempted again. If the commit was
-sent and its response was lost, another connection asks the server what became of it (`outcomes.py`).
+sent and its response was lost, another connection asks the server for its outcome (`outcomes.py`).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class AtMostOnce:
             time.sleep(pause_s)
 
     def _final_outcome(self, commit: Commit[Any], delays: Iterator[float]) -> Outcome:
-        """What became of a commit without a response, asked again until it is final or the time is up."""
+        """The outcome of a commit without a response, asked for until it is final or the time is up."""
         if commit.transaction is None:
             return "unknown"
         while True:
@@ -114,7 +114,7 @@ class AtMostOnce:
 
 
 def _find_outcome(connection: Connection[Any], timeouts: Timeouts, transaction: Transaction) -> Outcome:
-    """What became of a transaction, asked on another connection than its own."""
+    """The outcome of a transaction, asked for on another connection than its own."""
     cursor = PlainCursor(connection, row_factory=tuple_row)
     try:
         with begun(connection, timeouts.begin, timeouts.begin_and_commit):

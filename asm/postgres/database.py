@@ -191,7 +191,7 @@ class Postgres:
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
             return self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
-            # Before the connection is closed, whose state tells more about the error.
+            # Now, because it reads the connection, which `drop_server` may close.
             ours = translation(error, connection)
             self._checkouts.drop_server(connection, error)
             if ours is not None:
@@ -270,7 +270,7 @@ class Postgres:
     def executor(
         self, connection: Connection[Any], operation: Operation[Any]
     ) -> Callable[[Query[Any]], Rows]:
-        """What executes the queries of an operation inside a transaction."""
+        """The function that executes the queries of an operation inside a transaction."""
         execute = partial(self.execute, connection)
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             return self.log.timed(operation, execute)

@@ -152,14 +152,14 @@ def _message(error: psycopg.Error) -> str:
 
 
 _READ_ONLY = "25006"
-_SET_BY_CLIENT = (
+_SET_BY_CLIENT: tuple[type[AsmError], str] = (
     StorageError,
     (
         "default_transaction_read_only is on for this role, database or DSN, so the store can only be read: "
         "for a store that writes, turn it off and open the store again"
     ),
 )
-_SET_READ_ONLY = (
+_SET_READ_ONLY: tuple[type[AsmError], str] = (
     ConnectionFailed,
     (
         "the server is read-only, because default_transaction_read_only is on: turn it off for the server, "

@@ -1,4 +1,4 @@
-"""What became of a transaction whose commit was sent and whose response was lost.
+"""The outcome of a transaction whose commit was sent and whose response was lost.
 
 `pg_xact_status` says whether a transaction id was committed. After a crash, or on a standby that was
 promoted, an id whose records were lost is given to another transaction. So "committed" is believed only of
@@ -56,7 +56,7 @@ class Transaction(NamedTuple):
 
 
 class Commit(Generic[T]):
-    """The commit of a transaction, with what tells later whether it was applied.
+    """The commit of a transaction, with the ids by which its outcome can be determined later.
 
     A transaction that is `identified` at its start takes no further round trip. No query may precede a
     statement of an application that sets the isolation level; its transaction is identified at its end.
@@ -65,7 +65,7 @@ class Commit(Generic[T]):
     __slots__ = ("identified", "is_sent", "result", "transaction")
 
     result: T
-    """What the transaction returns once it is committed."""
+    """The result of the transaction, returned once it is committed."""
 
     def __init__(self, identified: Literal["at start", "at end", "never"]) -> None:
         self.identified = identified

@@ -61,7 +61,7 @@ class PostgresTransaction:
 
     @property
     def connection(self) -> Connection[Any]:
-        """The connection, for the application. What it does to the session is undone when this has ended."""
+        """The connection, for the application. At the end of the transaction its session is reset."""
         if not self._open:
             raise transaction_ended()
         if self.client_state is None:

@@ -187,7 +187,7 @@ class SQLite:
     def executor(
         self, connection: LockedConnection, operation: Operation[Any]
     ) -> Callable[[Query[Any]], Rows]:
-        """What executes the queries of an operation, on a connection that the caller uses."""
+        """The function that executes the queries of an operation, on a connection that the caller uses."""
         execute = partial(self.execute, connection)
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             return self.log.timed(operation, execute)

@@ -243,7 +243,7 @@ class LockedConnection:
             before.close()
         else:
             # An application may have closed it.
-            with suppress(sqlite3.ProgrammingError):
+            with suppress(sqlite3.Error):
                 _end_statements(before)
             # Before the next is opened, because it may have locks. The connection that reads keeps SQLite
             # from deleting the log.

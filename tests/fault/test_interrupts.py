@@ -224,15 +224,14 @@ def interrupted_in(name: str) -> Iterator[None]:
 
     sys.setprofile(interrupt)
     try:
-        with pytest.raises(KeyboardInterrupt):
-            yield
+        yield
     finally:
         sys.setprofile(None)
 
 
 @only(["sqlite"], why="PostgreSQL closes a connection whose transaction was left unfinished")
 def test_an_interrupt_of_a_rollback_does_not_block_the_store(store: asm.SessionStore) -> None:
-    with interrupted_in("_roll_back"), store.transaction() as tx:
+    with pytest.raises(KeyboardInterrupt), interrupted_in("_roll_back"), store.transaction() as tx:
         tx.append_event(events_of("ses_1", 1)[0])
         raise asm.AsmError("rolled back")
     assert store.append_event(events_of("ses_1", 1)[0]).sequence_number == 1
@@ -245,7 +244,7 @@ def test_a_connection_whose_replacement_was_interrupted_is_replaced_before_its_n
 ) -> None:
     with asm.SessionStore(f"{kind}://", migrate=True) as memory:
         for each in (store, memory):
-            with interrupted_in(name), each.transaction() as tx:
+            with pytest.raises(KeyboardInterrupt), interrupted_in(name), each.transaction() as tx:
                 tx.append_event(events_of("ses_1", 1)[0])
                 tx.execute("create temp table asm_events (id text)")
             assert each.append_event(events_of("ses_1", 1)[0]).sequence_number == 2

@@ -34,9 +34,9 @@ def method(operation: Callable[P, Operation[T]], result: str) -> Callable[Concat
     name = operation.__name__
 
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        named = operation(*args, **kwargs)
-        named.name = name
-        return self._database.run(named)  # type: ignore[no-any-return]
+        built = operation(*args, **kwargs)
+        built.name = name
+        return self._database.run(built)  # type: ignore[no-any-return]
 
     return _like(operation, method, result)
 
@@ -47,9 +47,9 @@ def async_method(
     name = operation.__name__
 
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        named = operation(*args, **kwargs)
-        named.name = name
-        return await self._database.run(named)  # type: ignore[no-any-return]
+        built = operation(*args, **kwargs)
+        built.name = name
+        return await self._database.run(built)  # type: ignore[no-any-return]
 
     return _like(operation, method, result)
 

@@ -75,10 +75,8 @@ def add_usage(usage: Document, more: Any, provider: str | None = None) -> Docume
     document = read_document(more, "token_usage")
     if not document:
         return usage
-    before, added = (
-        _parts(usage),
-        _Parts(read_counts(document, "token_usage", provider), other_keys(document)),
-    )
+    before = _parts(usage)
+    added = _Parts(read_counts(document, "token_usage", provider), other_keys(document))
     dump_object(added.others, "token_usage")
     counts = _add_counts(before.counts, added.counts)
     return {**counts, **_add(before.others, added.others, "token_usage", LEVELS_MAX)}

@@ -1,5 +1,7 @@
-"""Refuses calls that could only hang or do harm: in a forked process, or from a signal handler that
-interrupted a call of the same store in its own thread: that may hold a lock that the handler would wait for.
+"""Refuses calls that could only hang or do harm.
+
+These are calls in a forked process, and calls from a signal handler that interrupted a call of the same
+store in its own thread: the interrupted call may hold a lock that the handler would wait for.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ class _Guarded(AbstractContextManager[R], Generic[R]):
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
         thread_id = get_ident()
-        # Not refused: a transaction that never ended would keep its connection.
+        # This call is never refused: a transaction that did not end would keep its connection.
         was_inside = thread_id in self.threads_inside
         try:
             self.threads_inside.add(thread_id)

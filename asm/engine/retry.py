@@ -14,12 +14,12 @@ BACKOFF_MAX_S = 1.0
 
 
 class Backoff(Iterator[float]):
-    """Growing pauses with jitter, in seconds, that end `retry_for` seconds after the first.
+    """Growing pauses with jitter, in seconds, that end `retry_for` seconds after it was made.
 
-    The log gets the first failure of what is retried, and its success after that.
+    The log gets the first failure of the operation of this name, and its success after that.
     """
 
-    def __init__(self, retry_for: float, name: str) -> None:
+    def __init__(self, retry_for: float, name: str = "") -> None:
         self._name = name
         self._begun_at = time.monotonic()
         self._deadline = self._begun_at + retry_for
@@ -48,11 +48,6 @@ class Backoff(Iterator[float]):
             took_s = time.monotonic() - self._begun_at
             retries = "1 retry" if self._failures == 1 else f"{self._failures} retries"
             logger.info("%s succeeded after %s in %.2f s", self._name, retries, took_s)
-
-
-def backoff(retry_for: float, name: str = "transaction") -> Backoff:
-    """The pauses between the attempts of what has this name in the log."""
-    return Backoff(retry_for, name)
 
 
 def is_retryable(error: Exception) -> bool:

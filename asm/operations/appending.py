@@ -176,7 +176,10 @@ class EncodedSession:
 
 
 def _iso_text(at: datetime | None) -> str | None:
-    """A time as SQLite stores it. A list of texts may be all None, a list of times has to have one."""
+    """A time as text, in the form that SQLite stores.
+
+    Of most sessions it is None, and a list of nothing but None is sent as a list of text.
+    """
     return None if at is None else f"{at.isoformat(timespec='microseconds')[:26]}Z"
 
 

@@ -33,7 +33,8 @@ def delete_events(
 
     The other events keep their numbers, and no number is used again: an id that was deleted may be
     appended again, under a new number. All events are deleted in one transaction, while appends to the
-    session wait.
+    session wait. If the response to the commit is lost and its outcome cannot be determined, ConnectionFailed
+    has `details["outcome"] == "unknown"`.
     """
     params = {
         "session_id": text(session_id, "session_id"),
@@ -56,7 +57,8 @@ def pop_event(session_id: str, *, type: Types | None = None) -> UnitOfWork[Event
 
     With `type`, which is one or several, it is the newest event of these types. Of any number of concurrent
     callers, each gets another event. The number of the event is not used again, and its id may be
-    appended again, under a new number.
+    appended again, under a new number. If the response to the commit is lost and its outcome cannot be
+    determined, ConnectionFailed has `details["outcome"] == "unknown"`.
     """
     params = {"session_id": text(session_id, "session_id"), **one_or_many("type", "types", types(type))}
     return UnitOfWork(partial(_pop, params), idempotent=False)

@@ -60,8 +60,8 @@ def update_run(
     Without `session_id` it is the run that `get_run` returns. `change` gets the stored run, which is locked
     until the result is stored: of concurrent updates none is lost. It is a plain function that does nothing
     but make a run of the same id and session; it may be called again after a failure, and in another thread.
-    If it raises, nothing is written. The update is applied at most once: where a connection is lost so that
-    nobody can say whether it was, ConnectionFailed has `details["outcome"] == "unknown"`.
+    If it raises, nothing is written. The update is applied at most once: if the response to the commit is
+    lost and its outcome cannot be determined, ConnectionFailed has `details["outcome"] == "unknown"`.
     """
     run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
     return UnitOfWork(

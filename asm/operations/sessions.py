@@ -52,8 +52,8 @@ def update_session(session_id: str, change: Callable[[Session], Session]) -> Uni
     `change` gets the stored session, which is locked until the result is stored: of concurrent updates none
     is lost. It is a plain function that does nothing but make a session of the same id; it may be called
     again after a failure, and in another thread. If it raises, nothing is written. The update is applied at
-    most once: where a connection is lost so that nobody can say whether it was, ConnectionFailed has
-    `details["outcome"] == "unknown"`.
+    most once: if the response to the commit is lost and its outcome cannot be determined, ConnectionFailed
+    has `details["outcome"] == "unknown"`.
     """
     update = partial(_update, text(session_id, "session_id"), plain_function(change, "change"))
     return UnitOfWork(update, idempotent=False)

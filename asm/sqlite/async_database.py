@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from asm.engine.async_group_commit import AsyncGroupCommit
 from asm.engine.async_polling import AsyncPoller, AsyncPollInTransaction
+from asm.engine.guards import check_process
 from asm.engine.schema_version import list_applied
 from asm.engine.script import Batchable, Operation, Params, Pipeline, Query, Row, UnitOfWork
 from asm.engine.shielding import check_loop, run_to_completion
@@ -46,7 +47,7 @@ class AsyncSQLite:
         self._is_disconnected = False
 
     async def run(self, operation: Operation[T]) -> T:
-        self._database.check_process()
+        check_process(self._database.process)
         check_loop(self._loop)
         try:
             if isinstance(operation, Batchable):
@@ -79,7 +80,7 @@ class AsyncSQLite:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSQLiteTransaction]:
-        self._database.check_process()
+        check_process(self._database.process)
         check_loop(self._loop)
         async with self._exclusive():
             self._transaction_task = asyncio.current_task()
@@ -96,7 +97,7 @@ class AsyncSQLite:
                 raise
             finally:
                 self._transaction_task = None
-            self._database.check_process()
+            check_process(self._database.process)
             await run_to_completion(_run_in(self._write_thread, managed.leave))
             self.poller.notify(tx.changed_sessions)
 

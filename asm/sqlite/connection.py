@@ -66,7 +66,7 @@ class LockedConnection:
         self._replacements = 0
         with translated(path):
             self._use(self._connected())
-        self._files = None if path == MEMORY else _files_of(path, self.driver)
+            self._files = None if path == MEMORY else _files_of(path, self.driver)
 
     def _connected(self) -> sqlite3.Connection:
         driver = _connect(self._path, self._timeout, reads_only=self._reads_only)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from asm.dsn import MEMORY
 from asm.engine.group_commit import GroupCommit
-from asm.engine.guards import check_process, reentrant_call
+from asm.engine.guards import check_process, not_reentrant, not_reentrant_around, reentrant_call
 from asm.engine.logs import StatementLog, logger
 from asm.engine.polling import Poller, PollInTransaction
 from asm.engine.registry import QueryRegistry
@@ -32,7 +32,6 @@ from asm.engine.script import (
     Query,
     Row,
     Rows,
-    Script,
     UnitOfWork,
     run_script,
 )
@@ -82,15 +81,16 @@ class SQLite:
         self.poller = Poller(self.poll)
         self.log = StatementLog(slow_statement)
         self._last_poll: tuple[object, ...] = ()
-        self._running: set[int] = set()
+        self.threads_inside: set[int] = set()
 
     def run(self, operation: Operation[T]) -> T:
         """Run an operation: a lone query as one statement, any other in one transaction."""
+        # What `not_reentrant` does, without its call.
         thread = get_ident()
-        if thread in self._running:
+        if thread in self.threads_inside:
             raise reentrant_call()
         try:
-            self._running.add(thread)
+            self.threads_inside.add(thread)
             if isinstance(operation, Batchable):
                 result = self._append(operation, thread)
             else:
@@ -102,7 +102,7 @@ class SQLite:
             self.add_versions(error)
             raise
         finally:
-            self._running.discard(thread)
+            self.threads_inside.discard(thread)
 
     def _append(self, operation: Batchable[T], thread: int) -> T:
         # Before the group commit, which would wait for a batch that waits for this thread or process.
@@ -118,12 +118,12 @@ class SQLite:
             if isinstance(operation, Query):
                 return self._run_query(operation)
             if isinstance(operation, Pipeline):
-                return self._in_transaction(operation.run_sequentially(), operation)
+                return self._in_transaction(operation.as_unit())
         except Conflict:
             if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                 raise
         if self.writes(operation):
-            return self._in_transaction(operation, operation)
+            return self._in_transaction(operation)
         execute = self.executor(self._reader, operation)
         return self._reader.use(partial(run_script, operation, execute), begin="begin")
 
@@ -139,16 +139,15 @@ class SQLite:
         self._last_poll = poll
         return result
 
+    @not_reentrant_around
     @contextmanager
     def transaction(self) -> Iterator[SQLiteTransaction]:
         """One transaction that the caller ends, with the connection for statements of its own."""
-        connection, thread = self._writer, get_ident()
-        if thread in self._running:
-            raise reentrant_call()
-        if connection.lock.owner == thread:
+        connection = self._writer
+        if connection.lock.owner == get_ident():
             raise open_transaction_error()
         try:
-            with self.running(), translated():
+            with translated():
                 connection.acquire()
                 connection.begin("begin immediate")
             tx = SQLiteTransaction(self, connection)
@@ -157,23 +156,16 @@ class SQLite:
             finally:
                 # A forked child has no other thread, and the lock of one may be locked for ever.
                 if os.getpid() == self.process:
-                    with self.running():
-                        tx.end()
-            if os.getpid() != self.process:
-                check_process(self.process)
+                    tx.end()
+            check_process(self.process)
             tx.check_usable()
-            with self.running(), translated():
+            with translated():
                 connection.commit()
         except MigrationRequired as error:
             self.add_versions(error)
             raise
         finally:
-            try:
-                # Not `running()`, which could refuse to release the connection.
-                self._running.add(thread)
-                connection.release()
-            finally:
-                self._running.discard(thread)
+            connection.release()
         self.poller.notify(tx.changed_sessions)
 
     def run_transaction(self, work: Callable[[SQLiteTransaction], T], **_options: object) -> T:
@@ -181,33 +173,21 @@ class SQLite:
         with self.transaction() as tx:
             return work(tx)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Refuse calls of the same thread, which can only come from a signal handler."""
-        thread = get_ident()
-        if thread in self._running:
-            raise reentrant_call()
-        try:
-            self._running.add(thread)
-            yield
-        finally:
-            self._running.discard(thread)
-
+    @not_reentrant
     def close(self) -> None:
         if os.getpid() != self.process:
             return
-        with self.running():
-            self.poller.close()
-            self._group_commit.close()
-            try:
-                self._reader.close()
-            finally:
-                self._writer.close()
+        self.poller.close()
+        self._group_commit.close()
+        try:
+            self._reader.close()
+        finally:
+            self._writer.close()
 
     def executor(
         self, connection: LockedConnection, operation: Operation[Any]
     ) -> Callable[[Query[Any]], Rows]:
-        """What executes the queries of an operation, on a connection that the caller uses."""
+        """The function that executes the queries of an operation, on a connection that the caller uses."""
         execute = partial(self.execute, connection)
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             return self.log.timed(operation, execute)
@@ -226,9 +206,6 @@ class SQLite:
         with suppress(StorageError):
             applied = self.send(list_applied("sqlite"))
             add_versions(error, "sqlite", applied)
-
-    def check_process(self) -> None:
-        check_process(self.process)
 
     def writes(self, operation: Query[Any] | UnitOfWork[Any] | Pipeline[Any]) -> bool:
         """Whether an operation needs the connection that writes."""
@@ -253,9 +230,9 @@ class SQLite:
             self.log.executed(query, started_at, query)
         return query.read(rows)
 
-    def _in_transaction(self, script: Operation[T] | Script[T], operation: Operation[T]) -> T:
+    def _in_transaction(self, operation: Operation[T]) -> T:
         execute = self.executor(self._writer, operation)
-        return self._writer.use(partial(run_script, script, execute), begin="begin immediate")
+        return self._writer.use(partial(run_script, operation, execute), begin="begin immediate")
 
 
 class SQLiteTransaction:
@@ -273,6 +250,7 @@ class SQLiteTransaction:
         self._aborted = False
         self._lock = threading.Lock()
         self.changed_sessions: set[str] = set()
+        self.threads_inside = database.threads_inside
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -283,9 +261,10 @@ class SQLiteTransaction:
             raise transaction_ended()
         return driver
 
+    @not_reentrant
     def run(self, operation: Operation[T]) -> T:
-        self._database.check_process()
-        with self._database.running(), self._lock:
+        check_process(self._database.process)
+        with self._lock:
             if not self._open:
                 raise transaction_ended()
             self.check_usable()
@@ -302,10 +281,11 @@ class SQLiteTransaction:
                 )
                 raise
 
+    @not_reentrant
     def execute(self, sql: str, params: Params) -> list[Row]:
         """The rows of a statement of the application."""
-        self._database.check_process()
-        with self._database.running(), self._lock:
+        check_process(self._database.process)
+        with self._lock:
             if not self._open:
                 raise transaction_ended()
             self.check_usable()

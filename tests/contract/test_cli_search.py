@@ -224,7 +224,6 @@ def test_control_characters_in_stored_text_do_not_reach_the_terminal(migrated: s
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "Missing command"),
         (["frobs"], "No such command 'frobs'"),
         (["sessions", "--status", "lost"], "'lost' is not one of 'pending', 'active'"),
         (["sessions", "--order", "newest"], "'newest' is not one of 'created_at_asc'"),

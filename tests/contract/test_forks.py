@@ -33,6 +33,7 @@ PARENT = asm.Session(
     updated_at=NOON,
 )
 
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 WAITING = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 postgres_only = only(POSTGRES, why="SQLite locks the whole file and does not show who waits for it")
@@ -389,6 +390,8 @@ def test_other_clients_use_the_parent_during_a_fork(forked: Any, migrated: str) 
         other.update_session(PARENT.id, lambda parent: parent.update_status("paused"))
         other.fork_session(PARENT.id)
         assert other.delete_events(PARENT.id, after=5) == 6
+        other.save_session(replace(PARENT, status="completed", updated_at=LONG_AGO))
+        assert other.maintenance.soft_delete_expired_sessions(asm.RetentionPolicy()) == 1
 
     assert without_session(forked.get_events(child.id)) == without_session(before)
     assert forked.maintenance.health_check() == []
@@ -433,6 +436,21 @@ def test_a_fork_waits_for_the_deletion_of_its_parent(forked: Any, migrated: str,
             with pytest.raises(asm.SessionNotFound):
                 child.result()
             assert forked.get_events("ses_child") == []
+
+
+@postgres_only
+@pytest.mark.parametrize("id", ["ses_child", PARENT.id])
+def test_a_fork_that_waits_for_the_counter_of_its_id_has_not_locked_its_parent(
+    forked: Any, migrated: str, id: str
+) -> None:
+    forked.append_event(an_event(id))
+    with driver_connection(migrated) as deleting, ThreadPoolExecutor(1) as thread:
+        deleting.execute(f"begin; select from asm_session_sequences where session_id = '{id}' for update")
+        child = thread.submit(forked.fork_session, PARENT.id, id=id)
+        wait_until(lambda: fetch_rows(migrated, WAITING))
+        deleting.execute(f"select from asm_sessions where id = '{PARENT.id}' for update nowait; commit")
+        with pytest.raises(asm.AlreadyExists):
+            child.result()
 
 
 @postgres_only

@@ -32,7 +32,7 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
 def pauses_of(retry_for: float, clock: Callable[[float], None]) -> list[float]:
     """All pauses, each waited for in full."""
     pauses = []
-    for pause_s in retry.backoff(retry_for):
+    for pause_s in retry.Backoff(retry_for):
         pauses.append(pause_s)
         clock(pause_s)
     return pauses
@@ -72,7 +72,7 @@ def test_each_pause_is_longer_than_0(clock: Callable[[float], None]) -> None:
 
 
 def test_the_time_between_the_pauses_counts(clock: Callable[[float], None]) -> None:
-    pauses = retry.backoff(10.0)
+    pauses = retry.Backoff(10.0)
     next(pauses)
 
     clock(10.0)

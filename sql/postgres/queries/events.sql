@@ -20,9 +20,9 @@ returning sequence_number;
 
 -- append_event_with_session
 -- As append_event, and inserts the session if it is absent; of a stored one only `updated_at`
--- moves, to a later time. A row that does not move is locked, and no new version of it is written.
--- It is inserted from the counter, which so is locked before it, as in flush and delete_session,
--- and they wait for each other and do not deadlock.
+-- changes, to a later time. A row that is not changed is locked, and no new version is written.
+-- The session is selected from the counter, so that the counter is locked first, as in flush and
+-- delete_session: they wait for each other and do not deadlock.
 with counters as (
     insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
     values (%(session_id)s, 1, now())
@@ -98,7 +98,7 @@ select json_object_agg(session_id, last_sequence) as last_sequences
   from counters;
 
 -- append_events_with_sessions
--- As append_events, and inserts the sessions that are absent or moves their `updated_at`, as
+-- As append_events, and inserts the sessions or changes their `updated_at`, as
 -- append_event_with_session does. All counters are locked first, and then the rows of the
 -- sessions in the order of their ids.
 with counters as (
@@ -117,7 +117,7 @@ with counters as (
         created_at, updated_at, deleted_at
     )
     select id, agent_id, status, parent_session_id, metadata, context,
-           array(select json_array_elements_text(tags)), created_at, ensured.updated_at, deleted_at
+           array(select json_array_elements_text(tags)), created_at, updated_at, deleted_at
       from (
            select unnest(%(ensured_id)s::text[]) as id,
                   unnest(%(ensured_agent_id)s::text[]) as agent_id,
@@ -129,8 +129,8 @@ with counters as (
                   unnest(%(ensured_created_at)s::timestamptz[]) as created_at,
                   unnest(%(ensured_updated_at)s::timestamptz[]) as updated_at,
                   unnest(%(ensured_deleted_at)s::text[])::timestamptz as deleted_at
-      ) as ensured
-      join counters on counters.session_id = ensured.id
+      ) as given
+      join counters on counters.session_id = given.id
      order by id collate "C"
     on conflict (id) do update
        set updated_at = excluded.updated_at
@@ -161,7 +161,7 @@ select json_object_agg(session_id, last_sequence) as last_sequences
   from counters;
 
 -- ensure_sessions
--- Inserts the sessions that are absent, and moves `updated_at` of the others to a later time.
+-- Inserts the sessions that are absent, and sets `updated_at` of the others to a later time.
 insert into asm_sessions as session (
     id, agent_id, status, parent_session_id, metadata, context, tags,
     created_at, updated_at, deleted_at
@@ -179,7 +179,7 @@ select id, agent_id, status, parent_session_id, metadata, context,
               unnest(%(ensured_created_at)s::timestamptz[]) as created_at,
               unnest(%(ensured_updated_at)s::timestamptz[]) as updated_at,
               unnest(%(ensured_deleted_at)s::text[])::timestamptz as deleted_at
-  ) as ensured
+  ) as given
  order by id collate "C"
 on conflict (id) do update
    set updated_at = excluded.updated_at

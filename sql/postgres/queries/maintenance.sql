@@ -26,7 +26,7 @@ update asm_sessions
           and deleted_at is null
           and not tags && %(exempt_tags)s::text[]
         order by id
-          for update
+          for no key update
  )
 returning id;
 

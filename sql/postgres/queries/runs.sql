@@ -52,7 +52,7 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
    and session_id = %(session_id)s                         -- if session_id
  order by started_at desc, session_id
  limit 1
-   for update;
+   for no key update;
 
 -- list_runs
 -- The runs of a session, the oldest first.

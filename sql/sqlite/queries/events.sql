@@ -17,7 +17,7 @@ returning sequence_number;
 
 -- append_event_with_session
 -- As append_event, and inserts the session if it is absent; of a stored one only `updated_at`
--- moves, to a later time, and with it that of its tags.
+-- changes, to a later time, and with it that of its tags.
 insert into asm_sessions as session (
     id, agent_id, status, parent_session_id, metadata, context, tags,
     created_at, updated_at, deleted_at
@@ -78,7 +78,7 @@ select json_group_object(session_id, last_sequence) as last_sequences
  where session_id in (select key from json_each(:counters));
 
 -- append_events_with_sessions
--- As append_events, and inserts the sessions that are absent or moves their `updated_at`, as
+-- As append_events, and inserts the sessions or changes their `updated_at`, as
 -- append_event_with_session does.
 insert into asm_sessions as session (
     id, agent_id, status, parent_session_id, metadata, context, tags,
@@ -121,7 +121,7 @@ select json_group_object(session_id, last_sequence) as last_sequences
  where session_id in (select key from json_each(:counters));
 
 -- ensure_sessions
--- Inserts the sessions that are absent, and moves `updated_at` of the others to a later time.
+-- Inserts the sessions that are absent, and sets `updated_at` of the others to a later time.
 insert into asm_sessions as session (
     id, agent_id, status, parent_session_id, metadata, context, tags,
     created_at, updated_at, deleted_at

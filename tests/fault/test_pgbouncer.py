@@ -109,6 +109,13 @@ def use_all_of_it(store: Any, caller: int) -> None:
     with pytest.raises(asm.SequenceConflict):
         store.append_event(an_event(session.id), expected_sequence=1_209)
     assert session in store.query.search_sessions(tags="pooled", count_total=True).items
+    assert store.query.search_runs(session_id=session.id).items == [run]
+    assert store.query.count_events(session_ids=session.id) == 1_210
+    assert store.query.get_session_stats(session.id).event_count == 1_210
+    assert store.query.get_usage_summary(session_id=session.id).input_tokens == 1
+    export = store.query.export_session(session.id, include_artifacts=True)
+    store.import_session(export)
+    assert store.query.export_session(session.id, include_artifacts=True) == export
     use_what_is_applied_at_most_once(store, session, run)
 
 
@@ -123,13 +130,6 @@ def use_what_is_applied_at_most_once(store: Any, session: asm.Session, run: asm.
     assert store.pop_event(session.id) == appended
     assert store.delete_events(session.id, after=1_210) == 1
     assert store.get_latest_sequence(session.id) == 1_212
-    assert store.query.search_runs(session_id=session.id).items == [run]
-    assert store.query.count_events(session_ids=session.id) == 1_210
-    assert store.query.get_session_stats(session.id).event_count == 1_210
-    assert store.query.get_usage_summary(session_id=session.id).input_tokens == 1
-    export = store.query.export_session(session.id, include_artifacts=True)
-    store.import_session(export)
-    assert store.query.export_session(session.id, include_artifacts=True) == export
 
 
 @pytest.mark.parametrize(("schema", "prepare"), [(None, True), ("Of Its Own", True), ("Of Its Own", False)])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 from threading import get_ident
 from typing import Any, TypeVar
 
@@ -46,6 +47,8 @@ class LockedConnection:
     def __init__(
         self, path: str, timeout: float, statement_timeout: float | None, *, reads_only: bool = False
     ) -> None:
+        # Absolute, because the program may change its working directory.
+        self._path = path if path == MEMORY else str(Path(path).absolute())
         self._timeout = timeout
         self._statement_timeout = statement_timeout
         self._deadline: float | None = None
@@ -55,16 +58,15 @@ class LockedConnection:
         self._open = True
         self._reads_only = reads_only
         self._check_read_at = 0.0
+        self.is_lent = False
+        """Whether an application has had the connection, and may have changed anything about it."""
+        self._renewals = 0
         with translated(path):
-            self.driver = _connect(path, timeout, reads_only=reads_only)
-            if not reads_only:
-                self.driver.execute("pragma busy_timeout = 0")
+            self.driver = self._connected()
         self._files = None if path == MEMORY else _files_of(path, self.driver)
         # One cursor for all statements: a statement that an interrupt left half read would keep its
         # snapshot of the database, and ends when the cursor executes the next.
         self._cursor = self.driver.cursor()
-        if statement_timeout is not None:
-            self.driver.set_progress_handler(self._past_deadline, 1_000)
 
     def use(self, work: Callable[[], T], *, begin: str | None = None) -> T:
         """Do work while no other thread uses the connection, in a transaction if `begin` begins one."""
@@ -94,6 +96,8 @@ class LockedConnection:
             self.lock.acquire()
         if not self._open:
             raise store_closed()
+        if self.is_lent:
+            self._renew()
 
     def release(self) -> None:
         """Roll back what is not committed, and let the next thread use the connection."""
@@ -106,8 +110,13 @@ class LockedConnection:
                 return
             # An application that has closed `tx.connection` has left nothing to roll back.
             with suppress(sqlite3.Error):
+                if self.is_lent:
+                    self._remove_handlers()
                 if self.driver.in_transaction:
                     self._roll_back()
+            if self.is_lent and self._files is not None:
+                # Now, because its settings may keep other processes from the file.
+                self._close_driver()
             if self._files is not None and not self._reads_only:
                 self._yield_file_lock()
         finally:
@@ -176,7 +185,7 @@ class LockedConnection:
     def version(self) -> object:
         """A value that differs after every commit, by this connection or another."""
         # data_version changes with the commits of others, total_changes with this connection's.
-        return self.execute(_DATA_VERSION, {})[0][0], self.driver.total_changes
+        return self._renewals, self.execute(_DATA_VERSION, {})[0][0], self.driver.total_changes
 
     def close(self) -> None:
         """Refuse further use, and wait for the thread that is using the connection.
@@ -193,6 +202,26 @@ class LockedConnection:
         finally:
             self.release()
 
+    def _connected(self) -> sqlite3.Connection:
+        connection = _connect(self._path, self._timeout, reads_only=self._reads_only)
+        if not self._reads_only:
+            connection.execute("pragma busy_timeout = 0")
+        if self._statement_timeout is not None:
+            connection.set_progress_handler(self._past_deadline, 1_000)
+        return connection
+
+    def _renew(self) -> None:
+        """Replace the connection: temporary tables, settings, functions and cursors end with the old one."""
+        if self._files is not None:
+            self._files.check()
+        renewed = self._connected()
+        if self._files is None:
+            self.driver.backup(renewed)
+            self._close_driver()
+        self.driver, self._cursor = renewed, renewed.cursor()
+        self._renewals += 1
+        self.is_lent = False
+
     def _check_read(self) -> None:
         if self._files is not None and (now := time.monotonic()) > self._check_read_at:
             self._files.check()
@@ -206,17 +235,25 @@ class LockedConnection:
         if (took_s := now - self._begun_at) > LONG_TRANSACTION_S:
             self._yield_until = now + min(BUSY_RETRY_S[1], took_s * YIELD_FRACTION)
 
+    def _remove_handlers(self) -> None:
+        # Those of an application could refuse the rollback.
+        self.driver.set_authorizer(None)
+        self.driver.set_progress_handler(None, 0)
+
     def _disconnect(self) -> None:
+        if self._files is not None:
+            self._files.before_close()
+        self._close_driver()
+        if self._files is not None:
+            self._files.after_close()
+
+    def _close_driver(self) -> None:
         # After `executemany` a cursor of CPython's sqlite3 keeps its statement, and the statement keeps the
         # file open: its write-ahead log would be neither checkpointed nor deleted until the cursor is
         # garbage. Not reported upstream yet.
-        if self._files is not None:
-            self._files.before_close()
         with suppress(sqlite3.ProgrammingError):
             self._cursor.close()
         self.driver.close()
-        if self._files is not None:
-            self._files.after_close()
 
     def _past_deadline(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline

@@ -7,6 +7,7 @@ the last commit and waits for no writer. In memory one connection does both.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -50,6 +51,9 @@ from asm.sqlite.errors import NOT_EXECUTED, open_transaction_error, statement_er
 from asm.sqlite.values import bind
 
 T = TypeVar("T")
+
+_CHANGES_ROWS_ONLY = re.compile(r"\s*(select|insert|update|delete|replace|values|with)\b", re.IGNORECASE)
+"""A statement that changes nothing about its connection."""
 
 
 class SQLite:
@@ -255,6 +259,10 @@ class SQLiteTransaction:
 
     @property
     def connection(self) -> sqlite3.Connection:
+        """The connection, for the application. What it changes about it ends with the transaction."""
+        if not self._open:
+            raise transaction_ended()
+        self._connection.is_lent = True
         return self._connection.driver
 
     @not_reentrant
@@ -286,6 +294,8 @@ class SQLiteTransaction:
                 raise transaction_ended()
             self.check_usable()
             try:
+                if not _CHANGES_ROWS_ONLY.match(sql):
+                    self._connection.is_lent = True
                 return self._connection.execute_own(sql, params)
             except NOT_EXECUTED as error:
                 ours = statement_error(error)

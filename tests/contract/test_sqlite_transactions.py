@@ -117,6 +117,7 @@ def test_nothing_that_an_application_leaves_on_the_connection_reaches_later_call
     with asm.SessionStore("sqlite://" if in_memory else migrated, migrate=True, timeout=2) as store:
         with suppress(asm.StorageError), store.transaction() as tx:
             connection = tx.connection
+            assert isinstance(connection, sqlite3.Connection)
             leave(connection)
         store.append_events(events_of("ses_1", 3), session=session)
         store.delete_events("ses_1", before=2)

@@ -87,7 +87,7 @@ def parse_dsn(dsn: Any = None, schema: Any = None) -> Target:
     """The database that a DSN names. The default is ASM_DSN or, without that, sqlite:///asm.db."""
     if dsn is not None:
         return _parse(as_secret(dsn), schema)
-    from_environment = os.environ.get(DSN_VARIABLE)
+    from_environment = as_secret(os.environ.get(DSN_VARIABLE))
     if from_environment is None:
         return _parse(DEFAULT, schema)
     if not from_environment.strip():
@@ -95,7 +95,7 @@ def parse_dsn(dsn: Any = None, schema: Any = None) -> Target:
             f"the environment variable {DSN_VARIABLE} is empty: unset it to use {DEFAULT}, or set it to a DSN"
         )
     try:
-        return _parse(as_secret(from_environment), schema)
+        return _parse(from_environment, schema)
     except ValidationError as error:
         raise ValidationError(f"the environment variable {DSN_VARIABLE}: {error}") from error
 

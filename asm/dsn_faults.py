@@ -111,10 +111,7 @@ def _scheme_fault(scheme: str, driver: str | None) -> str:
 def _name_fault(text: str) -> str:
     if re.search(r"[/\\.~]", text) or Path(text).exists():
         return f"{text!r} looks like the path of a file and not like a DSN: {_as_file(text)}"
-    return (
-        f"{text!r} is not a DSN: use 'sqlite:///{text}' for a SQLite file, or 'dbname={text}' for a "
-        "PostgreSQL database"
-    )
+    return "a name is not a DSN: use 'sqlite:///NAME' for a SQLite file, or 'dbname=NAME' for PostgreSQL"
 
 
 def _as_file(path: str) -> str:

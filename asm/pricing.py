@@ -11,16 +11,15 @@ provider's default, else none. A model stored as `provider/model` is also looked
 provider. Tokens read from a cache or written to one are counted separately from the input tokens,
 not among them. Where a price does not name them, they cost as much as input tokens.
 
-Which prices apply to a run is decided by its provider:
+The provider of a run decides which prices apply:
 
-- Its own name in the pricing, or the other name of the same provider (SAME_PROVIDER).
-- If that has no price of the model, and the provider is a cloud that sells the models of others (its name
-  contains "azure", "bedrock" or "vertex"): the prices of the model's maker, by the model's name and
-  without the maker's default. They are found for the clouds' own model names, such as
-  `us.anthropic.claude-sonnet-4-20250514-v1:0`, and Match.by is "maker". Clouds charge the makers' list
-  prices for most models, and more for some regions, so that such a cost is an estimate. A pricing with an
-  entry for the cloud takes precedence.
-- Any other provider, and a run without one, has no price: a model's name alone does not tell who sold it.
+- Those under its own name, or under the other name of the same provider (SAME_PROVIDER).
+- If these have no price of the model, and the provider is a cloud that sells the models of others (its name
+  contains "azure", "bedrock" or "vertex"): those of the model's maker, except the maker's default. The
+  clouds' own names of models are read, such as `us.anthropic.claude-sonnet-4-20250514-v1:0`, and Match.by
+  is "maker". Clouds charge the makers' list prices for most models, and more for some regions, so that such
+  a cost is an estimate.
+- None for any other provider and for a run without one, because several providers may sell one model.
 
 The caller's pricing takes precedence over the file that ASM_PRICING names (.json or .toml), and that
 file over LIST_PRICES. They are not merged: `{**LIST_PRICES, "acme": …}` adds to the list.

@@ -115,7 +115,7 @@ _SHAPES = (
                     "input_token_details.cache_creation",
                     "input_token_details.cache_write_tokens",
                 ),
-                # LangChain sets cache_creation to 0 where it tells these.
+                # LangChain sets cache_creation to 0 where it reports these two.
                 _spellings("input_token_details.ephemeral_5m_input_tokens"),
                 _spellings("input_token_details.ephemeral_1h_input_tokens"),
             ),

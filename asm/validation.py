@@ -176,7 +176,7 @@ def flag(value: Any, name: str) -> bool:
     return value
 
 
-# Dicts and messages.
+# Functions.
 
 
 def plain_function(value: Any, name: str) -> Any:
@@ -208,6 +208,9 @@ def awaitable(result: Any, name: str) -> Any:
             f"{name} must be a coroutine function (`async def`), and it returned {a_type(result)}", path=name
         )
     return result
+
+
+# Dicts and messages.
 
 
 def check_keys(values: Any, known: Iterable[str], owner: str) -> Mapping[str, Any]:

@@ -1,10 +1,11 @@
-"""Sessions in pandas and duckdb: python examples/analysis.py [DSN]
+"""Sessions in pandas and duckdb: ASM_DSN=sqlite:///asm-demo.db python examples/analysis.py
 
 `# %%` begins a cell: VS Code, Spyder and Jupyter (with jupytext) run the file cell by cell. `make demo` or
-`python examples/demo.py` makes a session to look at.
+`python examples/demo.py` stores a session to look at.
 """
 
 # %% Open the store.
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import pandas as pd
 import asm
 
 pd.set_option("display.width", 110, "display.max_columns", 12, "display.max_colwidth", 40)
-dsn = next((word for word in sys.argv[1:] if "://" in word), "sqlite:///asm-demo.db")
+dsn = os.environ.setdefault("ASM_DSN", "sqlite:///asm-demo.db")
 store = asm.SessionStore(dsn)
 
 # %% Models are dataclasses, so a list of them is a table.
@@ -36,7 +37,7 @@ print(pd.json_normalize(events["data"].tolist()).head())
 counts = {type.value: store.query.count_events(types=type) for type in asm.EventType}
 print(pd.Series(counts, name="events").loc[lambda count: count > 0])
 
-# %% The cost of the last 30 days, by day in UTC. Runs without a price are counted as `unmapped`.
+# %% The cost of each of the last 30 days in UTC. Runs without a price are counted as `unmapped`.
 today = pd.Timestamp.now("UTC").floor("D")
 days = [day.to_pydatetime() for day in pd.date_range(end=today, periods=30)]
 costs = [store.query.get_cost_summary(since=day, until=day + timedelta(days=1)) for day in days]
@@ -50,11 +51,11 @@ by_day = pd.DataFrame(
 )
 print(by_day[by_day["runs"] > 0])
 
-# %% An export has one JSON object per line, whose first key names its kind. duckdb reads it, compressed, too.
+# %% An export has one JSON object per line, whose first key names its kind. duckdb reads it.
+# The command gets the DSN from the environment, where other users of the machine cannot read its password.
 folder = tempfile.TemporaryDirectory()
 export = Path(folder.name) / "agents.jsonl"
-command = [sys.executable, "-m", "asm", "export", "--all", "--dsn", dsn, "--output", str(export)]
-subprocess.run(command, check=True)
+subprocess.run([sys.executable, "-m", "asm", "export", "--all", "--output", str(export)], check=True)
 print(
     duckdb.sql(
         f"""

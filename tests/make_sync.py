@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 MODULES = {
     "asm/async_store.py": "asm/store.py",
+    "asm/postgres/async_at_most_once.py": "asm/postgres/at_most_once.py",
     "asm/postgres/async_checkouts.py": "asm/postgres/checkouts.py",
     "asm/postgres/async_connections.py": "asm/postgres/connections.py",
     "asm/postgres/async_deadlines.py": "asm/postgres/deadlines.py",
@@ -27,6 +28,8 @@ MODULES = {
     "asm/postgres/async_server_checks.py": "asm/postgres/server_checks.py",
     "asm/postgres/async_transaction.py": "asm/postgres/transaction.py",
 }
+
+_BLOCKING = "|".join(Path(target).stem for target in MODULES.values())
 
 HEADER = "# Generated from {source} by `make sync`. Change that file instead.\n\n"
 
@@ -42,10 +45,7 @@ REPLACEMENTS = [
     (r"\basyncio\.to_thread\((\w+), ", r"\1("),
     (r"\b__a(enter|exit)__\b", r"__\1__"),
     (r"\b(_?\w+)_async\b", r"\1"),
-    (
-        r"\basync_(\w*method|store|database|transaction|checkouts|connections|deadlines|pools|session_reset|server_checks|group_commit|polling)\b",
-        r"\1",
-    ),
+    (rf"\basync_(\w*method|group_commit|polling|{_BLOCKING})\b", r"\1"),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),
     (r"\bCancellablePool\b", "ConnectionPool"),
     (r"\b(?:Shielded|run_to_completion)\((.*)\)", r"\1"),

@@ -14,6 +14,7 @@ from asm.documents import Document
 
 
 def read_blocks(content: Any, depth: int = 0) -> Iterator[Part]:
+    """The parts of a message's content: a text, a block, or a list of both."""
     for block in as_list(content):
         if isinstance(block, dict) and depth < _DEPTH_MAX:
             yield from read_block(block, depth + 1)
@@ -109,6 +110,7 @@ def _scalars(block: Document, depth: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def joined(parts: Iterable[Part]) -> str:
+    """The parts as one text, without calls and results."""
     return "\n".join(filter(None, map(_part_text, parts)))
 
 
@@ -121,7 +123,7 @@ def _part_text(part: Part) -> str:
 
 
 def read_result(data: Document, *, failed: bool = False) -> tuple[ToolResult, Document]:
-    """A tool's result, and the fields that are not part of it."""
+    """A tool's result with its content blocks joined, and the fields that are not part of it."""
     result, rest = tools.read_result(data, failed=failed)
     output, is_error = _result_output(result.output)
     return replace(result, output=output, failed=result.failed or is_error), rest

@@ -1,4 +1,4 @@
-"""What the data of an event contains, whoever spelled it."""
+"""What the data of an event contains, in the spelling of any SDK."""
 
 from __future__ import annotations
 

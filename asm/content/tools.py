@@ -21,12 +21,14 @@ _RESULT_WRAPPERS = ("function_response", "functionResponse", "tool_result")
 
 
 def is_call(block: Document, kind: str | None) -> bool:
+    """Whether a block is a call of a tool. `kind` is its type, with underscores."""
     if kind is None:
         return any(isinstance(block.get(name), dict) for name in _CALL_WRAPPERS)
     return kind in _CALL_TYPES or kind.endswith("_call")
 
 
 def is_result(block: Document, role: Any) -> bool:
+    """Whether a block, or the message of this role, is the result of a tool."""
     type = block.get("type")
     if isinstance(type, str):
         return type.replace("-", "_").endswith(("tool_result", "_call_output"))
@@ -34,6 +36,7 @@ def is_result(block: Document, role: Any) -> bool:
 
 
 def read_call(data: Document) -> tuple[ToolCall, Document]:
+    """A call of a tool, and the fields that are not part of it."""
     data = _inside(data, _CALL_WRAPPERS)
     kind, rest = _take_type(data)
     id, rest = take_text(rest, _IDS)
@@ -51,6 +54,7 @@ def read_call(data: Document) -> tuple[ToolCall, Document]:
 
 
 def read_result(data: Document, *, failed: bool = False) -> tuple[ToolResult, Document]:
+    """A result as its block has it, and the fields that are not part of it."""
     data = _inside(data, _RESULT_WRAPPERS)
     _, rest = _take_type(data)
     id, rest = take_text(rest, _IDS)

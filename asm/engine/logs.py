@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from asm.engine.script import Operation, Query, Rows, Script
+from asm.engine.script import Operation, Query, Rows
 
 logger = logging.getLogger("asm")
 
@@ -27,9 +27,7 @@ class StatementLog:
     def __init__(self, slow_s: float | None) -> None:
         self.slow_s = slow_s
 
-    def executed(
-        self, operation: Operation[Any] | Script[Any], started_at: float, query: Query[Any] | None = None
-    ) -> None:
+    def executed(self, operation: Operation[Any], started_at: float, query: Query[Any] | None = None) -> None:
         """Log an operation, or a query of it. `started_at` is its start by `time.perf_counter`."""
         took_s = time.perf_counter() - started_at
         name = _name_of(operation, query)
@@ -39,7 +37,7 @@ class StatementLog:
             logger.debug("%s took %.2f ms", name, took_s * 1_000)
 
     def timed(
-        self, operation: Operation[Any] | Script[Any], execute: Callable[[Query[Any]], Rows]
+        self, operation: Operation[Any], execute: Callable[[Query[Any]], Rows]
     ) -> Callable[[Query[Any]], Rows]:
         """`execute` for the queries of an operation, with a line for each."""
 
@@ -52,7 +50,7 @@ class StatementLog:
         return execute_timed
 
     def timed_async(
-        self, operation: Operation[Any] | Script[Any], execute: Callable[[Query[Any]], Awaitable[Rows]]
+        self, operation: Operation[Any], execute: Callable[[Query[Any]], Awaitable[Rows]]
     ) -> Callable[[Query[Any]], Awaitable[Rows]]:
         """The same, awaited."""
 
@@ -65,12 +63,12 @@ class StatementLog:
         return execute_timed
 
 
-def _name_of(operation: Operation[Any] | Script[Any], query: Query[Any] | None) -> str:
+def _name_of(operation: Operation[Any], query: Query[Any] | None) -> str:
     """The store's method, and the statement where it has another name."""
     name = operation_name(operation)
     return name if query is None or name.startswith(query.query) else f"{name}: {query.query}"
 
 
-def operation_name(operation: Operation[Any] | Script[Any]) -> str:
+def operation_name(operation: Operation[Any]) -> str:
     """The store's method that made an operation, the query of one that no method made, or "transaction"."""
-    return getattr(operation, "name", "") or getattr(operation, "query", "transaction")
+    return operation.name or getattr(operation, "query", "transaction")

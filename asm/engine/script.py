@@ -160,8 +160,14 @@ class Pipeline(Generic[T]):
         self.sessions = sessions
         self.name = ""
 
+    def as_unit(self) -> UnitOfWork[T]:
+        """The unit of work that sends the same queries one after another."""
+        unit = UnitOfWork(self.run_sequentially, sessions=self.sessions)
+        unit.name = self.name
+        return unit
+
     def run_sequentially(self) -> Script[T]:
-        """The script that sends the same queries one after another."""
+        """The script of that unit of work."""
         results = []
         for query in self.queries():
             rows = yield query

@@ -57,7 +57,7 @@ def pending_migrations(dsn: str | None = None, *, schema: str | None = None) -> 
 
 
 def migration_script(dsn: str | None = None, *, schema: str | None = None) -> str:
-    """What `migrate` would do, as a script for psql or sqlite3 that also marks the migrations as applied."""
+    """The pending migrations as a script for psql or sqlite3, which also marks them as applied."""
     dsn = dsns.as_secret(dsn)
     with _connected_if_exists(dsns.parse_dsn(dsn, schema)) as migrator:
         return migrator.script()

@@ -14,7 +14,7 @@ Change: TypeAlias = Callable[[M], M]
 
 
 def applied(change: Change[M], stored: M, *identity: str) -> M:
-    """What the function makes of a model: another one of its kind, whose `identity` is the same."""
+    """The model that the function returns, which must be of the same type and keep the `identity` fields."""
     changed = not_a_coroutine(change(stored), "change")
     kind = type(stored).__name__
     if not isinstance(changed, type(stored)):

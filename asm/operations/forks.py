@@ -2,10 +2,10 @@
 
 The database copies the events in one statement, so the client needs no memory for them and no statement
 waits for the client. The statement sees one snapshot and locks no counter of the parent: while it runs,
-other clients append to the parent. What it copies cannot change, because an event is never updated and
-the numbers up to the fork point are given; events that other clients remove before the snapshot count
-as pruned in the child, like those that were removed before the fork. Only the deletion of the parent
-waits for the fork, which locks the parent's row against it.
+other clients append to the parent. The events that it copies cannot change: an event is never updated, and
+all numbers up to the fork point are assigned. Events that other clients remove before the snapshot count as
+pruned in the child, like those that were removed before the fork. Only the deletion of the parent waits for
+the fork, which locks the parent's row against it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def fork_session(session_id: str, *, upto: int | None = None, id: str | None = N
 
 
 class Fork(NamedTuple):
-    """What one call asks for. An attempt that is repeated recognizes its child by the id and the time."""
+    """The arguments of one call. An attempt that is repeated recognizes its child by the id and the time."""
 
     parent_id: str
     upto: int | None

@@ -53,6 +53,9 @@ class AsyncStoreConnection(AsyncBoundedConnection):
     server: RunningServer | None = None
     """The server that gave it a transaction id; one server for as long as the connection exists."""
 
+    is_read_only_by_client = False
+    """Whether the role, the database or the DSN sets default_transaction_read_only, not only the server."""
+
     settings = ""
     """The statement that set what our statements rely on; empty behind a pooler, where nothing is set."""
 
@@ -97,6 +100,8 @@ class AsyncStoreConnection(AsyncBoundedConnection):
                 await cursor.execute(
                     f"{settings} where pg_backend_pid() = {self.info.backend_pid}".encode(), prepare=False
                 )
+                if self.info.parameter_status("default_transaction_read_only") == "on":
+                    await self._find_who_made_it_read_only()
             except BaseException:
                 await self.close()
                 raise
@@ -106,6 +111,11 @@ class AsyncStoreConnection(AsyncBoundedConnection):
             self.prepare_threshold = None
             self.fast_path.prepares = False
 
+    async def _find_who_made_it_read_only(self) -> None:
+        cursor = AsyncPlainCursor(self, row_factory=tuple_row)
+        await cursor.execute(_READ_ONLY_BY_CLIENT, prepare=False)
+        self.is_read_only_by_client = bool(cursor.rowcount)
+
 
 # Not a query file: a connection is configured before it belongs to a store and its schema. A statement
 # outside a transaction is READ COMMITTED whatever a role's or a database's default is, as those in
@@ -114,6 +124,13 @@ _SETTINGS = """
 select set_config('lock_timeout', '{lock_timeout}', false),
        set_config('default_transaction_isolation', 'read committed', false),
        set_config('gin_fuzzy_search_limit', '0', false)"""
+
+_READ_ONLY_BY_CLIENT = """
+select 1
+  from pg_settings
+ where name = 'default_transaction_read_only'
+   and source in ('global', 'database', 'user', 'database user', 'client')
+"""
 
 
 def is_broken(connection: AsyncConnection[Any]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from logging import DEBUG
@@ -44,29 +44,16 @@ from asm.engine.script import (
 from asm.engine.shielding import check_loop, run_to_completion
 from asm.errors import ConnectionFailed, MigrationRequired, StorageError
 from asm.postgres.adapters import AsyncPlainCursor, bind
+from asm.postgres.async_at_most_once import AsyncAtMostOnce
 from asm.postgres.async_checkouts import AsyncCheckouts
-from asm.postgres.async_connections import (
-    AsyncConnectionSetup,
-    AsyncStoreConnection,
-)
-from asm.postgres.async_server_checks import (
-    check_database,
-    check_server,
-    is_direct,
-    probe,
-)
+from asm.postgres.async_connections import AsyncConnectionSetup, AsyncStoreConnection
+from asm.postgres.async_server_checks import can_identify, check_database, check_server, is_direct, probe
 from asm.postgres.async_session_reset import reset_session
-from asm.postgres.async_transaction import AsyncPostgresTransaction, begun, find_outcome
-from asm.postgres.errors import raise_translated, translated, translation
+from asm.postgres.async_transaction import AsyncPostgresTransaction, begun
+from asm.postgres.client_state import ClientState
+from asm.postgres.errors import translated, translation
 from asm.postgres.fast_path import PipelineRun
-from asm.postgres.outcomes import (
-    GET_TRANSACTION_ID,
-    IDENTIFY_TRANSACTION,
-    Commit,
-    Outcome,
-    RunningServer,
-    outcome_unknown,
-)
+from asm.postgres.outcomes import Commit
 from asm.postgres.timeouts import Timeouts, limited
 
 # sync only: from asm.engine.guards import not_reentrant, not_reentrant_around
@@ -104,6 +91,9 @@ class AsyncPostgres:
         self._prepare = prepare
         self._borrows_direct = False
         self._checkouts = AsyncCheckouts(pool, setup, timeout, is_own=conninfo is not None)
+        self._at_most_once = AsyncAtMostOnce(
+            self._checkouts, self._timeouts, retry_for, self._pause_before_retry
+        )
         self._group_commit = AsyncGroupCommit(
             self.send,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
@@ -168,58 +158,10 @@ class AsyncPostgres:
     async def _run_once(self, unit: UnitOfWork[T]) -> T:
         attempt: Callable[[Commit[T]], Awaitable[T]] = partial(self._attempt, unit, None)
         try:
-            return await self._at_most_once(attempt, name=operation_name(unit))
+            return await self._at_most_once.run(attempt, operation_name(unit))
         except MigrationRequired as error:
             await self._add_versions(error)
             raise
-
-    async def _at_most_once(
-        self,
-        attempt: Callable[[Commit[T]], Awaitable[T]],
-        *,
-        idempotent: bool = False,
-        name: str = "run_transaction",
-    ) -> T:
-        """Attempt a transaction, again only after an attempt that was certainly not applied."""
-        delays = None
-        while True:
-            commit = Commit[T]()
-            try:
-                result = await attempt(commit)
-                if delays is not None:
-                    delays.succeeded()
-                return result
-            except (StorageError, psycopg.Error) as error:
-                delays = delays or Backoff(self._retry_for, name)
-                if commit.is_lost(error):
-                    outcome = await self._outcome(commit, delays)
-                    if outcome == "committed":
-                        return commit.result
-                    if outcome != "aborted" and not idempotent:
-                        raise outcome_unknown() from error
-                pause_s = self._pause_before_retry(error, delays)
-            await asyncio.sleep(pause_s)
-
-    async def _outcome(self, commit: Commit[Any], delays: Iterator[float]) -> Outcome:
-        """What became of a commit without a response, asked again until it is final or the time is up."""
-        while True:
-            try:
-                outcome = await self._find_outcome(commit)
-            except (StorageError, psycopg.Error) as error:
-                outcome = "in progress" if is_retryable(error) else "unknown"
-            pause_s = next(delays, None) if outcome == "in progress" else None
-            if pause_s is None or self._group_commit.is_closed:
-                return outcome
-            await asyncio.sleep(pause_s)
-
-    async def _find_outcome(self, commit: Commit[Any]) -> Outcome:
-        connection = await self._checkouts.checkout()
-        try:
-            limit = self._timeouts.begin_and_commit
-            with translated(), limited(connection, limit):
-                return await find_outcome(connection, self._timeouts.begin, limit, commit)
-        finally:
-            await self._checkouts.checkin(connection)
 
     def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
@@ -257,8 +199,11 @@ class AsyncPostgres:
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
             return await self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
+            # Now, because it reads the connection, which `drop_server` may close.
+            ours = translation(error, connection)
             await self._checkouts.drop_server(connection, error)
-            raise_translated(error, connection)
+            if ours is not None:
+                raise ours from error
             raise
         finally:
             await self._checkouts.checkin(connection)
@@ -279,7 +224,7 @@ class AsyncPostgres:
 
     async def _pipelined(self, connection: AsyncConnection[Any], pipeline: Pipeline[T]) -> T:
         if not isinstance(connection, AsyncStoreConnection):
-            return await self._in_transaction(connection, pipeline.run_sequentially(), self._timeouts.begin)
+            return await self._in_transaction(connection, pipeline.as_unit(), self._timeouts.begin)
         execution = PipelineRun(self.queries, pipeline)
         gen = connection.fast_path.execute_pipeline(execution, self._prepare)
         return execution.read(await connection.run(gen, self._timeouts.pipeline(pipeline)))
@@ -287,37 +232,36 @@ class AsyncPostgres:
     async def _in_transaction(
         self,
         connection: AsyncConnection[Any],
-        script: Operation[T] | Script[T],
+        operation: Operation[T],
         begin: str,
         commit: Commit[T] | None = None,
     ) -> T:
         if commit is not None and isinstance(connection, AsyncStoreConnection):
-            rest = await self._begin_with_first(connection, script, commit)
+            rest = await self._begin_with_first(connection, operation, commit)
             async with begun(connection, None, self._timeouts.begin_and_commit, commit):
-                commit.result = await run_script_async(rest, self.executor(connection, script))
+                commit.result = await run_script_async(rest, self.executor(connection, operation))
                 return commit.result
         async with begun(connection, begin, self._timeouts.begin_and_commit, commit):
-            result = await run_script_async(script, self.executor(connection, script))
+            result = await run_script_async(operation, self.executor(connection, operation))
             if commit is not None:
                 commit.result = result
             return result
 
     async def _begin_with_first(
-        self, connection: AsyncStoreConnection, operation: Operation[T] | Script[T], commit: Commit[T]
+        self, connection: AsyncStoreConnection, operation: Operation[T], commit: Commit[T]
     ) -> Script[T]:
         """Begin, identify the transaction and execute the first query, in one round trip; the rest to do."""
         script, started_at = iter(operation), time.perf_counter()
         query = next(script)
         sql = self.queries[query.query].render(query.params).statements[0].sql
         is_direct = self._prepare and connection.fast_path.prepares
-        # To identify the server takes longer than all else that is sent here except the query.
-        identify = IDENTIFY_TRANSACTION if connection.server is None else GET_TRANSACTION_ID
-        statements = [(f"{identify}, {self._timeouts.settings}", {}), (sql, query.params)]
+        first = commit.select(self._timeouts.settings, connection.server)
+        statements = [(first, {}), (sql, query.params)]
         gen = connection.fast_path.execute_pipeline(statements, is_direct, commits=False)
-        [(commit.xid, *more)], rows = await connection.run(gen, self._timeouts.in_transaction)
-        commit.server = connection.server or RunningServer(*more[:3])
-        if is_direct:
-            connection.server = commit.server
+        [identity], rows = await connection.run(gen, self._timeouts.in_transaction)
+        commit.identify(identity, connection.server)
+        if is_direct and commit.transaction is not None:
+            connection.server = commit.transaction.server
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             self.log.executed(operation, started_at, query)
         return resume(script, rows)
@@ -332,9 +276,9 @@ class AsyncPostgres:
             return await self.execute(connection, query)
 
     def executor(
-        self, connection: AsyncConnection[Any], operation: Operation[Any] | Script[Any]
+        self, connection: AsyncConnection[Any], operation: Operation[Any]
     ) -> Callable[[Query[Any]], Awaitable[Rows]]:
-        """What executes the queries of an operation inside a transaction."""
+        """The function that executes the queries of an operation inside a transaction."""
         execute = partial(self.execute, connection)
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             return self.log.timed_async(operation, execute)
@@ -379,14 +323,17 @@ class AsyncPostgres:
             await self._checkouts.drop_server(connection, error)
             raise
         finally:
-            is_reusable = tx.client_state is None
-            try:
-                if tx.client_state is not None and os.getpid() == self.process:
-                    is_reusable = await reset_session(
-                        connection, tx.client_state, self._pool, is_direct=self._is_direct(connection)
-                    )
-            finally:
-                await self._checkouts.checkin(connection, is_reusable=is_reusable)
+            await self._give_back(connection, tx.client_state)
+
+    async def _give_back(self, connection: AsyncConnection[Any], before: ClientState | None) -> None:
+        """Return a connection to its pool as it was before the application took it, if it did."""
+        is_reusable = before is None
+        try:
+            if before is not None and os.getpid() == self.process:
+                direct = self._is_direct(connection)
+                is_reusable = await reset_session(connection, before, self._pool, is_direct=direct)
+        finally:
+            await self._checkouts.checkin(connection, is_reusable=is_reusable)
 
     async def run_transaction(
         self, work: Callable[[AsyncPostgresTransaction], Awaitable[T]], *, idempotent: bool
@@ -394,12 +341,13 @@ class AsyncPostgres:
         """Work in a transaction, again after a failure that left nothing of it."""
 
         async def attempt(commit: Commit[T]) -> T:
-            commit.identifies_first = False
             async with self.transaction(commit) as tx:
                 commit.result = await work(tx)
             return commit.result
 
-        return await self._at_most_once(attempt, idempotent=idempotent)
+        return await self._at_most_once.run(
+            attempt, "run_transaction", idempotent=idempotent, identified="at end"
+        )
 
     # sync only: @not_reentrant
     async def close(self) -> None:
@@ -413,7 +361,8 @@ class AsyncPostgres:
 
     async def _check_server(self) -> None:
         if self._conninfo is not None:
-            return await probe(self._conninfo, self._schema)
+            self._at_most_once.can_identify = await probe(self._conninfo, self._schema)
+            return
         connection = await self._checkouts.checkout()
         try:
             with translated():
@@ -422,6 +371,7 @@ class AsyncPostgres:
                     await check_database(connection, self._schema)
                     self._borrows_direct = await is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
+                self._at_most_once.can_identify = await can_identify(connection)
         finally:
             await self._checkouts.checkin(connection)
 

@@ -16,8 +16,8 @@ from asm.postgres.async_connections import CONFIGURE_TIMEOUT_S, AsyncStoreConnec
 from asm.postgres.client_state import ClientState
 from asm.postgres.timeouts import Limit, limited
 
-# What `discard all` does, which drops our prepared statements, too, and works in no transaction. The
-# statements that the driver prepares have no SQL text that says `prepare`.
+# What `discard all` does, except that it keeps prepared statements, of which some are ours; and PostgreSQL
+# refuses `discard all` together with other statements. `from_sql` is true for those of the application.
 _RESET = """
 close all;
 set session authorization default;

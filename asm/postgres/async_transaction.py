@@ -25,15 +25,7 @@ from asm.postgres.adapters import AsyncPlainCursor
 from asm.postgres.async_connections import AsyncStoreConnection
 from asm.postgres.client_state import ClientState
 from asm.postgres.errors import statement_error, translated
-from asm.postgres.outcomes import (
-    GET_STATUS,
-    IDENTIFY_SERVER,
-    IDENTIFY_TRANSACTION,
-    WAIT_FOR_STANDBYS,
-    Commit,
-    Outcome,
-    RunningServer,
-)
+from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit
 from asm.postgres.timeouts import Limit, limited
 
 # sync only: from asm.engine.guards import not_reentrant
@@ -69,7 +61,7 @@ class AsyncPostgresTransaction:
 
     @property
     def connection(self) -> AsyncConnection[Any]:
-        """The connection, for the application. What it does to the session is undone when this has ended."""
+        """The connection, for the application. At the end of the transaction its session is reset."""
         if not self._open:
             raise transaction_ended()
         if self.client_state is None:
@@ -136,7 +128,7 @@ async def begun(
     with translated(), limited(connection, limit):
         if begin is None:
             pass
-        elif commit is None or not commit.identifies_first:
+        elif commit is None or commit.identified != "at start":
             await connection.execute(begin, prepare=False)
         else:
             await _identify(connection, commit, f"{begin}; {IDENTIFY_TRANSACTION}")
@@ -148,7 +140,7 @@ async def begun(
             raise transaction_failed()
         with translated(), limited(connection, limit):
             if commit is not None:
-                if not commit.identifies_first:
+                if commit.identified == "at end":
                     await _identify(connection, commit, IDENTIFY_TRANSACTION)
                 commit.is_sent = True
             if begin is None and isinstance(connection, AsyncStoreConnection):
@@ -169,32 +161,5 @@ async def _identify(connection: AsyncConnection[Any], commit: Commit[Any], state
     await cursor.execute(statements, prepare=False)
     while cursor.nextset():
         pass
-    [(commit.xid, *server)] = await cursor.fetchall()
-    commit.server = RunningServer(*server)
-
-
-async def find_outcome(
-    connection: AsyncConnection[Any], begin: str, limit: Limit | None, commit: Commit[Any]
-) -> Outcome:
-    """What became of a transaction, asked on another connection."""
-    cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
-    try:
-        async with begun(connection, begin, limit):
-            await cursor.execute(IDENTIFY_SERVER, prepare=False)
-            [(is_standby, *identity)] = await cursor.fetchall()
-            server = RunningServer(*identity)
-            if server.system_identifier != commit.server.system_identifier:
-                return "unknown"
-            if is_standby:
-                # What it has not replayed yet it reports as aborted.
-                return "in progress"
-            await cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
-            [(status,)] = await cursor.fetchall()
-            if status == "committed" and server == commit.server:
-                await cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
-    except psycopg.errors.InvalidParameterValue:
-        # The id has not been given yet: a crash or a failover lost the transaction that had it.
-        return "aborted"
-    if status == "committed" and server != commit.server:
-        return "unknown"
-    return status or "unknown"
+    [row] = await cursor.fetchall()
+    commit.identify(row)

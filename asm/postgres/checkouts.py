@@ -50,7 +50,7 @@ class Checkouts:
         self._is_own = is_own
         self._closed = False
         self._process = os.getpid()
-        # A pool that may be empty has to see when nobody needs a connection.
+        # A pool that may be empty has to see when no operation needs a connection.
         self._spare: SpareConnection[Connection[Any]] = SpareConnection(enabled=is_own and pool.min_size > 0)
 
     def close(self) -> None:

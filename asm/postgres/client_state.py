@@ -1,4 +1,4 @@
-"""What the driver keeps for a connection, and an application may change on `tx.connection`."""
+"""The driver's own state of a connection, which an application may change on `tx.connection`."""
 
 from __future__ import annotations
 

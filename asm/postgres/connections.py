@@ -55,6 +55,9 @@ class StoreConnection(BoundedConnection):
     server: RunningServer | None = None
     """The server that gave it a transaction id; one server for as long as the connection exists."""
 
+    is_read_only_by_client = False
+    """Whether the role, the database or the DSN sets default_transaction_read_only, not only the server."""
+
     settings = ""
     """The statement that set what our statements rely on; empty behind a pooler, where nothing is set."""
 
@@ -99,6 +102,8 @@ class StoreConnection(BoundedConnection):
                 cursor.execute(
                     f"{settings} where pg_backend_pid() = {self.info.backend_pid}".encode(), prepare=False
                 )
+                if self.info.parameter_status("default_transaction_read_only") == "on":
+                    self._find_who_made_it_read_only()
             except BaseException:
                 self.close()
                 raise
@@ -108,6 +113,11 @@ class StoreConnection(BoundedConnection):
             self.prepare_threshold = None
             self.fast_path.prepares = False
 
+    def _find_who_made_it_read_only(self) -> None:
+        cursor = PlainCursor(self, row_factory=tuple_row)
+        cursor.execute(_READ_ONLY_BY_CLIENT, prepare=False)
+        self.is_read_only_by_client = bool(cursor.rowcount)
+
 
 # Not a query file: a connection is configured before it belongs to a store and its schema. A statement
 # outside a transaction is READ COMMITTED whatever a role's or a database's default is, as those in
@@ -116,6 +126,13 @@ _SETTINGS = """
 select set_config('lock_timeout', '{lock_timeout}', false),
        set_config('default_transaction_isolation', 'read committed', false),
        set_config('gin_fuzzy_search_limit', '0', false)"""
+
+_READ_ONLY_BY_CLIENT = """
+select 1
+  from pg_settings
+ where name = 'default_transaction_read_only'
+   and source in ('global', 'database', 'user', 'database user', 'client')
+"""
 
 
 def is_broken(connection: Connection[Any]) -> bool:

@@ -44,30 +44,17 @@ from asm.engine.script import (
 )
 from asm.errors import ConnectionFailed, MigrationRequired, StorageError
 from asm.postgres.adapters import PlainCursor, bind
+from asm.postgres.at_most_once import AtMostOnce
 from asm.postgres.checkouts import Checkouts
-from asm.postgres.connections import (
-    ConnectionSetup,
-    StoreConnection,
-)
-from asm.postgres.errors import raise_translated, translated, translation
+from asm.postgres.client_state import ClientState
+from asm.postgres.connections import ConnectionSetup, StoreConnection
+from asm.postgres.errors import translated, translation
 from asm.postgres.fast_path import PipelineRun
-from asm.postgres.outcomes import (
-    GET_TRANSACTION_ID,
-    IDENTIFY_TRANSACTION,
-    Commit,
-    Outcome,
-    RunningServer,
-    outcome_unknown,
-)
-from asm.postgres.server_checks import (
-    check_database,
-    check_server,
-    is_direct,
-    probe,
-)
+from asm.postgres.outcomes import Commit
+from asm.postgres.server_checks import can_identify, check_database, check_server, is_direct, probe
 from asm.postgres.session_reset import reset_session
 from asm.postgres.timeouts import Timeouts, limited
-from asm.postgres.transaction import PostgresTransaction, begun, find_outcome
+from asm.postgres.transaction import PostgresTransaction, begun
 
 T = TypeVar("T")
 
@@ -102,6 +89,7 @@ class Postgres:
         self._prepare = prepare
         self._borrows_direct = False
         self._checkouts = Checkouts(pool, setup, timeout, is_own=conninfo is not None)
+        self._at_most_once = AtMostOnce(self._checkouts, self._timeouts, retry_for, self._pause_before_retry)
         self._group_commit = GroupCommit(
             self.send,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
@@ -162,58 +150,10 @@ class Postgres:
     def _run_once(self, unit: UnitOfWork[T]) -> T:
         attempt: Callable[[Commit[T]], T] = partial(self._attempt, unit, None)
         try:
-            return self._at_most_once(attempt, name=operation_name(unit))
+            return self._at_most_once.run(attempt, operation_name(unit))
         except MigrationRequired as error:
             self._add_versions(error)
             raise
-
-    def _at_most_once(
-        self,
-        attempt: Callable[[Commit[T]], T],
-        *,
-        idempotent: bool = False,
-        name: str = "run_transaction",
-    ) -> T:
-        """Attempt a transaction, again only after an attempt that was certainly not applied."""
-        delays = None
-        while True:
-            commit = Commit[T]()
-            try:
-                result = attempt(commit)
-                if delays is not None:
-                    delays.succeeded()
-                return result
-            except (StorageError, psycopg.Error) as error:
-                delays = delays or Backoff(self._retry_for, name)
-                if commit.is_lost(error):
-                    outcome = self._outcome(commit, delays)
-                    if outcome == "committed":
-                        return commit.result
-                    if outcome != "aborted" and not idempotent:
-                        raise outcome_unknown() from error
-                pause_s = self._pause_before_retry(error, delays)
-            time.sleep(pause_s)
-
-    def _outcome(self, commit: Commit[Any], delays: Iterator[float]) -> Outcome:
-        """What became of a commit without a response, asked again until it is final or the time is up."""
-        while True:
-            try:
-                outcome = self._find_outcome(commit)
-            except (StorageError, psycopg.Error) as error:
-                outcome = "in progress" if is_retryable(error) else "unknown"
-            pause_s = next(delays, None) if outcome == "in progress" else None
-            if pause_s is None or self._group_commit.is_closed:
-                return outcome
-            time.sleep(pause_s)
-
-    def _find_outcome(self, commit: Commit[Any]) -> Outcome:
-        connection = self._checkouts.checkout()
-        try:
-            limit = self._timeouts.begin_and_commit
-            with translated(), limited(connection, limit):
-                return find_outcome(connection, self._timeouts.begin, limit, commit)
-        finally:
-            self._checkouts.checkin(connection)
 
     def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
@@ -251,8 +191,11 @@ class Postgres:
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
             return self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
+            # Now, because it reads the connection, which `drop_server` may close.
+            ours = translation(error, connection)
             self._checkouts.drop_server(connection, error)
-            raise_translated(error, connection)
+            if ours is not None:
+                raise ours from error
             raise
         finally:
             self._checkouts.checkin(connection)
@@ -273,7 +216,7 @@ class Postgres:
 
     def _pipelined(self, connection: Connection[Any], pipeline: Pipeline[T]) -> T:
         if not isinstance(connection, StoreConnection):
-            return self._in_transaction(connection, pipeline.run_sequentially(), self._timeouts.begin)
+            return self._in_transaction(connection, pipeline.as_unit(), self._timeouts.begin)
         execution = PipelineRun(self.queries, pipeline)
         gen = connection.fast_path.execute_pipeline(execution, self._prepare)
         return execution.read(connection.run(gen, self._timeouts.pipeline(pipeline)))
@@ -281,37 +224,36 @@ class Postgres:
     def _in_transaction(
         self,
         connection: Connection[Any],
-        script: Operation[T] | Script[T],
+        operation: Operation[T],
         begin: str,
         commit: Commit[T] | None = None,
     ) -> T:
         if commit is not None and isinstance(connection, StoreConnection):
-            rest = self._begin_with_first(connection, script, commit)
+            rest = self._begin_with_first(connection, operation, commit)
             with begun(connection, None, self._timeouts.begin_and_commit, commit):
-                commit.result = run_script(rest, self.executor(connection, script))
+                commit.result = run_script(rest, self.executor(connection, operation))
                 return commit.result
         with begun(connection, begin, self._timeouts.begin_and_commit, commit):
-            result = run_script(script, self.executor(connection, script))
+            result = run_script(operation, self.executor(connection, operation))
             if commit is not None:
                 commit.result = result
             return result
 
     def _begin_with_first(
-        self, connection: StoreConnection, operation: Operation[T] | Script[T], commit: Commit[T]
+        self, connection: StoreConnection, operation: Operation[T], commit: Commit[T]
     ) -> Script[T]:
         """Begin, identify the transaction and execute the first query, in one round trip; the rest to do."""
         script, started_at = iter(operation), time.perf_counter()
         query = next(script)
         sql = self.queries[query.query].render(query.params).statements[0].sql
         is_direct = self._prepare and connection.fast_path.prepares
-        # To identify the server takes longer than all else that is sent here except the query.
-        identify = IDENTIFY_TRANSACTION if connection.server is None else GET_TRANSACTION_ID
-        statements = [(f"{identify}, {self._timeouts.settings}", {}), (sql, query.params)]
+        first = commit.select(self._timeouts.settings, connection.server)
+        statements = [(first, {}), (sql, query.params)]
         gen = connection.fast_path.execute_pipeline(statements, is_direct, commits=False)
-        [(commit.xid, *more)], rows = connection.run(gen, self._timeouts.in_transaction)
-        commit.server = connection.server or RunningServer(*more[:3])
-        if is_direct:
-            connection.server = commit.server
+        [identity], rows = connection.run(gen, self._timeouts.in_transaction)
+        commit.identify(identity, connection.server)
+        if is_direct and commit.transaction is not None:
+            connection.server = commit.transaction.server
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             self.log.executed(operation, started_at, query)
         return resume(script, rows)
@@ -326,9 +268,9 @@ class Postgres:
             return self.execute(connection, query)
 
     def executor(
-        self, connection: Connection[Any], operation: Operation[Any] | Script[Any]
+        self, connection: Connection[Any], operation: Operation[Any]
     ) -> Callable[[Query[Any]], Rows]:
-        """What executes the queries of an operation inside a transaction."""
+        """The function that executes the queries of an operation inside a transaction."""
         execute = partial(self.execute, connection)
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             return self.log.timed(operation, execute)
@@ -370,25 +312,27 @@ class Postgres:
             self._checkouts.drop_server(connection, error)
             raise
         finally:
-            is_reusable = tx.client_state is None
-            try:
-                if tx.client_state is not None and os.getpid() == self.process:
-                    is_reusable = reset_session(
-                        connection, tx.client_state, self._pool, is_direct=self._is_direct(connection)
-                    )
-            finally:
-                self._checkouts.checkin(connection, is_reusable=is_reusable)
+            self._give_back(connection, tx.client_state)
+
+    def _give_back(self, connection: Connection[Any], before: ClientState | None) -> None:
+        """Return a connection to its pool as it was before the application took it, if it did."""
+        is_reusable = before is None
+        try:
+            if before is not None and os.getpid() == self.process:
+                direct = self._is_direct(connection)
+                is_reusable = reset_session(connection, before, self._pool, is_direct=direct)
+        finally:
+            self._checkouts.checkin(connection, is_reusable=is_reusable)
 
     def run_transaction(self, work: Callable[[PostgresTransaction], T], *, idempotent: bool) -> T:
         """Work in a transaction, again after a failure that left nothing of it."""
 
         def attempt(commit: Commit[T]) -> T:
-            commit.identifies_first = False
             with self.transaction(commit) as tx:
                 commit.result = work(tx)
             return commit.result
 
-        return self._at_most_once(attempt, idempotent=idempotent)
+        return self._at_most_once.run(attempt, "run_transaction", idempotent=idempotent, identified="at end")
 
     @not_reentrant
     def close(self) -> None:
@@ -401,7 +345,8 @@ class Postgres:
 
     def _check_server(self) -> None:
         if self._conninfo is not None:
-            return probe(self._conninfo, self._schema)
+            self._at_most_once.can_identify = probe(self._conninfo, self._schema)
+            return
         connection = self._checkouts.checkout()
         try:
             with translated():
@@ -410,6 +355,7 @@ class Postgres:
                     check_database(connection, self._schema)
                     self._borrows_direct = is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
+                self._at_most_once.can_identify = can_identify(connection)
         finally:
             self._checkouts.checkin(connection)
 

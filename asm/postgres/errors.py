@@ -61,9 +61,9 @@ def translation(error: Exception, connection: Connected | None = None) -> AsmErr
         return StorageError(f"the driver failed: {_message(error)}")
     if state in _RETRYABLE and (state != _NOT_SUPPORTED or _is_outdated_plan(error)):
         return StorageError(f"{_RETRYABLE[state]}: {_message(error)}", retryable=True, sqlstate=state)
-    if state == _READ_ONLY and connection is not None and _is_read_only_by_setting(connection):
-        return StorageError(f"{_READ_ONLY_BY_SETTING}: {_message(error)}", sqlstate=state)
     kind, message = _STATES.get(state) or _CLASSES.get(state[:2]) or _REFUSED
+    if state == _READ_ONLY and connection is not None and _is_set_read_only(connection):
+        kind, message = _SET_BY_CLIENT if _is_set_by_client(connection) else _SET_READ_ONLY
     return kind(f"{message}: {_message(error)}", sqlstate=state)
 
 
@@ -118,13 +118,24 @@ def is_unusable_server(error: BaseException, connection: Connected) -> bool:
     if isinstance(error, ServerUnresponsive) or isinstance(error.__cause__, ServerUnresponsive):
         return True
     state = error.sqlstate if isinstance(error, psycopg.Error) else _details(error).get("sqlstate")
-    return state == _READ_ONLY and not _is_read_only_by_setting(connection)
+    return state == _READ_ONLY and not (_is_set_read_only(connection) and _is_set_by_client(connection))
 
 
-def _is_read_only_by_setting(connection: Connected) -> bool:
-    """Whether a primary refuses writes because of a setting of the role, the database or the DSN."""
+def _is_set_read_only(connection: Connected) -> bool:
+    """Whether default_transaction_read_only is on, on a server that is no standby."""
+    if connection.closed:
+        return False
     status = connection.pgconn.parameter_status
     return status(b"default_transaction_read_only") == b"on" and status(b"in_hot_standby") == b"off"
+
+
+def _is_set_by_client(connection: Connected) -> bool:
+    """Whether the role, the database or the DSN sets it, so that another attempt is of no use.
+
+    What the server's configuration sets may pass: it ends with a switchover, or when a full disk has room
+    again. Connections that are not of our own class do not know who sets it.
+    """
+    return getattr(connection, "is_read_only_by_client", False)
 
 
 def _details(error: BaseException) -> dict[str, Any]:
@@ -141,9 +152,19 @@ def _message(error: psycopg.Error) -> str:
 
 
 _READ_ONLY = "25006"
-_READ_ONLY_BY_SETTING = (
-    "default_transaction_read_only is on for this role, database or DSN, so the store can only be read: "
-    "turn it off for a store that writes"
+_SET_BY_CLIENT: tuple[type[AsmError], str] = (
+    StorageError,
+    (
+        "default_transaction_read_only is on for this role, database or DSN, so the store can only be read: "
+        "for a store that writes, turn it off and open the store again"
+    ),
+)
+_SET_READ_ONLY: tuple[type[AsmError], str] = (
+    ConnectionFailed,
+    (
+        "the server is read-only, because default_transaction_read_only is on: turn it off for the server, "
+        "the role, the database or the DSN that sets it"
+    ),
 )
 _NOT_UTF8 = "the connection's encoding cannot represent every character, set client_encoding=UTF8"
 _STATES: dict[str, tuple[type[AsmError], str]] = {

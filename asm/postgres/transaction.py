@@ -27,15 +27,7 @@ from asm.postgres.adapters import PlainCursor
 from asm.postgres.client_state import ClientState
 from asm.postgres.connections import StoreConnection
 from asm.postgres.errors import statement_error, translated
-from asm.postgres.outcomes import (
-    GET_STATUS,
-    IDENTIFY_SERVER,
-    IDENTIFY_TRANSACTION,
-    WAIT_FOR_STANDBYS,
-    Commit,
-    Outcome,
-    RunningServer,
-)
+from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit
 from asm.postgres.timeouts import Limit, limited
 
 T = TypeVar("T")
@@ -69,7 +61,7 @@ class PostgresTransaction:
 
     @property
     def connection(self) -> Connection[Any]:
-        """The connection, for the application. What it does to the session is undone when this has ended."""
+        """The connection, for the application. At the end of the transaction its session is reset."""
         if not self._open:
             raise transaction_ended()
         if self.client_state is None:
@@ -136,7 +128,7 @@ def begun(
     with translated(), limited(connection, limit):
         if begin is None:
             pass
-        elif commit is None or not commit.identifies_first:
+        elif commit is None or commit.identified != "at start":
             connection.execute(begin, prepare=False)
         else:
             _identify(connection, commit, f"{begin}; {IDENTIFY_TRANSACTION}")
@@ -148,7 +140,7 @@ def begun(
             raise transaction_failed()
         with translated(), limited(connection, limit):
             if commit is not None:
-                if not commit.identifies_first:
+                if commit.identified == "at end":
                     _identify(connection, commit, IDENTIFY_TRANSACTION)
                 commit.is_sent = True
             if begin is None and isinstance(connection, StoreConnection):
@@ -169,32 +161,5 @@ def _identify(connection: Connection[Any], commit: Commit[Any], statements: str)
     cursor.execute(statements, prepare=False)
     while cursor.nextset():
         pass
-    [(commit.xid, *server)] = cursor.fetchall()
-    commit.server = RunningServer(*server)
-
-
-def find_outcome(
-    connection: Connection[Any], begin: str, limit: Limit | None, commit: Commit[Any]
-) -> Outcome:
-    """What became of a transaction, asked on another connection."""
-    cursor = PlainCursor(connection, row_factory=tuple_row)
-    try:
-        with begun(connection, begin, limit):
-            cursor.execute(IDENTIFY_SERVER, prepare=False)
-            [(is_standby, *identity)] = cursor.fetchall()
-            server = RunningServer(*identity)
-            if server.system_identifier != commit.server.system_identifier:
-                return "unknown"
-            if is_standby:
-                # What it has not replayed yet it reports as aborted.
-                return "in progress"
-            cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
-            [(status,)] = cursor.fetchall()
-            if status == "committed" and server == commit.server:
-                cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
-    except psycopg.errors.InvalidParameterValue:
-        # The id has not been given yet: a crash or a failover lost the transaction that had it.
-        return "aborted"
-    if status == "committed" and server != commit.server:
-        return "unknown"
-    return status or "unknown"
+    [row] = cursor.fetchall()
+    commit.identify(row)

@@ -7,7 +7,6 @@ the last commit and waits for no writer. In memory one connection does both.
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import threading
 import time
@@ -33,7 +32,6 @@ from asm.engine.script import (
     Query,
     Row,
     Rows,
-    Script,
     UnitOfWork,
     run_script,
 )
@@ -51,9 +49,6 @@ from asm.sqlite.errors import NOT_EXECUTED, open_transaction_error, statement_er
 from asm.sqlite.values import bind
 
 T = TypeVar("T")
-
-_CHANGES_ROWS_ONLY = re.compile(r"\s*(select|insert|update|delete|replace|values|with)\b", re.IGNORECASE)
-"""A statement that changes nothing about its connection."""
 
 
 class SQLite:
@@ -123,12 +118,12 @@ class SQLite:
             if isinstance(operation, Query):
                 return self._run_query(operation)
             if isinstance(operation, Pipeline):
-                return self._in_transaction(operation.run_sequentially(), operation)
+                return self._in_transaction(operation.as_unit())
         except Conflict:
             if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                 raise
         if self.writes(operation):
-            return self._in_transaction(operation, operation)
+            return self._in_transaction(operation)
         execute = self.executor(self._reader, operation)
         return self._reader.use(partial(run_script, operation, execute), begin="begin")
 
@@ -192,7 +187,7 @@ class SQLite:
     def executor(
         self, connection: LockedConnection, operation: Operation[Any]
     ) -> Callable[[Query[Any]], Rows]:
-        """What executes the queries of an operation, on a connection that the caller uses."""
+        """The function that executes the queries of an operation, on a connection that the caller uses."""
         execute = partial(self.execute, connection)
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             return self.log.timed(operation, execute)
@@ -235,9 +230,9 @@ class SQLite:
             self.log.executed(query, started_at, query)
         return query.read(rows)
 
-    def _in_transaction(self, script: Operation[T] | Script[T], operation: Operation[T]) -> T:
+    def _in_transaction(self, operation: Operation[T]) -> T:
         execute = self.executor(self._writer, operation)
-        return self._writer.use(partial(run_script, script, execute), begin="begin immediate")
+        return self._writer.use(partial(run_script, operation, execute), begin="begin immediate")
 
 
 class SQLiteTransaction:
@@ -259,11 +254,12 @@ class SQLiteTransaction:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection, for the application. What it changes about it ends with the transaction."""
+        """The driver's connection, for the application. It is closed when the transaction has ended."""
+        # Marked before the check, for a thread that calls this while another one ends the transaction.
+        driver = self._connection.lend()
         if not self._open:
             raise transaction_ended()
-        self._connection.is_lent = True
-        return self._connection.driver
+        return driver
 
     @not_reentrant
     def run(self, operation: Operation[T]) -> T:
@@ -294,8 +290,6 @@ class SQLiteTransaction:
                 raise transaction_ended()
             self.check_usable()
             try:
-                if not _CHANGES_ROWS_ONLY.match(sql):
-                    self._connection.is_lent = True
                 return self._connection.execute_own(sql, params)
             except NOT_EXECUTED as error:
                 ours = statement_error(error)

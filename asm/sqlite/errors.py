@@ -23,7 +23,7 @@ from asm.errors import (
 
 
 class translated:  # noqa: N801
-    """Raises asm's errors in place of sqlite3's. An error that is not in the table passes unchanged."""
+    """Raises asm's errors in place of sqlite3's."""
 
     __slots__ = ("_path",)
 
@@ -98,7 +98,9 @@ def _why_it_cannot_be_opened(file: Path) -> str | None:
         return f"cannot open {file}: its folder does not exist"
     if not _may(os.F_OK, file) and not _may(os.W_OK, folder):
         return f"cannot create {file}: this process cannot write to its folder"
-    if not _may(os.R_OK, file):
+    if file.is_dir():
+        return f"cannot open {file}: it is a folder"
+    if _may(os.F_OK, file) and not _may(os.R_OK, file):
         return f"cannot open {file}: this process may not read it"
     if not _may(os.W_OK, folder):
         return (

@@ -9,8 +9,8 @@ A lock of an open file description, which Linux has, covers the same bytes and i
 descriptor. For the reason given above, that descriptor is not closed either while there may be POSIX
 locks: it is kept for the next connection.
 
-The lock that a transaction takes to write is exclusive, so that there cannot be a second one on its byte. But
-through the same descriptor a transaction finds out whether it still has it.
+A transaction that writes has an exclusive lock, so no second lock can protect it. But the same descriptor
+shows whether the transaction still has it.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _opened(path: str, covered: Bytes) -> FileLock:
 
 
 def _can_see_locks(descriptor: int, covered: Bytes) -> bool:
-    """Whether a file system tells of the lock that SQLite has on these bytes."""
+    """Whether the file system reports the lock that SQLite has on these bytes."""
     with suppress(OSError):
         flock = fcntl(descriptor, F_OFD_GETLK, _FLOCK.pack(F_WRLCK, os.SEEK_SET, *covered, 0))
         return bool(_FLOCK.unpack(flock)[0] != F_UNLCK)

@@ -1,4 +1,4 @@
-"""What a connection writes to is the file of its path, and every other process sees it.
+"""Checks that every other process sees what a connection writes.
 
 SQLite does not notice that a database or its write-ahead log was deleted or replaced: it goes on writing to
 a file that no other process can open, and that is gone when it is closed. Nor does it know that it runs in

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
+import psycopg_pool
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
@@ -57,6 +58,26 @@ def driver_connection(dsn: str) -> AbstractContextManager[Any]:
     if target.dialect == "sqlite":
         return closing(sqlite3.connect(target.address, isolation_level=None, timeout=0))
     return psycopg.connect(target.address, autocommit=True)
+
+
+@contextmanager
+def opened_pool(dsn: str, colour: str, **kwargs: Any) -> Iterator[Any]:
+    """A pool of an application, blocking or async, with these options of its connections."""
+    if colour == "sync":
+        with psycopg_pool.ConnectionPool(dsn, kwargs=kwargs, min_size=1, open=True) as pool:
+            yield pool
+        return
+    async_pool = in_loop(_opened_async_pool(dsn, kwargs))
+    try:
+        yield async_pool
+    finally:
+        in_loop(async_pool.close())
+
+
+async def _opened_async_pool(dsn: str, kwargs: dict[str, Any]) -> Any:
+    pool = psycopg_pool.AsyncConnectionPool(dsn, kwargs=kwargs, min_size=1, open=False)
+    await pool.open()
+    return pool
 
 
 def fetch_rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:

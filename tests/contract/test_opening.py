@@ -72,19 +72,29 @@ LOCK_EVERYTHING = {
 SESSION_ALONE = asm.SessionExport(session=asm.Session(agent_id="a", id="ses_1"))
 POLICY = asm.RetentionPolicy(max_events_per_session=1)
 
+
+def unchanged(model: Any) -> Any:
+    return model
+
+
 CALLS: dict[str, Callable[[Any], Any]] = {
     "save_session": lambda store: store.save_session(asm.Session(agent_id="a")),
     "get_session": lambda store: store.get_session("ses_1"),
     "get_sessions": lambda store: store.get_sessions(["ses_1"]),
+    "update_session": lambda store: store.update_session("ses_1", unchanged),
     "fork_session": lambda store: store.fork_session("ses_1"),
     "list_sessions": lambda store: store.list_sessions(),
     "delete_session": lambda store: store.delete_session("ses_1"),
     "save_run": lambda store: store.save_run(asm.Run(session_id="ses_1")),
+    "update_run": lambda store: store.update_run("run_1", unchanged),
     "get_run": lambda store: store.get_run("run_1"),
     "list_runs": lambda store: store.list_runs("ses_1"),
     "get_active_run": lambda store: store.get_active_run("ses_1"),
     "append_event": lambda store: store.append_event(an_event()),
     "append_events": lambda store: store.append_events([an_event()]),
+    "get_event": lambda store: store.get_event("ses_1", "evt_1"),
+    "pop_event": lambda store: store.pop_event("ses_1"),
+    "delete_events": lambda store: store.delete_events("ses_1", ids=["evt_1"]),
     "get_events": lambda store: store.get_events("ses_1"),
     "iter_events": lambda store: list(store.iter_events("ses_1")),
     "follow_events": lambda store: list(store.follow_events("ses_1", idle_timeout=0)),
@@ -752,6 +762,8 @@ def test_a_closed_store_begins_no_transaction(migrated: str, opened: Opener) -> 
     store.close()
     with pytest.raises(asm.StoreClosed), store.transaction():
         pass
+    with pytest.raises(asm.StoreClosed):
+        store.run_transaction(unchanged)
 
 
 def test_closing_again_does_nothing(migrated: str, opened: Opener) -> None:

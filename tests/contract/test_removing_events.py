@@ -146,6 +146,8 @@ class TestPopping:
 
     def test_concurrent_processes_each_get_another_event(self, store: Any, migrated: str) -> None:
         store.append_events(events_of("ses_1", 60))
+        # A forked process cannot use a SQLite file that was open when it was forked.
+        store.close()
 
         def pop() -> None:
             with asm.SessionStore(migrated) as other:
@@ -154,8 +156,9 @@ class TestPopping:
                     other.append_event(an_event("popped", data={"number": event.sequence_number}))
 
         with ThreadPoolExecutor(3) as threads:
-            list(threads.map(lambda _: run_in_fork(pop), range(3)))
-        popped = [event.data["number"] for event in store.get_events("popped")]
+            assert list(threads.map(lambda _: run_in_fork(pop), range(3))) == [None] * 3
+        with asm.SessionStore(migrated) as other:
+            popped = [event.data["number"] for event in other.get_events("popped")]
         assert sorted(popped) == list(range(7, 67))
 
     def test_pops_and_appends_at_the_same_time_lose_nothing(self, store: Any) -> None:

@@ -44,6 +44,11 @@ def begin(store: asm.SessionStore) -> None:
         pass
 
 
+def take_connection(store: asm.SessionStore) -> None:
+    with store.transaction() as tx:
+        assert isinstance(tx.connection, sqlite3.Connection)
+
+
 async def begin_async(store: asm.AsyncSessionStore) -> None:
     async with store.transaction():
         pass
@@ -87,57 +92,6 @@ def test_a_database_in_memory_cannot_be_read_through_the_store_inside_its_own_tr
         with store.transaction(), pytest.raises(asm.StorageError, match="call the transaction's methods"):
             store.get_latest_sequence("ses_1")
         assert store.append_event(an_event()).sequence_number == 1
-
-
-LEFT_BEHIND: dict[str, Callable[[sqlite3.Connection], Any]] = {
-    "text factory": lambda connection: setattr(connection, "text_factory", bytes),
-    "isolation level": lambda connection: setattr(connection, "isolation_level", "DEFERRED"),
-    "temporary table": lambda connection: connection.execute(
-        "create temp table asm_events as select * from main.asm_events"
-    ),
-    "temporary trigger": lambda connection: connection.execute(
-        "create temp trigger ignored before insert on main.asm_events begin select raise(ignore); end"
-    ),
-    "pragma": lambda connection: connection.execute("pragma query_only = on"),
-    "exclusive locks": lambda connection: connection.execute("pragma locking_mode = exclusive"),
-    "pragma outside": lambda connection: connection.executescript("pragma synchronous = off; begin"),
-    "function": lambda connection: connection.create_function("changes", 0, lambda: 0),
-    "limit": lambda connection: connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000),
-    "authorizer": lambda connection: connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY),
-    "progress handler": lambda connection: connection.set_progress_handler(lambda: 1, 1),
-}
-
-
-@pytest.mark.parametrize("in_memory", [False, True], ids=["file", "memory"])
-@pytest.mark.parametrize("leave", LEFT_BEHIND.values(), ids=LEFT_BEHIND)
-def test_nothing_that_an_application_leaves_on_the_connection_reaches_later_callers(
-    migrated: str, leave: Callable[[sqlite3.Connection], Any], in_memory: bool
-) -> None:
-    session = asm.Session(agent_id="a", id="ses_1", tags=("x",), metadata={"text": "x" * 2_000})
-    with asm.SessionStore("sqlite://" if in_memory else migrated, migrate=True, timeout=2) as store:
-        with suppress(asm.StorageError), store.transaction() as tx:
-            connection = tx.connection
-            assert isinstance(connection, sqlite3.Connection)
-            leave(connection)
-        store.append_events(events_of("ses_1", 3), session=session)
-        store.delete_events("ses_1", before=2)
-        assert [event.sequence_number for event in store.get_events("ses_1")] == [2, 3]
-        assert store.update_session("ses_1", lambda each: each) == session
-        assert store.maintenance.health_check() == []
-        with store.transaction() as tx:
-            assert tx.execute("select * from pragma_synchronous") == [(2,)]
-        if not in_memory:
-            with asm.SessionStore(migrated, timeout=2) as other:
-                assert other.append_event(an_event()).sequence_number == 4
-        with pytest.raises(sqlite3.ProgrammingError):
-            connection.execute("select 1")
-
-
-def test_a_statement_of_an_application_leaves_nothing_on_the_connection(store: Any) -> None:
-    with store.transaction() as tx:
-        tx.execute("create temp table asm_events as select * from main.asm_events")
-    store.append_event(an_event(), session=asm.Session(agent_id="a", id="ses_1"))
-    assert (len(store.get_events("ses_1")), store.maintenance.health_check()) == (1, [])
 
 
 def test_a_program_that_has_changed_its_folder_goes_on_with_the_same_file(
@@ -327,12 +281,15 @@ def get_and_append(store: asm.SessionStore) -> None:
             call(store)
 
 
-def test_a_signal_handler_may_call_the_store_at_every_line_of_a_transaction(migrated: str) -> None:
+@pytest.mark.parametrize("transact", [begin, take_connection])
+def test_a_signal_handler_may_call_the_store_at_every_line_of_a_transaction(
+    migrated: str, transact: Callable[[asm.SessionStore], None]
+) -> None:
     with asm.SessionStore(migrated, timeout=TIMEOUT_S) as store:
         with handled(partial(get_and_append, store)) as raised:
             for number in count(1):
                 with signal_at_line(number) as signalled:
-                    begin(store)
+                    transact(store)
                 if not signalled:
                     break
         assert raised == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,15 @@ def test_the_generated_parts_of_the_pages_are_current() -> None:
 
 def test_every_column_of_the_tables_is_described() -> None:
     assert tables.undescribed() == set()
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_a_page_shows_the_layers_that_the_check_keeps(page: str) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    layers = [set(re.split(r" [|:] ", layer)) for layer in settings["contracts"][0]["layers"]]
+    [shown] = re.findall(r"(?:^    .*→.*\n)+", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+
+    assert [set(re.split(r",\s+", layer.strip())) for layer in shown.split("→")] == layers
 
 
 def test_readme_has_at_most_600_words() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from psycopg_pool import ConnectionPool
 
 import asm
 from tests.conftest import POSTGRES, an_artifact, an_event, events_of
@@ -110,6 +111,15 @@ def test_a_transaction_and_a_job_name_their_methods(store: Any, log: pytest.LogC
     store.maintenance.health_check()
     assert "append_event: lock_counters took" in log.text
     assert "health_check: find_range_end took" in log.text
+
+
+@postgres_only
+def test_through_a_borrowed_pool_each_statement_of_a_pipeline_names_its_method(
+    migrated: str, log: pytest.LogCaptureFixture
+) -> None:
+    with ConnectionPool(migrated, min_size=1, open=True) as pool, asm.SessionStore(pool=pool) as store:
+        store.flush(asm.Session(agent_id="agent", id="ses_1"), asm.Run(session_id="ses_1"), [an_event()])
+    assert "flush: save_session took" in log.text
 
 
 def test_appends_that_share_a_commit_are_one_line_with_their_number(

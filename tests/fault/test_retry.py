@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,10 +14,18 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
-from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Blocking, an_artifact, an_event, numbers
-from tests.contract.other_clients import driver_connection, fetch_rows, only
+from tests.conftest import (
+    INSTALLATIONS,
+    POSTGRES,
+    UNSYNCED,
+    Blocking,
+    an_artifact,
+    an_event,
+    numbers,
+)
+from tests.contract.other_clients import driver_connection, fetch_rows, only, opened_pool
 from tests.fault.concurrent_writers import ConcurrentWriters, assert_stored_exactly_once, wait_until
-from tests.fault.operations import ARTIFACT, CASES, SOME
+from tests.fault.operations import ARTIFACT, CASES, SOME, store_what_is_used
 from tests.fault.proxy import Moment, Proxy
 from tests.servers import Server
 
@@ -90,8 +99,7 @@ def test_an_operation_whose_connection_is_cut_is_done_once(
 ) -> None:
     case = CASES[name]
     store = opened(proxy.dsn)
-    store.append_event(an_event("ses_kept", id="evt_kept"))
-    store.artifacts.register(an_artifact("kept"))
+    store_what_is_used(store)
 
     proxy.cut_when(case.sends, moment)
     case.run(store)
@@ -227,6 +235,19 @@ def test_a_write_waits_for_a_server_that_is_read_only_for_a_while(server: Server
 
 
 @own_servers_only
+def test_a_write_on_a_server_that_stays_read_only_is_an_error_that_names_the_setting(
+    server: Server, opened: Opener
+) -> None:
+    store = opened(server.dsn(), retry_for=0.5)
+    stored = store.append_event(an_event())
+    set_read_only(server.dsn(), "on")
+    with pytest.raises(asm.ConnectionFailed, match="default_transaction_read_only is on: turn it") as failed:
+        store.append_event(an_event())
+    assert failed.value.retryable
+    assert store.get_events("ses_1") == [stored]
+
+
+@own_servers_only
 def test_a_transaction_on_a_read_only_server_fails_and_the_next_one_uses_another(
     server: Server, successor: Server, opened: Opener
 ) -> None:
@@ -312,34 +333,62 @@ def serializable(migrated: str) -> str:
     return migrated
 
 
+@pytest.fixture
+def serializable_pool(serializable: str, colour: str) -> Iterator[Any]:
+    """A pool to borrow, on whose connections a store sets nothing."""
+    with opened_pool(serializable, colour, autocommit=True) as pool:
+        yield pool
+
+
+@contextmanager
+def counter_moved_during(dsn: str, append: Callable[[], Any]) -> Iterator[Future[Any]]:
+    """An append that waits for the lock of a counter, which another client then changes."""
+    with driver_connection(dsn) as other, ThreadPoolExecutor(1) as thread:
+        other.execute("begin; " + MOVE_A_COUNTER)
+        appended = thread.submit(append)
+        wait_until(lambda: fetch_rows(dsn, WAITING))
+        other.execute("commit")
+        yield appended
+
+
 @postgres_only
 @pytest.mark.parametrize("append", APPENDS)
-def test_a_serialization_failure_is_retried(serializable: str, opened: Opener, append: str) -> None:
-    store = opened(serializable)
+def test_a_serialization_failure_is_retried(
+    serializable: str, serializable_pool: Any, opened: Opener, append: str
+) -> None:
+    store = opened(pool=serializable_pool)
     store.append_event(an_event())
-    with driver_connection(serializable) as other, ThreadPoolExecutor(1) as thread:
-        other.execute("begin; " + MOVE_A_COUNTER)
-        appended = thread.submit(APPENDS[append], store)
-        wait_until(lambda: fetch_rows(serializable, WAITING))
-        other.execute("commit")
+    with counter_moved_during(serializable, lambda: APPENDS[append](store)) as appended:
         appended.result()
     assert numbers(store.get_events("ses_1")) == [1, 2]
 
 
 @postgres_only
-def test_a_serialization_failure_says_that_it_is_retryable(serializable: str, opened: Opener) -> None:
-    store = opened(serializable, retry_for=0)
+def test_a_serialization_failure_says_that_it_is_retryable(
+    serializable: str, serializable_pool: Any, opened: Opener
+) -> None:
+    store = opened(pool=serializable_pool, retry_for=0)
     store.append_event(an_event())
-    with driver_connection(serializable) as other, ThreadPoolExecutor(1) as thread:
-        other.execute("begin; " + MOVE_A_COUNTER)
-        appended = thread.submit(store.append_event, an_event())
-        wait_until(lambda: fetch_rows(serializable, WAITING))
-        other.execute("commit")
-        with pytest.raises(asm.StorageError) as failed:
-            appended.result()
+    with (
+        counter_moved_during(serializable, lambda: store.append_event(an_event())) as appended,
+        pytest.raises(asm.StorageError) as failed,
+    ):
+        appended.result()
     assert failed.value.retryable
     assert failed.value.details["sqlstate"] == "40001"
     assert store.get_latest_sequence("ses_1") == 1
+
+
+@postgres_only
+@pytest.mark.parametrize("append", APPENDS)
+def test_a_default_isolation_level_makes_no_append_fail(
+    serializable: str, opened: Opener, append: str
+) -> None:
+    store = opened(serializable, retry_for=0)
+    store.append_event(an_event())
+    with counter_moved_during(serializable, lambda: APPENDS[append](store)) as appended:
+        appended.result()
+    assert numbers(store.get_events("ses_1")) == [1, 2]
 
 
 @postgres_only

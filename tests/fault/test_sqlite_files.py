@@ -6,6 +6,7 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -441,7 +442,7 @@ def test_a_store_that_is_forgotten_does_not_keep_the_log(migrated: str) -> None:
     assert not log_of(migrated).exists()
 
 
-# A medium that can only be read
+# Files that cannot be opened
 
 
 def error_of(call: Callable[[str], object], dsn: str) -> str:
@@ -454,6 +455,22 @@ def error_of(call: Callable[[str], object], dsn: str) -> str:
         return str(raised.value)
 
     return str(run_in_fork(message))
+
+
+def test_the_error_for_a_folder_in_the_place_of_a_file_names_it(migrated: str) -> None:
+    folder = file_of(migrated).parent
+    assert f"cannot open {folder}: it is a folder" in error_of(open_sync, f"sqlite:///{folder}")
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2, 3])
+def test_the_error_for_too_many_open_files_names_their_limit(migrated: str, spare: int) -> None:
+    def open_with_few_files(dsn: str) -> None:
+        # The lowest number of a descriptor that is free.
+        os.close(lowest := os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, lowest + spare))
+        open_sync(dsn)
+
+    assert "check the limit of open files" in error_of(open_with_few_files, migrated)
 
 
 @pytest.mark.parametrize("opening", [open_sync, open_async, asm.migrate, asm.pending_migrations])

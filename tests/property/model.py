@@ -43,6 +43,13 @@ class World:
     def save_session(self, session: asm.Session) -> None:
         self.sessions[session.id] = session
 
+    def update_session(self, session_id: str, change: Callable[[asm.Session], asm.Session]) -> asm.Session:
+        changed = change(self.get_session(session_id))
+        if changed.id != session_id:
+            raise asm.ValidationError("")
+        self.save_session(changed)
+        return changed
+
     def get_session(self, session_id: str) -> asm.Session:
         if session_id not in self.sessions:
             raise asm.SessionNotFound("")
@@ -103,6 +110,16 @@ class World:
 
     def save_run(self, run: asm.Run) -> None:
         self.runs[run.session_id, run.id] = run
+
+    def update_run(
+        self, run_id: str, change: Callable[[asm.Run], asm.Run], *, session_id: str | None = None
+    ) -> asm.Run:
+        run = self.get_run(run_id, session_id=session_id)
+        changed = change(run)
+        if (changed.id, changed.session_id) != (run.id, run.session_id):
+            raise asm.ValidationError("")
+        self.save_run(changed)
+        return changed
 
     def get_run(self, run_id: str, *, session_id: str | None = None) -> asm.Run:
         found = [
@@ -221,6 +238,12 @@ class World:
         self.save_session(session)
         self.save_run(run)
         return self.append_events(events)
+
+    def run_transaction(self, work: Callable[[World], Any], *, idempotent: bool = False) -> Any:
+        trial = self.branch()
+        result = work(trial)
+        vars(self).update(vars(trial))
+        return result
 
     # Artifacts.
 

@@ -66,9 +66,24 @@ class Step:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
+    @property
+    def is_possible(self) -> bool:
+        # There may be no export yet.
+        return self.name != "import_session" or bool(self.args)
+
     def __str__(self) -> str:
         given = [*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
         return f"{self.part}{'.' if self.part else ''}{self.name}({', '.join(given)})"
+
+
+@dataclass(frozen=True)
+class Change:
+    """Gives some fields of a model other values."""
+
+    values: dict[str, Any]
+
+    def __call__(self, model: Any) -> Any:
+        return replace(model, **self.values)
 
 
 class Chance:
@@ -83,9 +98,13 @@ class Chance:
         return self._of(self.rng.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0])
 
     def step_of_a_transaction(self) -> Step:
-        while (step := self.step()).part == "maintenance":
+        while (step := self.step()).part == "maintenance" or step.name == "run_transaction":
             pass
         return step
+
+    def steps_of_a_transaction(self) -> list[Step]:
+        steps = [self.step_of_a_transaction() for _ in range(self.rng.randrange(5))]
+        return [step for step in steps if step.is_possible]
 
     def _of(self, name: str) -> Step:
         part, _, method = name.rpartition(".")
@@ -143,6 +162,13 @@ class Chance:
             provider_metadata=self.one([{"model": model} if model else {} for model in MODELS]),
             cost_usd=self.one([None, None, 0.5]),
         )
+
+    def change(self, model: Any, *identity: str) -> Change:
+        """Gives a model some of the fields of another, in most cases without those that identify it."""
+        allowed = self.rng.random() < 0.1
+        names = [name for name in model.to_dict() if allowed or name not in identity]
+        chosen = self.rng.sample(names, self.rng.randrange(4))
+        return Change({name: getattr(model, name) for name in chosen})
 
     def event(self, session_id: str | None = None) -> asm.Event:
         return asm.Event(
@@ -257,6 +283,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
     "save_session": (8, lambda its: ((its.session(),), {})),
+    "update_session": (5, lambda its: ((its.one(SESSIONS), its.change(its.session(), "id")), {})),
     "get_session": (2, lambda its: ((its.one(SESSIONS),), {})),
     "get_sessions": (1, lambda its: ((its.rng.choices(SESSIONS, k=its.rng.randrange(5)),), {})),
     "fork_session": (
@@ -282,6 +309,13 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
     ),
     "delete_session": (1, lambda its: ((its.one(SESSIONS),), {})),
     "save_run": (8, lambda its: ((its.run(),), {})),
+    "update_run": (
+        5,
+        lambda its: (
+            (its.one(IDS), its.change(its.run(), "id", "session_id")),
+            its.some(session_id=lambda: its.one(SESSIONS)),
+        ),
+    ),
     "get_run": (2, lambda its: ((its.one(IDS),), its.some(session_id=lambda: its.one(SESSIONS)))),
     "list_runs": (
         1,
@@ -301,6 +335,10 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
     "iter_events": (2, lambda its: ((its.one(SESSIONS),), its.reading() | {"page_size": its.one([1, 2, 9])})),
     "follow_events": (1, lambda its: ((its.one(SESSIONS),), its.reading() | {"idle_timeout": 0})),
     "flush": (4, lambda its: (its.flushed(), {})),
+    "run_transaction": (
+        3,
+        lambda its: ((its.steps_of_a_transaction(),), its.some(idempotent=lambda: its.one([True, False]))),
+    ),
     "import_session": (4, lambda its: ((its.one(its.exports),) if its.exports else (), {})),
     "artifacts.register": (5, lambda its: ((its.artifact(),), {})),
     "artifacts.get_by_key": (1, lambda its: ((its.one(KEYS),), {})),
@@ -465,7 +503,7 @@ def _compare(
     *,
     reraise: bool = False,
 ) -> None:
-    if step.name == "import_session" and not step.args:
+    if not step.is_possible:
         return
     steps.append(str(step))
     expected = _ended(lambda: _asked_of_model(world, step))
@@ -481,6 +519,8 @@ def _compare(
 def _asked_of_model(world: World, step: Step) -> Any:
     args = (*step.args, NOW) if step.name in BY_THE_CLOCK else step.args
     kwargs = step.kwargs
+    if step.name == "run_transaction":
+        args = (lambda world: [_asked_of_model(world, each) for each in step.args[0]],)
     if step.name == "import_session":
         args = tuple(map(_by_model_s_clock, args))
     # Nothing of it holds where it ends in an error.
@@ -499,6 +539,8 @@ def _asked(chance: Chance, store: Any, step: Step) -> Any:
         return _forked(method, *step.args, **step.kwargs)
     if step.part == "query" and step.name.startswith("iter_"):
         method = partial(method, page_size=chance.one([1, 2, 50]))
+    if step.name == "run_transaction":
+        return method(lambda tx: [_asked(chance, tx, each) for each in step.args[0]], **step.kwargs)
     result = method(*step.args, **step.kwargs)
     if step.name == "health_check":
         return sorted(result, key=_comparable)

@@ -221,7 +221,7 @@ def test_a_file_name_that_is_too_long_is_not_a_new_file(tmp_path: Path) -> None:
         ("agents.db", "use 'sqlite:///agents.db'"),
         ("/var/agents.db", "use 'sqlite:////var/agents.db'"),
         (Path("agents.db"), "use 'sqlite:///agents.db'"),
-        ("agents", "use 'sqlite:///agents' for a SQLite file, or 'dbname=agents'"),
+        ("agents", "use 'sqlite:///NAME' for a SQLite file, or 'dbname=NAME'"),
         (":memory:", "use sqlite://"),
         ("file:agents.db", "begin it with sqlite:///"),
         ("postgresql+asyncpg://h/db", "use postgresql:// without +asyncpg"),

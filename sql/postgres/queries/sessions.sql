@@ -26,8 +26,8 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
  where id = %(id)s;
 
 -- lock_session
--- get_session, and locks the row until the transaction ends. The lock does not conflict with that of
--- a fork, which keeps its parent from being deleted.
+-- get_session, and locks the row until the transaction ends. The lock does not conflict with that
+-- of a fork, which keeps its parent from being deleted.
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at
   from asm_sessions

@@ -29,10 +29,13 @@ def check_process(process: int) -> None:
 
 
 def reentrant_call() -> StorageError:
-    """The error for a call from a signal handler that interrupted the same store in its own thread."""
+    """The error for a call from a signal handler that interrupted the same store in its own thread, or from a
+    function that the store has called.
+    """
     return StorageError(
-        "re-entrant call: this thread is already inside an operation on this store (a signal handler that "
-        "interrupted a store cannot call it: store the data after the handler has returned)"
+        "re-entrant call: this thread is already inside an operation on this store (neither the function "
+        "given to update_session or update_run can call the store, nor a signal handler that interrupted it: "
+        "call the store after the function or the handler has returned)"
     )
 
 

@@ -77,11 +77,11 @@ def append_events(
     no events, only the row of the session is inserted or moved.
     """
     batch = encoded(events, "append_events")
+    expected = optional_count(expected_sequence, "expected_sequence")
     if session is not None:
         ensured = _attach(session, batch, "append_events")
         if not batch:
             return ensure_sessions([ensured])
-    expected = optional_count(expected_sequence, "expected_sequence")
     sessions = tuple(sorted({new.session_id for new in batch}))
     if expected is not None and len(sessions) > 1:
         raise ValidationError(

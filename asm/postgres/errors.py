@@ -67,9 +67,9 @@ def translation(error: Exception, connection: Connected | None = None) -> AsmErr
     return kind(f"{message}: {_message(error)}", sqlstate=state)
 
 
-def statement_error(error: psycopg.Error | UnicodeEncodeError) -> AsmError:
+def statement_error(error: psycopg.Error | UnicodeEncodeError | TypeError) -> AsmError:
     """Our error for that of an application's own statement, whose tables are not ours to migrate."""
-    if isinstance(error, UnicodeEncodeError):
+    if isinstance(error, UnicodeEncodeError | TypeError):
         return ValidationError(f"the statement was not sent: {error}")
     if error.sqlstate is None and isinstance(error, psycopg.ProgrammingError | psycopg.DataError):
         return ValidationError(f"the statement was not sent: {_message(error)}")

@@ -140,6 +140,11 @@ class FastPath:
             if end.status == pq.ExecStatus.PIPELINE_SYNC:
                 break
             results.append(end)
+        if end is None:
+            # The connection was lost, and the first error says why.
+            for result in results:
+                _check(result)
+            raise psycopg.OperationalError("the connection was lost before the end of a pipeline")
         self._pgconn.exit_pipeline_mode()
         return results
 

@@ -95,7 +95,7 @@ class PostgresTransaction:
             cursor = self.connection.cursor(row_factory=tuple_row)
             cursor.execute(sql, params or None)
             return cursor.fetchall() if cursor.description else []
-        except (psycopg.Error, UnicodeEncodeError) as error:
+        except (psycopg.Error, UnicodeEncodeError, TypeError) as error:
             raise statement_error(error) from error
         except BaseException as error:
             self._interrupted = self._interrupted or not isinstance(error, Exception)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 from threading import get_ident
 from typing import Any, TypeVar
 
@@ -52,7 +53,8 @@ class LockedConnection:
     def __init__(
         self, path: str, timeout: float, statement_timeout: float | None, *, reads_only: bool = False
     ) -> None:
-        self._path = path
+        # Absolute, because the program may change its working directory before the connection is replaced.
+        self._path = path if path == MEMORY else str(Path(path).absolute())
         self._timeout = timeout
         self._statement_timeout = statement_timeout
         self._deadline: float | None = None

@@ -43,8 +43,8 @@ def raise_translated(error: sqlite3.Error, path: str = "") -> NoReturn:
     raise _translation(error, path) from error
 
 
-NOT_EXECUTED = (sqlite3.Error, sqlite3.Warning, UnicodeEncodeError, OverflowError)
-"""What `execute` of sqlite3 raises; the last three are for a statement or a value that it does not accept."""
+NOT_EXECUTED = (sqlite3.Error, sqlite3.Warning, UnicodeEncodeError, OverflowError, TypeError)
+"""What `execute` of sqlite3 raises; the last four are for a statement or a value that it does not accept."""
 
 
 def statement_error(error: Exception) -> AsmError:

@@ -96,6 +96,8 @@ def test_events_of_another_session_are_refused(store: Any) -> None:
         store.append_events([an_event(), an_event("other")], session=SESSION)
     with pytest.raises(asm.ValidationError, match="append_event takes a Session as session, not str"):
         store.append_event(an_event(), session="ses_1")
+    with pytest.raises(asm.ValidationError, match="expected_sequence must be a whole number, not str"):
+        store.append_events([], expected_sequence="1", session=SESSION)
     assert store.list_sessions() == []
 
 

@@ -91,8 +91,8 @@ def test_an_error_of_the_driver_is_the_cause_of_ours_and_nothing_is_committed(
 
 @pytest.mark.parametrize(
     "params",
-    [(), (1,), (1, 2, 3), (1, object()), (1, "\ud800")],
-    ids=["none", "one", "three", "an object", "a surrogate"],
+    [(), (1,), (1, 2, 3), (1, object()), (1, "\ud800"), 5, iter([1, 2])],
+    ids=["none", "one", "three", "an object", "a surrogate", "no sequence", "an iterator"],
 )
 def test_values_that_the_driver_does_not_send_leave_the_transaction_as_it_was(
     where: Where, store: Any, params: Any

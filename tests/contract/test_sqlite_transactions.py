@@ -94,6 +94,28 @@ def test_a_database_in_memory_cannot_be_read_through_the_store_inside_its_own_tr
         assert store.append_event(an_event()).sequence_number == 1
 
 
+def test_a_program_that_has_changed_its_folder_goes_on_with_the_same_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with asm.SessionStore("sqlite:///store.db", migrate=True) as store:
+        monkeypatch.chdir(tmp_path / "other")
+        with store.transaction() as tx:
+            tx.connection.execute("create table notes (text)")
+        assert store.append_event(an_event()).sequence_number == 1
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_caller_that_waits_in_memory_is_woken_after_a_transaction_of_an_application(kind: str) -> None:
+    with asm.SessionStore("sqlite://", migrate=True) as store, ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(store.get_events, "ses_1", wait_timeout=TIMEOUT_S)
+        with store.transaction() as tx:
+            tx.connection.execute("create table notes (text)")
+        store.append_event(an_event())
+        assert len(waiting.result()) == 1
+
+
 def test_other_threads_wait_for_the_transaction(migrated: str) -> None:
     with asm.SessionStore(migrated) as store, ThreadPoolExecutor(1) as thread:
         with store.transaction() as tx:

@@ -119,6 +119,13 @@ def test_a_change_that_is_no_plain_function_is_refused(store: Any, kind_of_model
         kind_of_model.update(store, change)
 
 
+def test_a_change_that_calls_its_own_store_is_refused(migrated: str) -> None:
+    with asm.SessionStore(migrated) as store:
+        store.save_session(asm.Session(agent_id="a", id="ses_1"))
+        with pytest.raises(asm.StorageError, match="the function given to update_session"):
+            store.update_session("ses_1", lambda session: store.get_session(session.id))
+
+
 def replaced_by(other: Any, _: Any) -> Any:
     return other
 

@@ -29,7 +29,8 @@ from tests.conftest import (
     in_loop,
     numbers,
 )
-from tests.contract.other_clients import SHORT_S, only
+from tests.contract.other_clients import SHORT_S, driver_connection, fetch_rows, only
+from tests.fault.concurrent_writers import wait_until
 from tests.poolers import PGBOUNCER, Pooler, pgbouncer_version
 from tests.servers import Server
 
@@ -130,6 +131,32 @@ def use_what_is_applied_at_most_once(store: Any, session: asm.Session, run: asm.
     assert store.pop_event(session.id) == appended
     assert store.delete_events(session.id, after=1_210) == 1
     assert store.get_latest_sequence(session.id) == 1_212
+
+
+END_WAITING = (
+    "select pg_terminate_backend(pid) from pg_locks where not granted and locktype = 'transactionid'"
+)
+
+PIPELINES: dict[str, Callable[[Any], Any]] = {
+    "update_session": lambda store: store.update_session("ses_1", lambda session: session),
+    "append_events": lambda store: store.append_events(events_of("ses_1", 1_200)),
+}
+
+
+@pytest.mark.parametrize("run", PIPELINES.values(), ids=PIPELINES)
+def test_an_operation_whose_server_process_ends_says_so(
+    migrated: str, pooler: Pooler, opened: Callable[..., Any], run: Callable[[Any], Any]
+) -> None:
+    store = opened(pooler.dsn(migrated), retry_for=0)
+    store.append_event(an_event(), session=asm.Session(agent_id="agent", id="ses_1"))
+    with driver_connection(migrated) as other, ThreadPoolExecutor(1) as thread:
+        other.execute(
+            "begin; select from asm_session_sequences for update; select from asm_sessions for update"
+        )
+        ending = thread.submit(run, store)
+        wait_until(lambda: fetch_rows(migrated, END_WAITING))
+        with pytest.raises(asm.ConnectionFailed, match="terminating connection"):
+            ending.result()
 
 
 @pytest.mark.parametrize(("schema", "prepare"), [(None, True), ("Of Its Own", True), ("Of Its Own", False)])

@@ -113,7 +113,7 @@ if __name__ == "__main__":
         sys.exit("usage: batch_job.py FOLDER [DSN]")
     try:
         sys.exit(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "sqlite:///asm-demo.db"))
-    except BrokenProcessPool:
-        sys.exit("A worker process ended. Run the command again to continue.")
+    except (BrokenProcessPool, KeyboardInterrupt):
+        sys.exit("A process was interrupted. Run the command again to continue.")
     except asm.AsmError as error:
         sys.exit(f"The store failed: {error}")

@@ -32,7 +32,7 @@ HEARTBEAT_S = 15
 """Proxies close a connection on which nothing is sent for longer, often for 30 or 60 seconds."""
 
 HISTORY_MAX = 50
-"""Messages that the model reads."""
+"""Earlier messages that the model reads."""
 
 T = TypeVar("T")
 log = logging.getLogger("chat_service")
@@ -82,7 +82,7 @@ async def read(chat_id: str, store: Store) -> asm.Session:
 async def send(chat_id: str, message: Message, store: Store) -> asm.Event:
     run = asm.Run(session_id=chat_id, status="running", input=message.content)
     [sent] = await save(store, run, an_event(run, "message_sent", role="user", content=message.content))
-    task = asyncio.create_task(answer(store, run))
+    task = asyncio.create_task(answer(store, run, sent))
     # The event loop has only weak references to its tasks.
     answers.add(task)
     task.add_done_callback(answers.discard)
@@ -123,11 +123,11 @@ async def respond(_request: Request, error: Exception) -> JSONResponse:
 # The agent.
 
 
-async def answer(store: asm.AsyncSessionStore, run: asm.Run) -> None:
-    """Append the answer to a message while the model writes it, and its end."""
+async def answer(store: asm.AsyncSessionStore, run: asm.Run, sent: asm.Event) -> None:
+    """Append the answer to a message while the model writes it, and then the result of the run."""
     try:
         text = ""
-        async for delta in model(await history(store, run.session_id)):
+        async for delta in model(await history(store, sent)):
             text += delta
             await store.append_event(an_event(run, "message_streamed", delta=delta))
         received = an_event(run, "message_received", role="assistant", content=text)
@@ -145,9 +145,13 @@ async def model(messages: list[dict[str, object]]) -> AsyncIterator[str]:
         yield f"{word} "
 
 
-async def history(store: asm.AsyncSessionStore, chat_id: str) -> list[dict[str, object]]:
+async def history(store: asm.AsyncSessionStore, sent: asm.Event) -> list[dict[str, object]]:
+    """The messages up to the one that is answered. Another one may have been sent in the meantime."""
     types = ("message_sent", "message_received")
-    return [event.data for event in await store.get_events(chat_id, type=types, last=HISTORY_MAX)]
+    earlier = await store.get_events(
+        sent.session_id, type=types, before=sent.sequence_number, last=HISTORY_MAX
+    )
+    return [event.data for event in (*earlier, sent)]
 
 
 def an_event(run: asm.Run, type: str, **data: object) -> asm.Event:

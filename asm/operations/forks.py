@@ -74,12 +74,13 @@ def _fork(fork: Fork) -> Script[Session]:
 
 
 def _make_child(fork: Fork) -> Script[Session]:
+    # The counter before the rows of sessions, as in all operations that lock both. The child's id may be
+    # that of a session that another client deletes.
+    yield from lock_counters([fork.id])
     # All checks precede the first copy, because a caller's transaction may go on after an error.
     parent, last_sequence = yield from _lock_parent(fork.parent_id)
     upto = _fork_point(fork, last_sequence)
     child = _child(fork, parent, upto)
-    # The counter before the session's row, as in all operations that lock both.
-    yield from lock_counters([child.id])
     is_new = yield from Query("insert_fork", save_session(child).params, bool)
     if not is_new:
         raise AlreadyExists(

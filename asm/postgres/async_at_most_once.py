@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio  # async only
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -27,6 +27,7 @@ from asm.postgres.outcomes import (
     Commit,
     Outcome,
     RunningServer,
+    Transaction,
     outcome_unknown,
 )
 from asm.postgres.timeouts import Timeouts, limited
@@ -53,9 +54,16 @@ class AsyncAtMostOnce:
         self._timeouts = timeouts
         self._retry_for = retry_for
         self._pause_before_retry = pause_before_retry
+        self.can_identify = True
+        """Whether the server has and permits the functions that identify it."""
 
     async def run(
-        self, attempt: Callable[[Commit[T]], Awaitable[T]], name: str, *, idempotent: bool = False
+        self,
+        attempt: Callable[[Commit[T]], Awaitable[T]],
+        name: str,
+        *,
+        idempotent: bool = False,
+        identified: Literal["at start", "at end"] = "at start",
     ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied.
 
@@ -64,7 +72,7 @@ class AsyncAtMostOnce:
         """
         delays = None
         while True:
-            commit = Commit[T]()
+            commit = Commit[T](identified if self.can_identify else "never")
             try:
                 result = await attempt(commit)
                 if delays is not None:
@@ -83,9 +91,11 @@ class AsyncAtMostOnce:
 
     async def _final_outcome(self, commit: Commit[Any], delays: Iterator[float]) -> Outcome:
         """The outcome of a commit without a response, asked for until it is final or the time is up."""
+        if commit.transaction is None:
+            return "unknown"
         while True:
             try:
-                outcome = await self._find_outcome(commit)
+                outcome = await self._find_outcome(commit.transaction)
             except (StorageError, psycopg.Error) as error:
                 # A store that is closed meanwhile gives no connection, which is not retryable.
                 outcome = "in progress" if is_retryable(error) else "unknown"
@@ -94,16 +104,18 @@ class AsyncAtMostOnce:
                 return outcome
             await asyncio.sleep(pause_s)
 
-    async def _find_outcome(self, commit: Commit[Any]) -> Outcome:
+    async def _find_outcome(self, transaction: Transaction) -> Outcome:
         connection = await self._checkouts.checkout()
         try:
             with translated(), limited(connection, self._timeouts.begin_and_commit):
-                return await _find_outcome(connection, self._timeouts, commit)
+                return await _find_outcome(connection, self._timeouts, transaction)
         finally:
             await self._checkouts.checkin(connection)
 
 
-async def _find_outcome(connection: AsyncConnection[Any], timeouts: Timeouts, commit: Commit[Any]) -> Outcome:
+async def _find_outcome(
+    connection: AsyncConnection[Any], timeouts: Timeouts, transaction: Transaction
+) -> Outcome:
     """The outcome of a transaction, asked for on another connection than its own."""
     cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
     try:
@@ -111,18 +123,18 @@ async def _find_outcome(connection: AsyncConnection[Any], timeouts: Timeouts, co
             await cursor.execute(IDENTIFY_SERVER, prepare=False)
             [(is_standby, *identity)] = await cursor.fetchall()
             server = RunningServer(*identity)
-            if server.system_identifier != commit.server.system_identifier:
+            if server.system_identifier != transaction.server.system_identifier:
                 return "unknown"
             if is_standby:
                 # What it has not replayed yet it reports as aborted.
                 return "in progress"
-            await cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
+            await cursor.execute(GET_STATUS, {"xid": transaction.xid}, prepare=False)
             [(status,)] = await cursor.fetchall()
-            if status == "committed" and server == commit.server:
+            if status == "committed" and server == transaction.server:
                 await cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
     except psycopg.errors.InvalidParameterValue:
         # The id has not been given yet: a crash or a failover lost the transaction that had it.
         return "aborted"
-    if status == "committed" and server != commit.server:
+    if status == "committed" and server != transaction.server:
         return "unknown"
     return status or "unknown"

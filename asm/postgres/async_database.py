@@ -47,13 +47,13 @@ from asm.postgres.adapters import AsyncPlainCursor, bind
 from asm.postgres.async_at_most_once import AsyncAtMostOnce
 from asm.postgres.async_checkouts import AsyncCheckouts
 from asm.postgres.async_connections import AsyncConnectionSetup, AsyncStoreConnection
-from asm.postgres.async_server_checks import check_database, check_server, is_direct, probe
+from asm.postgres.async_server_checks import can_identify, check_database, check_server, is_direct, probe
 from asm.postgres.async_session_reset import reset_session
 from asm.postgres.async_transaction import AsyncPostgresTransaction, begun
 from asm.postgres.client_state import ClientState
 from asm.postgres.errors import translated, translation
 from asm.postgres.fast_path import PipelineRun
-from asm.postgres.outcomes import GET_TRANSACTION_ID, IDENTIFY_TRANSACTION, Commit, RunningServer
+from asm.postgres.outcomes import Commit
 from asm.postgres.timeouts import Timeouts, limited
 
 # sync only: from asm.engine.guards import not_reentrant, not_reentrant_around
@@ -255,14 +255,13 @@ class AsyncPostgres:
         query = next(script)
         sql = self.queries[query.query].render(query.params).statements[0].sql
         is_direct = self._prepare and connection.fast_path.prepares
-        # To identify the server takes longer than all else that is sent here except the query.
-        identify = IDENTIFY_TRANSACTION if connection.server is None else GET_TRANSACTION_ID
-        statements = [(f"{identify}, {self._timeouts.settings}", {}), (sql, query.params)]
+        first = commit.select(self._timeouts.settings, connection.server)
+        statements = [(first, {}), (sql, query.params)]
         gen = connection.fast_path.execute_pipeline(statements, is_direct, commits=False)
-        [(commit.xid, *more)], rows = await connection.run(gen, self._timeouts.in_transaction)
-        commit.server = connection.server or RunningServer(*more[:3])
-        if is_direct:
-            connection.server = commit.server
+        [identity], rows = await connection.run(gen, self._timeouts.in_transaction)
+        commit.identify(identity, connection.server)
+        if is_direct and commit.transaction is not None:
+            connection.server = commit.transaction.server
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             self.log.executed(operation, started_at, query)
         return resume(script, rows)
@@ -342,12 +341,13 @@ class AsyncPostgres:
         """Work in a transaction, again after a failure that left nothing of it."""
 
         async def attempt(commit: Commit[T]) -> T:
-            commit.identifies_first = False
             async with self.transaction(commit) as tx:
                 commit.result = await work(tx)
             return commit.result
 
-        return await self._at_most_once.run(attempt, "run_transaction", idempotent=idempotent)
+        return await self._at_most_once.run(
+            attempt, "run_transaction", idempotent=idempotent, identified="at end"
+        )
 
     # sync only: @not_reentrant
     async def close(self) -> None:
@@ -361,7 +361,8 @@ class AsyncPostgres:
 
     async def _check_server(self) -> None:
         if self._conninfo is not None:
-            return await probe(self._conninfo, self._schema)
+            self._at_most_once.can_identify = await probe(self._conninfo, self._schema)
+            return
         connection = await self._checkouts.checkout()
         try:
             with translated():
@@ -370,6 +371,7 @@ class AsyncPostgres:
                     await check_database(connection, self._schema)
                     self._borrows_direct = await is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
+                self._at_most_once.can_identify = await can_identify(connection)
         finally:
             await self._checkouts.checkin(connection)
 

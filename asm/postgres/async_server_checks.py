@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
@@ -12,13 +13,17 @@ from asm.errors import StorageError
 from asm.postgres.adapters import AsyncPlainCursor
 from asm.postgres.async_connections import CONFIGURE_TIMEOUT_S, AsyncStoreConnection
 from asm.postgres.errors import translated
+from asm.postgres.outcomes import CHECK_IDENTIFICATION
 from asm.postgres.timeouts import Limit, limited
 
 SERVER_VERSION_MIN = 140000
 
 
-async def probe(conninfo: str, schema: str | None) -> None:
-    """Connect once, and raise what is wrong; a pool would go on trying in the background."""
+async def probe(conninfo: str, schema: str | None) -> bool:
+    """Connect once, and raise what is wrong; a pool would go on trying in the background.
+
+    True if the server can be identified.
+    """
     with translated():
         connection = await AsyncStoreConnection.connect(conninfo, autocommit=True)
         # begin: async only
@@ -29,6 +34,7 @@ async def probe(conninfo: str, schema: str | None) -> None:
             check_server(connection)
             with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
                 await check_database(connection, schema)
+                return await can_identify(connection)
         finally:
             await connection.close()
 
@@ -98,6 +104,20 @@ select logicalrelid::regclass::text
  where logicalrelid in (select to_regclass(name) from unnest(%(tables)s::text[]) as name)
  order by 1
 """
+
+
+async def can_identify(connection: AsyncConnection[Any]) -> bool:
+    """Whether the server has and permits the functions that tell what became of a lost commit."""
+    try:
+        await AsyncPlainCursor(connection).execute(CHECK_IDENTIFICATION, prepare=False)
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return False
+    finally:
+        if not (connection.autocommit or connection.closed):
+            await connection.rollback()
+    return True
 
 
 async def is_direct(connection: AsyncConnection[Any]) -> bool:

@@ -25,7 +25,7 @@ from asm.postgres.adapters import AsyncPlainCursor
 from asm.postgres.async_connections import AsyncStoreConnection
 from asm.postgres.client_state import ClientState
 from asm.postgres.errors import statement_error, translated
-from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, RunningServer
+from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit
 from asm.postgres.timeouts import Limit, limited
 
 # sync only: from asm.engine.guards import not_reentrant
@@ -128,7 +128,7 @@ async def begun(
     with translated(), limited(connection, limit):
         if begin is None:
             pass
-        elif commit is None or not commit.identifies_first:
+        elif commit is None or commit.identified != "at start":
             await connection.execute(begin, prepare=False)
         else:
             await _identify(connection, commit, f"{begin}; {IDENTIFY_TRANSACTION}")
@@ -140,7 +140,7 @@ async def begun(
             raise transaction_failed()
         with translated(), limited(connection, limit):
             if commit is not None:
-                if not commit.identifies_first:
+                if commit.identified == "at end":
                     await _identify(connection, commit, IDENTIFY_TRANSACTION)
                 commit.is_sent = True
             if begin is None and isinstance(connection, AsyncStoreConnection):
@@ -161,5 +161,5 @@ async def _identify(connection: AsyncConnection[Any], commit: Commit[Any], state
     await cursor.execute(statements, prepare=False)
     while cursor.nextset():
         pass
-    [(commit.xid, *server)] = await cursor.fetchall()
-    commit.server = RunningServer(*server)
+    [row] = await cursor.fetchall()
+    commit.identify(row)

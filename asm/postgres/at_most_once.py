@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import Connection
@@ -28,6 +28,7 @@ from asm.postgres.outcomes import (
     Commit,
     Outcome,
     RunningServer,
+    Transaction,
     outcome_unknown,
 )
 from asm.postgres.timeouts import Timeouts, limited
@@ -53,8 +54,17 @@ class AtMostOnce:
         self._timeouts = timeouts
         self._retry_for = retry_for
         self._pause_before_retry = pause_before_retry
+        self.can_identify = True
+        """Whether the server has and permits the functions that identify it."""
 
-    def run(self, attempt: Callable[[Commit[T]], T], name: str, *, idempotent: bool = False) -> T:
+    def run(
+        self,
+        attempt: Callable[[Commit[T]], T],
+        name: str,
+        *,
+        idempotent: bool = False,
+        identified: Literal["at start", "at end"] = "at start",
+    ) -> T:
         """Attempt a transaction, again only after an attempt that was certainly not applied.
 
         One that is `idempotent` is attempted again also where that cannot be determined. `name` is its name
@@ -62,7 +72,7 @@ class AtMostOnce:
         """
         delays = None
         while True:
-            commit = Commit[T]()
+            commit = Commit[T](identified if self.can_identify else "never")
             try:
                 result = attempt(commit)
                 if delays is not None:
@@ -81,9 +91,11 @@ class AtMostOnce:
 
     def _final_outcome(self, commit: Commit[Any], delays: Iterator[float]) -> Outcome:
         """The outcome of a commit without a response, asked for until it is final or the time is up."""
+        if commit.transaction is None:
+            return "unknown"
         while True:
             try:
-                outcome = self._find_outcome(commit)
+                outcome = self._find_outcome(commit.transaction)
             except (StorageError, psycopg.Error) as error:
                 # A store that is closed meanwhile gives no connection, which is not retryable.
                 outcome = "in progress" if is_retryable(error) else "unknown"
@@ -92,16 +104,16 @@ class AtMostOnce:
                 return outcome
             time.sleep(pause_s)
 
-    def _find_outcome(self, commit: Commit[Any]) -> Outcome:
+    def _find_outcome(self, transaction: Transaction) -> Outcome:
         connection = self._checkouts.checkout()
         try:
             with translated(), limited(connection, self._timeouts.begin_and_commit):
-                return _find_outcome(connection, self._timeouts, commit)
+                return _find_outcome(connection, self._timeouts, transaction)
         finally:
             self._checkouts.checkin(connection)
 
 
-def _find_outcome(connection: Connection[Any], timeouts: Timeouts, commit: Commit[Any]) -> Outcome:
+def _find_outcome(connection: Connection[Any], timeouts: Timeouts, transaction: Transaction) -> Outcome:
     """The outcome of a transaction, asked for on another connection than its own."""
     cursor = PlainCursor(connection, row_factory=tuple_row)
     try:
@@ -109,18 +121,18 @@ def _find_outcome(connection: Connection[Any], timeouts: Timeouts, commit: Commi
             cursor.execute(IDENTIFY_SERVER, prepare=False)
             [(is_standby, *identity)] = cursor.fetchall()
             server = RunningServer(*identity)
-            if server.system_identifier != commit.server.system_identifier:
+            if server.system_identifier != transaction.server.system_identifier:
                 return "unknown"
             if is_standby:
                 # What it has not replayed yet it reports as aborted.
                 return "in progress"
-            cursor.execute(GET_STATUS, {"xid": commit.xid}, prepare=False)
+            cursor.execute(GET_STATUS, {"xid": transaction.xid}, prepare=False)
             [(status,)] = cursor.fetchall()
-            if status == "committed" and server == commit.server:
+            if status == "committed" and server == transaction.server:
                 cursor.execute(WAIT_FOR_STANDBYS, prepare=False)
     except psycopg.errors.InvalidParameterValue:
         # The id has not been given yet: a crash or a failover lost the transaction that had it.
         return "aborted"
-    if status == "committed" and server != commit.server:
+    if status == "committed" and server != transaction.server:
         return "unknown"
     return status or "unknown"

@@ -50,8 +50,8 @@ from asm.postgres.client_state import ClientState
 from asm.postgres.connections import ConnectionSetup, StoreConnection
 from asm.postgres.errors import translated, translation
 from asm.postgres.fast_path import PipelineRun
-from asm.postgres.outcomes import GET_TRANSACTION_ID, IDENTIFY_TRANSACTION, Commit, RunningServer
-from asm.postgres.server_checks import check_database, check_server, is_direct, probe
+from asm.postgres.outcomes import Commit
+from asm.postgres.server_checks import can_identify, check_database, check_server, is_direct, probe
 from asm.postgres.session_reset import reset_session
 from asm.postgres.timeouts import Timeouts, limited
 from asm.postgres.transaction import PostgresTransaction, begun
@@ -247,14 +247,13 @@ class Postgres:
         query = next(script)
         sql = self.queries[query.query].render(query.params).statements[0].sql
         is_direct = self._prepare and connection.fast_path.prepares
-        # To identify the server takes longer than all else that is sent here except the query.
-        identify = IDENTIFY_TRANSACTION if connection.server is None else GET_TRANSACTION_ID
-        statements = [(f"{identify}, {self._timeouts.settings}", {}), (sql, query.params)]
+        first = commit.select(self._timeouts.settings, connection.server)
+        statements = [(first, {}), (sql, query.params)]
         gen = connection.fast_path.execute_pipeline(statements, is_direct, commits=False)
-        [(commit.xid, *more)], rows = connection.run(gen, self._timeouts.in_transaction)
-        commit.server = connection.server or RunningServer(*more[:3])
-        if is_direct:
-            connection.server = commit.server
+        [identity], rows = connection.run(gen, self._timeouts.in_transaction)
+        commit.identify(identity, connection.server)
+        if is_direct and commit.transaction is not None:
+            connection.server = commit.transaction.server
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             self.log.executed(operation, started_at, query)
         return resume(script, rows)
@@ -329,12 +328,11 @@ class Postgres:
         """Work in a transaction, again after a failure that left nothing of it."""
 
         def attempt(commit: Commit[T]) -> T:
-            commit.identifies_first = False
             with self.transaction(commit) as tx:
                 commit.result = work(tx)
             return commit.result
 
-        return self._at_most_once.run(attempt, "run_transaction", idempotent=idempotent)
+        return self._at_most_once.run(attempt, "run_transaction", idempotent=idempotent, identified="at end")
 
     @not_reentrant
     def close(self) -> None:
@@ -347,7 +345,8 @@ class Postgres:
 
     def _check_server(self) -> None:
         if self._conninfo is not None:
-            return probe(self._conninfo, self._schema)
+            self._at_most_once.can_identify = probe(self._conninfo, self._schema)
+            return
         connection = self._checkouts.checkout()
         try:
             with translated():
@@ -356,6 +355,7 @@ class Postgres:
                     check_database(connection, self._schema)
                     self._borrows_direct = is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
+                self._at_most_once.can_identify = can_identify(connection)
         finally:
             self._checkouts.checkin(connection)
 

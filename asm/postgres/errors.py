@@ -61,10 +61,9 @@ def translation(error: Exception, connection: Connected | None = None) -> AsmErr
         return StorageError(f"the driver failed: {_message(error)}")
     if state in _RETRYABLE and (state != _NOT_SUPPORTED or _is_outdated_plan(error)):
         return StorageError(f"{_RETRYABLE[state]}: {_message(error)}", retryable=True, sqlstate=state)
+    kind, message = _STATES.get(state) or _CLASSES.get(state[:2]) or _REFUSED
     if state == _READ_ONLY and connection is not None and _is_set_read_only(connection):
         kind, message = _SET_BY_CLIENT if _is_set_by_client(connection) else _SET_READ_ONLY
-    else:
-        kind, message = _STATES.get(state) or _CLASSES.get(state[:2]) or _REFUSED
     return kind(f"{message}: {_message(error)}", sqlstate=state)
 
 

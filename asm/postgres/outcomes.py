@@ -4,11 +4,15 @@
 promoted, an id whose records were lost is given to another transaction. So "committed" is believed only of
 the server process that gave the id, without a recovery since. "aborted" is believed of every server with
 the data of that one: whatever has the id now, the transaction is not among what is stored.
+
+Some services refuse the functions that identify a server. A store finds this out when it opens, and then
+identifies no transaction: the outcome of each lost commit is unknown.
 """
 
 from __future__ import annotations
 
-from typing import Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import psycopg
 
@@ -26,6 +30,10 @@ GET_TRANSACTION_ID = "select pg_current_xact_id()::text"
 IDENTIFY_TRANSACTION = f"{GET_TRANSACTION_ID}, {_SERVER}"
 IDENTIFY_SERVER = f"select pg_is_in_recovery(), {_SERVER}"
 GET_STATUS = "select pg_xact_status(%(xid)s::xid8)"
+CHECK_IDENTIFICATION = (
+    f"select {_SERVER}, pg_xact_status(case when pg_is_in_recovery() is null then pg_current_xact_id() end)"
+)
+"""Fails if the server refuses any of these functions. It gives no transaction id, which a standby refuses."""
 
 WAIT_FOR_STANDBYS = "select pg_logical_emit_message(true, 'asm', '')"
 """Writes to the log, so that the next commit waits for the standbys that every commit waits for. A commit
@@ -40,23 +48,42 @@ class RunningServer(NamedTuple):
     recovered_until: str | None
 
 
-class Commit(Generic[T]):
-    """The commit of a transaction, with the ids by which its outcome can be determined later.
-
-    A transaction that `identifies_first` takes no further round trip. No query may precede a statement of an
-    application that sets the isolation level; its transaction is identified before the commit.
-    """
-
-    __slots__ = ("identifies_first", "is_sent", "result", "server", "xid")
+class Transaction(NamedTuple):
+    """A transaction's id, and the server that gave it."""
 
     xid: str
     server: RunningServer
+
+
+class Commit(Generic[T]):
+    """The commit of a transaction, with the ids by which its outcome can be determined later.
+
+    A transaction that is `identified` at its start takes no further round trip. No query may precede a
+    statement of an application that sets the isolation level; its transaction is identified at its end.
+    """
+
+    __slots__ = ("identified", "is_sent", "result", "transaction")
+
     result: T
     """The result of the transaction, returned once it is committed."""
 
-    def __init__(self) -> None:
-        self.identifies_first = True
+    def __init__(self, identified: Literal["at start", "at end", "never"]) -> None:
+        self.identified = identified
+        self.transaction: Transaction | None = None
         self.is_sent = False
+
+    def select(self, settings: str, known: RunningServer | None) -> str:
+        """The statement that makes settings and selects what `identify` needs on a server, `known` or not."""
+        if self.identified == "never":
+            return f"select {settings}"
+        # To identify the server takes longer than all else that is sent with it except the query.
+        return f"{IDENTIFY_TRANSACTION if known is None else GET_TRANSACTION_ID}, {settings}"
+
+    def identify(self, row: Sequence[Any], known: RunningServer | None = None) -> None:
+        """Keep what was selected."""
+        if self.identified != "never":
+            xid, *server = row
+            self.transaction = Transaction(str(xid), known or RunningServer(*server[:3]))
 
     def is_lost(self, error: StorageError | psycopg.Error) -> bool:
         """Whether the transaction failed with this error and may have been committed nevertheless."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
@@ -14,19 +15,24 @@ from asm.errors import StorageError
 from asm.postgres.adapters import PlainCursor
 from asm.postgres.connections import CONFIGURE_TIMEOUT_S, StoreConnection
 from asm.postgres.errors import translated
+from asm.postgres.outcomes import CHECK_IDENTIFICATION
 from asm.postgres.timeouts import Limit, limited
 
 SERVER_VERSION_MIN = 140000
 
 
-def probe(conninfo: str, schema: str | None) -> None:
-    """Connect once, and raise what is wrong; a pool would go on trying in the background."""
+def probe(conninfo: str, schema: str | None) -> bool:
+    """Connect once, and raise what is wrong; a pool would go on trying in the background.
+
+    True if the server can be identified.
+    """
     with translated():
         connection = StoreConnection.connect(conninfo, autocommit=True)
         try:
             check_server(connection)
             with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
                 check_database(connection, schema)
+                return can_identify(connection)
         finally:
             connection.close()
 
@@ -96,6 +102,20 @@ select logicalrelid::regclass::text
  where logicalrelid in (select to_regclass(name) from unnest(%(tables)s::text[]) as name)
  order by 1
 """
+
+
+def can_identify(connection: Connection[Any]) -> bool:
+    """Whether the server has and permits the functions that tell what became of a lost commit."""
+    try:
+        PlainCursor(connection).execute(CHECK_IDENTIFICATION, prepare=False)
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return False
+    finally:
+        if not (connection.autocommit or connection.closed):
+            connection.rollback()
+    return True
 
 
 def is_direct(connection: Connection[Any]) -> bool:

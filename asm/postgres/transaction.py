@@ -27,7 +27,7 @@ from asm.postgres.adapters import PlainCursor
 from asm.postgres.client_state import ClientState
 from asm.postgres.connections import StoreConnection
 from asm.postgres.errors import statement_error, translated
-from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit, RunningServer
+from asm.postgres.outcomes import IDENTIFY_TRANSACTION, Commit
 from asm.postgres.timeouts import Limit, limited
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ def begun(
     with translated(), limited(connection, limit):
         if begin is None:
             pass
-        elif commit is None or not commit.identifies_first:
+        elif commit is None or commit.identified != "at start":
             connection.execute(begin, prepare=False)
         else:
             _identify(connection, commit, f"{begin}; {IDENTIFY_TRANSACTION}")
@@ -140,7 +140,7 @@ def begun(
             raise transaction_failed()
         with translated(), limited(connection, limit):
             if commit is not None:
-                if not commit.identifies_first:
+                if commit.identified == "at end":
                     _identify(connection, commit, IDENTIFY_TRANSACTION)
                 commit.is_sent = True
             if begin is None and isinstance(connection, StoreConnection):
@@ -161,5 +161,5 @@ def _identify(connection: Connection[Any], commit: Commit[Any], statements: str)
     cursor.execute(statements, prepare=False)
     while cursor.nextset():
         pass
-    [(commit.xid, *server)] = cursor.fetchall()
-    commit.server = RunningServer(*server)
+    [row] = cursor.fetchall()
+    commit.identify(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from asm.dsn import MEMORY
 from asm.engine.guards import check_process
 from asm.engine.registry import Statement, positional
 from asm.engine.script import Params, Row, Rows
-from asm.errors import store_closed
+from asm.errors import StorageError, store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
 from asm.sqlite.files import DatabaseFiles, check_openable
@@ -37,6 +38,11 @@ three processes that wrote for 0.1 s at a time one waited 5 s."""
 CHECK_READ_S = 0.1
 """A read finds out at most this often, in seconds, whether the file was replaced: it takes 2 µs."""
 
+_LEAVES_NOTHING = re.compile(
+    r"\s*(select|values|with|insert|replace|update|delete|savepoint|release|rollback)\b", re.IGNORECASE
+)
+"""Statements that change nothing of the connection but its transaction."""
+
 _DATA_VERSION = Statement("pragma data_version", frozenset(), returns=True)
 
 
@@ -46,6 +52,7 @@ class LockedConnection:
     def __init__(
         self, path: str, timeout: float, statement_timeout: float | None, *, reads_only: bool = False
     ) -> None:
+        self._path = path
         self._timeout = timeout
         self._statement_timeout = statement_timeout
         self._deadline: float | None = None
@@ -55,16 +62,25 @@ class LockedConnection:
         self._open = True
         self._reads_only = reads_only
         self._check_read_at = 0.0
+        self._is_lent = False
+        self._replacements = 0
         with translated(path):
-            self.driver = _connect(path, timeout, reads_only=reads_only)
-            if not reads_only:
-                self.driver.execute("pragma busy_timeout = 0")
+            self._use(self._connected())
             self._files = None if path == MEMORY else _files_of(path, self.driver)
+
+    def _connected(self) -> sqlite3.Connection:
+        driver = _connect(self._path, self._timeout, reads_only=self._reads_only)
+        if not self._reads_only:
+            driver.execute("pragma busy_timeout = 0")
+        return driver
+
+    def _use(self, driver: sqlite3.Connection) -> None:
+        self.driver = driver
         # One cursor for all statements: a statement that an interrupt left half read would keep its
         # snapshot of the database, and ends when the cursor executes the next.
-        self._cursor = self.driver.cursor()
-        if statement_timeout is not None:
-            self.driver.set_progress_handler(self._past_deadline, 1_000)
+        self._cursor = driver.cursor()
+        if self._statement_timeout is not None:
+            driver.set_progress_handler(self._past_deadline, 1_000)
 
     def use(self, work: Callable[[], T], *, begin: str | None = None) -> T:
         """Do work while no other thread uses the connection, in a transaction if `begin` begins one."""
@@ -94,6 +110,9 @@ class LockedConnection:
             self.lock.acquire()
         if not self._open:
             raise store_closed()
+        if self._is_lent:
+            # It could not be replaced when the transaction ended.
+            self._replace()
 
     def release(self) -> None:
         """Roll back what is not committed, and let the next thread use the connection."""
@@ -104,14 +123,23 @@ class LockedConnection:
             if not self._open:
                 self._disconnect()
                 return
-            # An application that has closed `tx.connection` has left nothing to roll back.
-            with suppress(sqlite3.Error):
-                if self.driver.in_transaction:
-                    self._roll_back()
+            if self._is_lent:
+                # The transaction has ended. What fails now fails again for the next caller.
+                with suppress(sqlite3.Error, StorageError):
+                    self._replace()
+            else:
+                with suppress(sqlite3.Error):
+                    if self.driver.in_transaction:
+                        self._roll_back()
             if self._files is not None and not self._reads_only:
                 self._yield_file_lock()
         finally:
             self.lock.release()
+
+    def lend(self) -> sqlite3.Connection:
+        """The driver's connection, for an application. When its transaction has ended it is replaced."""
+        self._is_lent = True
+        return self.driver
 
     def begin(self, begin: str) -> None:
         # `begin immediate` for a transaction that writes: one that reads first and writes later can
@@ -150,6 +178,8 @@ class LockedConnection:
 
     def execute_own(self, sql: str, params: Params) -> list[Row]:
         """The rows of a statement of the application."""
+        if not _LEAVES_NOTHING.match(sql):
+            self._is_lent = True
         if self._statement_timeout is not None:
             self._deadline = time.monotonic() + self._statement_timeout
         try:
@@ -176,7 +206,7 @@ class LockedConnection:
     def version(self) -> object:
         """A value that differs after every commit, by this connection or another."""
         # data_version changes with the commits of others, total_changes with this connection's.
-        return self.execute(_DATA_VERSION, {})[0][0], self.driver.total_changes
+        return self.execute(_DATA_VERSION, {})[0][0], self.driver.total_changes, self._replacements
 
     def close(self) -> None:
         """Refuse further use, and wait for the thread that is using the connection.
@@ -197,6 +227,30 @@ class LockedConnection:
         if self._files is not None and (now := time.monotonic()) > self._check_read_at:
             self._files.check()
             self._check_read_at = now + CHECK_READ_S
+
+    def _replace(self) -> None:
+        """Replace a connection that was lent to an application, which may have left anything on it.
+
+        No list of settings would be complete: there are also temporary triggers, attached databases,
+        functions that replace SQLite's, and handlers. A file is opened again; a database in memory is copied.
+        """
+        before = self.driver
+        # An application may have closed it.
+        with suppress(sqlite3.ProgrammingError):
+            _end_statements(before)
+        if self._files is None:
+            copy = self._connected()
+            before.backup(copy)
+            self._use(copy)
+            before.close()
+        else:
+            # Closed first, because it may have locks. The connection that reads keeps the log from deletion.
+            before.close()
+            self._files.check()
+            self._use(self._connected())
+            self._files.check()
+        self._replacements += 1
+        self._is_lent = False
 
     def _roll_back(self) -> None:
         self.driver.execute("rollback")
@@ -220,6 +274,17 @@ class LockedConnection:
 
     def _past_deadline(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
+
+
+def _end_statements(connection: sqlite3.Connection) -> None:
+    """Roll back what an application has begun and not committed on its connection."""
+    # Its handlers could refuse the rollback.
+    connection.set_authorizer(None)
+    connection.set_progress_handler(None, 0)
+    # Without `begin`, a statement that writes and has not returned all its rows would remain.
+    if not connection.in_transaction:
+        connection.execute("begin")
+    connection.execute("rollback")
 
 
 def open_file(path: str, *, timeout: float) -> sqlite3.Connection:

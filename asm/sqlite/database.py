@@ -254,7 +254,12 @@ class SQLiteTransaction:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        return self._connection.driver
+        """The driver's connection, for the application. It is closed when the transaction has ended."""
+        # Marked before the check, for a thread that calls this while another one ends the transaction.
+        driver = self._connection.lend()
+        if not self._open:
+            raise transaction_ended()
+        return driver
 
     @not_reentrant
     def run(self, operation: Operation[T]) -> T:

@@ -439,6 +439,21 @@ def test_a_fork_waits_for_the_deletion_of_its_parent(forked: Any, migrated: str,
 
 
 @postgres_only
+@pytest.mark.parametrize("id", ["ses_child", PARENT.id])
+def test_a_fork_that_waits_for_the_counter_of_its_id_has_not_locked_its_parent(
+    forked: Any, migrated: str, id: str
+) -> None:
+    forked.append_event(an_event(id))
+    with driver_connection(migrated) as deleting, ThreadPoolExecutor(1) as thread:
+        deleting.execute(f"begin; select from asm_session_sequences where session_id = '{id}' for update")
+        child = thread.submit(forked.fork_session, PARENT.id, id=id)
+        wait_until(lambda: fetch_rows(migrated, WAITING))
+        deleting.execute(f"select from asm_sessions where id = '{PARENT.id}' for update nowait; commit")
+        with pytest.raises(asm.AlreadyExists):
+            child.result()
+
+
+@postgres_only
 def test_a_fork_waits_for_a_session_that_another_client_saves_under_its_id(
     forked: Any, migrated: str
 ) -> None:

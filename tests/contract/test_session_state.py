@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,11 +17,13 @@ from psycopg.rows import dict_row
 from psycopg.types.numeric import IntLoader
 
 import asm
+from asm.dsn import parse_dsn
 from tests.conftest import POSTGRES, Colour, an_event, in_loop
 from tests.contract.other_clients import fetch_rows, only
 from tests.poolers import PGBOUNCER, Pooler
 
-pytestmark = only(POSTGRES, why="SQLite has no roles, no settings of a session and no pool")
+postgres_only = only(POSTGRES, why="SQLite has no roles, no settings of a session and no pool")
+sqlite_only = only(["sqlite"], why="PostgreSQL's driver has other attributes, and its server no pragmas")
 
 LEFT_BEHIND = [
     "set role {role}",
@@ -138,6 +142,7 @@ def check_nothing_is_left(store: Any, role: str, how: str) -> None:
         assert fingerprint(store) == before, statement
 
 
+@postgres_only
 @pytest.mark.parametrize("how", ["committed", "rolled back"])
 def test_nothing_is_left_on_a_connection_of_the_store(
     migrated: str, opened: Opener, role: str, how: str
@@ -145,6 +150,7 @@ def test_nothing_is_left_on_a_connection_of_the_store(
     check_nothing_is_left(opened(migrated, max_size=1), role, how)
 
 
+@postgres_only
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_nothing_is_left_on_a_connection_of_a_borrowed_pool(
     migrated: str, borrowing: Opener, role: str, autocommit: bool
@@ -153,6 +159,7 @@ def test_nothing_is_left_on_a_connection_of_a_borrowed_pool(
     check_nothing_is_left(store, role, "committed" if autocommit else "rolled back")
 
 
+@postgres_only
 def test_what_the_owner_of_a_pool_configures_stays(migrated: str, borrowing: Opener, colour: Colour) -> None:
     def configure(connection: Any) -> None:
         connection.execute("set app.tenant = 'owner'")
@@ -182,6 +189,7 @@ class Configured(psycopg.Connection[Any]):
         return connection
 
 
+@postgres_only
 def test_a_connection_of_an_owners_class_is_replaced(migrated: str) -> None:
     pool = psycopg_pool.ConnectionPool(
         migrated, min_size=1, max_size=1, open=True, connection_class=Configured
@@ -216,6 +224,7 @@ class IntAsText(IntLoader):
         return str(super().load(data))
 
 
+@postgres_only
 @pytest.mark.parametrize(
     "change",
     [changed_by_prepare_threshold, changed_by_row_factory, changed_by_adapters, changed_by_a_handler],
@@ -232,6 +241,7 @@ def test_what_an_application_sets_on_the_drivers_object_ends_with_its_transactio
         assert (connection.prepare_threshold, connection._notice_handlers) == (5, [])
 
 
+@postgres_only
 def test_a_transaction_of_the_store_alone_resets_nothing(migrated: str, opened: Opener) -> None:
     store = opened(migrated, max_size=1)
     with store.transaction() as tx:
@@ -241,6 +251,7 @@ def test_a_transaction_of_the_store_alone_resets_nothing(migrated: str, opened: 
     assert statement == "commit"
 
 
+@postgres_only
 def test_a_reset_keeps_the_connection_and_its_prepared_statements(migrated: str, opened: Opener) -> None:
     store = opened(migrated, max_size=1)
     store.append_event(an_event())
@@ -260,6 +271,7 @@ def test_the_connection_of_a_transaction_that_has_ended_is_refused(store: Any) -
         connection_of(tx)
 
 
+@postgres_only
 @pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian's package pgbouncer)")
 @pytest.mark.parametrize("pool_mode", ["session", "transaction"])
 def test_other_clients_of_a_pooler_keep_their_session(
@@ -282,3 +294,206 @@ def test_other_clients_of_a_pooler_keep_their_session(
             )
         store.close()
     assert (is_own, tenant) == (True, "" if pool_mode == "session" else "everyone")
+
+
+# SQLite
+
+LEFT_ON_SQLITE = [
+    "pragma query_only = on",
+    "pragma case_sensitive_like = on",
+    "pragma reverse_unordered_selects = on",
+    "pragma recursive_triggers = on",
+    "pragma ignore_check_constraints = on",
+    "pragma writable_schema = on",
+    "pragma cache_size = 1",
+    "pragma busy_timeout = 1",
+    "pragma wal_autocheckpoint = 1",
+    "pragma locking_mode = exclusive",
+    "create temp table asm_events (id text)",
+    "create temporary view asm_sessions as select 1",
+    "/* ours */ create temp table asm_runs (id text)",
+    "create table temp.asm_session_sequences (session_id text)",
+    "create temp trigger t after insert on asm_events begin delete from asm_events; end",
+    # Not undone by a rollback, or refused in a transaction.
+    "commit ;; pragma foreign_keys = off ;; pragma synchronous = off",
+    "commit ;; attach ':memory:' as other ;; begin",
+    "rollback ;; create temp table asm_sessions (id text) ;; begin",
+]
+PRAGMAS = [
+    *("query_only", "reverse_unordered_selects", "recursive_triggers", "ignore_check_constraints"),
+    *("writable_schema", "cache_size", "busy_timeout", "wal_autocheckpoint", "locking_mode", "foreign_keys"),
+    *("synchronous", "journal_mode", "collation_list"),
+]
+
+
+def denied(*_: object) -> int:
+    return sqlite3.SQLITE_DENY
+
+
+def half_read(connection: sqlite3.Connection) -> list[Any]:
+    """Cursors of which each has rows left, one of a statement that writes outside of the transaction."""
+    connection.execute("commit")
+    connection.execute("create table if not exists notes (n integer)")
+    read = connection.execute("select 1 from sqlite_schema")
+    read.fetchone()
+    return [read, connection.execute("insert into notes values (1), (2), (3) returning n")]
+
+
+CHANGES_ON_SQLITE: dict[str, Callable[[sqlite3.Connection], Any]] = {
+    "row_factory": lambda connection: setattr(connection, "row_factory", sqlite3.Row),
+    "text_factory": lambda connection: setattr(connection, "text_factory", bytes),
+    "isolation_level": lambda connection: setattr(connection, "isolation_level", "EXCLUSIVE"),
+    "a function": lambda connection: connection.create_function("coalesce", -1, lambda *_: None),
+    "an aggregate": lambda connection: connection.create_aggregate("max", 1, type(None)),
+    "a collation": lambda connection: connection.create_collation("BINARY", lambda *_: 0),
+    "an authorizer": lambda connection: connection.set_authorizer(denied),
+    "a progress handler": lambda connection: connection.set_progress_handler(lambda: 1, 1),
+    "a limit": lambda connection: connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, 20),
+    "half-read cursors": half_read,
+}
+
+
+@pytest.fixture
+def memory(kind: str, opened: Opener) -> Any:
+    store = opened(f"{kind}://", migrate=True)
+    # Migrating leaves its busy timeout, which nothing in memory uses.
+    driver(store).execute("pragma busy_timeout = 0")
+    return store
+
+
+@pytest.fixture(params=["file", "memory"])
+def lite(request: pytest.FixtureRequest, migrated: str, opened: Opener, memory: Any) -> Any:
+    return opened(migrated) if request.param == "file" else memory
+
+
+def driver(store: Any) -> sqlite3.Connection:
+    """The connection that a store on SQLite writes with."""
+    database = getattr(store, "_target", store)._database
+    found: sqlite3.Connection = getattr(database, "_database", database).connection
+    return found
+
+
+def state(connection: sqlite3.Connection) -> list[Any]:
+    found: list[Any] = [connection.row_factory, connection.text_factory, connection.isolation_level]
+    found += [connection.execute(f"pragma {name}").fetchall() for name in PRAGMAS]
+    for question in (
+        "select * from sqlite_temp_schema",
+        "select name from pragma_database_list where name <> 'temp'",
+        "select name from pragma_function_list where not builtin",
+        "select 'a' like 'A', coalesce(null, 1), max(n), 'a' = 'b' from (select 1 n union select 2)",
+    ):
+        found.append(connection.execute(question).fetchall())
+    return [*found, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH)]
+
+
+def check_sqlite_is_as_before(store: Any, before: list[Any], name: str) -> None:
+    session = asm.Session(agent_id="a", tags=("x",))
+    latest = store.get_latest_sequence("ses_1")
+    store.save_session(session)
+    assert store.append_event(an_event()).sequence_number == latest + 1, name
+    assert store.get_session(session.id) == session, name
+    assert state(driver(store)) == before, name
+
+
+@sqlite_only
+@pytest.mark.parametrize("by", ["tx.connection", "tx.execute"])
+@pytest.mark.parametrize("how", ["committed", "rolled back"])
+def test_no_statement_of_an_application_leaves_anything_on_sqlites_connection(
+    lite: Any, how: str, by: str
+) -> None:
+    before = state(driver(lite))
+    for statements in LEFT_ON_SQLITE:
+        with ending(lite, how) as tx:
+            for statement in statements.split(" ;; "):
+                own(tx, statement) if by == "tx.connection" else tx.execute(statement)
+        check_sqlite_is_as_before(lite, before, statements)
+
+
+@sqlite_only
+@pytest.mark.parametrize("how", ["committed", "rolled back"])
+def test_what_an_application_sets_on_sqlites_connection_ends_with_its_transaction(
+    lite: Any, how: str
+) -> None:
+    before, kept = state(driver(lite)), []
+    for name, change in CHANGES_ON_SQLITE.items():
+        with ending(lite, how) as tx:
+            kept.append(change(connection_of(tx)))
+        check_sqlite_is_as_before(lite, before, name)
+
+
+@sqlite_only
+def test_sqlites_connection_is_closed_when_its_transaction_has_ended(lite: Any) -> None:
+    with lite.transaction() as tx:
+        tx.append_event(an_event())
+        kept = connection_of(tx)
+        kept.execute("create table notes (n integer)")
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        kept.execute("select 1")
+    with pytest.raises(ZeroDivisionError), lite.transaction() as tx:
+        connection_of(tx).execute("insert into notes values (1)")
+        raise ZeroDivisionError
+    with lite.transaction() as tx:
+        assert tx.execute("select count(*), (select count(*) from asm_events) from notes") == [(0, 1)]
+
+
+@sqlite_only
+def test_a_transaction_that_leaves_nothing_keeps_sqlites_connection(lite: Any) -> None:
+    before = driver(lite)
+    with lite.transaction() as tx:
+        tx.append_event(an_event())
+        tx.execute("savepoint here")
+        tx.execute(" WITH new (n) as (select 1)\n select n from new")
+        tx.execute("update asm_events set data = data where id = ?", ("evt_1",))
+        tx.execute("release here")
+    assert driver(lite) is before
+
+
+@sqlite_only
+def test_statement_timeout_holds_after_an_application_had_a_progress_handler(
+    migrated: str, opened: Opener
+) -> None:
+    store = opened(migrated, statement_timeout=0.1)
+    with store.transaction() as tx:
+        connection_of(tx).set_progress_handler(None, 0)
+    endless = "with recursive n (i) as (select 1 union all select i + 1 from n) select max(i) from n"
+    with pytest.raises(asm.StorageTimeout), store.transaction() as tx:
+        tx.execute(endless)
+
+
+@sqlite_only
+def test_a_connection_that_an_application_closed_is_opened_again_where_there_is_a_file(
+    migrated: str, opened: Opener, memory: Any
+) -> None:
+    file = opened(migrated)
+    for store in (file, memory):
+        with ending(store, "committed") as tx:
+            connection_of(tx).close()
+    assert file.append_event(an_event()).sequence_number == 1
+    with pytest.raises(asm.StoreClosed):
+        memory.append_event(an_event())
+
+
+@sqlite_only
+def test_a_file_that_was_deleted_meanwhile_is_not_created_again(migrated: str, opened: Opener) -> None:
+    store, file = opened(migrated), Path(parse_dsn(migrated).address)
+    with ending(store, "rolled back") as tx:
+        connection_of(tx)
+        file.unlink()
+    for _ in range(2):
+        with pytest.raises(asm.StorageError, match="was deleted, moved or replaced"):
+            store.append_event(an_event())
+    assert not file.exists()
+
+
+@sqlite_only
+def test_a_poll_in_memory_notices_every_commit_after_the_connection_was_replaced(memory: Any) -> None:
+    database = getattr(memory, "_target", memory)._database
+    database = getattr(database, "_database", database)
+    versions = []
+    for _ in range(4):
+        with memory.transaction() as tx:
+            connection_of(tx)
+        for _ in range(3):
+            memory.append_event(an_event())
+            versions.append(database._reader.version())
+    assert len(set(versions)) == len(versions)

@@ -43,6 +43,11 @@ def begin(store: asm.SessionStore) -> None:
         pass
 
 
+def take_connection(store: asm.SessionStore) -> None:
+    with store.transaction() as tx:
+        assert tx.connection
+
+
 async def begin_async(store: asm.AsyncSessionStore) -> None:
     async with store.transaction():
         pass
@@ -253,12 +258,15 @@ def get_and_append(store: asm.SessionStore) -> None:
             call(store)
 
 
-def test_a_signal_handler_may_call_the_store_at_every_line_of_a_transaction(migrated: str) -> None:
+@pytest.mark.parametrize("transact", [begin, take_connection])
+def test_a_signal_handler_may_call_the_store_at_every_line_of_a_transaction(
+    migrated: str, transact: Callable[[asm.SessionStore], None]
+) -> None:
     with asm.SessionStore(migrated, timeout=TIMEOUT_S) as store:
         with handled(partial(get_and_append, store)) as raised:
             for number in count(1):
                 with signal_at_line(number) as signalled:
-                    begin(store)
+                    transact(store)
                 if not signalled:
                     break
         assert raised == []

@@ -37,11 +37,12 @@ def test_concurrent_refunds_are_made_if_and_only_if_they_are_recorded(
 
         # Each call is made twice, and the order pays for half of the calls.
         with ThreadPoolExecutor(8) as threads:
-            calls = [f"call-{number}" for number in range(20)] * 2
+            calls = [f"call-{number // 2}" for number in range(40)]
             results = list(
                 threads.map(lambda call: refunds.refund(store, session.id, call, "order-1", 100), calls)
             )
 
+        assert results[::2] == results[1::2]
         recorded = {event.correlation_id for event in results if event.type == "tool_call_completed"}
         with store.transaction() as tx:
             made = {call for (call,) in tx.execute("select call_id from refunds")}

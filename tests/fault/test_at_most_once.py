@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,13 +10,13 @@ from typing import Any
 
 import psycopg_pool
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 import asm
 from asm.postgres import async_at_most_once, at_most_once
 from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Cluster, an_event
-from tests.contract.other_clients import fetch_rows, only
+from tests.contract.other_clients import fetch_rows, only, opened_pool
 from tests.fault.concurrent_writers import wait_until
 from tests.fault.proxy import HOST, Moment, Proxy
 from tests.poolers import PGBOUNCER, Pooler
@@ -172,6 +173,73 @@ def test_a_borrowed_pool_loses_no_outcome(proxy: Proxy, migrated: str, autocommi
         proxy.cut_when(b"commit\0", "after")
         count(store)
     assert counted(migrated) == 1
+
+
+REFUSED = {
+    "the server's identity": ["pg_control_system()", "pg_last_wal_replay_lsn()"],
+    "transaction ids": ["pg_current_xact_id()", "pg_xact_status(xid8)"],
+}
+
+
+@pytest.fixture(params=list(REFUSED.values()), ids=list(REFUSED))
+def refusing(request: pytest.FixtureRequest, migrated: str) -> Iterator[str]:
+    """A database whose role may use the tables, and not all functions that determine an outcome."""
+    name, user = conninfo_to_dict(migrated)["dbname"], f"writer_{time.time_ns()}"
+    fetch_rows(migrated, f"create role {user}; grant pg_read_all_data, pg_write_all_data to {user}")
+    fetch_rows(migrated, f"revoke execute on function {', '.join(request.param)} from public")
+    fetch_rows(migrated, f"alter database {name} set role = {user}")
+    yield migrated
+    fetch_rows(make_conninfo(migrated, options="-c role=none"), f"drop role {user}")
+
+
+def use_what_is_not_idempotent(store: Any) -> None:
+    save(store)
+    store.append_events([replace(EVENT, id=f"evt_{n}") for n in range(1, 4)])
+    count(store)
+    count_run(store)
+    assert store.pop_event(COUNTED.id).id == "evt_3"
+    assert store.delete_events(COUNTED.id, after=1) == 1
+    assert store.run_transaction(lambda tx: tx.get_latest_sequence(COUNTED.id)) == 3
+
+
+@newest_only
+def test_writes_that_are_not_idempotent_work_where_their_outcome_could_not_be_determined(
+    refusing: str, opened: Opener
+) -> None:
+    use_what_is_not_idempotent(opened(refusing))
+
+
+@newest_only
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_they_work_so_on_a_borrowed_pool(
+    refusing: str, opened: Opener, colour: str, autocommit: bool
+) -> None:
+    with opened_pool(refusing, colour, autocommit=autocommit) as pool:
+        use_what_is_not_idempotent(opened(pool=pool))
+
+
+@newest_only
+@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed (Debian's package pgbouncer)")
+def test_they_work_so_behind_a_transaction_pooler(
+    refusing: str, kind: str, clusters: Callable[[str], Cluster], opened: Opener
+) -> None:
+    with Pooler(clusters(kind).dsn) as pooler:
+        use_what_is_not_idempotent(opened(pooler.dsn(refusing)))
+
+
+@newest_only
+def test_only_a_lost_commit_has_an_unknown_outcome_there(refusing: str, proxy: Proxy, opened: Opener) -> None:
+    store = opened(proxy.dsn)
+    save(store)
+    proxy.cut_when(b"insert into asm_sessions", "after")
+    count(store)
+    assert counted(refusing) == 1
+    save(store)
+    proxy.cut_when(b"commit\0", "after")
+    with pytest.raises(asm.ConnectionFailed, match="repeat the call only if") as failed:
+        count(store)
+    assert failed.value.details["outcome"] == "unknown"
+    assert counted(refusing) == 1
 
 
 @pytest.fixture(scope="module")

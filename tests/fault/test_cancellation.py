@@ -113,6 +113,12 @@ async def import_session(store: asm.AsyncSessionStore, name: str) -> None:
     await store.import_session(type(exported).from_dict({**exported.to_dict(), **export}))
 
 
+async def delete_events(store: asm.AsyncSessionStore, name: str) -> None:
+    # Each call has a name that ends in another number, and removes one more event.
+    last = REMOVED - int(name.rpartition("_")[2])
+    await store.delete_events("ses_deleted", after=max(last, 0))
+
+
 async def register(store: asm.AsyncSessionStore, name: str) -> None:
     await store.artifacts.register(an_artifact(name))
 
@@ -120,6 +126,9 @@ async def register(store: asm.AsyncSessionStore, name: str) -> None:
 def unchanged(model: Any) -> Any:
     return model
 
+
+REMOVED = 200
+"""More events than are removed one by one."""
 
 POLICY = asm.RetentionPolicy(max_events_per_session=2, batch_size=1)
 
@@ -138,6 +147,8 @@ WORK: dict[str, Work] = {
     "get_active_run": Work(lambda store, _: store.get_active_run("ses_read")),
     "append_event": Work(lambda store, name: store.append_event(an_event(name)), 1),
     "append_expected": Work(lambda store, name: store.append_event(an_event(name), expected_sequence=0), 1),
+    "pop_event": Work(lambda store, _: store.pop_event("ses_popped")),
+    "delete_events": Work(delete_events),
     "append_again": Work(lambda store, _: store.append_event(an_event("ses_read", id="evt_read"))),
     "append_events": Work(lambda store, name: store.append_events(events_of(name, 3)), 3),
     "append_many": Work(lambda store, name: store.append_events(events_of(name, 1_500)), 1_500),
@@ -147,6 +158,7 @@ WORK: dict[str, Work] = {
     "get_latest_sequence": Work(lambda store, _: store.get_latest_sequence("ses_read")),
     "flush": Work(flush, 2),
     "import_session": Work(import_session, 3),
+    "get_event": Work(lambda store, _: store.get_event("ses_read", "evt_read")),
     "get_events": Work(lambda store, _: store.get_events("ses_read")),
     "wait": Work(lambda store, _: store.get_events("ses_read", after=9, wait_timeout=0.02)),
     "iter_events": Work(lambda store, _: read(store.iter_events("ses_read", page_size=1))),
@@ -202,6 +214,8 @@ async def prepared(where: Where) -> AsyncIterator[asm.AsyncSessionStore]:
         await store.save_session(a_session("ses_read", updated_days_ago=5))
         await store.save_run(asm.Run(session_id="ses_read", id="run_read", status="running"))
         await store.append_events([an_event("ses_read", id="evt_read"), *events_of("ses_read", 2)])
+        for session_id in ("ses_popped", "ses_deleted"):
+            await store.append_events(events_of(session_id, REMOVED))
         yield store
 
 
@@ -244,6 +258,8 @@ def test_an_operation_cancelled_at_any_await_stores_all_or_nothing_and_the_store
             with driver_connection(where.dsn) as observer:
                 for name, work in WORK.items():
                     await assert_goes_on(observer, store, name, work, offsets)
+            issues = await store.maintenance.health_check()
+            assert {issue.code for issue in issues} <= {"events_without_session", "runs_without_session"}
 
     asyncio.run(main())
 

@@ -23,11 +23,11 @@ def ids(session_id: str) -> Callable[[Any], list[tuple[str, int]]]:
 
 
 def fork(store: Any) -> None:
-    store.save_session(asm.Session(agent_id="agent", id="ses_kept"))
     child = store.fork_session("ses_kept", id="ses_lost")
     assert store.get_session("ses_lost") == child
 
 
+KEPT = asm.Session(agent_id="agent", id="ses_kept")
 LOST = asm.Session(agent_id="agent", id="ses_lost")
 RUN = asm.Run(session_id="ses_lost", id="run_lost")
 SOME = [an_event("ses_lost", id=f"evt_lost{n}") for n in range(3)]

@@ -16,13 +16,14 @@ import asm
 from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Blocking, an_artifact, an_event, in_memory
 from tests.contract.other_clients import fetch_rows
 from tests.fault.concurrent_writers import ConcurrentWriters, assert_stored_exactly_once, wait_until
-from tests.fault.operations import CASES
+from tests.fault.operations import CASES, KEPT
 from tests.servers import Server, Standby
 
 Opener = Callable[..., Any]
 
 REPLICATED = {**UNSYNCED, "wal_level": "replica", "max_wal_senders": "4"}
-WRITES = [name for name in CASES if not name.startswith("get_")]
+AT_MOST_ONCE = ["pop_event", "delete_events"]
+WRITES = [name for name in CASES if not name.startswith("get_") and name not in AT_MOST_ONCE]
 
 pytestmark = pytest.mark.skipif(not INSTALLATIONS, reason="needs PostgreSQL servers of its own")
 
@@ -136,7 +137,7 @@ def waiting(without_standby: Server, opened: Opener) -> Any:
         "truncate asm_sessions, asm_runs, asm_events, asm_session_sequences, asm_artifacts",
     )
     with asm.SessionStore(local_commits(without_standby)) as store:
-        store.append_event(an_event("ses_kept", id="evt_kept"))
+        store.append_event(an_event("ses_kept", id="evt_kept"), session=KEPT)
         store.artifacts.register(an_artifact("kept"))
     return opened(without_standby.dsn(), timeout=2, retry_for=60)
 
@@ -148,6 +149,15 @@ def test_a_write_that_no_standby_confirms_is_not_acknowledged_and_ends_in_a_time
     case = CASES[name]
     with pytest.raises(asm.StorageTimeout):
         case.run(waiting)
+    wait_until(lambda: case.read(waiting) == case.expected)
+
+
+@pytest.mark.parametrize("name", AT_MOST_ONCE)
+def test_a_removal_that_no_standby_confirms_has_an_unknown_outcome(waiting: Any, name: str) -> None:
+    case = CASES[name]
+    with pytest.raises(asm.ConnectionFailed) as failed:
+        case.run(waiting)
+    assert failed.value.details["outcome"] == "unknown"
     wait_until(lambda: case.read(waiting) == case.expected)
 
 

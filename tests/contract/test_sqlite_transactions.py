@@ -45,7 +45,7 @@ def begin(store: asm.SessionStore) -> None:
 
 def take_connection(store: asm.SessionStore) -> None:
     with store.transaction() as tx:
-        assert tx.connection
+        assert tx.connection is not None
 
 
 async def begin_async(store: asm.AsyncSessionStore) -> None:

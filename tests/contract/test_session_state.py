@@ -326,6 +326,16 @@ PRAGMAS = [
 ]
 
 
+class Zero:
+    """An aggregate that is always 0."""
+
+    def step(self, value: object, /) -> None:
+        pass
+
+    def finalize(self) -> int:
+        return 0
+
+
 def denied(*_: object) -> int:
     return sqlite3.SQLITE_DENY
 
@@ -339,22 +349,12 @@ def half_read(connection: sqlite3.Connection) -> list[Any]:
     return [read, connection.execute("insert into notes values (1), (2), (3) returning n")]
 
 
-class Nothing:
-    """An aggregate of no value."""
-
-    def step(self, *_values: object) -> None:
-        pass
-
-    def finalize(self) -> None:
-        return None
-
-
 CHANGES_ON_SQLITE: dict[str, Callable[[sqlite3.Connection], Any]] = {
     "row_factory": lambda connection: setattr(connection, "row_factory", sqlite3.Row),
     "text_factory": lambda connection: setattr(connection, "text_factory", bytes),
     "isolation_level": lambda connection: setattr(connection, "isolation_level", "EXCLUSIVE"),
     "a function": lambda connection: connection.create_function("coalesce", -1, lambda *_: None),
-    "an aggregate": lambda connection: connection.create_aggregate("max", 1, Nothing),
+    "an aggregate": lambda connection: connection.create_aggregate("max", 1, Zero),
     "a collation": lambda connection: connection.create_collation("BINARY", lambda *_: 0),
     "an authorizer": lambda connection: connection.set_authorizer(denied),
     "a progress handler": lambda connection: connection.set_progress_handler(lambda: 1, 1),

@@ -326,7 +326,7 @@ class Blocking:
         else:
             in_loop(manager.__aexit__(None, None, None))
 
-    def run_transaction(self, work: Callable[[Any], Any], **options: Any) -> Any:
+    def run_transaction(self, work: Any, **options: Any) -> Any:
         async def awaited(tx: Any) -> Any:
             return await asyncio.to_thread(work, Blocking(tx))
 

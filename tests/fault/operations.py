@@ -22,8 +22,6 @@ def ids(session_id: str) -> Callable[[Any], list[tuple[str, int]]]:
     return lambda store: [(event.id, event.sequence_number) for event in store.get_events(session_id)]
 
 
-<<<<<<< HEAD
-=======
 def store_what_is_used(store: Any) -> None:
     """Store what some of the operations read or remove."""
     store.save_session(asm.Session(agent_id="agent", id="ses_kept"))
@@ -31,13 +29,11 @@ def store_what_is_used(store: Any) -> None:
     store.artifacts.register(an_artifact("kept"))
 
 
->>>>>>> main
 def fork(store: Any) -> None:
     child = store.fork_session("ses_kept", id="ses_lost")
     assert store.get_session("ses_lost") == child
 
 
-KEPT = asm.Session(agent_id="agent", id="ses_kept")
 LOST = asm.Session(agent_id="agent", id="ses_lost")
 RUN = asm.Run(session_id="ses_lost", id="run_lost")
 SOME = [an_event("ses_lost", id=f"evt_lost{n}") for n in range(3)]

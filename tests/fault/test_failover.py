@@ -16,11 +16,7 @@ import asm
 from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Blocking, an_event, in_memory
 from tests.contract.other_clients import fetch_rows
 from tests.fault.concurrent_writers import ConcurrentWriters, assert_stored_exactly_once, wait_until
-<<<<<<< HEAD
-from tests.fault.operations import CASES, KEPT
-=======
 from tests.fault.operations import CASES, store_what_is_used
->>>>>>> main
 from tests.servers import Server, Standby
 
 Opener = Callable[..., Any]
@@ -141,12 +137,7 @@ def waiting(without_standby: Server, opened: Opener) -> Any:
         "truncate asm_sessions, asm_runs, asm_events, asm_session_sequences, asm_artifacts",
     )
     with asm.SessionStore(local_commits(without_standby)) as store:
-<<<<<<< HEAD
-        store.append_event(an_event("ses_kept", id="evt_kept"), session=KEPT)
-        store.artifacts.register(an_artifact("kept"))
-=======
         store_what_is_used(store)
->>>>>>> main
     return opened(without_standby.dsn(), timeout=2, retry_for=60)
 
 
@@ -157,15 +148,6 @@ def test_a_write_that_no_standby_confirms_is_not_acknowledged_and_ends_in_a_time
     case = CASES[name]
     with pytest.raises(asm.StorageTimeout):
         case.run(waiting)
-    wait_until(lambda: case.read(waiting) == case.expected)
-
-
-@pytest.mark.parametrize("name", AT_MOST_ONCE)
-def test_a_removal_that_no_standby_confirms_has_an_unknown_outcome(waiting: Any, name: str) -> None:
-    case = CASES[name]
-    with pytest.raises(asm.ConnectionFailed) as failed:
-        case.run(waiting)
-    assert failed.value.details["outcome"] == "unknown"
     wait_until(lambda: case.read(waiting) == case.expected)
 
 

@@ -420,7 +420,7 @@ def test_closing_a_store_saves_what_was_in_its_deleted_log(migrated: str, opened
 
 def test_a_store_that_is_closed_has_no_file_open(migrated: str, opened: Opener) -> None:
     def ours() -> list[Path]:
-        return [file for file in open_files() if file.name.startswith("store.db")]
+        return [file for file in open_files() if file.parent == file_of(migrated).parent]
 
     first, second = opened(migrated), opened(migrated)
     append(first)

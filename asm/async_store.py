@@ -55,9 +55,9 @@ from asm.operations import (
 )
 from asm.sqlite.async_database import AsyncSQLite, AsyncSQLiteTransaction
 from asm.sqlite.database import SQLite  # async only
-from asm.validation import awaitable, flag, function  # async only
+from asm.validation import awaitable, flag, function, statement, statement_values  # async only
 
-# sync only: from asm.validation import flag, not_a_coroutine, plain_function
+# sync only: from asm.validation import flag, not_a_coroutine, plain_function, statement, statement_values
 
 if TYPE_CHECKING:
     import psycopg
@@ -179,7 +179,7 @@ class AsyncTransaction(AsyncOperations):
         of it that fits (ConnectionFailed, StorageTimeout). Nothing can be executed after a statement that
         failed, and nothing of the transaction is committed. Do not begin, commit or roll back with it.
         """
-        return await self._database.execute(sql, params)
+        return await self._database.execute(statement(sql), statement_values(params))
 
     @property
     def connection(self) -> psycopg.AsyncConnection[Any] | sqlite3.Connection:

@@ -53,7 +53,7 @@ from asm.operations import (
     summaries,
 )
 from asm.sqlite.database import SQLite, SQLiteTransaction
-from asm.validation import flag, not_a_coroutine, plain_function
+from asm.validation import flag, not_a_coroutine, plain_function, statement, statement_values
 
 if TYPE_CHECKING:
     import psycopg
@@ -172,7 +172,7 @@ class Transaction(Operations):
         of it that fits (ConnectionFailed, StorageTimeout). Nothing can be executed after a statement that
         failed, and nothing of the transaction is committed. Do not begin, commit or roll back with it.
         """
-        return self._database.execute(sql, params)
+        return self._database.execute(statement(sql), statement_values(params))
 
     @property
     def connection(self) -> psycopg.Connection[Any] | sqlite3.Connection:

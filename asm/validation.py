@@ -7,7 +7,7 @@ type that the databases take, or raises a ValidationError whose `path` is that n
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -210,6 +210,29 @@ def awaitable(result: Any, name: str) -> Any:
     return result
 
 
+# An application's own statements.
+
+
+def statement(sql: Any) -> str:
+    """The text of a statement. libpq would send a text with a NUL only up to it."""
+    if not isinstance(sql, str):
+        raise ValidationError(f"sql must be a string, not {a_type(sql)}", path="sql")
+    if "\0" in sql:
+        raise ValidationError(
+            "sql contains a NUL character: remove it, and give values as params", path="sql"
+        )
+    return sql
+
+
+def statement_values(params: Any) -> Any:
+    """The values of a statement, as both drivers take them. sqlite3 takes a string for its characters."""
+    if isinstance(params, str | bytes | bytearray) or not isinstance(params, Sequence | Mapping):
+        raise ValidationError(
+            f"params must be a list, a tuple or a dict of the values, not {a_type(params)}", path="params"
+        )
+    return params
+
+
 # Dicts and messages.
 
 
@@ -237,7 +260,9 @@ def safe_repr(value: object) -> str:
 
 
 def a_type(value: object) -> str:
-    """The name of the value's type with its article: "an int", "a set"."""
+    """The name of the value's type with its article: "an int", "a set"; "None" for None."""
+    if value is None:
+        return "None"
     name = type(value).__name__
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 

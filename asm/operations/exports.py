@@ -34,8 +34,11 @@ class SessionExport:
     pruned_events: int = 0
 
     def __repr__(self) -> str:
-        rows = ", ".join(f"{len(getattr(self, name)):,} {name}" for name in _MODELS)
-        return f"SessionExport({self.session!r}, {rows})"
+        counts = {name: len(getattr(self, name)) for name in _MODELS}
+        rows = [
+            f"{count:,} {name.removesuffix('s') if count == 1 else name}" for name, count in counts.items()
+        ]
+        return f"SessionExport({self.session!r}, {', '.join(rows)})"
 
     def __post_init__(self) -> None:
         _check_model(self.session, Session, "session")

@@ -106,6 +106,26 @@ def test_values_that_the_driver_does_not_send_leave_the_transaction_as_it_was(
     assert store.get_latest_sequence("ses_1") == 2
 
 
+@pytest.mark.parametrize(
+    ("statement", "params"),
+    [
+        *((statement, ()) for statement in (None, 5, b"select 1", "select 1\0 where false")),
+        *(("select $", params) for params in (None, 5, "a", b"a", {1}, iter([1]))),
+    ],
+    ids=repr,
+)
+def test_a_statement_that_is_no_text_and_values_that_are_no_list_or_dict_are_refused(
+    where: Where, store: Any, statement: Any, params: Any
+) -> None:
+    own = sql(where, statement) if isinstance(statement, str) else statement
+    with store.transaction() as tx:
+        tx.append_event(an_event())
+        with pytest.raises(asm.ValidationError, match=r"^(sql|params) "):
+            tx.execute(own, params)
+        tx.append_event(an_event())
+    assert store.get_latest_sequence("ses_1") == 2
+
+
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_transaction_that_the_application_ends_is_an_error(store: Any, end: str) -> None:
     with pytest.raises(asm.StorageError, match=r"tx\.execute"), store.transaction() as tx:

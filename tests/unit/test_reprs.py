@@ -96,6 +96,8 @@ def test_the_repr_of_an_export_has_the_numbers_of_its_rows() -> None:
     export = asm.SessionExport(session=session, events=[an_event(sequence_number=n) for n in range(1, 4)])
 
     assert repr(export) == f"SessionExport({session!r}, 0 runs, 3 events, 0 artifacts)"
+    one = asm.SessionExport(session=session, events=[an_event(sequence_number=1)])
+    assert repr(one) == f"SessionExport({session!r}, 0 runs, 1 event, 0 artifacts)"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What do an append with a session, a pop and a read of the last events cost beside a bare append?"""
+"""What do an append with a session, a pop, a read of the last events and an update cost?"""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg import sql
 
 import asm
-from bench import appends, payload, targets
+from bench import appends, by_hand, payload, targets
 from bench.databases import Databases, PostgresSchema
 from bench.harness import Comparison, Rounds, Sample, Server, Side, by_threads, in_turn
 from bench.targets import Target
@@ -36,6 +41,7 @@ def comparisons(
             if "append with its session" in comparison.target.what:
                 comparison = replace(comparison, floor_name=f"{comparison.floor_name}; {wal}")
             yield comparison
+        yield from _updates(rounds, place, store)
 
 
 def _compared(
@@ -127,6 +133,64 @@ def _reading_last(store: asm.SessionStore, length: int, server: Server) -> Side:
         return in_turn(lambda: len(store.get_events(session_id, last=LAST)), seconds, server)
 
     return Side(f"of {length:,}", run)
+
+
+def _updates(rounds: Rounds, place: PostgresSchema, store: asm.SessionStore) -> Iterator[Comparison]:
+    """Updates of one row, which read and lock it before they write it."""
+    session = asm.Session(agent_id="bench", status="active", context={"n": 0})
+    run = asm.Run(session_id=session.id, status="running", provider="claude")
+    store.flush(session, run)
+    with place.connect() as connection:
+        floor = _UpdatesByHand(place, connection)
+        cases: tuple[tuple[Target, Callable[[], object], Callable[[], object]], ...] = (
+            (
+                targets.UPDATE_SESSION,
+                lambda: floor.update_session(session.id),
+                lambda: store.update_session(session.id, _counted),
+            ),
+            (
+                targets.UPDATE_RUN,
+                lambda: floor.update_run(run.id),
+                lambda: store.update_run(run.id, asm.Run.increment_turn),
+            ),
+        )
+        for target, theirs, ours in cases:
+            sides = [_repeated("by hand", theirs, place.server), _repeated("asm", ours, place.server)]
+            yield rounds.compare(target, *sides, unit="call", share=SHARE)
+
+
+def _counted(session: asm.Session) -> asm.Session:
+    return replace(session, context={"n": session.context["n"] + 1})
+
+
+def _repeated(name: str, call: Callable[[], object], server: Server) -> Side:
+    def step() -> int:
+        call()
+        return 1
+
+    return Side(name, lambda seconds: in_turn(step, seconds, server))
+
+
+class _UpdatesByHand:
+    def __init__(self, place: PostgresSchema, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        self._fetch = by_hand.postgres(place, connection)
+        sessions, runs = (sql.Identifier(place.schema, table) for table in ("asm_sessions", "asm_runs"))
+        self._save_context = sql.SQL("update {} set context = %s::json where id = %s").format(sessions)
+        self._save_turns = sql.SQL("update {} set turn_count = %s where id = %s").format(runs)
+
+    def update_session(self, session_id: str) -> None:
+        self._connection.execute("begin")
+        session = by_hand.session(self._fetch("lock_session", {"id": session_id}))
+        context = orjson.dumps({"n": session.context["n"] + 1}).decode()
+        self._connection.execute(self._save_context, [context, session_id], prepare=True)
+        self._connection.execute("commit")
+
+    def update_run(self, run_id: str) -> None:
+        self._connection.execute("begin")
+        run = by_hand.run(self._fetch("lock_run", {"id": run_id}))
+        self._connection.execute(self._save_turns, [run.turn_count + 1, run_id], prepare=True)
+        self._connection.execute("commit")
 
 
 def _wal_of_appends(place: PostgresSchema, store: asm.SessionStore) -> str:

@@ -82,6 +82,9 @@ WITH_SESSION = Target("one append with its session", BARE_APPEND, 0.77)
 WITH_SESSION_THREADS = Target("64 threads that append with their sessions", "64 threads that append", 0.5)
 POP = Target("one pop_event", BARE_APPEND, 0.67)
 RACING_POPS = Target("50 pops at the same time", "50 pops in sequence", 0.67)
+UPDATE_BY_HAND = "begin, select for update, update and commit, by hand"
+UPDATE_SESSION = Target("PostgreSQL: one update_session", UPDATE_BY_HAND, 0.7)
+UPDATE_RUN = Target("PostgreSQL: one update_run", UPDATE_BY_HAND, 0.7)
 LAST_EVENTS = Target("get_events(last=50) of 100,000 events", "the same of 1,000 events", 0.8)
 
 
@@ -93,7 +96,7 @@ OPERATIONS = [
     of_operation(database, target)
     for database in ("PostgreSQL", "SQLite")
     for target in (WITH_SESSION, WITH_SESSION_THREADS, POP, RACING_POPS, LAST_EVENTS)
-]
+] + [UPDATE_SESSION, UPDATE_RUN]
 
 APPENDING = "the append itself"
 FOLLOWERS = (1, 100, 1_000)

@@ -330,7 +330,7 @@ class Blocking:
         async def awaited(tx: Any) -> Any:
             return await asyncio.to_thread(work, Blocking(tx))
 
-        return in_loop(self._target.run_transaction(awaited, **options))
+        return in_loop(self._target.run_transaction(awaited if callable(work) else work, **options))
 
     @staticmethod
     def _called(method: Any) -> Callable[..., Any]:

@@ -235,16 +235,18 @@ class LockedConnection:
         functions that replace SQLite's, and handlers. A file is opened again; a database in memory is copied.
         """
         before = self.driver
-        # An application may have closed it.
-        with suppress(sqlite3.ProgrammingError):
-            _end_statements(before)
         if self._files is None:
+            _end_statements(before)
             copy = self._connected()
             before.backup(copy)
             self._use(copy)
             before.close()
         else:
-            # Closed first, because it may have locks. The connection that reads keeps the log from deletion.
+            # An application may have closed it.
+            with suppress(sqlite3.Error):
+                _end_statements(before)
+            # Before the next is opened, because it may have locks. The connection that reads keeps SQLite
+            # from deleting the log.
             before.close()
             self._files.check()
             self._use(self._connected())

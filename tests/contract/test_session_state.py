@@ -326,6 +326,16 @@ PRAGMAS = [
 ]
 
 
+class Zero:
+    """An aggregate that is always 0."""
+
+    def step(self, value: object, /) -> None:
+        pass
+
+    def finalize(self) -> int:
+        return 0
+
+
 def denied(*_: object) -> int:
     return sqlite3.SQLITE_DENY
 
@@ -344,7 +354,7 @@ CHANGES_ON_SQLITE: dict[str, Callable[[sqlite3.Connection], Any]] = {
     "text_factory": lambda connection: setattr(connection, "text_factory", bytes),
     "isolation_level": lambda connection: setattr(connection, "isolation_level", "EXCLUSIVE"),
     "a function": lambda connection: connection.create_function("coalesce", -1, lambda *_: None),
-    "an aggregate": lambda connection: connection.create_aggregate("max", 1, type(None)),
+    "an aggregate": lambda connection: connection.create_aggregate("max", 1, Zero),
     "a collation": lambda connection: connection.create_collation("BINARY", lambda *_: 0),
     "an authorizer": lambda connection: connection.set_authorizer(denied),
     "a progress handler": lambda connection: connection.set_progress_handler(lambda: 1, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ def begin(store: asm.SessionStore) -> None:
 
 def take_connection(store: asm.SessionStore) -> None:
     with store.transaction() as tx:
-        assert tx.connection
+        assert isinstance(tx.connection, sqlite3.Connection)
 
 
 async def begin_async(store: asm.AsyncSessionStore) -> None:

@@ -22,8 +22,14 @@ def ids(session_id: str) -> Callable[[Any], list[tuple[str, int]]]:
     return lambda store: [(event.id, event.sequence_number) for event in store.get_events(session_id)]
 
 
-def fork(store: Any) -> None:
+def store_what_is_used(store: Any) -> None:
+    """Store what some of the operations read or remove."""
     store.save_session(asm.Session(agent_id="agent", id="ses_kept"))
+    store.append_event(an_event("ses_kept", id="evt_kept"))
+    store.artifacts.register(an_artifact("kept"))
+
+
+def fork(store: Any) -> None:
     child = store.fork_session("ses_kept", id="ses_lost")
     assert store.get_session("ses_lost") == child
 

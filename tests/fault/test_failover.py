@@ -13,16 +13,17 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import asm
-from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Blocking, an_artifact, an_event, in_memory
+from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Blocking, an_event, in_memory
 from tests.contract.other_clients import fetch_rows
 from tests.fault.concurrent_writers import ConcurrentWriters, assert_stored_exactly_once, wait_until
-from tests.fault.operations import CASES
+from tests.fault.operations import CASES, store_what_is_used
 from tests.servers import Server, Standby
 
 Opener = Callable[..., Any]
 
 REPLICATED = {**UNSYNCED, "wal_level": "replica", "max_wal_senders": "4"}
-WRITES = [name for name in CASES if not name.startswith("get_")]
+AT_MOST_ONCE = ["pop_event", "delete_events"]
+WRITES = [name for name in CASES if not name.startswith("get_") and name not in AT_MOST_ONCE]
 
 pytestmark = pytest.mark.skipif(not INSTALLATIONS, reason="needs PostgreSQL servers of its own")
 
@@ -136,8 +137,7 @@ def waiting(without_standby: Server, opened: Opener) -> Any:
         "truncate asm_sessions, asm_runs, asm_events, asm_session_sequences, asm_artifacts",
     )
     with asm.SessionStore(local_commits(without_standby)) as store:
-        store.append_event(an_event("ses_kept", id="evt_kept"))
-        store.artifacts.register(an_artifact("kept"))
+        store_what_is_used(store)
     return opened(without_standby.dsn(), timeout=2, retry_for=60)
 
 
@@ -160,6 +160,15 @@ def test_an_update_that_no_standby_confirms_has_an_unknown_outcome(
         waiting.update_session("ses_1", add_one)
     assert failed.value.details["outcome"] == "unknown"
     assert waiting.get_session("ses_1").context["n"] == 1
+
+
+@pytest.mark.parametrize("name", AT_MOST_ONCE)
+def test_a_removal_that_no_standby_confirms_has_an_unknown_outcome(waiting: Any, name: str) -> None:
+    case = CASES[name]
+    with pytest.raises(asm.ConnectionFailed) as failed:
+        case.run(waiting)
+    assert failed.value.details["outcome"] == "unknown"
+    wait_until(lambda: case.read(waiting) == case.expected)
 
 
 def test_a_transaction_that_no_standby_confirms_ends_in_a_timeout(waiting: Any) -> None:

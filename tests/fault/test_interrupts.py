@@ -211,22 +211,43 @@ def test_a_signal_handler_that_calls_the_transaction_it_interrupted_is_refused(
     assert store.get_latest_sequence("ses_1") == 1
 
 
-@only(["sqlite"], why="PostgreSQL closes a connection whose transaction was left unfinished")
-def test_an_interrupt_of_a_rollback_does_not_block_the_store(store: asm.SessionStore) -> None:
-    def interrupt_rollback(frame: FrameType, event: str, _argument: object) -> None:
+@contextmanager
+def interrupted_in(name: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt when a method of SQLite's connection is called for the first time."""
+    code = getattr(LockedConnection, name).__code__
+
+    def interrupt(frame: FrameType, event: str, _argument: object) -> None:
         # Where CPython handles a signal, too: when a function begins.
-        if event == "call" and frame.f_code is LockedConnection._roll_back.__code__:
+        if event == "call" and frame.f_code is code:
             sys.setprofile(None)
             raise KeyboardInterrupt
 
-    sys.setprofile(interrupt_rollback)
+    sys.setprofile(interrupt)
     try:
-        with pytest.raises(KeyboardInterrupt), store.transaction() as tx:
-            tx.append_event(events_of("ses_1", 1)[0])
-            raise asm.AsmError("rolled back")
+        yield
     finally:
         sys.setprofile(None)
+
+
+@only(["sqlite"], why="PostgreSQL closes a connection whose transaction was left unfinished")
+def test_an_interrupt_of_a_rollback_does_not_block_the_store(store: asm.SessionStore) -> None:
+    with pytest.raises(KeyboardInterrupt), interrupted_in("_roll_back"), store.transaction() as tx:
+        tx.append_event(events_of("ses_1", 1)[0])
+        raise asm.AsmError("rolled back")
     assert store.append_event(events_of("ses_1", 1)[0]).sequence_number == 1
+
+
+@only(["sqlite"], why="PostgreSQL resets the session of a connection")
+@pytest.mark.parametrize("name", ["_replace", "_connected", "_use"])
+def test_a_connection_whose_replacement_was_interrupted_is_replaced_before_its_next_use(
+    store: asm.SessionStore, kind: str, name: str
+) -> None:
+    with asm.SessionStore(f"{kind}://", migrate=True) as memory:
+        for each in (store, memory):
+            with pytest.raises(KeyboardInterrupt), interrupted_in(name), each.transaction() as tx:
+                tx.append_event(events_of("ses_1", 1)[0])
+                tx.execute("create temp table asm_events (id text)")
+            assert each.append_event(events_of("ses_1", 1)[0]).sequence_number == 2
 
 
 WAITS_AT_THE_COMMIT = """

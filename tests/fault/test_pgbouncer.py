@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -115,6 +116,20 @@ def use_all_of_it(store: Any, caller: int) -> None:
     export = store.query.export_session(session.id, include_artifacts=True)
     store.import_session(export)
     assert store.query.export_session(session.id, include_artifacts=True) == export
+    use_what_is_applied_at_most_once(store, session, run)
+
+
+def use_what_is_applied_at_most_once(store: Any, session: asm.Session, run: asm.Run) -> None:
+    for n in range(3):
+        changed = store.update_session(session.id, lambda stored, n=n: replace(stored, context={"n": n}))
+        assert store.get_session(session.id) == changed == replace(session, context={"n": n})
+        assert store.update_run(run.id, lambda stored: stored.increment_turn()).turn_count == n + 1
+    for number in (1_211, 1_212):
+        appended = store.run_transaction(lambda tx: tx.append_event(an_event(session.id)))
+        assert appended.sequence_number == number
+    assert store.pop_event(session.id) == appended
+    assert store.delete_events(session.id, after=1_210) == 1
+    assert store.get_latest_sequence(session.id) == 1_212
 
 
 @pytest.mark.parametrize(("schema", "prepare"), [(None, True), ("Of Its Own", True), ("Of Its Own", False)])

@@ -25,7 +25,7 @@ from tests.conftest import (
 )
 from tests.contract.other_clients import driver_connection, fetch_rows, only, opened_pool
 from tests.fault.concurrent_writers import ConcurrentWriters, assert_stored_exactly_once, wait_until
-from tests.fault.operations import ARTIFACT, CASES, SOME
+from tests.fault.operations import ARTIFACT, CASES, SOME, store_what_is_used
 from tests.fault.proxy import Moment, Proxy
 from tests.servers import Server
 
@@ -99,8 +99,7 @@ def test_an_operation_whose_connection_is_cut_is_done_once(
 ) -> None:
     case = CASES[name]
     store = opened(proxy.dsn)
-    store.append_event(an_event("ses_kept", id="evt_kept"))
-    store.artifacts.register(an_artifact("kept"))
+    store_what_is_used(store)
 
     proxy.cut_when(case.sends, moment)
     case.run(store)

@@ -113,8 +113,9 @@ def test_the_docstring_of_an_error_says_when_it_is_raised(name: str) -> None:
 
 def test_only_a_closed_connection_of_sqlite_is_a_closed_store() -> None:
     connection = sqlite3.connect(":memory:")
-    with pytest.raises(sqlite3.ProgrammingError), translated():
+    with pytest.raises(asm.StorageError, match="the driver failed") as raised, translated():
         connection.execute("select :a", {})
+    assert not isinstance(raised.value, asm.StoreClosed)
     cursor = connection.cursor()
     cursor.close()
     with pytest.raises(asm.StoreClosed), translated():

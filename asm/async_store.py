@@ -181,7 +181,8 @@ class AsyncTransaction(AsyncOperations):
         error of the driver is the `__cause__` of ours: Conflict where a row with that key exists,
         ValidationError where the driver did not send the statement, and otherwise StorageError or the class
         of it that fits (ConnectionFailed, StorageTimeout). Nothing can be executed after a statement that
-        failed, and nothing of the transaction is committed. Do not begin, commit or roll back with it.
+        failed, and nothing of the transaction is committed; only PostgreSQL goes on after `rollback to` a
+        savepoint. Do not begin, commit or roll back with it.
         """
         return await self._database.execute(sql, params)
 

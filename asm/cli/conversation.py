@@ -93,7 +93,6 @@ def failure_text(result: ToolResult) -> str:
     return f"{name} failed: {result.error or multiline(result.output)}".strip(" :")
 
 
-
 # Deltas.
 
 

@@ -141,6 +141,12 @@ def test_an_operation_has_a_docstring_and_its_own_name(owner: type, name: str) -
     assert (method.__name__, bool(method.__doc__)) == (name, True)
 
 
+@pytest.mark.parametrize("name", ["query", "artifacts", "maintenance"])
+@pytest.mark.parametrize("owner", [asm.SessionStore, asm.AsyncSessionStore])
+def test_a_part_of_a_store_is_documented_on_the_class(owner: type, name: str) -> None:
+    assert getattr(owner, name).__doc__
+
+
 @pytest.mark.parametrize("owner", [asm.SessionStore, asm.AsyncSessionStore])
 def test_a_store_has_the_promised_parameters(owner: type) -> None:
     assert _without_annotations(inspect.signature(owner)) == OPENING

@@ -186,16 +186,10 @@ def test_both_transactions_have_the_same_methods() -> None:
 
 
 def test_a_transaction_has_the_operations_of_its_store_and_the_connection() -> None:
-    own, of_a_store = {"connection", "execute"}, {"transaction", "run_transaction", "close"}
+    own = {"connection", "execute"}
+    of_a_store = {"transaction", "run_transaction", "maintenance", "close"}
 
     assert _public(Transaction) - own == _public(asm.SessionStore) - of_a_store
-
-
-@pytest.mark.parametrize("owner", [asm.SessionStore, asm.AsyncSessionStore])
-def test_a_store_declares_what_it_is_made_of_on_its_class(owner: type) -> None:
-    declared = {name for each in owner.__mro__ for name in inspect.get_annotations(each)}
-
-    assert {"query", "artifacts", "maintenance"} <= declared
 
 
 def test_both_artifact_registries_have_the_same_methods() -> None:

@@ -207,7 +207,7 @@ def test_both_kinds_of_maintenance_have_the_promised_methods() -> None:
 
 
 def test_the_operations_of_a_store_are_the_promised_ones() -> None:
-    others = {"transaction", "run_transaction", "close"}
+    others = {"transaction", "run_transaction", "query", "artifacts", "maintenance", "close"}
 
     assert _public(asm.SessionStore) - others == {_name(promise) for promise in OPERATIONS}
 

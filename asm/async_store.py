@@ -126,10 +126,16 @@ class AsyncOperations:
     """The operations of a store, which a transaction has, too."""
 
     _database: AsyncDatabase
-    artifacts: AsyncArtifactRegistry
-    """Where large objects are stored, by key."""
-    query: AsyncQueryAPI
-    """Searches and sums across sessions."""
+
+    @property
+    def artifacts(self) -> AsyncArtifactRegistry:
+        """Where large objects are stored, by key."""
+        return AsyncArtifactRegistry(self._database)
+
+    @property
+    def query(self) -> AsyncQueryAPI:
+        """Searches and sums across sessions."""
+        return AsyncQueryAPI(self._database)
 
     save_session = async_method(sessions.save_session, "None")
     update_session = async_method(sessions.update_session, "Session")
@@ -167,8 +173,6 @@ class AsyncTransaction(AsyncOperations):
 
     def __init__(self, database: AsyncSQLiteTransaction | AsyncPostgresTransaction) -> None:
         self._database = database
-        self.artifacts = AsyncArtifactRegistry(database)
-        self.query = AsyncQueryAPI(database)
 
     async def execute(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement of the application's own, as tuples; [] where a statement returns none.
@@ -177,7 +181,8 @@ class AsyncTransaction(AsyncOperations):
         error of the driver is the `__cause__` of ours: Conflict where a row with that key exists,
         ValidationError where the driver did not send the statement, and otherwise StorageError or the class
         of it that fits (ConnectionFailed, StorageTimeout). Nothing can be executed after a statement that
-        failed, and nothing of the transaction is committed. Do not begin, commit or roll back with it.
+        failed, and nothing of the transaction is committed; only PostgreSQL goes on after `rollback to` a
+        savepoint. Do not begin, commit or roll back with it.
         """
         return await self._database.execute(statement(sql), statement_values(params))
 
@@ -214,8 +219,6 @@ class AsyncSessionStore(AsyncOperations):
     """
 
     _database: AsyncSQLite | AsyncPostgres
-    maintenance: AsyncMaintenance
-    """Retention and health checks. Nothing of it runs by itself."""
 
     def __init__(
         self,
@@ -243,12 +246,12 @@ class AsyncSessionStore(AsyncOperations):
         # begin: async only
         self._closed = False
         self._opening = asyncio.Lock()
-        self._use(_Unopened())
+        self._database = _UNOPENED
 
     async def open(self) -> Self:
         """Connect, and check that the tables are there and current. A closed store stays closed."""
         async with self._opening:
-            if isinstance(self._database, _Unopened) or self._closed:
+            if self._database is _UNOPENED or self._closed:
                 self._check_not_closed()
                 await self._open()
         return self
@@ -268,22 +271,16 @@ class AsyncSessionStore(AsyncOperations):
             await database.close()
             raise
         # end: async only
-        self._use(database)
+        self._database = database
         try:
             await self._migrate_or_check()
         except BaseException:
             # begin: async only
             if not self._closed:
-                self._use(_Unopened())
+                self._database = _UNOPENED
             # end: async only
             await database.close()
             raise
-
-    def _use(self, database: Any) -> None:
-        self._database = database
-        self.artifacts = AsyncArtifactRegistry(database)
-        self.query = AsyncQueryAPI(database)
-        self.maintenance = AsyncMaintenance(database)
 
     async def _connect(self) -> AsyncSQLite | AsyncPostgres:
         address, schema = self._dsn_target.address, self._dsn_target.schema
@@ -320,6 +317,11 @@ class AsyncSessionStore(AsyncOperations):
             applied = []
         check_complete(self._dsn_target.dialect, applied)
         await self._database.run(check_tables())
+
+    @property
+    def maintenance(self) -> AsyncMaintenance:
+        """Retention and health checks. Nothing of it runs by itself."""
+        return AsyncMaintenance(self._database)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncTransaction]:
@@ -401,6 +403,9 @@ class _Unopened:
 
     async def close(self) -> None:
         pass
+
+
+_UNOPENED: Any = _Unopened()
 
 
 async def _open_file(path: str, options: dict[str, Any]) -> SQLite:

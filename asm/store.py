@@ -119,10 +119,16 @@ class Operations:
     """The operations of a store, which a transaction has, too."""
 
     _database: Database
-    artifacts: ArtifactRegistry
-    """Where large objects are stored, by key."""
-    query: QueryAPI
-    """Searches and sums across sessions."""
+
+    @property
+    def artifacts(self) -> ArtifactRegistry:
+        """Where large objects are stored, by key."""
+        return ArtifactRegistry(self._database)
+
+    @property
+    def query(self) -> QueryAPI:
+        """Searches and sums across sessions."""
+        return QueryAPI(self._database)
 
     save_session = method(sessions.save_session, "None")
     update_session = method(sessions.update_session, "Session")
@@ -160,8 +166,6 @@ class Transaction(Operations):
 
     def __init__(self, database: SQLiteTransaction | PostgresTransaction) -> None:
         self._database = database
-        self.artifacts = ArtifactRegistry(database)
-        self.query = QueryAPI(database)
 
     def execute(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement of the application's own, as tuples; [] where a statement returns none.
@@ -170,7 +174,8 @@ class Transaction(Operations):
         error of the driver is the `__cause__` of ours: Conflict where a row with that key exists,
         ValidationError where the driver did not send the statement, and otherwise StorageError or the class
         of it that fits (ConnectionFailed, StorageTimeout). Nothing can be executed after a statement that
-        failed, and nothing of the transaction is committed. Do not begin, commit or roll back with it.
+        failed, and nothing of the transaction is committed; only PostgreSQL goes on after `rollback to` a
+        savepoint. Do not begin, commit or roll back with it.
         """
         return self._database.execute(statement(sql), statement_values(params))
 
@@ -207,8 +212,6 @@ class SessionStore(Operations):
     """
 
     _database: SQLite | Postgres
-    maintenance: Maintenance
-    """Retention and health checks. Nothing of it runs by itself."""
 
     def __init__(
         self,
@@ -237,18 +240,12 @@ class SessionStore(Operations):
     def _open(self) -> None:
         check_exists(self._dsn_target, migrate=self._migrate)
         database = self._connect()
-        self._use(database)
+        self._database = database
         try:
             self._migrate_or_check()
         except BaseException:
             database.close()
             raise
-
-    def _use(self, database: Any) -> None:
-        self._database = database
-        self.artifacts = ArtifactRegistry(database)
-        self.query = QueryAPI(database)
-        self.maintenance = Maintenance(database)
 
     def _connect(self) -> SQLite | Postgres:
         address, schema = self._dsn_target.address, self._dsn_target.schema
@@ -284,6 +281,11 @@ class SessionStore(Operations):
             applied = []
         check_complete(self._dsn_target.dialect, applied)
         self._database.run(check_tables())
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """Retention and health checks. Nothing of it runs by itself."""
+        return Maintenance(self._database)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from asm.cli.text import multiline
+from asm.cli.text import multiline, one_line
 from asm.content import (
     MESSAGES,
     Content,
@@ -85,6 +85,12 @@ def command_text(call: ToolCall) -> str:
                 text = " ".join(map(multiline, command)) if isinstance(command, list) else multiline(command)
                 return "\n".join(filter(None, [text, multiline(rest)]))
     return multiline(input)
+
+
+def failure_text(result: ToolResult) -> str:
+    """Which tool failed, if the result names it, and with which error."""
+    name = one_line(result.name or "")
+    return f"{name} failed: {result.error or multiline(result.output)}".strip(" :")
 
 
 # Deltas.

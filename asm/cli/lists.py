@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text as Line
 
-from asm.cli.conversation import command_text, read_entry
+from asm.cli.conversation import command_text, failure_text, read_entry
 from asm.cli.display import ERROR_TYPES, model_of, style_of, usage_of
 from asm.cli.printer import Part, Printer
 from asm.cli.text import age, as_text, inline, multiline, one_line, shortened
@@ -144,7 +144,7 @@ def _part_text(part: object) -> str:
     if isinstance(part, ToolCall):
         return f"{part.name or ''} {command_text(part)}".strip()
     if isinstance(part, ToolResult):
-        return f"failed: {part.error or multiline(part.output)}" if part.failed else multiline(part.output)
+        return failure_text(part) if part.failed else multiline(part.output)
     if isinstance(part, Media):
         return f"[{part.kind}]"
     return as_text(part.value) if isinstance(part, Other) else ""

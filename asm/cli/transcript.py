@@ -14,6 +14,7 @@ from asm.cli.conversation import (
     UnfinishedMessage,
     command_text,
     entries_of,
+    failure_text,
     read_entry,
     with_parts,
 )
@@ -251,9 +252,7 @@ def _result_text(result: ToolResult) -> str:
     output = multiline(result.output)
     if not result.failed:
         return output or "(no output)"
-    return "\n".join(
-        filter(None, [f"failed: {result.error or output}".rstrip(" :"), result.error and output])
-    )
+    return "\n".join(filter(None, [failure_text(result), result.error and output]))
 
 
 def _show_other(printer: Printer, entry: Entry) -> None:

@@ -231,6 +231,17 @@ def test_only_the_wanted_events_are_shown(
     assert [event["sequence_number"] for event in document["events"]] == expected
 
 
+def test_a_failure_names_its_tool_where_the_call_is_not_shown(migrated: str, store: asm.SessionStore) -> None:
+    session = a_session(
+        store,
+        ("tool_call_started", {"name": "Read", "input": {"path": "x"}}),
+        ("tool_call_failed", {"name": "Read", "error": "no such file"}),
+    )
+    assert "    2  │ Read failed: no such file\n" in shown(migrated, session, "--errors")
+    listed = output_of("search", "events", "--session", session.id, "--dsn", migrated)
+    assert "Read failed: no such file\n" in listed
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

@@ -162,6 +162,7 @@ WRONG = {
     "a line end": "postgresql://ann:secret@host/db\n",
     "quotation marks": "'postgresql://ann:secret@host/db'",
     "an unencoded password with a ?": "postgresql://ann:se/c?ret=secret@host/db",
+    "an unencoded password with @@": "postgresql://ann:a@@secret@host/db",
     "a parameter after an unencoded password": "postgresql://ann:secret/x@host/db?schema=x",
     "a password with a space": "host=db password=a secret=secret",
     "the spelling of SQLAlchemy": "postgresql+psycopg://ann:secret@host/db",

@@ -824,5 +824,5 @@ def _exit_code(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     return code
 
 
-REPORTS_FINDINGS = ("health", "import", "maintain")
+REPORTS_FINDINGS = ("health", "import", "maintain", "status")
 """Commands that also exit with 1 if what they examined has problems, which they print."""

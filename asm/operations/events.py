@@ -13,7 +13,6 @@ from asm.engine.script import Query, Rows, no_result, one_or_many
 from asm.errors import EventNotFound, ValidationError
 from asm.models import EVENT_TYPES, Event, EventType, event_from_row, event_type
 from asm.validation import (
-    count,
     is_collection,
     not_too_many,
     optional_count,
@@ -55,7 +54,8 @@ def get_events(
         "since": optional_utc_datetime(since, "since"),
         "after": optional_count(after, "after"),
         "before": optional_count(before, "before"),
-        "limit": optional_count(limit, "limit") if last is None else count(last, "last"),
+        "limit": optional_count(limit, "limit"),
+        "last": optional_count(last, "last"),
         "sequence_asc": True if last is None else None,
         "sequence_desc": None if last is None else True,
     }

@@ -84,7 +84,7 @@ def get_events(
         session_id, run_id=run_id, type=type, since=since, after=after, before=before, limit=limit, last=last
     )
     timeout_s = seconds(wait_timeout, "wait_timeout") or 0.0
-    return LongPoll(query, 0.0 if query.params["limit"] == 0 else timeout_s)
+    return LongPoll(query, 0.0 if 0 in (limit, last) else timeout_s)
 
 
 def iter_events(

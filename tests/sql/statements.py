@@ -50,6 +50,7 @@ ALTERNATIVES = [
     {"sequence_asc", "sequence_desc", "timestamp_asc", "timestamp_desc"},
     {"agent_id", "agent_ids"},
     {"correlation_id", "correlation_ids"},
+    {"limit", "last"},
     {"parent_session_id", "parent_session_ids"},
     {"provider", "providers"},
     {"run_id", "run_ids"},

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from psycopg import ClientCursor
 
+import asm
 from asm import dsn as dsns
 from asm.cli import copying
 from asm.engine import polling
@@ -31,7 +32,7 @@ from asm.operations import (
 )
 from asm.operations.cursors import Order
 from asm.sqlite import values
-from tests.conftest import Where
+from tests.conftest import POSTGRES, Cluster, Where, an_event
 from tests.make_schema import schema_file
 from tests.sql.conftest import START, a_run, a_session, an_event_of, session_id
 from tests.sql.statements import numbered, parameters_in_order, queries
@@ -411,14 +412,38 @@ def test_a_summary_reads_its_index_and_only_runs_that_have_not_ended(
 def test_of_the_last_events_no_more_rows_are_read_than_are_returned(last: int, filled: Where) -> None:
     if filled.dialect == "sqlite":
         pytest.skip("SQLite's plan has no numbers; that it does not sort says the same")
-    query = events.get_events(session_id(3), last=last)
+
+    assert _rows_read_of_the_last(filled.dsn, session_id(3), last) == {last}
+
+
+def test_of_a_session_that_is_far_longer_than_others_only_the_last_events_are_read(
+    long_session: Where,
+) -> None:
+    assert _rows_read_of_the_last(long_session.dsn, "ses_long", 50) == {50}
+
+
+@pytest.fixture(scope="module", params=POSTGRES)
+def long_session(request: pytest.FixtureRequest, clusters: Callable[[str], Cluster]) -> Iterator[Where]:
+    """A long session, of which the planner does not know, beside many short ones of one type of event."""
+    with clusters(request.param).database(migrated=True) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection, asm.SessionStore(dsn) as store:
+            connection.execute("alter table asm_events set (autovacuum_enabled = false)")
+            store.append_events(an_event(session_id(number)) for number in range(3_000) for _ in range(5))
+            connection.execute("vacuum analyze asm_events")
+            store.append_events(an_event("ses_long") for _ in range(10_000))
+        yield Where(request.param, dsn)
+
+
+def _rows_read_of_the_last(dsn: str, session_id: str, last: int) -> set[int]:
+    """The numbers of rows that the steps of the plan return."""
+    query = events.get_events(session_id, last=last)
     sql = queries("postgres")[query.query].render(query.params).statements[0].sql
-    with psycopg.connect(filled.dsn) as connection, ClientCursor(connection) as cursor:
+    with psycopg.connect(dsn) as connection, ClientCursor(connection) as cursor:
         statement = cursor.mogrify(sql, query.params)
         cursor.execute(f"explain (analyze, format json) {statement}".encode())
         ((explained,),) = cursor.fetchall()
-
-    assert {node["Actual Rows"] for node in _nodes(explained[0]["Plan"])} == {last}
+    # A Result is the subquery of the limit.
+    return {node["Actual Rows"] for node in _nodes(explained[0]["Plan"]) if node["Node Type"] != "Result"}
 
 
 def test_an_idempotent_append_finds_stored_events_by_the_index_on_ids(filled: Where) -> None:

@@ -220,6 +220,9 @@ select id, type, timestamp, session_id, run_id, sequence_number,
    and id = %(id)s;
 
 -- get_events
+-- The last events come from the end of the primary key. If the planner knew that the session has
+-- fewer events than the limit, by its statistics, it would sort them all, and the session may have
+-- grown since. So the limit is a subquery, whose result it does not know.
 select id, type, timestamp, session_id, run_id, sequence_number,
        data, metadata, schema_version, provider, correlation_id
   from asm_events
@@ -232,6 +235,7 @@ select id, type, timestamp, session_id, run_id, sequence_number,
    and sequence_number < %(before)s                        -- if before
  order by sequence_number                                  -- if sequence_asc
  order by sequence_number desc                             -- if sequence_desc
+ limit (select %(last)s::bigint)                           -- if last
  limit %(limit)s                                           -- if limit
 ;
 

@@ -183,6 +183,7 @@ select id, type, timestamp, session_id, run_id, sequence_number,
    and sequence_number < :before                           -- if before
  order by sequence_number                                  -- if sequence_asc
  order by sequence_number desc                             -- if sequence_desc
+ limit :last                                               -- if last
  limit :limit                                              -- if limit
 ;
 

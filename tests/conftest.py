@@ -114,6 +114,14 @@ class Cluster:
         self._admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if " at 0x" in item.nodeid:
+        raise pytest.UsageError(
+            f"{item.nodeid} has an address in its name, which differs from process to process: give its "
+            "cases ids"
+        )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect repetitions of tests on further stores, unless ASM_TEST_ALL is set.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -112,7 +113,7 @@ def test_values_that_the_driver_does_not_send_leave_the_transaction_as_it_was(
         *((statement, ()) for statement in (None, 5, b"select 1", "select 1\0 where false")),
         *(("select $", params) for params in (None, 5, "a", b"a", {1}, iter([1]))),
     ],
-    ids=repr,
+    ids=lambda value: "iterator" if isinstance(value, Iterator) else repr(value),
 )
 def test_a_statement_that_is_no_text_and_values_that_are_no_list_or_dict_are_refused(
     where: Where, store: Any, statement: Any, params: Any

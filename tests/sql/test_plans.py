@@ -428,7 +428,8 @@ def long_session(request: pytest.FixtureRequest, clusters: Callable[[str], Clust
     with clusters(request.param).database(migrated=True) as dsn:
         with psycopg.connect(dsn, autocommit=True) as connection, asm.SessionStore(dsn) as store:
             connection.execute("alter table asm_events set (autovacuum_enabled = false)")
-            store.append_events(an_event(session_id(number)) for number in range(3_000) for _ in range(5))
+            # One after the other, so that the rows of a session are on different pages.
+            store.append_events(an_event(session_id(number)) for _ in range(5) for number in range(3_000))
             connection.execute("vacuum analyze asm_events")
             store.append_events(an_event("ses_long") for _ in range(10_000))
         yield Where(request.param, dsn)

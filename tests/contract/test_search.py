@@ -588,8 +588,10 @@ def test_searches_and_summaries_are_planned_for_their_values_each_time(migrated:
         with store.transaction() as tx:
             _ask_everything(tx)
             prepared = tx.connection.execute("select statement from pg_prepared_statements").fetchall()
-    assert [text for (text,) in prepared if "limit" in text or "count" in text] == []
-    assert any("asm_session_sequences" in text for (text,) in prepared)
+    # That which opened the store reads catalogs only.
+    of_tables = [text for (text,) in prepared if "asm_" in text]
+    assert [text for text in of_tables if "limit" in text or "count" in text] == []
+    assert any("asm_session_sequences" in text for text in of_tables)
 
 
 def _ask_everything(store: Any) -> None:

@@ -96,9 +96,14 @@ def _why_it_cannot_be_opened(file: Path) -> str | None:
     folder = file.parent
     if not _may(os.F_OK, folder):
         return f"cannot open {file}: its folder does not exist"
+    try:
+        is_folder = file.is_dir()
+    except OSError as error:
+        # Such as a name that is too long.
+        return f"cannot open {file}: {error.strerror}"
     if not _may(os.F_OK, file) and not _may(os.W_OK, folder):
         return f"cannot create {file}: this process cannot write to its folder"
-    if file.is_dir():
+    if is_folder:
         return f"cannot open {file}: it is a folder"
     if _may(os.F_OK, file) and not _may(os.R_OK, file):
         return f"cannot open {file}: this process may not read it"

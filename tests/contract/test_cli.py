@@ -100,8 +100,9 @@ def read_from(terminal: int) -> bytes:
 def a_session(store: asm.SessionStore, *events: tuple[str, dict[str, Any]], **fields: Any) -> asm.Session:
     session = asm.Session(**({"agent_id": "helper"} | fields))
     run = asm.Run(session_id=session.id, status="running", token_usage={"input_tokens": 1_200}, cost_usd=0.5)
-    made = [asm.Event(type=type, session_id=session.id, run_id=run.id, data=data) for type, data in events]
-    store.flush(session, run, made)
+    # One time for all: what lies between two events is shown from a millisecond on.
+    ids: dict[str, Any] = {"session_id": session.id, "run_id": run.id, "timestamp": run.started_at}
+    store.flush(session, run, [asm.Event(type=type, data=data, **ids) for type, data in events])
     return session
 
 

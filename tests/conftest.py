@@ -12,6 +12,7 @@ import gc
 import inspect
 import os
 import shutil
+import signal
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -30,6 +31,11 @@ from tests.servers import Server, installations
 
 # Processes that tests start print UTF-8 in every locale.
 os.environ["PYTHONUTF8"] = "1"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts a program in the background with Ctrl-C ignored, and the tests' own processes, which
+    # are stopped with it, would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEST_DSN = os.environ.get("ASM_TEST_DSN")
 INSTALLATIONS = {} if TEST_DSN else {f"postgres-{each.version}": each for each in installations()}

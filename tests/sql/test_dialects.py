@@ -134,6 +134,19 @@ def test_queries_that_find_the_same_rows_have_the_same_filters(dialect: Dialect,
     assert others == [first] * len(others)
 
 
+@pytest.mark.parametrize(
+    ("bare", "with_session"),
+    [("append_event", "append_event_with_session"), ("append_events", "append_events_with_sessions")],
+)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_append_with_a_session_has_every_line_of_the_bare_append(
+    dialect: Dialect, bare: str, with_session: str
+) -> None:
+    lines = iter([line.sql.rstrip() for line in queries(dialect)[with_session].lines])
+
+    assert [line.sql for line in queries(dialect)[bare].lines if line.sql.rstrip() not in lines] == []
+
+
 @pytest.mark.parametrize("name", UNIONS)
 def test_both_halves_of_a_union_have_the_same_filters(name: str) -> None:
     lines = queries("postgres")[name].lines

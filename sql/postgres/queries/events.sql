@@ -28,7 +28,7 @@ with counters as (
     values (%(session_id)s, 1, now())
     on conflict (session_id) do update
        set last_sequence = counter.last_sequence + 1, updated_at = excluded.updated_at
-    returning session_id, last_sequence
+    returning last_sequence
 ), ensured as (
     insert into asm_sessions as session (
         id, agent_id, status, parent_session_id, metadata, context, tags,

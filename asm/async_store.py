@@ -352,9 +352,10 @@ class AsyncSessionStore(AsyncOperations):
         flag(idempotent, "idempotent")
 
         async def in_transaction(database: AsyncSQLiteTransaction | AsyncPostgresTransaction) -> T:
-            result = work(AsyncTransaction(database))
-            return await awaitable(result, "work")  # type: ignore[no-any-return]  # async only
-            # sync only: return not_a_coroutine(result, "work")  # type: ignore[no-any-return]
+            called = work(AsyncTransaction(database))
+            result: T = await awaitable(called, "work")  # async only
+            # sync only: result: T = not_a_coroutine(called, "work")
+            return result
 
         return await self._database.run_transaction(in_transaction, idempotent=idempotent)
 

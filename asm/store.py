@@ -313,8 +313,9 @@ class SessionStore(Operations):
         flag(idempotent, "idempotent")
 
         def in_transaction(database: SQLiteTransaction | PostgresTransaction) -> T:
-            result = work(Transaction(database))
-            return not_a_coroutine(result, "work")  # type: ignore[no-any-return]
+            called = work(Transaction(database))
+            result: T = not_a_coroutine(called, "work")
+            return result
 
         return self._database.run_transaction(in_transaction, idempotent=idempotent)
 

@@ -48,8 +48,9 @@ def _token_count(value: Any, path: str) -> int | None:
 def check_usage(usage: Any, name: str) -> Document:
     """A `token_usage` that is a document with known counts within their bounds."""
     dump_object(usage, name)
-    token_counts(usage)
-    return usage  # type: ignore[no-any-return]
+    checked: Document = usage
+    token_counts(checked)
+    return checked
 
 
 class _Parts(NamedTuple):

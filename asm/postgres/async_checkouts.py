@@ -106,15 +106,15 @@ class AsyncCheckouts:
             raise ours from error
 
     async def _from_pool(self, timeout: float | None) -> AsyncConnection[Any]:
-        # sync only: return self._pool.getconn(timeout)  # type: ignore[no-any-return]
-        # begin: async only
         connection: AsyncConnection[Any]
+        # sync only: connection = self._pool.getconn(timeout)
+        # begin: async only
         connection, was_cancelled = await detecting_lost_cancel(self._pool.getconn(timeout))
         if was_cancelled:
             await self.checkin(connection)
             raise asyncio.CancelledError
-        return connection
         # end: async only
+        return connection
 
     async def drop_server(self, connection: AsyncConnection[Any], error: Exception) -> None:
         """Replace all connections of the pool if they lead to a server that is of no use."""

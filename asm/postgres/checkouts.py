@@ -104,7 +104,9 @@ class Checkouts:
             raise ours from error
 
     def _from_pool(self, timeout: float | None) -> Connection[Any]:
-        return self._pool.getconn(timeout)  # type: ignore[no-any-return]
+        connection: Connection[Any]
+        connection = self._pool.getconn(timeout)
+        return connection
 
     def drop_server(self, connection: Connection[Any], error: Exception) -> None:
         """Replace all connections of the pool if they lead to a server that is of no use."""

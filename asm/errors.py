@@ -7,6 +7,11 @@ AsmError
     SessionNotFound  RunNotFound  EventNotFound
   Conflict             another row or state is in the way
     AlreadyExists  SequenceConflict
+    RunActive          another run of the session is going on: wait for its end, or cancel it
+    RunLost            another program ended the run: read what it stored
+  ProviderError        a model's provider failed: retry if `retryable`
+  RunCancelled         the run was cancelled
+  RunTimeout           the run took longer than its timeout
   StorageError         the database failed
     ConnectionFailed   retry: ids make writes idempotent
     StorageTimeout     retry, or allow more time
@@ -104,6 +109,62 @@ class SequenceConflict(Conflict):
     """Raised if the session is not at `expected_sequence`. Read the new events, then append again."""
 
     code = "sequence_conflict"
+
+
+class RunActive(Conflict):
+    """Raised if another run of the session is going on. Wait for its end, or cancel it."""
+
+    code = "run_active"
+
+
+class RunLost(Conflict):
+    """Raised if another program ended the run, or claimed its session. Read what it stored."""
+
+    code = "run_lost"
+
+
+class ProviderError(AsmError):
+    """Raised if a model's provider fails, after the run is stored as failed.
+
+    `status` is the HTTP status of its answer and `request_id` its id, if there was one; `provider_code`
+    is the provider's own name of the error. Retry if `retryable` is true.
+    """
+
+    code = "provider_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        provider_code: str | None = None,
+        retryable: bool = False,
+        **details: Any,
+    ) -> None:
+        super().__init__(
+            message,
+            retryable=retryable,
+            status=status,
+            request_id=request_id,
+            provider_code=provider_code,
+            **details,
+        )
+        self.status = status
+        self.request_id = request_id
+        self.provider_code = provider_code
+
+
+class RunCancelled(AsmError):
+    """Raised if a run is cancelled while it goes on, after it is stored as cancelled."""
+
+    code = "run_cancelled"
+
+
+class RunTimeout(AsmError):
+    """Raised if a run takes longer than its `timeout`, after it is stored as timed out."""
+
+    code = "run_timeout"
 
 
 class StorageError(AsmError):

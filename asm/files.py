@@ -71,6 +71,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.close(folder)
 
 
+def writing_into(path: Path) -> BinaryIO:
+    """A device or a pipe, open for writing. Waits until somebody reads from the pipe."""
+    # Without O_CREAT and O_TRUNC, and checked when it is open: a file may have taken its place.
+    descriptor = os.open(path, os.O_WRONLY)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileExistsError(errno.EEXIST, "it has become a regular file", str(path))
+    return os.fdopen(descriptor, "wb")
+
+
 def make_folder(folder: Path) -> None:
     """Create a private folder, and the folders above it, unless it exists."""
     missing = list(takewhile(lambda each: not each.is_dir(), (folder, *folder.parents)))
@@ -144,21 +154,22 @@ def reading(path: Path, *, follow_links: bool = False) -> BufferedReader:
 
 
 def followed(path: Path) -> Path:
-    """Where the symbolic link leads that the user has named. PermissionError if it is another user's.
+    """Where the symbolic link leads that the user has named; the path itself if it is no link.
 
-    A path that is no link is returned as it is. A link of the administrator is followed.
+    PermissionError for a link or a pipe of another user, but for the administrator's.
     """
     for _ in range(_LINKS_MAX):
         try:
             found = path.lstat()
         except FileNotFoundError:
             return path
-        if not stat.S_ISLNK(found.st_mode):
-            return path
-        if found.st_uid not in (os.geteuid(), 0):
+        kind = stat.S_IFMT(found.st_mode)
+        if kind in (stat.S_IFLNK, stat.S_IFIFO) and found.st_uid not in (os.geteuid(), 0):
             raise PermissionError(
-                errno.EPERM, "it is another user's symbolic link: name the file to which it leads", str(path)
+                errno.EPERM, f"{_KINDS[kind]} of another user is not used: name another file", str(path)
             )
+        if kind != stat.S_IFLNK:
+            return path
         path = path.parent / path.readlink()
     raise OSError(errno.ELOOP, "it is a circle of symbolic links", str(path))
 

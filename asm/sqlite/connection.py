@@ -21,7 +21,7 @@ from asm.engine.script import Params, Row, Rows
 from asm.errors import StorageError, store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
-from asm.sqlite.files import DatabaseFiles, check_openable
+from asm.sqlite.files import DatabaseFiles, check_openable, create_private
 from asm.sqlite.values import fetch_all
 
 T = TypeVar("T")
@@ -309,6 +309,7 @@ def retry_while_busy(connection: sqlite3.Connection, sql: str, timeout: float) -
 def _connect(path: str, timeout: float, *, reads_only: bool) -> sqlite3.Connection:
     if path != MEMORY:
         check_openable(path)
+        create_private(path)
     connection = sqlite3.connect(
         path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=512
     )

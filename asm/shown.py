@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 _INVISIBLE = (
@@ -35,19 +36,11 @@ _UNDEFINED = (
 _UNSAFE = rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_INVISIBLE}{_UNDEFINED}]"
 
 UNSAFE = re.compile(_UNSAFE)
-"""The characters that are not shown as they are, wherever they stand; line feed and tab are not among them.
+"""The characters that may not be shown as they are. Line feed and tab are not among them.
 
-Characters that Unicode has not assigned yet are unsafe, too, but they depend on the version of Python.
+Characters that Unicode has not assigned yet are not shown either. Which these are depends on the version of
+Python.
 """
-
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_UNNOTICED = re.compile(
-    r"[\x0b-\x1f\x85\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2028\u2029\u2800\u3164\ufe00-\ufe0f\uffa0"
-    r"\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
-)
-"""The unsafe characters that Python calls printable or spaces. A search for all takes twice the time."""
-
-_RUNS = re.compile(f"{_UNSAFE}+")
 
 _EMOJI = (
     r"\xa9\xae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2934\u2935"
@@ -62,24 +55,6 @@ _VIRAMAS = r"\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca"
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 """Thai, Lao, Burmese and Khmer write no spaces between words, and some texts mark where lines may end."""
 
-# A run of unsafe characters that writing needs where it stands. Of the flags only the three that all
-# systems draw are kept, because any text can be spelled in tags. Variation selectors 17 to 256 are not
-# kept: they choose rare forms of Chinese characters, and may hide a byte behind each of them.
-_NEEDED = re.compile(
-    rf"(?<=[{_JOINING}])[\u200c\u200d](?=[{_JOINING}])"
-    rf"|(?<=[{_EMOJI}])(?:[\ufe0e\ufe0f](?:\u200d(?=[{_EMOJI}]))?|\u200d(?=[{_EMOJI}]))"
-    r"|(?<=[#*0-9])\ufe0f(?=\u20e3)"
-    r"|(?<=\U0001f3f4)\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067|\U000e0073\U000e0063\U000e0074"
-    r"|\U000e0077\U000e006c\U000e0073)\U000e007f"
-    rf"|(?<=[{_VIRAMAS}])[\u200c\u200d]"
-    rf"|(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])"
-    r"|(?<=[\u1820-\u18aa])[\u180b-\u180f]"
-)
-_VISIBLE = re.compile(
-    # Signs around Arabic and Syriac numbers that Unicode calls format characters, and places for new emoji.
-    r"[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U0001f000-\U0001faff]"
-)
-
 MESSAGE_LENGTH_MAX = 2_000
 DETAIL_LENGTH_MAX = 4_096
 """No id or key that a store takes is longer."""
@@ -93,11 +68,11 @@ _BITS_MAX = 1_000
 def prose(text: str) -> str:
     """The text with its unsafe characters as escapes; line feeds, tabs and spaces of any width stay."""
     if text.isascii():
-        return _CONTROLS.sub(_escape, text)
+        return _controls().sub(_escape, text)
     # split() takes away the spaces, which are not all printable to Python.
-    if _UNNOTICED.search(text) is None and "".join(text.split()).isprintable():
+    if _unnoticed().search(text) is None and "".join(text.split()).isprintable():
         return text
-    text = _RUNS.sub(lambda run: run[0] if _is_needed(run) else _escape(run), text)
+    text = _runs().sub(lambda run: run[0] if _is_needed(run) else _escape(run), text)
     unassigned = {ord(each): _escaped(each) for each in set(text) if _is_unassigned(each)}
     return text.translate(unassigned) if unassigned else text
 
@@ -171,7 +146,7 @@ def _cut(text: str, length_max: int) -> str:
 
 
 def _is_needed(run: re.Match[str]) -> bool:
-    needed = _NEEDED.match(run.string, run.start())
+    needed = _needed().match(run.string, run.start())
     return needed is not None and needed.end() == run.end()
 
 
@@ -179,7 +154,7 @@ def _is_unassigned(character: str) -> bool:
     if character.isprintable() or character.isspace():
         return False
     # What is unsafe and still there is needed.
-    return not (UNSAFE.match(character) or _VISIBLE.match(character))
+    return not (UNSAFE.match(character) or _visible().match(character))
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -188,3 +163,53 @@ def _escape(found: re.Match[str]) -> str:
 
 def _escaped(text: str) -> str:
     return text.encode("unicode_escape").decode()
+
+
+# These patterns are compiled when they are first used, because it takes milliseconds.
+
+
+@cache
+def _controls() -> re.Pattern[str]:
+    return re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@cache
+def _unnoticed() -> re.Pattern[str]:
+    """The unsafe characters that Python calls printable or spaces. A search for all takes twice the time."""
+    return re.compile(
+        r"[\x0b-\x1f\x85\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2028\u2029\u2800\u3164\ufe00-\ufe0f\uffa0"
+        r"\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
+    )
+
+
+@cache
+def _runs() -> re.Pattern[str]:
+    return re.compile(f"{_UNSAFE}+")
+
+
+@cache
+def _needed() -> re.Pattern[str]:
+    """A run of unsafe characters that writing needs where it stands.
+
+    Of the flags only the three that all systems draw are kept, because any text can be spelled in tags.
+    Variation selectors 17 to 256 are not kept: they choose rare forms of Chinese characters, and may hide a
+    byte behind each of them.
+    """
+    return re.compile(
+        rf"(?<=[{_JOINING}])[\u200c\u200d](?=[{_JOINING}])"
+        rf"|(?<=[{_EMOJI}])(?:[\ufe0e\ufe0f](?:\u200d(?=[{_EMOJI}]))?|\u200d(?=[{_EMOJI}]))"
+        r"|(?<=[#*0-9])\ufe0f(?=\u20e3)"
+        r"|(?<=\U0001f3f4)\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067|\U000e0073\U000e0063\U000e0074"
+        r"|\U000e0077\U000e006c\U000e0073)\U000e007f"
+        rf"|(?<=[{_VIRAMAS}])[\u200c\u200d]"
+        rf"|(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])"
+        r"|(?<=[\u1820-\u18aa])[\u180b-\u180f]"
+    )
+
+
+@cache
+def _visible() -> re.Pattern[str]:
+    """Signs around numbers that Unicode calls format characters, and the places for new emoji."""
+    return re.compile(
+        r"[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U0001f000-\U0001faff]"
+    )

@@ -86,7 +86,7 @@ def identifier(text: str) -> str:
     return _SPACES.sub(r"\\x20", strict(text.replace("\\", r"\\")))
 
 
-_SPACES = re.compile(r"^ +| +$|(?<= ) | (?= )")
+_SPACES = re.compile(r"(?<![^ ]) | (?![^ ])")
 
 
 def strict(text: str) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from asm import dsn_faults
 from asm.engine.registry import Dialect, quote_identifier
 from asm.errors import ValidationError
+from asm.shown import strict
 
 DSN_VARIABLE = "ASM_DSN"
 DEFAULT = "sqlite:///asm.db"
@@ -80,7 +81,7 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         """The DSN without its password."""
-        return self.dsn if self.dialect == "sqlite" else _without_password(self.address)
+        return strict(self.dsn) if self.dialect == "sqlite" else _without_password(self.address)
 
 
 def parse_dsn(dsn: Any = None, schema: Any = None) -> Target:

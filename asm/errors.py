@@ -24,6 +24,8 @@ from __future__ import annotations
 import copy
 from typing import Any, ClassVar, TypeVar
 
+from asm import shown
+
 E = TypeVar("E", bound=BaseException)
 
 
@@ -33,14 +35,19 @@ class AsmError(Exception):
     `code` is text for programs and logs that does not change between releases. `details` has the values
     that the message mentions. `retryable` says whether the same call may succeed later. `__cause__` is
     the driver's exception, if there is one.
+
+    Message and details can be printed and logged, whatever the values contain. The message is one line of at
+    most 2,000 characters. Control, bidirectional and invisible characters in the message and in the texts of
+    `details` are escapes, such as `\\x1b`, so a value with such a character differs from the caller's. A
+    text in `details` has at most 4,096 characters; an id or a key is never longer.
     """
 
     code: ClassVar[str] = "asm_error"
     retryable: bool = False
 
     def __init__(self, message: str, *, retryable: bool | None = None, **details: Any) -> None:
-        super().__init__(message)
-        self.details: dict[str, Any] = details
+        super().__init__(shown.message(str(message)))
+        self.details: dict[str, Any] = shown.details(details)
         if retryable is not None:
             self.retryable = retryable
 

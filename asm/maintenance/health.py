@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from asm.engine.jobs import Job, run_step
 from asm.engine.script import Query, Rows
+from asm.reprs import ResultRepr
 
 SESSIONS_PER_STATEMENT = 10_000
 
@@ -19,8 +20,8 @@ ISSUES_MAX = 10_000
 """Stop after this many issues."""
 
 
-@dataclass(frozen=True, slots=True)
-class HealthIssue:
+@dataclass(frozen=True, slots=True, repr=False)
+class HealthIssue(ResultRepr):
     """An inconsistency of one session.
 
     `code` is one of events_without_session, runs_without_session, artifacts_without_session,

@@ -105,11 +105,14 @@ def _events(
     source: SessionStore, counters: Mapping[str, SequenceCounter], copied: Mapping[str, int]
 ) -> Iterator[ImportBatch]:
     for ranges in _read_batches(_event_ranges(counters, copied)):
-        events, pruned = run_operation(source, UnitOfWork(partial(_read, ranges), snapshot=True))
-        reached = {
-            each.session_id: SequenceCounter(each.last, pruned.get(each.session_id, 0)) for each in ranges
-        }
-        yield ImportBatch(events=events, counters=reached)
+        unread = ranges
+        while unread:
+            events, pruned = run_operation(source, UnitOfWork(partial(_read, unread), snapshot=True))
+            last = {each.session_id: each.last for each in unread}
+            unread = _after(unread, events)
+            last |= {each.session_id: each.after for each in unread}
+            counters_then = {id: SequenceCounter(number, pruned.get(id, 0)) for id, number in last.items()}
+            yield ImportBatch(events=events, counters=counters_then)
 
 
 def _read(ranges: Sequence[EventRange]) -> Script[tuple[list[Event], dict[str, int]]]:
@@ -140,32 +143,41 @@ class EventRange(NamedTuple):
     after: int
     last: int
 
+    @property
+    def length(self) -> int:
+        return self.last - self.after
+
 
 def _event_ranges(counters: Mapping[str, SequenceCounter], copied: Mapping[str, int]) -> Iterator[EventRange]:
     for session_id, counter in counters.items():
-        last = counter.last_sequence
-        if copied.get(session_id, 0) < last:
+        if copied.get(session_id, 0) < counter.last_sequence:
             # Read the last copied event again, so that it is compared: if the session was continued in
             # the target, it is no copy any more.
-            for after in range(max(0, copied.get(session_id, 0) - 1), last, ROWS_PER_READ):
-                yield EventRange(session_id, after, min(after + ROWS_PER_READ, last))
+            yield EventRange(session_id, max(0, copied.get(session_id, 0) - 1), counter.last_sequence)
 
 
 def _read_batches(ranges: Iterable[EventRange]) -> Iterator[list[EventRange]]:
-    """Lists of ranges that one query reads each.
-
-    No list has two ranges of one session, because all ranges of a session but its last are full.
-    """
+    """Lists of ranges that one query reads each. A range of more numbers than that is by itself."""
     batch: list[EventRange] = []
-    rows = 0
     for each in ranges:
-        if batch and rows + each.last - each.after > ROWS_PER_READ:
+        if batch and sum(other.length for other in batch) + each.length > ROWS_PER_READ:
             yield batch
-            batch, rows = [], 0
+            batch = []
         batch.append(each)
-        rows += each.last - each.after
     if batch:
         yield batch
+
+
+def _after(ranges: Sequence[EventRange], events: Sequence[Event]) -> list[EventRange]:
+    """What is left of a long range after these events of it.
+
+    It is read by its events and not by its numbers, of which a counter may claim any number.
+    """
+    if sum(each.length for each in ranges) <= ROWS_PER_READ or len(events) < ROWS_PER_READ:
+        return []
+    (long,) = ranges
+    rest = long._replace(after=max(event.sequence_number or 0 for event in events))
+    return [rest] if rest.length else []
 
 
 # Queries on the source. The empty string precedes every key.

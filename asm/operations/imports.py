@@ -182,6 +182,9 @@ def _import_without_result(batch: ImportBatch) -> Script[None]:
 
 
 def _import(batch: ImportBatch) -> Script[ImportCounts]:
+    _check_distinct(_RUNS, batch.runs)
+    _check_distinct(_EVENTS, batch.events)
+    _check_distinct(_ARTIFACTS, batch.artifacts)
     # Counters are locked before any other row, as in all operations that lock several rows.
     counters = yield from _lock(batch.counters)
     sessions = yield from _find_missing(_SESSIONS, batch.sessions)
@@ -240,25 +243,31 @@ _EVENTS = _Table[Event]("event", "find_events", _ids_within_sessions, read_event
 _ARTIFACTS = _Table[Artifact]("artifact", "find_artifacts", _ids, read_artifacts, _own_id)
 
 
+def _check_distinct(table: _Table[M], rows: Iterable[_EncodedRow[M]]) -> None:
+    keys: set[object] = set()
+    for row in rows:
+        key = table.key(row.model)
+        if key in keys:
+            raise ValidationError(
+                f"{table.noun} {row.model.id!r} is in the import twice: remove one", id=row.model.id
+            )
+        keys.add(key)
+
+
 def _find_missing(table: _Table[M], rows: Sequence[_EncodedRow[M]]) -> Script[list[_EncodedRow[M]]]:
     """The rows that do not exist. Conflict if one exists with different contents."""
-    missing: dict[object, _EncodedRow[M]] = {}
+    missing: list[_EncodedRow[M]] = []
     for chunk in _chunks(rows):
         params = table.params([row.model for row in chunk])
         existing: list[M] = yield from Query(table.query, params, table.read)
         by_key = {table.key(model): model for model in existing}
         for row in chunk:
-            key = table.key(row.model)
-            stored = by_key.get(key)
-            if key in missing:
-                raise ValidationError(
-                    f"{table.noun} {row.model.id!r} is in the import twice: remove one", id=row.model.id
-                )
+            stored = by_key.get(table.key(row.model))
             if stored is None:
-                missing[key] = row
+                missing.append(row)
             elif stored != row.model:
                 raise _different_contents(table.noun, row.model, stored)
-    return list(missing.values())
+    return missing
 
 
 def _find_missing_events(

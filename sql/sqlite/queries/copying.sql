@@ -35,8 +35,8 @@ select session_id, last_sequence, pruned_events
  limit :limit;
 
 -- find_events_between
--- The events of the requested ranges: after one sequence number, up to another. Each range is
--- shorter than the limit, which only has PostgreSQL read each session by the primary key.
+-- The first events of the requested ranges: after one sequence number, up to another. The limit
+-- is that of each range, and it has PostgreSQL read each session by the primary key.
 select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version,
        provider, correlation_id
   from asm_events

@@ -23,6 +23,7 @@ from asm.cli.show import show
 from asm.cli.summaries import cost, stats, usage
 from asm.cli.text import one_line
 from asm.cli.transfer import copy
+from asm.documents import DIGITS_MAX
 from asm.errors import AsmError
 
 INTERRUPTED = 130
@@ -112,6 +113,8 @@ for command in (
 
 def run() -> None:
     """Run the command with the arguments of the process."""
+    # The limit that the environment sets may be lower than the digits of an integer to show.
+    sys.set_int_max_str_digits(DIGITS_MAX)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -42,7 +42,7 @@ class Order(Generic[T]):
         """The keyset after which a page starts, empty for the first page."""
         if cursor is None:
             return {}
-        if not isinstance(cursor, str):
+        if not isinstance(cursor, str) or len(cursor) > _LENGTH_MAX:
             raise self._invalid()
         try:
             keyset = self._decode(cursor)
@@ -70,6 +70,9 @@ class Order(Generic[T]):
             path="cursor",
         )
 
+
+_LENGTH_MAX = 4_096
+"""Characters of a cursor. Two ids of the longest characters and a number have 2,765."""
 
 _CHECKSUM_BYTES = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -25,6 +25,7 @@ from asm.validation import (
     optional_count,
     optional_utc_datetime,
     safe_repr,
+    tag_filter,
     text_filter,
 )
 
@@ -327,7 +328,7 @@ def _session_filters(
             "exclude_deleted": None if flag(include_deleted, "include_deleted") else True,
         },
     )
-    all_tags = text_filter(tags, "tags")
+    all_tags = tag_filter(tags, "tags")
     # The sessions with some tags are found by a query of their own.
     return filters if all_tags is None else {**filters, "tags": all_tags}
 

@@ -48,7 +48,7 @@ from asm.postgres.at_most_once import AtMostOnce
 from asm.postgres.checkouts import Checkouts
 from asm.postgres.client_state import ClientState
 from asm.postgres.connections import ConnectionSetup, StoreConnection
-from asm.postgres.errors import translated, translation
+from asm.postgres.errors import OUT_OF_RANGE, translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.outcomes import Commit
 from asm.postgres.server_checks import can_identify, check_database, check_server, is_direct, probe
@@ -185,14 +185,14 @@ class Postgres:
                     if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
                         self.log.executed(operation, started_at)
                     return result
-            except psycopg.errors.UniqueViolation:
+            except (psycopg.errors.UniqueViolation, OUT_OF_RANGE):
                 if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                     raise
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
             return self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
             # Now, because it reads the connection, which `drop_server` may close.
-            ours = translation(error, connection)
+            ours = translation(error, connection, operation.sessions)
             self._checkouts.drop_server(connection, error)
             if ours is not None:
                 raise ours from error

@@ -7,7 +7,7 @@ import random
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -84,8 +84,11 @@ class LockedConnection:
         if self._statement_timeout is not None:
             driver.set_progress_handler(self._past_deadline, 1_000)
 
-    def use(self, work: Callable[[], T], *, begin: str | None = None) -> T:
-        """Do work while no other thread uses the connection, in a transaction if `begin` begins one."""
+    def use(self, work: Callable[[], T], *, begin: str | None = None, sessions: Sequence[str] = ()) -> T:
+        """Do work while no other thread uses the connection, in a transaction if `begin` begins one.
+
+        The work appends to the `sessions`.
+        """
         if self.lock.owner == get_ident():
             raise open_transaction_error()
         try:
@@ -100,7 +103,7 @@ class LockedConnection:
                 self._check_read()
             return result
         except sqlite3.Error as error:
-            raise_translated(error)
+            raise_translated(error, sessions=sessions)
         finally:
             self.release()
 

@@ -341,6 +341,6 @@ class SessionStore(Operations):
         return f"<SessionStore {getattr(self, '_dsn_target', None)}>"
 
 
-def run_operation(store: SessionStore, operation: Operation[T]) -> T:
+def run_operation(store: SessionStore | Transaction, operation: Operation[T]) -> T:
     """Run an operation that is no method of a store, such as a command needs."""
     return store._database.run(operation)

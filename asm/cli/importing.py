@@ -133,20 +133,16 @@ def _import_all(store: SessionStore, paths: Iterable[Path], own: StoreFiles) -> 
 
 
 def _import_file(store: SessionStore, file: Path, totals: _Totals, console: Console) -> None:
-    for parsed in _read(file):
+    is_stream = file == _STANDARD_INPUT
+    name = "the standard input" if is_stream else str(file)
+    for parsed in registry.read_stream(_standard_input(), name) if is_stream else registry.read(file):
         try:
             totals.add(import_into(store, parsed))
         except Conflict as error:
             totals.conflicts += 1
-            _print_error(console, f"{file}: {error}")
+            _print_error(console, f"{name}: {error}")
         except MemoryError:
-            raise ValidationError(f"{file}: there is not enough memory to import the file") from None
-
-
-def _read(file: Path) -> Iterator[Parsed]:
-    if file == _STANDARD_INPUT:
-        return registry.read_stream(_standard_input(), "the standard input")
-    return registry.read(file)
+            raise ValidationError(f"{name}: there is not enough memory to import the file") from None
 
 
 def _standard_input() -> BufferedReader:

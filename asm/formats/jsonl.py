@@ -37,7 +37,7 @@ from asm.formats.base import ExportedSession
 from asm.models import Artifact, Event, Model, Run, Session
 from asm.operations.exports import SequenceCounter, SessionExport, check_sum
 from asm.shown import UNSAFE
-from asm.validation import count, safe_repr
+from asm.validation import INTEGER_MAX, SEQUENCE_MAX, count, safe_repr
 
 M = TypeVar("M", bound=Model)
 Row: TypeAlias = Run | Event | Artifact
@@ -142,7 +142,9 @@ def _dump_one(export: SessionExport) -> Iterator[bytes]:
 
 def _load_one(lines: _LineReader) -> ExportedSession:
     session = lines.model("session", Session)
-    counter = SequenceCounter(lines.count("last_sequence"), lines.count("pruned_events"))
+    counter = SequenceCounter(
+        lines.count("last_sequence", SEQUENCE_MAX), lines.count("pruned_events", SEQUENCE_MAX)
+    )
     numbers = {model: lines.count(f"{kind}s") for kind, model in _KINDS.items()}
     with _at(lines.number):
         check_sum(numbers[Event], counter.pruned_events, counter.last_sequence)
@@ -166,9 +168,7 @@ def _rows(
             yield row
 
 
-def _checked_number(
-    lines: _LineReader, number: int | None, last: int, counter: SequenceCounter
-) -> int:
+def _checked_number(lines: _LineReader, number: int | None, last: int, counter: SequenceCounter) -> int:
     """The sequence number of an event, which follows that of the event before."""
     if number is None or not last < number <= counter.last_sequence:
         raise _invalid(
@@ -259,9 +259,9 @@ class _LineReader:
                 f"the end does not count the {sessions} sessions before it: lines are missing",
             )
 
-    def count(self, name: str) -> int:
+    def count(self, name: str, maximum: int = INTEGER_MAX) -> int:
         with _at(self.number):
-            return count(self._values.get(name), name)
+            return count(self._values.get(name), name, maximum)
 
     def model(self, kind: str, model: type[M]) -> M:
         with _at(self.number):

@@ -93,8 +93,8 @@ def _modified_at(path: Path) -> datetime:
         return datetime.fromtimestamp(modified_at, UTC)
     except (ValueError, OverflowError) as error:
         raise ValidationError(
-            f"the file was modified {modified_at:.0f} seconds after 1970, which is outside the years 1 to 9999: "
-            "change that with `touch`"
+            f"the time of its last modification, {modified_at:.0f} seconds after 1970, is outside the years "
+            "1 to 9999: change it with `touch`"
         ) from error
 
 

@@ -11,7 +11,7 @@ from asm.engine.script import Query, Rows, Script, UnitOfWork
 from asm.errors import ValidationError
 from asm.models import Artifact, Event, Model, Run, Session
 from asm.operations import artifacts, events, runs, sessions
-from asm.validation import check_keys, count, flag, text
+from asm.validation import SEQUENCE_MAX, check_keys, count, flag, text
 
 M = TypeVar("M", bound=Model)
 
@@ -46,8 +46,8 @@ class SessionExport:
         for name, model in _MODELS.items():
             _check_models(getattr(self, name), model, name, self.session.id)
         last = _check_sequence(self.events)
-        last_sequence = count(self.last_sequence, "last_sequence")
-        pruned_events = count(self.pruned_events, "pruned_events")
+        last_sequence = count(self.last_sequence, "last_sequence", SEQUENCE_MAX)
+        pruned_events = count(self.pruned_events, "pruned_events", SEQUENCE_MAX)
         if last_sequence == 0:
             last_sequence, pruned_events = last, pruned_events or last - len(self.events)
         if last_sequence < last:
@@ -163,8 +163,14 @@ def _check_model(value: Any, model: type[Model], name: str) -> None:
 
 def _check_models(values: Any, model: type[Run | Event | Artifact], name: str, session_id: str) -> None:
     _check_list(values, name)
+    indexes: dict[str, int] = {}
     for index, value in enumerate(values):
         _check_model(value, model, f"{name}[{index}]")
+        if indexes.setdefault(value.id, index) != index:
+            raise ValidationError(
+                f"{name}[{index}] has the id {value.id!r} of {name}[{indexes[value.id]}]",
+                path=f"{name}[{index}].id",
+            )
         if value.session_id != session_id:
             raise ValidationError(
                 f"{name}[{index}] belongs to session {value.session_id!r}, not to {session_id!r}",

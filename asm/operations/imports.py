@@ -23,9 +23,11 @@ from asm.operations.events import lock_counters, read_events
 from asm.operations.exports import SequenceCounter, SessionExport, find_counters
 from asm.operations.runs import read_runs, save_run
 from asm.operations.sessions import read_sessions, save_session
+from asm.validation import SEQUENCE_MAX, count
 
 Imported: TypeAlias = Session | Run | Event | Artifact
 M = TypeVar("M", bound=Imported)
+R = TypeVar("R", Run, Event, Artifact)
 
 ROWS_PER_STATEMENT = 1_000
 """A larger import is sent in several statements of one transaction."""
@@ -124,6 +126,8 @@ class ImportBatch:
 
     def import_all(self) -> UnitOfWork[ImportCounts]:
         """Write the missing rows, all or none. Conflict if a row exists with different contents."""
+        for session_id, counter in self.counters.items():
+            count(counter.last_sequence, f"last_sequence of session {session_id!r}", SEQUENCE_MAX)
         return UnitOfWork(partial(_import, self), sessions=tuple(self.counters))
 
 
@@ -243,13 +247,16 @@ _EVENTS = _Table[Event]("event", "find_events", _ids_within_sessions, read_event
 _ARTIFACTS = _Table[Artifact]("artifact", "find_artifacts", _ids, read_artifacts, _own_id)
 
 
-def _check_distinct(table: _Table[M], rows: Iterable[_EncodedRow[M]]) -> None:
+def _check_distinct(table: _Table[R], rows: Iterable[_EncodedRow[R]]) -> None:
+    # Of two new runs with one id, the database would take the first.
     keys: set[object] = set()
     for row in rows:
         key = table.key(row.model)
         if key in keys:
-            raise ValidationError(
-                f"{table.noun} {row.model.id!r} is in the import twice: remove one", id=row.model.id
+            raise Conflict(
+                f"{table.noun} {row.model.id!r} is in the import twice, and nothing was written: remove one",
+                id=row.model.id,
+                session_id=row.model.session_id,
             )
         keys.add(key)
 
@@ -379,7 +386,9 @@ def _chunks(rows: Sequence[_EncodedRow[M]]) -> Iterator[list[_EncodedRow[M]]]:
     chunk: list[_EncodedRow[M]] = []
     size_bytes = 0
     for row in rows:
-        if chunk and (len(chunk) == ROWS_PER_STATEMENT or size_bytes + _size_bytes(row.values) > BYTES_PER_STATEMENT):
+        if chunk and (
+            len(chunk) == ROWS_PER_STATEMENT or size_bytes + _size_bytes(row.values) > BYTES_PER_STATEMENT
+        ):
             yield chunk
             chunk, size_bytes = [], 0
         chunk.append(row)

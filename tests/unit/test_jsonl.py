@@ -131,7 +131,10 @@ def test_an_end_with_another_number_of_sessions_is_detected() -> None:
         (b'{"event": {"type": "x", "session_id": "s"}}\n', "'x' is not an event type"),
         (b'{"event": {"type": "a.b", "session_id": "s", "data": {"x": [NaN]}}}\n', "NaN"),
         (b'{"event": {"type": "a.b", "session_id": "s", "data": {"x": [1e999]}}}\n', r"data\.x\[0\] is inf"),
-        (b'{"event": {"type": "a.b", "session_id": "s", "sequence_number": -1}}\n', "sequence_number must be"),
+        (
+            b'{"event": {"type": "a.b", "session_id": "s", "sequence_number": -1}}\n',
+            "sequence_number must be",
+        ),
         (b'\xff{"event": {}}\n', "not UTF-8 at byte 1"),
         (b"[" * 100_000 + b"\n", "nested too deeply"),
         (b'{"event": {"data": {"n": ' + b"1" * 4_301 + b"}}}\n", "4,301 digits"),
@@ -183,7 +186,9 @@ def test_an_event_with_an_impossible_number_is_refused_at_its_line(
     content = dump(an_export())
     for index, number in ((3, first), (4, second)):
         text = content[index].decode()
-        content[index] = re.sub(r'"sequence_number":\d+', f'"sequence_number":{json.dumps(number)}', text).encode()
+        content[index] = re.sub(
+            r'"sequence_number":\d+', f'"sequence_number":{json.dumps(number)}', text
+        ).encode()
     with pytest.raises(asm.ValidationError, match=rf"^line {line}: .*sequence.number"):
         read(content)
 
@@ -218,7 +223,11 @@ TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "delete all")
 def test_an_export_has_no_character_that_a_terminal_obeys_or_that_is_not_seen() -> None:
     said = f"é 中 🎉 \x1b]0;x\x07 {UNSEEN} {TAGS} \ufeff"
     event = asm.Event(
-        type="message_sent", session_id=said, sequence_number=1, data={said: [said]}, metadata={"half": "\ud800"}
+        type="message_sent",
+        session_id=said,
+        sequence_number=1,
+        data={said: [said]},
+        metadata={"half": "\ud800"},
     )
     export = asm.SessionExport(session=asm.Session(agent_id=said, id=said), events=[event])
     lines = dump(export)

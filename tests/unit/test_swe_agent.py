@@ -279,8 +279,14 @@ def test_a_step_is_found_by_what_it_says_however_many_there_are(new_file: Callab
     assert calls(400) < 2.5 * calls(200)
 
 
-def test_an_entry_belongs_to_the_first_remaining_step_that_says_the_same(new_file: Callable[..., Path]) -> None:
-    steps = [{"response": "a", "action": "x"}, {"response": "b", "action": "x"}, {"response": "a", "action": "y"}]
+def test_an_entry_belongs_to_the_first_remaining_step_that_says_the_same(
+    new_file: Callable[..., Path],
+) -> None:
+    steps = [
+        {"response": "a", "action": "x"},
+        {"response": "b", "action": "x"},
+        {"response": "a", "action": "y"},
+    ]
     history = [{"role": "assistant", "content": said} for said in ("a", "a", "b")]
     events = read(new_file({"trajectory": steps, "history": history})).events
     found = [

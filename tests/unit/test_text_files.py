@@ -45,9 +45,7 @@ def written(tmp_path: Path, content: bytes, name: str = "sample.traj") -> Path:
 
 
 def contents(file: Path) -> list[Transcript | asm.SessionExport]:
-    return [
-        each.whole() if isinstance(each, ExportedSession) else each for each in registry.read(file)
-    ]
+    return [each.whole() if isinstance(each, ExportedSession) else each for each in registry.read(file)]
 
 
 def test_every_reader_has_a_sample() -> None:

@@ -16,11 +16,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeAlias
 
 from asm import documents, files
 from asm.documents import ROW_LENGTH_MAX
 from asm.errors import ValidationError
+
+Binary: TypeAlias = BufferedReader | gzip.GzipFile
 
 LINE_LENGTH_MAX = ROW_LENGTH_MAX + 4 * 1024 * 1024
 """Characters of a line: of a row with the longest documents, and its other columns."""
@@ -114,7 +116,7 @@ def is_too_long(line: bytes) -> bool:
 # Sizes.
 
 
-def _read_all(file: IO[bytes]) -> bytes:
+def _read_all(file: Binary) -> bytes:
     content = file.read(FILE_SIZE_MAX + 1)
     if len(content) > FILE_SIZE_MAX:
         raise ValidationError(
@@ -124,12 +126,12 @@ def _read_all(file: IO[bytes]) -> bytes:
     return content
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
+def _lines(file: Binary) -> Iterator[bytes]:
     while line := file.readline(_PIECE_BYTES):
         yield line if len(line) < _PIECE_BYTES else _whole_line(line, file)
 
 
-def _whole_line(start: bytes, file: IO[bytes]) -> bytes:
+def _whole_line(start: bytes, file: Binary) -> bytes:
     # Joined at the end, so that a line that is too long has not been copied.
     pieces, size_bytes = [start], len(start)
     while not pieces[-1].endswith(b"\n") and (piece := file.readline(_PIECE_BYTES)):

@@ -121,7 +121,7 @@ def test_an_end_with_another_number_of_sessions_is_detected() -> None:
 @pytest.mark.parametrize(
     ("garbage", "message"),
     [
-        (b"remember the milk\n", "not JSON at column 2"),
+        (b"remember the milk\n", "not JSON at column 1"),
         (b"[1, 2]\n", "expected a JSON object, not list"),
         (b"{}\n", "expected `event`, not ``"),
         (b'{"run": {}}\n', "expected `event`, not `run`"),

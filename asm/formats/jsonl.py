@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -180,10 +181,12 @@ def _checked_number(lines: _LineReader, number: int | None, last: int, counter: 
 
 
 def _encode(model: Model) -> dict[str, Any]:
-    # orjson would refuse or change some of the values that a document may have.
+    # The same as `to_dict`, whose values orjson makes of times and statuses itself. It would refuse or
+    # change some of the values that a document may have, but for an empty one.
+    values = {name: getattr(model, name) for name in model.__dataclass_fields__}
     return {
-        name: orjson.Fragment(documents.dump(value, name)) if name in _DOCUMENTS else value
-        for name, value in model.to_dict().items()
+        name: orjson.Fragment(documents.dump(value, name)) if value and name in _DOCUMENTS else value
+        for name, value in values.items()
     }
 
 
@@ -194,13 +197,20 @@ def _line(values: dict[str, Any]) -> bytes:
 
 def _escaped(line: bytes) -> bytes:
     """The line with characters as escapes that act on a terminal, or are not seen there."""
-    escaped = UNSAFE.sub(_escape, line.decode()).encode()
+    # Only the other characters are searched, because a search takes longer than all else that makes a line.
+    if UNSAFE.search(line.translate(None, _ASCII).decode()) is None:
+        return line
+    escaped = UNSAFE.sub(lambda found: _escape(found[0]), line.decode()).encode()
     # It must be possible to read whatever is written.
     return line if text.is_too_long(escaped) else escaped
 
 
-def _escape(found: re.Match[str]) -> str:
-    units = found[0].encode("utf-16-be").hex(" ", 2).split()
+_ASCII = bytes(range(0x7F))
+
+
+@lru_cache(maxsize=1_000)
+def _escape(character: str) -> str:
+    units = character.encode("utf-16-be").hex(" ", 2).split()
     return "".join(f"\\u{unit}" for unit in units)
 
 

@@ -20,7 +20,6 @@ An export is read line by line, and refused at the first line that is not what t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache

@@ -1,8 +1,8 @@
 """What a call costs grows with the size of its input, whatever the input contains, and not with its square.
 
 Every public method, constructor and importer is given values of three sizes, each twice the one before, in
-the place of each parameter. It may accept or refuse them. Nothing is timed: the lines and calls that Python
-executes are counted, and the bytes that each of them allocates.
+the place of each parameter. It may accept or refuse them. Nothing is timed: the lines that Python executes
+are counted, and the bytes that each of them allocates.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,51 +25,51 @@ from asm import documents, validation
 from asm.formats import jsonl, registry
 from tests.conftest import an_artifact, an_event
 
-SIZES = (100, 200, 400)
+SIZES = (160, 40, 80, 160)
+"""The largest comes first, too: it fills caches, and shows whether the cost grows at all."""
 
 Shape = Callable[[int], Any]
-"""Makes a value of a size: it has about a hundred bytes for each unit."""
+"""Makes a value of a size: it has about two hundred bytes for each unit."""
 
 
 # What is counted.
 
 
 class Cost(NamedTuple):
-    """The lines and calls that were executed, and the bytes that these allocated, one after another."""
+    """The lines that were executed, and the bytes that these allocated, one after another."""
 
-    steps: int
+    lines: int
     allocated_bytes: int
 
 
-NOISE = Cost(steps=100, allocated_bytes=50_000)
-"""What need not grow evenly, such as the first use of a cache."""
+NOISE = Cost(lines=500, allocated_bytes=100_000)
+"""What need not grow evenly. No more than twice this is a cost that does not grow."""
 
 
 def cost_of(call: Callable[[], object]) -> Cost:
-    steps = allocated_bytes = 0
+    lines = allocated_bytes = 0
     before, _ = tracemalloc.get_traced_memory()
 
     def count(_frame: object, _event: str, _argument: object) -> Any:
-        nonlocal steps, allocated_bytes, before
-        steps += 1
-        _, peak = tracemalloc.get_traced_memory()
-        # The peak since the last step, because a step also allocates what it frees.
-        allocated_bytes += max(0, peak - before)
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
+        nonlocal lines, allocated_bytes, before
+        lines += 1
+        now, peak = tracemalloc.get_traced_memory()
+        # The peak since the last line, because a line also allocates what it frees.
+        if peak > before:
+            allocated_bytes += peak - before
+            tracemalloc.reset_peak()
+        before = now
         return count
 
     tracemalloc.reset_peak()
     sys.settrace(count)
-    sys.setprofile(count)
     try:
         with suppress(asm.AsmError):
             call()
     finally:
-        sys.setprofile(None)
         sys.settrace(None)
     count(None, "", None)
-    return Cost(steps, allocated_bytes)
+    return Cost(lines, allocated_bytes)
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +79,12 @@ def traced_memory() -> Iterator[None]:
     tracemalloc.stop()
 
 
-def faults(name: str, calls: Iterable[Callable[[], object]]) -> list[str]:
-    """What grows faster than the input of these calls, each of which has one of twice the size."""
-    costs = [cost_of(call) for call in calls]
+def faults(name: str, calls: Sequence[Callable[[], object]]) -> list[str]:
+    """What grows faster than the inputs of these calls, which have the SIZES."""
+    first, *others = calls
+    if all(cost <= 2 * noise for cost, noise in zip(cost_of(first), NOISE, strict=True)):
+        return []
+    costs = [cost_of(call) for call in others]
     found = []
     for kind, noise, (small, middle, large) in zip(
         Cost._fields, NOISE, zip(*costs, strict=True), strict=True
@@ -94,16 +97,16 @@ def faults(name: str, calls: Iterable[Callable[[], object]]) -> list[str]:
 
 def test_a_cost_that_grows_with_the_square_is_found() -> None:
     def quadratic(n: int) -> list[str]:
-        return [f"{'x' * 100 * n}{number}" for number in range(n)]
+        return [f"{'x' * 200 * n}{number}" for number in range(n)]
 
     def loops(n: int) -> None:
         for _ in range(n):
             for _ in range(n // 10):
                 pass
 
-    assert len(faults("bytes", [partial(quadratic, n) for n in SIZES])) == 1
-    assert len(faults("steps", [partial(loops, n) for n in SIZES])) == 1
-    assert faults("linear", [partial(list, range(100 * n)) for n in SIZES]) == []
+    assert faults("bytes", [partial(quadratic, n) for n in SIZES])
+    assert faults("lines", [partial(loops, n) for n in SIZES])
+    assert not faults("linear", [partial(list, range(1_000 * n)) for n in SIZES])
 
 
 # The shapes.
@@ -116,9 +119,9 @@ def nested(levels: int, wrap: Callable[[Any], Any], value: Any) -> Any:
 
 
 DOCUMENTS: dict[str, Shape] = {
-    "a long key above many values": lambda n: {"K" * 100 * n: ["\ud800", *[0] * n]},
+    "a long key above many values": lambda n: {"K" * 200 * n: ["\ud800", *[0] * n]},
     "a long key above many keys": lambda n: {
-        "K" * 100 * n: {"\ud800": 0, **{f"key {k}": k for k in range(n)}}
+        "K" * 200 * n: {"\ud800": 0, **{f"key {k}": k for k in range(n)}}
     },
     "long keys above each other": lambda n: nested(255, lambda inner: {"K" * n: inner}, ["\ud800"] * n),
     "many values beside a lone surrogate": lambda n: {"items": ["\ud800", *range(n)]},
@@ -129,24 +132,22 @@ DOCUMENTS: dict[str, Shape] = {
     },
     "many levels": lambda n: {"a": nested(n * 10, lambda inner: [inner], 1)},
     "many documents": lambda n: {"items": [{"text": "\ud800"}] * n},
-    "a long text with a lone surrogate": lambda n: {"text": "\ud800" + "x" * 100 * n},
-    "a long text": lambda n: {"text": "é" * 100 * n},
+    "a long text with a lone surrogate": lambda n: {"text": "\ud800" + "x" * 200 * n},
+    "a long text": lambda n: {"text": "é" * 200 * n},
     "many numbers": lambda n: {"items": list(range(n))},
-    "a bad value below a long key": lambda n: {"K" * 100 * n: [*[0] * n, object()]},
-    "a bad key below a long key": lambda n: {"K" * 100 * n: {**{f"key {k}": k for k in range(n)}, 1: 1}},
+    "a bad value below a long key": lambda n: {"K" * 200 * n: [*[0] * n, object()]},
+    "a bad key below a long key": lambda n: {"K" * 200 * n: {**{f"key {k}": k for k in range(n)}, 1: 1}},
     "many bad values": lambda n: {"items": [float("nan")] * n},
-    "an integer of too many digits": lambda n: {"n": 10 ** (100 * n)},
+    "an integer of too many digits": lambda n: {"n": 10 ** (200 * n)},
 }
 
 VALUES: dict[str, Shape] = {
-    "a long text": lambda n: "x" * 100 * n,
-    "a huge integer": lambda n: 10 ** (100 * n),
+    "a long text": lambda n: "x" * 200 * n,
+    "a huge integer": lambda n: 10 ** (200 * n),
     "many texts": lambda n: [f"text {number}" for number in range(n)],
     "one text many times": lambda n: ["failed"] * n,
-    "long texts": lambda n: ["x" * n] * 100,
     "many documents": lambda n: [{"text": "x"}] * n,
-    "many numbers": lambda n: list(range(n)),
-    "many levels": lambda n: nested(n, lambda inner: [inner], 1),
+    "many levels": lambda n: nested(255 + n, lambda inner: [inner], 1),
     **{name: DOCUMENTS[name] for name in ("a long key above many values", "a bad value below a long key")},
 }
 """In the place of every parameter. Most are refused there, which must not cost more."""
@@ -162,20 +163,21 @@ def hostile_run(n: int) -> asm.Run:
 
 def hostile_session(n: int) -> asm.Session:
     tags = [f"tag {number}" for number in range(n)]
-    return asm.Session(id="ses_1", agent_id="a", context=DOCUMENTS["many documents"](n), tags=tags)
+    return asm.Session(agent_id="a", context=DOCUMENTS["many documents"](n), tags=tags)
 
 
 def hostile_export(n: int) -> asm.SessionExport:
+    session = hostile_session(n)
     return asm.SessionExport(
-        session=hostile_session(n),
-        runs=[asm.Run(session_id="ses_1") for _ in range(n)],
-        events=[an_event(sequence_number=number) for number in range(1, n + 1)],
-        artifacts=[an_artifact(f"{n} {number}", session_id="ses_1") for number in range(n)],
+        session=session,
+        runs=[asm.Run(session_id=session.id) for _ in range(n)],
+        events=[an_event(session.id, sequence_number=number) for number in range(1, n + 1)],
+        artifacts=[an_artifact(f"{session.id} {number}", session_id=session.id) for number in range(n)],
     )
 
 
 def hostile_usage(n: int) -> dict[str, Any]:
-    return {"input_tokens": 1, "K" * 100 * n: {f"key {number}": 1 for number in range(n)}}
+    return {"input_tokens": 1, "K" * 200 * n: {f"key {number}": 1 for number in range(n)}}
 
 
 def hostile_pricing(name: str, n: int) -> dict[str, Any]:
@@ -197,7 +199,7 @@ SPECIAL: dict[str, dict[str, Shape]] = {
     "policy": {"many tags": lambda n: asm.RetentionPolicy(exempt_tags=[f"tag {each}" for each in range(n)])},
     "pricing": {
         "many models": partial(hostile_pricing, "anthropic"),
-        "a long name above many models": lambda n: hostile_pricing("K" * 100 * n, n),
+        "a long name above many models": lambda n: hostile_pricing("K" * 200 * n, n),
     },
     "usage": {"a long key above many numbers": hostile_usage},
     "token_usage": {"a long key above many numbers": hostile_usage},
@@ -324,11 +326,11 @@ def test_the_cost_of_a_repr_does_not_grow_with_the_value() -> None:
     }
     for shape, make in DOCUMENTS.items():
         with suppress(asm.AsmError):
-            events = [an_event(data=make(n)) for n in SIZES]
+            event = an_event(data=make(10 * SIZES[-1]))
             for what, show in shown.items():
-                small, _, large = [cost_of(partial(show, event)) for event in events]
-                assert large.steps <= small.steps + NOISE.steps, (shape, what)
-                assert large.allocated_bytes <= small.allocated_bytes + NOISE.allocated_bytes, (shape, what)
+                cost = cost_of(partial(show, event))
+                assert cost.lines < 1_000, (shape, what)
+                assert cost.allocated_bytes < 100_000, (shape, what)
 
 
 def test_the_cost_of_adding_usage_grows_with_both_usages() -> None:
@@ -340,7 +342,7 @@ def test_the_cost_of_adding_usage_grows_with_both_usages() -> None:
 
 
 def large(n: int, value: float) -> dict[str, Any]:
-    return {"input_tokens": 1, "K" * 100 * n: {f"key {number}": value for number in range(n)}}
+    return {"input_tokens": 1, "K" * 200 * n: {f"key {number}": value for number in range(n)}}
 
 
 # Files.
@@ -348,29 +350,29 @@ def large(n: int, value: float) -> dict[str, Any]:
 
 def exported(n: int, **fields: Any) -> bytes:
     session = asm.Session(id="ses_1", agent_id="a")
-    events = [an_event(id=f"evt_{number}", sequence_number=number, **fields) for number in range(1, n + 1)]
+    events = [an_event(id=f"evt_{each}", sequence_number=each, **fields) for each in range(1, n + 1)]
     return b"".join(jsonl.dump([asm.SessionExport(session=session, events=events)]))
 
 
 def trajectory(n: int, history: list[Any]) -> bytes:
-    steps = [{"response": f"step {number}", "action": "ls", "observation": "x"} for number in range(n)]
+    steps = [{"response": f"step {number}", "action": "ls", "observation": "x"} for number in range(n // 4)]
     return documents.dump({"trajectory": steps, "history": history, "info": {}}, "trajectory").encode()
 
 
 HEADER = b'{"format": "asm-export", "version": 1}\n'
 FILES: dict[str, tuple[str, Callable[[int], bytes]]] = {
-    "many events": ("x.jsonl", exported),
+    "many events": ("x.jsonl", lambda n: exported(n // 4)),
     "a long key above many values": (
         "x.jsonl",
         lambda n: exported(1, data=DOCUMENTS["a long key above many values"](n)),
     ),
-    "a line without an end": ("x.jsonl", lambda n: HEADER + b"x" * 100 * n),
+    "a line without an end": ("x.jsonl", lambda n: HEADER + b"x" * 200 * n),
     "many blank lines": ("x.jsonl", lambda n: HEADER + b"\n" * n),
-    "many levels": ("x.jsonl", lambda n: HEADER + b"[" * 100 * n),
-    "an integer of many digits": ("x.jsonl", lambda n: HEADER + b'{"session": ' + b"7" * 100 * n + b"}"),
-    "many headers": ("x.jsonl", lambda n: (HEADER + b'{"end": {"sessions": 0}}\n') * n),
+    "many levels": ("x.jsonl", lambda n: HEADER + b"[" * 200 * n),
+    "an integer of many digits": ("x.jsonl", lambda n: HEADER + b'{"session": ' + b"7" * 200 * n + b"}"),
+    "many headers": ("x.jsonl", lambda n: (HEADER + b'{"end": {"sessions": 0}}\n') * (n // 4)),
     "a trajectory of many steps": ("x.traj", lambda n: trajectory(n, [])),
-    "a trajectory that is not JSON": ("x.traj", lambda n: b'{"trajectory": [' + b"[" * 100 * n),
+    "a trajectory that is not JSON": ("x.traj", lambda n: b'{"trajectory": [' + b"[" * 200 * n),
 }
 """What a file may be made of: its name, and its contents in a size."""
 
@@ -380,8 +382,8 @@ def test_the_cost_of_reading_a_file_grows_with_its_size(tmp_path: Path, what: st
     name, contents = FILES[what]
     calls = []
     for n in SIZES:
-        (tmp_path / str(n)).mkdir()
         path = tmp_path / str(n) / name
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(contents(n))
         calls.append(partial(read_all, path))
 

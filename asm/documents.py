@@ -116,8 +116,7 @@ def _as_text(text: str | bytes) -> str:
 
 
 def _integer(digits: str) -> int:
-    number = len(digits.lstrip("-"))
-    if number > DIGITS_MAX:
+    if len(digits) > DIGITS_MAX and (number := len(digits.lstrip("-"))) > DIGITS_MAX:
         raise ValidationError(
             f"an integer of {number:,} digits is more than the maximum of {DIGITS_MAX:,}: make it a string"
         )

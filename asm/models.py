@@ -177,7 +177,7 @@ def _unset() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Session(Model):
-    """One conversation with an agent, which may have any number of runs."""
+    """One conversation with an agent, which may have any number of runs. It has at most 1,000 tags."""
 
     id: str = field(default_factory=partial(new_id, "ses_"))
     agent_id: str

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 VICTIM = b"of somebody else"
 
@@ -34,7 +35,10 @@ IRREGULAR: dict[str, Callable[[Path], object]] = {
     "a socket": _socket,
     "a folder": lambda path: path.mkdir(),
 }
-PLANTED = {**IRREGULAR, "a hard link": lambda path: path.hardlink_to(path.with_name("victim"))}
+PLANTED: dict[str, Callable[[Path], object]] = {
+    **IRREGULAR,
+    "a hard link": lambda path: path.hardlink_to(path.with_name("victim")),
+}
 
 
 def plant(path: Path, what: str) -> Path:
@@ -82,9 +86,9 @@ def _kill_before(step: int) -> None:
         if event.startswith(("open", "os.", "fcntl.")) and next(steps) == step:
             os._exit(_KILLED)
 
-    def audited_fsync(descriptor: int) -> None:
+    def audited_fsync(fd: Any) -> None:
         sys.audit("os.fsync")
-        fsync(descriptor)
+        fsync(fd)
 
     os.fsync = audited_fsync
     sys.addaudithook(kill)

@@ -237,7 +237,7 @@ def test_a_session_that_begins_again_with_the_same_ids_does_not_change_its_archi
     store: Any, tmp_path: Path
 ) -> None:
     created_at = days_ago(40)
-    archived = []
+    archived: list[asm.SessionExport] = []
     for command in ("rm -rf /", "ls"):
         store.save_session(a_session(created_at=created_at, deleted_days_ago=31))
         store.append_event(an_event(id="evt_1", timestamp=created_at, data={"command": command}))

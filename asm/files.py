@@ -52,7 +52,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     # Opened first: a folder that cannot be synced is found out before anything is written.
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # A random name, because O_EXCL fails if another process has created a file of the same name.
+        # Nobody can foretell a random name and take it before, which O_EXCL would refuse.
         unfinished = path.with_name(f".asm-{secrets.token_hex(8)}.new")
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE)
         try:
@@ -114,7 +114,8 @@ def _mode_with_owner(descriptor: int, found: os.stat_result) -> int:
     """Change the owner and the group as far as permitted. Returns the mode for those that it has now."""
     mode = stat.S_IMODE(found.st_mode) & 0o777
     for owner in (found.st_uid, -1):
-        with suppress(PermissionError):
+        # Beside PermissionError, for an owner that a container does not know.
+        with suppress(OSError):
             os.fchown(descriptor, owner, found.st_gid)
             return mode
     # The file has another group now, which gets the rights that it had before: those of all others.

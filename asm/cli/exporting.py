@@ -56,8 +56,9 @@ def export(
     SESSION is the id of a session or its beginning, if no other id begins so. Each session is a
     consistent snapshot. `asm import` reads the output.
 
-    FILE gets its name when the export is complete. Only its owner may read it. It replaces an empty file or
-    an earlier export, whose permissions it keeps. Any other file is kept, and the exit status is 1.
+    FILE gets its name when the export is complete. A new file can only be read by its owner. An empty file
+    or an earlier export is replaced and keeps its permissions. Any other file is kept, and the exit status
+    is 1.
 
     \b
     asm export ses_1 ses_2 -o sessions.jsonl

@@ -28,7 +28,7 @@ IGNORABLE = re.compile(
 HOSTILE = (
     "a\x1b[2J\x1b]0;title\x07 \x08\r\x7f\x9b1m \u202eevil\u2066 \u2028\u2029 b\u200bc\u200dd\u200ce\u2060f"
     "\ufeffg\xadh\U000e0073\U000e0061\U000e0079 \ufe0f\U000e0100\u034f \u115f\u1160\u3164\uffa0\u2800\u180e "
-    "\ue000\U00100000\ufdd0\u0378\nforged: line"
+    "\ue000\U00100000\ufdd0\nforged: line"
 )
 """Every kind of character that is not shown as it is, but the two that no store takes."""
 

@@ -102,7 +102,7 @@ def methods_of(store: Any) -> Iterator[tuple[str, Callable[..., Any], dict[str, 
 def test_every_error_of_every_parameter_shows_what_is_in_the_value(store: Any) -> None:
     refused = []
     for name, method, parameters in methods_of(store):
-        needed = {
+        needed: dict[str, Any] = {
             each: REQUIRED[each]
             for each, takes in parameters.items()
             if takes.default is inspect.Parameter.empty
@@ -111,8 +111,8 @@ def test_every_error_of_every_parameter_shows_what_is_in_the_value(store: Any) -
         waits = {each: 0 for each in ("wait_timeout", "idle_timeout") if each in parameters}
         for parameter in parameters:
             for value in VALUES.values():
-                call = partial(method, **{**needed, **waits, parameter: value})
-                refused += [name] * ends_in_error(call)
+                arguments = needed | waits | {parameter: value}
+                refused += [name] * ends_in_error(partial(method, **arguments))
     taking = {name for name, _, parameters in methods_of(store) if parameters}
     assert taking - set(refused) == set()
 
@@ -198,15 +198,14 @@ def test_every_error_of_opening_and_migrating_shows_what_is_in_the_value(dsn: st
         *(f"host=/nowhere dbname='{HOSTILE}'", f"host=/nowhere {HOSTILE}=1", f"mysql://{HOSTILE}"),
         f"sqlite:///{tmp_path}/{'x' * 300}\u200b",
     ]
-    calls = [
+    calls: list[Callable[[], Any]] = [
         partial(act, **options)
         for act in (partial(asm.SessionStore, retry_for=0), asm.migrate, asm.pending_migrations)
         for options in (*({"dsn": each} for each in addresses), {"dsn": dsn, "schema": HOSTILE})
     ]
     calls.append(partial(asm.SessionStore, dsn, schema=SCHEMA))
-    calls += [
-        partial(asm.SessionStore, dsn, **{name: HOSTILE}) for name in ("timeout", "retry_for", "migrate")
-    ]
+    unusual: list[dict[str, Any]] = [{name: HOSTILE} for name in ("timeout", "retry_for", "migrate")]
+    calls += [partial(asm.SessionStore, dsn, **each) for each in unusual]
     ended = [ends_in_error(call) for call in calls]
     assert sum(ended) > len(addresses)
 
@@ -274,7 +273,7 @@ def arguments_of(dsn: str, command: click.Command) -> Iterator[list[str]]:
         if isinstance(each, click.Argument):
             yield [*options, HOSTILE]
             yield [HOSTILE, HOSTILE, HOSTILE]
-        elif not (each.is_flag or each.name == "full"):
+        elif isinstance(each, click.Option) and not each.is_flag:
             yield [*options, *own, each.opts[-1], HOSTILE]
     yield [*options, *own, f"--{HOSTILE}"]
 

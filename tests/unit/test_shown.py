@@ -174,7 +174,7 @@ def _texts(value: Any) -> list[str]:
     return [value]
 
 
-ORDINARY = {
+ORDINARY: dict[str, Any] = {
     "session_id": "ses_1",
     "key": "C:\\reports\\Größe 1.pdf" + "x" * 4_000,
     "status": asm.SessionStatus.ACTIVE,

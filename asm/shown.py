@@ -72,9 +72,10 @@ def prose(text: str) -> str:
     # split() takes away the spaces, which are not all printable to Python.
     if _unnoticed().search(text) is None and "".join(text.split()).isprintable():
         return text
-    text = _runs().sub(lambda run: run[0] if _is_needed(run) else _escape(run), text)
-    unassigned = {ord(each): _escaped(each) for each in set(text) if _is_unassigned(each)}
-    return text.translate(unassigned) if unassigned else text
+    # First what no character joins, so that nothing is needed beside an escape.
+    if unassigned := {ord(each): _escaped(each) for each in set(text) if _is_unassigned(each)}:
+        text = text.translate(unassigned)
+    return _runs().sub(lambda run: run[0] if _is_needed(run) else _escape(run), text)
 
 
 def identifier(text: str) -> str:
@@ -153,7 +154,6 @@ def _is_needed(run: re.Match[str]) -> bool:
 def _is_unassigned(character: str) -> bool:
     if character.isprintable() or character.isspace():
         return False
-    # What is unsafe and still there is needed.
     return not (UNSAFE.match(character) or _visible().match(character))
 
 

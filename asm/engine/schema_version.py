@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from operator import itemgetter
 
+from asm import shown
 from asm.engine.registry import TABLES, Dialect, sql_folder
 from asm.engine.script import Pipeline, Query, Rows, no_result
 from asm.errors import MigrationRequired
@@ -51,8 +52,8 @@ def add_versions(error: MigrationRequired, dialect: Dialect, applied: Sequence[s
     message = (
         f"the newest migration of this program is {known[-1]}, that of the database is {newest}; {advice}"
     )
-    error.args = (f"{reason}: {message}",)
-    error.details = {**error.details, "program_migration": known[-1], "database_migration": newest}
+    error.args = (shown.message(f"{reason}: {message}"),)
+    error.details |= shown.details({"program_migration": known[-1], "database_migration": newest})
 
 
 def _known(dialect: Dialect) -> list[str]:

@@ -7,6 +7,7 @@ are counted, and the bytes that each of them allocates.
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import sys
 import tracemalloc
@@ -371,6 +372,23 @@ FILES: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "many levels": ("x.jsonl", lambda n: HEADER + b"[" * 200 * n),
     "an integer of many digits": ("x.jsonl", lambda n: HEADER + b'{"session": ' + b"7" * 200 * n + b"}"),
     "many headers": ("x.jsonl", lambda n: (HEADER + b'{"end": {"sessions": 0}}\n') * (n // 4)),
+    "many exports of a session": ("x.jsonl", lambda n: exported(1) * (n // 4)),
+    "many runs and artifacts": ("x.jsonl", lambda n: b"".join(jsonl.dump([hostile_export(n // 4)]))),
+    "a compressed line": ("x.jsonl", lambda n: gzip.compress(HEADER + b'{"session": "' + b"x" * 2_000 * n)),
+    "many characters that are not seen": (
+        "x.jsonl",
+        lambda n: exported(1, data={"s": "\u200b\U000e0041" * n}),
+    ),
+    "a trajectory of many steps that the history does not repeat": (
+        "x.traj",
+        lambda n: trajectory(
+            n, [{"role": "assistant", "content": f"entry {each}"} for each in range(n // 4)]
+        ),
+    ),
+    "a trajectory of many steps that say the same": (
+        "x.traj",
+        lambda n: trajectory(n, [{"role": "assistant", "action": "ls"}] * (n // 4)),
+    ),
     "a trajectory of many steps": ("x.traj", lambda n: trajectory(n, [])),
     "a trajectory that is not JSON": ("x.traj", lambda n: b'{"trajectory": [' + b"[" * 200 * n),
 }

@@ -141,6 +141,8 @@ def _import_file(store: SessionStore, file: Path, totals: _Totals, console: Cons
         except Conflict as error:
             totals.conflicts += 1
             _print_error(console, f"{name}: {error}")
+        except ValidationError as error:
+            raise registry.in_file(name, error) from error
         except MemoryError:
             raise ValidationError(f"{name}: there is not enough memory to import the file") from None
 

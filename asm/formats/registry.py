@@ -70,17 +70,24 @@ def _of_file(sessions: Iterable[Parsed], name: str) -> Iterator[Parsed]:
             yield parsed
 
 
+def in_file(name: str, error: ValidationError) -> ValidationError:
+    """The error with the name of the file that caused it, unless it has that already."""
+    if "file" in error.details:
+        return error
+    return ValidationError(f"{name}: {error}", **{**error.details, "file": name})
+
+
 def _naming(name: str, items: Iterable[T]) -> Iterator[T]:
     """The same items, and the name of their file in every error."""
     try:
         yield from items
     except ValidationError as error:
-        raise ValidationError(f"{name}: {error}", **{**error.details, "path": name}) from error
+        raise in_file(name, error) from error
     except OSError as error:
-        raise ValidationError(f"{name}: {error.strerror or error}", path=name) from error
+        raise ValidationError(f"{name}: {error.strerror or error}", file=name) from error
     except MemoryError:
         # Without its cause, which keeps what fills the memory.
-        raise ValidationError(f"{name}: there is not enough memory to read the file", path=name) from None
+        raise ValidationError(f"{name}: there is not enough memory to read the file", file=name) from None
 
 
 def read_folder(path: Path, *, excluded: Callable[[Path], str | None] = lambda _: None) -> Folder:

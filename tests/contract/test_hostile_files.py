@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import resource
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import asm
+from asm import documents
+from asm.cli.command import cli
 from asm.formats import jsonl
 from tests.conftest import an_artifact, an_event, events_of
 from tests.contract.test_cli import SMALL, exports_of, invoke, output_of
@@ -171,6 +175,32 @@ def test_a_session_that_conflicts_is_passed_over_and_the_next_one_is_imported(
 
 def next_session() -> list[bytes]:
     return [line.replace(b"ses_1", b"ses_2").replace(b"run_1", b"run_2") for line in an_export()[1:-1]]
+
+
+def test_the_standard_input_is_named_like_a_file(store: asm.SessionStore, migrated: str) -> None:
+    result = CliRunner().invoke(cli, ["import", "-", "--dsn", migrated], input=FORGED)
+    assert (result.exit_code, result.stdout) == (
+        1,
+        "imported 0 sessions with 0 events, 1 could not be read\n",
+    )
+    assert result.stderr.startswith("asm: the standard input: line 2: last_sequence must be from 0")
+
+
+def test_a_row_that_is_too_long_to_store_is_reported_with_its_file(
+    store: asm.SessionStore, migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "ROW_LENGTH_MAX", 1_000)
+    long = "x" * 900
+    (tmp_path / "a.jsonl").write_bytes(
+        changed(3, '"input":null,"output":null', f'"input":"{long}","output":"{long}"')
+    )
+    (tmp_path / "a.traj").write_text(
+        json.dumps({"trajectory": [], "info": {"submission": long, "exit_status": ""}})
+    )
+    result = invoke("import", tmp_path / "a.jsonl", tmp_path / "a.traj", "--dsn", migrated)
+    assert result.exit_code == 1
+    for line, name in zip(result.stderr.splitlines(), ("a.jsonl", "a.traj"), strict=True):
+        assert line.startswith(f"asm: {tmp_path / name}: the documents of ")
 
 
 @pytest.mark.parametrize("row", ["run", "event", "artifact"])

@@ -111,6 +111,7 @@ def _export(session_id: str, include_artifacts: bool) -> Script[SessionExport]:
     counter = counters.get(session_id, SequenceCounter())
     # A session whose counter is behind its events can be exported, too.
     last_sequence = max(counter.last_sequence, _check_sequence(exported_events))
+    count(last_sequence, f"last_sequence of session {session_id!r}", SEQUENCE_MAX)
     return SessionExport(
         session=session,
         runs=exported_runs,

@@ -123,34 +123,6 @@ def test_pruned_sessions_are_copied_with_their_gaps(
     assert (export.last_sequence, export.pruned_events) == (1_700, 5)
 
 
-@pytest.mark.parametrize("last", [5_000, 2**52])
-def test_a_copy_reads_as_many_events_as_there_are_whatever_a_counter_claims(
-    source: asm.SessionStore, target: asm.SessionStore, source_dsn: str, last: int
-) -> None:
-    fill(source, sessions=2, events=120)
-    (session, _) = source.list_sessions()
-    claim = f"set last_sequence = {last} where session_id = '{session.id}'"
-    fetch_rows(source_dsn, f"update asm_session_sequences {claim}")
-    copy_all(source, target)
-    assert events_and_counters_of(target) == events_and_counters_of(source)
-
-
-def test_a_counter_that_leaves_no_room_for_events_is_not_copied(
-    source: asm.SessionStore, target: asm.SessionStore, source_dsn: str
-) -> None:
-    fill(source, sessions=1, events=3)
-    (session,) = source.list_sessions()
-    fetch_rows(source_dsn, f"update asm_session_sequences set last_sequence = {2**62}")
-    with pytest.raises(
-        asm.ValidationError, match=f"last_sequence of session '{session.id}' must be from 0 to"
-    ):
-        copy_all(source, target)
-
-
-def events_and_counters_of(store: asm.SessionStore) -> list[tuple[list[Any], int]]:
-    return sorted(events_and_counters(store), key=lambda each: each[0][0].session_id)
-
-
 def test_a_session_whose_events_are_all_pruned_is_copied(
     source: asm.SessionStore, target: asm.SessionStore, source_dsn: str
 ) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -405,6 +406,22 @@ def test_a_damaged_session_is_exported_as_what_is_stored(
     assert import_and_export(export, target) == export
     assert [issue.code for issue in store.maintenance.health_check()] != []
     assert target.maintenance.health_check() == []
+
+
+def test_a_counter_out_of_bounds_stops_only_the_export_of_its_session(
+    store: Any, migrated: str, tmp_path: Path
+) -> None:
+    for name in ("ses_1", "ses_2", "ses_3"):
+        store_session(store, name, events=5)
+    fetch_rows(
+        migrated, f"update asm_session_sequences set last_sequence = {2**62} where session_id = 'ses_2'"
+    )
+    with pytest.raises(asm.ValidationError, match="last_sequence of session 'ses_2' must be from 0 to 9,007"):
+        store.query.export_session("ses_2")
+    policy = asm.RetentionPolicy(max_events_per_session=2, archive=tmp_path)
+    (failure,) = store.maintenance.execute(policy).errors
+    assert (failure.session_id, failure.error.code) == ("ses_2", "validation_error")
+    assert [len(store.get_events(name)) for name in ("ses_1", "ses_2", "ses_3")] == [2, 5, 2]
 
 
 # Conflicts.

@@ -35,8 +35,7 @@ select session_id, last_sequence, pruned_events
  limit %(limit)s;
 
 -- find_events_between
--- The first events of the requested ranges: after one sequence number, up to another. The limit
--- is that of each range, and it has PostgreSQL read each session by the primary key.
+-- The first events of each requested range: after one sequence number, up to another.
 select found.id, found.type, found.timestamp, found.session_id, found.run_id,
        found.sequence_number, found.data, found.metadata, found.schema_version, found.provider,
        found.correlation_id

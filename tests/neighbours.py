@@ -19,7 +19,7 @@ import psycopg
 
 import asm
 from asm.engine.registry import sql_folder
-from tests.sql.statements import covering_renderings, numbered, queries
+from tests.sql.statements import covering_renderings, prepared, queries
 
 PACKAGE = Path(asm.__file__).parent
 
@@ -85,29 +85,21 @@ class Resolved(NamedTuple):
     types: set[int]
 
 
-def resolve(connection: psycopg.Connection[Any], name: str) -> Resolved:
-    """What PostgreSQL resolves the names in all lines of a query to."""
+def resolve(dsn: str, search_path: str = "public") -> Resolved:
+    """What PostgreSQL resolves the names in all lines of all queries to."""
     trees: list[str] = []
-    connection.add_notice_handler(lambda notice: trees.append(notice.message_detail or ""))
-    connection.execute("set client_min_messages = log; set debug_print_parse = on")
-    for given in covering_renderings(queries("postgres")[name]):
-        (statement,) = queries("postgres")[name].render(given).statements
-        connection.pgconn.prepare(b"", numbered(statement.sql).encode())
+    with psycopg.connect(dsn, autocommit=True, options=f"-c search_path={search_path}") as connection:
+        connection.add_notice_handler(lambda notice: trees.append(notice.message_detail or ""))
+        connection.execute("set client_min_messages = log; set debug_print_parse = on")
+        for query in queries("postgres").values():
+            for given in covering_renderings(query):
+                (statement,) = query.render(given).statements
+                prepared(connection, statement)
     text = "\n".join(trees)
     operators = [number for found in _OPERATORS.findall(text) for number in " ".join(found).split()]
     return Resolved(
         set(map(int, operators)), set(map(int, _FUNCTIONS.findall(text))), set(map(int, _TYPES.findall(text)))
     )
-
-
-def resolve_all(dsn: str, search_path: str = "public") -> Resolved:
-    """What the names in all queries are resolved to."""
-    found = Resolved(set(), set(), set())
-    for name in queries("postgres"):
-        with psycopg.connect(dsn, autocommit=True, options=f"-c search_path={search_path}") as connection:
-            for all_of_a_kind, more in zip(found, resolve(connection, name), strict=True):
-                all_of_a_kind |= more
-    return found
 
 
 # What a neighbour makes.
@@ -118,7 +110,7 @@ def move_in(dsn: str, schema: str, used: Resolved) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         functions = function_names(connection)
         called = {name for _, text in sql_texts() for _, name in calls(text, functions)}
-        types = _type_names(connection, used.types)
+        types = _type_categories(connection, used.types)
         statements = [
             f"create schema if not exists {schema}",
             f"create sequence {schema}.ran",
@@ -137,15 +129,12 @@ def has_run(dsn: str, schema: str) -> bool:
         return bool(is_called)
 
 
-def _type_names(connection: psycopg.Connection[Any], used: set[int]) -> dict[int, str]:
-    """The types of our statements, of yoyo's, and of the columns that these read, by their ids."""
+def _type_categories(connection: psycopg.Connection[Any], used: set[int]) -> dict[str, str]:
+    """The types of our statements and of those of yoyo, with their categories."""
     rows = connection.execute(
-        "select oid, format_type(oid, null) from pg_type where typtype in ('b', 'd') and ("
+        "select format_type(oid, null), typcategory::text from pg_type where typtype in ('b', 'd') and ("
         "oid = any(%s) or oid in (select atttypid from pg_attribute "
-        "where attrelid in (select oid from pg_class where relnamespace = 'public'::regnamespace) "
-        "or attrelid = 'information_schema.tables'::regclass)"
-        "or typname in ('name', 'oid', 'regclass', 'varchar', 'bpchar', 'int2', 'int4', 'numeric', 'float4', "
-        "'timestamp', 'xid', 'jsonb', '_varchar', '_name'))",
+        "where attrelid = 'information_schema.tables'::regclass and attnum > 0))",
         [list(used)],
     )
     return dict(rows.fetchall())
@@ -158,7 +147,7 @@ _BODY = (
 
 
 def _made_operators(
-    connection: psycopg.Connection[Any], schema: str, used: set[int], types: dict[int, str]
+    connection: psycopg.Connection[Any], schema: str, used: set[int], types: dict[str, str]
 ) -> Iterator[str]:
     rows = connection.execute(
         "select oprname, bool_and(oprresult = 'bool'::regtype) from pg_operator "
@@ -168,7 +157,9 @@ def _made_operators(
     names: dict[bool, list[str]] = defaultdict(list)
     for name, compares in rows:
         names[compares].append(name)
-    for left, right in product(types.values(), repeat=2):
+    # Our operators take two types of one category.
+    pairs = [pair for pair in product(types, repeat=2) if types[pair[0]] == types[pair[1]]]
+    for left, right in pairs:
         for compares, function in ((True, "compared"), (False, "calculated")):
             result = "boolean" if compares else left
             body = _BODY.format(schema=schema)
@@ -181,7 +172,7 @@ def _made_operators(
 
 
 def _made_functions(
-    connection: psycopg.Connection[Any], schema: str, called: set[str], types: dict[int, str]
+    connection: psycopg.Connection[Any], schema: str, called: set[str], types: Iterable[str]
 ) -> Iterator[str]:
     rows = connection.execute(
         "select proname, prokind, array(select format_type(each, null) from unnest(proargtypes) as each) "
@@ -191,7 +182,7 @@ def _made_functions(
     made = {
         (name, kind, signature)
         for name, kind, arguments in rows
-        for signature in _signatures(arguments, list(types.values()))
+        for signature in _signatures(arguments, list(types))
     }
     steps = {signature for _, kind, signature in made if kind == "a"}
     body = _BODY.format(schema=schema)

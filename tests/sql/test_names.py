@@ -16,7 +16,7 @@ from tests.conftest import POSTGRES, Cluster
 def crowded(request: pytest.FixtureRequest, clusters: Callable[[str], Cluster]) -> Iterator[str]:
     """A database with tables, and with a neighbour's functions and operators."""
     with clusters(request.param).database(migrated=True) as dsn:
-        neighbours.move_in(dsn, "neighbour", neighbours.resolve_all(dsn))
+        neighbours.move_in(dsn, "neighbour", neighbours.resolve(dsn))
         yield dsn
 
 
@@ -29,7 +29,7 @@ def test_every_function_and_every_catalog_is_named_with_its_schema(
 
 
 def test_no_statement_calls_a_function_of_a_neighbour(crowded: str) -> None:
-    used = neighbours.resolve_all(crowded, "neighbour,public")
+    used = neighbours.resolve(crowded, "neighbour,public")
 
     with psycopg.connect(crowded) as connection:
         theirs = connection.execute(

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from asm.engine.registry import Dialect, QueryRegistry
 from asm.engine.schema_version import own_migrations
-from asm.engine.script import Rows
+from asm.engine.script import Rows, sum_of_halves
 from asm.errors import Conflict, ConnectionFailed, MigrationRequired, StorageError, StorageTimeout
 from asm.migrations.files import list_files, migrations_folder
 from asm.migrations.script import migration_script
@@ -93,7 +93,8 @@ class Migrator(ABC):
 
     def status(self) -> StoreStatus:
         applied = self._applied()
-        rows: dict[str, int] = dict(self.rows("count_rows_by_counters")) if applied else {}
+        counts = self.rows("count_rows_by_counters") if applied else []
+        rows = {table: sum_of_halves(upper, lower) for table, lower, upper in counts}
         return StoreStatus(
             self.dialect, self.rows("get_version")[0][0], applied, self._pending(applied), rows
         )

@@ -136,6 +136,15 @@ class _ExistingConnection(DatabaseBackend):
 class PostgresBackend(_ExistingConnection, PostgresqlPsycopgBackend):
     """yoyo on a psycopg connection."""
 
+    # PostgreSQL has no operator for the types of these columns, and another role may have made one.
+    list_tables_sql = (
+        "SELECT table_name FROM information_schema.tables WHERE table_schema OPERATOR(pg_catalog.=) :schema"
+    )
+    unmark_migration_sql = (
+        "DELETE FROM {0.migration_table_quoted} "
+        "WHERE {quoted.migration_hash} OPERATOR(pg_catalog.=) :migration_hash"
+    )
+
     _open_connection: psycopg.Connection[Any]
 
 

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from asm.dsn import parse_dsn
+
 _TAKES_DSN = {"dsn", "given_dsn", "source", "target"}
 
 _PARAMETERS = (
@@ -35,46 +37,51 @@ _SQLITE = re.compile(r"sqlite(?:\+\w+)?:/")
 
 
 class _Word(NamedTuple):
-    """A word of the command line that is no DSN, and what the command expects in its place."""
+    """A word of the command line, and what the command expects in its place."""
 
     text: str
     expected: str
-    is_option: bool
+    is_option: bool = False
+    is_dsn: bool = False
 
 
 def check_words(ctx: click.Context, command: click.Command, words: list[str]) -> None:
     """Raise UsageError if a DSN, or what looks like one, is where a command takes none."""
     try:
-        values, rest, _ = command.make_parser(ctx).parse_args(args=list(words))
+        values, extra, _ = command.make_parser(ctx).parse_args(args=list(words))
     except click.UsageError as error:
         # click reports the error again, with the name of the option.
-        _check(ctx, command, [_Word(getattr(error, "option_name", None) or "", "an option", True)])
+        _check_each(ctx, command, [_Word(str(getattr(error, "option_name", "")), "an option")])
         return
     if isinstance(command, click.Group):
-        _check_subcommand(ctx, command, rest)
+        _check_subcommand(ctx, command, extra)
         return
-    _check(ctx, command, [*_given(command, values), *(_Word(text, "no argument", False) for text in rest)])
+    given = [*_given(command, values), *(_Word(text, "no argument") for text in extra)]
+    _check_each(ctx, command, given)
+    # With words too many, or after an unreadable DSN, a shell may have split a string at its spaces.
+    _check_together(ctx, [word for word in given if (extra if word.is_dsn else not word.is_option)])
+    _check_readable([word.text for word in given if word.is_dsn])
+    if not any(word.is_dsn and not word.is_option for word in given):
+        _check_sqlite(ctx, [word for word in given if not word.is_option])
 
 
-def _check_subcommand(ctx: click.Context, group: click.Group, rest: list[str]) -> None:
-    if not rest:
+def _check_subcommand(ctx: click.Context, group: click.Group, words: list[str]) -> None:
+    if not words:
         return
-    subcommand = group.get_command(ctx, rest[0])
+    name, *rest = words
+    subcommand = group.get_command(ctx, name)
     if subcommand is None:
-        _check(ctx, group, [_Word(rest[0], "COMMAND", False)])
+        _check_each(ctx, group, [_Word(name, "COMMAND")])
     else:
-        check_words(click.Context(subcommand, parent=ctx, info_name=rest[0]), subcommand, rest[1:])
+        check_words(click.Context(subcommand, parent=ctx, info_name=name), subcommand, rest)
 
 
 def _given(command: click.Command, values: Mapping[str, Any]) -> Iterator[_Word]:
     for param in command.params:
-        if param.name is not None and param.name not in _TAKES_DSN:
-            is_option = isinstance(param, click.Option)
-            expected = (
-                f"the value of {param.opts[0]}" if is_option else param.human_readable_name.strip("[].")
-            )
-            for text in _texts(values.get(param.name)):
-                yield _Word(text, expected, is_option)
+        is_option = isinstance(param, click.Option)
+        expected = f"the value of {param.opts[0]}" if is_option else param.human_readable_name.strip("[].")
+        for text in _texts(values.get(param.name)):
+            yield _Word(text, expected, is_option, param.name in _TAKES_DSN)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -85,35 +92,45 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def _check(ctx: click.Context, command: click.Command, words: Iterable[_Word]) -> None:
-    words = list(words)
+def _check_each(ctx: click.Context, command: click.Command, words: Iterable[_Word]) -> None:
     for word in words:
-        if _CONNECTION_STRING.search(word.text):
-            raise _misplaced(ctx, command, word.expected)
-    arguments = [word for word in words if not word.is_option]
-    # A shell has split a string with spaces that was not quoted.
-    if _CONNECTION_STRING.search(" ".join(word.text for word in arguments)):
-        raise _misplaced(ctx, command, arguments[0].expected)
-    if not _takes_dsn_as_argument(command):
-        for word in arguments:
-            _check_sqlite(ctx, word)
+        if not word.is_dsn and _is_connection_string(word.text):
+            is_copy = any(param.name == "source" for param in command.params)
+            raise click.UsageError(
+                f"An argument that looks like a connection string was given where {word.expected} was "
+                f"expected: use {'SRC and DST' if is_copy else '--dsn'}.",
+                ctx,
+            )
 
 
-def _misplaced(ctx: click.Context, command: click.Command, expected: str) -> click.UsageError:
-    """An error that repeats nothing of the word."""
-    place = "SRC and DST" if {param.name for param in command.params} >= {"source", "target"} else "--dsn"
-    found = f"was given where {expected} was expected: use {place}."
-    return click.UsageError(f"An argument that looks like a connection string {found}", ctx)
+def _check_together(ctx: click.Context, words: Iterable[_Word]) -> None:
+    if _is_connection_string(" ".join(word.text for word in words)):
+        raise click.UsageError(
+            "The arguments contain a connection string and other words: put quotation marks around the "
+            "whole string.",
+            ctx,
+        )
 
 
-def _check_sqlite(ctx: click.Context, word: _Word) -> None:
+def _check_readable(dsns: Iterable[str]) -> None:
+    """Raise ValidationError for a DSN that cannot be read, before another word is looked at."""
+    for dsn in dsns:
+        if not dsn.startswith("@"):
+            parse_dsn(dsn)
+
+
+def _check_sqlite(ctx: click.Context, words: Iterable[_Word]) -> None:
     """Raise UsageError with the correct command for the DSN of a SQLite file, or for a file."""
-    is_file = word.expected == "no argument" and Path(word.text).is_file()
-    if is_file or _SQLITE.match(word.text):
-        dsn = f"sqlite:///{word.text}" if is_file else word.text
-        name = ctx.command_path.partition(" ")[2]
-        raise click.UsageError(f"The DSN is an option of this command: write `asm {name} --dsn {dsn}`.", ctx)
+    for word in words:
+        is_file = word.expected == "no argument" and Path(word.text).is_file()
+        if is_file or _SQLITE.match(word.text):
+            dsn = f"sqlite:///{word.text}" if is_file else word.text
+            name = ctx.command_path.partition(" ")[2]
+            raise click.UsageError(
+                f"The DSN is an option of this command: write `asm {name} --dsn {dsn}`.", ctx
+            )
 
 
-def _takes_dsn_as_argument(command: click.Command) -> bool:
-    return any(isinstance(each, click.Argument) and each.name in _TAKES_DSN for each in command.params)
+def _is_connection_string(text: str) -> bool:
+    # Before it may be what begins an option, its value or a string.
+    return _CONNECTION_STRING.search(text.lstrip("-='\" \t\n")) is not None

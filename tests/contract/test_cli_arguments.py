@@ -7,12 +7,14 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
 import pytest
 
 import asm
+from asm.cli import transfer
 from asm.cli.command import cli
 from tests.contract.test_cli import a_session, invoke, output_of, run_process
 
@@ -157,6 +159,7 @@ CONNECTION_STRINGS = [
     "host=127.0.0.1 port=1 password='hunter2's3cr3t=x'",
     "host=127.0.0.1 password='hunter2 s3cr3t",
     "password=hunter2@s3cr3t",
+    "password='hunter2 s3cr3t'",
     "host=127.0.0.1 port=1 sslpassword=hunter2 s3cr3t=x",
     "host=127.0.0.1 port=1 oauth_client_secret=hunter2 s3cr3t=x",
     "dbname='postgresql://me:hunter2@127.0.0.1:1/agents' host=127.0.0.1 port=1",
@@ -206,8 +209,8 @@ def places_for_no_dsn(name: str, word: str) -> Iterator[list[str]]:
             yield complete(name, **{str(param.name): word})
             yield [*complete(name, **{str(param.name): word}), *json]
         elif isinstance(param, click.Option) and not is_dsn(param):
-            yield [*complete(name), f"{param.opts[0]}={word}"]
-            yield [*complete(name), param.opts[-1], word]
+            is_even = CONNECTION_STRINGS.index(word) % 2 == 0
+            yield [*complete(name), *([f"{param.opts[0]}={word}"] if is_even else [param.opts[-1], word])]
     yield [*complete(name), word]
     yield [*complete(name), *word.split()]
     yield [*complete(name), "--", word]
@@ -223,6 +226,8 @@ def test_no_command_shows_any_part_of_a_connection_string(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("ASM_DSN", "sqlite:///agents.db")
+    # A copy waits for a server that is away.
+    monkeypatch.setattr(transfer, "SessionStore", partial(asm.SessionStore, retry_for=0))
     for word in CONNECTION_STRINGS:
         for arguments in places_for_no_dsn(command, word):
             assert exit_status_without_secret(*arguments) == 2, arguments
@@ -262,6 +267,21 @@ def test_a_connection_string_in_the_wrong_place_is_answered_with_the_right_one(
         "asm: An argument that looks like a connection string was given where "
         f"{expected} was expected: use {place}. See `"
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "status HOST PASSWORD = hunter2",
+        "copy sqlite:///agents.db password='hunter2 s3cr3t'",
+        "sessions --dsn password='hunter2 s3cr3t'",
+        "export --dsn HOST PASSWORD = hunter2",
+    ],
+)
+def test_a_connection_string_that_a_shell_has_split_is_not_shown(folder: Path, words: str) -> None:
+    result = invoke(*words.split(" "))
+    assert (result.exit_code, [part for part in SECRET if part in result.stderr]) == (2, [])
+    assert "put quotation marks around the whole string" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -456,10 +456,7 @@ def test_a_file_that_yoyo_applied_by_hand_is_not_compared(dsn: str, folder: Path
 
 # What else lies beside the files
 
-ODD_FOLDERS = [
-    *("l[ab]x", "*", "wh?t", "{a,b}", "with space", "-rf", "grüße ☃"),
-    *("100%d %(id)s", "a'b\"c;--", "package:yoyo:tests", "$HOME `id`"),
-]
+ODD_FOLDERS = ["l[ab]x", "*", "{a,b} wh?t", "100%d %(id)s", "package:yoyo:a'b\"c; -- grüße ☃"]
 
 
 def plant_other_files(folder: Path, ran: Path) -> None:
@@ -484,13 +481,10 @@ def test_other_files_in_the_folders_are_ignored_however_the_folder_is_named(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = tmp_path / "ran"
-    for name in ODD_FOLDERS:
+    # The first is one that some of the others match as glob patterns.
+    for name in ("lax", *ODD_FOLDERS):
         folder = copied_folder(tmp_path / name / "sql")
         plant_other_files(folder, ran)
-        # Folders that these names match as glob patterns.
-        for other in ("lax", "what", "a"):
-            shutil.rmtree(tmp_path / other, ignore_errors=True)
-            plant_other_files(copied_folder(tmp_path / other / "sql"), ran)
         monkeypatch.setattr(files, "sql_folder", folder.joinpath)
         assert (asm.pending_migrations(dsn), asm.migrate(dsn)) == (STEPS, STEPS)
         assert (status(dsn).applied, asm.migrate(dsn)) == (STEPS, [])

@@ -127,6 +127,14 @@ WRITER = READER | {
     *("append_event", "append_events", "pop_event", "delete_events", "import_session"),
     *("artifacts.register", "artifacts.delete", "soft_delete_expired_sessions", "prune_session_events"),
 }
+EXPIRE = f"""
+    update {SCHEMA}.asm_sessions set updated_at = now() - interval '1 year';
+    update {SCHEMA}.asm_sessions set deleted_at = updated_at where id = 'ses_3';
+    update {SCHEMA}.asm_artifacts set created_at = now() - interval '1 year';
+    insert into {SCHEMA}.asm_session_sequences values ('ses_none', 1, 0, now() - interval '1 year');
+"""
+"""Makes something to do for every step of retention."""
+
 NEW = asm.SessionExport(session=asm.Session(agent_id="a", id="ses_new"))
 EVERYTHING = CALLS | MAINTENANCE_CALLS | {"import_session": lambda store: store.import_session(NEW)}
 
@@ -143,13 +151,10 @@ EVERYTHING = CALLS | MAINTENANCE_CALLS | {"import_session": lambda store: store.
 def test_a_role_may_do_what_the_page_says_and_nothing_else(
     roles: Roles, opened: Opener, role: str, allowed: set[str]
 ) -> None:
-    write(opened(roles.dsn("asm_writer"), schema=SCHEMA))
-    # There is something to do for every step of retention.
-    fetch_rows(
-        roles._dsn,
-        f"update {SCHEMA}.asm_sessions set updated_at = now() - interval '1 year',"
-        f" deleted_at = case id when 'ses_3' then now() - interval '1 year' end",
-    )
+    writer = opened(roles.dsn("asm_writer"), schema=SCHEMA)
+    write(writer)
+    writer.artifacts.register(an_artifact("orphan", session_id="ses_none"))
+    roles.run(EXPIRE)
     before = contents(roles)
     store = opened(roles.dsn(role), schema=SCHEMA)
     assert {name for name, call in EVERYTHING.items() if not is_refused(call, store)} == allowed

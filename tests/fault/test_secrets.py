@@ -10,11 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from click.testing import CliRunner
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
-from asm.cli.command import cli
 from asm.migrations.runner import status
 from tests.conftest import INSTALLATIONS, POSTGRES, an_event
 from tests.contract.other_clients import SHORT_S, fetch_rows, only
@@ -210,38 +208,3 @@ def test_an_error_of_a_store_whose_server_is_gone_does_not_show_the_password(
     finally:
         server.start()
     assert server.password not in text + caplog.text + "".join(capfd.readouterr())
-
-
-COMMANDS = [
-    ["migrate", "DSN"],
-    ["status", "DSN"],
-    ["rollback", "DSN"],
-    ["sessions", "--dsn", "DSN"],
-    ["show", "ses_1", "--dsn", "DSN"],
-    ["search", "events", "--dsn", "DSN"],
-    ["maintain", "--dsn", "DSN"],
-    ["copy", "sqlite:///source.db", "DSN"],
-    ["copy", "DSN", "DSN"],
-    ["copy", "DSN", "postgresql://me:s3cr3t@more@localhost/db"],
-    # Misuse: where no DSN belongs.
-    ["sessions", "DSN"],
-    ["copy", "DSN"],
-    ["copy", "DSN", "DSN", "DSN"],
-    ["show", "--limit", "DSN"],
-    ["DSN"],
-]
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_command_that_fails_does_not_show_the_password(
-    kind: str, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert kind in POSTGRES
-    monkeypatch.chdir(tmp_path)
-    asm.migrate("sqlite:///source.db")
-    for render in ("url", "query", "key=value"):
-        dsn = FORMS[render]("127.0.0.1", "1")
-        result = CliRunner().invoke(cli, [dsn if part == "DSN" else part for part in command])
-        assert result.exit_code != 0
-        assert result.stderr.startswith("asm: ")
-        assert hides_the_password(result.output + result.stderr)

@@ -315,7 +315,7 @@ class AsyncSessionStore(AsyncOperations):
             applied = await self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
-        check_complete(self._dsn_target.dialect, applied)
+        check_complete(applied)
         await self._database.run(check_tables())
 
     @property

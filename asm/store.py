@@ -279,7 +279,7 @@ class SessionStore(Operations):
             applied = self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
-        check_complete(self._dsn_target.dialect, applied)
+        check_complete(applied)
         self._database.run(check_tables())
 
     @property

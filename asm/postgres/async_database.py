@@ -174,7 +174,7 @@ class AsyncPostgres:
     async def _add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
             applied = await self._attempt(list_applied("postgres"), None)
-            add_versions(error, "postgres", applied)
+            add_versions(error, applied)
 
     async def _attempt(
         self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
@@ -316,7 +316,7 @@ class AsyncPostgres:
                 applied = await self._in_transaction(
                     connection, list_applied("postgres"), self._timeouts.begin
                 )
-                add_versions(error, "postgres", applied)
+                add_versions(error, applied)
             raise
         except (ConnectionFailed, psycopg.Error) as error:
             # Errors of the application's own statements are not translated.

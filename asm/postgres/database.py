@@ -166,7 +166,7 @@ class Postgres:
     def _add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
             applied = self._attempt(list_applied("postgres"), None)
-            add_versions(error, "postgres", applied)
+            add_versions(error, applied)
 
     def _attempt(
         self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
@@ -305,7 +305,7 @@ class Postgres:
         except MigrationRequired as error:
             with suppress(StorageError, psycopg.Error):
                 applied = self._in_transaction(connection, list_applied("postgres"), self._timeouts.begin)
-                add_versions(error, "postgres", applied)
+                add_versions(error, applied)
             raise
         except (ConnectionFailed, psycopg.Error) as error:
             # Errors of the application's own statements are not translated.

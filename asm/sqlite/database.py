@@ -213,7 +213,7 @@ class SQLite:
     def add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
             applied = self.send(list_applied("sqlite"))
-            add_versions(error, "sqlite", applied)
+            add_versions(error, applied)
 
     def writes(self, operation: Query[Any] | UnitOfWork[Any] | Pipeline[Any]) -> bool:
         """Whether an operation needs the connection that writes."""

@@ -315,7 +315,7 @@ class AsyncSessionStore(AsyncOperations):
             applied = await self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
-        check_complete(self._dsn_target.dialect, applied)
+        check_complete(applied)
         await self._database.run(check_tables())
 
     @property
@@ -422,6 +422,6 @@ async def _open_file(path: str, options: dict[str, Any]) -> SQLite:
 
 
 # end: async only
-# sync only: def run_operation(store: SessionStore, operation: Operation[T]) -> T:
+# sync only: def run_operation(store: SessionStore | Transaction, operation: Operation[T]) -> T:
 # sync only:     """Run an operation that is no method of a store, such as a command needs."""
 # sync only:     return store._database.run(operation)

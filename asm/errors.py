@@ -22,6 +22,7 @@ AsmError
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 from asm import shown
@@ -104,6 +105,8 @@ class Conflict(AsmError):
     """Raised before anything is written if stored rows contradict the given ones. Read them, then decide."""
 
     code = "conflict"
+    full_sessions: Sequence[str] = ()
+    """The sessions with no sequence number left, for which a statement with events of others has failed."""
 
 
 class AlreadyExists(Conflict):
@@ -220,6 +223,18 @@ TRANSACTION_FAILED = (
     "an earlier statement of this transaction failed, so nothing of it is committed: "
     "begin another transaction"
 )
+
+
+def counter_at_end(session_ids: Sequence[str]) -> Conflict:
+    """The error for an append to these sessions, of which at least one has no sequence number left."""
+    which = "session" if len(session_ids) == 1 else "one of the sessions"
+    error = Conflict(
+        f"{which} {', '.join(map(repr, session_ids[:10]))} has no sequence number left, because its counter "
+        "is at the end of 64 bits: correct its row in asm_session_sequences, or append to another session",
+        session_id=session_ids[0] if len(session_ids) == 1 else None,
+    )
+    error.full_sessions = tuple(session_ids)
+    return error
 
 
 def store_closed() -> StoreClosed:

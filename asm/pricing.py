@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asm.errors import ValidationError
-from asm.validation import did_you_mean, is_number, safe_repr
+from asm.validation import TEXT_LENGTH_MAX, did_you_mean, is_number, is_text, safe_repr
 
 T = TypeVar("T")
 
@@ -154,8 +154,9 @@ def _first(find: Callable[[str], T | None], names: Iterable[str]) -> T | None:
 
 
 def _longest_prefix(models: Mapping[str, Price], model: str) -> Price | None:
-    name = max((name for name in models if model.startswith(name)), key=len, default=None)
-    return None if name is None else models[name]
+    # One look-up for each length, however many names there are: a model's name has at most 255 characters.
+    prefixes = (model[:length] for length in range(len(model), 0, -1))
+    return _first(models.get, prefixes)
 
 
 # Files.
@@ -238,9 +239,10 @@ def _check_mapping(value: Any, path: str, known: tuple[str, ...] | None = None) 
     if not isinstance(value, Mapping):
         raise ValidationError(f"{name} must be a mapping, not {type(value).__name__}", path=path)
     for key in value:
-        if not isinstance(key, str) or not key:
+        if not is_text(key):
             raise ValidationError(
-                f"{name} has the key {safe_repr(key)}: use names that are non-empty strings", path=path
+                f"{name} has the key {safe_repr(key)}: use names of 1 to {TEXT_LENGTH_MAX} characters",
+                path=path,
             )
         if known is not None and key not in known:
             raise ValidationError(

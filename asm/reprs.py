@@ -32,7 +32,7 @@ def short_repr(value: Any, levels: int = LEVELS_MAX) -> str:
         return _short_text(str.__str__(value.value if isinstance(value, Enum) else value))
     if isinstance(value, Mapping):
         items = [
-            f"{_short_text(str(key))}: {short_repr(value[key], levels - 1)}" for key in _first(value, levels)
+            f"{short_repr(key, 0)}: {short_repr(value[key], levels - 1)}" for key in _first(value, levels)
         ]
         return f"{{{_listed(items, len(value))}}}"
     if isinstance(value, list | tuple):

@@ -13,7 +13,7 @@ from asm.operations.events import types
 from asm.operations.exports import SessionExport
 from asm.reprs import ResultRepr
 from asm.shown import message
-from asm.validation import count, texts
+from asm.validation import check_tags, count, texts
 
 PROTECTED_TYPES = (
     str(EventType.SESSION_CREATED),
@@ -75,7 +75,7 @@ class RetentionPolicy:
         object.__setattr__(self, "batch_size", count(self.batch_size, "batch_size", minimum=1))
         statuses = texts(self.exempt_statuses, "exempt_statuses")
         object.__setattr__(self, "exempt_statuses", tuple(map(session_status, statuses)))
-        object.__setattr__(self, "exempt_tags", texts(self.exempt_tags, "exempt_tags"))
+        object.__setattr__(self, "exempt_tags", check_tags(self.exempt_tags, "exempt_tags"))
         first_types = texts(self.prune_event_types_first, "prune_event_types_first")
         object.__setattr__(self, "prune_event_types_first", types(first_types))
         if not (callable(self.archive) or isinstance(self.archive, str | os.PathLike | None)):

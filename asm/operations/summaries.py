@@ -260,7 +260,7 @@ def _cost(
     *tokens: int | None,
 ) -> Cost:
     own = Cost(cost_usd=own_cost or 0.0, run_count=own_count, priced_by={"cost_usd": own_count})
-    return own + _priced(match, run_count - own_count, unpriced_count, [count or 0 for count in tokens])
+    return own + _priced(match, run_count - own_count, unpriced_count, [int(count or 0) for count in tokens])
 
 
 def _priced(match: Match | None, run_count: int, unpriced_count: int, tokens: list[int]) -> Cost:
@@ -277,7 +277,8 @@ def _priced(match: Match | None, run_count: int, unpriced_count: int, tokens: li
 
 
 def _usage(run_count: int | None, sums: Sequence[int | None]) -> Usage:
-    input, output, cache_read, cache_creation, total = (count or 0 for count in sums)
+    # PostgreSQL adds up to a numeric, which cannot overflow.
+    input, output, cache_read, cache_creation, total = (int(count or 0) for count in sums)
     return Usage(
         input_tokens=input,
         output_tokens=output,

@@ -163,14 +163,14 @@ def test_a_price_is_applied_to_each_kind_of_token() -> None:
     [
         ([], "pricing must be a mapping, not list"),
         ("prices.json", "pricing must be a mapping, not str"),
-        ({3: {}}, "pricing has the key 3: use names that are non-empty strings"),
-        ({"": {}}, "pricing has the key '': use names that are non-empty strings"),
+        ({3: {}}, "pricing has the key 3: use names of 1 to 255 characters"),
+        ({"": {}}, "pricing has the key '': use names of 1 to 255 characters"),
         ({"claude": 3e-6}, "pricing.claude must be a mapping, not float"),
         ({"claude": CHEAP}, "pricing.claude has the unknown key 'input': use default, models"),
         ({"claude": {"models": []}}, "pricing.claude.models must be a mapping, not list"),
         (
             {"claude": {"models": {"": CHEAP}}},
-            "pricing.claude.models has the key '': use names that are non-empty strings",
+            "pricing.claude.models has the key '': use names of 1 to 255 characters",
         ),
         (
             {"claude": {"default": {"input": 1}}},

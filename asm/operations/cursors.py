@@ -42,7 +42,9 @@ class Order(Generic[T]):
         """The keyset after which a page starts, empty for the first page."""
         if cursor is None:
             return {}
-        if not isinstance(cursor, str) or len(cursor) > _LENGTH_MAX:
+        if not isinstance(cursor, str):
+            raise self._invalid()
+        if len(cursor) > _LENGTH_MAX:
             raise self._invalid()
         try:
             keyset = self._decode(cursor)

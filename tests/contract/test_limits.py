@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ import pytest
 import asm
 from asm import documents, validation
 from tests.conftest import an_artifact, an_event, in_loop, numbers
+from tests.contract.other_clients import only
 
 LARGEST = 2**63 - 1
 FIRST = datetime.min.replace(tzinfo=UTC)
@@ -110,6 +115,29 @@ def test_sums_may_be_larger_than_what_is_summed(store: Any) -> None:
     assert store.artifacts.session_stats("ses_1").total_bytes == 3 * (2**53 - 1)
 
 
+@only(["sqlite"], why="the command reads both alike")
+@pytest.mark.parametrize("limit", ["0", "640"])
+def test_the_command_shows_and_refuses_integers_whatever_the_environment_says(
+    migrated: str, tmp_path: Path, limit: str
+) -> None:
+    longest = 10**4_300 - 1
+    with asm.SessionStore(migrated) as store:
+        store.append_event(an_event(data={"n": longest}), session=asm.Session(id="ses_1", agent_id="a"))
+    file = tmp_path / "huge.jsonl"
+    file.write_bytes(b'{"format": "asm-export", "version": 1}\n{"session": ' + b"7" * 2_000_000 + b"}\n")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONINTMAXSTRDIGITS": limit, "ASM_DSN": migrated}
+        command = [sys.executable, "-m", "asm", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    for arguments in (["show", "ses_1"], ["show", "ses_1", "--json"], ["export", "ses_1"]):
+        assert str(longest) in run(*arguments).stdout
+    refused = run("import", str(file))
+    assert (refused.returncode, "line 2" in refused.stderr) == (1, True)
+    assert "2,000,000 digits" in refused.stderr
+
+
 END = "update asm_session_sequences set last_sequence = 9223372036854775806 where session_id like 'full%'"
 
 APPENDS: dict[str, Callable[[Any, list[asm.Event]], Any]] = {
@@ -166,9 +194,10 @@ def test_the_end_of_a_counter_fails_only_its_own_callers_and_divides_no_batch(
                     store.append_event(an_event("ses_0")),
                     *(store.append_event(an_event(id)) for id in ids),
                 ]
-                return await asyncio.gather(*started, return_exceptions=True)
+                _, *stored = await asyncio.gather(*started, return_exceptions=True)
+                return stored
 
-    stored = in_loop(append())[1:]
+    stored = in_loop(append())
 
     for n, each in enumerate(stored):
         if n % 4 == 1 and n % 3:
@@ -185,11 +214,12 @@ def test_a_filter_takes_a_limited_number_of_values(store: Any, monkeypatch: pyte
     ids = ["ses_1", "ses_2", "ses_3", "ses_1"]
     stored = [store.append_event(an_event(session_id)) for session_id in ids[:3]]
     assert store.query.search_events(session_ids=ids).items == stored
-    for refused in (
+    refusals: tuple[Callable[[], Any], ...] = (
         lambda: store.query.search_events(session_ids=[*ids, "ses_4"]),
         lambda: store.query.count_events(types=[f"acme.{n}" for n in range(4)]),
         lambda: store.query.search_sessions(agent_id=[*ids, "agent_4"]),
-    ):
+    )
+    for refused in refusals:
         with pytest.raises(asm.ValidationError, match="more than the maximum of 3"):
             refused()
 

@@ -120,6 +120,7 @@ class AsyncMaintenance:
     clean_orphaned_artifacts = async_job_method(retention.clean_orphaned_artifacts, "int")
     clean_orphaned_sequences = async_job_method(retention.clean_orphaned_sequences, "int")
     health_check = async_job_method(health.health_check, "list[HealthIssue]")
+    list_stale_runs = async_method(runs.list_stale_runs, "list[Run]")
 
 
 class AsyncOperations:

@@ -113,6 +113,7 @@ class Maintenance:
     clean_orphaned_artifacts = job_method(retention.clean_orphaned_artifacts, "int")
     clean_orphaned_sequences = job_method(retention.clean_orphaned_sequences, "int")
     health_check = job_method(health.health_check, "list[HealthIssue]")
+    list_stale_runs = method(runs.list_stale_runs, "list[Run]")
 
 
 class Operations:

@@ -76,6 +76,22 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  order by started_at desc, id desc
  limit 1;
 
+-- find_stale_runs
+-- Runs that are running and whose lease ended before `until`, those that started first before others.
+-- The lease is read as the text that `with_lease` stores, because `->>` fails for a document that has
+-- \u0000 or a lone surrogate anywhere. Uses asm_runs_by_status.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where status = 'running'
+   and position('"asm":{"lease_until":"' in metadata::text) > 0
+   and split_part(metadata::text, '"asm":{"lease_until":"', 2) collate "C" < %(until)s
+   and session_id > %(after)s                              -- if after
+   and session_id <= %(up_to)s                             -- if up_to
+ order by started_at, session_id, id
+ limit %(limit)s                                           -- if limit
+;
+
 -- search_runs
 -- A page of runs in the order of their start. The filter by tokens is written so that the planner
 -- can combine asm_runs_by_tokens, for the runs that have ended, with asm_runs_open.

@@ -74,6 +74,21 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  order by started_at desc, id desc
  limit 1;
 
+-- find_stale_runs
+-- Runs that are running and whose lease ended before `until`, those that started first before others.
+-- The lease is read as the text that `with_lease` stores. Uses asm_runs_by_status.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where status = 'running'
+   and instr(metadata, '"asm":{"lease_until":"') > 0
+   and substr(metadata, instr(metadata, '"asm":{"lease_until":"') + 22) < :until
+   and session_id > :after                                 -- if after
+   and session_id <= :up_to                                -- if up_to
+ order by started_at, session_id, id
+ limit :limit                                              -- if limit
+;
+
 -- search_runs
 -- A page of runs in the order of their start.
 select id, session_id, status, input, output, error, metadata, turn_count, token_usage,

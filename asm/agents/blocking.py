@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -193,10 +194,8 @@ def _copy(task: asyncio.Task[T], done: Future[T]) -> None:
 
 
 def _wait(done: Future[Any]) -> None:
-    try:
+    with suppress(TimeoutError):
         done.exception(INTERRUPT_WAIT_S)
-    except TimeoutError:
-        pass
 
 
 class _InThreads:

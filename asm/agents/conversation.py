@@ -63,7 +63,7 @@ class Conversation:
         return self._claim.recorder
 
     async def hold(self) -> None:
-        """Make turns until the model asks for no tool. The events of the last turn are held by the recorder."""
+        """Make turns until the model asks for no tool. The recorder holds the events of the last turn."""
         await self._begin()
         for turn in range(1, self._plan.max_turns + 1):
             await self._make_turn(turn)
@@ -252,10 +252,7 @@ class Conversation:
 
     def _result(self, call: Call, task: asyncio.Task[Any], duration_s: float) -> Event:
         error: BaseException | None
-        if task.cancelled():
-            error = RuntimeError("the tool was cancelled")
-        else:
-            error = task.exception()
+        error = RuntimeError("the tool was cancelled") if task.cancelled() else task.exception()
         if error is None:
             try:
                 data = {"output": task.result(), "duration_s": duration_s}

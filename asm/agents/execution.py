@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from asm.agents.conversation import Conversation, cancel_requested
 from asm.agents.lifecycle import Claim, Lifecycle

@@ -19,7 +19,7 @@ def read_input(input: Any) -> list[Message]:
     """The messages of an input: a text, a list of messages, or `{"messages": [...]}`."""
     if isinstance(input, str):
         return [{"role": "user", "content": input}]
-    messages = input.get("messages") if isinstance(input, Mapping) else input
+    messages: Any = input.get("messages") if isinstance(input, Mapping) else input
     if not is_collection(messages) or isinstance(messages, Mapping):
         raise ValidationError(
             f'input must be a text, a list of messages or {{"messages": [...]}}, not {a_type(input)}',

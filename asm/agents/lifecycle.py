@@ -177,7 +177,7 @@ class Lifecycle:
         return _check_ours(run, stored)
 
     async def end(self, run: Run, events: Sequence[Event], change: Callable[[Session], Session]) -> Ended:
-        """Append the last events of a run, and store the run as it ended. RunLost if another client ended it."""
+        """Append the last events of a run, and store it as it ended. RunLost if another client ended it."""
         work = partial(_write_end, run, events, change, partial(_ended, run))
         try:
             return await self._store.run_transaction(work, idempotent=True)
@@ -193,7 +193,7 @@ class Lifecycle:
     async def cancel(self, run_id: str, reason: str | None) -> Run:
         """Ask the program that runs a run to cancel it, or end a run that nobody is running."""
         run = await self._store.get_run(run_id)
-        if run.status.is_terminal or "cancel_requested" in lease(run) and not is_stale(run):
+        if run.status.is_terminal or ("cancel_requested" in lease(run) and not is_stale(run)):
             return run
         if is_stale(run) or lease_end(run) is None:
             outcome = cancelled_outcome(reason)
@@ -349,7 +349,8 @@ def run_active(active: Run) -> RunActive:
         f"{owner} is running it" if owner else "it has no lease, so that asm does not know who is running it"
     )
     return RunActive(
-        f"session {active.session_id!r} has the active run {active.id!r}; {who}: wait for its end, or cancel it",
+        f"session {active.session_id!r} has the active run {active.id!r}; {who}: wait for its end, or "
+        "cancel it",
         session_id=active.session_id,
         run_id=active.id,
     )
@@ -376,7 +377,7 @@ def _session_events(plan: Plan, session: Session, recorder: Recorder) -> list[Ev
     return [recorder.make(EventType.SESSION_STARTED if is_pending else EventType.SESSION_RESUMED, {})]
 
 
-class _Stale(Exception):  # noqa: N818
+class _Stale(Exception):
     """An active run is in the way whose lease is over."""
 
     def __init__(self, run: Run) -> None:
@@ -384,5 +385,5 @@ class _Stale(Exception):  # noqa: N818
         self.run = run
 
 
-class _Changed(Exception):  # noqa: N818
+class _Changed(Exception):
     """The rows changed between the read and the claim."""

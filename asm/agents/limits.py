@@ -60,7 +60,7 @@ def _exceeded(run: Run, reason: str) -> RunFailed:
 
 
 def cost_of(usage: Mapping[str, Any], provider: str, model: str | None, prices: Prices) -> float | None:
-    """The cost of one model call in USD: the provider's own, or its tokens by their price; None without one."""
+    """The cost of one model call in USD, by the provider or by the price of its tokens; None without one."""
     if usage.get("cost_usd") is not None:
         return check_cost(usage["cost_usd"], "cost_usd")
     match = prices.find(provider, model)

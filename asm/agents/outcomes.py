@@ -18,9 +18,9 @@ ABANDONED = "abandoned"
 
 
 class RunFailed(AsmError):
-    """Raised if a run is stored as failed for a reason that is not its provider's. `details["code"]` names it.
+    """Raised if a run is stored as failed for a reason that is not its provider's.
 
-    The code is "limit_exceeded", or that of the exception which ended an earlier attempt of the run.
+    `details["code"]` is "limit_exceeded", or that of the exception which ended an earlier attempt of the run.
     """
 
     code = "run_failed"

@@ -126,13 +126,14 @@ def _with_capabilities(adapter: Adapter, required: Iterable[str]) -> Adapter:
 def _tools(tools: Any) -> tuple[Mapping[str, Any], ...]:
     if not is_collection(tools) or isinstance(tools, Mapping):
         raise ValidationError(f"tools must be a list of definitions, not {a_type(tools)}", path="tools")
-    for index, tool in enumerate(tools := tuple(tools)):
+    given = tuple(tools)
+    for index, tool in enumerate(given):
         if not isinstance(tool, Mapping):
             raise ValidationError(
                 f"tools[{index}] must be the provider's definition, a dict, not {a_type(tool)}",
                 path=f"tools[{index}]",
             )
-    return tools
+    return given
 
 
 def _optional_string(value: Any, name: str) -> str | None:

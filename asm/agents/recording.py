@@ -100,7 +100,7 @@ class Recorder:
         del self._made[number:]
 
     async def append(self) -> bool:
-        """Append the events that are held. Returns whether another client appended to the session meanwhile."""
+        """Append the events that are held. Returns whether others appended to the session meanwhile."""
         if not self._made:
             return False
         before = self.last_sequence

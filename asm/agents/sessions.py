@@ -70,7 +70,7 @@ async def _change(status: SessionStatus, event: Event, tx: AsyncTransaction) -> 
     return await tx.update_session(session.id, partial(with_status, status))
 
 
-class _Unchanged(Exception):  # noqa: N818
+class _Unchanged(Exception):
     """The session has the status already, so that nothing is written."""
 
     def __init__(self, session: Session) -> None:

@@ -41,7 +41,8 @@ class Stop:
         """The task of a coroutine, which has ended. If the run is to end first, the task is cancelled."""
         task = asyncio.create_task(work)
         try:
-            await asyncio.wait({task, self._requested}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {task, self._requested}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not task.done():
                 await cancelled(task, what)

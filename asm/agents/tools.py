@@ -7,6 +7,7 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 OnTool = Callable[[str, Any], Any]
@@ -48,11 +49,9 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
             result = _Returned(context.run(function, *args), None)
         except BaseException as error:
             result = _Returned(None, error)
-        try:
+        # A closed loop raises RuntimeError, and nobody waits.
+        with suppress(RuntimeError):
             loop.call_soon_threadsafe(_settle, returned, result)
-        except RuntimeError:
-            # The loop is closed, and nobody waits.
-            pass
 
     threading.Thread(target=work, name="asm tool", daemon=True).start()
     value, error = await returned

@@ -115,7 +115,7 @@ def get_active_run(session_id: str) -> Query[Run | None]:
 
 
 def lease(run: Run) -> dict[str, Any]:
-    """What a run stores of its lease: `lease_until`, the `owner` and what else the owner needs; {} if none."""
+    """What a run stores of its lease: `lease_until`, the `owner` and what else that needs; {} if none."""
     stored = run.metadata.get("asm")
     return stored if isinstance(stored, dict) else {}
 

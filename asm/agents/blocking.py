@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from asm.agents.manager import AsyncSessionManager
+from asm.agents.manager import AsyncSessionManager, check_store
 from asm.agents.recording import Redact
 from asm.async_store import AsyncSessionStore
 from asm.errors import StoreClosed, ValidationError
@@ -45,7 +45,7 @@ def _method(
         self._check_may_block()
         return self._loop.result_of(partial(method, self._manager, *args, **kwargs))
 
-    return _like(method, call, AsyncIterator="Iterator")
+    return _like(method, call)
 
 
 def _iterator(
@@ -60,7 +60,7 @@ def _iterator(
     return _like(method, call)
 
 
-def _like(method: Any, call: F, **_: str) -> F:
+def _like(method: Any, call: F) -> F:
     update_wrapper(call, method)
     signature = inspect.signature(method)
     annotation = str(signature.return_annotation).removeprefix("Async")
@@ -90,11 +90,7 @@ class SessionManager:
         redact: Redact | None = None,
         keep_deltas: float | None = None,
     ) -> None:
-        if isinstance(store, AsyncSessionStore):
-            raise ValidationError(
-                "SessionManager takes a SessionStore: use AsyncSessionManager with an AsyncSessionStore",
-                path="store",
-            )
+        check_store(store, AsyncSessionStore, "SessionManager takes a SessionStore", "AsyncSessionManager")
         self._loop = _LoopThread()
         awaited = cast(AsyncSessionStore, _InThreads(store))
         self._manager = AsyncSessionManager(awaited, lease=lease, redact=redact, keep_deltas=keep_deltas)

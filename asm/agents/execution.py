@@ -205,9 +205,7 @@ class Execution:
             claim.recorder.confirm(ended.events)
         except Exception as failure:
             _log.warning(
-                "the end of run %s is not stored: %s; `recover` will end it",
-                claim.run.id,
-                failure or "timeout",
+                "the end of run %s is not stored, and `recover` will end it: %r", claim.run.id, failure
             )
 
     def _hold_failure(

@@ -53,11 +53,7 @@ class AsyncSessionManager:
         redact: Redact | None = None,
         keep_deltas: float | None = None,
     ) -> None:
-        if isinstance(store, SessionStore):
-            raise ValidationError(
-                "AsyncSessionManager takes an AsyncSessionStore: use SessionManager with a SessionStore",
-                path="store",
-            )
+        check_store(store, SessionStore, "AsyncSessionManager takes an AsyncSessionStore", "SessionManager")
         self._store = store
         self._lease_s = _duration(lease, "lease")
         self._redact = Redactor(None if redact is None else function(redact, "redact"))
@@ -68,6 +64,7 @@ class AsyncSessionManager:
 
     async def run_once(
         self,
+        /,
         adapter: Adapter,
         input: Any,
         *,
@@ -255,7 +252,7 @@ class AsyncSessionManager:
         AlreadyExists if there is a session of that `id`.
         """
         session = Session(
-            **({} if id is None else {"id": id}),
+            id=new_id("ses_") if id is None else id,
             agent_id=agent_id,
             status="active",
             parent_session_id=parent_session_id,
@@ -331,6 +328,14 @@ class AsyncSessionManager:
             if len(page) < page_size:
                 return
             after = page[-1].sequence_number or 0
+
+
+def check_store(store: Any, other: type, takes: str, manager: str) -> None:
+    """Refuse a store of the other colour, and what is no store."""
+    if isinstance(store, other):
+        raise ValidationError(f"{takes}: use {manager} with a {other.__name__}", path="store")
+    if not hasattr(store, "run_transaction"):
+        raise ValidationError(f"{takes}, not {a_type(store)}", path="store")
 
 
 def _duration(value: Any, name: str) -> float:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from asm.agents.inputs import event_type_of
-from asm.agents.lifecycle import Claim, Lifecycle
+from asm.agents.lifecycle import Claim, Lifecycle, cancel_requested
 from asm.agents.limits import LIMIT_EXCEEDED
 from asm.agents.outcomes import RunFailed
 from asm.agents.plans import Plan
@@ -23,7 +23,7 @@ from asm.async_store import AsyncSessionStore
 from asm.content import read_content, read_delta
 from asm.documents import Document
 from asm.enums import EventType
-from asm.errors import ProviderError, RunCancelled, ValidationError
+from asm.errors import ProviderError, ValidationError
 from asm.models import Event
 from asm.operations.runs import lease
 
@@ -210,7 +210,7 @@ class Conversation:
         if await self._recorder.append():
             run = await self._lifecycle.look(self._claim.run)
             if "cancel_requested" in lease(run):
-                self._stop.request(cancel_requested(run.id, lease(run)["cancel_requested"]))
+                self._stop.request(cancel_requested(run))
         self._stop.check()
 
     # Deltas.
@@ -262,9 +262,3 @@ class Conversation:
         code = error.code if isinstance(error, ValidationError) else type(error).__name__
         failure = {"error": {"code": code, "message": str(error)}}
         return self._recorder.make(EventType.TOOL_CALL_FAILED, failure, call.id)
-
-
-def cancel_requested(run_id: str, request: Any) -> RunCancelled:
-    reason = request.get("reason") if isinstance(request, dict) else None
-    because = f": {reason}" if reason else ""
-    return RunCancelled(f"run {run_id!r} was cancelled{because}", run_id=run_id, reason=reason or "cancelled")

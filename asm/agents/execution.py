@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from asm.agents.conversation import Conversation, cancel_requested
-from asm.agents.lifecycle import Claim, Lifecycle
+from asm.agents.conversation import Conversation
+from asm.agents.lifecycle import Claim, Lifecycle, cancel_requested
 from asm.agents.outcomes import Outcome, outcome_of, provider_failure, stored_error
 from asm.agents.plans import Plan
 from asm.agents.recording import REDACT_FAILED, Redactor, Show, event_id_prefix
@@ -138,7 +138,7 @@ class Execution:
                 continue
             ends_at = begun_at + self._lease_s
             if "cancel_requested" in lease(stored):
-                self.stop.request(cancel_requested(run.id, lease(stored)["cancel_requested"]))
+                self.stop.request(cancel_requested(stored))
                 return
 
     async def _complete(self, claim: Claim, conversation: Conversation) -> RunResult:

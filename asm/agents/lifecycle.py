@@ -23,7 +23,7 @@ from asm.agents.recording import Recorder, Redactor, Show, event_id_prefix
 from asm.async_store import AsyncSessionStore, AsyncTransaction
 from asm.documents import Document
 from asm.enums import EventType, RunStatus, SessionStatus
-from asm.errors import Conflict, RunActive, RunLost, RunNotFound, SessionNotFound
+from asm.errors import Conflict, RunActive, RunCancelled, RunLost, RunNotFound, SessionNotFound
 from asm.models import Event, Run, Session, new_id, now
 from asm.operations.runs import is_stale, lease, lease_end, with_lease, without_lease
 
@@ -250,6 +250,16 @@ def run_lost(run: Run, reason: str) -> RunLost:
     )
 
 
+def run_cancelled(run_id: str, reason: str | None) -> RunCancelled:
+    because = f": {reason}" if reason else ""
+    return RunCancelled(f"run {run_id!r} was cancelled{because}", run_id=run_id, reason=reason or "cancelled")
+
+
+def cancel_requested(stored: Run) -> RunCancelled:
+    """The exception for a run that another program asks to cancel."""
+    return run_cancelled(stored.id, lease(stored)["cancel_requested"].get("reason"))
+
+
 # Changes of rows.
 
 
@@ -282,6 +292,8 @@ def _ended(ended: Run, stored: Run) -> Run:
     if _is_same_end(ended, stored):
         return stored
     _check_ours(ended, stored)
+    if ended.status == RunStatus.COMPLETED and "cancel_requested" in lease(stored):
+        raise cancel_requested(stored)
     return _final(ended, stored)
 
 

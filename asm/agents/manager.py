@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
-from asm.agents.conversation import cancel_requested
 from asm.agents.execution import Execution
-from asm.agents.lifecycle import Lifecycle
+from asm.agents.lifecycle import Lifecycle, run_cancelled
 from asm.agents.limits import Limits
 from asm.agents.plans import Plan, check_adapter, plan, session_id_of
 from asm.agents.protocol import Adapter
@@ -200,7 +199,7 @@ class AsyncSessionManager:
             raise ValidationError(f"reason must be a string, not {a_type(reason)}", path="reason")
         if execution is None:
             return await self._lifecycle.cancel(run_id, reason)
-        execution.stop.request(cancel_requested(run_id, {"reason": reason}))
+        execution.stop.request(run_cancelled(run_id, reason))
         await asyncio.wait_for(execution.ended.wait(), CANCEL_WAIT_S)
         return await self._store.get_run(run_id)
 
@@ -314,7 +313,7 @@ class AsyncSessionManager:
             task.result()
         finally:
             if not task.done():
-                execution.stop.request(cancel_requested("", {"reason": STREAM_CLOSED}))
+                execution.stop.request(run_cancelled("", STREAM_CLOSED))
                 await asyncio.wait({task})
             if not task.cancelled():
                 task.exception()

@@ -75,7 +75,7 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  limit 1;
 
 -- find_stale_runs
--- Runs that are running and whose lease ended before `until`, those that started first before others.
+-- Runs that are running and whose lease ended before `until`, the oldest first.
 -- The lease is read as the text that `with_lease` stores. Uses asm_runs_by_status.
 select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
        started_at, ended_at, provider, provider_metadata, cost_usd

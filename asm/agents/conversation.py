@@ -183,7 +183,7 @@ class Conversation:
         if event.type.startswith(_NOT_OF_ADAPTERS):
             raise ValidationError(f"an adapter must not report {event.type}: the manager does", path="type")
         data, id = dict(event.data), event.correlation_id
-        if isinstance(provider_session_id := data.pop("provider_session_id", None), str):
+        if isinstance(provider_session_id := data.get("provider_session_id"), str):
             self.progress.provider_session_id = provider_session_id
         if event.type == EventType.TOOL_CALL_STARTED:
             id = self._add_call(id, data)

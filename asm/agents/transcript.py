@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asm.agents.inputs import Message
-from asm.content import ToolCall, ToolResult, read_content
+from asm.content import Content, ToolCall, ToolResult, read_content
 from asm.content.blocks import read_blocks
 from asm.enums import EventType
 from asm.errors import ValidationError
@@ -198,11 +198,11 @@ class TranscriptBuilder:
         return turns
 
     def _add_message(self, type: str, data: Mapping[str, Any], run_id: str | None) -> None:
-        read = read_content(type, data)
+        default = "user" if type == EventType.MESSAGE_SENT else "assistant"
+        content, read = _split(type, data)
         for result in read.of(ToolResult):
             self._add_result(result, None)
-        if read.role != "tool" and (content := _content(data, read.text)):
-            default = "user" if type == EventType.MESSAGE_SENT else "assistant"
+        if content and read.role != "tool":
             role = _ROLES.get(read.role or default, default)
             self._entries.append(_Entry({"role": role, "content": content}, run_id))
         for call in read.calls:
@@ -237,16 +237,35 @@ def _result(id: str, content: str, *, is_error: bool) -> Message:
     return {"role": "tool", "tool_call_id": id, "content": content, "is_error": is_error}
 
 
-def _content(data: Mapping[str, Any], text: str) -> str | list[Any]:
-    """The content of a message without its calls and results; blocks stay as the provider has them."""
+def _split(type: str, data: Mapping[str, Any]) -> tuple[str | list[Any], Content]:
+    """The content of a message without its calls and results, and what has these.
+
+    Blocks stay as the provider has them. The calls of tools that the provider runs itself are content.
+    """
     content = data.get("content")
-    if isinstance(content, list):
-        return [block for block in content if not _is_call_or_result(block)]
-    return content if isinstance(content, str) else text
+    if not isinstance(content, list):
+        read = read_content(type, data)
+        return (content if isinstance(content, str) else read.text), read
+    is_sent = type == EventType.MESSAGE_SENT
+    moved = [_is_call(block) or (is_sent and _is_result(block)) for block in content]
+    kept = [block for block, is_moved in zip(content, moved, strict=True) if not is_moved]
+    rest = [block for block, is_moved in zip(content, moved, strict=True) if is_moved]
+    return kept, read_content(type, {**data, "content": rest})
 
 
-def _is_call_or_result(block: Any) -> bool:
-    return any(isinstance(part, ToolCall | ToolResult) for part in read_blocks([block]))
+_CALLS = ("tool_use", "tool_call", "function", "function_call", "custom", "custom_tool_call")
+"""The types of the blocks that call a tool of the application."""
+
+
+def _is_call(block: Any) -> bool:
+    if not any(isinstance(part, ToolCall) for part in read_blocks([block])):
+        return False
+    kind = block.get("type")
+    return kind is None or str(kind).replace("-", "_") in _CALLS
+
+
+def _is_result(block: Any) -> bool:
+    return any(isinstance(part, ToolResult) for part in read_blocks([block]))
 
 
 def _as_text(value: Any) -> str:

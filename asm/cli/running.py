@@ -32,15 +32,17 @@ class _Played(NamedTuple):
 
 
 def _anthropic(model: str | None) -> _Played:
+    name = _required(model, "anthropic")
     from asm.agents.anthropic import Claude
 
-    return _Played(Claude(model=_required(model, "anthropic")))
+    return _Played(Claude(model=name))
 
 
 def _openai(model: str | None) -> _Played:
+    name = _required(model, "openai")
     from asm.agents.openai import Responses
 
-    return _Played(Responses(model=_required(model, "openai")))
+    return _Played(Responses(model=name))
 
 
 def _claude_code(_model: str | None) -> _Played:
@@ -110,7 +112,7 @@ def run(
     asm run --adapter demo "Will it rain in Bergen today?"
     """
     played = _loaded(adapter, model)
-    text = click.get_text_stream("stdin").read() if prompt == "-" else prompt
+    text = sys.stdin.read() if prompt == "-" else prompt
     with open_store(dsn, schema) as store:
         manager = SessionManager(store)
         id = manager.start_session(adapter).id if session is None else find_session_id(store, session)

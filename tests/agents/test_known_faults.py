@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -61,8 +62,6 @@ def test_2_an_end_that_cannot_be_stored_is_stored_in_no_part(
     store: Any, session_id: str, manager: Any, broken: Any
 ) -> None:
     async def break_it(_: Any) -> None:
-        import asyncio
-
         await asyncio.to_thread(broken, "away")
 
     with pytest.raises(asm.StorageError):
@@ -80,8 +79,8 @@ def test_3_a_cancelled_run_is_not_overwritten_by_a_failed_one(
     store: Any, session_id: str, manager: Any, in_background: InBackground
 ) -> None:
     gate = Gate()
-    steps = [gate.wait, asm.ProviderError("cancelled")]
-    running = in_background(manager.run, session_id, Scripted(steps), "Hi", run_id="run_1")
+    adapter = Scripted([gate.wait, asm.ProviderError("cancelled")])
+    running = in_background(manager.run, session_id, adapter, "Hi", run_id="run_1")
     assert gate.reached.wait(60)
 
     manager.cancel("run_1")

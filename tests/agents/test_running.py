@@ -349,7 +349,7 @@ def test_an_adapter_that_reports_what_only_the_manager_knows_fails_the_run(
         yield event
 
     adapter = answer()
-    adapter.turn = lie  # type: ignore[method-assign]
+    adapter.turn = lie  # type: ignore[method-assign, assignment]
     with pytest.raises(asm.ValidationError):
         manager.run(session_id, adapter, "Hi")
 

@@ -95,12 +95,19 @@ def test_a_pickled_error_keeps_its_message_and_attributes(name: str) -> None:
 
     again = pickle.loads(pickle.dumps(error))
 
-    assert (type(again), str(again), again.retryable, again.details) == (
-        type(error),
-        "no",
-        True,
-        {"path": "data.x"},
+    assert (type(again), str(again), again.retryable) == (type(error), "no", True)
+    assert again.details == error.details
+    assert again.details["path"] == "data.x"
+    assert vars(again) == vars(error)
+
+
+def test_the_error_of_a_provider_carries_its_answer() -> None:
+    error = asm.ProviderError(
+        "no", status=529, request_id="req_1", provider_code="overloaded", retryable=True
     )
+
+    assert (error.status, error.request_id, error.provider_code) == (529, "req_1", "overloaded")
+    assert error.details == {"status": 529, "request_id": "req_1", "provider_code": "overloaded"}
 
 
 def test_a_copied_error_keeps_its_details_and_cause() -> None:

@@ -423,6 +423,6 @@ async def _open_file(path: str, options: dict[str, Any]) -> SQLite:
 
 
 # end: async only
-# sync only: def run_operation(store: SessionStore, operation: Operation[T]) -> T:
-# sync only:     """Run an operation that is no method of a store, such as a command needs."""
-# sync only:     return store._database.run(operation)
+async def run_operation(store: AsyncSessionStore, operation: Operation[T]) -> T:
+    """Run an operation that is no method of a store, such as the command or a run of an agent needs."""
+    return await store._database.run(operation)

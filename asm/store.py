@@ -343,5 +343,5 @@ class SessionStore(Operations):
 
 
 def run_operation(store: SessionStore, operation: Operation[T]) -> T:
-    """Run an operation that is no method of a store, such as a command needs."""
+    """Run an operation that is no method of a store, such as the command or a run of an agent needs."""
     return store._database.run(operation)

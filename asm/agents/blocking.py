@@ -205,6 +205,10 @@ class _InThreads:
     def maintenance(self) -> _InThreads:
         return _InThreads(self._target.maintenance, self._threads)
 
+    @property
+    def _database(self) -> _InThreads:
+        return _InThreads(self._target._database, self._threads)
+
     def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
         method = getattr(self._target, name)
 

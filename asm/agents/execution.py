@@ -21,7 +21,7 @@ from asm.documents import Document
 from asm.engine.shielding import run_to_completion
 from asm.enums import EventType, RunStatus, SessionStatus
 from asm.errors import AsmError, ProviderError, RunLost, RunTimeout
-from asm.models import Run, Session, now
+from asm.models import Run, Session
 from asm.operations.runs import lease
 
 END_TIMEOUT_S = 5.0
@@ -146,9 +146,7 @@ class Execution:
         before = len(recorder.held)
         try:
             run = self._hold_completion(claim, conversation, output)
-            change = partial(
-                self._changed, SessionStatus.COMPLETED, self._provider_session(claim, conversation)
-            )
+            change = self._session_change(claim, conversation)
             return await run_to_completion(self._store_completion(claim, run, change, output))
         except BaseException:
             if not self._is_stored:
@@ -166,29 +164,31 @@ class Execution:
         return conversation.progress.run.set_output(stored_output)
 
     async def _store_completion(
-        self, claim: Claim, run: Run, change: Callable[[Session], Session], output: Document
+        self, claim: Claim, run: Run, change: Callable[[Session], Session] | None, output: Document
     ) -> RunResult:
-        ended = await self._lifecycle.end(run, claim.recorder.held, change)
+        ended = await self._lifecycle.end(
+            run, claim.recorder.held, self._own_session(SessionStatus.COMPLETED), change
+        )
         self._is_stored = True
         claim.recorder.confirm(ended.events)
         return RunResult(
             ended.session or claim.session, replace(ended.run, output=output), claim.recorder.events
         )
 
-    def _provider_session(self, claim: Claim, conversation: Conversation) -> Document:
-        """What the session's metadata keeps so that the provider's own session can be continued."""
-        id = conversation.progress.provider_session_id
-        return {} if id is None else {self._plan.adapter.provider: {"session_id": id, "run_id": claim.run.id}}
+    def _own_session(self, status: SessionStatus) -> SessionStatus | None:
+        """The status that the session of the run gets, if it has only this run."""
+        return status if self._plan.new_session is not None else None
 
-    def _changed(self, status: SessionStatus, providers: Document, session: Session) -> Session:
-        """The session as it is stored at the end of the run."""
-        if providers:
-            known = session.metadata.get("providers")
-            known = known if isinstance(known, dict) else {}
-            session = replace(session, metadata={**session.metadata, "providers": {**known, **providers}})
-        if self._plan.new_session is not None:
-            return session.update_status(status)
-        return replace(session, updated_at=now())
+    def _session_change(
+        self, claim: Claim, conversation: Conversation
+    ) -> Callable[[Session], Session] | None:
+        """Keeps in the session's metadata how the provider's own session can be continued."""
+        id = conversation.progress.provider_session_id
+        if id is None:
+            return None
+        return partial(
+            _with_provider, self._plan.adapter.provider, {"session_id": id, "run_id": claim.run.id}
+        )
 
     async def _fail(self, claim: Claim, conversation: Conversation, error: BaseException) -> None:
         """Store how the run ended, if it is still this program's."""
@@ -198,10 +198,12 @@ class Execution:
         outcome = outcome_of(error)
         try:
             run = self._hold_failure(claim, conversation, error, outcome)
-            providers = self._provider_session(claim, conversation)
-            change = partial(self._changed, outcome.session_status, providers)
+            status, change = (
+                self._own_session(outcome.session_status),
+                self._session_change(claim, conversation),
+            )
             async with asyncio.timeout(END_TIMEOUT_S):
-                ended = await self._lifecycle.end(run, claim.recorder.held, change)
+                ended = await self._lifecycle.end(run, claim.recorder.held, status, change)
             claim.recorder.confirm(ended.events)
         except Exception as failure:
             _log.warning(
@@ -232,3 +234,9 @@ class Execution:
             recorder.hold_as(event, event)
         run = conversation.progress.run.update_status(outcome.status)
         return replace(run, error=stored_outcome.error)
+
+
+def _with_provider(provider: str, own: Document, session: Session) -> Session:
+    known = session.metadata.get("providers")
+    providers = {**(known if isinstance(known, dict) else {}), provider: own}
+    return replace(session, metadata={**session.metadata, "providers": providers})

@@ -1,8 +1,7 @@
 """The life of a run in the store: it is claimed, its lease is renewed, and it ends once.
 
-Every transaction here appends an event first. The append locks the counter of the session until the commit,
-so that of several clients which claim a session, or end a run, the others wait, and see in the rows that
-they read afterwards what the first one did. They raise, and nothing of theirs is stored.
+Of several clients that claim a session, or end a run, one does, and the others raise and store nothing:
+`asm.operations.claims` says how.
 """
 
 from __future__ import annotations
@@ -13,18 +12,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from asm.agents.inputs import event_type_of
 from asm.agents.outcomes import Outcome, abandoned, cancelled_outcome
 from asm.agents.plans import Plan
 from asm.agents.progress import with_usage
 from asm.agents.recording import Recorder, Redactor, Show, event_id_prefix
-from asm.async_store import AsyncSessionStore, AsyncTransaction
+from asm.async_store import AsyncSessionStore, AsyncTransaction, run_operation
 from asm.documents import Document
+from asm.engine.script import Operation
 from asm.enums import EventType, RunStatus, SessionStatus
 from asm.errors import Conflict, RunActive, RunCancelled, RunLost, RunNotFound, SessionNotFound
 from asm.models import Event, Run, Session, new_id, now
+from asm.operations.claims import (
+    ActiveRunFound,
+    Ended,
+    RunChanged,
+    claim_named_run,
+    claim_run,
+    end_changed_run,
+    end_run,
+)
 from asm.operations.runs import is_stale, lease, lease_end, with_lease, without_lease
 
 CANCEL_REQUESTED = "asm.cancel_requested"
@@ -39,14 +48,6 @@ class Claim:
     session: Session
     recorder: Recorder
     first_sequence: int
-
-
-class Ended(NamedTuple):
-    """What is stored at the end of a run: its last events, itself, and its session if there is one."""
-
-    events: list[Event]
-    run: Run
-    session: Session | None
 
 
 class Lifecycle:
@@ -66,10 +67,12 @@ class Lifecycle:
                 return stored
             try:
                 return await self._claim(plan, show, session, stored)
-            except _Stale as found:
+            except ActiveRunFound as found:
+                if not is_stale(found.run):
+                    raise run_active(found.run) from None
                 await self.abandon(found.run)
-            except _Changed:
-                # Another client began or ended the run of this id, or saved the session.
+            except RunChanged:
+                # Another client began or ended the run of this id.
                 continue
 
     async def _session(self, plan: Plan) -> Session:
@@ -102,9 +105,15 @@ class Lifecycle:
         for event in _session_events(plan, session, recorder):
             recorder.hold(event)
         run = self._hold_input(plan, run, recorder)
+        is_new = session is plan.new_session
+        status = None if is_new or session.status == SessionStatus.ACTIVE else SessionStatus.ACTIVE
         begun = replace(session, status=SessionStatus.ACTIVE, updated_at=now())
-        write = partial(self._write_claim, plan, before, run, begun, session, recorder.held)
-        events = await self._store.run_transaction(write, idempotent=True)
+        claim: Operation[list[Event]]
+        if plan.run_id is None:
+            claim = claim_run(run, begun, recorder.held, status)
+        else:
+            claim = claim_named_run(run, begun, recorder.held, status, before)
+        events = await run_operation(self._store, claim)
         recorder.confirm(events)
         return Claim(run, begun, recorder, events[0].sequence_number or 0)
 
@@ -139,27 +148,6 @@ class Lifecycle:
             recorder.hold(recorder.make(event_type_of(message), message))
         return replace(run, input=input)
 
-    async def _write_claim(
-        self,
-        plan: Plan,
-        before: Run | None,
-        run: Run,
-        session: Session,
-        session_before: Session,
-        events: Sequence[Event],
-        tx: AsyncTransaction,
-    ) -> list[Event]:
-        # This inserts the session if it is new, and else moves its `updated_at`.
-        stored = await tx.append_events(events, session=session)
-        for active in await tx.list_runs(session.id, status=RunStatus.RUNNING):
-            _check_not_active(active, run)
-        if plan.run_id is not None and not await _is_unchanged(tx, run, before):
-            raise _Changed
-        await tx.save_run(run)
-        if session_before is not plan.new_session and session_before.status != SessionStatus.ACTIVE:
-            await tx.update_session(session.id, _activated)
-        return stored
-
     async def renew(self, run: Run) -> Run:
         """The stored run, whose lease is renewed. RunLost if it is not the caller's any more."""
         change = partial(_renewed, run, self._lease_until())
@@ -176,11 +164,25 @@ class Lifecycle:
             raise run_lost(run, "it was deleted") from error
         return _check_ours(run, stored)
 
-    async def end(self, run: Run, events: Sequence[Event], change: Callable[[Session], Session]) -> Ended:
-        """Append the last events of a run, and store it as it ended. RunLost if another client ended it."""
-        work = partial(_write_end, run, events, change, partial(_ended, run))
+    async def end(
+        self,
+        run: Run,
+        events: Sequence[Event],
+        status: SessionStatus | None,
+        change: Callable[[Session], Session] | None = None,
+    ) -> Ended:
+        """Append the last events of a run, and store it as it ended. RunLost if another client ended it.
+
+        Its session gets the status, if one is given, and what `change` makes of it.
+        """
+        change_run, change_session = partial(_ended, run), partial(_with_status, status, change)
+        operation: Operation[Ended]
+        if run.status == RunStatus.COMPLETED and change is None:
+            operation = end_run(run, events, status, change_run, change_session)
+        else:
+            operation = end_changed_run(run, events, change_run, change_session)
         try:
-            return await self._store.run_transaction(work, idempotent=True)
+            return await run_operation(self._store, operation)
         except RunNotFound as error:
             raise run_lost(run, "it was deleted") from error
 
@@ -212,14 +214,14 @@ class Lifecycle:
         """End a run that nobody is running. None if it has changed since it was read."""
         id = f"{event_id_prefix(run)}{outcome.type}"
         events = [self._event(run, id, outcome.type, outcome.data)]
-        change: Callable[[Session], Session] = touched
+        status = None
         if lease(run).get("ends_session"):
             events.append(self._event(run, f"{id}.session", outcome.session_event, outcome.session_data))
-            change = partial(with_status, outcome.session_status)
+            status = outcome.session_status
         ended = replace(run.update_status(outcome.status), error=outcome.error)
-        work = partial(_write_end, ended, events, change, partial(_ended_if_unchanged, run, ended))
+        changes = partial(_ended_if_unchanged, run, ended), partial(_with_status, status, None)
         try:
-            return (await self._store.run_transaction(work, idempotent=True)).run
+            return (await run_operation(self._store, end_changed_run(run, events, *changes))).run
         except (RunNotFound, RunLost):
             return None
 
@@ -263,16 +265,11 @@ def cancel_requested(stored: Run) -> RunCancelled:
 # Changes of rows.
 
 
-def with_status(status: SessionStatus, session: Session) -> Session:
-    return session.update_status(status)
-
-
-def touched(session: Session) -> Session:
-    return replace(session, updated_at=now())
-
-
-def _activated(session: Session) -> Session:
-    return session.update_status(SessionStatus.ACTIVE)
+def _with_status(
+    status: SessionStatus | None, change: Callable[[Session], Session] | None, session: Session
+) -> Session:
+    changed = session if change is None else change(session)
+    return replace(changed, updated_at=now()) if status is None else changed.update_status(status)
 
 
 def _check_ours(run: Run, stored: Run) -> Run:
@@ -312,7 +309,7 @@ def _is_same_end(ended: Run, stored: Run) -> bool:
 
 def _final(ended: Run, stored: Run) -> Run:
     # The application may have changed the metadata meanwhile.
-    return without_lease(replace(ended, metadata=stored.metadata))
+    return replace(ended, metadata=stored.metadata)
 
 
 def _with_request(reason: str | None, stored: Run) -> Run:
@@ -322,37 +319,9 @@ def _with_request(reason: str | None, stored: Run) -> Run:
     return with_lease(stored, end, cancel_requested={"reason": reason})
 
 
-# Transactions. The counter is locked first, then the session, then the run, as `flush` does it.
-
-
-async def _write_end(
-    run: Run,
-    events: Sequence[Event],
-    change_session: Callable[[Session], Session],
-    change_run: Callable[[Run], Run],
-    tx: AsyncTransaction,
-) -> Ended:
-    stored = await tx.append_events(events)
-    try:
-        session = await tx.update_session(run.session_id, change_session)
-    except SessionNotFound:
-        # A run may be stored without a session.
-        session = None
-    return Ended(stored, await tx.update_run(run.id, change_run, session_id=run.session_id), session)
-
-
 async def _write_request(run: Run, event: Event, reason: str | None, tx: AsyncTransaction) -> Run:
     await tx.append_event(event)
     return await tx.update_run(run.id, partial(_with_request, reason), session_id=run.session_id)
-
-
-def _check_not_active(active: Run, claimed: Run) -> None:
-    if lease(active).get("owner") == lease(claimed)["owner"]:
-        # The response to the first commit was lost.
-        return
-    if is_stale(active):
-        raise _Stale(active)
-    raise run_active(active)
 
 
 def run_active(active: Run) -> RunActive:
@@ -368,14 +337,6 @@ def run_active(active: Run) -> RunActive:
     )
 
 
-async def _is_unchanged(tx: AsyncTransaction, run: Run, before: Run | None) -> bool:
-    try:
-        stored = await tx.get_run(run.id, session_id=run.session_id)
-    except RunNotFound:
-        return before is None
-    return stored == before or lease(stored).get("owner") == lease(run)["owner"]
-
-
 def _session_events(plan: Plan, session: Session, recorder: Recorder) -> list[Event]:
     """The events of a session that becomes active."""
     if session is plan.new_session:
@@ -387,15 +348,3 @@ def _session_events(plan: Plan, session: Session, recorder: Recorder) -> list[Ev
         return []
     is_pending = session.status == SessionStatus.PENDING
     return [recorder.make(EventType.SESSION_STARTED if is_pending else EventType.SESSION_RESUMED, {})]
-
-
-class _Stale(Exception):
-    """An active run is in the way whose lease is over."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(run.id)
-        self.run = run
-
-
-class _Changed(Exception):
-    """The rows changed between the read and the claim."""

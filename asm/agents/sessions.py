@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from asm.agents.lifecycle import run_active, with_status
+from asm.agents.lifecycle import run_active
 from asm.agents.outcomes import failure_of
 from asm.agents.recording import Redactor
 from asm.async_store import AsyncSessionStore, AsyncTransaction
@@ -67,7 +67,7 @@ async def _change(status: SessionStatus, event: Event, tx: AsyncTransaction) -> 
     if status != SessionStatus.ACTIVE:
         for run in await tx.list_runs(session.id, status=RunStatus.RUNNING, limit=1):
             raise run_active(run)
-    return await tx.update_session(session.id, partial(with_status, status))
+    return await tx.update_session(session.id, lambda stored: stored.update_status(status))
 
 
 class _Unchanged(Exception):

@@ -69,11 +69,11 @@ def update_run(
     """
     run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
     return UnitOfWork(
-        partial(_update, run_id, session_id, plain_function(change, "change")), idempotent=False
+        partial(change_run, run_id, session_id, plain_function(change, "change")), idempotent=False
     )
 
 
-def _update(run_id: str, session_id: str | None, change: Change[Run]) -> Script[Run]:
+def change_run(run_id: str, session_id: str | None, change: Change[Run]) -> Script[Run]:
     run = applied(change, (yield from _one("lock_run", run_id, session_id)), "id", "session_id")
     yield from save_run(run)
     return run
@@ -118,6 +118,11 @@ def lease(run: Run) -> dict[str, Any]:
     """What a run stores of its lease: `lease_until`, the `owner` and what else that needs; {} if none."""
     stored = run.metadata.get("asm")
     return stored if isinstance(stored, dict) else {}
+
+
+def owner(run: Run) -> Any:
+    """The program that runs a run, or None if it keeps no lease."""
+    return lease(run).get("owner")
 
 
 def lease_end(run: Run) -> datetime | None:

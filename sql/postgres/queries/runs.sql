@@ -92,6 +92,65 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  limit %(limit)s                                           -- if limit
 ;
 
+-- refuse_active_run
+-- Fails with a unique violation if a run of the session is running: it inserts that run again. The
+-- caller has locked the session's counter, so no other client claims the session meanwhile.
+insert into asm_runs (
+    id, session_id, status, metadata, turn_count, token_usage, started_at, provider_metadata
+)
+select id, session_id, status, metadata, turn_count, token_usage, started_at, provider_metadata
+  from asm_runs
+ where session_id = %(session_id)s
+   and status = 'running'
+ limit 1;
+
+-- end_run
+-- Stores how a run ended, if it is running and its owner's, and nobody asked to cancel it. The
+-- metadata stay, because others may have changed them. The owner is compared as text, as in
+-- find_stale_runs.
+update asm_runs
+   set status = %(status)s,
+       output = %(output)s,
+       error = %(error)s,
+       turn_count = %(turn_count)s,
+       token_usage = %(token_usage)s,
+       ended_at = %(ended_at)s,
+       provider_metadata = %(provider_metadata)s,
+       cost_usd = %(cost_usd)s,
+       input_tokens = %(input_tokens)s,
+       output_tokens = %(output_tokens)s,
+       total_tokens = %(total_tokens)s,
+       cache_read_tokens = %(cache_read_tokens)s,
+       cache_creation_tokens = %(cache_creation_tokens)s,
+       model = %(model)s
+ where session_id = %(session_id)s
+   and id = %(id)s
+   and status = 'running'
+   and position(%(owner)s in metadata::text) > 0
+   and position('"cancel_requested":' in metadata::text) = 0
+returning metadata;
+
+-- check_end
+-- Fails with a unique violation unless end_run, before it in the transaction, has ended the run: it
+-- inserts an event of the end again.
+insert into asm_events (
+    id, type, timestamp, session_id, run_id, sequence_number,
+    data, metadata, schema_version, provider, correlation_id
+)
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = %(session_id)s
+   and id = %(event_id)s
+   and not exists (
+       select 1
+         from asm_runs
+        where session_id = %(session_id)s
+          and id = %(id)s
+          and status = %(status)s
+          and ended_at = %(ended_at)s
+   );
+
 -- search_runs
 -- A page of runs in the order of their start. The filter by tokens is written so that the planner
 -- can combine asm_runs_by_tokens, for the runs that have ended, with asm_runs_open.

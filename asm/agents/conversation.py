@@ -66,7 +66,7 @@ class Conversation:
         """Make turns until the model asks for no tool. The recorder holds the events of the last turn."""
         await self._begin()
         for turn in range(1, self._plan.max_turns + 1):
-            await self._make_turn(turn)
+            await self._make_turn()
             self.progress.check_limits()
             if not self._calls_tools:
                 return
@@ -135,7 +135,7 @@ class Conversation:
 
     # One model call.
 
-    async def _make_turn(self, turn: int) -> None:
+    async def _make_turn(self) -> None:
         self.progress.begin_turn()
         self._reader = TurnReader(self._plan.adapter.turn(self._request()))
         while not self._reader.is_exhausted:
@@ -149,15 +149,14 @@ class Conversation:
                 await self._append()
         self._reader.check()
         self._check_answered()
-        self.progress.end_turn()
-        data = {"turn": turn, "stop_reason": self.progress.output()["stop_reason"]}
+        data = {"turn": self.progress.end_turn(), "stop_reason": self.progress.stop_reason}
         self._recorder.hold(self._recorder.make(EventType.TURN_COMPLETED, data))
         if self._calls_tools:
             await self._append()
 
     def _request(self) -> Request:
         return Request(
-            run=self.progress.run,
+            run=self._claim.run,
             session=self._claim.session,
             messages=self._transcript.messages(),
             tools=self._plan.tools,

@@ -161,7 +161,7 @@ class Execution:
         recorder.hold_as(replace(event, data={"stop_reason": stop_reason}), stored)
         if self._plan.new_session is not None:
             recorder.hold(recorder.make(EventType.SESSION_COMPLETED, {}))
-        return conversation.progress.run.set_output(stored_output)
+        return conversation.progress.row().set_output(stored_output)
 
     async def _store_completion(
         self, claim: Claim, run: Run, change: Callable[[Session], Session] | None, output: Document
@@ -232,7 +232,7 @@ class Execution:
         if self._plan.new_session is not None:
             event = recorder.make(outcome.session_event, stored_outcome.session_data)
             recorder.hold_as(event, event)
-        run = conversation.progress.run.update_status(outcome.status)
+        run = conversation.progress.row().update_status(outcome.status)
         return replace(run, error=stored_outcome.error)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from asm.agents.inputs import event_type_of
 from asm.agents.outcomes import Outcome, abandoned, cancelled_outcome
 from asm.agents.plans import Plan
-from asm.agents.progress import with_usage
+from asm.agents.progress import with_usages
 from asm.agents.recording import Recorder, Redactor, Show, event_id_prefix
 from asm.async_store import AsyncSessionStore, AsyncTransaction, run_operation
 from asm.documents import Document
@@ -234,14 +234,10 @@ class Lifecycle:
     async def _with_progress(self, run: Run) -> Run:
         """The run with the turns and the token usage that its events report."""
         types = (EventType.TURN_COMPLETED, EventType.TOKEN_USAGE_UPDATED)
-        for event in await self._store.get_events(run.session_id, run_id=run.id, type=types):
-            if not event.id.startswith(event_id_prefix(run)):
-                continue
-            if event.type == EventType.TURN_COMPLETED:
-                run = run.increment_turn()
-            else:
-                run = with_usage(run, event.data)
-        return run
+        stored = await self._store.get_events(run.session_id, run_id=run.id, type=types)
+        events = [event for event in stored if event.id.startswith(event_id_prefix(run))]
+        usages = [event.data for event in events if event.type == EventType.TOKEN_USAGE_UPDATED]
+        return with_usages(replace(run, turn_count=len(events) - len(usages)), usages)
 
 
 def run_lost(run: Run, reason: str) -> RunLost:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from asm.agents.limits import Limits, cost_of
+from asm.agents.limits import Limits
 from asm.agents.protocol import AdapterEvent
 from asm.content import ToolCall, read_content
 from asm.documents import Document
 from asm.enums import EventType
 from asm.models import Run
-from asm.pricing import Prices, prices
 from asm.provider_usage import TOKEN_COUNTS, token_usage
 
 
@@ -25,34 +25,41 @@ class Call(NamedTuple):
 
 
 class Progress:
-    """Adds up what the adapter reports."""
+    """Adds up what the adapter reports. The run's row is made of it once, at the end."""
 
     def __init__(self, run: Run, limits: Limits) -> None:
-        self.run = run
+        self.turns = run.turn_count
         self.open_calls: dict[str, Call] = {}
-        self.stop_reason: str | None = None
         self.provider_session_id: str | None = None
         self.is_answered = False
+        self._run = run
         self._limits = limits
+        self._usages: list[Document] = []
         self._texts: list[str] = []
+        self._stop_reason: str | None = None
         self._call_count = 0
-        self._cost_usd: float | None = 0.0
-        self._prices: Prices | None = None
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the model stopped in the last turn."""
+        return "tool_use" if self.open_calls else self._stop_reason
 
     def begin_turn(self) -> None:
         self.open_calls.clear()
-        self.stop_reason = None
+        self._stop_reason = None
         self.is_answered = False
 
-    def end_turn(self) -> None:
-        self.run = self.run.increment_turn()
+    def end_turn(self) -> int:
+        """Count the turn, and return its number."""
+        self.turns += 1
+        return self.turns
 
     def add_message(self, data: Document) -> None:
         self.is_answered = True
         if text := read_content(EventType.MESSAGE_RECEIVED, data).text:
             self._texts.append(text)
         if isinstance(reason := data.get("stop_reason"), str):
-            self.stop_reason = reason
+            self._stop_reason = reason
 
     def add_call(self, id: str, data: Document) -> None:
         self.is_answered = True
@@ -66,21 +73,20 @@ class Progress:
 
     def add_usage(self, usage: Document) -> None:
         """Add the counts of one model call, under their known names."""
-        self.run = with_usage(self.run, usage)
-        if self._limits.cost_usd is not None and self._cost_usd is not None:
-            self._prices = self._prices or prices()
-            model = self.run.provider_metadata.get("model")
-            cost = cost_of(usage, self.run.provider or "", model, self._prices)
-            self._cost_usd = None if cost is None else self._cost_usd + cost
+        self._usages.append(usage)
 
     def check_limits(self) -> None:
-        self._limits.check(self.run, self._call_count, self._cost_usd)
+        if self._limits != Limits():
+            self._limits.check(self.row(), self._call_count, self._usages)
+
+    def row(self) -> Run:
+        """The run with its turns and its usage so far."""
+        return with_usages(replace(self._run, turn_count=self.turns), self._usages)
 
     def output(self) -> Document:
         """The output of the run, as it is shown to the caller."""
         output: Document = {"text": "\n\n".join(self._texts), "stop_reason": self.stop_reason}
         if self.open_calls:
-            output["stop_reason"] = "tool_use"
             output["tool_calls"] = [call._asdict() for call in self.open_calls.values()]
         return output
 
@@ -94,11 +100,14 @@ def normalized_usage(event: AdapterEvent, provider: str) -> Document:
     return {**counts, **more}
 
 
-def with_usage(run: Run, usage: Mapping[str, Any]) -> Run:
-    """The run with the tokens of one model call added, and with its model."""
-    run = run.update_token_usage({name: usage[name] for name in TOKEN_COUNTS if usage.get(name) is not None})
-    if usage.get("cost_usd") is not None:
-        run = replace(run, cost_usd=(run.cost_usd or 0.0) + usage["cost_usd"])
-    if usage.get("model") is None:
-        return run
-    return replace(run, provider_metadata={**run.provider_metadata, "model": usage["model"]})
+def with_usages(run: Run, usages: Iterable[Document]) -> Run:
+    """The run with the tokens and the cost of model calls added, and with the model of the last one."""
+    total: Counter[str] = Counter()
+    cost_usd, model = run.cost_usd, run.provider_metadata.get("model")
+    for usage in usages:
+        total.update({name: usage[name] for name in TOKEN_COUNTS if usage.get(name) is not None})
+        model = usage.get("model", model)
+        if usage.get("cost_usd") is not None:
+            cost_usd = (cost_usd or 0.0) + usage["cost_usd"]
+    metadata = run.provider_metadata if model is None else {**run.provider_metadata, "model": model}
+    return replace(run.update_token_usage(dict(total)), cost_usd=cost_usd, provider_metadata=metadata)

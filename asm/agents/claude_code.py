@@ -1,0 +1,153 @@
+"""Claude Code, run as a program by Anthropic's Agent SDK. It calls its tools by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import Any
+
+from asm.agents import replay, reports
+from asm.agents.protocol import AdapterEvent, Request
+from asm.errors import ProviderError
+
+try:
+    import claude_agent_sdk as sdk
+except ImportError as error:
+    raise reports.missing_sdk(__name__, "claude-agent-sdk", "claude-code") from error
+
+INTERRUPT_TIMEOUT_S = 2.0
+"""How long a cancelled turn waits for Claude Code to stop its model and tools, before it ends the program."""
+
+
+class ClaudeCode:
+    """Claude Code with its own tools. A turn is a whole query, with as many model calls as it takes.
+
+    `options` are those of the SDK. A Request's model, system prompt and session to resume prevail.
+    """
+
+    provider = "claude-code"
+    capabilities = frozenset({"streaming", "own_tools", "resume", "images"})
+
+    def __init__(self, options: sdk.ClaudeAgentOptions | None = None) -> None:
+        self._options = options or sdk.ClaudeAgentOptions()
+
+    async def turn(self, request: Request) -> AsyncIterator[AdapterEvent]:
+        """One query, in a process of its own."""
+        client: Any = None
+        query = _Query()
+        try:
+            client = sdk.ClaudeSDKClient(self._options_for(request))
+            await client.connect()
+            await client.query(replay.claude_code_input(request.messages))
+            async for message in client.receive_response():
+                for event in query.events(message):
+                    yield event
+            if not query.has_ended:
+                raise reports.early_end("Claude Code", "result")
+        except ProviderError:
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            with suppress(Exception):
+                async with asyncio.timeout(INTERRUPT_TIMEOUT_S):
+                    await client.interrupt()
+            raise
+        except Exception as error:
+            raise _failure(error) from error
+        finally:
+            with suppress(Exception):
+                # In a task of its own, which a second cancellation does not stop.
+                await asyncio.shield(asyncio.ensure_future(client.disconnect()))
+
+    def _options_for(self, request: Request) -> sdk.ClaudeAgentOptions:
+        if request.tools:
+            raise ProviderError("Claude Code calls its own tools: pass them in ClaudeAgentOptions.mcp_servers")
+        system = replay.system_text(request.system, request.messages)
+        preset = self._options.system_prompt
+        if system and isinstance(preset, dict) and preset["type"] == "preset":
+            system = {**preset, "append": "\n\n".join(filter(None, [preset.get("append"), system]))}
+        given = {"model": request.model, "resume": request.resume, "system_prompt": system}
+        changes = {**{name: value for name, value in given.items() if value}, **request.options}
+        return replace(self._options, include_partial_messages=True, **changes)
+
+
+class _Query:
+    """What the SDK says during a query. A subagent's messages have the id of the call that began it."""
+
+    def __init__(self) -> None:
+        self.has_ended = False
+        self._unfinished: dict[str | None, Any] = {}
+        self._calls: set[str] = set()
+        self._model = ""
+
+    def events(self, message: Any) -> Iterator[AdapterEvent]:
+        parent = getattr(message, "parent_tool_use_id", None)
+        match message:
+            case sdk.StreamEvent(event={"delta": {"type": "text_delta", "text": text}}) if parent is None:
+                yield reports.delta(text)
+            case sdk.StreamEvent(event={"delta": {"stop_reason": reason}}) if parent in self._unfinished:
+                self._unfinished[parent].stop_reason = reason
+            case sdk.StreamEvent(event={"type": "message_stop"}):
+                yield from self._finished(parent)
+            case sdk.AssistantMessage(error=None, message_id=id):
+                # Each block of a message comes as a message of its own.
+                if parent in self._unfinished and self._unfinished[parent].message_id == id is not None:
+                    self._unfinished[parent].content += message.content
+                else:
+                    yield from self._finished(parent)
+                    self._unfinished[parent] = message
+            case sdk.UserMessage(content=list(blocks)):
+                yield from self._finished(parent)
+                for block in blocks:
+                    if isinstance(block, sdk.ToolResultBlock) and block.tool_use_id in self._calls:
+                        failed = bool(block.is_error)
+                        yield reports.tool_result(block.tool_use_id, block.content, failed=failed)
+            case sdk.ResultMessage():
+                yield from self._ended(message)
+
+    def _finished(self, parent: str | None) -> Iterator[AdapterEvent]:
+        if (message := self._unfinished.pop(parent, None)) is None:
+            return
+        self._model = message.model
+        yield reports.message(
+            list(map(_block, message.content)),
+            message_id=message.message_id,
+            stop_reason=message.stop_reason,
+            parent_tool_use_id=parent,
+            provider_session_id=message.session_id,
+        )
+        for block in message.content:
+            if isinstance(block, sdk.ToolUseBlock):
+                self._calls.add(block.id)
+                yield reports.tool_call(block.id, block.name, block.input)
+
+    def _ended(self, result: Any) -> Iterator[AdapterEvent]:
+        self.has_ended = True
+        for parent in list(self._unfinished):
+            yield from self._finished(parent)
+        for model, counts in (result.model_usage or {self._model: result.usage}).items():
+            if counts:
+                name, cost = counts.get("canonicalModel", model), counts.get("costUSD")
+                yield reports.usage(counts, provider="anthropic", model=name, cost_usd=cost)
+        if result.is_error or result.subtype != "success":
+            raise _failure(result, "; ".join(result.errors or ()) or result.result or result.subtype)
+
+
+def _block(block: Any) -> replay.Block:
+    """A block of the SDK in the form of the API, such as `{"type": "tool_use", …}` for a ToolUseBlock."""
+    name = type(block).__name__.removesuffix("Block")
+    return {"type": re.sub(r"\B([A-Z])", r"_\1", name).lower(), **asdict(block)}
+
+
+def _failure(failed: Any, message: str | None = None) -> ProviderError:
+    """The error for a failed result, or for an exception of the SDK, some of which have a result's fields."""
+    status, subtype = getattr(failed, "api_error_status", None), getattr(failed, "subtype", None)
+    reason = getattr(failed, "terminal_reason", None)
+    return ProviderError(
+        f"Claude Code: {message or f'{type(failed).__name__}: {failed}'}",
+        status=status,
+        provider_code=reason if subtype == "success" else subtype,
+        retryable=reason == "api_error" if status is None else reports.is_retryable_status(status),
+    )

@@ -1,0 +1,43 @@
+"""A program that speaks to the Agent SDK as Claude Code does. Its lines and its end come from a file.
+
+It answers control requests, says its lines when it is asked, and then waits for the end of its input, or
+exits with a code of its own. All that it gets is written to a log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def main() -> None:
+    with open(os.environ["SCENARIO"], encoding="utf-8") as file:
+        scenario = json.load(file)
+    log({"type": "arguments", "arguments": sys.argv[1:]})
+    for line in sys.stdin:
+        message = json.loads(line)
+        log(message)
+        if message["type"] == "control_request":
+            answer = {"subtype": "success", "request_id": message["request_id"], "response": {}}
+            say({"type": "control_response", "response": answer})
+        elif message["type"] == "user":
+            for each in scenario["lines"]:
+                say(each)
+            if (code := scenario["exit_code"]) is not None:
+                sys.exit(code) if code >= 0 else os.kill(os.getpid(), -code)
+    log({"type": "end_of_input"})
+
+
+def say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def log(message: dict[str, Any]) -> None:
+    with open(os.environ["LOG"], "a", encoding="utf-8") as file:
+        file.write(json.dumps({**message, "pid": os.getpid()}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

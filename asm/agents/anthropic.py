@@ -25,7 +25,7 @@ class Claude:
 
     Without `client`, each turn opens an `AsyncAnthropic` and closes it, so that one adapter serves any
     number of threads and event loops. A given client stays open and belongs to one event loop. `options`
-    are passed on to `messages.stream`, such as `thinking` or `temperature`; those of a Request prevail.
+    are passed on to `messages.stream`, such as `thinking` or `stop_sequences`; those of a Request prevail.
     """
 
     provider = "anthropic"

@@ -19,7 +19,7 @@ except ImportError as error:
     raise reports.missing_sdk(__name__, "claude-agent-sdk", "claude-code") from error
 
 INTERRUPT_TIMEOUT_S = 2.0
-"""How long a cancelled turn waits for Claude Code to stop its model and tools, before it ends the program."""
+"""How long a cancelled turn waits for the model and the tools to stop, before it ends the program."""
 
 
 class ClaudeCode:
@@ -63,7 +63,7 @@ class ClaudeCode:
 
     def _options_for(self, request: Request) -> sdk.ClaudeAgentOptions:
         if request.tools:
-            raise ProviderError("Claude Code calls its own tools: pass them in ClaudeAgentOptions.mcp_servers")
+            raise ProviderError("Claude Code calls its own tools: give them to it in ClaudeAgentOptions")
         system = replay.system_text(request.system, request.messages)
         preset = self._options.system_prompt
         if system and isinstance(preset, dict) and preset["type"] == "preset":

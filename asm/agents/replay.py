@@ -84,8 +84,9 @@ def openai_items(messages: Sequence[Message]) -> Iterator[Block]:
         if role == "assistant":
             yield from _output_items(message, answered)
         elif role == "tool":
-            kind = "custom_tool_call_output" if message.get("tool_call_id") in custom else "function_call_output"
-            yield {"type": kind, "call_id": message.get("tool_call_id"), "output": _call_output(message)}
+            id = message.get("tool_call_id")
+            kind = "custom_tool_call_output" if id in custom else "function_call_output"
+            yield {"type": kind, "call_id": id, "output": _call_output(message)}
         else:
             yield {"role": role, "content": _spelled(message.get("content"), "input_text")}
 
@@ -111,9 +112,8 @@ def _output_items(message: Message, answered: set[str]) -> Iterator[Block]:
     has_thoughts = any(block.get("encrypted_content") for block in blocks)
     for block in blocks:
         kind = block.get("type", "")
-        if kind in _OF_ANTHROPIC | _PARTS or kind.endswith("_tool_result"):
-            yield from _assistant_text(block)
-        elif kind == "message" and not has_thoughts:
+        is_item = kind not in _OF_ANTHROPIC | _PARTS and not kind.endswith("_tool_result")
+        if not is_item or (kind == "message" and not has_thoughts):
             yield from _assistant_text(block)
         elif kind == "function_call":
             if block.get("call_id") in answered:
@@ -132,10 +132,10 @@ def _assistant_text(block: Block) -> Iterator[Block]:
 
 
 def _call_item(call: Message) -> Block:
+    named = {"call_id": call["id"], "name": call["name"]}
     if _is_custom(call):
-        return {"type": "custom_tool_call", "call_id": call["id"], "name": call["name"], "input": call["input"]}
-    arguments = json.dumps(call["input"], ensure_ascii=False)
-    return {"type": "function_call", "call_id": call["id"], "name": call["name"], "arguments": arguments}
+        return {"type": "custom_tool_call", **named, "input": call["input"]}
+    return {"type": "function_call", **named, "arguments": json.dumps(call["input"], ensure_ascii=False)}
 
 
 # Claude Code.

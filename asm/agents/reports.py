@@ -19,9 +19,9 @@ def delta(text: str) -> AdapterEvent:
 
 
 def message(content: str | Sequence[Mapping[str, Any]], **more: Any) -> AdapterEvent:
-    """A whole message of the model. Of `more`, such as `message_id` and `stop_reason`, what is None is left out.
+    """A whole message of the model, with `more` of it such as `message_id` and `stop_reason`.
 
-    A message that is one block of plain text is reported as this text.
+    A message that is one block of plain text is reported as this text. What is None is left out.
     """
     data = {"role": "assistant", "content": _plain(content), **more}
     return AdapterEvent(EventType.MESSAGE_RECEIVED, {k: v for k, v in data.items() if v is not None})

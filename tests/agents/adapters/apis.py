@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 Event = Mapping[str, Any]
 Block = Mapping[str, Any]
 
-TEXT = "Sunny ☀️, 21 °C – naïve 😀 guess"
+TEXT = "Sunny ☀️, 21 °C: a naïve 😀 guess"
 
 
 def pieces(text: str, size: int = 5) -> Iterator[str]:
@@ -21,11 +21,11 @@ class AnthropicApi:
     """The Messages API."""
 
     name = "anthropic"
-    model = "claude-sonnet-4-5"
+    model = "claude-test"
     key, base_url = "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"
     request_id = "request-id"
-    tool = {"name": "weather", "input_schema": {"type": "object"}}
-    usage = {
+    tool: ClassVar = {"name": "weather", "input_schema": {"type": "object"}}
+    usage: ClassVar = {
         "input_tokens": 12,
         "cache_creation_input_tokens": 300,
         "cache_read_input_tokens": 4_000,
@@ -40,7 +40,7 @@ class AnthropicApi:
         return self.message([block], "tool_use")
 
     def message(self, blocks: Sequence[Block], stop_reason: str = "end_turn", **more: Any) -> list[Event]:
-        begun = {
+        begun: dict[str, Any] = {
             "id": "msg_1",
             "type": "message",
             "role": "assistant",
@@ -98,8 +98,8 @@ class OpenAIApi:
     model = "gpt-5"
     key, base_url = "OPENAI_API_KEY", "OPENAI_BASE_URL"
     request_id = "x-request-id"
-    tool = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
-    usage = {
+    tool: ClassVar = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
+    usage: ClassVar = {
         "input_tokens": 4_312,
         "input_tokens_details": {"cached_tokens": 4_000, "cache_write_tokens": 300},
         "output_tokens": 25,
@@ -115,7 +115,13 @@ class OpenAIApi:
 
     def message(self, text: str) -> Block:
         part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-        return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
+        return {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "status": "completed",
+            "content": [part],
+        }
 
     def function_call(self, id: str, arguments: str = '{"city": "Paris"}') -> Block:
         return {
@@ -128,7 +134,13 @@ class OpenAIApi:
         }
 
     def response(self, items: Sequence[Block], status: str = "completed", **more: Any) -> list[Event]:
-        begun = {"id": "resp_1", "object": "response", "model": self.model, "created_at": 0, "output": []}
+        begun: dict[str, Any] = {
+            "id": "resp_1",
+            "object": "response",
+            "model": self.model,
+            "created_at": 0,
+            "output": [],
+        }
         ended = {**begun, "status": status, "output": items, "usage": self.usage, **more}
         events = [
             {"type": "response.created", "response": {**begun, "status": "in_progress"}},
@@ -155,7 +167,13 @@ class OpenAIApi:
         yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
     def error(self, code: str) -> Event:
-        return {"type": "error", "code": code, "message": f"an error: {code}", "param": None, "sequence_number": 9}
+        return {
+            "type": "error",
+            "code": code,
+            "message": f"an error: {code}",
+            "param": None,
+            "sequence_number": 9,
+        }
 
     overloaded, invalid = "server_error", "invalid_prompt"
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 
 def main() -> None:
-    with open(os.environ["SCENARIO"], encoding="utf-8") as file:
-        scenario = json.load(file)
+    scenario = json.loads(Path(os.environ["SCENARIO"]).read_text("utf-8"))
     log({"type": "arguments", "arguments": sys.argv[1:]})
     for line in sys.stdin:
         message = json.loads(line)
@@ -31,11 +31,12 @@ def main() -> None:
 
 
 def say(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
 
 
 def log(message: dict[str, Any]) -> None:
-    with open(os.environ["LOG"], "a", encoding="utf-8") as file:
+    with Path(os.environ["LOG"]).open("a", encoding="utf-8") as file:
         file.write(json.dumps({**message, "pid": os.getpid()}) + "\n")
 
 

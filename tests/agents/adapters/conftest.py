@@ -13,7 +13,10 @@ from asm.agents.protocol import Adapter
 from tests.agents.adapters.apis import AnthropicApi, Api, OpenAIApi
 from tests.agents.adapters.loopback import Provider, provider
 
-SDKS = {"anthropic": ("AsyncAnthropic", "Anthropic", "Claude"), "openai": ("AsyncOpenAI", "OpenAI", "Responses")}
+SDKS = {
+    "anthropic": ("AsyncAnthropic", "Anthropic", "Claude"),
+    "openai": ("AsyncOpenAI", "OpenAI", "Responses"),
+}
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ class Answer:
         if self.status != 200:
             return json.dumps(self.events[0]).encode()
         text = "".join(
-            f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n" for event in self.events
+            f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
+            for event in self.events
         )
         encoded = text.encode()
         return encoded[: len(encoded) - self.cut_bytes]

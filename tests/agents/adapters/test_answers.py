@@ -15,7 +15,7 @@ from asm.agents.protocol import Adapter, AdapterEvent
 from tests.agents.adapters.apis import TEXT
 from tests.agents.adapters.conftest import Spoken
 from tests.agents.adapters.loopback import SOON_S
-from tests.agents.adapters.turns import QUESTION, data, request, turn, types
+from tests.agents.adapters.turns import QUESTION, data, failed_turn, request, turn, types
 
 FAST_RETRY = {"retry-after-ms": "1"}
 
@@ -24,10 +24,8 @@ def events_of(adapter: Adapter) -> AsyncGenerator[AdapterEvent]:
     return cast("AsyncGenerator[AdapterEvent]", adapter.turn(request()))
 
 
-def failed_turn(spoken: Spoken, **options: Any) -> asm.ProviderError:
-    with pytest.raises(asm.ProviderError) as caught:
-        turn(spoken.adapter(**options))
-    return caught.value
+def error_of(spoken: Spoken, **options: Any) -> asm.ProviderError:
+    return failed_turn(spoken.adapter(**options))[1]
 
 
 def test_an_adapter_is_an_adapter(any_api: Spoken) -> None:
@@ -38,7 +36,9 @@ def test_an_adapter_is_an_adapter(any_api: Spoken) -> None:
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 3, None])
-def test_characters_that_are_cut_by_the_network_arrive_whole(any_api: Spoken, piece_bytes: int | None) -> None:
+def test_characters_that_are_cut_by_the_network_arrive_whole(
+    any_api: Spoken, piece_bytes: int | None
+) -> None:
     any_api.server.say(*any_api.api.text(), piece_bytes=piece_bytes)
 
     events = turn(any_api.adapter())
@@ -67,7 +67,7 @@ def test_an_answer_that_ends_early_but_cleanly_is_an_error_wherever_it_ends(any_
 
     for length in range(len(whole)):
         any_api.server.say(*whole[:length], headers={any_api.api.request_id: "req_1"})
-        error = failed_turn(any_api)
+        error = error_of(any_api)
 
         assert "ended before its" in str(error)
         assert (error.request_id, error.retryable, error.status) == ("req_1", True, None)
@@ -81,7 +81,7 @@ def test_a_connection_that_is_cut_is_an_error(any_api: Spoken) -> None:
             cut_bytes=cut_bytes,
             headers={any_api.api.request_id: "req_1"},
         )
-        error = failed_turn(any_api)
+        error = error_of(any_api)
 
         assert (error.request_id, error.retryable) == ("req_1", True)
         assert error.__cause__ is not None
@@ -90,9 +90,9 @@ def test_a_connection_that_is_cut_is_an_error(any_api: Spoken) -> None:
 def test_an_error_in_the_middle_of_an_answer_has_its_code(any_api: Spoken) -> None:
     api = any_api.api
     for code, retryable in ((api.overloaded, True), (api.invalid, False)):
-        for begun in (api.text()[:4], []):
-            any_api.server.say(*begun, api.error(code), headers={api.request_id: "req_1"})
-            error = failed_turn(any_api)
+        for length in (0, 4):
+            any_api.server.say(*api.text()[:length], api.error(code), headers={api.request_id: "req_1"})
+            error = error_of(any_api)
 
             assert f"an error: {code}" in str(error)
             assert (error.provider_code, error.retryable, error.request_id) == (code, retryable, "req_1")
@@ -112,7 +112,7 @@ def test_a_request_that_is_refused_three_times_is_a_retryable_error(any_api: Spo
     for _ in range(3):
         any_api.server.say({"error": {"type": "overloaded_error"}}, status=529, headers=headers)
 
-    error = failed_turn(any_api)
+    error = error_of(any_api)
 
     assert (error.status, error.request_id, error.retryable) == (529, "req_1", True)
     assert any_api.server.answers == []
@@ -122,14 +122,14 @@ def test_a_request_that_is_refused_three_times_is_a_retryable_error(any_api: Spo
 def test_a_wrong_request_is_sent_once(any_api: Spoken, status: int) -> None:
     any_api.server.say({"error": {"message": "no such model"}}, status=status)
 
-    error = failed_turn(any_api)
+    error = error_of(any_api)
 
     assert "no such model" in str(error)
     assert (error.status, error.retryable) == (status, False)
 
 
 def test_an_unknown_option_is_an_error_that_names_it(any_api: Spoken) -> None:
-    error = failed_turn(any_api, temprature=1)
+    error = error_of(any_api, temprature=1)
 
     assert "temprature" in str(error)
     assert error.retryable is False
@@ -141,7 +141,7 @@ def test_an_answer_that_stalls_ends_with_the_read_timeout(
     monkeypatch.setattr(any_api.module, "READ_TIMEOUT_S", 0.2)
     any_api.server.say(*any_api.api.text()[:4], ending="stall")
 
-    assert failed_turn(any_api).retryable is True
+    assert error_of(any_api).retryable is True
     assert any_api.server.was_left.wait(SOON_S)
 
 
@@ -208,20 +208,31 @@ def test_one_adapter_serves_several_threads_and_event_loops(any_api: Spoken) -> 
 
 
 def test_the_blocking_client_of_an_sdk_is_refused(any_api: Spoken) -> None:
-    with any_api.blocking_client() as client, pytest.raises(asm.ValidationError, match="client must be an Async"):
+    with (
+        any_api.blocking_client() as client,
+        pytest.raises(asm.ValidationError, match="client must be an Async"),
+    ):
         any_api.adapter(client)
 
 
 def test_what_a_run_gives_prevails_over_what_the_adapter_has(any_api: Spoken) -> None:
     any_api.server.say(*any_api.api.text())
     any_api.server.say(*any_api.api.text())
-    adapter = any_api.adapter(temperature=0.5, top_p=0.9)
+    adapter = any_api.adapter(service_tier="auto", metadata={"user_id": "a"})
 
     turn(adapter)
     first = any_api.server.request
-    turn(adapter, QUESTION, model="other", tools=[any_api.api.tool], options={"temperature": 1.0})
+    turn(adapter, QUESTION, model="other", tools=[any_api.api.tool], options={"metadata": {"user_id": "b"}})
     second = any_api.server.request
 
-    assert (first["model"], first["temperature"], "tools" in first) == (any_api.api.model, 0.5, False)
-    assert (second["model"], second["temperature"], second["top_p"]) == ("other", 1.0, 0.9)
+    assert (first["model"], first["metadata"], "tools" in first) == (
+        any_api.api.model,
+        {"user_id": "a"},
+        False,
+    )
+    assert (second["model"], second["metadata"], second["service_tier"]) == (
+        "other",
+        {"user_id": "b"},
+        "auto",
+    )
     assert second["tools"] == [any_api.api.tool]

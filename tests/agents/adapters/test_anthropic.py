@@ -63,7 +63,7 @@ def test_a_turn_reports_deltas_then_the_message_then_its_calls_then_the_usage(an
                 "output_tokens": 25,
                 "cache_read_tokens": 4_000,
                 "cache_creation_tokens": 300,
-                "model": "claude-sonnet-4-5",
+                "model": "claude-test",
             },
         ),
     ]
@@ -179,7 +179,11 @@ def test_what_a_model_of_openai_said_is_passed_on_as_text(anthropic_api: Spoken)
     assert said(
         anthropic_api,
         {"role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
-        {"role": "assistant", "content": items, "tool_calls": [{"id": "call_1", "name": "weather", "input": {}}]},
+        {
+            "role": "assistant",
+            "content": items,
+            "tool_calls": [{"id": "call_1", "name": "weather", "input": {}}],
+        },
         result("call_1", "21 °C"),
     ) == [
         {"role": "user", "content": [{"type": "text", "text": "Hello"}]},

@@ -82,7 +82,7 @@ WRONG = {
     "message_streamed does not follow": (message(""), delta(""), usage()),
     "turn_completed does not follow": (message(""), AdapterEvent("turn_completed"), usage()),
     "has a role and content": (AdapterEvent("message_received", {"content": "Hi"}), usage()),
-    "deltas and nothing else are transient": (AdapterEvent("message_streamed", {"delta": "Hi"}), message(), usage()),
+    "deltas and nothing else are transient": (AdapterEvent("message_streamed", {"delta": ""}), usage()),
     "a delta is a text": (delta(None), message(), usage()),
     "is JSON": (message(content=[{"type": "text", "text": b"Hi"}]), usage()),
     "a call has a name": (message("", "tool_use"), call(None), usage()),

@@ -19,7 +19,7 @@ except ImportError as error:
     raise reports.missing_sdk(__name__, "claude-agent-sdk", "claude-code") from error
 
 INTERRUPT_TIMEOUT_S = 2.0
-"""How long a cancelled turn waits for the model and the tools to stop, before it ends the program."""
+"""How long a cancelled turn waits for the model and the tools to stop before it ends the program."""
 
 
 class ClaudeCode:
@@ -51,20 +51,19 @@ class ClaudeCode:
             raise
         except (asyncio.CancelledError, GeneratorExit):
             with suppress(Exception):
-                async with asyncio.timeout(INTERRUPT_TIMEOUT_S):
-                    await client.interrupt()
+                await asyncio.wait_for(client.interrupt(), INTERRUPT_TIMEOUT_S)
             raise
         except Exception as error:
             raise _failure(error) from error
         finally:
             with suppress(Exception):
-                # In a task of its own, which a second cancellation does not stop.
-                await asyncio.shield(asyncio.ensure_future(client.disconnect()))
+                # A second cancellation does not stop it.
+                await asyncio.shield(client.disconnect())
 
     def _options_for(self, request: Request) -> sdk.ClaudeAgentOptions:
         if request.tools:
             raise ProviderError("Claude Code calls its own tools: give them to it in ClaudeAgentOptions")
-        system = replay.system_text(request.system, request.messages)
+        system: Any = replay.system_text(request.system, request.messages)
         preset = self._options.system_prompt
         if system and isinstance(preset, dict) and preset["type"] == "preset":
             system = {**preset, "append": "\n\n".join(filter(None, [preset.get("append"), system]))}
@@ -93,23 +92,23 @@ class _Query:
                 yield from self._finished(parent)
             case sdk.AssistantMessage(error=None, message_id=id):
                 # Each block of a message comes as a message of its own.
-                if parent in self._unfinished and self._unfinished[parent].message_id == id is not None:
-                    self._unfinished[parent].content += message.content
-                else:
+                if id is None or id != getattr(self._unfinished.get(parent), "message_id", None):
                     yield from self._finished(parent)
-                    self._unfinished[parent] = message
+                    self._unfinished[parent] = replace(message, content=[])
+                self._unfinished[parent].content.extend(message.content)
             case sdk.UserMessage(content=list(blocks)):
                 yield from self._finished(parent)
                 for block in blocks:
-                    if isinstance(block, sdk.ToolResultBlock) and block.tool_use_id in self._calls:
+                    if getattr(block, "tool_use_id", None) in self._calls:
                         failed = bool(block.is_error)
                         yield reports.tool_result(block.tool_use_id, block.content, failed=failed)
             case sdk.ResultMessage():
                 yield from self._ended(message)
 
     def _finished(self, parent: str | None) -> Iterator[AdapterEvent]:
-        if (message := self._unfinished.pop(parent, None)) is None:
+        if parent not in self._unfinished:
             return
+        message = self._unfinished.pop(parent)
         self._model = message.model
         yield reports.message(
             list(map(_block, message.content)),
@@ -143,11 +142,9 @@ def _block(block: Any) -> replay.Block:
 
 def _failure(failed: Any, message: str | None = None) -> ProviderError:
     """The error for a failed result, or for an exception of the SDK, some of which have a result's fields."""
-    status, subtype = getattr(failed, "api_error_status", None), getattr(failed, "subtype", None)
-    reason = getattr(failed, "terminal_reason", None)
-    return ProviderError(
-        f"Claude Code: {message or f'{type(failed).__name__}: {failed}'}",
-        status=status,
-        provider_code=reason if subtype == "success" else subtype,
-        retryable=reason == "api_error" if status is None else reports.is_retryable_status(status),
-    )
+    fields = ("api_error_status", "subtype", "terminal_reason")
+    status, subtype, reason = (getattr(failed, field, None) for field in fields)
+    text = message or f"{type(failed).__name__}: {failed}"
+    code = reason if subtype == "success" else subtype
+    retryable = reason == "api_error" if status is None else reports.is_retryable_status(status)
+    return ProviderError(f"Claude Code: {text}", status=status, provider_code=code, retryable=retryable)

@@ -1,7 +1,7 @@
 """A program that speaks to the Agent SDK as Claude Code does. Its lines and its end come from a file.
 
-It answers control requests, says its lines when it is asked, and then waits for the end of its input, or
-exits with a code of its own. All that it gets is written to a log.
+It answers the control requests that it does not ignore, says its lines when it is asked, and then waits for
+the end of its input, or exits with a code of its own. All that it gets is written to a log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def main() -> None:
     for line in sys.stdin:
         message = json.loads(line)
         log(message)
-        if message["type"] == "control_request":
+        if message["type"] == "control_request" and message["request"]["subtype"] not in scenario["ignores"]:
             answer = {"subtype": "success", "request_id": message["request_id"], "response": {}}
             say({"type": "control_response", "response": answer})
         elif message["type"] == "user":

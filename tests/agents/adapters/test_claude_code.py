@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
@@ -139,9 +139,10 @@ class Program:
         self.path.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{claude_program.__file__}' \"$@\"\n")
         self.path.chmod(0o755)
 
-    def says(self, *lines: Line, exit_code: int | None = None) -> None:
+    def says(self, *lines: Line, exit_code: int | None = None, ignores: Sequence[str] = ()) -> None:
         self._log.unlink(missing_ok=True)
-        self._scenario.write_text(json.dumps({"lines": lines, "exit_code": exit_code}))
+        scenario = {"lines": lines, "exit_code": exit_code, "ignores": ignores}
+        self._scenario.write_text(json.dumps(scenario))
 
     def adapter(self, **options: Any) -> Adapter:
         from asm.agents.claude_code import ClaudeCode
@@ -363,14 +364,26 @@ def test_a_program_that_is_missing_is_an_error(program: Program) -> None:
     assert str(program.path) in str(error_of(program))
 
 
-def test_a_turn_that_is_closed_interrupts_the_program_and_ends_it(program: Program) -> None:
-    async def main() -> None:
-        turn = cast("AsyncGenerator[AdapterEvent]", program.adapter().turn(request()))
-        async with aclosing(turn) as events:
-            assert (await anext(events)).transient
+async def begin_and_close(program: Program) -> None:
+    turn = cast("AsyncGenerator[AdapterEvent]", program.adapter().turn(request()))
+    async with aclosing(turn) as events:
+        assert (await anext(events)).transient
 
+
+def test_a_turn_that_is_closed_interrupts_the_program_and_ends_it(program: Program) -> None:
     program.says(*WORK[:8])
-    asyncio.run(main())
+    asyncio.run(begin_and_close(program))
+
+    assert program.requests == ["initialize", "interrupt"]
+    assert (program.heard[-1]["type"], program.is_running) == ("end_of_input", False)
+
+
+def test_a_program_that_ignores_the_interrupt_is_ended_all_the_same(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asm.agents.claude_code.INTERRUPT_TIMEOUT_S", 0.1)
+    program.says(*WORK[:8], ignores=["interrupt"])
+    asyncio.run(begin_and_close(program))
 
     assert program.requests == ["initialize", "interrupt"]
     assert (program.heard[-1]["type"], program.is_running) == ("end_of_input", False)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from asm.agents import replay, reports
@@ -37,9 +36,10 @@ class ClaudeCode:
     async def turn(self, request: Request) -> AsyncIterator[AdapterEvent]:
         """One query, in a process of its own."""
         client: Any = None
-        query = _Query()
         try:
-            client = sdk.ClaudeSDKClient(self._options_for(request))
+            options = self._options_for(request)
+            query = _Query(is_resumed=bool(options.resume or options.continue_conversation))
+            client = sdk.ClaudeSDKClient(options)
             await client.connect()
             await client.query(replay.claude_code_input(request.messages))
             async for message in client.receive_response():
@@ -75,8 +75,9 @@ class ClaudeCode:
 class _Query:
     """What the SDK says during a query. A subagent's messages have the id of the call that began it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_resumed: bool) -> None:
         self.has_ended = False
+        self._is_resumed = is_resumed
         self._unfinished: dict[str | None, Any] = {}
         self._calls: set[str] = set()
         self._model = ""
@@ -100,8 +101,7 @@ class _Query:
                 yield from self._finished(parent)
                 for block in blocks:
                     if getattr(block, "tool_use_id", None) in self._calls:
-                        failed = bool(block.is_error)
-                        yield reports.tool_result(block.tool_use_id, block.content, failed=failed)
+                        yield reports.tool_result(block.tool_use_id, block.content, block.is_error)
             case sdk.ResultMessage():
                 yield from self._ended(message)
 
@@ -111,7 +111,7 @@ class _Query:
         message = self._unfinished.pop(parent)
         self._model = message.model
         yield reports.message(
-            list(map(_block, message.content)),
+            list(map(reports.block, message.content)),
             message_id=message.message_id,
             stop_reason=message.stop_reason,
             parent_tool_use_id=parent,
@@ -126,18 +126,14 @@ class _Query:
         self.has_ended = True
         for parent in list(self._unfinished):
             yield from self._finished(parent)
-        for model, counts in (result.model_usage or {self._model: result.usage}).items():
+        # In a session that is resumed, the usage of models includes that of the queries before.
+        by_model = None if self._is_resumed else result.model_usage
+        for model, counts in (by_model or {self._model: result.usage}).items():
             if counts:
                 name, cost = counts.get("canonicalModel", model), counts.get("costUSD")
                 yield reports.usage(counts, provider="anthropic", model=name, cost_usd=cost)
         if result.is_error or result.subtype != "success":
             raise _failure(result, "; ".join(result.errors or ()) or result.result or result.subtype)
-
-
-def _block(block: Any) -> replay.Block:
-    """A block of the SDK in the form of the API, such as `{"type": "tool_use", …}` for a ToolUseBlock."""
-    name = type(block).__name__.removesuffix("Block")
-    return {"type": re.sub(r"\B([A-Z])", r"_\1", name).lower(), **asdict(block)}
 
 
 def _failure(failed: Any, message: str | None = None) -> ProviderError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from asm.agents.protocol import AdapterEvent
@@ -35,6 +37,12 @@ def _plain(content: str | Sequence[Mapping[str, Any]]) -> str | list[Mapping[str
     return str(blocks[0]["text"]) if is_text else blocks
 
 
+def block(dataclass: Any) -> dict[str, Any]:
+    """A block of an SDK that has a class for each type: `{"type": "tool_use", …}` for a ToolUseBlock."""
+    name = type(dataclass).__name__.removesuffix("Block")
+    return {"type": re.sub(r"\B([A-Z])", r"_\1", name).lower(), **asdict(dataclass)}
+
+
 def tool_call(id: str, name: str, input: Any) -> AdapterEvent:
     """A call whose input is whole."""
     return AdapterEvent(EventType.TOOL_CALL_STARTED, {"name": name, "input": input}, correlation_id=id)
@@ -48,9 +56,9 @@ def decoded(input: str) -> Any:
         return input
 
 
-def tool_result(id: str, output: Any, *, failed: bool) -> AdapterEvent:
+def tool_result(id: str, output: Any, is_error: bool | None) -> AdapterEvent:
     """The result of a call that the provider's program made itself."""
-    if failed:
+    if is_error:
         return AdapterEvent(EventType.TOOL_CALL_FAILED, {"error": output}, correlation_id=id)
     return AdapterEvent(EventType.TOOL_CALL_COMPLETED, {"output": output}, correlation_id=id)
 

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -122,8 +122,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _stall(self) -> None:
         self.provider.stalled.set()
         self.connection.settimeout(SOON_S)
-        if self.connection.recv(1) == b"":
-            self.provider.was_left.set()
+        with suppress(ConnectionResetError):
+            if self.connection.recv(1):
+                return
+        self.provider.was_left.set()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing."""

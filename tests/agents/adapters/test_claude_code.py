@@ -253,6 +253,20 @@ def test_without_the_usage_of_models_that_of_the_query_is_reported(program: Prog
     assert (usage["model"], usage["cache_read_tokens"]) == (MODEL, 4_000)
 
 
+@pytest.mark.parametrize("how", [{"resume": "5f0c"}, {"options": {"continue_conversation": True}}])
+def test_the_tokens_of_a_resumed_session_are_those_of_the_query(
+    program: Program, how: dict[str, Any]
+) -> None:
+    # Claude Code counts the models and the cost of the whole session, also of earlier queries.
+    models = {MODEL: spent(0.75, inputTokens=36)}
+    whole = ended(modelUsage=models, total_cost_usd=0.75)
+    program.says(INIT, *message("msg_1", said("Hi"), stop_reason="end_turn"), whole)
+
+    usage = data(turn(program.adapter(), **how), "token_usage_updated")
+
+    assert (usage["model"], usage["input_tokens"], usage.get("cost_usd")) == (MODEL, 12, None)
+
+
 def test_the_messages_of_a_subagent_have_the_id_of_its_call(program: Program) -> None:
     task = {"type": "tool_use", "id": "toolu_1", "name": "Task", "input": {"prompt": "count"}}
     inner = {"type": "tool_use", "id": "toolu_2", "name": "Bash", "input": {"command": "ls"}}

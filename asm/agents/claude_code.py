@@ -126,14 +126,18 @@ class _Query:
         self.has_ended = True
         for parent in list(self._unfinished):
             yield from self._finished(parent)
-        # In a session that is resumed, the usage of models includes that of the queries before.
-        by_model = None if self._is_resumed else result.model_usage
-        for model, counts in (by_model or {self._model: result.usage}).items():
-            if counts:
-                name, cost = counts.get("canonicalModel", model), counts.get("costUSD")
-                yield reports.usage(counts, provider="anthropic", model=name, cost_usd=cost)
+        for model, counts in self._spent(result):
+            yield reports.usage(counts, provider="anthropic", model=model, cost_usd=counts.get("costUSD"))
         if result.is_error or result.subtype != "success":
             raise _failure(result, "; ".join(result.errors or ()) or result.result or result.subtype)
+
+    def _spent(self, result: Any) -> list[tuple[str, Any]]:
+        """The usage of each model, last that of the conversation, whose model is the run's."""
+        if self._is_resumed or not result.model_usage:
+            # The usage of models would include that of the queries before.
+            return [(self._model, result.usage)] if result.usage else []
+        used = [(counts.get("canonicalModel", model), counts) for model, counts in result.model_usage.items()]
+        return sorted(used, key=lambda each: each[0] == self._model)
 
 
 def _failure(failed: Any, message: str | None = None) -> ProviderError:

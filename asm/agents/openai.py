@@ -11,6 +11,7 @@ from asm.agents.protocol import AdapterEvent, Request
 from asm.errors import ProviderError
 
 try:
+    import httpx2
     import openai
 except ImportError as error:
     raise reports.missing_sdk(__name__, "openai", "openai") from error
@@ -131,7 +132,8 @@ def _failure(error: Exception, request_id: str | None) -> ProviderError:
     description = f"OpenAI: {type(error).__name__}: {error}"
     if not isinstance(error, openai.APIStatusError):
         code = getattr(error, "code", None)
-        is_retryable = isinstance(error, openai.APIConnectionError) or code in _RETRYABLE
+        is_lost = isinstance(error, openai.APIConnectionError | httpx2.TransportError)
+        is_retryable = is_lost or code in _RETRYABLE
         return ProviderError(description, request_id=request_id, provider_code=code, retryable=is_retryable)
     # A quota that is used up is a 429, too, and does not pass.
     is_retryable = reports.is_retryable_status(error.status_code) and error.code != "insufficient_quota"

@@ -33,7 +33,7 @@ test: .venv/installed ## run the tests; ARGS='-k append' is passed to pytest, WO
 	@.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 test-frameworks: .venv/frameworks/installed ## run the tests that need SDKs and frameworks of an environment of their own
-	@.venv/frameworks/bin/python -m pytest $(if $(ARGS),$(ARGS),tests/agents/adapters)
+	@.venv/frameworks/bin/python -m pytest $(if $(ARGS),$(ARGS),tests/agents/adapters/test_claude_code.py)
 
 soak: .venv/installed ## inject faults while clients work, then check every row; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
 	@.venv/bin/python -m tests.fault.soak $(soak_options)

@@ -12,7 +12,8 @@ from asm.errors import ProviderError
 
 try:
     import anthropic
-    import httpx2
+
+    from asm.agents import http_api
 except ImportError as error:
     raise reports.missing_sdk(__name__, "anthropic", "anthropic") from error
 
@@ -39,7 +40,7 @@ class Claude:
         max_tokens: int = 8_192,
         **options: Any,
     ) -> None:
-        reports.check_is_async(client, "AsyncAnthropic")
+        http_api.check_is_async(client, "AsyncAnthropic")
         self._client = client
         self._options = {"model": model, "max_tokens": max_tokens, **options}
 
@@ -65,7 +66,9 @@ class Claude:
     def _connection(self) -> AbstractAsyncContextManager[anthropic.AsyncAnthropic]:
         if self._client is not None:
             return nullcontext(self._client)
-        return anthropic.AsyncAnthropic(timeout=anthropic.Timeout(READ_TIMEOUT_S, connect=5.0))
+        http_client = anthropic.DefaultAsyncHttpxClient(verify=http_api.tls_context())
+        timeout = anthropic.Timeout(READ_TIMEOUT_S, connect=5.0)
+        return anthropic.AsyncAnthropic(http_client=http_client, timeout=timeout)
 
     def _body(self, request: Request) -> dict[str, Any]:
         given = {
@@ -92,9 +95,9 @@ _RETRYABLE = frozenset({"api_error", "overloaded_error", "rate_limit_error", "ti
 
 
 def _failure(error: Exception, request_id: str | None) -> ProviderError:
-    description = f"Anthropic: {type(error).__name__}: {error}"
+    description = f"Anthropic: {type(error).__name__}: {getattr(error, 'api_message', None) or error}"
     if not isinstance(error, anthropic.APIStatusError):
-        is_lost = isinstance(error, anthropic.APIConnectionError | httpx2.TransportError)
+        is_lost = isinstance(error, anthropic.APIConnectionError) or http_api.is_lost(error)
         return ProviderError(description, request_id=request_id, retryable=is_lost)
     # An error that interrupts an answer has the status of the answer, which is 200.
     status = error.status_code if error.status_code >= 400 else None

@@ -11,8 +11,9 @@ from asm.agents.protocol import AdapterEvent, Request
 from asm.errors import ProviderError
 
 try:
-    import httpx2
     import openai
+
+    from asm.agents import http_api
 except ImportError as error:
     raise reports.missing_sdk(__name__, "openai", "openai") from error
 
@@ -34,7 +35,7 @@ class Responses:
     capabilities = frozenset({"streaming", "tools", "images"})
 
     def __init__(self, client: openai.AsyncOpenAI | None = None, *, model: str, **options: Any) -> None:
-        reports.check_is_async(client, "AsyncOpenAI")
+        http_api.check_is_async(client, "AsyncOpenAI")
         self._client = client
         self._options = {"model": model, **options}
 
@@ -68,7 +69,9 @@ class Responses:
     def _connection(self) -> AbstractAsyncContextManager[openai.AsyncOpenAI]:
         if self._client is not None:
             return nullcontext(self._client)
-        return openai.AsyncOpenAI(timeout=openai.Timeout(READ_TIMEOUT_S, connect=5.0))
+        http_client = openai.DefaultAsyncHttpxClient(verify=http_api.tls_context())
+        timeout = openai.Timeout(READ_TIMEOUT_S, connect=5.0)
+        return openai.AsyncOpenAI(http_client=http_client, timeout=timeout)
 
     def _body(self, request: Request) -> dict[str, Any]:
         given = {"model": request.model, "instructions": request.system, "tools": list(request.tools)}
@@ -129,15 +132,17 @@ def _error(error: Any, request_id: str | None) -> ProviderError:
 
 
 def _failure(error: Exception, request_id: str | None) -> ProviderError:
-    description = f"OpenAI: {type(error).__name__}: {error}"
+    body = getattr(error, "body", None)
+    message = body.get("message") if isinstance(body, dict) else None
+    description = f"OpenAI: {type(error).__name__}: {message or error}"
     if not isinstance(error, openai.APIStatusError):
         code = getattr(error, "code", None)
-        is_lost = isinstance(error, openai.APIConnectionError | httpx2.TransportError)
+        is_lost = isinstance(error, openai.APIConnectionError) or http_api.is_lost(error)
         is_retryable = is_lost or code in _RETRYABLE
         return ProviderError(description, request_id=request_id, provider_code=code, retryable=is_retryable)
     # A quota that is used up is a 429, too, and does not pass.
     is_retryable = reports.is_retryable_status(error.status_code) and error.code != "insufficient_quota"
-    id = error.request_id
+    id, status, code = error.request_id, error.status_code, error.code
     return ProviderError(
-        description, status=error.status_code, request_id=id, provider_code=error.code, retryable=is_retryable
+        description, status=status, request_id=id, provider_code=code, retryable=is_retryable
     )

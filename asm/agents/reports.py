@@ -11,7 +11,7 @@ from typing import Any
 from asm.agents.protocol import AdapterEvent
 from asm.documents import check
 from asm.enums import EventType
-from asm.errors import ProviderError, ValidationError
+from asm.errors import ProviderError
 from asm.provider_usage import token_usage
 
 
@@ -67,12 +67,6 @@ def usage(counts: Any, *, provider: str, model: str, **more: Any) -> AdapterEven
     """The tokens of a model in this turn, from the provider's own usage."""
     data = {**token_usage(counts, provider=provider), "model": model, **more}
     return AdapterEvent(EventType.TOKEN_USAGE_UPDATED, {k: v for k, v in data.items() if v is not None})
-
-
-def check_is_async(client: Any, name: str) -> None:
-    """Refuse the blocking client of an SDK before a turn awaits it."""
-    if client is not None and not hasattr(client, "__aenter__"):
-        raise ValidationError(f"client must be an {name}, not {type(client).__name__}", path="client")
 
 
 def early_end(provider: str, end: str, request_id: str | None = None) -> ProviderError:

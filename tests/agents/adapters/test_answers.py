@@ -35,11 +35,8 @@ def test_an_adapter_is_an_adapter(any_api: Spoken) -> None:
     assert adapter.provider == any_api.api.name
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 3, None])
-def test_characters_that_are_cut_by_the_network_arrive_whole(
-    any_api: Spoken, piece_bytes: int | None
-) -> None:
-    any_api.server.say(*any_api.api.text(), piece_bytes=piece_bytes)
+def test_characters_that_are_cut_by_the_network_arrive_whole(any_api: Spoken) -> None:
+    any_api.server.say(*any_api.api.text(), piece_bytes=3)
 
     events = turn(any_api.adapter())
 
@@ -133,6 +130,12 @@ def test_an_unknown_option_is_an_error_that_names_it(any_api: Spoken) -> None:
 
     assert "temprature" in str(error)
     assert error.retryable is False
+
+
+def test_a_missing_key_is_an_error_that_names_it(any_api: Spoken, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(any_api.api.key)
+
+    assert "api_key" in str(error_of(any_api)).lower()
 
 
 def test_an_answer_that_stalls_ends_with_the_read_timeout(

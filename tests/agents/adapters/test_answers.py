@@ -36,7 +36,7 @@ def test_an_adapter_is_an_adapter(any_api: Spoken) -> None:
 
 
 def test_characters_that_are_cut_by_the_network_arrive_whole(any_api: Spoken) -> None:
-    any_api.server.say(*any_api.api.text(), piece_bytes=3)
+    any_api.server.say(*any_api.api.text(), piece_bytes=7)
 
     events = turn(any_api.adapter())
 

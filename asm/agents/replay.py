@@ -66,7 +66,9 @@ def _anthropic_blocks(message: Message, answered: set[str]) -> Iterator[Block]:
             known.add(block["id"])
             yield block
     for call in _calls(message, answered - known):
-        yield {"type": "tool_use", "id": call["id"], "name": call["name"], "input": call["input"]}
+        # That of a custom tool of OpenAI is a text, and Anthropic takes objects only.
+        input = call["input"] if isinstance(call["input"], dict) else {"input": call["input"]}
+        yield {"type": "tool_use", "id": call["id"], "name": call["name"], "input": input}
 
 
 # OpenAI.

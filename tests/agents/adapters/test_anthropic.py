@@ -13,7 +13,7 @@ from tests.agents.adapters.turns import data, shown, turn, types
 THINKING = {"type": "thinking", "thinking": "Which city? Paris.", "signature": "c2lnbmF0dXJl"}
 TEXT = {"type": "text", "text": "Let me look."}
 CALLS = [
-    {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris", "days": [1, 2]}},
+    {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris", "days": [1, None]}},
     {"type": "tool_use", "id": "toolu_2", "name": "clock", "input": {}},
 ]
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVyb24="}}
@@ -54,7 +54,7 @@ def test_a_turn_reports_deltas_then_the_message_then_its_calls_then_the_usage(an
                 "stop_reason": "tool_use",
             },
         ),
-        ("tool_call_started", "toolu_1", {"name": "weather", "input": {"city": "Paris", "days": [1, 2]}}),
+        ("tool_call_started", "toolu_1", {"name": "weather", "input": {"city": "Paris", "days": [1, None]}}),
         ("tool_call_started", "toolu_2", {"name": "clock", "input": {}}),
         (
             "token_usage_updated",
@@ -143,7 +143,7 @@ def test_the_results_of_the_calls_of_one_message_are_in_one_message(anthropic_ap
 
 
 def test_a_call_that_is_a_block_and_a_tool_call_is_sent_once(anthropic_api: Spoken) -> None:
-    call = {"id": "toolu_1", "name": "weather", "input": {"city": "Paris", "days": [1, 2]}}
+    call = {"id": "toolu_1", "name": "weather", "input": {"city": "Paris", "days": [1, None]}}
 
     assert said(
         anthropic_api,
@@ -175,6 +175,10 @@ def test_what_a_model_of_openai_said_is_passed_on_as_text(anthropic_api: Spoken)
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Sunny"}]},
         {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"},
     ]
+    calls = [
+        {"id": "call_1", "name": "weather", "input": {}},
+        {"id": "call_2", "name": "shell", "input": "ls"},
+    ]
 
     assert said(
         anthropic_api,
@@ -182,9 +186,10 @@ def test_what_a_model_of_openai_said_is_passed_on_as_text(anthropic_api: Spoken)
         {
             "role": "assistant",
             "content": items,
-            "tool_calls": [{"id": "call_1", "name": "weather", "input": {}}],
+            "tool_calls": calls,
         },
         result("call_1", "21 °C"),
+        result("call_2", "a b"),
     ) == [
         {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
         {
@@ -192,7 +197,8 @@ def test_what_a_model_of_openai_said_is_passed_on_as_text(anthropic_api: Spoken)
             "content": [
                 {"type": "text", "text": "Sunny"},
                 {"type": "tool_use", "id": "call_1", "name": "weather", "input": {}},
+                {"type": "tool_use", "id": "call_2", "name": "shell", "input": {"input": "ls"}},
             ],
         },
-        {"role": "user", "content": [tool_result("call_1", "21 °C")]},
+        {"role": "user", "content": [tool_result("call_1", "21 °C"), tool_result("call_2", "a b")]},
     ]

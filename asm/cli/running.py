@@ -19,6 +19,7 @@ from asm.cli.text import inline, one_line, shortened
 from asm.content import error_text
 from asm.errors import ValidationError
 from asm.models import Event, EventType, Run
+from asm.shown import prose
 
 _CALL_LENGTH_MAX = 200
 

@@ -117,13 +117,17 @@ def is_too_long(line: bytes) -> bool:
 
 
 def _read_all(file: Binary) -> bytes:
-    content = file.read(FILE_SIZE_MAX + 1)
-    if len(content) > FILE_SIZE_MAX:
-        raise ValidationError(
-            f"the file has more than {FILE_SIZE_MAX:,} bytes of text, the maximum of a file that is one "
-            "JSON document"
-        )
-    return content
+    # Joined at the end, so that a text that is too long has not been copied.
+    pieces, size_bytes = [], 0
+    while piece := file.read(_PIECE_BYTES):
+        pieces.append(piece)
+        size_bytes += len(piece)
+        if size_bytes > FILE_SIZE_MAX:
+            raise ValidationError(
+                f"the file has more than {FILE_SIZE_MAX:,} bytes of text, the maximum of a file that is one "
+                "JSON document"
+            )
+    return b"".join(pieces)
 
 
 def _lines(file: Binary) -> Iterator[bytes]:
@@ -132,7 +136,6 @@ def _lines(file: Binary) -> Iterator[bytes]:
 
 
 def _whole_line(start: bytes, file: Binary) -> bytes:
-    # Joined at the end, so that a line that is too long has not been copied.
     pieces, size_bytes = [start], len(start)
     while not pieces[-1].endswith(b"\n") and (piece := file.readline(_PIECE_BYTES)):
         pieces.append(piece)

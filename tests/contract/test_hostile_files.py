@@ -228,7 +228,7 @@ def test_a_file_for_which_the_memory_is_too_small_is_reported_and_the_next_one_i
     bomb = tmp_path / "bomb.jsonl"
     bomb.write_bytes(an_export()[0] + b'{"session": "')
     with bomb.open("r+b") as file:
-        file.truncate(400 * MIB)
+        file.truncate(500 * MIB)
     dsn = f"sqlite:///{tmp_path / 'new.db'}"
     result = subprocess.run(
         [sys.executable, "-m", "asm", "import", bomb, SMALL, "--dsn", dsn],
@@ -243,4 +243,4 @@ def test_a_file_for_which_the_memory_is_too_small_is_reported_and_the_next_one_i
 
 
 def limit_memory() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (300 * MIB, 300 * MIB))
+    resource.setrlimit(resource.RLIMIT_AS, (400 * MIB, 400 * MIB))

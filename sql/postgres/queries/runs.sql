@@ -85,7 +85,7 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
   from asm_runs
  where status = 'running'
    and position('"asm":{"lease_until":"' in metadata::text) > 0
-   and split_part(metadata::text, '"asm":{"lease_until":"', 2) collate "C" < %(until)s
+   and pg_catalog.split_part(metadata::text, '"asm":{"lease_until":"', 2) collate "C" < %(until)s
    and session_id > %(after)s                              -- if after
    and session_id <= %(up_to)s                             -- if up_to
  order by started_at, session_id, id
@@ -131,8 +131,8 @@ update asm_runs
 returning metadata;
 
 -- check_end
--- Fails with a unique violation unless end_run, before it in the transaction, has ended the run: it
--- inserts an event of the end again.
+-- Fails with a unique violation unless end_run, before it in the transaction, has ended the run:
+-- it inserts an event of the end again.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from asm.engine.logs import logger
 from asm.errors import StorageError, StorageTimeout
+from asm.shown import message
 
 BACKOFF_MIN_S = 0.02
 BACKOFF_MAX_S = 1.0
@@ -38,8 +39,8 @@ class Backoff(Iterator[float]):
         """Log that the first attempt failed and is repeated after a pause."""
         self._failures += 1
         if self._failures == 1:
-            # libpq's messages have several lines.
-            why = " ".join(str(error).split())
+            # libpq's messages have several lines, and a server's repeat values.
+            why = message(" ".join(str(error).split()))
             logger.warning("%s failed and is retried in %.2f s: %s", self._name, pause_s, why)
 
     def succeeded(self) -> None:

@@ -13,7 +13,7 @@ not among them. Where a price does not name them, they cost as much as input tok
 
 The provider of a run decides which prices apply:
 
-- Those under its own name, or under the other name of the same provider (SAME_PROVIDER).
+- Those under its own name, or under another name of the same provider (SAME_PROVIDER).
 - If these have no price of the model, and the provider is a cloud that sells the models of others (its name
   contains "azure", "bedrock" or "vertex"): those of the model's maker, except the maker's default. The
   clouds' own names of models are read, such as `us.anthropic.claude-sonnet-4-20250514-v1:0`, and Match.by
@@ -47,8 +47,8 @@ PricedBy: TypeAlias = Literal["cost_usd", "exact", "prefix", "default", "maker"]
 """The run's own cost, the exact name of its model, a prefix of that name, the provider's default, the
 prices of the model's maker for a run on a cloud."""
 
-SAME_PROVIDER = (("anthropic", "claude"), ("openai", "codex"), ("google", "gemini"))
-"""Pairs of names for one provider. A pricing under one name applies to runs stored under the other."""
+SAME_PROVIDER = (("anthropic", "claude", "claude-code"), ("openai", "codex"), ("google", "gemini"))
+"""Names for one provider. A pricing under one name applies to runs stored under another."""
 
 MAKERS = {
     "azure": ("openai", "anthropic"),

@@ -69,8 +69,7 @@ def prose(text: str) -> str:
     """The text with its unsafe characters as escapes; line feeds, tabs and spaces of any width stay."""
     if text.isascii():
         return _controls().sub(_escape, text)
-    # split() takes away the spaces, which are not all printable to Python.
-    if _unnoticed().search(text) is None and "".join(text.split()).isprintable():
+    if _is_clean(text) or _is_clean(_needed().sub("", text)):
         return text
     # First what no character joins, so that nothing is needed beside an escape.
     if unassigned := {ord(each): _escaped(each) for each in set(text) if _is_unassigned(each)}:
@@ -84,6 +83,8 @@ def identifier(text: str) -> str:
     Backslashes are doubled, so that no escape looks like an id that contains it. Spaces that cannot be
     counted, at the ends or beside each other, are `\x20`.
     """
+    if text.isascii() and text.isprintable() and not (" " in text or "\\" in text):
+        return text
     return _SPACES.sub(r"\\x20", strict(text.replace("\\", r"\\")))
 
 
@@ -146,6 +147,12 @@ def _cut(text: str, length_max: int) -> str:
     return f"{text[: length_max - last - 3]} … {text[-last:]}"
 
 
+def _is_clean(text: str) -> bool:
+    # split() takes away the spaces, which are not all printable to Python.
+    is_printable = text.isprintable() or "".join(text.split()).isprintable()
+    return is_printable and _unnoticed().search(text) is None
+
+
 def _is_needed(run: re.Match[str]) -> bool:
     needed = _needed().match(run.string, run.start())
     return needed is not None and needed.end() == run.end()
@@ -195,15 +202,18 @@ def _needed() -> re.Pattern[str]:
     Variation selectors 17 to 256 are not kept: they choose rare forms of Chinese characters, and may hide a
     byte behind each of them.
     """
+    # The character is first, and what must stand before it is looked for then: a search for a set is fast.
     return re.compile(
-        rf"(?<=[{_JOINING}])[\u200c\u200d](?=[{_JOINING}])"
-        rf"|(?<=[{_EMOJI}])(?:[\ufe0e\ufe0f](?:\u200d(?=[{_EMOJI}]))?|\u200d(?=[{_EMOJI}]))"
-        r"|(?<=[#*0-9])\ufe0f(?=\u20e3)"
-        r"|(?<=\U0001f3f4)\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067|\U000e0073\U000e0063\U000e0074"
-        r"|\U000e0077\U000e006c\U000e0073)\U000e007f"
-        rf"|(?<=[{_VIRAMAS}])[\u200c\u200d]"
-        rf"|(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])"
-        r"|(?<=[\u1820-\u18aa])[\u180b-\u180f]"
+        r"[\u180b-\u180f\u200b-\u200d\ufe0e\ufe0f\U000e0067](?:"
+        rf"(?<=[{_JOINING}][\u200c\u200d])(?=[{_JOINING}])"
+        rf"|(?<=[{_EMOJI}][\ufe0e\ufe0f])(?:\u200d(?=[{_EMOJI}]))?"
+        rf"|(?<=[{_EMOJI}]\u200d)(?=[{_EMOJI}])"
+        r"|(?<=[#*0-9]\ufe0f)(?=\u20e3)"
+        r"|(?<=\U0001f3f4\U000e0067)\U000e0062(?:\U000e0065\U000e006e\U000e0067"
+        r"|\U000e0073\U000e0063\U000e0074|\U000e0077\U000e006c\U000e0073)\U000e007f"
+        rf"|(?<=[{_VIRAMAS}][\u200c\u200d])"
+        rf"|(?<=[{_UNSPACED}]\u200b)(?=[{_UNSPACED}])"
+        r"|(?<=[\u1820-\u18aa][\u180b-\u180f]))"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -164,19 +165,17 @@ def _check_model(value: Any, model: type[Model], name: str) -> None:
 
 def _check_models(values: Any, model: type[Run | Event | Artifact], name: str, session_id: str) -> None:
     _check_list(values, name)
-    indexes: dict[str, int] = {}
     for index, value in enumerate(values):
         _check_model(value, model, f"{name}[{index}]")
-        if indexes.setdefault(value.id, index) != index:
-            raise ValidationError(
-                f"{name}[{index}] has the id {value.id!r} of {name}[{indexes[value.id]}]",
-                path=f"{name}[{index}].id",
-            )
         if value.session_id != session_id:
             raise ValidationError(
                 f"{name}[{index}] belongs to session {value.session_id!r}, not to {session_id!r}",
                 path=f"{name}[{index}].session_id",
             )
+    numbers = Counter(value.id for value in values)
+    if len(numbers) < len(values):
+        ((twice, _),) = numbers.most_common(1)
+        raise ValidationError(f"{name} contains the id {twice!r} twice: remove one", path=name)
 
 
 def _check_list(values: Any, name: str) -> None:

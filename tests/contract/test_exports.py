@@ -579,8 +579,8 @@ def with_a_forged_counter(export: asm.SessionExport) -> None:
     [
         (with_event_of_another_session, r"events\[3\] belongs to session 'ses_2'"),
         (without_an_event, "does not add up: 2 events and 0 pruned events are not the 3"),
-        (with_an_event_twice, r"events\[1\] has the id '.*' of events\[0\]"),
-        (with_a_run_twice, r"runs\[1\] has the id '.*' of runs\[0\]"),
+        (with_an_event_twice, "events contains the id '.*' twice"),
+        (with_a_run_twice, "runs contains the id '.*' twice"),
         (with_a_forged_counter, "last_sequence must be from 0 to"),
     ],
 )

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
@@ -94,7 +95,7 @@ def check_together(texts: Iterable[Any], name: str) -> None:
 
 def load(text: str | bytes) -> Any:
     """The value of a stored JSON text. ValidationError if another program stored too long an integer."""
-    return _DECODER.decode(_as_text(text)) if text[:1] in _MARKS else orjson.loads(text)
+    return _decode(text, _STORED) if text[:1] in _MARKS else orjson.loads(text)
 
 
 def parse(text: str | bytes) -> Any:
@@ -103,11 +104,28 @@ def parse(text: str | bytes) -> Any:
     A ValidationError says that an integer has too many digits, or that a number is not JSON, such as NaN.
     Other faults raise what `json.loads` raises: JSONDecodeError, UnicodeDecodeError or RecursionError.
     """
-    return _FOREIGN_DECODER.decode(_as_text(text))
+    return _decode(text, _FOREIGN)
 
 
-def _as_text(text: str | bytes) -> str:
-    return text if isinstance(text, str) else text.decode("utf-8", "surrogatepass")
+class _Decoders(NamedTuple):
+    """Two decoders of one language, of which the second looks at the digits of each integer."""
+
+    fast: json.JSONDecoder
+    careful: json.JSONDecoder
+
+
+def _decode(text: str | bytes, decoders: _Decoders) -> Any:
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogatepass")
+    if sys.get_int_max_str_digits() == DIGITS_MAX:
+        try:
+            return decoders.fast.decode(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            # An integer is too long. The other decoder says so.
+            pass
+    return decoders.careful.decode(text)
 
 
 # Integers. Python converts up to `sys.get_int_max_str_digits()` digits, which an application may have set to
@@ -142,8 +160,11 @@ def _refuse_constant(name: str) -> None:
     raise ValidationError(f"{name} is not a JSON number")
 
 
-_DECODER = json.JSONDecoder(parse_int=_integer)
-_FOREIGN_DECODER = json.JSONDecoder(parse_int=_integer, parse_constant=_refuse_constant)
+_STORED = _Decoders(json.JSONDecoder(), json.JSONDecoder(parse_int=_integer))
+_FOREIGN = _Decoders(
+    json.JSONDecoder(parse_constant=_refuse_constant),
+    json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer),
+)
 
 
 # What orjson cannot encode.

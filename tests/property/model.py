@@ -538,6 +538,11 @@ class World:
     def _cleaned(self, world: World, *, dry_run: bool) -> int:
         return (self.branch() if dry_run else world).clean_orphaned_artifacts()
 
+    def list_stale_runs(self, *, grace: float = 30.0) -> list[asm.Run]:
+        ended = datetime.now(UTC) - timedelta(seconds=grace)
+        found = [run for run in self.runs.values() if run.status == "running" and lease_of(run) < ended]
+        return sorted(found, key=lambda run: (run.started_at, run.session_id, run.id))
+
     def health_check(self) -> list[tuple[str, str]]:
         running = Counter(run.session_id for run in self.runs.values() if run.status == "running")
         alone = {
@@ -548,7 +553,14 @@ class World:
             ],
         }
         issues = {(code, id) for code, ids in alone.items() for id in ids if id not in self.sessions}
+        issues |= {("stale_run", run.session_id) for run in self.list_stale_runs()}
         return sorted(issues | {("several_running_runs", id) for id, number in running.items() if number > 1})
+
+
+def lease_of(run: asm.Run) -> datetime:
+    """When the lease of a run ends; never if it has none."""
+    lease = run.metadata.get("asm", {}).get("lease_until")
+    return datetime.fromisoformat(lease) if lease else JUST_NOW
 
 
 def listed(wanted: Any) -> list[Any]:

@@ -51,6 +51,12 @@ MODELS = ["opus", "opus-4", None]
 SESSION_STATUSES = [str(status) for status in asm.SessionStatus]
 RUN_STATUSES = ["pending", "running", "running", "completed"]
 AGES_DAYS = [0, 5, 40, 100]
+OVER, LIVE = ({"lease_until": f"{year}-01-01T00:00:00+00:00", "owner": "x"} for year in (2020, 3000))
+RUN_METADATA: list[dict[str, Any]] = [
+    *({}, {"asm": OVER}, {"asm": LIVE}, {"asm": {}}, {"asm": {"lease_until": ""}}),
+    # What looks like a lease, and is a part of something else.
+    *({"input": {"asm": OVER}}, {"input": {"asm": OVER}, "asm": LIVE}, {"asm": {}, "input": [{"asm": OVER}]}),
+]
 PRICING: Any = {
     "claude": {
         "default": {"input": 0.25, "output": 0.5},
@@ -155,6 +161,7 @@ class Chance:
             session_id=self.one(SESSIONS),
             status=self.one(RUN_STATUSES),
             input=self.one([None, "x", [1]]),
+            metadata=self.one(RUN_METADATA),
             token_usage={
                 name: self.rng.randrange(4) for name in self.rng.sample(TOKENS, self.rng.randrange(4))
             },
@@ -405,6 +412,7 @@ KINDS: dict[str, tuple[int, Callable[[Chance], Arguments]]] = {
     "maintenance.prune_session_events": (3, lambda its: ((its.one(SESSIONS), its.policy()), {})),
     "maintenance.clean_orphaned_artifacts": (1, lambda its: ((), {})),
     "maintenance.clean_orphaned_sequences": (1, lambda its: ((), {})),
+    "maintenance.list_stale_runs": (2, lambda its: ((), its.some(grace=lambda: its.one([0, 60])))),
     "maintenance.health_check": (2, lambda its: ((), {})),
 }
 

@@ -17,7 +17,7 @@ from asm.agents.protocol import Adapter
 from asm.agents.recording import Redact, Redactor, Show
 from asm.agents.results import RunResult
 from asm.agents.sessions import Sessions
-from asm.agents.transcript import TYPES, Transcript
+from asm.agents.transcript import Transcript, read_events
 from asm.async_store import AsyncSessionStore
 from asm.enums import SessionStatus
 from asm.errors import ValidationError
@@ -187,7 +187,8 @@ class AsyncSessionManager:
         result, and one without a result is answered "interrupted".
         """
         await self._store.get_session(session_id)
-        events = [event async for event in self._messages(session_id, number_of(after, "after"))]
+        read = read_events(self._store, session_id, after=number_of(after, "after"))
+        events = [event async for event in read]
         return Transcript.from_events(
             events, max_messages=max_messages, max_chars=max_chars, max_tokens=max_tokens, count=count
         )
@@ -273,16 +274,6 @@ class AsyncSessionManager:
                 await asyncio.wait({task})
             if not task.cancelled():
                 task.exception()
-
-    async def _messages(self, session_id: str, after: int) -> AsyncIterator[Event]:
-        page_size = 1_000
-        while True:
-            page = await self._store.get_events(session_id, type=TYPES, after=after, limit=page_size)
-            for event in page:
-                yield event
-            if len(page) < page_size:
-                return
-            after = page[-1].sequence_number or 0
 
 
 def check_store(store: Any, other: type, takes: str, manager: str) -> None:

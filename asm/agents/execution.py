@@ -171,9 +171,8 @@ class Execution:
         )
         self._is_stored = True
         claim.recorder.confirm(ended.events)
-        return RunResult(
-            ended.session or claim.session, replace(ended.run, output=output), claim.recorder.events
-        )
+        shown = ended.run if run.output is output else replace(ended.run, output=output)
+        return RunResult(ended.session or claim.session, shown, claim.recorder.events)
 
     def _own_session(self, status: SessionStatus) -> SessionStatus | None:
         """The status that the session of the run gets, if it has only this run."""

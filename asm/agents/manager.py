@@ -10,9 +10,10 @@ from dataclasses import replace
 from types import FunctionType
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
+from asm.agents import plans
 from asm.agents.execution import Execution
 from asm.agents.lifecycle import Lifecycle, run_cancelled
-from asm.agents.plans import Plan, check_adapter, plan_run, session_id_of
+from asm.agents.plans import Plan, check_adapter, session_id_of
 from asm.agents.protocol import Adapter
 from asm.agents.recording import Redact, Redactor, Show
 from asm.agents.results import RunResult
@@ -136,11 +137,11 @@ class AsyncSessionManager:
             context=dict(context or {}),
             tags=tuple(tags) if not isinstance(tags, str) else tags,
         )
-        asked = plan_run(session.id, adapter, input, run_id=run_id, **run)
+        asked = plans.run(session.id, adapter, input, run_id=run_id, **run)
         return await self._drive(replace(asked, new_session=session))
 
-    run = _run_method(plan_run)
-    stream = _stream_method(plan_run)
+    run = _run_method(plans.run)
+    stream = _stream_method(plans.run)
 
     async def cancel(self, run_id: str, *, reason: str | None = None) -> Run:
         """Cancel a run, and return it as it is stored.

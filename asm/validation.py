@@ -24,14 +24,14 @@ INTEGER_MAX = 2**63 - 1
 """The largest value of a 64-bit column."""
 
 SEQUENCE_MAX = 2**53 - 1
-"""The latest sequence number that an import may bring. After it, a counter of 64 bits has room for more
-appends than any program will make."""
+"""The latest sequence number of a session that is imported. A counter of 64 bits then has more numbers left
+than any program appends events."""
 
 VALUES_MAX = 100_000
 """The most values of one filter. Both databases take this many in one statement."""
 
 TAGS_MAX = 1_000
-"""The most tags of a session, and of a filter, of which the databases compare each with each."""
+"""The most tags of a session, and of a filter by tags. A query compares all of one with all of the other."""
 
 
 # Strings.
@@ -76,7 +76,8 @@ def texts(values: Any, name: str) -> tuple[str, ...]:
     """Several strings. A single string is refused: it would be read as a list of its characters."""
     if not is_collection(values):
         raise ValidationError(f"{name} must be a list of strings, not {type(values).__name__}", path=name)
-    return not_too_many(tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values)), name)
+    checked = tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values))
+    return not_too_many(checked, name, VALUES_MAX)
 
 
 def check_tags(values: Any, name: str) -> tuple[str, ...]:
@@ -91,7 +92,7 @@ def text_filter(value: Any, name: str) -> tuple[str, ...] | None:
     if not is_collection(value):
         return (text(value, name),)
     distinct = dict.fromkeys(text(each, f"{name}[{index}]") for index, each in enumerate(value))
-    return not_too_many(tuple(distinct), name)
+    return not_too_many(tuple(distinct), name, VALUES_MAX)
 
 
 def tag_filter(value: Any, name: str) -> tuple[str, ...] | None:
@@ -100,8 +101,7 @@ def tag_filter(value: Any, name: str) -> tuple[str, ...] | None:
     return None if distinct is None else not_too_many(distinct, name, TAGS_MAX)
 
 
-def not_too_many(values: tuple[str, ...], name: str, number_max: int | None = None) -> tuple[str, ...]:
-    number_max = VALUES_MAX if number_max is None else number_max
+def not_too_many(values: tuple[str, ...], name: str, number_max: int) -> tuple[str, ...]:
     if len(values) > number_max:
         raise ValidationError(
             f"{name} has {len(values):,} values, more than the maximum of {number_max:,}: give fewer, or "

@@ -74,7 +74,7 @@ class Order(Generic[T]):
 
 
 _LENGTH_MAX = 4_096
-"""Characters of a cursor. Two ids of the longest characters and a number have 2,765."""
+"""Characters of a cursor. Two ids of the longest characters and a time have fewer than 2,800."""
 
 _CHECKSUM_BYTES = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

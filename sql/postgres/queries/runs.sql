@@ -131,8 +131,8 @@ update asm_runs
 returning metadata;
 
 -- check_end
--- Fails with a unique violation unless end_run, before it in the transaction, has ended the run: it
--- inserts an event of the end again.
+-- Fails with a unique violation unless end_run, before it in the transaction, has ended the run:
+-- it inserts an event of the end again.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id

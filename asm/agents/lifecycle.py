@@ -10,9 +10,8 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 from asm.agents.inputs import event_type_of
 from asm.agents.outcomes import Outcome, abandoned, cancelled_outcome
@@ -132,7 +131,7 @@ class Lifecycle:
         owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{os.urandom(4).hex()}"
         return with_lease(run, self._lease_until(), owner=owner, attempt=attempt, **more)
 
-    def _lease_until(self) -> Any:
+    def _lease_until(self) -> datetime:
         return now() + timedelta(seconds=self._lease_s)
 
     def _hold_input(self, plan: Plan, run: Run, recorder: Recorder) -> Run:
@@ -207,21 +206,25 @@ class Lifecycle:
             run_id=run.id,
             data={} if reason is None else {"reason": reason},
         )
-        work = partial(_write_request, run, self._redact(event), reason)
+        work = partial(_write_request, run, self._redact(event))
         return await self._store.run_transaction(work, idempotent=True)
 
     async def _end_for_another(self, run: Run, outcome: Outcome) -> Run | None:
         """End a run that nobody is running. None if it has changed since it was read."""
         id = f"{event_id_prefix(run)}{outcome.type}"
         events = [self._event(run, id, outcome.type, outcome.data)]
+        outcome = replace(outcome, data=dict(events[0].data))
         status = None
         if lease(run).get("ends_session"):
             events.append(self._event(run, f"{id}.session", outcome.session_event, outcome.session_data))
             status = outcome.session_status
         ended = replace(run.update_status(outcome.status), error=outcome.error)
         changes = partial(_ended_if_unchanged, run, ended), partial(_with_status, status, None)
+        end: Operation[Ended] = end_changed_run(run, events, *changes)
+        if lease_end(run) is not None:
+            end = end_run(ended, events, status, *changes, expected=run)
         try:
-            return (await run_operation(self._store, end_changed_run(run, events, *changes))).run
+            return (await run_operation(self._store, end)).run
         except (RunNotFound, RunLost):
             return None
 
@@ -277,7 +280,7 @@ def _check_ours(run: Run, stored: Run) -> Run:
     return stored
 
 
-def _renewed(run: Run, until: Any, stored: Run) -> Run:
+def _renewed(run: Run, until: datetime, stored: Run) -> Run:
     return with_lease(_check_ours(run, stored), until)
 
 
@@ -308,16 +311,17 @@ def _final(ended: Run, stored: Run) -> Run:
     return replace(ended, metadata=stored.metadata)
 
 
-def _with_request(reason: str | None, stored: Run) -> Run:
+def _with_request(request: Document, stored: Run) -> Run:
     end = lease_end(stored)
     if stored.status.is_terminal or end is None:
         return stored
-    return with_lease(stored, end, cancel_requested={"reason": reason})
+    return with_lease(stored, end, cancel_requested=request)
 
 
-async def _write_request(run: Run, event: Event, reason: str | None, tx: AsyncTransaction) -> Run:
+async def _write_request(run: Run, event: Event, tx: AsyncTransaction) -> Run:
     await tx.append_event(event)
-    return await tx.update_run(run.id, partial(_with_request, reason), session_id=run.session_id)
+    change = partial(_with_request, dict(event.data))
+    return await tx.update_run(run.id, change, session_id=run.session_id)
 
 
 def run_active(active: Run) -> RunActive:

@@ -23,6 +23,7 @@ from asm.operations.events import lock_counters, read_events
 from asm.operations.exports import SequenceCounter, SessionExport, find_counters
 from asm.operations.runs import read_runs, save_run
 from asm.operations.sessions import read_sessions, save_session
+from asm.validation import IMPORTED_SEQUENCE_MAX, count
 
 Imported: TypeAlias = Session | Run | Event | Artifact
 M = TypeVar("M", bound=Imported)
@@ -43,7 +44,8 @@ def import_session(export: SessionExport) -> UnitOfWork[None]:
 
     The import is atomic and safe to repeat: rows that exist stay as they are, and missing rows are
     added, even if the session has received more events since. The next event that is appended takes the
-    number after the last one of the export or of the store, whichever is later.
+    number after the last one of the export or of the store, whichever is later. That of the export is at
+    most 2^52, so that appends find no end.
 
     An import only continues what is stored. A row that exists with different contents is a Conflict, and
     so is an event whose number the session has given already and no longer has, because nothing tells
@@ -52,6 +54,7 @@ def import_session(export: SessionExport) -> UnitOfWork[None]:
     """
     if not isinstance(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
+    count(export.last_sequence, "last_sequence", IMPORTED_SEQUENCE_MAX)
     # `replace` validates the export again: it is frozen, but its lists are not.
     batch = ImportBatch.of(replace(export))
     return UnitOfWork(partial(_import_without_result, batch), sessions=tuple(batch.counters))
@@ -136,6 +139,7 @@ def batches_of(
     Rows are taken one by one, so that memory holds one batch of a session of any size. `counter` is that of
     the session after all its events.
     """
+    count(counter.last_sequence, "last_sequence", IMPORTED_SEQUENCE_MAX)
     reached = SequenceCounter(0, counter.pruned_events)
     batch = ImportBatch(sessions=[session], counters={session.id: reached})
     for row in rows:

@@ -9,12 +9,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 import asm
 from asm.operations.runs import lease, with_lease
 from tests.agents.conftest import manager_of, types
 from tests.agents.scripted import Gate, Scripted, answer, call, delta, pause, said, used, with_tool
+from tests.conftest import POSTGRES, Where
+from tests.contract.other_clients import only
 
 InBackground = Callable[..., Future[Any]]
 
@@ -289,6 +292,41 @@ def test_a_lease_is_found_whatever_else_the_metadata_has(
     store.save_run(asm.Run(session_id=session_id, status="running", metadata={"note": text}))
 
     assert len(manager.recover()) == 1
+
+
+def test_events_that_an_application_appends_meanwhile_do_not_disturb_a_run(
+    store: Any, session_id: str, manager: Any
+) -> None:
+    def tool(*_: Any) -> str:
+        store.append_event(asm.Event(type="acme.note", session_id=session_id))
+        return "ok"
+
+    result = manager.run(session_id, with_tool(), "Hi", on_tool=tool)
+
+    assert result.run.status == "completed"
+    assert types(store.get_events(session_id)).count("acme.note") == 1
+
+
+@only(POSTGRES, why="a file has no connection that can be lost")
+def test_a_connection_that_is_lost_in_a_run_is_not_noticed(
+    store: Any, session_id: str, manager: Any, where: Where
+) -> None:
+    def disconnect(*_: Any) -> str:
+        with psycopg.connect(where.dsn, autocommit=True) as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid()"
+            )
+        return "ok"
+
+    adapter = Scripted(
+        [said("a", "tool_use"), call("t")], [said("b", "tool_use"), call("t", id="c2")], [said("c")]
+    )
+    shown = list(manager.stream(session_id, adapter, "Hi", on_tool=disconnect))
+
+    assert shown == store.get_events(session_id, run_id=shown[0].run_id)
+    assert types(shown)[-1] == "run_completed"
+    assert store.maintenance.health_check() == []
 
 
 # Cancels.

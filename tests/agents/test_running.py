@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -509,3 +511,17 @@ def test_both_managers_have_the_same_methods_parameters_and_docstrings() -> None
         blocking, awaited = getattr(asm.SessionManager, name), getattr(asm.AsyncSessionManager, name)
         assert blocking.__doc__ == awaited.__doc__
         assert list(inspect.signature(blocking).parameters) == list(inspect.signature(awaited).parameters)
+
+
+def test_the_thread_of_a_blocking_manager_ends_with_it() -> None:
+    before = set(threading.enumerate())
+    with asm.SessionStore("sqlite://", migrate=True) as store:
+        manager = asm.SessionManager(store)
+        manager.run_once(answer(), "Hi")
+        (thread,) = {each for each in threading.enumerate() if each.name == "asm runs"} - before
+        del manager
+        gc.collect()
+
+        thread.join(60)
+
+    assert not thread.is_alive()

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,21 @@ def test_the_command_shows_and_refuses_integers_whatever_the_environment_says(
     refused = run("import", str(file))
     assert (refused.returncode, "line 2" in refused.stderr) == (1, True)
     assert "2,000,000 digits" in refused.stderr
+
+
+def test_a_session_that_was_imported_at_the_latest_number_is_appended_to_and_exported(store: Any) -> None:
+    session = asm.Session(agent_id="a", id="ses_1")
+    latest = asm.SessionExport(session=session, last_sequence=2**52, pruned_events=2**52)
+    later = replace(latest, last_sequence=2**52 + 1, pruned_events=2**52 + 1)
+    with pytest.raises(asm.ValidationError, match="last_sequence must be from 0 to 4,503"):
+        store.import_session(later)
+    store.import_session(latest)
+
+    assert numbers([store.append_event(an_event())]) == [2**52 + 1]
+
+    exported = store.query.export_session("ses_1")
+    assert (exported.last_sequence, exported.pruned_events) == (2**52 + 1, 2**52)
+    assert asm.SessionExport.from_dict(exported.to_dict()) == exported
 
 
 END = "update asm_session_sequences set last_sequence = 9223372036854775806 where session_id like 'full%'"

@@ -149,15 +149,19 @@ def test_everything_that_reads_ends_whatever_a_counter_says(
     set_counter(migrated, "b", *counter)
     calls: list[Callable[[], Any]] = [
         lambda: store.maintenance.health_check(),
-        lambda: (
-            store.maintenance.execute(a_policy(max_events_per_session=20, max_total_events=40)).errors or None
-        ),
+        lambda: store.maintenance.execute(a_policy(max_events_per_session=20, max_total_events=40)),
+        lambda: store.maintenance.soft_delete_expired_sessions(a_policy()),
+        lambda: store.maintenance.hard_delete_expired_sessions(a_policy()),
+        lambda: store.maintenance.prune_session_events("a", a_policy(max_events_per_session=20)),
         lambda: store.maintenance.clean_orphaned_artifacts(),
         lambda: store.maintenance.clean_orphaned_sequences(),
         lambda: store.query.search_sessions(count_total=True),
         lambda: store.query.search_events(session_ids="a"),
         lambda: store.query.count_events(session_ids="a"),
         lambda: store.query.get_session_stats("a"),
+        lambda: store.query.search_runs(session_id="a"),
+        lambda: store.query.get_usage_summary(session_id="a"),
+        lambda: store.query.get_cost_summary(session_id="a"),
         lambda: store.get_events("a", last=3),
         lambda: store.get_events("a", after=10, wait_timeout=0.01),
         lambda: list(store.iter_events("a", page_size=3)),
@@ -167,7 +171,7 @@ def test_everything_that_reads_ends_whatever_a_counter_says(
     ]
 
     for call in calls:
-        call()
+        assert not getattr(call(), "errors", None)
     with raising_errors_of_ours():
         store.query.export_session("a")
     with raising_errors_of_ours():

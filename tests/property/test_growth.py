@@ -171,9 +171,9 @@ def hostile_export(n: int) -> asm.SessionExport:
     session = hostile_session(n)
     return asm.SessionExport(
         session=session,
-        runs=[asm.Run(session_id=session.id) for _ in range(n)],
-        events=[an_event(session.id, sequence_number=number) for number in range(1, n + 1)],
-        artifacts=[an_artifact(f"{session.id} {number}", session_id=session.id) for number in range(n)],
+        runs=[asm.Run(session_id=session.id) for _ in range(n // 4)],
+        events=[an_event(session.id, sequence_number=number) for number in range(1, n // 4 + 1)],
+        artifacts=[an_artifact(f"{session.id} {number}", session_id=session.id) for number in range(n // 4)],
     )
 
 
@@ -373,7 +373,7 @@ FILES: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "an integer of many digits": ("x.jsonl", lambda n: HEADER + b'{"session": ' + b"7" * 200 * n + b"}"),
     "many headers": ("x.jsonl", lambda n: (HEADER + b'{"end": {"sessions": 0}}\n') * (n // 4)),
     "many exports of a session": ("x.jsonl", lambda n: exported(1) * (n // 4)),
-    "many runs and artifacts": ("x.jsonl", lambda n: b"".join(jsonl.dump([hostile_export(n // 4)]))),
+    "many runs and artifacts": ("x.jsonl", lambda n: b"".join(jsonl.dump([hostile_export(n)]))),
     "a compressed line": ("x.jsonl", lambda n: gzip.compress(HEADER + b'{"session": "' + b"x" * 2_000 * n)),
     "many characters that are not seen": (
         "x.jsonl",

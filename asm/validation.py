@@ -79,8 +79,7 @@ def texts(values: Any, name: str) -> tuple[str, ...]:
     """Several strings. A single string is refused: it would be read as a list of its characters."""
     if not is_collection(values):
         raise ValidationError(f"{name} must be a list of strings, not {type(values).__name__}", path=name)
-    checked = tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values))
-    return not_too_many(checked, name, VALUES_MAX)
+    return not_too_many(tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values)), name)
 
 
 def check_tags(values: Any, name: str) -> tuple[str, ...]:
@@ -95,7 +94,7 @@ def text_filter(value: Any, name: str) -> tuple[str, ...] | None:
     if not is_collection(value):
         return (text(value, name),)
     distinct = dict.fromkeys(text(each, f"{name}[{index}]") for index, each in enumerate(value))
-    return not_too_many(tuple(distinct), name, VALUES_MAX)
+    return not_too_many(tuple(distinct), name)
 
 
 def tag_filter(value: Any, name: str) -> tuple[str, ...] | None:
@@ -104,7 +103,8 @@ def tag_filter(value: Any, name: str) -> tuple[str, ...] | None:
     return None if distinct is None else not_too_many(distinct, name, TAGS_MAX)
 
 
-def not_too_many(values: tuple[str, ...], name: str, number_max: int) -> tuple[str, ...]:
+def not_too_many(values: tuple[str, ...], name: str, number_max: int | None = None) -> tuple[str, ...]:
+    number_max = VALUES_MAX if number_max is None else number_max
     if len(values) > number_max:
         raise ValidationError(
             f"{name} has {len(values):,} values, more than the maximum of {number_max:,}: give fewer, or "

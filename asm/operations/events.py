@@ -13,7 +13,6 @@ from asm.engine.script import Query, Rows, no_result, one_or_many
 from asm.errors import EventNotFound, ValidationError
 from asm.models import EVENT_TYPES, Event, EventType, event_from_row, event_type
 from asm.validation import (
-    VALUES_MAX,
     is_collection,
     not_too_many,
     optional_count,
@@ -95,7 +94,7 @@ def types(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     values = value if is_collection(value) else [value]
-    return not_too_many(tuple(dict.fromkeys(str(event_type(each)) for each in values)), "type", VALUES_MAX)
+    return not_too_many(tuple(dict.fromkeys(str(event_type(each)) for each in values)), "type")
 
 
 def _read_reversed(rows: Rows) -> list[Event]:

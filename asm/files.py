@@ -1,8 +1,8 @@
 """How files are written and read, also in folders to which other users may write.
 
-A file is written under a random name, synced, and renamed, so that a reader and a crash find the earlier
-contents or the new ones. What another user has put in the place of a file is not written into, not waited
-for and not deleted: a link, a pipe, a lock.
+A file is written under a random name, synced, and renamed. So a reader, also after a crash, finds the earlier
+contents or the new ones. A link, a pipe or a lock that another user has put in the place of a file is not
+followed, not written into and not deleted, and no function waits for it without a limit.
 
 All functions raise OSError. Its `strerror` is a sentence that can follow the name of the file.
 """
@@ -44,7 +44,7 @@ _KINDS = {
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that gets the name `path` when the block ends without an error. It is synced before.
+    """A new file that is synced and gets the name `path` when the block ends without an error.
 
     If it replaces a regular file, it takes over the mode and, where that is permitted, the owner and the
     group. Otherwise it is private. A link that has the name is replaced, and not followed.
@@ -72,8 +72,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def writing_into(path: Path) -> BinaryIO:
-    """A device or a pipe, open for writing. Waits until somebody reads from the pipe."""
-    # Without O_CREAT and O_TRUNC, and checked when it is open: a file may have taken its place.
+    """A device or a pipe, open for writing. FileExistsError for a regular file.
+
+    Opening a pipe waits until another process reads from it.
+    """
+    # Without O_CREAT and O_TRUNC, and checked after opening: a file may have taken its place since the
+    # caller looked.
     descriptor = os.open(path, os.O_WRONLY)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -118,7 +122,8 @@ def _mode_with_owner(descriptor: int, found: os.stat_result) -> int:
         with suppress(OSError):
             os.fchown(descriptor, owner, found.st_gid)
             return mode
-    # The file has another group now, which gets the rights that it had before: those of all others.
+    # The file keeps a group that the replaced file did not have. To that file its members were others, so
+    # the group gets the rights of all others.
     return mode & 0o707 | (mode & 0o007) << 3
 
 
@@ -157,7 +162,7 @@ def reading(path: Path, *, follow_links: bool = False) -> BufferedReader:
 def followed(path: Path) -> Path:
     """Where the symbolic link leads that the user has named; the path itself if it is no link.
 
-    PermissionError for a link or a pipe of another user, but for the administrator's.
+    PermissionError for a link or a pipe of another user, unless that user is root.
     """
     for _ in range(_LINKS_MAX):
         try:

@@ -24,8 +24,11 @@ INTEGER_MAX = 2**63 - 1
 """The largest value of a 64-bit column."""
 
 SEQUENCE_MAX = 2**53 - 1
-"""The latest sequence number that an import may bring. After it, a counter of 64 bits has room for more
-appends than any program will make."""
+"""The latest sequence number of a session that can be exported."""
+
+IMPORTED_SEQUENCE_MAX = 2**52
+"""The latest sequence number that an import may bring. After it there is room for more appends than any
+program will make, and the session can still be exported and archived."""
 
 VALUES_MAX = 100_000
 """The most values of one filter. Both databases take this many in one statement."""

@@ -23,6 +23,7 @@ from asm.operations.events import lock_counters, read_events
 from asm.operations.exports import SequenceCounter, SessionExport, find_counters
 from asm.operations.runs import read_runs, save_run
 from asm.operations.sessions import read_sessions, save_session
+from asm.validation import IMPORTED_SEQUENCE_MAX, count
 
 Imported: TypeAlias = Session | Run | Event | Artifact
 M = TypeVar("M", bound=Imported)
@@ -52,6 +53,7 @@ def import_session(export: SessionExport) -> UnitOfWork[None]:
     """
     if not isinstance(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
+    _check_room(export.last_sequence)
     # `replace` validates the export again: it is frozen, but its lists are not.
     batch = ImportBatch.of(replace(export))
     return UnitOfWork(partial(_import_without_result, batch), sessions=tuple(batch.counters))
@@ -136,6 +138,7 @@ def batches_of(
     Rows are taken one by one, so that memory holds one batch of a session of any size. `counter` is that of
     the session after all its events.
     """
+    _check_room(counter.last_sequence)
     reached = SequenceCounter(0, counter.pruned_events)
     batch = ImportBatch(sessions=[session], counters={session.id: reached})
     for row in rows:
@@ -148,6 +151,10 @@ def batches_of(
             batch.counters[session.id] = reached
     batch.counters[session.id] = counter
     yield batch
+
+
+def _check_room(last_sequence: int) -> None:
+    count(last_sequence, "last_sequence of an import", IMPORTED_SEQUENCE_MAX)
 
 
 class ImportCounts(NamedTuple):

@@ -73,7 +73,7 @@ class MaintenanceRun:
         except SessionNotFound:
             return None
         except ValidationError as error:
-            # Its counter is out of bounds, which another program must have written.
+            # Its counter or one of its rows has a value that another program must have written.
             self.errors.append(Failure(step, error, session_id))
             return None
         try:

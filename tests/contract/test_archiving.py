@@ -144,12 +144,13 @@ def test_sessions_that_cannot_be_archived_keep_no_other_from_it(
     store: Any, migrated: str, tmp_path: Path
 ) -> None:
     """Anybody who may write to the folder can plant a file for each, and agents choose the ids."""
-    bad = [f"{kind}_{number:02}" for kind in ("planted", "wrong") for number in range(10)]
+    bad = [f"{kind}_{number:02}" for kind in ("planted", "unreadable", "wrong") for number in range(10)]
     for name in (*bad, "z"):
         store.save_session(a_session(name, deleted_days_ago=31))
     for name in bad[:10]:
         os.mkfifo(tmp_path / f"{name}.jsonl.gz")
-    for name in bad[10:]:
+    fetch_rows(migrated, "update asm_sessions set context = '{\"x\": 1e999}' where id like 'unreadable%'")
+    for name in bad[20:]:
         fetch_rows(
             migrated,
             "insert into asm_session_sequences (session_id, last_sequence, pruned_events, updated_at) "
@@ -158,7 +159,7 @@ def test_sessions_that_cannot_be_archived_keep_no_other_from_it(
 
     report = store.maintenance.execute(a_policy(archive=tmp_path))
 
-    assert session_ids(store) == bad
+    assert fetch_rows(migrated, "select id from asm_sessions order by id") == [(name,) for name in bad]
     assert sorted(failure.session_id for failure in report.errors) == bad
 
 

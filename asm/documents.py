@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from asm.errors import ValidationError
+from asm.errors import ValidationError, unreadable_value
 from asm.validation import a_type, safe_repr
 
 Document: TypeAlias = dict[str, Any]
@@ -100,8 +100,16 @@ def check_together(texts: Iterable[Any], name: str) -> None:
 
 
 def load(text: str | bytes) -> Any:
-    """The value of a stored JSON text. ValidationError if another program stored too long an integer."""
-    return _decode(text, _STORED) if text[:1] in _MARKS else orjson.loads(text)
+    """The value of a stored JSON text.
+
+    ValidationError if another program stored what asm does not read, such as too long an integer.
+    """
+    try:
+        return _decode(text, _STORED) if text[:1] in _MARKS else orjson.loads(text)
+    except ValidationError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise unreadable_value(error) from error
 
 
 def parse(text: str | bytes) -> Any:

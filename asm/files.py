@@ -149,14 +149,18 @@ def reading(path: Path, *, follow_links: bool = False) -> BufferedReader:
     descriptor = _open_regular(path, os.O_RDONLY, follow_links=follow_links)
     file = os.fdopen(descriptor, "rb")
     try:
-        if not follow_links and _is_planted(os.fstat(descriptor), path.parent.stat()):
-            raise PermissionError(
-                errno.EPERM, "it is another user's, in a folder to which everybody may write", str(path)
-            )
+        if not follow_links:
+            _check_not_planted(path, os.fstat(descriptor))
     except BaseException:
         file.close()
         raise
     return file
+
+
+def check_not_planted(path: Path) -> None:
+    """PermissionError if there is another user's file or link in a folder to which everybody may write."""
+    with suppress(FileNotFoundError):
+        _check_not_planted(path, path.lstat())
 
 
 def followed(path: Path) -> Path:
@@ -199,6 +203,13 @@ def _check_regular(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
         raise OSError(errno.EINVAL, f"it is {kind}, and must be a regular file", str(path))
+
+
+def _check_not_planted(path: Path, found: os.stat_result) -> None:
+    if _is_planted(found, path.parent.stat()):
+        raise PermissionError(
+            errno.EPERM, "it is another user's, in a folder to which everybody may write", str(path)
+        )
 
 
 def _is_planted(found: os.stat_result, folder: os.stat_result) -> bool:

@@ -258,7 +258,8 @@ def run_cancelled(run_id: str, reason: str | None) -> RunCancelled:
 
 def cancel_requested(stored: Run) -> RunCancelled:
     """The exception for a run that another program asks to cancel."""
-    return run_cancelled(stored.id, lease(stored)["cancel_requested"].get("reason"))
+    requested = lease(stored).get("cancel_requested")
+    return run_cancelled(stored.id, requested.get("reason") if isinstance(requested, dict) else None)
 
 
 # Changes of rows.

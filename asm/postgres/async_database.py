@@ -106,6 +106,14 @@ class AsyncPostgres:
         self._loop = asyncio.get_running_loop()  # async only
         # sync only: self.threads_inside: set[int] = set()
 
+    @property
+    def pool_name(self) -> str:
+        return self._pool.name
+
+    def pool_statistics(self) -> dict[str, int]:
+        """What psycopg_pool counts."""
+        return self._checkouts.statistics()
+
     async def open(self) -> None:
         """Connect, and retry while the failure may pass."""
         delays = Backoff(self._retry_for, "opening the store")

@@ -101,6 +101,14 @@ class Postgres:
         self.process = os.getpid()
         self.threads_inside: set[int] = set()
 
+    @property
+    def pool_name(self) -> str:
+        return self._pool.name
+
+    def pool_statistics(self) -> dict[str, int]:
+        """What psycopg_pool counts."""
+        return self._checkouts.statistics()
+
     def open(self) -> None:
         """Connect, and retry while the failure may pass."""
         delays = Backoff(self._retry_for, "opening the store")

@@ -26,7 +26,7 @@ bench bench-peers bench-compare: export ASM_BENCH_DSN = $(DSN)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/demo/installed ## record a session in a SQLite file and print it
+demo: .venv/demo/installed ## run an agent, store its run in a SQLite file, and print it
 	@.venv/demo/bin/python examples/demo.py
 
 test: .venv/installed ## run the tests; ARGS='-k append' is passed to pytest, WORKERS=0 runs one test at a time, ASM_TEST_ALL=1 adds an older PostgreSQL

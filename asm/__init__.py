@@ -1,6 +1,6 @@
 """Keeps the sessions, runs and events of AI agents in PostgreSQL or SQLite.
 
-The asynchronous store and the migrations are loaded when a program first uses them.
+The asynchronous store, the migrations and what runs agents are loaded when a program first uses them.
 """
 
 from importlib import import_module
@@ -40,6 +40,11 @@ from asm.provider_usage import token_usage
 from asm.store import ArtifactRegistry, Maintenance, QueryAPI, SessionStore, Transaction
 
 if TYPE_CHECKING:
+    from asm.agents.blocking import SessionManager
+    from asm.agents.limits import Limits
+    from asm.agents.manager import AsyncSessionManager
+    from asm.agents.results import RunResult
+    from asm.agents.transcript import Transcript
     from asm.async_store import (
         AsyncArtifactRegistry,
         AsyncMaintenance,
@@ -60,6 +65,7 @@ __all__ = [
     "AsyncArtifactRegistry",
     "AsyncMaintenance",
     "AsyncQueryAPI",
+    "AsyncSessionManager",
     "AsyncSessionStore",
     "AsyncTransaction",
     "Conflict",
@@ -72,6 +78,7 @@ __all__ = [
     "InvalidCursor",
     "InvalidEventType",
     "InvalidStatus",
+    "Limits",
     "Maintenance",
     "MaintenanceReport",
     "MigrationRequired",
@@ -85,11 +92,13 @@ __all__ = [
     "RunCancelled",
     "RunLost",
     "RunNotFound",
+    "RunResult",
     "RunStatus",
     "RunTimeout",
     "SequenceConflict",
     "Session",
     "SessionExport",
+    "SessionManager",
     "SessionNotFound",
     "SessionStats",
     "SessionStatus",
@@ -98,6 +107,7 @@ __all__ = [
     "StorageTimeout",
     "StoreClosed",
     "Transaction",
+    "Transcript",
     "UsageSummary",
     "ValidationError",
     "__version__",
@@ -108,6 +118,11 @@ __all__ = [
 ]
 
 _LOADED_ON_FIRST_USE = {
+    "AsyncSessionManager": "asm.agents.manager",
+    "Limits": "asm.agents.limits",
+    "RunResult": "asm.agents.results",
+    "SessionManager": "asm.agents.blocking",
+    "Transcript": "asm.agents.transcript",
     "AsyncArtifactRegistry": "asm.async_store",
     "AsyncMaintenance": "asm.async_store",
     "AsyncQueryAPI": "asm.async_store",

@@ -121,6 +121,7 @@ class AsyncMaintenance:
     clean_orphaned_artifacts = async_job_method(retention.clean_orphaned_artifacts, "int")
     clean_orphaned_sequences = async_job_method(retention.clean_orphaned_sequences, "int")
     health_check = async_job_method(health.health_check, "list[HealthIssue]")
+    list_stale_runs = async_method(runs.list_stale_runs, "list[Run]")
 
 
 class AsyncOperations:
@@ -425,6 +426,6 @@ async def _open_file(path: str, options: dict[str, Any]) -> SQLite:
 
 
 # end: async only
-# sync only: def run_operation(store: SessionStore, operation: Operation[T]) -> T:
-# sync only:     """Run an operation that is no method of a store, such as a command needs."""
-# sync only:     return store._database.run(operation)
+async def run_operation(store: AsyncSessionStore, operation: Operation[T]) -> T:
+    """Run an operation that is no method of a store, such as the command or a run of an agent needs."""
+    return await store._database.run(operation)

@@ -114,6 +114,7 @@ class Maintenance:
     clean_orphaned_artifacts = job_method(retention.clean_orphaned_artifacts, "int")
     clean_orphaned_sequences = job_method(retention.clean_orphaned_sequences, "int")
     health_check = job_method(health.health_check, "list[HealthIssue]")
+    list_stale_runs = method(runs.list_stale_runs, "list[Run]")
 
 
 class Operations:
@@ -345,5 +346,5 @@ class SessionStore(Operations):
 
 
 def run_operation(store: SessionStore, operation: Operation[T]) -> T:
-    """Run an operation that is no method of a store, such as a command needs."""
+    """Run an operation that is no method of a store, such as the command or a run of an agent needs."""
     return store._database.run(operation)

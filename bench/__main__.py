@@ -25,6 +25,7 @@ BENCHMARKS = (
     "flush",
     "saves",
     "operations",
+    "running",
     "forks",
     "sqlite",
     "growth",
@@ -86,8 +87,8 @@ def main(
 ) -> None:
     """Compare the store with its floors: every BENCHMARK, or those named.
 
-    single_append, async_append, batches, reads, flush, saves, operations, forks, sqlite, growth, thin,
-    frames, callers, indexes, queries, waiting; and peers, which runs only when it is named.
+    single_append, async_append, batches, reads, flush, saves, operations, running, forks, sqlite, growth,
+    thin, frames, callers, indexes, queries, waiting; and peers, which runs only when it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)

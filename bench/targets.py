@@ -98,6 +98,17 @@ OPERATIONS = [
     for target in (WITH_SESSION, WITH_SESSION_THREADS, POP, RACING_POPS, LAST_EVENTS)
 ] + [UPDATE_SESSION, UPDATE_RUN]
 
+# A run of three turns with two tool calls appends 18 events in 6 transactions.
+ONE_RUN = Target("one run of three turns with two tool calls", BARE_APPEND, 1 / 12)
+CONCURRENT_RUNS = Target("200 runs at the same time in 200 sessions", "the same appends", 0.7)
+STALE_RUNS = Target("finding 20 stale runs among 20,000 ended ones", "among 100 ended ones", 0.8)
+ENDING = Target("ending one stale run", BARE_APPEND, 1 / 4)
+RUNNING = [
+    of_operation(database, target)
+    for database in ("PostgreSQL", "SQLite")
+    for target in (ONE_RUN, CONCURRENT_RUNS, STALE_RUNS, ENDING)
+]
+
 APPENDING = "the append itself"
 FOLLOWERS = (1, 100, 1_000)
 
@@ -142,6 +153,7 @@ TARGETS = [
     *WOKEN,
     BESIDE_FOLLOWERS,
     *OPERATIONS,
+    *RUNNING,
 ]
 
 LOOKUP = "get_session"

@@ -1,7 +1,8 @@
-"""Record a session of an agent and print it: python examples/demo.py [DSN]
+"""Run an agent, store the run, and print it: python examples/demo.py [DSN]
 
-A user asks about the weather, and the agent calls a tool before it answers. Each event is appended
-when it happens. When the call returns, the event is durable and has its sequence number.
+A user asks about the weather, and the agent calls two tools before it answers. The adapter plays the model,
+so that no key is needed: `asm.agents.anthropic.Claude(model=…)` is one that asks a real one. Every event is
+durable before it is printed; pieces of a message, which have no number, are not stored.
 """
 
 import shlex
@@ -10,37 +11,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import asm
+from asm.agents.demo import TOOLS, Demo, on_tool
 
 
 def main(dsn: str) -> None:
     with asm.SessionStore(dsn, migrate=True) as store:
-        session = asm.Session(agent_id="weather-agent", status="active", tags=("demo",))
-        run = asm.Run(
-            session_id=session.id,
-            status="running",
-            input="Will it rain in Bergen today?",
-            provider="openai",
-            provider_metadata={"model": "gpt-4o"},
-        )
-        store.flush(session, run)
-
-        def append(type: str, **data: object) -> asm.Event:
-            return store.append_event(asm.Event(type=type, session_id=session.id, run_id=run.id, data=data))
-
-        append("message_sent", role="user", content=run.input)
-        append("tool_call_started", name="forecast", input={"city": "Bergen", "days": 1})
-        append("tool_call_completed", output="rain from 14:00, 7 °C")
-        answer = append("message_received", role="assistant", content="Yes, from two o'clock on.")
-
-        run = run.increment_turn().update_token_usage({"input_tokens": 412, "output_tokens": 31})
-        run = run.set_output(answer.data["content"])
-        end = asm.Event(type="run_completed", session_id=session.id, run_id=run.id)
-        store.flush(session.update_status("completed"), run, [end])
-
-        print(f"Session {session.id} is stored in {store}:\n")
-        for event in store.iter_events(session.id):
-            print(f"{event.sequence_number:>5}  {event.type:<20} {event.data or ''}")
-
+        manager = asm.SessionManager(store)
+        session = manager.start_session("weather-agent", tags=("demo",))
+        question = "Will it rain in Bergen today?"
+        for event in manager.stream(session.id, Demo(), question, tools=TOOLS, on_tool=on_tool):
+            print(f"{event.sequence_number or '':>5}  {event.type:<20} {event.data or ''}")
+        manager.complete(session.id)
+        (run,) = store.list_runs(session.id)
+        print(f"\nRun {run.id} is {run.status} in {store}, with {run.turn_count} turns.")
     print(f"\nThis prints it again, as a conversation:\n\n    {show_command(session.id, dsn)}")
 
 

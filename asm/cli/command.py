@@ -18,6 +18,8 @@ from asm.cli.importing import import_
 from asm.cli.maintenance import health, maintain
 from asm.cli.misplaced import check_dsn_place
 from asm.cli.options import Group
+from asm.cli.running import recover, runs
+from asm.cli.running import run as run_agent
 from asm.cli.search import search, sessions
 from asm.cli.show import show
 from asm.cli.summaries import cost, stats, usage
@@ -105,6 +107,7 @@ for command in (
     *(sessions, show, search),
     *(stats, usage, cost),
     *(import_, export, copy),
+    *(run_agent, runs, recover),
     *(maintain, health),
 ):
     cli.add_command(command)

@@ -12,11 +12,16 @@ from dataclasses import dataclass
 
 from asm.engine.jobs import Job, run_step
 from asm.engine.script import Query, Rows
+from asm.models import Run
+from asm.operations.runs import find_stale_runs, lease, read_runs
 
 SESSIONS_PER_STATEMENT = 10_000
 
 ISSUES_MAX = 10_000
 """Stop after this many issues."""
+
+STALE_AFTER_S = 30.0
+"""A run is stale this long after the end of its lease, because clocks differ between machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class HealthIssue:
     """An inconsistency of one session.
 
     `code` is one of events_without_session, runs_without_session, artifacts_without_session,
-    counter_behind, counter_ahead, sequence_holes, pruned_miscounted and several_running_runs.
+    counter_behind, counter_ahead, sequence_holes, pruned_miscounted, several_running_runs and stale_run.
     """
 
     code: str
@@ -37,8 +42,9 @@ def health_check() -> Job[list[HealthIssue]]:
 
     Finds events, runs and artifacts without a session (a session that is saved after them looks the
     same until then), counters behind or ahead of their events, holes in a sequence that pruning does
-    not explain, impossible counts of pruned events, and several running runs in one session. Each
-    session is reported once for each code, and at most the first 10,000 issues are returned.
+    not explain, impossible counts of pruned events, several running runs in one session, and runs of a
+    SessionManager that nobody is running any more. Each session is reported once for each code, and at most
+    the first 10,000 issues are returned.
     """
     issues: list[HealthIssue] = []
     after: str | None = None
@@ -47,6 +53,8 @@ def health_check() -> Job[list[HealthIssue]]:
         params = {"after": after, "up_to": up_to, "limit": ISSUES_MAX}
         for query, read in _CHECKS.items():
             issues += yield from run_step(Query(query, params, read))
+        stale = find_stale_runs(STALE_AFTER_S, _stale_issues, **params)
+        issues += yield from run_step(stale)
         if up_to is None:
             break
         after = up_to
@@ -83,6 +91,18 @@ def _issues_of_sequence(
     if latest <= last < stored + pruned:
         message = f"{pruned} events are counted as pruned, but only {last - stored} of {last} are missing"
         yield HealthIssue("pruned_miscounted", message, session_id)
+
+
+def _stale_issues(rows: Rows) -> list[HealthIssue]:
+    by_session: dict[str, list[Run]] = {}
+    for run in read_runs(rows):
+        by_session.setdefault(run.session_id, []).append(run)
+    return [HealthIssue("stale_run", _stale(runs[0], len(runs)), id) for id, runs in by_session.items()]
+
+
+def _stale(run: Run, number: int) -> str:
+    others = f", and {number - 1:,} more" if number > 1 else ""
+    return f"run {run.id} is running, but its lease ended at {lease(run)['lease_until']}{others}: recover it"
 
 
 def _count_issues(code: str, message: str) -> Callable[[Rows], list[HealthIssue]]:

@@ -53,7 +53,7 @@ def append_event(
         raise ValidationError(f"append_event takes an Event, not {type(event).__name__}")
     new = EncodedEvent(event)
     if session is not None:
-        _attach(session, [new], "append_event")
+        attach(session, [new], "append_event")
     if expected_sequence is not None:
         expected = optional_count(expected_sequence, "expected_sequence")
         return UnitOfWork(lambda: _only(append_idempotently([new], expected)), sessions=(new.session_id,))
@@ -79,7 +79,7 @@ def append_events(
     batch = encoded(events, "append_events")
     expected = optional_count(expected_sequence, "expected_sequence")
     if session is not None:
-        ensured = _attach(session, batch, "append_events")
+        ensured = attach(session, batch, "append_events")
         if not batch:
             return ensure_sessions([ensured])
     sessions = tuple(sorted({new.session_id for new in batch}))
@@ -183,7 +183,7 @@ def _iso_text(at: datetime | None) -> str | None:
     return None if at is None else f"{at.isoformat(timespec='microseconds')[:26]}Z"
 
 
-def _attach(session: Session, batch: Sequence[EncodedEvent], caller: str) -> EncodedSession:
+def attach(session: Session, batch: Sequence[EncodedEvent], caller: str) -> EncodedSession:
     """Have the row of a session ensured with the events of a batch, which are all of that session."""
     if not isinstance(session, Session):
         raise ValidationError(f"{caller} takes a Session as session, not {type(session).__name__}")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from asm.documents import check_together, dump, dump_object, load
 from asm.engine.script import Query, Row, Rows, Script, UnitOfWork, no_result, one_or_many
 from asm.enums import RUN_STATUSES, RunStatus, run_status, status_filter
 from asm.errors import RunNotFound, ValidationError
-from asm.models import Run, run_from_row, token_counts
+from asm.models import Run, now, run_from_row, token_counts
 from asm.operations.changes import Change, applied
-from asm.validation import is_text, optional_count, optional_text, plain_function, text
+from asm.validation import is_text, optional_count, optional_text, plain_function, seconds, text
+
+T = TypeVar("T")
 
 _DOCUMENTS = ("input", "output", "error", "metadata", "token_usage", "provider_metadata")
 
@@ -65,11 +69,11 @@ def update_run(
     """
     run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
     return UnitOfWork(
-        partial(_update, run_id, session_id, plain_function(change, "change")), idempotent=False
+        partial(change_run, run_id, session_id, plain_function(change, "change")), idempotent=False
     )
 
 
-def _update(run_id: str, session_id: str | None, change: Change[Run]) -> Script[Run]:
+def change_run(run_id: str, session_id: str | None, change: Change[Run]) -> Script[Run]:
     run = applied(change, (yield from _one("lock_run", run_id, session_id)), "id", "session_id")
     yield from save_run(run)
     return run
@@ -105,6 +109,77 @@ def list_runs(
 def get_active_run(session_id: str) -> Query[Run | None]:
     """The newest run of a session whose status is running, or None."""
     return Query("find_active_run", {"session_id": text(session_id, "session_id")}, _first_or_none)
+
+
+# Leases. A program that runs an agent keeps one in `metadata["asm"]` of the run, and renews it.
+
+
+def lease(run: Run) -> dict[str, Any]:
+    """What a run stores of its lease: `lease_until`, the `owner` and what else that needs; {} if none."""
+    stored = run.metadata.get("asm")
+    return stored if isinstance(stored, dict) else {}
+
+
+def owner(run: Run) -> Any:
+    """The program that runs a run, or None if it keeps no lease."""
+    return lease(run).get("owner")
+
+
+def lease_end(run: Run) -> datetime | None:
+    """When others may end a run, or None if it has no lease."""
+    try:
+        until = datetime.fromisoformat(lease(run)["lease_until"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return until if until.tzinfo else None
+
+
+def is_stale(run: Run, *, grace_s: float = 0.0) -> bool:
+    """Whether a run has a lease that ended at least `grace_s` seconds ago."""
+    until = lease_end(run)
+    return until is not None and until < _ago(grace_s)
+
+
+def with_lease(run: Run, until: datetime, **fields: Any) -> Run:
+    """The run with a lease until a time. find_stale_runs expects that `lease_until` is stored first."""
+    stored = {"lease_until": _lease_text(until)}
+    kept = {name: value for name, value in lease(run).items() if name != "lease_until"}
+    return replace(run, metadata={**run.metadata, "asm": {**stored, **kept, **fields}})
+
+
+def without_lease(run: Run) -> Run:
+    """The run as it ends: nobody has to leave it alone any more."""
+    ending = ("lease_until", "cancel_requested")
+    kept = {name: value for name, value in lease(run).items() if name not in ending}
+    return replace(run, metadata={**run.metadata, "asm": kept})
+
+
+def list_stale_runs(*, grace: float = 30.0) -> Query[list[Run]]:
+    """The runs that nobody is running any more: running, with a lease that ended `grace` seconds ago.
+
+    Only runs of a SessionManager have a lease. `grace` allows for clocks that differ between machines.
+    """
+    return find_stale_runs(seconds(grace, "grace") or 0.0, read_runs)
+
+
+def find_stale_runs(grace_s: float, read: Callable[[Rows], T], **bounds: Any) -> Query[T]:
+    params = {"until": _lease_text(_ago(grace_s)), "after": None, "up_to": None, "limit": None, **bounds}
+    return Query("find_stale_runs", params, read)
+
+
+def _ago(duration_s: float) -> datetime:
+    try:
+        return now() - timedelta(seconds=duration_s)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def _lease_text(at: datetime) -> str:
+    """A time as text that sorts like the time."""
+    return at.isoformat(timespec="microseconds")
+
+
+# Reading rows.
 
 
 def _dump_optional(value: Any, name: str) -> str | None:

@@ -55,11 +55,11 @@ def update_session(session_id: str, change: Callable[[Session], Session]) -> Uni
     most once: if the response to the commit is lost and its outcome cannot be determined, ConnectionFailed
     has `details["outcome"] == "unknown"`.
     """
-    update = partial(_update, text(session_id, "session_id"), plain_function(change, "change"))
+    update = partial(change_session, text(session_id, "session_id"), plain_function(change, "change"))
     return UnitOfWork(update, idempotent=False)
 
 
-def _update(session_id: str, change: Change[Session]) -> Script[Session]:
+def change_session(session_id: str, change: Change[Session]) -> Script[Session]:
     session = applied(change, (yield from _one("lock_session", session_id)), "id")
     yield from save_session(session)
     return session

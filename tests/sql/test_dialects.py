@@ -65,6 +65,7 @@ MODELS = {
     "search_runs_by_tokens": asm.Run,
     "find_runs": asm.Run,
     "find_active_run": asm.Run,
+    "find_stale_runs": asm.Run,
     "find_events": asm.Event,
     "get_event": asm.Event,
     "get_events": asm.Event,

@@ -176,6 +176,7 @@ FOUND: dict[str, tuple[Any, str]] = {
         search.search_sessions(parent_session_id=[session_id(3), session_id(4)], order_by="updated_at_asc"),
         "asm_sessions_by_parent",
     ),
+    "stale runs": (runs.list_stale_runs(), "asm_runs_by_status"),
     "runs of a status": (search.search_runs(status="running", limit=5), "asm_runs_by_status"),
     "events of a type counted": (search.count_events(types="error_occurred"), "asm_events_by_type"),
     "events of a correlation by time": (

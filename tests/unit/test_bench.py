@@ -24,6 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "callers": {"callers": (1, 4)},
     "operations": {"lengths": (100, 1_000)},
     "queries": {"sessions": 60, "scale": 2},
+    "running": {"ended": (5, 20), "concurrent": 3},
     "waiting": {"sessions": (1, 2)},
 }
 ONE_FOLLOWER = {target for target in targets.WOKEN if target.what.endswith("one of 1 followers")}
@@ -59,6 +60,7 @@ EXPECTED = {
         targets.SQLITE_ASYNC,
     },
     "operations": set(targets.OPERATIONS),
+    "running": set(targets.RUNNING),
     "queries": set(targets.QUERIES),
     # The targets of more followers are those of one.
     "waiting": {*ONE_FOLLOWER, targets.BESIDE_FOLLOWERS},

@@ -22,6 +22,11 @@ CODES = {
     "Conflict": "conflict",
     "AlreadyExists": "already_exists",
     "SequenceConflict": "sequence_conflict",
+    "RunActive": "run_active",
+    "RunLost": "run_lost",
+    "ProviderError": "provider_error",
+    "RunCancelled": "run_cancelled",
+    "RunTimeout": "run_timeout",
     "StorageError": "storage_error",
     "ConnectionFailed": "storage_connection_failed",
     "StorageTimeout": "timeout",
@@ -39,6 +44,11 @@ PARENTS = {
     "Conflict": [AsmError],
     "AlreadyExists": [asm.Conflict],
     "SequenceConflict": [asm.Conflict],
+    "RunActive": [asm.Conflict],
+    "RunLost": [asm.Conflict],
+    "ProviderError": [AsmError],
+    "RunCancelled": [AsmError],
+    "RunTimeout": [AsmError],
     "StorageError": [AsmError],
     "ConnectionFailed": [asm.StorageError],
     "StorageTimeout": [asm.StorageError],
@@ -85,12 +95,19 @@ def test_a_pickled_error_keeps_its_message_and_attributes(name: str) -> None:
 
     again = pickle.loads(pickle.dumps(error))
 
-    assert (type(again), str(again), again.retryable, again.details) == (
-        type(error),
-        "no",
-        True,
-        {"path": "data.x"},
+    assert (type(again), str(again), again.retryable) == (type(error), "no", True)
+    assert again.details == error.details
+    assert again.details["path"] == "data.x"
+    assert vars(again) == vars(error)
+
+
+def test_the_error_of_a_provider_carries_its_answer() -> None:
+    error = asm.ProviderError(
+        "no", status=529, request_id="req_1", provider_code="overloaded", retryable=True
     )
+
+    assert (error.status, error.request_id, error.provider_code) == (529, "req_1", "overloaded")
+    assert error.details == {"status": 529, "request_id": "req_1", "provider_code": "overloaded"}
 
 
 def test_a_copied_error_keeps_its_details_and_cause() -> None:

@@ -69,6 +69,7 @@ prune_session_events(session_id, policy) -> int
 clean_orphaned_artifacts() -> int
 clean_orphaned_sequences() -> int
 health_check() -> list[HealthIssue]
+list_stale_runs(*, grace=30.0) -> list[Run]
 """.strip().splitlines()
 
 OPENING = (

@@ -76,6 +76,81 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  order by started_at desc, id desc
  limit 1;
 
+-- find_stale_runs
+-- Runs that are running and whose lease ended before `until`, the oldest first.
+-- The lease is read as the text that `with_lease` stores, because `->>` fails for a document that
+-- has \u0000 or a lone surrogate anywhere. Uses asm_runs_by_status.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where status = 'running'
+   and position('"asm":{"lease_until":"' in metadata::text) > 0
+   and split_part(metadata::text, '"asm":{"lease_until":"', 2) collate "C" < %(until)s
+   and session_id > %(after)s                              -- if after
+   and session_id <= %(up_to)s                             -- if up_to
+ order by started_at, session_id, id
+ limit %(limit)s                                           -- if limit
+;
+
+-- refuse_active_run
+-- Fails with a unique violation if a run of the session is running: it inserts that run again. The
+-- caller has locked the session's counter, so no other client claims the session meanwhile.
+insert into asm_runs (
+    id, session_id, status, metadata, turn_count, token_usage, started_at, provider_metadata
+)
+select id, session_id, status, metadata, turn_count, token_usage, started_at, provider_metadata
+  from asm_runs
+ where session_id = %(session_id)s
+   and status = 'running'
+ limit 1;
+
+-- end_run
+-- Stores how a run ended, if it is running and its owner's, and nobody asked to cancel it. The
+-- metadata stay, because others may have changed them. The owner is compared as text, as in
+-- find_stale_runs.
+update asm_runs
+   set status = %(status)s,
+       output = %(output)s,
+       error = %(error)s,
+       turn_count = %(turn_count)s,
+       token_usage = %(token_usage)s,
+       ended_at = %(ended_at)s,
+       provider_metadata = %(provider_metadata)s,
+       cost_usd = %(cost_usd)s,
+       input_tokens = %(input_tokens)s,
+       output_tokens = %(output_tokens)s,
+       total_tokens = %(total_tokens)s,
+       cache_read_tokens = %(cache_read_tokens)s,
+       cache_creation_tokens = %(cache_creation_tokens)s,
+       model = %(model)s
+ where session_id = %(session_id)s
+   and id = %(id)s
+   and status = 'running'
+   and position(%(owner)s in metadata::text) > 0
+   and position('"cancel_requested":' in metadata::text) = 0
+returning metadata;
+
+-- check_end
+-- Fails with a unique violation unless end_run, before it in the transaction, has ended the run: it
+-- inserts an event of the end again.
+insert into asm_events (
+    id, type, timestamp, session_id, run_id, sequence_number,
+    data, metadata, schema_version, provider, correlation_id
+)
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = %(session_id)s
+   and id = %(event_id)s
+   and not exists (
+       select 1
+         from asm_runs
+        where session_id = %(session_id)s
+          and id = %(id)s
+          and status = %(status)s
+          and ended_at = %(ended_at)s
+   );
+
 -- search_runs
 -- A page of runs in the order of their start. The filter by tokens is written so that the planner
 -- can combine asm_runs_by_tokens, for the runs that have ended, with asm_runs_open.

@@ -34,6 +34,15 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
  where id = %(id)s
    for no key update;
 
+-- touch_session
+-- Moves a session to a later `updated_at`, and to a status if one is given.
+update asm_sessions
+   set status = coalesce(%(status)s::text, status),
+       updated_at = greatest(updated_at, %(updated_at)s)
+ where id = %(id)s
+returning id, agent_id, status, parent_session_id, metadata, context, tags,
+          created_at, updated_at, deleted_at;
+
 -- find_sessions
 -- The requested sessions that exist.
 select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at,

@@ -74,6 +74,80 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
  order by started_at desc, id desc
  limit 1;
 
+-- find_stale_runs
+-- Runs that are running and whose lease ended before `until`, the oldest first.
+-- The lease is read as the text that `with_lease` stores. Uses asm_runs_by_status.
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage,
+       started_at, ended_at, provider, provider_metadata, cost_usd
+  from asm_runs
+ where status = 'running'
+   and instr(metadata, '"asm":{"lease_until":"') > 0
+   and substr(metadata, instr(metadata, '"asm":{"lease_until":"') + 22) < :until
+   and session_id > :after                                 -- if after
+   and session_id <= :up_to                                -- if up_to
+ order by started_at, session_id, id
+ limit :limit                                              -- if limit
+;
+
+-- refuse_active_run
+-- Fails with a unique violation if a run of the session is running: it inserts that run again. The
+-- caller has locked the session's counter, so no other client claims the session meanwhile.
+insert into asm_runs (
+    id, session_id, status, metadata, turn_count, token_usage, started_at, provider_metadata
+)
+select id, session_id, status, metadata, turn_count, token_usage, started_at, provider_metadata
+  from asm_runs
+ where session_id = :session_id
+   and status = 'running'
+ limit 1;
+
+-- end_run
+-- Stores how a run ended, if it is running and its owner's, and nobody asked to cancel it. The
+-- metadata stay, because others may have changed them. The owner is compared as text, as in
+-- find_stale_runs.
+update asm_runs
+   set status = :status,
+       output = :output,
+       error = :error,
+       turn_count = :turn_count,
+       token_usage = :token_usage,
+       ended_at = :ended_at,
+       provider_metadata = :provider_metadata,
+       cost_usd = :cost_usd,
+       input_tokens = :input_tokens,
+       output_tokens = :output_tokens,
+       total_tokens = :total_tokens,
+       cache_read_tokens = :cache_read_tokens,
+       cache_creation_tokens = :cache_creation_tokens,
+       model = :model
+ where session_id = :session_id
+   and id = :id
+   and status = 'running'
+   and instr(metadata, :owner) > 0
+   and instr(metadata, '"cancel_requested":') = 0
+returning metadata;
+
+-- check_end
+-- Fails with a unique violation unless end_run, before it in the transaction, has ended the run: it
+-- inserts an event of the end again.
+insert into asm_events (
+    id, type, timestamp, session_id, run_id, sequence_number,
+    data, metadata, schema_version, provider, correlation_id
+)
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = :session_id
+   and id = :event_id
+   and not exists (
+       select 1
+         from asm_runs
+        where session_id = :session_id
+          and id = :id
+          and status = :status
+          and ended_at = :ended_at
+   );
+
 -- search_runs
 -- A page of runs in the order of their start.
 select id, session_id, status, input, output, error, metadata, turn_count, token_usage,

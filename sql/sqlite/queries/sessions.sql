@@ -39,6 +39,18 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
   from asm_sessions
  where id = :id;
 
+-- touch_session
+-- Moves a session to a later `updated_at`, and with it its tags, and to a status if one is given.
+update asm_session_tags
+   set updated_at = max(updated_at, :updated_at)
+ where id = :id;
+update asm_sessions
+   set status = coalesce(:status, status),
+       updated_at = max(updated_at, :updated_at)
+ where id = :id
+returning id, agent_id, status, parent_session_id, metadata, context, tags,
+          created_at, updated_at, deleted_at;
+
 -- find_sessions
 -- The requested sessions that exist.
 select id, agent_id, status, parent_session_id, metadata, context, tags, created_at, updated_at,

@@ -25,6 +25,7 @@ from asm.engine.script import Operation
 from asm.enums import EventType, RunStatus, SessionStatus
 from asm.errors import Conflict, RunActive, RunCancelled, RunLost, RunNotFound, SessionNotFound
 from asm.models import Event, Run, Session, new_id, now
+from asm.observing import observer_of
 from asm.operations.claims import (
     ActiveRunFound,
     Ended,
@@ -113,6 +114,7 @@ class Lifecycle:
             claim = claim_run(run, begun, recorder.held, status)
         else:
             claim = claim_named_run(run, begun, recorder.held, status, before)
+        claim.name = "claim_run"
         events = await run_operation(self._store, claim)
         recorder.confirm(events)
         return Claim(run, begun, recorder, events[0].sequence_number or 0)
@@ -126,11 +128,16 @@ class Lifecycle:
             status=RunStatus.RUNNING,
             provider=plan.adapter.provider,
             provider_metadata={"model": model} if isinstance(model, str) else {},
-            metadata={} if before is None else without_lease(before).metadata,
+            metadata={**({} if before is None else without_lease(before).metadata), **self._trace()},
         )
         more: Document = {"ends_session": True} if plan.new_session is not None else {}
         owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{os.urandom(4).hex()}"
         return with_lease(run, self._lease_until(), owner=owner, attempt=attempt, **more)
+
+    def _trace(self) -> dict[str, str]:
+        """What the run's metadata keeps of the current trace, if the store is observed."""
+        observer = observer_of(self._store)
+        return {} if observer is None else observer.carrier()
 
     def _lease_until(self) -> Any:
         return now() + timedelta(seconds=self._lease_s)
@@ -181,6 +188,7 @@ class Lifecycle:
             operation = end_run(run, events, status, change_run, change_session)
         else:
             operation = end_changed_run(run, events, change_run, change_session)
+        operation.name = "end_run"
         try:
             return await run_operation(self._store, operation)
         except RunNotFound as error:
@@ -220,8 +228,10 @@ class Lifecycle:
             status = outcome.session_status
         ended = replace(run.update_status(outcome.status), error=outcome.error)
         changes = partial(_ended_if_unchanged, run, ended), partial(_with_status, status, None)
+        operation = end_changed_run(run, events, *changes)
+        operation.name = "end_run"
         try:
-            return (await run_operation(self._store, end_changed_run(run, events, *changes))).run
+            return (await run_operation(self._store, operation)).run
         except (RunNotFound, RunLost):
             return None
 

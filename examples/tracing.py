@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import format_trace_id
+from opentelemetry.trace import SpanContext, format_trace_id
 
 import asm
 import asm.telemetry
@@ -35,37 +35,44 @@ class Timeline(SpanExporter):
         for span in spans:
             self._ended.append(span)
             if span.parent is None:
-                print_trace([each for each in self._ended if trace_id(each) == trace_id(span)], span)
-                self._ended = [each for each in self._ended if trace_id(each) != trace_id(span)]
+                trace = context_of(span).trace_id
+                print_trace([each for each in self._ended if context_of(each).trace_id == trace], span)
+                self._ended = [each for each in self._ended if context_of(each).trace_id != trace]
         return SpanExportResult.SUCCESS
 
 
 def print_trace(spans: list[ReadableSpan], root: ReadableSpan) -> None:
-    print(f"\ntrace {format_trace_id(trace_id(root))}")
+    print(f"\ntrace {format_trace_id(context_of(root).trace_id)}")
+    scale = WIDTH / max(end_of(root) - start_of(root), 1)
     for depth, span in in_order(spans, root):
-        begin, end = start(span) - start(root), (span.end_time or 0) - start(root)
-        scale = WIDTH / max((root.end_time or 0) - start(root), 1)
+        begin, end = start_of(span) - start_of(root), end_of(span) - start_of(root)
         left = min(int(begin * scale), WIDTH - 1)
-        bar = " " * left + "█" * max(min(int(end * scale), WIDTH) - left, 1)
+        bar = " " * left + "█" * max(int(end * scale) - left, 1)
         attributes = span.attributes or {}
-        more = ", ".join(f"{attributes[name]} {unit}" for name, unit in SHOWN.items() if name in attributes)
+        more = ", ".join(f"{attributes[name]!s} {unit}" for name, unit in SHOWN.items() if name in attributes)
         name = "  " * depth + span.name
         print(f"{begin / 1e6:8.2f} {(end - begin) / 1e6:8.2f} ms  {bar:<{WIDTH}}  {name:<38} {more}".rstrip())
 
 
 def in_order(spans: list[ReadableSpan], span: ReadableSpan, depth: int = 0) -> list[tuple[int, ReadableSpan]]:
     """A span and those below it, each with its depth."""
-    id = span.get_span_context().span_id
-    children = sorted((each for each in spans if each.parent and each.parent.span_id == id), key=start)
+    id = context_of(span).span_id
+    children = sorted([each for each in spans if each.parent and each.parent.span_id == id], key=start_of)
     return [(depth, span), *(line for child in children for line in in_order(spans, child, depth + 1))]
 
 
-def trace_id(span: ReadableSpan) -> int:
-    return span.get_span_context().trace_id
+def context_of(span: ReadableSpan) -> SpanContext:
+    context = span.get_span_context()
+    assert context is not None
+    return context
 
 
-def start(span: ReadableSpan) -> int:
+def start_of(span: ReadableSpan) -> int:
     return span.start_time or 0
+
+
+def end_of(span: ReadableSpan) -> int:
+    return span.end_time or 0
 
 
 def main(dsn: str) -> None:

@@ -31,7 +31,7 @@ def test_a_run_is_a_trace_of_its_claim_its_appends_its_tools_and_its_end(
     manager: Any, reported: Reported
 ) -> None:
     result = manager.run_once(
-        with_tool(), "Where?", agent_id="guide", model="scripted-1", on_tool=lambda name, input: "there"
+        with_tool(), "Where?", agent_id="guide", model="scripted-1", on_tool=lambda *_: "there"
     )
     [run] = reported.spans("invoke_agent")
     assert (run.name, run.kind, run.parent) == ("invoke_agent guide", SpanKind.INTERNAL, None)
@@ -77,7 +77,7 @@ def test_without_gen_ai_a_run_has_no_span_and_leads_to_its_callers_trace(
     reported.instrument(store)
     manager = manager_of(store)
     with reported.tracer.start_as_current_span("request") as request:
-        inside = manager.run_once(with_tool(), "Hello?", on_tool=lambda name, input: None)
+        inside = manager.run_once(with_tool(), "Hello?", on_tool=lambda *_: None)
     outside = manager.run_once(answer(), "Hello?")
     assert reported.spans("invoke_agent") == reported.spans("execute_tool") == []
     assert set(children(reported, "request")) == {
@@ -109,7 +109,7 @@ def test_a_run_that_fails_says_why_and_what_it_used(manager: Any, reported: Repo
     failure = asm.ProviderError("overloaded: s3cr3t", status=529, retryable=True)
     adapter = Scripted([said("Let me see.", "tool_use"), call("lookup"), used()], [failure])
     with pytest.raises(asm.ProviderError):
-        manager.run_once(adapter, "Hello?", on_tool=lambda name, input: None)
+        manager.run_once(adapter, "Hello?", on_tool=lambda *_: None)
     [run] = reported.spans("invoke_agent")
     assert (run.status.status_code, run.status.description) == (StatusCode.ERROR, None)
     assert attributes(run)["error.type"] == "provider_error"
@@ -175,5 +175,5 @@ def test_no_span_of_a_run_contains_what_was_said(manager: Any, reported: Reporte
         ],
         [said("s3cr3t"), used()],
     )
-    manager.run_once(adapter, "s3cr3t", on_tool=lambda name, input: "s3cr3t", system="s3cr3t")
+    manager.run_once(adapter, "s3cr3t", on_tool=lambda *_: "s3cr3t", system="s3cr3t")
     assert "s3cr3t" not in "".join(span.to_json() for span in reported.spans())

@@ -21,16 +21,19 @@ comma := ,
 bench bench-peers bench-compare: export ASM_BENCH_DSN = $(DSN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format sync schema figures pages docs bench bench-peers bench-compare clean
+.PHONY: help demo test test-frameworks soak check format sync schema figures pages docs bench bench-peers bench-compare clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/demo/installed ## run an agent, store its run in a SQLite file, and print it
 	@.venv/demo/bin/python examples/demo.py
 
 test: .venv/installed ## run the tests; ARGS='-k append' is passed to pytest, WORKERS=0 runs one test at a time, ASM_TEST_ALL=1 adds an older PostgreSQL
 	@.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+test-frameworks: .venv/frameworks/installed ## run the tests that need SDKs and frameworks of an environment of their own
+	@.venv/frameworks/bin/python -m pytest $(if $(ARGS),$(ARGS),tests/agents/adapters/test_claude_code.py)
 
 soak: .venv/installed ## inject faults while clients work, then check every row; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
 	@.venv/bin/python -m tests.fault.soak $(soak_options)
@@ -102,6 +105,13 @@ pip_install = $(@D)/bin/python -m pip install --quiet --disable-pip-version-chec
 	@echo 'Installing asm and the tools of its documentation into $(@D).'
 	$(new_environment)
 	@$(pip_install) -c tests/docs/constraints.txt -e '.[docs]'
+	@touch $@
+
+# claude-agent-sdk comes as a source distribution, without the program of 400 MB that its wheels contain.
+.venv/frameworks/installed: pyproject.toml tests/constraints.txt tests/integrations/constraints.txt
+	@echo 'Installing asm and the frameworks that it works with into $(@D). This takes a minute.'
+	$(new_environment)
+	@$(pip_install) -c tests/integrations/constraints.txt --no-binary claude-agent-sdk -e '.[test,claude-code]'
 	@touch $@
 
 # The peers bring about a hundred packages, so they have an environment of their own.

@@ -319,7 +319,7 @@ class AsyncSessionStore(AsyncOperations):
             applied = await self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
-        check_complete(self._dsn_target.dialect, applied)
+        check_complete(applied)
         await self._database.run(check_tables())
 
     @property
@@ -426,6 +426,6 @@ async def _open_file(path: str, options: dict[str, Any]) -> SQLite:
 
 
 # end: async only
-async def run_operation(store: AsyncSessionStore, operation: Operation[T]) -> T:
+async def run_operation(store: AsyncSessionStore | AsyncTransaction, operation: Operation[T]) -> T:
     """Run an operation that is no method of a store, such as the command or a run of an agent needs."""
     return await store._database.run(operation)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
@@ -25,7 +26,7 @@ DEPTH_MAX = 500
 """Levels of nesting. The JSON readers of Python and of SQLite fail from about 1,000 levels on."""
 
 DIGITS_MAX = 4_300
-"""Digits of an integer. Python by default converts no longer ones from and to text."""
+"""Digits of an integer, as many as Python by default converts from and to text."""
 
 DOCUMENT_LENGTH_MAX = 64 * 1024 * 1024
 """Characters of one document's JSON text."""
@@ -47,20 +48,17 @@ def dump(value: Any, name: str) -> str:
     text = None
     try:
         encoded = orjson.dumps(value, option=_OPTIONS)
-        if orjson.loads(encoded) == value:
-            text = encoded.decode()
+        text = encoded.decode()
+        # The length first: the decoded value takes ten times the memory of its text.
+        if len(text) <= DOCUMENT_LENGTH_MAX and orjson.loads(encoded) != value:
+            text = None
     except (TypeError, ValueError, RecursionError):
         # orjson cannot encode the value or, as with deep nesting, decode it again.
-        pass
+        text = None
     if text is None:
-        text = _dump_strict(value, name)
+        return _StrictEncoder(name).encode(value)
     if len(text) > DOCUMENT_LENGTH_MAX:
-        raise ValidationError(
-            f"{name} is {len(text):,} characters of JSON, more than the maximum of {DOCUMENT_LENGTH_MAX:,}: "
-            "store it elsewhere and register it as an artifact",
-            path=name,
-            length=len(text),
-        )
+        raise _too_long(name, len(text))
     return text
 
 
@@ -96,101 +94,179 @@ def check_together(texts: Iterable[Any], name: str) -> None:
 
 
 def load(text: str | bytes) -> Any:
-    """The value of a stored JSON text."""
-    return json.loads(text) if text[:1] in _MARKS else orjson.loads(text)
+    """The value of a stored JSON text. ValidationError if another program stored too long an integer."""
+    return _decode(text, _STORED) if text[:1] in _MARKS else orjson.loads(text)
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text that another program wrote, every number and character of it kept.
+
+    A ValidationError says that an integer has too many digits, or that a number is not JSON, such as NaN.
+    Other faults raise what `json.loads` raises: JSONDecodeError, UnicodeDecodeError or RecursionError.
+    """
+    return _decode(text, _FOREIGN)
+
+
+class _Decoders(NamedTuple):
+    """Two decoders of one language, of which the second looks at the digits of each integer."""
+
+    fast: json.JSONDecoder
+    careful: json.JSONDecoder
+
+
+def _decode(text: str | bytes, decoders: _Decoders) -> Any:
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogatepass")
+    if sys.get_int_max_str_digits() == DIGITS_MAX:
+        try:
+            return decoders.fast.decode(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            # An integer is too long. The other decoder says so.
+            pass
+    return decoders.careful.decode(text)
+
+
+# Integers. Python converts up to `sys.get_int_max_str_digits()` digits, which an application may have set to
+# fewer than DIGITS_MAX, or to any number. The time grows with the square of the digits, so they are counted
+# first. `decimal` has no such setting; it is imported where it is needed, which is rare.
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS_MAX and (number := len(digits.lstrip("-"))) > DIGITS_MAX:
+        raise ValidationError(
+            f"an integer of {number:,} digits is more than the maximum of {DIGITS_MAX:,}: make it a string"
+        )
+    try:
+        return int(digits)
+    except ValueError:
+        from decimal import Decimal
+
+        return int(Decimal(digits))
+
+
+def _digits(value: int) -> str:
+    """The digits of an integer that has at most DIGITS_MAX of them."""
+    try:
+        return int.__repr__(value)
+    except ValueError:
+        from decimal import Decimal
+
+        return str(Decimal(value))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValidationError(f"{name} is not a JSON number")
+
+
+_STORED = _Decoders(json.JSONDecoder(), json.JSONDecoder(parse_int=_integer))
+_FOREIGN = _Decoders(
+    json.JSONDecoder(parse_constant=_refuse_constant),
+    json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer),
+)
 
 
 # What orjson cannot encode.
 
 
-class _Node(NamedTuple):
-    path: str
-    value: Any
-    depth: int
+class _StrictEncoder:
+    """Encodes one value, without recursion, so that the depth of the caller's stack does not matter.
 
+    It keeps the keys that lead to the current value, and spells its path only for an error: the paths of all
+    values take as much memory as a long key times the values below it.
+    """
 
-def _dump_strict(value: Any, name: str) -> str:
-    # Without recursion, so that the caller's stack depth does not matter.
-    output: list[str] = [" "]
-    pending: list[_Node | str] = [_Node(name, value, 1)]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, str):
-            output.append(node)
-        elif isinstance(node.value, list):
-            pending.extend(reversed(_list_parts(node)))
-        elif isinstance(node.value, dict):
-            pending.extend(reversed(_dict_parts(node)))
-        else:
-            output.append(_dump_scalar(node))
-    return "".join(output)
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._keys: list[str | int] = []
+        self._parts = [" "]
+        self._length = 1
 
+    def encode(self, value: Any) -> str:
+        pending: list[Iterator[Any]] = [iter([value])]
+        while pending:
+            # The iterator of a container goes on where the one inside it began.
+            for each in pending[-1]:
+                if isinstance(each, list | dict):
+                    self._open()
+                    pending.append(self._items(each) if isinstance(each, list) else self._fields(each))
+                    break
+                self._write(self._scalar(each))
+            else:
+                pending.pop()
+                if self._keys:
+                    self._keys.pop()
+        return "".join(self._parts)
 
-def _list_parts(node: _Node) -> list[_Node | str]:
-    _check_depth(node)
-    parts: list[_Node | str] = []
-    for index, value in enumerate(node.value):
-        parts += [",", _Node(f"{node.path}[{index}]", value, node.depth + 1)]
-    return ["[", *parts[1:], "]"]
+    def _open(self) -> None:
+        if len(self._keys) == DEPTH_MAX:
+            raise self._refused(f"is nested deeper than {DEPTH_MAX} levels")
+        self._keys.append(0)
 
+    def _items(self, values: list[Any]) -> Iterator[Any]:
+        self._write("[")
+        for index, value in enumerate(values):
+            self._keys[-1] = index
+            if index:
+                self._write(",")
+            yield value
+        self._write("]")
 
-def _dict_parts(node: _Node) -> list[_Node | str]:
-    _check_depth(node)
-    parts: list[_Node | str] = []
-    for key, value in node.value.items():
+    def _fields(self, values: dict[Any, Any]) -> Iterator[Any]:
+        self._write("{")
+        for index, (key, value) in enumerate(values.items()):
+            if index:
+                self._write(",")
+            self._write(f"{self._key(key)}:")
+            self._keys[-1] = key
+            yield value
+        self._write("}")
+
+    def _key(self, key: Any) -> str:
+        path = self._keys[:-1]
         if not isinstance(key, str):
-            raise ValidationError(
-                f"{_shortened(node.path)} has the key {safe_repr(key)} of type {type(key).__name__}: "
-                "JSON keys are strings",
-                path=node.path,
+            why = f"has the key {safe_repr(key)} of type {type(key).__name__}: JSON keys are strings"
+            raise self._refused(why, path)
+        return self._text(key, path)
+
+    def _scalar(self, value: Any) -> str:
+        if isinstance(value, str):
+            return self._text(value, self._keys)
+        if value is None or isinstance(value, bool):
+            return json.dumps(value)
+        if isinstance(value, int):
+            if not -_INTEGER_BOUND < value < _INTEGER_BOUND:
+                raise self._refused(f"is an integer of more than {DIGITS_MAX:,} digits: make it a string")
+            return _digits(value)
+        if isinstance(value, float) and math.isfinite(value):
+            return float.__repr__(value)
+        raise self._refused(_why_not_json(value))
+
+    def _text(self, value: str, path: Sequence[str | int]) -> str:
+        if len(value) > DOCUMENT_LENGTH_MAX:
+            raise _too_long(self._name, len(value), "at least ")
+        if _SURROGATE_PAIR.search(value):
+            raise self._refused(
+                "contains a surrogate pair as two characters, which JSON would join into one: decode the "
+                "text as UTF-16 first",
+                path,
             )
-        parts += [",", f"{_dump_text(key, node)}:", _Node(f"{node.path}.{key}", value, node.depth + 1)]
-    return ["{", *parts[1:], "}"]
-
-
-def _check_depth(node: _Node) -> None:
-    if node.depth > DEPTH_MAX:
-        raise ValidationError(
-            f"{_shortened(node.path)} is nested deeper than {DEPTH_MAX} levels", path=node.path
-        )
-
-
-def _dump_scalar(node: _Node) -> str:
-    value = node.value
-    if isinstance(value, str):
-        return _dump_text(value, node)
-    if value is None or isinstance(value, bool):
         return json.dumps(value)
-    if isinstance(value, int):
-        return _dump_integer(value, node)
-    if isinstance(value, float) and math.isfinite(value):
-        return float.__repr__(value)
-    raise ValidationError(f"{_shortened(node.path)} {_why_not_json(value)}", path=node.path)
 
+    def _write(self, part: str) -> None:
+        self._parts.append(part)
+        self._length += len(part)
+        if self._length > DOCUMENT_LENGTH_MAX:
+            raise _too_long(self._name, self._length, "at least ")
 
-def _dump_text(value: str, node: _Node) -> str:
-    if _SURROGATE_PAIR.search(value):
-        raise ValidationError(
-            f"{_shortened(node.path)} contains a surrogate pair as two characters, which JSON would join "
-            "into one: decode the text as UTF-16 first",
-            path=node.path,
-        )
-    return json.dumps(value)
-
-
-_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-
-
-def _dump_integer(value: int, node: _Node) -> str:
-    if not -_INTEGER_BOUND < value < _INTEGER_BOUND:
-        raise ValidationError(
-            f"{_shortened(node.path)} is an integer of more than {DIGITS_MAX:,} digits: make it a string",
-            path=node.path,
-        )
-    return int.__repr__(value)
+    def _refused(self, why: str, path: Sequence[str | int] | None = None) -> ValidationError:
+        spelled = spell_path(self._name, self._keys if path is None else path)
+        return ValidationError(f"{_shortened(spelled)} {why}", path=spelled)
 
 
 _INTEGER_BOUND = 10**DIGITS_MAX
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def _why_not_json(value: Any) -> str:
@@ -199,6 +275,20 @@ def _why_not_json(value: Any) -> str:
     if isinstance(value, tuple):
         return "is a tuple, which would be read back as a list: make it a list"
     return f"is {a_type(value)}, which is not JSON: make it a string, number, list or dict"
+
+
+def _too_long(name: str, length: int, at_least: str = "") -> ValidationError:
+    return ValidationError(
+        f"{name} is {at_least}{length:,} characters of JSON, more than the maximum of "
+        f"{DOCUMENT_LENGTH_MAX:,}: store it elsewhere and register it as an artifact",
+        path=name,
+        length=length,
+    )
+
+
+def spell_path(name: str, keys: Iterable[str | int]) -> str:
+    """The path of a value below `name`, as in "data.items[3].score". Long keys are shortened."""
+    return name + "".join(f"[{key}]" if isinstance(key, int) else f".{_shortened(key)}" for key in keys)
 
 
 def _shortened(path: str) -> str:

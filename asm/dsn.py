@@ -12,6 +12,7 @@ from urllib.parse import quote
 from asm import dsn_faults
 from asm.engine.registry import Dialect, quote_identifier
 from asm.errors import ValidationError
+from asm.shown import strict
 
 DSN_VARIABLE = "ASM_DSN"
 DEFAULT = "sqlite:///asm.db"
@@ -80,7 +81,7 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         """The DSN without its password."""
-        return self.dsn if self.dialect == "sqlite" else _without_password(self.address)
+        return strict(self.dsn) if self.dialect == "sqlite" else _without_password(self.address)
 
 
 def parse_dsn(dsn: Any = None, schema: Any = None) -> Target:
@@ -198,11 +199,13 @@ def _libpq_fault(dsn: str) -> str | None:
 
 
 def _is_misread(params: Mapping[str, Any]) -> bool:
-    """Whether libpq took the end of a password with a bare @ or / for a host or a port."""
+    """Whether libpq took the end of a password for a host or a port, or a whole DSN for a database."""
     hosts, ports = (str(params.get(name) or "").split(",") for name in ("host", "port"))
     # A socket in the abstract namespace begins with an @, and a socket folder with a /.
-    return any("@" in host[1:] and host[0] != "/" for host in hosts) or any(
-        port and not port.strip().isdecimal() for port in ports
+    return (
+        any("@" in host[1:] and host[0] != "/" for host in hosts)
+        or any(port and not port.strip().isdecimal() for port in ports)
+        or any(mark in str(params.get("dbname") or "") for mark in ("://", "password="))
     )
 
 

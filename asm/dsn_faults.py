@@ -20,7 +20,11 @@ _SCHEME = re.compile(r"([a-z][a-z0-9.-]{1,30})(?:\+([a-z0-9_]{1,30}))?:(?=/|\w+\
 _PATH_LENGTH_MAX = 200
 
 _UNKNOWN_PARAMETER = re.compile(r'invalid (?:URI query parameter:|connection option) "(\w{1,40})"')
-_UNQUOTED_PASSWORD = re.compile(r"password\s*=\s*[^\s']", re.IGNORECASE)
+_SECRET = re.compile(r"(?:password|secret)\s*=", re.IGNORECASE)
+_UNQUOTED_SECRET = re.compile(rf"{_SECRET.pattern}\s*[^\s']", re.IGNORECASE)
+_WELL_FORMED = re.compile(
+    r"""(?>\s*\w+\s*=\s*(?:'(?:[^'\\]|\\.)*'|[^\s'\\]*)(?=\s|\Z))*+\s*""", re.IGNORECASE | re.DOTALL
+)
 _ADVICE = {
     "pgbouncer": "asm detects a pooler by itself (prepare=False turns prepared statements off)",
     **dict.fromkeys(
@@ -123,9 +127,10 @@ def _as_file(path: str) -> str:
 
 def _may_be_password(dsn: str, name: str) -> bool:
     """Whether the name of a parameter that libpq refuses may be a part of a password that it misreads."""
+    before = dsn.rpartition(name)[0]
     if "://" in dsn:
-        return "@" in dsn.partition("?")[2]
-    return bool(_UNQUOTED_PASSWORD.search(dsn.rpartition(name)[0]))
+        return "@" in dsn.partition("?")[2] or bool(_SECRET.search(before))
+    return bool(_UNQUOTED_SECRET.search(before)) or not _WELL_FORMED.fullmatch(dsn)
 
 
 def _known_parameters() -> list[str]:

@@ -189,11 +189,11 @@ def _status(value: Any, statuses: Mapping[str, S], name: str, owner: str) -> S:
 
 
 def status_filter(value: Any, check: Callable[[Any], StrEnum]) -> tuple[str, ...] | None:
-    """The statuses of a filter, given as one or several; None is no filter."""
+    """The statuses of a filter, each once, given as one or several; None is no filter."""
     if value is None:
         return None
     values = value if is_collection(value) else [value]
-    return tuple(str(check(each)) for each in values)
+    return tuple(dict.fromkeys(str(check(each)) for each in values))
 
 
 def event_type(value: Any, name: str = "type") -> EventType | str:

@@ -22,7 +22,10 @@ AsmError
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
+
+from asm import shown
 
 E = TypeVar("E", bound=BaseException)
 
@@ -33,14 +36,19 @@ class AsmError(Exception):
     `code` is text for programs and logs that does not change between releases. `details` has the values
     that the message mentions. `retryable` says whether the same call may succeed later. `__cause__` is
     the driver's exception, if there is one.
+
+    Message and details can be printed and logged, whatever the values contain. The message is one line of at
+    most 2,000 characters. Control, bidirectional and invisible characters in the message and in the texts of
+    `details` are escapes, such as `\\x1b`, so a value with such a character differs from the caller's. A
+    text in `details` has at most 4,096 characters; an id or a key is never longer.
     """
 
     code: ClassVar[str] = "asm_error"
     retryable: bool = False
 
     def __init__(self, message: str, *, retryable: bool | None = None, **details: Any) -> None:
-        super().__init__(message)
-        self.details: dict[str, Any] = details
+        super().__init__(shown.message(str(message)))
+        self.details: dict[str, Any] = shown.details(details)
         if retryable is not None:
             self.retryable = retryable
 
@@ -97,6 +105,8 @@ class Conflict(AsmError):
     """Raised before anything is written if stored rows contradict the given ones. Read them, then decide."""
 
     code = "conflict"
+    full_sessions: Sequence[str] = ()
+    """The sessions with no sequence number left, for which a statement with events of others has failed."""
 
 
 class AlreadyExists(Conflict):
@@ -213,6 +223,18 @@ TRANSACTION_FAILED = (
     "an earlier statement of this transaction failed, so nothing of it is committed: "
     "begin another transaction"
 )
+
+
+def counter_at_end(session_ids: Sequence[str]) -> Conflict:
+    """The error for an append to these sessions, of which at least one has no sequence number left."""
+    which = "session" if len(session_ids) == 1 else "one of the sessions"
+    error = Conflict(
+        f"{which} {', '.join(map(repr, session_ids[:10]))} has no sequence number left, because its counter "
+        "is at the end of 64 bits: correct its row in asm_session_sequences, or append to another session",
+        session_id=session_ids[0] if len(session_ids) == 1 else None,
+    )
+    error.full_sessions = tuple(session_ids)
+    return error
 
 
 def store_closed() -> StoreClosed:

@@ -31,10 +31,10 @@ from asm.usage import add_usage, check_cost, check_usage, token_counts
 from asm.validation import (
     REFERENCE_LENGTH_MAX,
     check_keys,
+    check_tags,
     count,
     parse_time,
     text,
-    texts,
     utc_datetime,
 )
 
@@ -177,7 +177,7 @@ def _unset() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Session(Model):
-    """One conversation with an agent, which may have any number of runs."""
+    """One conversation with an agent, which may have any number of runs. It has at most 1,000 tags."""
 
     id: str = field(default_factory=partial(new_id, "ses_"))
     agent_id: str
@@ -197,7 +197,7 @@ class Session(Model):
         ("parent_session_id", text),
         ("metadata", check_object),
         ("context", check_object),
-        ("tags", texts),
+        ("tags", check_tags),
         ("created_at", utc_datetime),
         ("updated_at", utc_datetime),
         ("deleted_at", utc_datetime),

@@ -81,7 +81,7 @@ def borrowed_pool_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def check_exists(at: dsn.Target, *, migrate: bool) -> None:
     if at.is_new_file and not migrate:
-        check_complete("sqlite", [], f"there is no file {at.address} for this asm")
+        check_complete([], f"there is no file {at.address} for this asm")
 
 
 def migrate_target(at: dsn.Target, database: Any) -> None:

@@ -13,7 +13,7 @@ not among them. Where a price does not name them, they cost as much as input tok
 
 The provider of a run decides which prices apply:
 
-- Those under its own name, or under the other name of the same provider (SAME_PROVIDER).
+- Those under its own name, or under another name of the same provider (SAME_PROVIDER).
 - If these have no price of the model, and the provider is a cloud that sells the models of others (its name
   contains "azure", "bedrock" or "vertex"): those of the model's maker, except the maker's default. The
   clouds' own names of models are read, such as `us.anthropic.claude-sonnet-4-20250514-v1:0`, and Match.by
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asm.errors import ValidationError
-from asm.validation import did_you_mean, is_number, safe_repr
+from asm.validation import TEXT_LENGTH_MAX, did_you_mean, is_number, is_text, safe_repr
 
 T = TypeVar("T")
 
@@ -47,8 +47,8 @@ PricedBy: TypeAlias = Literal["cost_usd", "exact", "prefix", "default", "maker"]
 """The run's own cost, the exact name of its model, a prefix of that name, the provider's default, the
 prices of the model's maker for a run on a cloud."""
 
-SAME_PROVIDER = (("anthropic", "claude"), ("openai", "codex"), ("google", "gemini"))
-"""Pairs of names for one provider. A pricing under one name applies to runs stored under the other."""
+SAME_PROVIDER = (("anthropic", "claude", "claude-code"), ("openai", "codex"), ("google", "gemini"))
+"""Names for one provider. A pricing under one name applies to runs stored under another."""
 
 MAKERS = {
     "azure": ("openai", "anthropic"),
@@ -154,8 +154,9 @@ def _first(find: Callable[[str], T | None], names: Iterable[str]) -> T | None:
 
 
 def _longest_prefix(models: Mapping[str, Price], model: str) -> Price | None:
-    name = max((name for name in models if model.startswith(name)), key=len, default=None)
-    return None if name is None else models[name]
+    # One look-up for each length, however many names there are: a model's name has at most 255 characters.
+    prefixes = (model[:length] for length in range(len(model), 0, -1))
+    return _first(models.get, prefixes)
 
 
 # Files.
@@ -238,9 +239,10 @@ def _check_mapping(value: Any, path: str, known: tuple[str, ...] | None = None) 
     if not isinstance(value, Mapping):
         raise ValidationError(f"{name} must be a mapping, not {type(value).__name__}", path=path)
     for key in value:
-        if not isinstance(key, str) or not key:
+        if not is_text(key):
             raise ValidationError(
-                f"{name} has the key {safe_repr(key)}: use names that are non-empty strings", path=path
+                f"{name} has the key {safe_repr(key)}: use names of 1 to {TEXT_LENGTH_MAX} characters",
+                path=path,
             )
         if known is not None and key not in known:
             raise ValidationError(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from enum import Enum
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
+
+from asm.shown import strict
 
 TEXT_LENGTH_MAX = 60
 """Characters of a string that are shown. An id of 36 characters is shown in full."""
@@ -29,7 +32,7 @@ def short_repr(value: Any, levels: int = LEVELS_MAX) -> str:
         return _short_text(str.__str__(value.value if isinstance(value, Enum) else value))
     if isinstance(value, Mapping):
         items = [
-            f"{_short_text(str(key))}: {short_repr(value[key], levels - 1)}" for key in _first(value, levels)
+            f"{short_repr(key, 0)}: {short_repr(value[key], levels - 1)}" for key in _first(value, levels)
         ]
         return f"{{{_listed(items, len(value))}}}"
     if isinstance(value, list | tuple):
@@ -44,12 +47,13 @@ def short_repr(value: Any, levels: int = LEVELS_MAX) -> str:
 
 def _short_text(text: str) -> str:
     # Cut first: the repr of a text of megabytes takes milliseconds.
-    shown = repr(text[:TEXT_LENGTH_MAX])
+    shown = strict(repr(text[:TEXT_LENGTH_MAX]))
     return shown if len(text) <= TEXT_LENGTH_MAX else f"{shown[:-1]}…{shown[-1]}"
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= TEXT_LENGTH_MAX else f"{text[:TEXT_LENGTH_MAX]}…"
+    shown = strict(text[:TEXT_LENGTH_MAX])
+    return shown if len(text) <= TEXT_LENGTH_MAX else f"{shown}…"
 
 
 def _number(value: int) -> str:
@@ -64,6 +68,17 @@ def _first(values: Iterable[Any], levels: int) -> list[Any]:
 
 def _listed(shown: list[str], count: int) -> str:
     return ", ".join([*shown, "…"] if len(shown) < count else shown)
+
+
+class ResultRepr:
+    """The repr of a result: that of its dataclass, of which every character is seen."""
+
+    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in fields(self))
+        return strict(f"{type(self).__name__}({values})")
 
 
 def model_repr(name: str, values: Mapping[str, Any]) -> str:

@@ -283,7 +283,7 @@ class SessionStore(Operations):
             applied = self._database.run(list_applied(self._dsn_target.dialect))
         except MigrationRequired:
             applied = []
-        check_complete(self._dsn_target.dialect, applied)
+        check_complete(applied)
         self._database.run(check_tables())
 
     @property
@@ -345,6 +345,6 @@ class SessionStore(Operations):
         return f"<SessionStore {getattr(self, '_dsn_target', None)}>"
 
 
-def run_operation(store: SessionStore, operation: Operation[T]) -> T:
+def run_operation(store: SessionStore | Transaction, operation: Operation[T]) -> T:
     """Run an operation that is no method of a store, such as the command or a run of an agent needs."""
     return store._database.run(operation)

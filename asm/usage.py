@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from asm.documents import Document, dump_object
+from asm.documents import Document, dump_object, spell_path
 from asm.errors import ValidationError
 from asm.provider_usage import (
     LEVELS_MAX,
@@ -80,7 +80,7 @@ def add_usage(usage: Document, more: Any, provider: str | None = None) -> Docume
     added = _Parts(read_counts(document, "token_usage", provider), other_keys(document))
     dump_object(added.others, "token_usage")
     counts = _add_counts(before.counts, added.counts)
-    return {**counts, **_add(before.others, added.others, "token_usage", LEVELS_MAX)}
+    return {**counts, **_add(before.others, added.others)}
 
 
 def _add_counts(counts: Counts, more: Counts) -> Counts:
@@ -90,21 +90,21 @@ def _add_counts(counts: Counts, more: Counts) -> Counts:
     return {**added, "total_tokens": total} if "total_tokens" in added else added
 
 
-def _add(values: Document, more: Document, path: str, levels: int) -> Document:
+def _add(values: Document, more: Document, path: tuple[str, ...] = ()) -> Document:
     """The sums of the numbers of two documents. A value that is not a number replaces the one before."""
-    sums = {key: _sum(values.get(key), value, f"{path}.{key}", levels) for key, value in more.items()}
-    return {**values, **sums}
+    return {**values, **{key: _sum(values.get(key), value, (*path, key)) for key, value in more.items()}}
 
 
-def _sum(value: Any, more: Any, path: str, levels: int) -> Any:
-    if levels > 1 and isinstance(value, dict) and isinstance(more, dict):
-        return _add(value, more, path, levels - 1)
+def _sum(value: Any, more: Any, path: tuple[str, ...]) -> Any:
+    if len(path) < LEVELS_MAX and isinstance(value, dict) and isinstance(more, dict):
+        return _add(value, more, path)
     if not (is_number(value) and is_number(more)):
         return more
     try:
         return value + more
     except OverflowError as error:
-        raise ValidationError(f"{path} is too large: the sum exceeds a float", path=path) from error
+        spelled = spell_path("token_usage", path)
+        raise ValidationError(f"{spelled} is too large: the sum exceeds a float", path=spelled) from error
 
 
 def check_cost(value: Any, name: str) -> float:

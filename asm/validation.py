@@ -7,8 +7,10 @@ type that the databases take, or raises a ValidationError whose `path` is that n
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, TypeAlias
 
 from asm.errors import ValidationError
@@ -21,8 +23,18 @@ REFERENCE_LENGTH_MAX = 4_096
 INTEGER_MAX = 2**63 - 1
 """The largest value of a 64-bit column."""
 
+SEQUENCE_MAX = 2**53 - 1
+"""The latest sequence number of an export. Many JSON readers represent larger integers inexactly."""
+
+IMPORTED_SEQUENCE_MAX = 2**52
+"""The latest sequence number that an import may bring. After it there is room for more appends than any
+program will make, until the session could no longer be exported."""
+
 VALUES_MAX = 100_000
-"""The most values of one filter or one row. Both databases take this many in one statement."""
+"""The most values of one filter. Both databases take this many in one statement."""
+
+TAGS_MAX = 1_000
+"""The most tags of a session, and of a filter, of which the databases compare each with each."""
 
 
 # Strings.
@@ -70,6 +82,11 @@ def texts(values: Any, name: str) -> tuple[str, ...]:
     return not_too_many(tuple(text(value, f"{name}[{index}]") for index, value in enumerate(values)), name)
 
 
+def check_tags(values: Any, name: str) -> tuple[str, ...]:
+    """The tags of a session."""
+    return not_too_many(texts(values, name), name, TAGS_MAX)
+
+
 def text_filter(value: Any, name: str) -> tuple[str, ...] | None:
     """The distinct strings to search for, given as one string or several. None searches for all."""
     if value is None:
@@ -80,10 +97,17 @@ def text_filter(value: Any, name: str) -> tuple[str, ...] | None:
     return not_too_many(tuple(distinct), name)
 
 
-def not_too_many(values: tuple[str, ...], name: str) -> tuple[str, ...]:
-    if len(values) > VALUES_MAX:
+def tag_filter(value: Any, name: str) -> tuple[str, ...] | None:
+    """The distinct tags that a session must have."""
+    distinct = text_filter(value, name)
+    return None if distinct is None else not_too_many(distinct, name, TAGS_MAX)
+
+
+def not_too_many(values: tuple[str, ...], name: str, number_max: int | None = None) -> tuple[str, ...]:
+    number_max = VALUES_MAX if number_max is None else number_max
+    if len(values) > number_max:
         raise ValidationError(
-            f"{name} has {len(values):,} values, more than the maximum of {VALUES_MAX:,}: "
+            f"{name} has {len(values):,} values, more than the maximum of {number_max:,}: give fewer, or "
             "split them over several calls",
             path=name,
         )
@@ -249,14 +273,40 @@ def check_keys(values: Any, known: Iterable[str], owner: str) -> Mapping[str, An
 
 
 def safe_repr(value: object) -> str:
-    """The repr of a value, shortened to fit into a message."""
-    if type(value) is int and value.bit_length() > 128:
-        return f"an integer of {value.bit_length():,} bits"
+    """The repr of a value, shortened to fit into a message. Of a container only the beginning is read."""
     try:
-        return f"{value!r:.80}"
+        return f"{_REPR.repr(value):.80}"
     except Exception:
-        # Python refuses to convert an integer of more than 4,300 digits, here one inside a list.
         return f"{a_type(value)} without a repr"
+
+
+class _Repr(reprlib.Repr):
+    """The repr of the standard library that shortens values, for integers and dicts of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = 80
+
+    def repr_int(self, x: int, _level: int) -> str:
+        # The time to convert an integer grows with the square of its digits.
+        return repr(x) if x.bit_length() <= 128 else f"an integer of {x.bit_length():,} bits"
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        # It would sort all keys.
+        return super().repr_dict(dict(islice(x.items(), self.maxdict + 1)), level)
+
+    def repr_set(self, x: set[Any], level: int) -> str:
+        return super().repr_set(set(islice(x, self.maxset + 1)), level)
+
+    def repr_frozenset(self, x: frozenset[Any], level: int) -> str:
+        return super().repr_frozenset(frozenset(islice(x, self.maxfrozenset + 1)), level)
+
+    def repr_instance(self, x: Any, _level: int) -> str:
+        return repr(x)
+
+
+_REPR = _Repr()
 
 
 def a_type(value: object) -> str:

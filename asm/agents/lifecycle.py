@@ -228,10 +228,12 @@ class Lifecycle:
             status = outcome.session_status
         ended = replace(run.update_status(outcome.status), error=outcome.error)
         changes = partial(_ended_if_unchanged, run, ended), partial(_with_status, status, None)
-        operation = end_changed_run(run, events, *changes)
-        operation.name = "end_run"
+        end: Operation[Ended] = end_changed_run(run, events, *changes)
+        if lease_end(run) is not None:
+            end = end_run(ended, events, status, *changes, expected=run)
+        end.name = "end_run"
         try:
-            return (await run_operation(self._store, operation)).run
+            return (await run_operation(self._store, end)).run
         except (RunNotFound, RunLost):
             return None
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from types import FunctionType
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from asm.agents.execution import Execution
 from asm.agents.lifecycle import Lifecycle, run_cancelled
-from asm.agents.limits import Limits
-from asm.agents.plans import Plan, check_adapter, plan, session_id_of
+from asm.agents.plans import Plan, check_adapter, plan_run, session_id_of
 from asm.agents.protocol import Adapter
 from asm.agents.recording import Redact, Redactor, Show
 from asm.agents.results import RunResult
 from asm.agents.sessions import Sessions
-from asm.agents.tools import OnTool
 from asm.agents.transcript import TYPES, Transcript
 from asm.async_store import AsyncSessionStore
 from asm.enums import SessionStatus
@@ -24,12 +26,58 @@ from asm.store import SessionStore
 from asm.validation import a_type, function, safe_repr, seconds, text
 from asm.validation import count as number_of
 
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+
 CANCEL_WAIT_S = 30.0
 """How long `cancel` waits until a run of this manager has ended."""
 
 LEASE_MAX_S = 86_400 * 7
 
 STREAM_CLOSED = "its stream was closed"
+
+
+def _run_method(
+    plan: Callable[P, Plan],
+) -> Callable[Concatenate[AsyncSessionManager, P], Coroutine[Any, Any, RunResult]]:
+    """A method that makes the run which its arguments plan."""
+
+    async def run(self: AsyncSessionManager, /, *args: P.args, **kwargs: P.kwargs) -> RunResult:
+        return await self._drive(plan(*args, **kwargs))
+
+    return _like(plan, run, plan.__doc__, "RunResult")
+
+
+def _stream_method(
+    plan: Callable[P, Plan],
+) -> Callable[Concatenate[AsyncSessionManager, P], AsyncIterator[Event]]:
+    def stream(self: AsyncSessionManager, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Event]:
+        return self._stream(plan(*args, **kwargs))
+
+    return _like(plan, stream, _STREAM, "AsyncIterator[Event]")
+
+
+_STREAM = """The events of a run as they are stored, and the deltas of its messages, which are not.
+
+A delta is a `message_streamed` without a `sequence_number`. Every other event is durable when it is
+yielded. The run begins with the first event, and is as in `run`; what it raises is raised after its
+last event. It does not wait for its reader. If the iterator is closed before its end, the run is
+cancelled.
+"""
+
+
+def _like(plan: Callable[..., Plan], method: F, doc: str | None, result: str) -> F:
+    """The method with a docstring, and with the parameters of the plan."""
+    signature = inspect.signature(plan)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    parameters = [itself, *signature.parameters.values()]
+    made = cast(FunctionType, method)
+    made.__doc__ = doc
+    made.__qualname__ = f"AsyncSessionManager.{made.__name__}"
+    made.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=parameters, return_annotation=result
+    )
+    return method
 
 
 class AsyncSessionManager:
@@ -88,104 +136,11 @@ class AsyncSessionManager:
             context=dict(context or {}),
             tags=tuple(tags) if not isinstance(tags, str) else tags,
         )
-        return await self._drive(plan(session, adapter, input, run_id=run_id, **run))
+        asked = plan_run(session.id, adapter, input, run_id=run_id, **run)
+        return await self._drive(replace(asked, new_session=session))
 
-    async def run(
-        self,
-        session_id: str,
-        adapter: Adapter,
-        input: Any,
-        *,
-        run_id: str | None = None,
-        again: bool = False,
-        history: bool = True,
-        on_tool: OnTool | None = None,
-        tools: Iterable[Mapping[str, Any]] = (),
-        system: str | None = None,
-        model: str | None = None,
-        timeout: float | None = None,
-        max_turns: int = 16,
-        limits: Limits | None = None,
-        required: Iterable[str] = (),
-    ) -> RunResult:
-        """Run in a session that exists, and leave it active.
-
-        `input` is a text, a list of messages `{"role", "content"}`, or `{"messages": [...]}`. With `history`
-        the adapter gets the session so far: it continues the provider's own session if it can, and otherwise
-        gets the messages. `tools` are the provider's own definitions. `on_tool(name, input)` returns the
-        output of each call, or an awaitable of it; a blocking function is called in a thread. If it raises,
-        the model is told so, and the run goes on. Without it, a run whose model asks for a tool completes
-        with the `stop_reason` "tool_use". A run that asks for tools after `max_turns` model calls fails.
-
-        RunActive if a run of the session is going on, on whatever machine. With `run_id`, the call can be
-        repeated: a run of that id that has completed is read, and nobody is called; one that has not is
-        raised as it ended. `again=True` makes another attempt, under the same id.
-
-        ProviderError, RunTimeout after `timeout` seconds, RunCancelled, RunFailed beyond `limits`, and what
-        the application's functions raise: each after the run is stored so. RunLost if another program ended
-        the run or claimed its session. A capability in `required` that the adapter has not is a
-        ValidationError, before anything is written.
-        """
-        asked = plan(
-            session_id,
-            adapter,
-            input,
-            run_id=run_id,
-            again=again,
-            history=history,
-            on_tool=on_tool,
-            tools=tools,
-            system=system,
-            model=model,
-            timeout=timeout,
-            max_turns=max_turns,
-            limits=limits,
-            required=required,
-        )
-        return await self._drive(asked)
-
-    def stream(
-        self,
-        session_id: str,
-        adapter: Adapter,
-        input: Any,
-        *,
-        run_id: str | None = None,
-        again: bool = False,
-        history: bool = True,
-        on_tool: OnTool | None = None,
-        tools: Iterable[Mapping[str, Any]] = (),
-        system: str | None = None,
-        model: str | None = None,
-        timeout: float | None = None,
-        max_turns: int = 16,
-        limits: Limits | None = None,
-        required: Iterable[str] = (),
-    ) -> AsyncIterator[Event]:
-        """The events of a run as they are stored, and the deltas of its messages, which are not.
-
-        A delta is a `message_streamed` without a `sequence_number`. Every other event is durable when it is
-        yielded. The run begins with the first event, and is as in `run`; what it raises is raised after its
-        last event. It does not wait for its reader. If the iterator is closed before its end, the run is
-        cancelled.
-        """
-        asked = plan(
-            session_id,
-            adapter,
-            input,
-            run_id=run_id,
-            again=again,
-            history=history,
-            on_tool=on_tool,
-            tools=tools,
-            system=system,
-            model=model,
-            timeout=timeout,
-            max_turns=max_turns,
-            limits=limits,
-            required=required,
-        )
-        return self._stream(asked)
+    run = _run_method(plan_run)
+    stream = _stream_method(plan_run)
 
     async def cancel(self, run_id: str, *, reason: str | None = None) -> Run:
         """Cancel a run, and return it as it is stored.
@@ -200,7 +155,8 @@ class AsyncSessionManager:
         if execution is None:
             return await self._lifecycle.cancel(run_id, reason)
         execution.stop.request(run_cancelled(run_id, reason))
-        await asyncio.wait_for(execution.ended.wait(), CANCEL_WAIT_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(execution.ended.wait(), CANCEL_WAIT_S)
         return await self._store.get_run(run_id)
 
     async def recover(self, *, grace: float = 30.0) -> list[Run]:

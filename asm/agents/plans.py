@@ -52,8 +52,8 @@ class Plan:
     limits: Limits
 
 
-def plan(
-    session: str | Session,
+def plan_run(
+    session_id: str,
     adapter: Adapter,
     input: Any,
     *,
@@ -69,11 +69,28 @@ def plan(
     limits: Limits | None = None,
     required: Iterable[str] = (),
 ) -> Plan:
+    """Run in a session that exists, and leave it active.
+
+    `input` is a text, a list of messages `{"role", "content"}`, or `{"messages": [...]}`. With `history`
+    the adapter gets the session so far: it continues the provider's own session if it can, and otherwise
+    gets the messages. `tools` are the provider's own definitions. `on_tool(name, input)` returns the
+    output of each call, or an awaitable of it; a blocking function is called in a thread. If it raises,
+    the model is told so, and the run goes on. Without it, a run whose model asks for a tool completes
+    with the `stop_reason` "tool_use". A run that asks for tools after `max_turns` model calls fails.
+
+    RunActive if a run of the session is going on, on whatever machine. With `run_id`, the call can be
+    repeated: a run of that id that has completed is read, and nobody is called; one that has not is
+    raised as it ended. `again=True` makes another attempt, under the same id.
+
+    ProviderError, RunTimeout after `timeout` seconds, RunCancelled, RunFailed beyond `limits`, and what
+    the application's functions raise: each after the run is stored so. RunLost if another program ended
+    the run or claimed its session. A capability in `required` that the adapter has not is a
+    ValidationError, before anything is written.
+    """
     messages = read_input(input)
-    new_session = session if isinstance(session, Session) else None
     return Plan(
-        session_id=new_session.id if new_session else text(session, "session_id"),
-        new_session=new_session,
+        session_id=text(session_id, "session_id"),
+        new_session=None,
         adapter=_with_capabilities(check_adapter(adapter), required),
         input=input if isinstance(input, str | list | dict) else messages,
         messages=messages,

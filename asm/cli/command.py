@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from asm.cli.database import migrate, rollback, status
 from asm.cli.exporting import export
 from asm.cli.importing import import_
 from asm.cli.maintenance import health, maintain
-from asm.cli.misplaced import check_dsn_place
+from asm.cli.misplaced import check_words
 from asm.cli.options import Group
 from asm.cli.running import recover, runs
 from asm.cli.running import run as run_agent
@@ -25,11 +24,10 @@ from asm.cli.show import show
 from asm.cli.summaries import cost, stats, usage
 from asm.cli.text import one_line
 from asm.cli.transfer import copy
+from asm.documents import DIGITS_MAX
 from asm.errors import AsmError
 
 INTERRUPTED = 130
-
-_PASSWORD = re.compile(r"(?<=:)[^/@\s][^@\s]*(?=@)|(?<=password=)(?:'[^']*'?|[^\s&'()]+)", re.IGNORECASE)
 
 
 class _Asm(Group):
@@ -43,13 +41,10 @@ class _Asm(Group):
         with _reporting():
             return super().invoke(ctx)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name, command, rest = super().resolve_command(ctx, args)
-        if command is not None:
-            check_dsn_place(ctx, command, rest)
-        return name, command, rest
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            check_words(ctx, self, args)
+        return super().parse_args(ctx, args)
 
 
 class _CliError(click.ClickException):
@@ -67,9 +62,7 @@ def _reporting() -> Iterator[None]:
         yield
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "asm"
-        # click repeats an argument that it refuses, and that may be a DSN with a password.
-        message = _PASSWORD.sub("…", error.format_message())
-        raise _UsageError(f"{message} See `{command} --help`.") from error
+        raise _UsageError(f"{error.format_message()} See `{command} --help`.") from error
     except AsmError as error:
         raise _CliError(str(error)) from error
     except OSError as error:
@@ -90,7 +83,8 @@ def cli() -> None:
 
     A DSN names the store: postgresql://…, a libpq key=value string, sqlite:///relative.db or
     sqlite:////absolute.db. The default is the value of the environment variable ASM_DSN, or
-    sqlite:///asm.db if that is not set.
+    sqlite:///asm.db if that is not set. @FILE stands for the DSN in a file, wherever a DSN is given: other
+    users of the machine can read a command line.
 
     The exit status is 0 if the command did what it was asked to do, 1 if the store or a file failed, 2 if
     the arguments are wrong, and 130 if Ctrl-C ended the command. `asm status`, `asm health`, `asm copy` and
@@ -115,6 +109,8 @@ for command in (
 
 def run() -> None:
     """Run the command with the arguments of the process."""
+    # The limit that the environment sets may be lower than the digits of an integer to show.
+    sys.set_int_max_str_digits(DIGITS_MAX)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from asm.cli.text import multiline, one_line
+from asm.cli.text import multiline
 from asm.content import (
     MESSAGES,
     Content,
@@ -26,6 +26,7 @@ from asm.content import (
     read_delta,
 )
 from asm.models import Event, EventType
+from asm.shown import identifier
 
 SHELLS = ("bash", "execute_bash", "local_shell", "run_shell_command", "sh", "shell", "zsh")
 """The names of tools whose input is a command."""
@@ -89,7 +90,7 @@ def command_text(call: ToolCall) -> str:
 
 def failure_text(result: ToolResult) -> str:
     """Which tool failed, if the result names it, and with which error."""
-    name = one_line(result.name or "")
+    name = identifier(result.name or "")
     return f"{name} failed: {result.error or multiline(result.output)}".strip(" :")
 
 

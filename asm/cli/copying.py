@@ -8,6 +8,7 @@ copy has written, and this copy continues after them. Rows without a session are
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -105,11 +106,31 @@ def _events(
     source: SessionStore, counters: Mapping[str, SequenceCounter], copied: Mapping[str, int]
 ) -> Iterator[ImportBatch]:
     for ranges in _read_batches(_event_ranges(counters, copied)):
-        events, pruned = run_operation(source, UnitOfWork(partial(_read, ranges), snapshot=True))
-        reached = {
-            each.session_id: SequenceCounter(each.last, pruned.get(each.session_id, 0)) for each in ranges
-        }
-        yield ImportBatch(events=events, counters=reached)
+        while ranges:
+            events, pruned = run_operation(source, UnitOfWork(partial(_read, ranges), snapshot=True))
+            reached = _reached(ranges, events)
+            yield ImportBatch(
+                events=events,
+                counters={id: SequenceCounter(last, pruned.get(id, 0)) for id, last in reached.items()},
+            )
+            ranges = [
+                each._replace(after=reached[each.session_id])
+                for each in ranges
+                if reached[each.session_id] < each.last
+            ]
+
+
+def _reached(ranges: Sequence[EventRange], events: Sequence[Event]) -> dict[str, int]:
+    """The sequence number up to which each session was read: that of the last event of a full read."""
+    read: defaultdict[str, list[int]] = defaultdict(list)
+    for event in events:
+        read[event.session_id].append(event.sequence_number or 0)
+    return {
+        each.session_id: max(read[each.session_id])
+        if len(read[each.session_id]) == ROWS_PER_READ
+        else each.last
+        for each in ranges
+    }
 
 
 def _read(ranges: Sequence[EventRange]) -> Script[tuple[list[Event], dict[str, int]]]:
@@ -134,11 +155,19 @@ def _coalesce(reads: Iterable[ImportBatch]) -> Iterator[ImportBatch]:
 
 
 class EventRange(NamedTuple):
-    """The events of a session after one sequence number, up to and including another."""
+    """The events of a session after one sequence number, up to and including another.
+
+    Between the two may be far more numbers than events.
+    """
 
     session_id: str
     after: int
     last: int
+
+    @property
+    def rows_max(self) -> int:
+        """How many events one read returns at most."""
+        return min(self.last - self.after, ROWS_PER_READ)
 
 
 def _event_ranges(counters: Mapping[str, SequenceCounter], copied: Mapping[str, int]) -> Iterator[EventRange]:
@@ -147,23 +176,19 @@ def _event_ranges(counters: Mapping[str, SequenceCounter], copied: Mapping[str, 
         if copied.get(session_id, 0) < last:
             # Read the last copied event again, so that it is compared: if the session was continued in
             # the target, it is no copy any more.
-            for after in range(max(0, copied.get(session_id, 0) - 1), last, ROWS_PER_READ):
-                yield EventRange(session_id, after, min(after + ROWS_PER_READ, last))
+            yield EventRange(session_id, max(0, copied.get(session_id, 0) - 1), last)
 
 
 def _read_batches(ranges: Iterable[EventRange]) -> Iterator[list[EventRange]]:
-    """Lists of ranges that one query reads each.
-
-    No list has two ranges of one session, because all ranges of a session but its last are full.
-    """
+    """Lists of ranges that one query reads each. One with more events than that is alone in its list."""
     batch: list[EventRange] = []
     rows = 0
     for each in ranges:
-        if batch and rows + each.last - each.after > ROWS_PER_READ:
+        if batch and rows + each.rows_max > ROWS_PER_READ:
             yield batch
             batch, rows = [], 0
         batch.append(each)
-        rows += each.last - each.after
+        rows += each.rows_max
     if batch:
         yield batch
 
@@ -202,7 +227,7 @@ def identify_store() -> Query[tuple[str, str, int | None]]:
 
 
 def find_events_between(ranges: Sequence[EventRange]) -> Query[list[Event]]:
-    """The events of some ranges."""
+    """The first events of each range."""
     params = {
         "session_ids": [each.session_id for each in ranges],
         "after_sequences": [each.after for each in ranges],

@@ -9,6 +9,7 @@ import click
 from asm.cli.display import show_status
 from asm.cli.options import dsn_argument, json_option, print_json
 from asm.cli.printer import Printer
+from asm.cli.text import one_line
 from asm.dsn import parse_dsn
 from asm.migrations import runner
 from asm.migrations.files import list_files
@@ -84,7 +85,7 @@ def rollback(dsn: str | None, schema: str | None, *, steps: int | None, undo_all
     if not found.applied:
         click.echo("nothing to roll back")
         return
-    click.echo(_consequences(found, number, str(parse_dsn(dsn, schema))), err=True)
+    click.echo(one_line(_consequences(found, number, str(parse_dsn(dsn, schema)))), err=True)
     if not yes:
         click.confirm("Continue?", abort=True, err=True)
     for migration in runner.rollback(dsn, schema=schema, steps=number):

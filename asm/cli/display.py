@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asm.cli.printer import Printer
-from asm.cli.text import as_text, escaped, inline, quantity, usd
+from asm.cli.text import as_text, one_line, quantity, usd
 from asm.maintenance.health import HealthIssue
 from asm.maintenance.policy import MaintenanceReport
 from asm.migrations.runner import StoreStatus
 from asm.models import EventType, Run
+from asm.shown import identifier
 from asm.validation import is_number
 
 ERROR_TYPES = (
@@ -32,9 +33,11 @@ _TOKENS = {
 
 
 def show_status(printer: Printer, target: str, status: StoreStatus) -> None:
-    printer.line((f"{_DATABASES[status.dialect]} {status.version}", "bold"), f"  {escaped(target)}")
+    printer.line(
+        (f"{_DATABASES[status.dialect]} {one_line(status.version)}", "bold"), f"  {one_line(target)}"
+    )
     for migration in status.applied:
-        printer.line(f"  {migration}  ", ("applied", "green"))
+        printer.line(f"  {identifier(migration)}  ", ("applied", "green"))
     for migration in status.pending:
         printer.line(f"  {migration}  ", ("pending: run `asm migrate`", "yellow"))
     for table, rows in status.rows.items():
@@ -61,12 +64,12 @@ def show_issues(printer: Printer, issues: Sequence[HealthIssue]) -> None:
     if not issues:
         printer.line("healthy")
     for issue in issues:
-        printer.line((inline(issue.session_id), "bold"), "  ", (issue.code, "red"), f"  {issue.message}")
+        printer.line((identifier(issue.session_id), "bold"), "  ", (issue.code, "red"), f"  {issue.message}")
 
 
 def model_of(run: Run) -> str:
     names = (run.provider_metadata.get("model"), run.provider)
-    return " at ".join(as_text(name) for name in names if name)
+    return " at ".join(identifier(as_text(name)) for name in names if name)
 
 
 def usage_of(run: Run) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from asm import files
 from asm.cli import copying
 from asm.cli.ids import complete_session_id, find_session_id
 from asm.cli.options import dsn_option, open_store
@@ -58,8 +56,9 @@ def export(
     SESSION is the id of a session or its beginning, if no other id begins so. Each session is a
     consistent snapshot. `asm import` reads the output.
 
-    FILE gets its name when the export is complete. It replaces an empty file or an earlier export. Any
-    other file is kept, and the exit status is 1.
+    FILE gets its name when the export is complete. A new file can only be read by its owner. An empty file
+    or an earlier export is replaced and keeps its permissions. Any other file is kept, and the exit status
+    is 1.
 
     \b
     asm export ses_1 ses_2 -o sessions.jsonl
@@ -129,47 +128,24 @@ def _opened_for_writing(path: Path) -> Iterator[BinaryIO]:
     if not path.name:
         raise ValidationError("--output must name a file, or - for the standard output", path="output")
     try:
-        if path.exists() and not path.is_file():
-            # Write into a device or a named pipe; do not replace it by a file.
-            with path.open("wb") as file:
-                yield file
-        else:
-            # Replace the file that a symbolic link leads to, and not the link.
-            with _replacing(Path(os.path.realpath(path))) as file:
-                yield file
+        # The file is replaced that a symbolic link leads to, and not the link.
+        target = files.followed(path)
+        with _opened(path, target) as file:
+            yield file
     except OSError as error:
         raise ValidationError(f"{path}: {error.strerror}", path=str(path)) from error
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    mode = _mode_of_replaceable(path)
-    # Another export to the same file may be running, so the name is unique.
-    unfinished = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.new")
-    try:
-        with unfinished.open("xb") as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
-            yield file
-            file.flush()
-            # Without this, a crash may leave the name without the contents.
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
-
-
-def _mode_of_replaceable(path: Path) -> int | None:
-    """The permissions of a file that an export may replace; None if there is no file."""
-    if not path.exists():
-        return None
-    head = text.read_head(path, _HEAD_BYTES)
-    if head and not jsonl.sniff(path, head):
-        raise ValidationError(
-            f"{path} exists and is no export: name another file, or delete it", path=str(path)
-        )
-    return stat.S_IMODE(path.stat().st_mode)
+def _opened(path: Path, target: Path) -> AbstractContextManager[BinaryIO]:
+    if path.exists() and not path.is_file():
+        return files.writing_into(path)
+    if target.exists():
+        head = text.read_head(target, _HEAD_BYTES)
+        if head and not jsonl.sniff(target, head):
+            raise ValidationError(
+                f"{path} exists and is no export: name another file, or delete it", path=str(path)
+            )
+    return files.replacing(target)
 
 
 def _standard_output() -> BinaryIO:

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 
 from asm.cli.display import ERROR_TYPES, model_of, style_of, tokens_text, usage_of
 from asm.cli.printer import Printer
-from asm.cli.text import age, duration, inline, one_line, quantity, timestamp, usd
+from asm.cli.text import age, duration, inline, quantity, timestamp, usd
 from asm.content import Content, ToolResult, error_text, read_content
 from asm.documents import Document
 from asm.models import Event, EventType, Run, Session
 from asm.operations.summaries import CostSummary, SessionStats
+from asm.shown import identifier
 from asm.validation import is_number
 
 SUMMARIZED_TYPES = (
@@ -84,8 +85,8 @@ def show_head(
         printer,
         {
             "title": title,
-            "agent": session.agent_id,
-            "parent": session.parent_session_id,
+            "agent": identifier(session.agent_id),
+            "parent": identifier(session.parent_session_id or ""),
             "created": _with_age(session.created_at),
             "updated": None if session.updated_at == session.created_at else _with_age(session.updated_at),
             "deleted": timestamp(session.deleted_at),
@@ -96,7 +97,7 @@ def show_head(
             "errors": _numbers(happened.errors) if happened and happened.errors else None,
             "tokens": tokens_text(stats.token_totals),
             "cost": _cost(cost),
-            "tags": ", ".join(session.tags),
+            "tags": ", ".join(map(identifier, session.tags)),
             "metadata": {key: value for key, value in session.metadata.items() if key != "title"},
             "context": session.context,
         },
@@ -128,7 +129,7 @@ def _show_runs(printer: Printer, runs: Sequence[Run]) -> None:
 
 def _show_heading(printer: Printer, kind: str, item: Session | Run) -> None:
     status = str(item.status)
-    printer.line((f"{kind} ", "bold"), (inline(item.id), "bold cyan"), "  ", (status, style_of(status)))
+    printer.line((f"{kind} ", "bold"), (identifier(item.id), "bold cyan"), "  ", (status, style_of(status)))
 
 
 def _show_fields(printer: Printer, fields: Document) -> None:
@@ -149,7 +150,7 @@ def _took(stats: SessionStats) -> str | None:
 
 
 def _tools(tools: Counter[str]) -> str:
-    words = [f"{one_line(name)} {number:,}" for name, number in tools.most_common(_TOOLS_MAX)]
+    words = [f"{identifier(name)} {number:,}" for name, number in tools.most_common(_TOOLS_MAX)]
     left_out = len(tools) - len(words)
     return ", ".join([*words, *([f"{left_out} others"] if left_out else [])])
 

@@ -9,6 +9,7 @@ import click
 from asm.cli.options import open_store
 from asm.errors import AsmError, RunNotFound, SessionNotFound, ValidationError
 from asm.operations import listing
+from asm.shown import identifier
 from asm.store import SessionStore, run_operation
 
 
@@ -51,8 +52,11 @@ def complete_session_id(ctx: click.Context, _param: click.Parameter, incomplete:
     try:
         with open_store(ctx.params.get("dsn"), ctx.params.get("schema")) as store:
             if incomplete:
-                return run_operation(store, listing.find_session_ids(incomplete))
-            return [session.id for session in store.query.search_sessions(limit=listing.CANDIDATES_MAX)]
+                ids = run_operation(store, listing.find_session_ids(incomplete))
+            else:
+                ids = [each.id for each in store.query.search_sessions(limit=listing.CANDIDATES_MAX)]
+            # A shell prints them as they are.
+            return [id for id in ids if id == identifier(id)]
     except (AsmError, OSError):
         # A completion has nowhere to report an error.
         return []
@@ -69,7 +73,8 @@ def _only(ids: Sequence[str], prefix: str, plural: str) -> str:
         return ids[0]
     shown = ids[: listing.CANDIDATES_MAX]
     number = len(ids) if len(ids) == len(shown) else f"more than {len(shown)}"
+    longer = ", ".join(map(identifier, shown))
     raise ValidationError(
-        f"the ids of {number} {plural} begin with {prefix!r}: give more of one of {', '.join(shown)}",
+        f"the ids of {number} {plural} begin with {prefix!r}: give more of one of {longer}",
         candidates=list(shown),
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -20,10 +21,9 @@ from asm.cli.store_files import StoreFiles
 from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
 from asm.errors import Conflict, SessionNotFound, ValidationError
-from asm.formats import jsonl, registry
-from asm.formats.base import Parsed
-from asm.operations.exports import SessionExport
-from asm.operations.imports import ImportBatch, ImportCounts
+from asm.formats import registry
+from asm.formats.base import ExportedSession, Parsed
+from asm.operations.imports import ImportBatch, ImportCounts, batches_of
 from asm.store import SessionStore, run_operation
 
 _STANDARD_INPUT = Path("-")
@@ -73,16 +73,26 @@ def import_into(store: SessionStore, parsed: Parsed) -> ImportCounts:
     """Write what the store lacks, all of it or nothing, and return how much that was.
 
     A transcript is skipped if its session exists, because that session may have been tagged, paused or
-    deleted since. An export that differs from the stored session raises Conflict.
+    deleted since. An export that differs from the stored session raises Conflict. A long one is imported
+    while it is read, in one transaction, which is not retried.
     """
-    if isinstance(parsed, SessionExport):
-        return run_operation(store, ImportBatch.of(parsed).import_all())
+    if isinstance(parsed, ExportedSession):
+        return _import_batches(store, batches_of(parsed.session, parsed.rows, parsed.counter))
     try:
         store.get_session(parsed.session.id)
     except SessionNotFound:
         store.flush(parsed.session, parsed.run, parsed.events)
         return ImportCounts(sessions=1, runs=1, events=len(parsed.events))
     return ImportCounts()
+
+
+def _import_batches(store: SessionStore, batches: Iterator[ImportBatch]) -> ImportCounts:
+    first, second = next(batches), next(batches, None)
+    if second is None:
+        return run_operation(store, first.import_all())
+    with store.transaction() as tx:
+        counts = [run_operation(tx, batch.import_all()) for batch in chain((first, second), batches)]
+    return ImportCounts(*map(sum, zip(*counts, strict=True)))
 
 
 @dataclass
@@ -124,12 +134,17 @@ def _import_all(store: SessionStore, paths: Iterable[Path], own: StoreFiles) -> 
 
 def _import_file(store: SessionStore, file: Path, totals: _Totals, console: Console) -> None:
     is_stream = file == _STANDARD_INPUT
-    for parsed in jsonl.read_stream(_standard_input()) if is_stream else registry.read(file):
+    name = "the standard input" if is_stream else str(file)
+    for parsed in registry.read_stream(_standard_input(), name) if is_stream else registry.read(file):
         try:
             totals.add(import_into(store, parsed))
         except Conflict as error:
             totals.conflicts += 1
-            _print_error(console, f"{file}: {error}")
+            _print_error(console, f"{name}: {error}")
+        except ValidationError as error:
+            raise registry.in_file(name, error) from error
+        except MemoryError:
+            raise ValidationError(f"{name}: there is not enough memory to import the file") from None
 
 
 def _standard_input() -> BufferedReader:

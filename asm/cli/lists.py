@@ -16,10 +16,11 @@ from rich.text import Text as Line
 from asm.cli.conversation import command_text, failure_text, read_entry
 from asm.cli.display import ERROR_TYPES, model_of, style_of, usage_of
 from asm.cli.printer import Part, Printer
-from asm.cli.text import age, as_text, inline, multiline, one_line, shortened
+from asm.cli.text import age, as_text, inline, multiline, shortened
 from asm.content import Content, Media, Other, Text, Thinking, ToolCall, ToolResult
 from asm.models import Event, EventType, Run, Session
 from asm.operations.listing import SessionSummary
+from asm.shown import identifier, prose
 
 _WIDE = 100
 _AGENT_WIDTHS = (12, 20)
@@ -76,10 +77,10 @@ def show_runs(printer: Printer, runs: Sequence[Run], short_ids: Mapping[str, str
     rows = [
         _Row(
             [
-                run.id,
+                identifier(run.id),
                 str(run.status),
                 times.text(run.started_at),
-                short_ids.get(run.session_id, run.session_id),
+                identifier(short_ids.get(run.session_id, run.session_id)),
                 ", ".join(filter(None, [model_of(run), usage_of(run)])),
             ],
             style_of(str(run.status)),
@@ -95,8 +96,8 @@ def show_events(
     rows = [
         _Row(
             [
-                short_ids.get(event.session_id, event.session_id),
-                str(event.type),
+                identifier(short_ids.get(event.session_id, event.session_id)),
+                identifier(str(event.type)),
                 f"{event.sequence_number:>5}",
                 times.text(event.timestamp),
                 inline(event.data) if full else _event_text(event),
@@ -112,10 +113,10 @@ def _session_row(
     printer: Printer, session: Session, summary: SessionSummary, *, by_creation: bool, times: Times
 ) -> _Row:
     status = "deleted" if session.deleted_at else str(session.status)
-    agent, id = session.agent_id, session.id
+    agent, id = identifier(session.agent_id), identifier(session.id)
     if printer.width is not None and not printer.is_full:
-        agent, id = _cut(agent, _AGENT_WIDTHS[printer.width >= _WIDE]), summary.short_id
-    tags = f"[{', '.join(session.tags)}]" if session.tags else ""
+        agent, id = _cut(agent, _AGENT_WIDTHS[printer.width >= _WIDE]), identifier(summary.short_id)
+    tags = f"[{', '.join(map(identifier, session.tags))}]" if session.tags else ""
     time = session.created_at if by_creation else session.updated_at
     return _Row(
         [
@@ -135,7 +136,7 @@ def _event_text(event: Event) -> str:
 
 
 def _content_text(content: Content) -> str:
-    return one_line("  ".join(filter(None, map(_part_text, content.parts))))
+    return prose(" ".join("  ".join(filter(None, map(_part_text, content.parts))).split()))
 
 
 def _part_text(part: object) -> str:
@@ -175,7 +176,7 @@ def _show_table(printer: Printer, plural: str, heading: list[str], rows: Sequenc
 
 
 def _cut(text: str, width: int) -> str:
-    cut = Line(inline(text))
+    cut = Line(text)
     cut.truncate(width, overflow="ellipsis")
     return cut.plain
 

@@ -9,16 +9,17 @@ from typing import Any, TypeVar
 
 import click
 
+from asm.cli.dsn_file import given_dsn
 from asm.cli.store_files import StoreFiles
-from asm.dsn import as_secret, parse_dsn
+from asm.dsn import parse_dsn
 from asm.store import SessionStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DSN_OPTION: dict[str, Any] = {
-    "type": as_secret,
+    "type": given_dsn,
     "metavar": "DSN",
-    "help": "The store. Default: $ASM_DSN, or sqlite:///asm.db.",
+    "help": "The store, or @FILE with its DSN. Default: $ASM_DSN, or sqlite:///asm.db.",
 }
 _GIVEN_DSN = "asm.cli.dsn"
 
@@ -38,7 +39,7 @@ class Group(click.Group):
 
 def dsn_argument(command: F) -> F:
     """The DSN as an argument, or as the option that every other command has."""
-    argument = click.argument("dsn", required=False, type=as_secret, callback=_either_dsn)
+    argument = click.argument("dsn", required=False, type=given_dsn, callback=_either_dsn)
     # Eager, so that its value is known when the argument is read.
     option = click.option(
         "--dsn", "given_dsn", is_eager=True, expose_value=False, callback=_keep_dsn, **_DSN_OPTION

@@ -28,7 +28,7 @@ def paged(*, wanted: bool) -> Iterator[IO[str] | None]:
         yield None
         return
     try:
-        # The text is ASCII and what `escaped` leaves of it, in the encoding that terminals have today.
+        # The text is ASCII and what `prose` leaves of it, in the encoding that terminals have today.
         pager = subprocess.Popen(
             command, stdin=subprocess.PIPE, encoding="utf-8", env={**_ENVIRONMENT, **os.environ}
         )

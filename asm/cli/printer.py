@@ -9,7 +9,7 @@ from typing import IO, TypeAlias
 from rich.console import Console
 from rich.text import Text
 
-from asm.cli.text import escaped
+from asm.shown import prose
 
 Part: TypeAlias = str | tuple[str, str]
 """Text, or text and its style."""
@@ -88,7 +88,7 @@ class Printer:
             self._print(margin + row)
 
     def _rows(self, body: str, style: str, lines_max: int, margin: int) -> Iterator[Text]:
-        lines = escaped(body).split("\n")
+        lines = prose(body).split("\n")
         left_out = len(lines) - lines_max
         if self._full or left_out <= _LINES_TOLERATED:
             yield from self._fitted(lines, style, margin)

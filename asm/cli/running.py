@@ -15,10 +15,11 @@ from asm.cli.ids import complete_session_id, find_session_id
 from asm.cli.lists import Times, show_runs
 from asm.cli.options import dsn_option, json_option, open_store, print_json
 from asm.cli.printer import Printer
-from asm.cli.text import escaped, inline, one_line, shortened
+from asm.cli.text import inline, one_line, shortened
 from asm.content import error_text
 from asm.errors import ValidationError
 from asm.models import Event, EventType, Run
+from asm.shown import prose
 
 _CALL_LENGTH_MAX = 200
 
@@ -176,7 +177,7 @@ class _Output:
             _note(f"← failed: {error_text(data.get('error'))}")
 
     def _write(self, text: str) -> None:
-        click.echo(escaped(text), nl=False)
+        click.echo(prose(text), nl=False)
         sys.stdout.flush()
         self._is_in_line = self._is_in_line or bool(text)
 

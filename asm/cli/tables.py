@@ -8,9 +8,10 @@ from itertools import chain, repeat
 from rich.cells import cell_len, set_cell_size
 
 from asm.cli.printer import Printer
-from asm.cli.text import one_line, quantity, timestamp, usd
+from asm.cli.text import quantity, timestamp, usd
 from asm.operations.summaries import Cost, CostSummary, SessionStats, Usage, UsageSummary
 from asm.pricing import PricedBy
+from asm.shown import identifier
 
 TableRow = Sequence[str]
 
@@ -32,7 +33,7 @@ _UNNAMED = "(none)"
 
 
 def show_stats(printer: Printer, session_id: str, stats: SessionStats) -> None:
-    printer.line(("Session ", "bold"), (one_line(session_id), "bold cyan"))
+    printer.line(("Session ", "bold"), (identifier(session_id), "bold cyan"))
     tokens = [f"{number:,} {_TOKENS[name]}" for name, number in stats.token_totals.items() if number]
     statuses = [f"{number:,} {status}" for status, number in stats.status_counts.items()]
     for name, value in {
@@ -41,7 +42,7 @@ def show_stats(printer: Printer, session_id: str, stats: SessionStats) -> None:
         "last": timestamp(stats.last_event_at),
         "runs": ", ".join(statuses) or "0",
         "tokens": ", ".join(tokens),
-        "providers": one_line(", ".join(stats.providers_used)),
+        "providers": ", ".join(map(identifier, stats.providers_used)),
     }.items():
         if value:
             printer.line((f"  {name:<10}", "dim"), value)
@@ -68,14 +69,14 @@ def show_cost(printer: Printer, cost: CostSummary) -> None:
 def _usage_rows(parts: Mapping[str | None, Usage]) -> Iterable[TableRow]:
     for name, part in parts.items():
         tokens = [getattr(part, name) for name in _TOKENS]
-        yield [one_line(name or _UNNAMED), *map(_count, [part.run_count, *tokens])]
+        yield [identifier(name or _UNNAMED), *map(_count, [part.run_count, *tokens])]
 
 
 def _cost_rows(parts: Mapping[str | None, Cost]) -> Iterable[TableRow]:
     for name, part in parts.items():
         counts = [part.run_count, *(part.priced_by.get(by, 0) for by in _PRICED_BY), part.unmapped_runs]
         cost = usd(part.cost_usd) if part.priced_by else ""
-        yield [one_line(name or _UNNAMED), cost, *map(_count, counts)]
+        yield [identifier(name or _UNNAMED), cost, *map(_count, counts)]
 
 
 def _show_parts(printer: Printer, kind: str, heading: TableRow, rows: Iterable[TableRow]) -> None:

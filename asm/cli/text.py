@@ -1,36 +1,28 @@
 """Values as text for a terminal.
 
-Text that an agent wrote may contain anything. Control characters, which a terminal would obey, and
-characters that change the direction of the text around them are printed as escapes.
+Text that an agent wrote may contain anything. What is printed of it goes through `asm.shown`: ids and names
+as identifiers, all else as prose.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from datetime import datetime, timedelta
 from typing import Any
 
-_UNSAFE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+from asm.shown import message, prose
 
 
-def escaped(text: str) -> str:
-    """The text with its unsafe characters as escapes; line ends and tabs stay."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def one_line(message: str) -> str:
-    """A message on one line, for errors and headings."""
-    return escaped(" ".join(message.split()))
+def one_line(text: str) -> str:
+    """A message on one line."""
+    return message(" ".join(text.split()))
 
 
 def inline(value: Any) -> str:
     """A value of a document on one line, with its line ends as escapes."""
     if isinstance(value, dict):
         return ", ".join(f"{inline(key)}: {inline(as_text(each))}" for key, each in value.items())
-    return escaped(as_text(value)).replace("\n", "\\n").replace("\t", "\\t")
+    return prose(as_text(value)).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def multiline(value: Any) -> str:

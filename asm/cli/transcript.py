@@ -20,7 +20,7 @@ from asm.cli.conversation import (
 )
 from asm.cli.display import ERROR_TYPES, tokens_text
 from asm.cli.printer import Printer
-from asm.cli.text import duration, escaped, inline, multiline, one_line
+from asm.cli.text import duration, inline, multiline
 from asm.content import (
     RESULTS,
     Delta,
@@ -35,6 +35,7 @@ from asm.content import (
     read_delta,
 )
 from asm.models import Event, EventType, Run
+from asm.shown import identifier, prose
 from asm.validation import is_number
 
 _INDENT = " " * 7
@@ -148,7 +149,7 @@ class _Stream:
         if self._kind != delta.kind:
             self._printer.continued("\n" * (self._kind is not None) + _INDENT)
         self._kind = delta.kind
-        text = escaped(delta.text).replace("\n", f"\n{_INDENT}")
+        text = prose(delta.text).replace("\n", f"\n{_INDENT}")
         self._printer.continued(text, "dim" if delta.kind == "thinking" else "")
 
     def interrupt(self) -> None:
@@ -178,7 +179,7 @@ class _Stream:
 
 
 def _show_run_heading(printer: Printer, run: Run) -> None:
-    printer.line((f"── Run {inline(run.id)} ──", "dim"))
+    printer.line((f"── Run {identifier(run.id)} ──", "dim"))
 
 
 def _show_message(printer: Printer, entry: Entry) -> None:
@@ -193,7 +194,7 @@ def _show_message(printer: Printer, entry: Entry) -> None:
 
 
 def _show_role(printer: Printer, entry: Entry, role: str) -> None:
-    role = one_line(role)
+    role = identifier(role)
     elapsed = _elapsed(entry)
     printer.line(
         (_number(entry), "dim"), (role, _ROLES.get(role, "bold")), (f"  {elapsed}" if elapsed else "", "dim")
@@ -213,7 +214,8 @@ def _show_part(printer: Printer, entry: Entry, part: Part, margin: str) -> None:
     elif isinstance(part, ToolResult):
         _show_result(printer, entry, part, margin)
     elif isinstance(part, Media):
-        described = f"[{part.kind}: {inline(part.description)}]" if part.description else f"[{part.kind}]"
+        words = filter(None, [identifier(part.kind), inline(part.description)])
+        described = f"[{': '.join(words)}]"
         printer.truncated((margin, "dim"), (described, "magenta"))
     elif isinstance(part, Other):
         printer.block(inline(part.value), first=Line(margin, "dim"), others=_INDENT, style="dim", lines_max=1)
@@ -225,7 +227,7 @@ def _show_part(printer: Printer, entry: Entry, part: Part, margin: str) -> None:
 
 
 def _show_call(printer: Printer, call: ToolCall, margin: str) -> None:
-    name, body = one_line(call.name or ""), command_text(call)
+    name, body = identifier(call.name or ""), command_text(call)
     names_its_tool = not name or name.lower() in SHELLS or body.startswith(name)
     first = Line.assemble((margin, "dim"), ("$ " if names_its_tool else f"{name} ", "bold yellow"))
     printer.block(body, first=first, others=" " * first.cell_len, style="yellow", lines_max=12)
@@ -257,7 +259,7 @@ def _result_text(result: ToolResult) -> str:
 
 def _show_other(printer: Printer, entry: Entry) -> None:
     event = entry.event
-    words = inline(event.type) if "." in event.type else event.type.replace("_", " ")
+    words = identifier(event.type) if "." in event.type else event.type.replace("_", " ")
     style = "red" if event.type in ERROR_TYPES else "dim"
     elapsed = _elapsed(entry)
     first = Line.assemble(

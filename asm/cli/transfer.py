@@ -11,9 +11,10 @@ from rich.progress import Progress
 
 from asm.cli import copying
 from asm.cli.display import show_copied
+from asm.cli.dsn_file import given_dsn
 from asm.cli.printer import Printer
 from asm.cli.store_files import StoreFiles
-from asm.dsn import MEMORY, Target, as_secret, parse_dsn
+from asm.dsn import MEMORY, Target, parse_dsn
 from asm.migrations import runner
 from asm.store import SessionStore
 
@@ -21,16 +22,16 @@ _SAME = "SRC and DST are the same store."
 
 
 @click.command()
-@click.argument("source", metavar="SRC", type=as_secret)
-@click.argument("target", metavar="DST", type=as_secret)
+@click.argument("source", metavar="SRC", type=given_dsn)
+@click.argument("target", metavar="DST", type=given_dsn)
 @click.option("--from-schema", metavar="NAME", help="The PostgreSQL schema of the tables of SRC.")
 @click.option("--to-schema", metavar="NAME", help="The PostgreSQL schema of the tables of DST.")
 def copy(source: str, target: str, from_schema: str | None, to_schema: str | None) -> None:
     """Copy a whole store into another.
 
-    SRC and DST are DSNs, such as those of a SQLite file and of a PostgreSQL server. If DST has no tables,
-    they are created. Ids, sequence numbers, times, soft-deleted sessions and the rows of artifacts are
-    copied unchanged. Stop all programs that write to SRC first.
+    SRC and DST are DSNs, such as those of a SQLite file and of a PostgreSQL server, or @FILE with a DSN. If
+    DST has no tables, they are created. Ids, sequence numbers, times, soft-deleted sessions and the rows
+    of artifacts are copied unchanged. Stop all programs that write to SRC first.
 
     Rows that exist in DST are skipped, so an interrupted copy is completed by running it again. A row
     that exists in DST with different contents is an error. At the end the rows of both stores are
@@ -38,6 +39,7 @@ def copy(source: str, target: str, from_schema: str | None, to_schema: str | Non
 
     \b
     asm copy sqlite:///agents.db postgresql://app@db/agents
+    asm copy @old.dsn @new.dsn
     """
     _check_target(parse_dsn(source, from_schema), parse_dsn(target, to_schema))
     with SessionStore(source, schema=from_schema) as src:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from asm.documents import Document
+from asm.documents import Document, dump
 
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 """Values that say nothing."""
@@ -37,4 +37,11 @@ def as_list(value: Any) -> list[Any]:
 
 
 def as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A string as it is, anything else as JSON."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except ValueError:
+        # sys.set_int_max_str_digits is lower in this process than the digits of an integer.
+        return dump(value, "value")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from asm.content.fields import EMPTY, as_text, take, take_text
 from asm.content.parts import ToolCall, ToolResult
-from asm.documents import Document, check
+from asm.documents import Document, check, parse
 
 _IDS = ("tool_call_id", "tool_use_id", "toolCallId", "call_id", "id")
 _NAMES = ("name", "tool_name", "toolName", "tool")
@@ -89,7 +88,7 @@ def _decoded(input: Any) -> Any:
     if not isinstance(input, str) or not input.lstrip().startswith("{"):
         return input
     try:
-        decoded = json.loads(input)
+        decoded = parse(input)
         check(decoded, "input")
     except (ValueError, RecursionError):
         # A stream that ended early, or a shell script that begins with a brace.

@@ -85,8 +85,8 @@ class Subscription(ABC):
 
     def update(self, counter: Row) -> None:
         """Wake up if the counter has changed since the last poll, and there may be events."""
-        # Not only if it has grown: after a session was deleted and begun again, or an import filled a
-        # gap, the number may be the same as before.
+        # Not only if it has grown: after a session was deleted and begun again, the number may be the
+        # same as before.
         if counter[1] > self.after and counter != self._counter:
             self._counter = counter
             self.wake()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from asm.engine.logs import logger
 from asm.engine.observation import current
 from asm.errors import StorageError, StorageTimeout
+from asm.shown import message
 
 BACKOFF_MIN_S = 0.02
 BACKOFF_MAX_S = 1.0
@@ -42,8 +43,8 @@ class Backoff(Iterator[float]):
         if (observation := current.get()) is not None:
             observation.retried(error, pause_s)
         if self._failures == 1:
-            # libpq's messages have several lines.
-            why = " ".join(str(error).split())
+            # libpq's messages have several lines, and a server's repeat values.
+            why = message(" ".join(str(error).split()))
             logger.warning("%s failed and is retried in %.2f s: %s", self._name, pause_s, why)
 
     def succeeded(self) -> None:

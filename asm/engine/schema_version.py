@@ -6,14 +6,21 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from operator import itemgetter
 
-from asm.engine.registry import TABLES, Dialect, sql_folder
+from asm import shown
+from asm.engine.registry import TABLES, Dialect
 from asm.engine.script import Pipeline, Query, Rows, no_result
 from asm.errors import MigrationRequired
+
+MIGRATIONS: Sequence[str] = ("0001-agent-sessions",)
+"""The ids of the migrations of this version of asm, in order, the same for both dialects.
+
+Another file in the folder of the migrations is not asm's, and is neither applied nor counted.
+"""
 
 
 def list_applied(dialect: Dialect) -> Query[list[str]] | Pipeline[list[str]]:
     """The ids of asm's applied migrations, in order. MigrationRequired if the database never had one."""
-    applied = Query("list_migrations", {}, partial(own_migrations, known=_known(dialect)))
+    applied = Query("list_migrations", {}, partial(own_migrations, known=MIGRATIONS))
     if dialect == "sqlite":
         return applied
     pipeline: Pipeline[list[str]] = Pipeline(
@@ -36,11 +43,10 @@ def own_migrations(rows: Rows, known: Collection[str]) -> list[str]:
     return [id for id, is_logged_by_asm in rows if is_logged_by_asm or id in known]
 
 
-def add_versions(error: MigrationRequired, dialect: Dialect, applied: Sequence[str]) -> None:
+def add_versions(error: MigrationRequired, applied: Sequence[str]) -> None:
     """Say in the error which migration is the program's newest and which the database's, and what to do."""
-    known = _known(dialect)
-    newer = [id for id in applied if id not in known]
-    if newer and set(known) <= set(applied):
+    newer = [id for id in applied if id not in MIGRATIONS]
+    if newer and set(MIGRATIONS) <= set(applied):
         newest, advice = newer[-1], "upgrade asm, because the database is newer"
     else:
         newest, advice = (
@@ -48,14 +54,7 @@ def add_versions(error: MigrationRequired, dialect: Dialect, applied: Sequence[s
             "run `asm migrate`, or open the store with migrate=True",
         )
     reason = str(error.__cause__ or error).partition("\n")[0]
-    message = (
-        f"the newest migration of this program is {known[-1]}, that of the database is {newest}; {advice}"
-    )
-    error.args = (f"{reason}: {message}",)
-    error.details = {**error.details, "program_migration": known[-1], "database_migration": newest}
-
-
-def _known(dialect: Dialect) -> list[str]:
-    """The ids of the migrations of this program, in order."""
-    files = (sql_folder(dialect) / "migrations").glob("*.rollback.sql")
-    return sorted(file.name.removesuffix(".rollback.sql") for file in files)
+    known = MIGRATIONS[-1]
+    message = f"the newest migration of this program is {known}, that of the database is {newest}; {advice}"
+    error.args = (shown.message(f"{reason}: {message}"),)
+    error.details |= shown.details({"program_migration": known, "database_migration": newest})

@@ -284,6 +284,11 @@ def no_result(rows: Rows) -> None:
     """Read the rows of a query that returns nothing."""
 
 
+def sum_of_halves(upper: int, lower: int) -> int:
+    """A sum that the database has made of the upper and the lower 32 bits of its numbers, each by itself."""
+    return (upper << 32) + lower
+
+
 def scalar(rows: Rows) -> Any:
     """Read the one value of the one row."""
     return rows[0][0]

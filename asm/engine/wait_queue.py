@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from asm.engine.script import Batchable, Query
-from asm.errors import ConnectionFailed, StorageTimeout, copied
+from asm.errors import Conflict, ConnectionFailed, StorageTimeout, copied, counter_at_end
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Request[Any]")
@@ -130,12 +130,22 @@ class Batch(Generic[R]):
         elif isinstance(error, ConnectionFailed | StorageTimeout):
             # Sent by itself, each would have waited as long and failed as well.
             _fail(self.requests, error)
+        elif isinstance(error, Conflict) and error.full_sessions:
+            # The others are sent together again.
+            self._fail_full(error.full_sessions)
         else:
             middle = len(self.requests) // 2
             for half in (self.requests[:middle], self.requests[middle:]):
                 group = object()
                 for request in half:
                     request.group = group
+
+    def _fail_full(self, session_ids: Iterable[str]) -> None:
+        """Fail the requests that append to one of these sessions, which have no sequence number left."""
+        full = set(session_ids)
+        for request in self.requests:
+            if own := [session for session in request.operation.sessions if session in full]:
+                request.fail(counter_at_end(own))
 
 
 def _fail(requests: Sequence[Request[Any]], error: Exception) -> None:

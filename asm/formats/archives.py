@@ -2,49 +2,58 @@
 
 A file is merged with every later archive of its session: rows that the session no longer has stay in
 the file. So the file of a session that is pruned every day is complete.
+
+An archive is evidence. An event in it never changes, nor what an ended run has recorded. An export that
+contradicts it is written beside it, such as that of a session that was deleted and stored again.
 """
 
 from __future__ import annotations
 
-import fcntl
 import gzip
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
-from asm.errors import StorageError
+from asm import files
+from asm.errors import StorageError, StorageTimeout
 from asm.formats import jsonl
+from asm.models import Event, Run
 from asm.operations.exports import SessionExport
 
+LOCK_TIMEOUT_S = 30.0
+"""How long to wait for another process that archives into the same folder."""
+
+_LOCK = ".asm-archive.lock"
 _NAME_LENGTH_MAX = 200
 
 
 def archive_session(folder: Path, export: SessionExport) -> None:
     """Write a session to its file in a folder, durably.
 
-    A session that reuses the id of a deleted one gets another file. Raises StorageError if the folder
-    cannot be written, or a file in it cannot be read.
+    A session that contradicts the archive of its id gets another file. Raises StorageError if the folder
+    cannot be written, or a file in it cannot be read, and StorageTimeout if another process has it locked.
     """
     try:
-        _make_folder(folder)
-        with _locked_dir(folder) as descriptor:
-            _write(*next(_destinations(folder, export)))
-            # Without an fsync of the folder, the name of the file may be lost in a crash.
-            os.fsync(descriptor)
+        files.make_folder(folder)
+        # Two processes that merge one file would lose each other's events.
+        with files.locked(folder / _LOCK, LOCK_TIMEOUT_S):
+            file, merged = next(_destinations(folder, export))
+            with files.replacing(file) as raw, gzip.GzipFile("", "wb", fileobj=raw) as compressed:
+                compressed.writelines(jsonl.dump([merged]))
     except OSError as error:
         path = str(error.filename or folder)
-        raise StorageError(f"cannot archive into {path}: {error.strerror or error}", path=path) from error
+        kind = StorageTimeout if isinstance(error, TimeoutError) else StorageError
+        raise kind(f"cannot archive into {path}: {error.strerror or error}", path=path) from error
 
 
 def read(file: Path) -> SessionExport:
     """The session in a file: its latest archived state, with all events that were ever archived."""
     try:
-        (export,) = jsonl.read(file)
+        with files.reading(file) as opened:
+            (export,) = jsonl.read_stream(opened)
     except ValueError as error:
         raise StorageError(
             f"{file} is not an archive of one session; move it elsewhere: {error}", path=str(file)
@@ -55,10 +64,13 @@ def read(file: Path) -> SessionExport:
 def _destinations(folder: Path, export: SessionExport) -> Iterator[tuple[Path, SessionExport]]:
     """The files to which a session may be written, each with the export merged with its contents."""
     for file in _files(folder, export.session.id):
-        if not file.exists():
+        try:
+            earlier = read(file)
+        except FileNotFoundError:
             yield file, export
-        elif _continues(earlier := read(file), export):
-            yield file, _merge(earlier, export)
+        else:
+            if _continues(earlier, export):
+                yield file, _merge(earlier, export)
 
 
 def _files(folder: Path, session_id: str) -> Iterator[Path]:
@@ -70,19 +82,77 @@ def _files(folder: Path, session_id: str) -> Iterator[Path]:
         yield folder / f"{name}.{number}.jsonl.gz"
 
 
+# Whether an export may be merged with an archive.
+
+
 def _continues(earlier: SessionExport, later: SessionExport) -> bool:
-    """Whether both exports are of one session, which was not deleted and stored again between them."""
-    ids = {event.sequence_number: event.id for event in earlier.events}
+    """Whether a later export is of the session in an archive, and contradicts nothing in it.
+
+    A session that was deleted and stored again may have the same ids, with other data.
+    """
     return (
-        earlier.session.id == later.session.id
-        and earlier.last_sequence <= later.last_sequence
-        and all(ids.get(event.sequence_number, event.id) == event.id for event in later.events)
+        _is_same_session(earlier, later)
+        and _has_same_events(earlier, later)
+        and _has_same_runs(earlier, later)
+        and _has_same_artifacts(earlier, later)
     )
+
+
+def _is_same_session(earlier: SessionExport, later: SessionExport) -> bool:
+    one, other = earlier.session, later.session
+    return (
+        one.id == other.id
+        and one.agent_id == other.agent_id
+        and one.parent_session_id in (None, other.parent_session_id)
+        # An application may save the session with another time, but its events remain.
+        and (one.created_at == other.created_at or bool(_up_to(earlier.last_sequence, later)))
+    )
+
+
+def _has_same_events(earlier: SessionExport, later: SessionExport) -> bool:
+    """A session receives no event before its last one, and no event with an id that it has."""
+    archived = {event.sequence_number: event for event in earlier.events}
+    ids = {event.id for event in earlier.events}
+    before = _up_to(earlier.last_sequence, later)
+    return (
+        earlier.last_sequence <= later.last_sequence
+        and all(archived.get(event.sequence_number) == event for event in before)
+        and ids.isdisjoint(event.id for event in later.events[len(before) :])
+    )
+
+
+def _up_to(sequence: int, export: SessionExport) -> list[Event]:
+    return [event for event in export.events if (event.sequence_number or 0) <= sequence]
+
+
+def _has_same_runs(earlier: SessionExport, later: SessionExport) -> bool:
+    """A run that has ended may get other metadata, and what it did not have, such as its cost."""
+    ended = {run.id: run for run in earlier.runs if run.status.is_terminal}
+    return all(
+        getattr(ended[run.id], name) in (getattr(_UNSET, name), getattr(run, name))
+        for run in later.runs
+        if run.id in ended
+        for name in _RECORDED
+    )
+
+
+def _has_same_artifacts(earlier: SessionExport, later: SessionExport) -> bool:
+    """An artifact may be deleted, and not restored."""
+    archived = {artifact.id: artifact for artifact in earlier.artifacts}
+    return all(
+        artifact == replace(one, deleted_at=one.deleted_at or artifact.deleted_at)
+        for artifact in later.artifacts
+        if (one := archived.get(artifact.id)) is not None
+    )
+
+
+_UNSET = Run(session_id="-")
+_RECORDED = [each.name for each in fields(Run) if each.name != "metadata"]
 
 
 def _merge(earlier: SessionExport, later: SessionExport) -> SessionExport:
     runs = {run.id: run for run in (*earlier.runs, *later.runs)}
-    events = {event.sequence_number or 0: event for event in (*earlier.events, *later.events)}
+    events = {event.sequence_number or 0: event for event in (*later.events, *earlier.events)}
     artifacts = {artifact.id: artifact for artifact in (*earlier.artifacts, *later.artifacts)}
     return replace(
         later,
@@ -91,36 +161,3 @@ def _merge(earlier: SessionExport, later: SessionExport) -> SessionExport:
         artifacts=sorted(artifacts.values(), key=lambda artifact: (artifact.created_at, artifact.id)),
         pruned_events=later.last_sequence - len(events),
     )
-
-
-def _write(file: Path, export: SessionExport) -> None:
-    # The rename is atomic: an interrupted write leaves the earlier archive.
-    unfinished = file.with_name(f".{file.name}.new")
-    try:
-        with unfinished.open("wb") as raw:
-            with gzip.GzipFile("", "wb", fileobj=raw) as compressed:
-                compressed.writelines(jsonl.dump([export]))
-            raw.flush()
-            os.fsync(raw.fileno())
-        unfinished.replace(file)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-def _make_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked_dir(folder.parent) as descriptor:
-            os.fsync(descriptor)
-
-
-@contextmanager
-def _locked_dir(folder: Path) -> Iterator[int]:
-    """Lock a folder exclusively: two processes that merge one file would lose each other's events."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)

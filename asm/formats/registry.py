@@ -9,20 +9,24 @@ alike: a message has a `role` and its `content`, a tool call its `name` and `inp
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from io import BufferedReader
 from pathlib import Path
+from typing import TypeVar
 
 from asm.errors import ValidationError
 from asm.formats import jsonl, swe_agent, text
-from asm.formats.base import Parsed, Reader
+from asm.formats.base import ExportedSession, Parsed, Reader
+
+T = TypeVar("T")
 
 HEAD_BYTES = 4_096
 """How many bytes of a file `sniff` is given at most."""
 
 _SQLITE = b"SQLite format 3\0"
 
-EXPORT = Reader("asm export", jsonl.sniff, jsonl.read)
+EXPORT = Reader("asm export", jsonl.sniff, jsonl.iterate)
 
 # An export is recognised before all others: it may contain text that looks like another format.
 READERS = (EXPORT, swe_agent.READER)
@@ -42,16 +46,48 @@ class Folder:
 
 def read(path: Path) -> Iterator[Parsed]:
     """The sessions in a file, one by one. A ValidationError names the file and the fault."""
+    return _of_file(_read(path), str(path))
+
+
+def read_stream(file: BufferedReader, name: str) -> Iterator[Parsed]:
+    """The sessions in an open export or a pipe, one by one. A ValidationError has this name."""
+    return _of_file(jsonl.iterate_stream(file), name)
+
+
+def _read(path: Path) -> Iterator[Parsed]:
+    reader = find_reader(path)
+    if reader is None:
+        names = " and ".join(each.name for each in READERS)
+        raise ValidationError(f"{_why_unknown(path)}; asm reads {names} files")
+    yield from reader.read(path)
+
+
+def _of_file(sessions: Iterable[Parsed], name: str) -> Iterator[Parsed]:
+    for parsed in _naming(name, sessions):
+        if isinstance(parsed, ExportedSession):
+            yield replace(parsed, rows=_naming(name, parsed.rows))
+        else:
+            yield parsed
+
+
+def in_file(name: str, error: ValidationError) -> ValidationError:
+    """The error with the name of the file that caused it, unless it has that already."""
+    if "file" in error.details:
+        return error
+    return ValidationError(f"{name}: {error}", **{**error.details, "file": name})
+
+
+def _naming(name: str, items: Iterable[T]) -> Iterator[T]:
+    """The same items, and the name of their file in every error."""
     try:
-        reader = find_reader(path)
-        if reader is None:
-            names = " and ".join(each.name for each in READERS)
-            raise ValidationError(f"{_why_unknown(path)}; asm reads {names} files")
-        yield from reader.read(path)
+        yield from items
     except ValidationError as error:
-        raise ValidationError(f"{path}: {error}", path=str(path)) from error
+        raise in_file(name, error) from error
     except OSError as error:
-        raise ValidationError(f"{path}: {error.strerror or error}", path=str(path)) from error
+        raise ValidationError(f"{name}: {error.strerror or error}", file=name) from error
+    except MemoryError:
+        # Without its cause, which keeps what fills the memory.
+        raise ValidationError(f"{name}: there is not enough memory to read the file", file=name) from None
 
 
 def read_folder(path: Path, *, excluded: Callable[[Path], str | None] = lambda _: None) -> Folder:

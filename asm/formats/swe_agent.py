@@ -21,7 +21,7 @@ unless the file has been copied since.
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,11 +39,17 @@ from asm.validation import is_text
 AGENT = "swe-agent"
 FORMAT = "SWE-agent trajectory"
 
+PARTS_MAX = 100_000
+"""Steps and history entries of a trajectory, whose events are held in memory."""
+
 # Fields of a step, and the names that they get in the data of an event.
 _MESSAGE_FIELDS = {"response": "content", "thought": "thought"}
 _CALL_FIELDS = {"action": "input"}
 _RESULT_FIELDS = {"observation": "output", "execution_time": "duration_s"}
 _REPLY_FIELDS = {**_RESULT_FIELDS, "observation": "content"}
+
+# Fields of a step, and the fields of a history entry that repeat them.
+_RESPONSE_FIELDS = {"response": "content", "thought": "thought", "action": "action"}
 
 _PROVIDERS = {"claude": "anthropic", "gemini": "google", "gpt": "openai"}
 
@@ -55,10 +61,10 @@ def sniff(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> Transcript:
     """The session in a trajectory file. Raises ValidationError if the file is invalid."""
-    document = _parse(text.read_bytes(path))
+    document = text.parse_json(text.read_bytes(path))
     _check_document(document)
-    at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    content = sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    at = _modified_at(path)
+    content = sha256(_canonical(document).encode()).hexdigest()
     session = _session(document, _id("ses_", content), at, path.name)
     run = _run(document, _id("run_", content), session)
     events = [
@@ -79,6 +85,27 @@ def read(path: Path) -> Transcript:
 
 
 READER = Reader(FORMAT, sniff, lambda path: [read(path)])
+
+
+def _modified_at(path: Path) -> datetime:
+    modified_at = path.stat().st_mtime
+    try:
+        return datetime.fromtimestamp(modified_at, UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValidationError(
+            f"the time of its last modification, {modified_at:.0f} seconds after 1970, is outside the years "
+            "1 to 9999: change it with `touch`"
+        ) from error
+
+
+def _canonical(document: Document) -> str:
+    """The JSON text of a document, independent of its layout."""
+    try:
+        return json.dumps(document, sort_keys=True)
+    except RecursionError as error:
+        raise text.too_deep() from error
+    except ValueError as error:
+        raise ValidationError(f"a number in the file is too long for this program: {error}") from error
 
 
 def _id(prefix: str, content: str) -> str:
@@ -137,7 +164,7 @@ def _model(config: Any) -> str | None:
     # SWE-agent has written both an object and the JSON text of one.
     if isinstance(config, str):
         try:
-            config = json.loads(config)
+            config = text.parse_json(config.encode("utf-8", "surrogatepass"))
         except ValueError:
             return None
     for key in ("agent", "model", "name"):
@@ -187,33 +214,60 @@ def _events(document: Document, run: Run) -> Iterator[_EventDraft]:
 def _conversation(history: list[Document], steps: list[Document]) -> Iterator[_EventDraft]:
     """The conversation in the order of the history. Steps that it does not repeat keep their own order."""
     entries = deque(history)
-    remaining = deque(enumerate(steps, 1))
+    remaining = _RemainingSteps(steps)
     while entries:
         entry = entries.popleft()
-        skipped = next((n for n, (_, step) in enumerate(remaining) if _is_response(entry, step)), None)
-        if skipped is None:
+        number = remaining.find(entry)
+        if number is None:
             yield _message(entry)
             continue
-        for _ in range(skipped):
-            yield from _step(*remaining.popleft())
-        number, step = remaining.popleft()
+        *skipped, (_, step) = remaining.take(number)
+        for each in skipped:
+            yield from _step(*each)
         reply = entries.popleft() if _has_reply(step) and entries and _is_reply(entries[0]) else None
         yield from _step(number, step, entry, reply)
-    for number, step in remaining:
-        yield from _step(number, step)
+    for each in remaining.take(len(steps)):
+        yield from _step(*each)
+
+
+class _RemainingSteps:
+    """The steps, numbered from 1, that were not taken yet. One is found by what it says, without a search."""
+
+    def __init__(self, steps: list[Document]) -> None:
+        self._steps = steps
+        self._taken = 0
+        self._numbers: defaultdict[tuple[str, str], deque[int]] = defaultdict(deque)
+        for number, step in enumerate(steps, 1):
+            for name in _RESPONSE_FIELDS:
+                if step.get(name):
+                    self._numbers[name, step[name]].append(number)
+
+    def find(self, entry: Document) -> int | None:
+        """The first step whose response an entry repeats.
+
+        One field is enough, because users edit actions for replays.
+        """
+        if entry.get("role") != "assistant" or entry.get("is_demo"):
+            return None
+        found = [self._first(ours, entry.get(theirs)) for ours, theirs in _RESPONSE_FIELDS.items()]
+        return min((number for number in found if number is not None), default=None)
+
+    def _first(self, name: str, said: Any) -> int | None:
+        numbers = self._numbers.get((name, said)) if isinstance(said, str) else None
+        while numbers and numbers[0] <= self._taken:
+            numbers.popleft()
+        return numbers[0] if numbers else None
+
+    def take(self, last: int) -> Iterator[tuple[int, Document]]:
+        """The steps up to and including one."""
+        while self._taken < last:
+            self._taken += 1
+            yield self._taken, self._steps[self._taken - 1]
 
 
 def _message(entry: Document) -> _EventDraft:
     from_model = entry.get("role") == "assistant" and not entry.get("is_demo")
     return _EventDraft(EventType.MESSAGE_RECEIVED if from_model else EventType.MESSAGE_SENT, entry)
-
-
-def _is_response(entry: Document, step: Document) -> bool:
-    """Whether an entry repeats a step's response. One field is enough: users edit actions for replays."""
-    if entry.get("role") != "assistant" or entry.get("is_demo"):
-        return False
-    pairs = (("content", "response"), ("thought", "thought"), ("action", "action"))
-    return any(step.get(ours) and entry.get(theirs) == step[ours] for theirs, ours in pairs)
 
 
 def _has_reply(step: Document) -> bool:
@@ -293,28 +347,15 @@ _TYPE_NAMES: dict[Any, str] = {
 }
 
 
-def _parse(content: bytes) -> Any:
-    try:
-        return json.loads(content, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        position = f"line {error.lineno}, column {error.colno}"
-        raise ValidationError(f"not JSON at {position}: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise ValidationError(f"not JSON at byte {error.start:,}: {error.reason}") from error
-    except RecursionError as error:
-        raise ValidationError("nested too deeply for a JSON parser") from error
-    except ValueError as error:
-        raise ValidationError(f"JSON that Python cannot parse: {error}") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValidationError(f"not JSON: {name} is not a JSON number")
-
-
 def _check_document(document: Any) -> None:
     if not isinstance(document, dict) or not isinstance(document.get("trajectory"), list):
         raise ValidationError("not a trajectory: expected an object with a list named `trajectory`")
     _check_fields(document, {"history": list, "info": dict}, "")
+    parts = len(document["trajectory"]) + len(document.get("history") or [])
+    if parts > PARTS_MAX:
+        raise ValidationError(
+            f"the trajectory has {parts:,} steps and history entries, more than the maximum of {PARTS_MAX:,}"
+        )
     for number, step in enumerate(document["trajectory"]):
         _check_fields(step, _STEP, f"trajectory[{number}]")
     for number, entry in enumerate(document.get("history") or []):

@@ -15,11 +15,12 @@ from typing import Any
 from asm.engine.jobs import Job, run_step
 from asm.engine.script import Query, Row, Rows, Script, UnitOfWork, no_result
 from asm.maintenance.policy import ENDED_STATUSES
-from asm.maintenance.pruning import lock_existing_counters, prune_events
+from asm.maintenance.pruning import count_events_beyond, lock_existing_counters, prune_events
 from asm.maintenance.run import MaintenanceRun, all_rows, days_before, in_batches
 from asm.models import SessionStatus
 from asm.operations.events import get_events, lock_counters
 from asm.operations.exports import SequenceCounter, SessionExport, export_session, find_counters
+from asm.validation import INTEGER_MAX
 
 # Soft deletion.
 
@@ -103,7 +104,7 @@ def _group_by_size(
 ) -> Iterator[tuple[list[str], int]]:
     """Groups of sessions that together have at most `size_max` events, and their number of events.
 
-    A session with more events is a group of its own.
+    A session with more events is a group of its own. The numbers are those of the counters.
     """
     group: list[str] = []
     size = 0
@@ -160,16 +161,16 @@ def _trim(run: MaintenanceRun, session_id: str, archived: SessionExport | None) 
 
     They count as pruned, so the session is consistent where the run is stopped here.
     """
-    counters = yield from lock_existing_counters([session_id])
-    counter = counters.get(session_id, SequenceCounter())
-    number = min(counter.stored - run.events_per_transaction, run.events_per_transaction)
-    if number <= 0 or not (yield from _lock_due(run, [session_id])):
+    yield from lock_existing_counters([session_id])
+    size_max = run.events_per_transaction
+    number = yield from count_events_beyond(session_id, keep=size_max, max_events=size_max)
+    if not number or not (yield from _lock_due(run, [session_id])):
         return 0
     if archived is not None:
         current = yield from get_events(session_id, limit=number)
         if current != archived.events[:number]:
             return 0
-    yield from prune_events({session_id: number}, {session_id: counter.last_sequence})
+    yield from prune_events({session_id: number}, {session_id: INTEGER_MAX})
     return number
 
 

@@ -14,6 +14,7 @@ from asm.engine.jobs import Job, run_step
 from asm.engine.script import Query, Rows
 from asm.models import Run
 from asm.operations.runs import find_stale_runs, lease, read_runs
+from asm.reprs import ResultRepr
 
 SESSIONS_PER_STATEMENT = 10_000
 
@@ -24,8 +25,8 @@ STALE_AFTER_S = 30.0
 """A run is stale this long after the end of its lease, because clocks differ between machines."""
 
 
-@dataclass(frozen=True, slots=True)
-class HealthIssue:
+@dataclass(frozen=True, slots=True, repr=False)
+class HealthIssue(ResultRepr):
     """An inconsistency of one session.
 
     `code` is one of events_without_session, runs_without_session, artifacts_without_session,

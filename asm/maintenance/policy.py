@@ -11,7 +11,9 @@ from asm.errors import ValidationError
 from asm.models import EventType, SessionStatus, session_status
 from asm.operations.events import types
 from asm.operations.exports import SessionExport
-from asm.validation import count, texts
+from asm.reprs import ResultRepr
+from asm.shown import message
+from asm.validation import check_tags, count, texts
 
 PROTECTED_TYPES = (
     str(EventType.SESSION_CREATED),
@@ -73,7 +75,7 @@ class RetentionPolicy:
         object.__setattr__(self, "batch_size", count(self.batch_size, "batch_size", minimum=1))
         statuses = texts(self.exempt_statuses, "exempt_statuses")
         object.__setattr__(self, "exempt_statuses", tuple(map(session_status, statuses)))
-        object.__setattr__(self, "exempt_tags", texts(self.exempt_tags, "exempt_tags"))
+        object.__setattr__(self, "exempt_tags", check_tags(self.exempt_tags, "exempt_tags"))
         first_types = texts(self.prune_event_types_first, "prune_event_types_first")
         object.__setattr__(self, "prune_event_types_first", types(first_types))
         if not (callable(self.archive) or isinstance(self.archive, str | os.PathLike | None)):
@@ -91,8 +93,8 @@ _LIMITS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+@dataclass(frozen=True, slots=True, repr=False)
+class Failure(ResultRepr):
     """An error of a run. `step` is the field of the report that would have counted what failed."""
 
     step: str
@@ -101,14 +103,14 @@ class Failure:
 
     def __str__(self) -> str:
         where = "" if self.session_id is None else f" of session {self.session_id!r}"
-        return f"{self.step}{where}: {self.error}"
+        return message(f"{self.step}{where}: {self.error}")
 
     def to_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "session_id": self.session_id, "message": str(self.error)}
+        return {"step": self.step, "session_id": self.session_id, "message": message(str(self.error))}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaintenanceReport:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class MaintenanceReport(ResultRepr):
     """What a run did, or with `dry_run` would do. `errors` lists the failures."""
 
     sessions_soft_deleted: int = 0

@@ -4,6 +4,9 @@ First each session is pruned to `max_events_per_session`, then the oldest events
 until `max_total_events` are left. A counter keeps the number of events that were pruned, and every
 transaction that prunes locks the counters first. A session whose counter shows that another client
 pruned it, or deleted it and appended again, since the run read it is left alone.
+
+Counters find what may have to be pruned, because they are few. How many events are deleted follows from a
+count of the rows, whatever a counter says.
 """
 
 from __future__ import annotations
@@ -13,12 +16,20 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from asm.engine.jobs import Job, run_step
-from asm.engine.script import Query, Row, Rows, Script, UnitOfWork, no_result, scalar
+from asm.engine.script import Query, Row, Rows, Script, UnitOfWork, no_result, scalar, sum_of_halves
 from asm.maintenance.policy import PROTECTED_TYPES
 from asm.maintenance.run import MaintenanceRun, all_rows, count_or_raise, in_batches
 from asm.operations.exports import SequenceCounter, read_counters
+from asm.validation import INTEGER_MAX
 
 _UNLIMITED = 2**31
+
+
+class Excess(NamedTuple):
+    """How many more events all sessions together have than a policy keeps, by rows and by counters."""
+
+    by_rows: int
+    by_counters: int
 
 
 class PruneTarget(NamedTuple):
@@ -120,13 +131,14 @@ def _prune_in_transactions(run: MaintenanceRun, keep: int, targets: Sequence[Pru
 def _prune_total(run: MaintenanceRun) -> Job[None]:
     if run.policy.max_total_events is None:
         return
-    excess = yield from run_step(_count_excess(run))
+    excess = yield from run_step(UnitOfWork(partial(_count_excess, run), snapshot=True))
     if run.dry_run:
-        yield from _count_prunable_of_all(run, excess)
+        yield from _count_prunable_of_all(run, excess.by_rows)
         return
-    rest = (*run.first_types, *PROTECTED_TYPES)
-    excess -= yield from _prune_oldest(run, {"types": run.first_types, "not_types": None}, excess)
-    yield from _prune_oldest(run, {"types": None, "not_types": rest}, excess)
+    first, rest = run.first_types, (*run.first_types, *PROTECTED_TYPES)
+    pruned = yield from _prune_oldest(run, {"types": first, "not_types": None}, excess, excess.by_rows)
+    max_events = excess.by_rows - pruned
+    yield from _prune_oldest(run, {"types": None, "not_types": rest}, excess, max_events)
 
 
 def _count_prunable_of_all(run: MaintenanceRun, excess: int) -> Job[None]:
@@ -143,7 +155,7 @@ def _count_prunable_of_all(run: MaintenanceRun, excess: int) -> Job[None]:
         yield from run.advance("events_pruned", number - counted)
 
 
-def _prune_oldest(run: MaintenanceRun, types: Mapping[str, Any], max_events: int) -> Job[int]:
+def _prune_oldest(run: MaintenanceRun, types: Mapping[str, Any], excess: Excess, max_events: int) -> Job[int]:
     """Prune at most this many of the oldest events of all sessions, of these types. Returns how many."""
     pruned, since = 0, None
     # `max_events` is fixed at the start: a loop until none are in excess may never end while others append.
@@ -155,7 +167,7 @@ def _prune_oldest(run: MaintenanceRun, types: Mapping[str, Any], max_events: int
             "requires_row": run.requires_row,
             "limit": min(max_events - pruned, run.events_per_transaction),
         }
-        found = yield from run_step(UnitOfWork(partial(_find_oldest, run, params), snapshot=True))
+        found = yield from run_step(UnitOfWork(partial(_find_oldest, run, params, excess), snapshot=True))
         number = yield from _prune_found(run, [PruneTarget(*row[:4]) for row in found])
         if not number:
             break
@@ -164,18 +176,26 @@ def _prune_oldest(run: MaintenanceRun, types: Mapping[str, Any], max_events: int
     return pruned
 
 
-def _find_oldest(run: MaintenanceRun, params: Mapping[str, Any]) -> Script[Rows]:
+def _find_oldest(run: MaintenanceRun, params: Mapping[str, Any], before: Excess) -> Script[Rows]:
     # Both queries see one snapshot. If another run prunes the same sessions concurrently, either the
-    # snapshot shows it, or the counters do later.
-    excess = yield from _count_excess(run)
-    limit = min(excess, params["limit"])
+    # snapshot shows it, or the counters do later. Since the run counted the rows, the counters have changed
+    # by as many as the rows, and to count the rows again would read a whole index in each transaction.
+    by_counters = yield from _count_by_counters(run)
+    limit = min(before.by_rows + by_counters - before.by_counters, params["limit"])
     return (yield from Query("find_oldest_events", {**params, "limit": limit}, all_rows)) if limit > 0 else []
 
 
-def _count_excess(run: MaintenanceRun) -> Query[int]:
-    """How many more events all sessions together have than the policy keeps."""
+def _count_excess(run: MaintenanceRun) -> Script[Excess]:
+    by_counters = yield from _count_by_counters(run)
+    if by_counters <= 0:
+        return Excess(0, by_counters)
+    stored: int = yield from Query("count_stored", run.due, scalar)
+    return Excess(stored - (run.policy.max_total_events or 0), by_counters)
+
+
+def _count_by_counters(run: MaintenanceRun) -> Query[int]:
     keep = run.policy.max_total_events or 0
-    return Query("count_stored", run.due, lambda rows: rows[0][0] - keep)
+    return Query("count_stored_by_counters", run.due, lambda rows: sum_of_halves(*rows[0]) - keep)
 
 
 def _prune_found(run: MaintenanceRun, targets: Sequence[PruneTarget]) -> Job[int]:
@@ -215,7 +235,8 @@ def _count_prunable(run: MaintenanceRun, keep: int, targets: Sequence[PruneTarge
     params = {
         "session_ids": [target.session_id for target in targets],
         "max_sequences": [target.up_to for target in targets],
-        "limits": [target.max_events for target in targets],
+        # No session has more events than the largest sequence number.
+        "limits": [min(keep + target.max_events, INTEGER_MAX) for target in targets],
         "keep": keep,
         "protected_types": PROTECTED_TYPES,
         "exempt_tags": run.exempt_tags,
@@ -223,6 +244,19 @@ def _count_prunable(run: MaintenanceRun, keep: int, targets: Sequence[PruneTarge
     return Query(
         "count_prunable_by_session", params, lambda rows: {id: number for id, number in rows if number}
     )
+
+
+def count_events_beyond(session_id: str, keep: int, max_events: int) -> Query[int]:
+    """How many events a session has beyond a number, at most `max_events`."""
+    params = {
+        "session_ids": [session_id],
+        "max_sequences": [INTEGER_MAX],
+        "limits": [keep + max_events],
+        "keep": keep,
+        "protected_types": (),
+        "exempt_tags": (),
+    }
+    return Query("count_prunable_by_session", params, lambda rows: rows[0][1] if rows else 0)
 
 
 def prune_events(

@@ -72,6 +72,10 @@ class MaintenanceRun:
             export = yield from run_step(export_session(session_id, include_artifacts=True))
         except SessionNotFound:
             return None
+        except ValidationError as error:
+            # Its counter is out of bounds, which another program must have written.
+            self._add_failure(Failure(step, error, session_id))
+            return None
         try:
             yield from run_step(_archiving(self.policy.archive, export))
         except Exception as error:

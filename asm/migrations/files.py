@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asm.engine.registry import Dialect, sql_folder
+from asm.engine.schema_version import MIGRATIONS
 from asm.engine.schema_version import list_applied as list_applied
 from asm.engine.script import Query, no_result
 from asm.errors import MigrationRequired
@@ -34,7 +35,6 @@ def check_tables() -> Query[None]:
 
 
 def check_complete(
-    dialect: Dialect,
     applied: list[str],
     reason: str = "the tables are missing or older than this version of asm",
 ) -> None:
@@ -42,7 +42,7 @@ def check_complete(
 
     Migrations that only the database has are fine: a newer version of asm has applied them.
     """
-    if pending := [file.stem for file in _files(dialect) if file.stem not in applied]:
+    if pending := [id for id in MIGRATIONS if id not in applied]:
         raise MigrationRequired(
             f"{reason}, which needs {', '.join(pending)}. "
             "Run `asm migrate`, or open the store with migrate=True",
@@ -56,13 +56,9 @@ def migrations_folder(dialect: Dialect) -> Path:
 
 
 def list_files(dialect: Dialect) -> list[Migration]:
-    """All migrations of this version of asm, in order."""
-    return [Migration(file.stem, _checksum(file), file) for file in _files(dialect)]
-
-
-def _files(dialect: Dialect) -> list[Path]:
-    files = sorted(migrations_folder(dialect).glob("*.sql"))
-    return [file for file in files if not file.name.endswith(".rollback.sql")]
+    """All migrations of this version of asm, in order, whatever else lies beside their files."""
+    files = {id: migrations_folder(dialect) / f"{id}.sql" for id in MIGRATIONS}
+    return [Migration(id, _checksum(file), file) for id, file in files.items()]
 
 
 def _checksum(file: Path) -> str:

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 from asm.engine.registry import Dialect, QueryRegistry
 from asm.engine.schema_version import own_migrations
-from asm.engine.script import Rows
+from asm.engine.script import Rows, sum_of_halves
 from asm.errors import Conflict, ConnectionFailed, MigrationRequired, StorageError, StorageTimeout
-from asm.migrations.files import list_files, migrations_folder
+from asm.migrations.files import list_files
 from asm.migrations.script import migration_script
 
 T = TypeVar("T")
@@ -93,7 +93,8 @@ class Migrator(ABC):
 
     def status(self) -> StoreStatus:
         applied = self._applied()
-        rows: dict[str, int] = dict(self.rows("count_rows_by_counters")) if applied else {}
+        counts = self.rows("count_rows_by_counters") if applied else []
+        rows = {table: sum_of_halves(upper, lower) for table, lower, upper in counts}
         return StoreStatus(
             self.dialect, self.rows("get_version")[0][0], applied, self._pending(applied), rows
         )
@@ -129,7 +130,7 @@ class Migrator(ABC):
 
     def _apply(self, backend: Any) -> list[str]:
         self._check_unchanged()
-        migrations = backend.read_migrations(migrations_folder(self.dialect))
+        migrations = backend.read_migrations()
         if not self._applied():
             # Tables that are marked as created but were dropped by hand are created again.
             backend.unmark_migrations(backend.to_rollback(migrations))
@@ -144,8 +145,7 @@ class Migrator(ABC):
                 f"a newer version of asm has applied {', '.join(newer)}: roll back with that version first",
                 migrations=newer,
             )
-        migrations = backend.to_rollback(backend.read_migrations(migrations_folder(self.dialect)))
-        migrations = list(migrations)[:steps]
+        migrations = list(backend.to_rollback(backend.read_migrations()))[:steps]
         backend.rollback_migrations(migrations)
         return [migration.id for migration in migrations]
 

@@ -14,7 +14,7 @@ from asm.engine.script import Rows
 from asm.migrations.files import list_files
 from asm.migrations.migrator import Migrator
 from asm.postgres.errors import translated
-from asm.postgres.server_checks import check_server
+from asm.postgres.server_checks import SHOW_SEARCH_PATH, check_search_path, check_server
 
 ADVISORY_LOCK = 0x61736D
 """The key of the advisory lock, the same in all versions of asm. It spells "asm"."""
@@ -33,7 +33,7 @@ class PostgresMigrator(Migrator):
     def locked(self) -> Iterator[None]:
         with translated(self._connection), self._connection.transaction():
             self._connection.execute(f"set local lock_timeout = '{self.lock_timeout_s:g}s'".encode())
-            self._connection.execute("select pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
+            self._connection.execute("select pg_catalog.pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
             if self._schema is not None and not self._has_schema():
                 schema = quote_identifier(self._schema)
                 self._connection.execute(f"create schema if not exists {schema}".encode())
@@ -42,7 +42,7 @@ class PostgresMigrator(Migrator):
 
     def _has_schema(self) -> bool:
         # `create schema if not exists` needs the right to create schemas even if the schema exists.
-        query = "select 1 from pg_namespace where nspname = %s"
+        query = "select 1 from pg_catalog.pg_namespace where nspname = %s"
         return self._connection.execute(query, [self._schema]).fetchone() is not None
 
     def _use_schema(self) -> str | None:
@@ -53,7 +53,7 @@ class PostgresMigrator(Migrator):
         """
         # For this transaction only: a pooler may give the next one another connection.
         if self._schema is not None:
-            use = "select set_config('search_path', %s, true)"
+            use = "select pg_catalog.set_config('search_path', %s, true)"
             found = self._connection.execute(use, [quote_identifier(self._schema)])
         else:
             query = use_schema_of_tables()
@@ -85,7 +85,7 @@ class PostgresMigrator(Migrator):
             "begin;",
             "set local client_min_messages to warning;",
             f"set local lock_timeout = '{self.lock_timeout_s:g}s';",
-            f"select pg_advisory_xact_lock({ADVISORY_LOCK});",
+            f"select pg_catalog.pg_advisory_xact_lock({ADVISORY_LOCK});",
         ]
         if creates:
             lines.append(f"create schema if not exists {schema};")
@@ -93,7 +93,7 @@ class PostgresMigrator(Migrator):
             lines.append(f"set local search_path to {schema};")
         return "\n".join(lines)
 
-    utc_now = "now() at time zone 'utc'"
+    utc_now = "pg_catalog.now() at time zone 'utc'"
 
 
 @contextmanager
@@ -105,4 +105,6 @@ def connected_migrator(conninfo: str, schema: str | None) -> Iterator[PostgresMi
         psycopg.connect(conninfo, autocommit=True, prepare_threshold=None) as connection,
     ):
         check_server(connection)
+        [(schemas,)] = connection.execute(SHOW_SEARCH_PATH).fetchall()
+        check_search_path(schemas)
         yield PostgresMigrator(connection, schema)

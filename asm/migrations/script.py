@@ -49,7 +49,7 @@ _LOCK = (
 )
 _UNLOCK = "delete from yoyo_lock;"
 
-_UNMARK = "delete from _yoyo_migration where migration_id = '{id}';"
+_UNMARK = "delete from _yoyo_migration where cast(migration_id as text) = '{id}';"
 
 _MARK = """\
 insert into _yoyo_log (id, migration_hash, migration_id, operation, comment, created_at_utc)

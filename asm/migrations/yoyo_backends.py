@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asm.migrations.files import Migration
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
     import psycopg
 
 try:
-    import yoyo
     from yoyo import internalmigrations
     from yoyo.backends.base import DatabaseBackend, SavepointTransactionManager
     from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
     from yoyo.backends.core.sqlite3 import SQLiteBackend as YoyoSQLiteBackend
     from yoyo.connections import DatabaseURI
+    from yoyo.migrations import Migration as YoyoMigration
     from yoyo.migrations import MigrationList, default_migration_table
 except ModuleNotFoundError as error:
     raise ImportError("migrations need yoyo: pip install yoyo-migrations") from error
@@ -49,7 +48,7 @@ class _ExistingConnection(DatabaseBackend):
 
     def __init__(self, connection: Any, files: Sequence[Migration]) -> None:
         self._open_connection = connection
-        self._checksums = {file.id: file.checksum for file in files}
+        self._files = {file.id: file for file in files}
         super().__init__(DatabaseURI("asm", None, None, None, None, None, {}), default_migration_table)
         self.create_lock_table()
 
@@ -115,8 +114,11 @@ class _ExistingConnection(DatabaseBackend):
         since = datetime.fromisoformat(since) if isinstance(since, str) else since or datetime.min
         return pid, since.replace(tzinfo=UTC)
 
-    def read_migrations(self, folder: Path) -> MigrationList:
-        return yoyo.read_migrations(str(folder))
+    def read_migrations(self) -> MigrationList:
+        # yoyo's own function takes the folder for a glob pattern, and executes every Python file in it.
+        return MigrationList(
+            [YoyoMigration(id, str(each.file), str(each.file.parent)) for id, each in self._files.items()]
+        )
 
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
         # yoyo's own method looks up the fully qualified host name, which can wait long for a name server,
@@ -129,12 +131,21 @@ class _ExistingConnection(DatabaseBackend):
             "username": _user(),
             "hostname": socket.gethostname(),
             "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
-            "comment": self._checksums.get(migration.id) if operation == "apply" else None,
+            "comment": self._files[migration.id].checksum if operation == "apply" else None,
         }
 
 
 class PostgresBackend(_ExistingConnection, PostgresqlPsycopgBackend):
     """yoyo on a psycopg connection."""
+
+    # PostgreSQL has no operator for the types of these columns, and another role may have made one.
+    list_tables_sql = (
+        "SELECT table_name FROM information_schema.tables WHERE table_schema OPERATOR(pg_catalog.=) :schema"
+    )
+    unmark_migration_sql = (
+        "DELETE FROM {0.migration_table_quoted} "
+        "WHERE {quoted.migration_hash} OPERATOR(pg_catalog.=) :migration_hash"
+    )
 
     _open_connection: psycopg.Connection[Any]
 

@@ -18,10 +18,10 @@ import orjson
 
 from asm.documents import dump, dump_object, load
 from asm.engine.script import Batchable, Pipeline, Query, Rows, Script, UnitOfWork
-from asm.errors import SequenceConflict, ValidationError
+from asm.errors import SequenceConflict, ValidationError, counter_at_end
 from asm.models import Event, Session, event_from_row
 from asm.operations.events import get_latest_sequence, lock_counters, read_events
-from asm.validation import is_collection, optional_count
+from asm.validation import INTEGER_MAX, is_collection, optional_count
 
 EVENTS_PER_STATEMENT = 500
 """A larger batch is sent as several statements in one pipeline: the server inserts the events of one
@@ -280,7 +280,7 @@ def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
 
 
 def _append_by_key(batch: Sequence[EncodedEvent]) -> Script[StoredEvents]:
-    stored = yield from append_idempotently(batch)
+    stored = yield from append_idempotently(batch, check=_check_counters)
     return {new.key: event for new, event in zip(batch, stored, strict=True)}
 
 
@@ -330,8 +330,16 @@ def _columns(batch: Sequence[EncodedEvent]) -> dict[str, list[Any]]:
     }
 
 
-def append_idempotently(batch: Sequence[EncodedEvent], expected: int | None = None) -> Script[list[Event]]:
-    """Lock the counters, find the events that are stored, append the others, ensure the sessions."""
+def append_idempotently(
+    batch: Sequence[EncodedEvent],
+    expected: int | None = None,
+    *,
+    check: Callable[[Sequence[EncodedEvent]], Script[None]] | None = None,
+) -> Script[list[Event]]:
+    """Lock the counters, find the events that are stored, append the others, ensure the sessions.
+
+    `check` is given the events to append before they are sent.
+    """
     if not batch:
         return []
     distinct = _distinct(batch)
@@ -343,6 +351,8 @@ def append_idempotently(batch: Sequence[EncodedEvent], expected: int | None = No
     if expected is not None and missing:
         latest = yield from get_latest_sequence(batch[0].session_id)
         _check_expected(expected, latest, stored.values(), batch[0].session_id)
+    if check is not None and missing:
+        yield from check(missing)
     for chunk in _chunks(missing):
         stored.update((yield from _append_many(chunk)))
     for query in _ensure(batch):
@@ -378,6 +388,22 @@ def _check_expected(expected: int, latest: int, stored: Iterable[Event], session
             expected_sequence=expected,
             latest_sequence=latest,
         )
+
+
+def _check_counters(batch: Sequence[EncodedEvent]) -> Script[None]:
+    """Conflict if the counters of some sessions are too near their end for their events of the batch.
+
+    Only after a statement has failed, because it takes a query, and no counter comes near its end by appends.
+    """
+    numbers = Counter([new.session_id for new in batch])
+    last = yield from Query("find_counters", {"session_ids": tuple(numbers)}, _read_last)
+    full = [id for id, number in numbers.items() if last.get(id, 0) > INTEGER_MAX - number]
+    if full:
+        raise counter_at_end(full)
+
+
+def _read_last(rows: Rows) -> dict[str, int]:
+    return {session_id: last_sequence for session_id, last_sequence, *_ in rows}
 
 
 def _only(script: Script[list[Event]]) -> Script[Event]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from asm.documents import dump_object, load
-from asm.engine.script import Query, Row, Rows, Script, no_result
+from asm.engine.script import Query, Row, Rows, Script, no_result, sum_of_halves
 from asm.errors import AlreadyExists, ValidationError
 from asm.models import Artifact, ArtifactStats, artifact_from_row
 from asm.validation import text
@@ -88,8 +88,8 @@ def delete(key: str) -> Query[None]:
 
 
 def _stats(rows: Rows) -> ArtifactStats:
-    artifact_count, total_bytes = rows[0]
-    return ArtifactStats(artifact_count=artifact_count, total_bytes=total_bytes)
+    artifact_count, *halves = rows[0]
+    return ArtifactStats(artifact_count=artifact_count, total_bytes=sum_of_halves(*halves))
 
 
 def read_artifact(row: Row) -> Artifact:

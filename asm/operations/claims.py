@@ -112,39 +112,24 @@ def _check_unchanged(run: Run, before: Run | None) -> Script[None]:
         raise RunChanged
 
 
-_NOT_CHANGED_BY_AN_END = ("input", "metadata", "started_at", "provider")
-
-
 def end_run(
     run: Run,
     events: Sequence[Event],
     status: SessionStatus | None,
     change: Change[Run],
     change_session: Change[Session],
+    *,
+    expected: Run | None = None,
 ) -> Pipeline[Ended]:
     """Store a run as it ended, with its last events, if it is still running and its owner's.
 
     Everything but its metadata is stored. The session moves to `updated_at`, and to the status if one is
-    given. If the run has been cancelled, ended or claimed by others, `change` of the stored run and
-    `change_session` decide what is stored, or raise.
+    given. If the run was cancelled, ended or claimed by others, or has not the lease of `expected`, then
+    `change` of the stored run and `change_session` decide what is stored, or raise.
     """
     batch = encoded(events, "end_run")
     session = Session(id=run.session_id, agent_id="any", updated_at=events[-1].timestamp)
-    (touch,) = _touches(session, status, always=True)
-    params = runs.save_run(run).params
-    kept = {name: value for name, value in params.items() if name not in _NOT_CHANGED_BY_AN_END}
-    identity = {"session_id": run.session_id, "id": run.id}
-    end = Query(
-        "end_run",
-        {**kept, "owner": f'"owner":{dump(runs.owner(run), "owner")}'},
-        lambda rows: load(rows[0][0]) if rows else {},
-    )
-    check = Query(
-        "check_end",
-        {**identity, "status": str(run.status), "ended_at": run.ended_at, "event_id": events[-1].id},
-        no_result,
-    )
-    more: list[Query[Any]] = [touch, end, check]
+    more = [*_touches(session, status, always=True), _end_query(run, expected), _check(run, events[-1])]
     base = append_pipeline(batch, partial(append_idempotently, batch), more)
 
     def read(results: list[Any]) -> Ended:
@@ -153,6 +138,26 @@ def end_run(
 
     on_conflict = partial(_end, run, batch, change, change_session)
     return Pipeline(base.queries, read, on_conflict, size=base.size, sessions=base.sessions)
+
+
+def _end_query(run: Run, expected: Run | None) -> Query[Any]:
+    """Store how a run ended. Its result is the run's metadata, or None if the run is not as expected."""
+    params = runs.save_run(run).params
+    kept = {name: value for name, value in params.items() if name not in _NOT_CHANGED_BY_AN_END}
+    owner = f'"owner":{dump(runs.owner(run), "owner")}'
+    lease = owner if expected is None else f'"asm":{dump(runs.lease(expected), "asm")}'
+    return Query("end_run", {**kept, "lease": lease}, lambda rows: load(rows[0][0]) if rows else None)
+
+
+_NOT_CHANGED_BY_AN_END = ("input", "metadata", "started_at", "provider")
+
+
+def _check(run: Run, last: Event) -> Query[None]:
+    """Fail if the run has not ended."""
+    ended = {"status": str(run.status), "ended_at": run.ended_at}
+    return Query(
+        "check_end", {"session_id": run.session_id, "id": run.id, "event_id": last.id, **ended}, no_result
+    )
 
 
 def end_changed_run(

@@ -44,6 +44,8 @@ class Order(Generic[T]):
             return {}
         if not isinstance(cursor, str):
             raise self._invalid()
+        if len(cursor) > _LENGTH_MAX:
+            raise self._invalid()
         try:
             keyset = self._decode(cursor)
         except (ValueError, OverflowError) as error:
@@ -70,6 +72,9 @@ class Order(Generic[T]):
             path="cursor",
         )
 
+
+_LENGTH_MAX = 4_096
+"""Characters of a cursor. Two ids of the longest characters and a time have fewer than 2,800."""
 
 _CHECKSUM_BYTES = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

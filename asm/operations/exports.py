@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +12,7 @@ from asm.engine.script import Query, Rows, Script, UnitOfWork
 from asm.errors import ValidationError
 from asm.models import Artifact, Event, Model, Run, Session
 from asm.operations import artifacts, events, runs, sessions
-from asm.validation import check_keys, count, flag, text
+from asm.validation import SEQUENCE_MAX, check_keys, count, flag, text
 
 M = TypeVar("M", bound=Model)
 
@@ -20,10 +21,11 @@ M = TypeVar("M", bound=Model)
 class SessionExport:
     """A session, its runs, its events and, if requested, its artifacts: one snapshot.
 
-    Runs are in the order of their start, events in the order of their sequence numbers.
-    `last_sequence` is the latest number that the session has given, and `pruned_events` is the number
-    of its events that retention has deleted, so that `len(events) + pruned_events == last_sequence`.
-    Without a `last_sequence` it is the number of the last event, and missing numbers count as pruned.
+    Runs are in the order of their start, events in the order of their sequence numbers. All are of the
+    session. `last_sequence` is the latest number that the session has given, and `pruned_events` how many
+    of its events were removed: `len(events) + pruned_events == last_sequence`. Anything else is a
+    ValidationError. Without a `last_sequence` it is the number of the last event, and the numbers that
+    no event has count as pruned.
     """
 
     session: Session
@@ -45,16 +47,17 @@ class SessionExport:
         for name, model in _MODELS.items():
             _check_models(getattr(self, name), model, name, self.session.id)
         last = _check_sequence(self.events)
-        object.__setattr__(self, "last_sequence", count(self.last_sequence, "last_sequence"))
-        object.__setattr__(self, "pruned_events", count(self.pruned_events, "pruned_events"))
-        if self.last_sequence == 0:
-            object.__setattr__(self, "last_sequence", last)
-            object.__setattr__(self, "pruned_events", last - len(self.events))
-        if self.last_sequence < last:
+        last_sequence = count(self.last_sequence, "last_sequence", SEQUENCE_MAX)
+        pruned_events = count(self.pruned_events, "pruned_events", SEQUENCE_MAX)
+        if last_sequence == 0:
+            last_sequence, pruned_events = last, pruned_events or last - len(self.events)
+        if last_sequence < last:
             raise ValidationError(
-                f"last_sequence is {self.last_sequence}, but the export has an event {last}",
-                path="last_sequence",
+                f"last_sequence is {last_sequence}, but the export has an event {last}", path="last_sequence"
             )
+        check_sum(len(self.events), pruned_events, last_sequence)
+        object.__setattr__(self, "last_sequence", last_sequence)
+        object.__setattr__(self, "pruned_events", pruned_events)
 
     def __hash__(self) -> int:
         return hash(self.session)
@@ -90,8 +93,9 @@ def export_session(session_id: str, *, include_artifacts: bool = False) -> UnitO
     """A session with its runs and events, one snapshot, for another store or an archive.
 
     A soft-deleted session is exported like any other. `include_artifacts` adds the rows of its
-    artifacts, soft-deleted ones too, but not the bytes that they describe. Raises SessionNotFound if
-    the session does not exist. The whole session is held in memory.
+    artifacts, soft-deleted ones too, but not the bytes that they describe. All numbers without an event
+    count as pruned, whatever removed the events; `health_check` tells which of them pruning does not
+    explain. Raises SessionNotFound if the session does not exist. The whole session is held in memory.
     """
     return UnitOfWork(
         partial(_export, text(session_id, "session_id"), flag(include_artifacts, "include_artifacts")),
@@ -106,14 +110,16 @@ def _export(session_id: str, include_artifacts: bool) -> Script[SessionExport]:
     exported_events = yield from events.get_events(session_id)
     exported_artifacts = (yield from artifacts.list_all(session_id)) if include_artifacts else []
     counter = counters.get(session_id, SequenceCounter())
+    # A session whose counter is behind its events can be exported, too.
+    last_sequence = max(counter.last_sequence, _check_sequence(exported_events))
+    count(last_sequence, f"last_sequence of session {session_id!r}", SEQUENCE_MAX)
     return SessionExport(
         session=session,
         runs=exported_runs,
         events=exported_events,
         artifacts=exported_artifacts,
-        # A session whose counter is behind its events can be exported, too.
-        last_sequence=max(counter.last_sequence, _check_sequence(exported_events)),
-        pruned_events=counter.pruned_events,
+        last_sequence=last_sequence,
+        pruned_events=last_sequence - len(exported_events),
     )
 
 
@@ -141,6 +147,17 @@ def read_counters(rows: Rows) -> dict[str, SequenceCounter]:
 # Validation.
 
 
+def check_sum(events: int, pruned_events: int, last_sequence: int) -> None:
+    """Check that every number up to the last one is that of an event, or of one that was removed."""
+    if events + pruned_events != last_sequence:
+        raise ValidationError(
+            f"the export does not add up: {events:,} events and {pruned_events:,} pruned events are not the "
+            f"{last_sequence:,} of last_sequence: correct pruned_events, which counts the numbers without "
+            "an event",
+            path="pruned_events",
+        )
+
+
 def _check_model(value: Any, model: type[Model], name: str) -> None:
     if not isinstance(value, model):
         raise ValidationError(f"{name} must be a {model.__name__}, not {type(value).__name__}", path=name)
@@ -155,6 +172,10 @@ def _check_models(values: Any, model: type[Run | Event | Artifact], name: str, s
                 f"{name}[{index}] belongs to session {value.session_id!r}, not to {session_id!r}",
                 path=f"{name}[{index}].session_id",
             )
+    numbers = Counter(value.id for value in values)
+    if len(numbers) < len(values):
+        ((twice, _),) = numbers.most_common(1)
+        raise ValidationError(f"{name} contains the id {twice!r} twice: remove one", path=name)
 
 
 def _check_list(values: Any, name: str) -> None:

@@ -6,10 +6,11 @@ Conflict leaves nothing behind, and rows that exist are not written again.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from asm.documents import dump
@@ -22,12 +23,17 @@ from asm.operations.events import lock_counters, read_events
 from asm.operations.exports import SequenceCounter, SessionExport, find_counters
 from asm.operations.runs import read_runs, save_run
 from asm.operations.sessions import read_sessions, save_session
+from asm.validation import IMPORTED_SEQUENCE_MAX, count
 
 Imported: TypeAlias = Session | Run | Event | Artifact
 M = TypeVar("M", bound=Imported)
+R = TypeVar("R", Run, Event, Artifact)
 
 ROWS_PER_STATEMENT = 1_000
 """A larger import is sent in several statements of one transaction."""
+
+BYTES_PER_BATCH = 8 * 1024 * 1024
+"""The JSON of one batch of a session that is not held in memory as a whole."""
 
 Values: TypeAlias = dict[str, Any]
 """A row by its columns."""
@@ -37,12 +43,18 @@ def import_session(export: SessionExport) -> UnitOfWork[None]:
     """Store a session that another store exported, with its ids, sequence numbers and times.
 
     The import is atomic and safe to repeat: rows that exist stay as they are, and missing rows are
-    added, even if the session has received more events since or retention has pruned it. A row that
-    exists with different contents is a Conflict, and nothing is written. The next event that is
-    appended takes the number after the last one of the export or of the store, whichever is later.
+    added, even if the session has received more events since. The next event that is appended takes the
+    number after the last one of the export or of the store, whichever is later. That of the export is at
+    most 2^52, so that appends find no end.
+
+    An import only continues what is stored. A row that exists with different contents is a Conflict, and
+    so is an event whose number the session has given already and no longer has, because nothing tells
+    whether it is the one that was pruned or removed. Then nothing is written. To restore the events of
+    a session that was pruned since, import into another store, or delete the session first.
     """
     if not isinstance(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
+    count(export.last_sequence, "last_sequence", IMPORTED_SEQUENCE_MAX)
     # `replace` validates the export again: it is frozen, but its lists are not.
     batch = ImportBatch.of(replace(export))
     return UnitOfWork(partial(_import_without_result, batch), sessions=tuple(batch.counters))
@@ -65,14 +77,33 @@ class ImportBatch:
         artifacts: Iterable[Artifact] = (),
         counters: Mapping[str, SequenceCounter] | None = None,
     ) -> None:
-        self.sessions = [_EncodedRow(session, _session_values(session)) for session in sessions]
-        self.runs = [_EncodedRow(run, dict(save_run(run).params)) for run in runs]
-        self.events = [_EncodedRow(event, _event_values(event)) for event in events]
-        self.artifacts = [_EncodedRow(artifact, dict(register(artifact).params)) for artifact in artifacts]
+        self.sessions: list[_EncodedRow[Session]] = []
+        self.runs: list[_EncodedRow[Run]] = []
+        self.events: list[_EncodedRow[Event]] = []
+        self.artifacts: list[_EncodedRow[Artifact]] = []
         self.counters = dict(counters or {})
-        rows: list[_EncodedRow[Any]] = [*self.sessions, *self.runs, *self.events, *self.artifacts]
-        self.row_count = len(rows)
-        self.size_bytes = sum(row.size_bytes for row in rows)
+        self.row_count = 0
+        self.size_bytes = 0
+        for row in chain[Imported](sessions, runs, events, artifacts):
+            self.append(row)
+
+    def append(self, row: Imported) -> None:
+        """Add one row."""
+        match row:
+            case Session():
+                values = _session_values(row)
+                self.sessions.append(_EncodedRow(row, values))
+            case Run():
+                values = dict(save_run(row).params)
+                self.runs.append(_EncodedRow(row, values))
+            case Event():
+                values = _event_values(row)
+                self.events.append(_EncodedRow(row, values))
+            case Artifact():
+                values = dict(register(row).params)
+                self.artifacts.append(_EncodedRow(row, values))
+        self.row_count += 1
+        self.size_bytes += _size_bytes(values)
 
     @classmethod
     def of(cls, export: SessionExport) -> ImportBatch:
@@ -100,6 +131,29 @@ class ImportBatch:
         return UnitOfWork(partial(_import, self), sessions=tuple(self.counters))
 
 
+def batches_of(
+    session: Session, rows: Iterable[Run | Event | Artifact], counter: SequenceCounter
+) -> Iterator[ImportBatch]:
+    """A session and its rows in batches that are to be imported in this order, in one transaction.
+
+    Rows are taken one by one, so that memory holds one batch of a session of any size. `counter` is that of
+    the session after all its events.
+    """
+    count(counter.last_sequence, "last_sequence", IMPORTED_SEQUENCE_MAX)
+    reached = SequenceCounter(0, counter.pruned_events)
+    batch = ImportBatch(sessions=[session], counters={session.id: reached})
+    for row in rows:
+        if batch.row_count >= ROWS_PER_STATEMENT or batch.size_bytes >= BYTES_PER_BATCH:
+            yield batch
+            batch = ImportBatch(counters={session.id: reached})
+        batch.append(row)
+        if isinstance(row, Event):
+            reached = reached._replace(last_sequence=row.sequence_number or 0)
+            batch.counters[session.id] = reached
+    batch.counters[session.id] = counter
+    yield batch
+
+
 class ImportCounts(NamedTuple):
     """How many rows an import has written."""
 
@@ -114,9 +168,9 @@ class _EncodedRow(Generic[M]):
     model: M
     values: Values
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(len(value) for value in self.values.values() if isinstance(value, str))
+
+def _size_bytes(values: Values) -> int:
+    return sum(len(value) for value in values.values() if isinstance(value, str))
 
 
 def _session_values(session: Session) -> Values:
@@ -133,6 +187,9 @@ def _import_without_result(batch: ImportBatch) -> Script[None]:
 
 
 def _import(batch: ImportBatch) -> Script[ImportCounts]:
+    _check_distinct(_RUNS, batch.runs)
+    _check_distinct(_EVENTS, batch.events)
+    _check_distinct(_ARTIFACTS, batch.artifacts)
     # Counters are locked before any other row, as in all operations that lock several rows.
     counters = yield from _lock(batch.counters)
     sessions = yield from _find_missing(_SESSIONS, batch.sessions)
@@ -191,6 +248,20 @@ _EVENTS = _Table[Event]("event", "find_events", _ids_within_sessions, read_event
 _ARTIFACTS = _Table[Artifact]("artifact", "find_artifacts", _ids, read_artifacts, _own_id)
 
 
+def _check_distinct(table: _Table[R], rows: Iterable[_EncodedRow[R]]) -> None:
+    # Of two new runs with one id, the database would take the first.
+    keys: set[object] = set()
+    for row in rows:
+        key = table.key(row.model)
+        if key in keys:
+            raise Conflict(
+                f"{table.noun} {row.model.id!r} is in the import twice, and nothing was written: remove one",
+                id=row.model.id,
+                session_id=row.model.session_id,
+            )
+        keys.add(key)
+
+
 def _find_missing(table: _Table[M], rows: Sequence[_EncodedRow[M]]) -> Script[list[_EncodedRow[M]]]:
     """The rows that do not exist. Conflict if one exists with different contents."""
     missing: list[_EncodedRow[M]] = []
@@ -215,8 +286,9 @@ def _find_missing_events(
     below = [row for row in rows if _at_or_below_counter(row.model, counters)]
     above = [row for row in rows if not _at_or_below_counter(row.model, counters)]
     missing = yield from _find_missing(_EVENTS, below)
-    yield from _check_sequence_numbers(missing)
-    return missing + above
+    if missing:
+        raise (yield from _not_stored(missing[0].model))
+    return above
 
 
 def _at_or_below_counter(event: Event, counters: Mapping[str, SequenceCounter]) -> bool:
@@ -250,21 +322,18 @@ def _check_live_keys(artifacts: Sequence[_EncodedRow[Artifact]]) -> Script[None]
         )
 
 
-def _check_sequence_numbers(events: Sequence[_EncodedRow[Event]]) -> Script[None]:
-    """Check that no other event has a sequence number of these, which pruning must have freed."""
-    for chunk in _chunks(events):
-        params = {
-            "session_ids": [row.model.session_id for row in chunk],
-            "sequence_numbers": [row.model.sequence_number for row in chunk],
-        }
-        existing: Rows = yield from Query("find_sequence_numbers", params, list)
-        for session_id, number in existing:
-            raise Conflict(
-                f"session {session_id!r} already has another event {number}, and nothing was written: delete "
-                "the stored session, or import into another store",
-                session_id=session_id,
-                sequence_number=number,
-            )
+def _not_stored(event: Event) -> Script[Conflict]:
+    """The error about an event that is not stored, and whose number its session has given already."""
+    number = event.sequence_number
+    params = {"session_ids": [event.session_id], "sequence_numbers": [number]}
+    existing: Rows = yield from Query("find_sequence_numbers", params, list)
+    state = f"already has another event {number}" if existing else f"no longer has its event {number}"
+    return Conflict(
+        f"session {event.session_id!r} {state}, and nothing was written: delete the stored session, or "
+        "import into another store",
+        session_id=event.session_id,
+        sequence_number=number,
+    )
 
 
 def _first_column(rows: Rows) -> list[Any]:
@@ -283,11 +352,9 @@ def _insert(query: str, rows: Sequence[_EncodedRow[Any]]) -> Script[None]:
 def _advance_counters(
     before: Mapping[str, SequenceCounter],
     exported: Mapping[str, SequenceCounter],
-    added: Sequence[_EncodedRow[Event]],
+    added: Iterable[_EncodedRow[Event]],
 ) -> Script[None]:
-    numbers: defaultdict[str, list[int]] = defaultdict(list)
-    for row in added:
-        numbers[row.model.session_id].append(row.model.sequence_number or 0)
+    numbers = Counter(row.model.session_id for row in added)
     after = {id: _advanced(before[id], counter, numbers[id]) for id, counter in exported.items()}
     changed = {id: counter for id, counter in sorted(after.items()) if counter != before[id]}
     if changed:
@@ -304,18 +371,15 @@ def set_counters(counters: Mapping[str, SequenceCounter]) -> Query[None]:
     return Query("set_counters", params, no_result)
 
 
-def _advanced(before: SequenceCounter, exported: SequenceCounter, added: Sequence[int]) -> SequenceCounter:
+def _advanced(before: SequenceCounter, exported: SequenceCounter, added: int) -> SequenceCounter:
     """A counter after events were added, so that stored and pruned events add up to the last number.
 
-    An added event at or below the old counter had been pruned here. A new number that was not added
-    had been pruned in the store that exported it.
+    A new number that was not added had been pruned in the store that exported it.
     """
     last = max(before.last_sequence, exported.last_sequence)
-    restored = sum(number <= before.last_sequence for number in added)
-    pruned_here = max(0, before.pruned_events - restored)
-    missing = last - before.last_sequence - (len(added) - restored)
-    pruned_there = min(missing, max(0, exported.pruned_events - pruned_here))
-    return SequenceCounter(last, pruned_here + pruned_there)
+    missing = last - before.last_sequence - added
+    pruned_there = min(missing, max(0, exported.pruned_events - before.pruned_events))
+    return SequenceCounter(last, before.pruned_events + pruned_there)
 
 
 def _chunks(rows: Sequence[_EncodedRow[M]]) -> Iterator[list[_EncodedRow[M]]]:
@@ -323,10 +387,12 @@ def _chunks(rows: Sequence[_EncodedRow[M]]) -> Iterator[list[_EncodedRow[M]]]:
     chunk: list[_EncodedRow[M]] = []
     size_bytes = 0
     for row in rows:
-        if chunk and (len(chunk) == ROWS_PER_STATEMENT or size_bytes + row.size_bytes > BYTES_PER_STATEMENT):
+        if chunk and (
+            len(chunk) == ROWS_PER_STATEMENT or size_bytes + _size_bytes(row.values) > BYTES_PER_STATEMENT
+        ):
             yield chunk
             chunk, size_bytes = [], 0
         chunk.append(row)
-        size_bytes += row.size_bytes
+        size_bytes += _size_bytes(row.values)
     if chunk:
         yield chunk

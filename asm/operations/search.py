@@ -25,6 +25,7 @@ from asm.validation import (
     optional_count,
     optional_utc_datetime,
     safe_repr,
+    tag_filter,
     text_filter,
 )
 
@@ -55,9 +56,9 @@ def search_sessions(
 ) -> Query[Page[Session]] | UnitOfWork[Page[Session]]:
     """A page of sessions, without those that are soft-deleted unless `include_deleted` is true.
 
-    A filter with several values matches any of them, but a session must have all of the `tags`; []
-    matches nothing. `provider` is that of any run of the session, `parent_session_id` finds the
-    sessions that were forked from a session, and others saved with it as their parent. The window of
+    A filter with several values matches any of them, but a session must have all of the `tags`, at most
+    1,000; [] matches nothing. `provider` is that of any run of the session, `parent_session_id` finds
+    the sessions that were forked from a session, and others saved with it as their parent. The window of
     creation times is `created_after` (inclusive) to `created_before` (exclusive).
 
     `order_by` is created_at_asc, created_at_desc, updated_at_asc or updated_at_desc, `limit` 1 to
@@ -327,7 +328,7 @@ def _session_filters(
             "exclude_deleted": None if flag(include_deleted, "include_deleted") else True,
         },
     )
-    all_tags = text_filter(tags, "tags")
+    all_tags = tag_filter(tags, "tags")
     # The sessions with some tags are found by a query of their own.
     return filters if all_tags is None else {**filters, "tags": all_tags}
 

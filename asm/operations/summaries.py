@@ -23,13 +23,14 @@ from asm.engine.script import Query, Row, Rows, one_or_many
 from asm.errors import SessionNotFound
 from asm.models import RunStatus
 from asm.pricing import Match, PricedBy, Prices, Pricing, prices
+from asm.reprs import ResultRepr
 from asm.validation import Texts, optional_utc_datetime, text, text_filter
 
 T = TypeVar("T", "Usage", "Cost")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Usage(ResultRepr):
     """The tokens that a group of runs has used, and the number of these runs."""
 
     input_tokens: int = 0
@@ -50,7 +51,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class UsageSummary(Usage):
     """The usage of all runs that match, by provider and by model, those with the most tokens first.
 
@@ -65,8 +66,8 @@ class UsageSummary(Usage):
         return asdict(self) | _lists(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Cost(ResultRepr):
     """The cost of a group of runs in USD, the number of these runs, and how they were priced.
 
     `priced_by` counts the runs under "cost_usd" (their own cost), "exact" (the price of their model's
@@ -89,8 +90,8 @@ class Cost:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostSummary:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class CostSummary(ResultRepr):
     """The cost of all runs that match in USD, by provider and by model, the most expensive first.
 
     Runs without a provider, or without a model, are under None. `unmapped_runs` have no price, and
@@ -108,8 +109,8 @@ class CostSummary:
         return asdict(self) | _lists(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionStats:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SessionStats(ResultRepr):
     """Figures of a session.
 
     `event_count` counts the stored events; `first_event_at` and `last_event_at` are the earliest and
@@ -259,7 +260,7 @@ def _cost(
     *tokens: int | None,
 ) -> Cost:
     own = Cost(cost_usd=own_cost or 0.0, run_count=own_count, priced_by={"cost_usd": own_count})
-    return own + _priced(match, run_count - own_count, unpriced_count, [count or 0 for count in tokens])
+    return own + _priced(match, run_count - own_count, unpriced_count, [int(count or 0) for count in tokens])
 
 
 def _priced(match: Match | None, run_count: int, unpriced_count: int, tokens: list[int]) -> Cost:
@@ -276,7 +277,8 @@ def _priced(match: Match | None, run_count: int, unpriced_count: int, tokens: li
 
 
 def _usage(run_count: int | None, sums: Sequence[int | None]) -> Usage:
-    input, output, cache_read, cache_creation, total = (count or 0 for count in sums)
+    # PostgreSQL adds up to a numeric, which cannot overflow.
+    input, output, cache_read, cache_creation, total = (int(count or 0) for count in sums)
     return Usage(
         input_tokens=input,
         output_tokens=output,

@@ -98,7 +98,8 @@ class AsyncStoreConnection(AsyncBoundedConnection):
             settings = _SETTINGS.format(lock_timeout=setup.lock_timeout)
             try:
                 await cursor.execute(
-                    f"{settings} where pg_backend_pid() = {self.info.backend_pid}".encode(), prepare=False
+                    f"{settings} where pg_catalog.pg_backend_pid() = {self.info.backend_pid}".encode(),
+                    prepare=False,
                 )
                 if self.info.parameter_status("default_transaction_read_only") == "on":
                     await self._find_who_made_it_read_only()
@@ -121,13 +122,13 @@ class AsyncStoreConnection(AsyncBoundedConnection):
 # outside a transaction is READ COMMITTED whatever a role's or a database's default is, as those in
 # transactions are. gin_fuzzy_search_limit would let the server leave out sessions with a tag.
 _SETTINGS = """
-select set_config('lock_timeout', '{lock_timeout}', false),
-       set_config('default_transaction_isolation', 'read committed', false),
-       set_config('gin_fuzzy_search_limit', '0', false)"""
+select pg_catalog.set_config('lock_timeout', '{lock_timeout}', false),
+       pg_catalog.set_config('default_transaction_isolation', 'read committed', false),
+       pg_catalog.set_config('gin_fuzzy_search_limit', '0', false)"""
 
 _READ_ONLY_BY_CLIENT = """
 select 1
-  from pg_settings
+  from pg_catalog.pg_settings
  where name = 'default_transaction_read_only'
    and source in ('global', 'database', 'user', 'database user', 'client')
 """

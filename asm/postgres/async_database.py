@@ -51,7 +51,7 @@ from asm.postgres.async_server_checks import can_identify, check_database, check
 from asm.postgres.async_session_reset import reset_session
 from asm.postgres.async_transaction import AsyncPostgresTransaction, begun
 from asm.postgres.client_state import ClientState
-from asm.postgres.errors import translated, translation
+from asm.postgres.errors import OUT_OF_RANGE, translated, translation
 from asm.postgres.fast_path import PipelineRun
 from asm.postgres.outcomes import Commit
 from asm.postgres.timeouts import Timeouts, limited
@@ -182,7 +182,7 @@ class AsyncPostgres:
     async def _add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
             applied = await self._attempt(list_applied("postgres"), None)
-            add_versions(error, "postgres", applied)
+            add_versions(error, applied)
 
     async def _attempt(
         self, operation: Unbatched[T], lock_timeout_s: float | None, commit: Commit[T] | None = None
@@ -201,14 +201,14 @@ class AsyncPostgres:
                     if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
                         self.log.executed(operation, started_at)
                     return result
-            except psycopg.errors.UniqueViolation:
+            except (psycopg.errors.UniqueViolation, OUT_OF_RANGE):
                 if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
                     raise
             begin = self._timeouts.begin_for(operation, lock_timeout_s)
             return await self._in_transaction(connection, operation, begin, commit)
         except (psycopg.Error, UnicodeEncodeError, ConnectionFailed) as error:
             # Now, because it reads the connection, which `drop_server` may close.
-            ours = translation(error, connection)
+            ours = translation(error, connection, operation.sessions)
             await self._checkouts.drop_server(connection, error)
             if ours is not None:
                 raise ours from error
@@ -324,7 +324,7 @@ class AsyncPostgres:
                 applied = await self._in_transaction(
                     connection, list_applied("postgres"), self._timeouts.begin
                 )
-                add_versions(error, "postgres", applied)
+                add_versions(error, applied)
             raise
         except (ConnectionFailed, psycopg.Error) as error:
             # Errors of the application's own statements are not translated.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -65,14 +66,15 @@ _ENCODINGS = ("UTF8", "SQL_ASCII")
 
 
 async def check_database(connection: AsyncConnection[Any], schema: str | None) -> None:
-    """Raise StorageError if results may be incomplete.
+    """Raise StorageError if results may be incomplete, or statements may call functions of others.
 
     Citus may distribute a table of the store, and a statement may not be atomic there. A GIN index, with
-    gin_fuzzy_search_limit, leaves out sessions with a tag.
+    gin_fuzzy_search_limit, leaves out sessions with a tag. `check_search_path` is about the functions.
     """
     cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
     await cursor.execute(_INSPECT, prepare=False)
-    [(process, gin_limit, has_citus)] = await cursor.fetchall()
+    [(search_path, process, gin_limit, has_citus)] = await cursor.fetchall()
+    check_search_path(search_path)
     sets_gin_limit = isinstance(connection, AsyncStoreConnection) and process == connection.info.backend_pid
     if gin_limit != "0" and not sets_gin_limit:
         raise StorageError(
@@ -92,16 +94,39 @@ async def check_database(connection: AsyncConnection[Any], schema: str | None) -
         )
 
 
-_INSPECT = """
-select pg_backend_pid(), current_setting('gin_fuzzy_search_limit'),
-       to_regclass('pg_dist_partition') is not null
+def check_search_path(schemas: Sequence[str]) -> None:
+    """Raise StorageError if another schema precedes PostgreSQL's own.
+
+    PostgreSQL searches pg_catalog first unless the search_path names it. An operator or a type of the same
+    name in a schema before it replaces PostgreSQL's own, whoever created it there.
+    """
+    # PostgreSQL looks for no function and no operator in the schema of temporary tables.
+    first, *_ = [schema for schema in schemas if not schema.startswith("pg_temp_")]
+    if first != "pg_catalog":
+        raise StorageError(
+            f"the search_path of these connections names pg_catalog after {first}, so that functions and "
+            "operators in there would replace PostgreSQL's own: leave pg_catalog out of the search_path, and "
+            "PostgreSQL searches it first"
+        )
+
+
+SHOW_SEARCH_PATH = "select pg_catalog.current_schemas(true)"
+"""The schemas in the order in which PostgreSQL searches them."""
+
+_INSPECT = f"""
+{SHOW_SEARCH_PATH}, pg_catalog.pg_backend_pid(),
+       pg_catalog.current_setting('gin_fuzzy_search_limit'),
+       pg_catalog.to_regclass('pg_catalog.pg_dist_partition') is not null
 """
 
 # Not a query file: its queries must prepare on every server, and only Citus has this table.
 _FIND_DISTRIBUTED = """
-select logicalrelid::regclass::text
-  from pg_dist_partition
- where logicalrelid in (select to_regclass(name) from unnest(%(tables)s::text[]) as name)
+select logicalrelid::text
+  from pg_catalog.pg_dist_partition
+ where logicalrelid::oid in (
+       select pg_catalog.to_regclass(name)::oid
+         from pg_catalog.unnest(%(tables)s::text[]) as name
+ )
  order by 1
 """
 
@@ -124,7 +149,7 @@ async def is_direct(connection: AsyncConnection[Any]) -> bool:
     """Whether no pooler stands in between: a pooler reports a process id that is not the server's."""
     cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
     await cursor.execute(
-        "select 1 where pg_backend_pid() = %(process)s",
+        "select 1 where pg_catalog.pg_backend_pid() = %(process)s",
         {"process": connection.info.backend_pid},
         prepare=False,
     )

@@ -76,7 +76,7 @@ class AsyncPostgresTransaction:
         self.check_usable()
         self.changed_sessions.update(operation.sessions)
         try:
-            with translated(self._connection):
+            with translated(self._connection, operation.sessions):
                 return await run_script_async(operation, self._database.executor(self._connection, operation))
         except BaseException as error:
             # Several tasks or threads may use one transaction at the same time.

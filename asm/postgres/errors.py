@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import psycopg
@@ -17,6 +18,7 @@ from asm.errors import (
     StorageError,
     StorageTimeout,
     ValidationError,
+    counter_at_end,
     store_closed,
 )
 from asm.postgres.timeouts import ServerUnresponsive
@@ -24,29 +26,38 @@ from asm.postgres.timeouts import ServerUnresponsive
 Connected: TypeAlias = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
 
+OUT_OF_RANGE = psycopg.errors.NumericValueOutOfRange
+"""Of all numbers that an append sends or computes, only a counter can exceed 64 bits."""
+
+
 class translated:  # noqa: N801
-    """Raise our errors for PostgreSQL's; `connection` is the one that the statements use."""
+    """Raise our errors for PostgreSQL's; statements use the `connection` and append to the `sessions`."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_sessions")
 
-    def __init__(self, connection: Connected | None = None) -> None:
+    def __init__(self, connection: Connected | None = None, sessions: Sequence[str] = ()) -> None:
         self._connection = connection
+        self._sessions = sessions
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, psycopg.Error | UnicodeEncodeError):
-            raise_translated(error, self._connection)
+            raise_translated(error, self._connection, self._sessions)
 
 
-def raise_translated(error: Exception, connection: Connected | None = None) -> None:
+def raise_translated(
+    error: Exception, connection: Connected | None = None, sessions: Sequence[str] = ()
+) -> None:
     """Raise our error for PostgreSQL's, if it is one of PostgreSQL or of its driver."""
-    if (ours := translation(error, connection)) is not None:
+    if (ours := translation(error, connection, sessions)) is not None:
         raise ours from error
 
 
-def translation(error: Exception, connection: Connected | None = None) -> AsmError | None:
+def translation(
+    error: Exception, connection: Connected | None = None, sessions: Sequence[str] = ()
+) -> AsmError | None:
     if isinstance(error, UnicodeEncodeError):
         return StorageError(f"{_NOT_UTF8}: {error.reason}")
     if not isinstance(error, psycopg.Error):
@@ -61,6 +72,8 @@ def translation(error: Exception, connection: Connected | None = None) -> AsmErr
         return StorageError(f"the driver failed: {_message(error)}")
     if state in _RETRYABLE and (state != _NOT_SUPPORTED or _is_outdated_plan(error)):
         return StorageError(f"{_RETRYABLE[state]}: {_message(error)}", retryable=True, sqlstate=state)
+    if isinstance(error, OUT_OF_RANGE) and sessions:
+        return counter_at_end(sessions)
     kind, message = _STATES.get(state) or _CLASSES.get(state[:2]) or _REFUSED
     if state == _READ_ONLY and connection is not None and _is_set_read_only(connection):
         kind, message = _SET_BY_CLIENT if _is_set_by_client(connection) else _SET_READ_ONLY

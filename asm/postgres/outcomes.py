@@ -23,19 +23,21 @@ T = TypeVar("T")
 Outcome = Literal["committed", "aborted", "in progress", "unknown"]
 
 _SERVER = (
-    "(select system_identifier from pg_control_system())::text, "
-    "extract(epoch from pg_postmaster_start_time())::text, pg_last_wal_replay_lsn()::text"
+    "(select system_identifier from pg_catalog.pg_control_system())::text, "
+    "extract(epoch from pg_catalog.pg_postmaster_start_time())::text, "
+    "pg_catalog.pg_last_wal_replay_lsn()::text"
 )
-GET_TRANSACTION_ID = "select pg_current_xact_id()::text"
+GET_TRANSACTION_ID = "select pg_catalog.pg_current_xact_id()::text"
 IDENTIFY_TRANSACTION = f"{GET_TRANSACTION_ID}, {_SERVER}"
-IDENTIFY_SERVER = f"select pg_is_in_recovery(), {_SERVER}"
-GET_STATUS = "select pg_xact_status(%(xid)s::xid8)"
+IDENTIFY_SERVER = f"select pg_catalog.pg_is_in_recovery(), {_SERVER}"
+GET_STATUS = "select pg_catalog.pg_xact_status(%(xid)s::xid8)"
 CHECK_IDENTIFICATION = (
-    f"select {_SERVER}, pg_xact_status(case when pg_is_in_recovery() is null then pg_current_xact_id() end)"
+    f"select {_SERVER}, pg_catalog.pg_xact_status("
+    "case when pg_catalog.pg_is_in_recovery() is null then pg_catalog.pg_current_xact_id() end)"
 )
 """Fails if the server refuses any of these functions. It gives no transaction id, which a standby refuses."""
 
-WAIT_FOR_STANDBYS = "select pg_logical_emit_message(true, 'asm', '')"
+WAIT_FOR_STANDBYS = "select pg_catalog.pg_logical_emit_message(true, 'asm', '')"
 """Writes to the log, so that the next commit waits for the standbys that every commit waits for. A commit
 that was interrupted while it waited for them counts as committed before they have it."""
 

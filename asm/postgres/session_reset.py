@@ -26,11 +26,11 @@ set session authorization default;
 reset role;
 reset all;
 unlisten *;
-select pg_advisory_unlock_all();
+select pg_catalog.pg_advisory_unlock_all();
 discard temp;
 discard sequences;
 """
-_FIND_PREPARED = "select name from pg_prepared_statements where from_sql"
+_FIND_PREPARED = "select name from pg_catalog.pg_prepared_statements where from_sql"
 
 
 def reset_session(

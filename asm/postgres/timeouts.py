@@ -124,7 +124,7 @@ def _settings(timeout: float | None, statement_timeout: float | None) -> str:
         "statement_timeout": statement_timeout,
     }
     return ", ".join(
-        f"set_config('{name}', '{milliseconds(limit_s)}', true)"
+        f"pg_catalog.set_config('{name}', '{milliseconds(limit_s)}', true)"
         for name, limit_s in limits_s.items()
         if limit_s is not None
     )

@@ -7,7 +7,7 @@ import random
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from asm.engine.script import Params, Row, Rows
 from asm.errors import StorageError, store_closed
 from asm.sqlite.errors import is_busy, open_transaction_error, raise_translated, translated
 from asm.sqlite.fair_lock import FairLock
-from asm.sqlite.files import DatabaseFiles, check_openable
+from asm.sqlite.files import DatabaseFiles, check_openable, create_private
 from asm.sqlite.values import fetch_all
 
 T = TypeVar("T")
@@ -84,8 +84,11 @@ class LockedConnection:
         if self._statement_timeout is not None:
             driver.set_progress_handler(self._past_deadline, 1_000)
 
-    def use(self, work: Callable[[], T], *, begin: str | None = None) -> T:
-        """Do work while no other thread uses the connection, in a transaction if `begin` begins one."""
+    def use(self, work: Callable[[], T], *, begin: str | None = None, sessions: Sequence[str] = ()) -> T:
+        """Do work while no other thread uses the connection, in a transaction if `begin` begins one.
+
+        The work appends to the `sessions`.
+        """
         if self.lock.owner == get_ident():
             raise open_transaction_error()
         try:
@@ -100,7 +103,7 @@ class LockedConnection:
                 self._check_read()
             return result
         except sqlite3.Error as error:
-            raise_translated(error)
+            raise_translated(error, sessions=sessions)
         finally:
             self.release()
 
@@ -309,6 +312,7 @@ def retry_while_busy(connection: sqlite3.Connection, sql: str, timeout: float) -
 def _connect(path: str, timeout: float, *, reads_only: bool) -> sqlite3.Connection:
     if path != MEMORY:
         check_openable(path)
+        create_private(path)
     connection = sqlite3.connect(
         path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=512
     )

@@ -45,7 +45,13 @@ from asm.errors import (
     transaction_failed,
 )
 from asm.sqlite.connection import SQLITE_VERSION_MIN, LockedConnection
-from asm.sqlite.errors import NOT_EXECUTED, open_transaction_error, statement_error, translated
+from asm.sqlite.errors import (
+    NOT_EXECUTED,
+    is_out_of_range,
+    open_transaction_error,
+    statement_error,
+    translated,
+)
 from asm.sqlite.values import bind
 
 T = TypeVar("T")
@@ -119,8 +125,10 @@ class SQLite:
                 return self._run_query(operation)
             if isinstance(operation, Pipeline):
                 return self._in_transaction(operation.as_unit())
-        except Conflict:
+        except (Conflict, StorageError) as error:
             if isinstance(operation, UnitOfWork) or operation.on_conflict is None:
+                raise
+            if not (isinstance(error, Conflict) or is_out_of_range(error.__cause__)):
                 raise
         if self.writes(operation):
             return self._in_transaction(operation)
@@ -205,7 +213,7 @@ class SQLite:
     def add_versions(self, error: MigrationRequired) -> None:
         with suppress(StorageError):
             applied = self.send(list_applied("sqlite"))
-            add_versions(error, "sqlite", applied)
+            add_versions(error, applied)
 
     def writes(self, operation: Query[Any] | UnitOfWork[Any] | Pipeline[Any]) -> bool:
         """Whether an operation needs the connection that writes."""
@@ -232,7 +240,8 @@ class SQLite:
 
     def _in_transaction(self, operation: Operation[T]) -> T:
         execute = self.executor(self._writer, operation)
-        return self._writer.use(partial(run_script, operation, execute), begin="begin immediate")
+        work = partial(run_script, operation, execute)
+        return self._writer.use(work, begin="begin immediate", sessions=operation.sessions)
 
 
 class SQLiteTransaction:
@@ -270,7 +279,7 @@ class SQLiteTransaction:
             self.check_usable()
             self.changed_sessions.update(operation.sessions)
             try:
-                with translated():
+                with translated(sessions=operation.sessions):
                     return run_script(operation, self._database.executor(self._connection, operation))
             except BaseException as error:
                 # An interrupt that the caller catches would leave half an operation to be committed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,28 +19,32 @@ from asm.errors import (
     StorageTimeout,
     StoreClosed,
     ValidationError,
+    counter_at_end,
     store_closed,
 )
 
 
 class translated:  # noqa: N801
-    """Raises asm's errors in place of sqlite3's."""
+    """Raises asm's errors in place of sqlite3's. The statements append to the `sessions`."""
 
-    __slots__ = ("_path",)
+    __slots__ = ("_path", "_sessions")
 
-    def __init__(self, path: str = "") -> None:
+    def __init__(self, path: str = "", sessions: Sequence[str] = ()) -> None:
         self._path = path
+        self._sessions = sessions
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, sqlite3.Error):
-            raise_translated(error, self._path)
+            raise_translated(error, self._path, self._sessions)
 
 
-def raise_translated(error: sqlite3.Error, path: str = "") -> NoReturn:
+def raise_translated(error: sqlite3.Error, path: str = "", sessions: Sequence[str] = ()) -> NoReturn:
     """Raise asm's error for this one."""
+    if sessions and is_out_of_range(error):
+        raise counter_at_end(sessions) from error
     raise _translation(error, path) from error
 
 
@@ -65,6 +70,11 @@ def open_transaction_error() -> StorageError:
         "the caller has a transaction open on this store: inside `transaction()`, call the transaction's "
         "methods, not the store's"
     )
+
+
+def is_out_of_range(error: BaseException | None) -> bool:
+    """Whether a sum has exceeded 64 bits: SQLite makes a float of it, which the column refuses."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) == _NOT_AN_INTEGER
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -122,6 +132,8 @@ def _may(mode: int, path: Path) -> bool:
 
 _CANNOT_OPEN = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 _ROW_EXISTS = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
+_NOT_AN_INTEGER = 3_091
+"""SQLITE_CONSTRAINT_DATATYPE, which not every sqlite3 has a name for."""
 _CLOSED = re.compile("closed (database|cursor)")
 _MISSING = re.compile(r"no such (table|column): |table \w+ has no column named ")
 _KINDS: dict[int, tuple[type[StorageError], str]] = {

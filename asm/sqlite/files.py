@@ -7,11 +7,14 @@ a forked child, where it believes that it has the locks of its parent. So a conn
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
+from asm import files
 from asm.errors import StorageError
 from asm.sqlite import file_locks
 from asm.sqlite.file_locks import IN_USE, SHARED, WRITE, FileLock, Identity, identity_of
@@ -101,6 +104,20 @@ class DatabaseFiles:
         self._locks = []
 
 
+def create_private(path: str) -> None:
+    """Create the file of a new database so that only its owner may read it. SQLite creates its log alike."""
+    # Closing a descriptor ends the locks of this process, which another thread may have as soon as the
+    # file exists. So no other thread opens a file before the descriptor is closed.
+    with _creation:
+        try:
+            if not Path(path).exists():
+                files.create_private(files.followed(Path(path)))
+        except OSError as error:
+            # Anything else SQLite reports, too, when it opens the file.
+            if error.errno == errno.EPERM:
+                raise StorageError(f"cannot create {path}: {error.strerror}", path=path) from error
+
+
 def check_openable(path: str) -> None:
     """StorageError if what a connection writes to this file could be lost."""
     try:
@@ -133,11 +150,15 @@ def _leads_to(path: str, identity: Identity | None) -> bool | None:
     return (found.st_dev, found.st_ino) == identity
 
 
+_creation = Lock()
+
 # The databases that were open in the parent of a forked process, in SQLite or otherwise.
 _inherited: set[Identity] = set()
 
 
 def _remember_inherited() -> None:
+    global _creation
+    _creation = Lock()
     ours = file_locks.forget_inherited()
     with suppress(OSError):
         for path in Path("/dev/fd").iterdir():

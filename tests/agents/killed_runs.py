@@ -21,15 +21,18 @@ from tests.agents.scripted import Scripted, call, delta, pause, said, used
 STEPS_MAX = 400
 
 
-class DyingLoop(asyncio.SelectorEventLoop):
-    """An event loop that kills its process before a step."""
+class CountingLoop(asyncio.SelectorEventLoop):
+    """An event loop that does something before a step: by default it kills its process."""
 
     steps_left = 0
+
+    def at_last_step(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def _run_once(self) -> None:
         self.steps_left -= 1
         if self.steps_left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.at_last_step()
         super()._run_once()  # type: ignore[misc]
 
 
@@ -47,7 +50,7 @@ async def tool(*_: Any) -> str:
 
 async def run(dsn: str, session_id: str, step: int, output: int) -> None:
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, DyingLoop)
+    assert isinstance(loop, CountingLoop)
     async with asm.AsyncSessionStore(dsn) as store:
         manager = asm.AsyncSessionManager(store, lease=1.0)
         loop.steps_left = step
@@ -68,7 +71,7 @@ def killed(dsn: str, session_id: str, step: int) -> list[str]:
     child = os.fork()
     if child == 0:
         os.close(receiving)
-        with asyncio.Runner(loop_factory=DyingLoop) as runner:
+        with asyncio.Runner(loop_factory=CountingLoop) as runner:
             runner.run(run(dsn, session_id, step, sending))
         os._exit(0)
     os.close(sending)

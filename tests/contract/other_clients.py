@@ -23,11 +23,11 @@ from psycopg.conninfo import conninfo_to_dict
 from asm import dsn as dsns
 from asm.engine.registry import sql_folder
 from asm.engine.script import Rows, Script, UnitOfWork
-from asm.migrations.files import list_files
+from asm.migrations import files
 from tests.conftest import Blocking, in_loop
 
 ROOT = Path(__file__).parents[2]
-STEPS = [file.id for file in list_files("sqlite")]
+STEPS = [file.id for file in files.list_files("sqlite")]
 STEP, LAST_STEP = STEPS[0], STEPS[-1]
 CAP_DAC_OVERRIDE = 1 << 1
 SHORT_S = 3.0
@@ -107,8 +107,27 @@ def copied_folder(to: Path) -> Path:
     return Path(shutil.copytree(sql_folder("sqlite").parent, to))
 
 
+def ids_in(folder: Path) -> list[str]:
+    """The ids of all migrations in an `sql` folder, in order."""
+    return sorted({file.name.removesuffix(".rollback.sql") for file in folder.rglob("*.rollback.sql")})
+
+
+def use_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make this process one of a release whose migrations are those in an `sql` folder."""
+    monkeypatch.setattr(files, "sql_folder", folder.joinpath)
+    monkeypatch.setattr(files, "MIGRATIONS", ids_in(folder))
+
+
+def add_migration(folder: Path, dsn: str, id: str, statements: str, undo: str = "") -> None:
+    """Add a migration to the `sql` folder that `use_folder` was given."""
+    file = folder / dsns.parse_dsn(dsn).dialect / "migrations" / f"{id}.sql"
+    file.write_text(f"-- {id}.\n-- depends: {LAST_STEP}\n\n{statements}\n")
+    file.with_suffix(".rollback.sql").write_text(undo)
+    vars(files)["MIGRATIONS"] = ids_in(folder)
+
+
 def folder_that_stops(to: Path, dsn: str, *, at: str) -> Path:
-    """A folder with the migrations and one more, which prints "stopped" and waits for a line of input."""
+    """Migrations for yoyo's command, one of which prints "stopped" and waits for a line of input."""
     migrations = copied_folder(to) / dsns.parse_dsn(dsn).dialect / "migrations"
     (migrations / f"{at}.py").write_text(STOPPING_STEP)
     return migrations

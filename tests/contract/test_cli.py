@@ -33,7 +33,6 @@ SMALL = ROOT / "tests" / "data" / "small.traj"
 REAL = ROOT.parent / "shared" / "data" / "trajectories"
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 @pytest.fixture
@@ -117,7 +116,9 @@ TALK: list[tuple[str, dict[str, Any]]] = [
     ("run_completed", {}),
 ]
 
-HOSTILE = "[bold]a[/bold] \x1b[2J\x1b]0;title\x07 \x00\x08\x9b1m \u202eevil \ud800 \rover"
+HOSTILE = (
+    "[bold]a[/bold] \x1b[2J\x1b]0;title\x07 \x00\x08\x9b1m \u202eevil \ud800 \u200b\u3164\U000e0041 \rover"
+)
 
 
 # Migrations and status.

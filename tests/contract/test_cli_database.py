@@ -13,16 +13,17 @@ from click.testing import CliRunner, Result
 import asm
 from asm import dsn as dsns
 from asm.cli.command import cli
-from asm.migrations import files
 from tests.conftest import INSTALLATIONS, POSTGRES, an_event
 from tests.contract.other_clients import (
     LAST_STEP,
     STEPS,
     TABLES,
+    add_migration,
     copied_folder,
     fetch_rows,
     only,
     tables,
+    use_folder,
     yoyo,
 )
 
@@ -38,14 +39,12 @@ def invoke(*arguments: str, answer: str | None = None) -> Result:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the `sql` folder that asm takes its migrations from."""
     copy = copied_folder(tmp_path / "sql")
-    monkeypatch.setattr(files, "sql_folder", copy.joinpath)
+    use_folder(monkeypatch, copy)
     return copy
 
 
 def add_step(folder: Path, dsn: str, statements: str, undo: str) -> None:
-    file = folder / dsns.parse_dsn(dsn).dialect / "migrations" / f"{LATER}.sql"
-    file.write_text(f"-- depends: {LAST_STEP}\n\n{statements}\n")
-    file.with_suffix(".rollback.sql").write_text(undo)
+    add_migration(folder, dsn, LATER, statements, undo)
 
 
 # asm status

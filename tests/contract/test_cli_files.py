@@ -3,6 +3,7 @@ silently."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import stat
@@ -18,7 +19,8 @@ import asm
 from asm.formats import jsonl
 from tests.conftest import POSTGRES
 from tests.contract.other_clients import only
-from tests.contract.test_cli import TALK, a_session, exports_of, invoke, output_of, run_process
+from tests.contract.planted_files import VICTIM, names_in, plant
+from tests.contract.test_cli import ROOT, TALK, a_session, exports_of, invoke, output_of, run_process
 
 
 @pytest.fixture
@@ -168,6 +170,87 @@ def test_an_export_replaces_an_earlier_one_and_keeps_its_permissions(
     output_of("export", "ses_1", "-o", file)
     output_of("export", "--all", "-o", file)
     assert (len(list(jsonl.read(file))), stat.S_IMODE(file.stat().st_mode)) == (2, 0o600)
+
+
+def test_an_export_changes_no_file_beside_the_one_that_is_named(
+    folder: Path, store: asm.SessionStore
+) -> None:
+    victim = plant(folder / "store.jsonl.unfinished", "a link")
+    (folder / ".store.jsonl.new").write_bytes(VICTIM)
+    before = names_in(folder)
+    output_of("export", "--all", "-o", "store.jsonl")
+    assert invoke("export", "--all", "-o", "victim").exit_code == 1
+    assert names_in(folder) == before | {"store.jsonl"}
+    assert (victim.read_bytes(), (folder / ".store.jsonl.new").read_bytes()) == (VICTIM, VICTIM)
+
+
+def test_an_export_replaces_the_file_to_which_the_users_own_link_leads(
+    folder: Path, store: asm.SessionStore
+) -> None:
+    (folder / "link").symlink_to("store.jsonl")
+    output_of("export", "ses_1", "-o", "link")
+    output_of("export", "--all", "-o", "link")
+    assert ((folder / "link").is_symlink(), len(list(jsonl.read(folder / "store.jsonl")))) == (True, 2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another user")
+def test_an_export_does_not_follow_a_link_of_another_user(folder: Path, store: asm.SessionStore) -> None:
+    (folder / "link").symlink_to("store.jsonl")
+    os.lchown(folder / "link", 65_534, 65_534)
+    result = invoke("export", "--all", "-o", "link")
+    assert (result.exit_code, (folder / "store.jsonl").exists()) == (1, False)
+    assert "link: a symbolic link of another user is not used: name another file" in result.stderr
+
+
+WRITE_TWICE = """
+import os, sys
+from pathlib import Path
+import asm
+from asm.cli.command import cli
+
+def run(*arguments):
+    cli(arguments, standalone_mode=False)
+
+def write():
+    with asm.SessionStore("sqlite:///a.db", migrate=True) as store:
+        events = [asm.Event(type="message_sent", session_id="ses_1") for _ in range(2)]
+        store.append_events(events, session=asm.Session(id="ses_1", agent_id="helper"))
+        policy = asm.RetentionPolicy(max_events_per_session=1, archive="archive")
+        assert store.maintenance.execute(policy).errors == []
+        run("export", "--all", "-o", "a.jsonl", "--dsn", "sqlite:///a.db")
+        for file in sorted(Path().rglob("*")):
+            print(file, oct(file.stat().st_mode & 0o7777))
+
+os.umask(int(sys.argv[1], 8))
+run("migrate", "sqlite:///migrated.db")
+run("copy", "sqlite:///migrated.db", "sqlite:///copied.db")
+write()
+print("again")
+for name in ("archive/ses_1.jsonl.gz", "a.jsonl", "a.db"):
+    os.chmod(name, 0o640)
+os.chmod("archive", 0o755)
+write()
+"""
+
+
+@pytest.mark.parametrize("umask", ["000", "022", "077"])
+def test_new_files_are_private_and_existing_ones_keep_their_mode(tmp_path: Path, umask: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE_TWICE, umask],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        encoding="utf-8",
+        check=True,
+    )
+    first, again = (
+        dict(line.split(" 0o") for line in part.splitlines() if " 0o" in line)
+        for part in done.stdout.split("again\n")
+    )
+    written = ["a.db", "a.db-shm", "a.db-wal", "a.jsonl", "archive/ses_1.jsonl.gz"]
+    others = dict.fromkeys(["copied.db", "migrated.db"], "600")
+    assert first == others | dict.fromkeys(written, "600") | {"archive": "700"}
+    assert again == others | dict.fromkeys(written, "640") | {"archive": "755"}
 
 
 def test_an_export_into_a_file_says_how_much_it_wrote(store: asm.SessionStore) -> None:

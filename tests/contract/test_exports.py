@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,8 +282,7 @@ def prune(dsn: str, sequence_numbers: Iterable[int]) -> None:
 
 
 def adds_up(store: Any) -> bool:
-    export = store.query.export_session("ses_1")
-    return bool(len(export.events) + export.pruned_events == export.last_sequence)
+    return not [each for each in store.maintenance.health_check() if each.session_id == "ses_1"]
 
 
 def test_a_pruned_session_is_imported_with_its_holes(store: Any, target: Any, migrated: str) -> None:
@@ -304,23 +304,44 @@ def test_a_session_whose_events_were_all_pruned_is_imported_with_its_counter(
     assert adds_up(target)
 
 
-def test_pruned_events_are_restored_from_an_export(store: Any, migrated: str) -> None:
-    for name in ("ses_1", "ses_2"):
-        store_session(store, name, events=5)
+def remove(store: Any, dsn: str, how: str) -> None:
+    """Remove event 2 of ses_1, which has 5."""
+    if how == "pruned":
+        prune(dsn, [2])
+    elif how == "deleted":
+        store.delete_events("ses_1", ids=[store.get_events("ses_1")[1].id])
+    elif how == "popped":
+        store.pop_event("ses_1", type="acme.second")
+    else:
+        fetch_rows(dsn, "delete from asm_events where sequence_number = 2")
+
+
+@pytest.mark.parametrize("altered", [False, True])
+@pytest.mark.parametrize("how", ["pruned", "deleted", "popped", "lost"])
+def test_an_event_that_was_removed_does_not_come_back_through_an_import(
+    store: Any, migrated: str, how: str, altered: bool
+) -> None:
+    second = an_event("ses_1", "acme.second", id="evt_2", data={"command": "rm -rf /"})
+    store.save_session(asm.Session(agent_id="agent", id="ses_1"))
+    store.append_events([an_event("ses_1"), second, *events_of("ses_1", 3)])
+    export = store.query.export_session("ses_1")
+    if altered:
+        events = [*export.events]
+        events[1] = replace(events[1], data={"command": "ls"})
+        export = replace(export, events=events)
+    remove(store, migrated, how)
+    message = "session 'ses_1' no longer has its event 2, and nothing was written: delete the stored session"
+    refuses(store, export, message)
+    store.append_event(an_event("ses_1"))
+    refuses(store, export, message)
+
+
+def test_a_pruned_session_is_restored_after_it_was_deleted(store: Any, migrated: str) -> None:
+    store_session(store, events=5)
     export = store.query.export_session("ses_1", include_artifacts=True)
     prune(migrated, [1, 2])
+    store.delete_session("ses_1")
     assert import_and_export(export, store) == export
-
-
-def test_pruned_events_are_restored_to_a_session_that_has_grown_since(store: Any, migrated: str) -> None:
-    store_session(store, events=5)
-    export = store.query.export_session("ses_1")
-    prune(migrated, [1, 2])
-    store.append_events(events_of("ses_1", 2))
-    prune(migrated, [6])
-    store.import_session(export)
-    current = store.query.export_session("ses_1")
-    assert (numbers(current.events), current.pruned_events) == ([1, 2, 3, 4, 5, 7], 1)
 
 
 def test_an_import_does_not_prune(store: Any, target: Any, migrated: str) -> None:
@@ -348,11 +369,16 @@ def test_stored_and_pruned_events_add_up_after_an_import(
         prune_existing(target, other, there)
         store.append_events(events_of("ses_1", more))
         prune_existing(store, migrated, later)
-        target.import_session(store.query.export_session("ses_1"))
+        export = store.query.export_session("ses_1")
+        kept = set(numbers(target.get_events("ses_1")))
+        if {number for number in numbers(export.events) if number <= first} <= kept:
+            target.import_session(export)
+            assert target.get_latest_sequence("ses_1") == first + more
+        else:
+            refuses(target, export, "session 'ses_1' no longer has its event")
 
         assert adds_up(store)
         assert adds_up(target)
-        assert target.get_latest_sequence("ses_1") == first + more
 
     session = asm.Session(agent_id="a", id="ses_1")
     check()
@@ -363,32 +389,39 @@ def prune_existing(store: Any, dsn: str, sequence_numbers: set[int]) -> None:
         prune(dsn, existing)
 
 
-def test_a_hole_that_pruning_does_not_explain_stays_a_hole(store: Any, target: Any, migrated: str) -> None:
-    store_session(store, events=5)
-    fetch_rows(migrated, "delete from asm_events where sequence_number = 2")
-    target.import_session(store.query.export_session("ses_1"))
-    assert not adds_up(target)
-
-
-def test_a_hole_after_events_that_both_stores_have_pruned_stays_a_hole(
-    store: Any, target: Any, migrated: str, other: str
+@pytest.mark.parametrize("damage", ["a lost event", "a counter that claims too much", "a counter behind"])
+def test_a_damaged_session_is_exported_as_what_is_stored(
+    store: Any, target: Any, migrated: str, damage: str
 ) -> None:
     store_session(store, events=5)
-    target.import_session(store.query.export_session("ses_1"))
-    prune(other, [1])
-    store.append_events(events_of("ses_1", 2))
-    prune(migrated, [1])
-    fetch_rows(migrated, "delete from asm_events where sequence_number = 6")
-    target.import_session(store.query.export_session("ses_1"))
-    export = target.query.export_session("ses_1")
-    assert (numbers(export.events), export.last_sequence, export.pruned_events) == ([2, 3, 4, 5, 7], 7, 1)
-
-
-def test_lost_events_are_restored_from_an_export(store: Any, migrated: str) -> None:
-    store_session(store, events=5)
+    statement = {
+        "a lost event": "delete from asm_events where sequence_number in (2, 5)",
+        "a counter that claims too much": "update asm_session_sequences set pruned_events = 4",
+        "a counter behind": "update asm_session_sequences set last_sequence = 3",
+    }[damage]
+    fetch_rows(migrated, statement)
     export = store.query.export_session("ses_1", include_artifacts=True)
-    fetch_rows(migrated, "delete from asm_events where sequence_number in (2, 5)")
-    assert import_and_export(export, store) == export
+    assert (export.events, export.last_sequence) == (store.get_events("ses_1"), 5)
+    assert len(export.events) + export.pruned_events == 5
+    assert import_and_export(export, target) == export
+    assert [issue.code for issue in store.maintenance.health_check()] != []
+    assert target.maintenance.health_check() == []
+
+
+def test_a_counter_out_of_bounds_stops_only_the_export_of_its_session(
+    store: Any, migrated: str, tmp_path: Path
+) -> None:
+    for name in ("ses_1", "ses_2", "ses_3"):
+        store_session(store, name, events=5)
+    fetch_rows(
+        migrated, f"update asm_session_sequences set last_sequence = {2**62} where session_id = 'ses_2'"
+    )
+    with pytest.raises(asm.ValidationError, match="last_sequence of session 'ses_2' must be from 0 to 9,007"):
+        store.query.export_session("ses_2")
+    policy = asm.RetentionPolicy(max_events_per_session=2, archive=tmp_path)
+    (failure,) = store.maintenance.execute(policy).errors
+    assert (failure.session_id, failure.error.code) == ("ses_2", "validation_error")
+    assert [len(store.get_events(name)) for name in ("ses_1", "ses_2", "ses_3")] == [2, 5, 2]
 
 
 # Conflicts.
@@ -521,13 +554,48 @@ def test_an_export_whose_documents_became_invalid_is_refused_before_anything_is_
     assert (store.list_sessions(), store.get_latest_sequence("ses_1")) == ([], 0)
 
 
-def test_an_export_whose_lists_were_changed_is_validated_again(store: Any) -> None:
-    export = an_export()
+def with_event_of_another_session(export: asm.SessionExport) -> None:
     export.events.append(replace(an_event("ses_2"), sequence_number=4))
 
-    with pytest.raises(asm.ValidationError, match=r"events\[3\] belongs to session 'ses_2'"):
+
+def without_an_event(export: asm.SessionExport) -> None:
+    del export.events[1]
+
+
+def with_an_event_twice(export: asm.SessionExport) -> None:
+    export.events[1] = replace(export.events[0], sequence_number=2)
+
+
+def with_a_run_twice(export: asm.SessionExport) -> None:
+    export.runs.append(replace(export.runs[0], turn_count=9))
+
+
+def with_a_forged_counter(export: asm.SessionExport) -> None:
+    object.__setattr__(export, "last_sequence", 2**62)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_event_of_another_session, r"events\[3\] belongs to session 'ses_2'"),
+        (without_an_event, "does not add up: 2 events and 0 pruned events are not the 3"),
+        (with_an_event_twice, "events contains the id '.*' twice"),
+        (with_a_run_twice, "runs contains the id '.*' twice"),
+        (with_a_forged_counter, "last_sequence must be from 0 to"),
+    ],
+)
+def test_an_export_that_was_changed_is_validated_again(
+    store: Any, change: Callable[[asm.SessionExport], None], message: str
+) -> None:
+    store_session(store, "ses_2")
+    before = store.query.export_session("ses_2", include_artifacts=True)
+    export = an_export()
+    change(export)
+
+    with pytest.raises(asm.ValidationError, match=message):
         store.import_session(export)
-    assert store.list_sessions() == []
+    assert [session.id for session in store.list_sessions()] == ["ses_2"]
+    assert store.query.export_session("ses_2", include_artifacts=True) == before
 
 
 def an_export(events: int = 3) -> asm.SessionExport:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 import random
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import asm
 from asm import documents, validation
-from tests.conftest import an_artifact, an_event, numbers
+from tests.conftest import an_artifact, an_event, in_loop, numbers
+from tests.contract.other_clients import only
 
 LARGEST = 2**63 - 1
 FIRST = datetime.min.replace(tzinfo=UTC)
@@ -107,17 +116,126 @@ def test_sums_may_be_larger_than_what_is_summed(store: Any) -> None:
     assert store.artifacts.session_stats("ses_1").total_bytes == 3 * (2**53 - 1)
 
 
+@only(["sqlite"], why="the command reads both alike")
+@pytest.mark.parametrize("limit", ["0", "640"])
+def test_the_command_shows_and_refuses_integers_whatever_the_environment_says(
+    migrated: str, tmp_path: Path, limit: str
+) -> None:
+    longest = 10**4_300 - 1
+    with asm.SessionStore(migrated) as store:
+        store.append_event(an_event(data={"n": longest}), session=asm.Session(id="ses_1", agent_id="a"))
+    file = tmp_path / "huge.jsonl"
+    file.write_bytes(b'{"format": "asm-export", "version": 1}\n{"session": ' + b"7" * 2_000_000 + b"}\n")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONINTMAXSTRDIGITS": limit, "ASM_DSN": migrated}
+        command = [sys.executable, "-m", "asm", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    for arguments in (["show", "ses_1"], ["show", "ses_1", "--json"], ["export", "ses_1"]):
+        assert str(longest) in run(*arguments).stdout
+    refused = run("import", str(file))
+    assert (refused.returncode, "line 2" in refused.stderr) == (1, True)
+    assert "2,000,000 digits" in refused.stderr
+
+
+def test_a_session_that_was_imported_at_the_latest_number_is_appended_to_and_exported(store: Any) -> None:
+    session = asm.Session(agent_id="a", id="ses_1")
+    latest = asm.SessionExport(session=session, last_sequence=2**52, pruned_events=2**52)
+    later = replace(latest, last_sequence=2**52 + 1, pruned_events=2**52 + 1)
+    with pytest.raises(asm.ValidationError, match="last_sequence must be from 0 to 4,503"):
+        store.import_session(later)
+    store.import_session(latest)
+
+    assert numbers([store.append_event(an_event())]) == [2**52 + 1]
+
+    exported = store.query.export_session("ses_1")
+    assert (exported.last_sequence, exported.pruned_events) == (2**52 + 1, 2**52)
+    assert asm.SessionExport.from_dict(exported.to_dict()) == exported
+
+
+END = "update asm_session_sequences set last_sequence = 9223372036854775806 where session_id like 'full%'"
+
+APPENDS: dict[str, Callable[[Any, list[asm.Event]], Any]] = {
+    "append_event": lambda store, events: [store.append_event(event) for event in events],
+    "append_events": lambda store, events: store.append_events(events),
+    "with the session": lambda store, events: store.append_events(
+        events, session=asm.Session(id=events[0].session_id, agent_id="a")
+    ),
+    "flush": lambda store, events: store.flush(
+        asm.Session(id=events[0].session_id, agent_id="a"), asm.Run(session_id=events[0].session_id), events
+    ),
+    "expected": lambda store, events: store.append_events(events, expected_sequence=LARGEST),
+    "many": lambda store, events: store.append_events(events * 1_000),
+}
+
+
+@pytest.mark.parametrize("place", ["store", "transaction"])
+@pytest.mark.parametrize("how", APPENDS)
+def test_an_append_to_a_session_whose_counter_is_at_its_end_is_refused_with_the_session(
+    store: Any, how: str, place: str
+) -> None:
+    first = store.append_event(an_event("full"))
+    with store.transaction() as tx:
+        tx.execute(END)
+    # The last number that there is.
+    last = store.append_event(an_event("full"))
+    assert numbers([last]) == [LARGEST]
+
+    with pytest.raises(asm.Conflict, match="session 'full' has no sequence number left") as refusal:
+        if place == "store":
+            APPENDS[how](store, [an_event("full")])
+        else:
+            with store.transaction() as tx:
+                APPENDS[how](tx, [an_event("full")])
+
+    assert refusal.value.details["session_id"] == "full"
+    assert (numbers(store.get_events("full")), store.get_sessions(["full"])) == ([1, LARGEST], [])
+    # What is stored counts as appended.
+    assert APPENDS[how](store, [first, last])[:2] == [first, last]
+
+
+def test_the_end_of_a_counter_fails_only_its_own_callers_and_divides_no_batch(
+    migrated: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def append() -> list[Any]:
+        async with asm.AsyncSessionStore(migrated) as store:
+            await store.append_events([an_event("full_1"), an_event("full_2"), an_event("ses_0")])
+            async with store.transaction() as tx:
+                await tx.execute(END)
+            ids = [f"full_{n % 3}" if n % 4 == 1 else f"ses_{n % 5}" for n in range(40)]
+            with caplog.at_level(logging.DEBUG, "asm"):
+                # The first is sent at once, and the others together when it has returned.
+                started = [
+                    store.append_event(an_event("ses_0")),
+                    *(store.append_event(an_event(id)) for id in ids),
+                ]
+                _, *stored = await asyncio.gather(*started, return_exceptions=True)
+                return stored
+
+    stored = in_loop(append())
+
+    for n, each in enumerate(stored):
+        if n % 4 == 1 and n % 3:
+            assert isinstance(each, asm.Conflict)
+            assert each.details["session_id"] == f"full_{n % 3}"
+        else:
+            assert isinstance(each, asm.Event)
+    batches = re.findall(r"append_events \((\d+) events\) took", caplog.text)
+    assert batches == [str(sum(isinstance(each, asm.Event) for each in stored))]
+
+
 def test_a_filter_takes_a_limited_number_of_values(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation, "VALUES_MAX", 3)
     ids = ["ses_1", "ses_2", "ses_3", "ses_1"]
     stored = [store.append_event(an_event(session_id)) for session_id in ids[:3]]
     assert store.query.search_events(session_ids=ids).items == stored
-    for refused in (
+    refusals: tuple[Callable[[], Any], ...] = (
         lambda: store.query.search_events(session_ids=[*ids, "ses_4"]),
         lambda: store.query.count_events(types=[f"acme.{n}" for n in range(4)]),
-        lambda: store.query.search_sessions(tags=[*ids, "tag_4"]),
-        lambda: asm.Session(agent_id="a", tags=tuple(ids)),
-    ):
+        lambda: store.query.search_sessions(agent_id=[*ids, "agent_4"]),
+    )
+    for refused in refusals:
         with pytest.raises(asm.ValidationError, match="more than the maximum of 3"):
             refused()
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,15 +21,18 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
 from asm import dsn as dsns
-from asm.migrations import files, yoyo_backends
+from asm.engine.registry import Dialect
+from asm.migrations import files, migrations_folder, yoyo_backends
 from asm.migrations.migrator import Migrator
 from asm.migrations.runner import status
 from tests.conftest import INSTALLATIONS, POSTGRES, Cluster, an_event, numbers
+from tests.contract.migrating import STOP
 from tests.contract.other_clients import (
     LAST_STEP,
     STEP,
     STEPS,
     TABLES,
+    add_migration,
     copied_folder,
     driver_connection,
     fetch_rows,
@@ -39,6 +46,7 @@ from tests.contract.other_clients import (
     send_line,
     tables,
     url_part,
+    use_folder,
     yoyo,
     yoyo_running,
 )
@@ -57,7 +65,7 @@ servers_only = only(POSTGRES, why="SQLite has no hosts, roles or passwords")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the `sql` folder that asm takes its migrations from."""
     copy = copied_folder(tmp_path / "sql")
-    monkeypatch.setattr(files, "sql_folder", copy.joinpath)
+    use_folder(monkeypatch, copy)
     return copy
 
 
@@ -66,9 +74,7 @@ def step_file(folder: Path, dsn: str, id: str = STEP) -> Path:
 
 
 def add_step(folder: Path, dsn: str, statements: str, undo: str = "") -> None:
-    file = step_file(folder, dsn, LATER)
-    file.write_text(f"-- Notes.\n-- depends: {LAST_STEP}\n\n{statements}\n")
-    file.with_suffix(".rollback.sql").write_text(undo)
+    add_migration(folder, dsn, LATER, statements, undo)
 
 
 def test_migrating_returns_the_migrations_applied(dsn: str) -> None:
@@ -329,10 +335,9 @@ def test_many_threads_can_migrate_at_the_same_time(dsn: str) -> None:
 
 
 @pytest.fixture
-def killed_while_migrating(dsn: str, tmp_path: Path) -> str:
-    """A database on which a process was killed after the statements of the first migration."""
-    migrations = folder_that_stops(tmp_path / "stopping", dsn, at="0001-stops")
-    with running("tests.contract.migrating", dsn, str(migrations.parents[1])) as process:
+def killed_while_migrating(dsn: str) -> str:
+    """A database on which a process was killed after the statements of the migrations."""
+    with running("tests.contract.migrating", dsn, STOP) as process:
         send_line(process)
         assert [read_line(process), read_line(process)] == ["ready", "stopped"]
         process.kill()
@@ -447,6 +452,74 @@ def test_a_file_that_yoyo_applied_by_hand_is_not_compared(dsn: str, folder: Path
     with step_file(folder, dsn).open("a") as file:
         file.write("-- A comment.\n")
     assert asm.pending_migrations(dsn) == []
+
+
+# What else lies beside the files
+
+ODD_FOLDERS = ["l[ab]x", "*", "{a,b} wh?t", "100%d %(id)s", "package:yoyo:a'b\"c; -- grüße ☃"]
+
+
+def plant_other_files(folder: Path, ran: Path) -> None:
+    """Put files beside asm's own. One that is executed creates the file `ran` or the table `foreign_rows`."""
+    code = f"from pathlib import Path\nPath({str(ran)!r}).touch()\n"
+    statement = "create table foreign_rows (id integer);\n"
+    for migrations in folder.glob("*/migrations"):
+        for name in ("0000-other", STEP, "9999-other", "post-apply", "__pycache__/other"):
+            (migrations / name).parent.mkdir(exist_ok=True)
+            (migrations / f"{name}.py").write_text(code)
+        for name in ("0000-other", f"{STEP}-other", "9999-other", "post-apply-other"):
+            (migrations / f"{name}.sql").write_text(statement)
+            (migrations / f"{name}.rollback.sql").write_text(statement)
+        (migrations / "0002-link.sql").symlink_to("9999-other.sql")
+        (migrations / "0003-dangling.sql").symlink_to("nowhere.sql")
+        (migrations / "0004-folder.sql").mkdir()
+        os.mkfifo(migrations / "0005-pipe.sql")
+        (migrations.parent / "queries" / "other.py").write_text(code)
+
+
+def test_other_files_in_the_folders_are_ignored_however_the_folder_is_named(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = tmp_path / "ran"
+    # The first is one that some of the others match as glob patterns.
+    for name in ("lax", *ODD_FOLDERS):
+        folder = copied_folder(tmp_path / name / "sql")
+        plant_other_files(folder, ran)
+        monkeypatch.setattr(files, "sql_folder", folder.joinpath)
+        assert (asm.pending_migrations(dsn), asm.migrate(dsn)) == (STEPS, STEPS)
+        assert (status(dsn).applied, asm.migrate(dsn)) == (STEPS, [])
+        assert asm.rollback(dsn, steps=None) == STEPS[::-1]
+        assert (ran.exists(), "foreign_rows" in tables(dsn)) == (False, False)
+
+
+RECORD = """
+import asm
+print(asm.__file__, asm.migrate("sqlite:///store.db"), asm.migrate("sqlite:///store.db"))
+with asm.SessionStore("sqlite:///store.db") as store:
+    store.append_event(asm.Event(type="message_sent", session_id="ses_1"))
+"""
+
+
+def test_an_installation_in_an_oddly_named_folder_executes_its_own_files_only(tmp_path: Path) -> None:
+    for name in ("l[ab]x", "lax"):
+        installed = tmp_path / name / "asm"
+        shutil.copytree(Path(asm.__file__).parent, installed, ignore=shutil.ignore_patterns("__pycache__"))
+        plant_other_files(copied_folder(installed / "sql"), tmp_path / "ran")
+    path = {"PYTHONPATH": str(tmp_path / "l[ab]x"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", RECORD], cwd=tmp_path, env=os.environ | path, capture_output=True, text=True
+    )
+    assert (done.stderr, done.stdout) == ("", f"{tmp_path / 'l[ab]x' / 'asm' / '__init__.py'} {STEPS} []\n")
+    assert ((tmp_path / "ran").exists(), "foreign_rows" in tables(f"sqlite:///{tmp_path / 'store.db'}")) == (
+        False,
+        False,
+    )
+
+
+@pytest.mark.parametrize("dialect", ["postgres", "sqlite"])
+def test_the_files_of_every_migration_are_there_and_no_others(dialect: Dialect) -> None:
+    there = {file.name for file in migrations_folder(dialect).iterdir()}
+    assert there == {f"{id}{end}" for id in STEPS for end in (".sql", ".rollback.sql")}
 
 
 # Later migrations

@@ -15,7 +15,15 @@ import pytest
 import asm
 from asm import dsn as dsns
 from tests.conftest import an_artifact, an_event, numbers
-from tests.contract.other_clients import LAST_STEP, STEPS, copied_folder, read_line, running, send_line
+from tests.contract.other_clients import (
+    LAST_STEP,
+    STEPS,
+    copied_folder,
+    ids_in,
+    read_line,
+    running,
+    send_line,
+)
 from tests.fault.concurrent_writers import wait_until
 
 Opener = Callable[..., Any]
@@ -52,7 +60,7 @@ def migrate_in_another_process(dsn: str, folder: Path, statements: str, number: 
         file.write_text(f"-- depends: {depends}\n{statements.format(number=n)}")
         file.with_suffix(".rollback.sql").touch()
         depends = file.stem
-    with running("tests.contract.migrating", dsn, str(sql)) as process:
+    with running("tests.contract.migrating", dsn, str(sql), *ids_in(sql)) as process:
         send_line(process)
         assert [read_line(process), json.loads(read_line(process))] == ["ready", [depends]]
     return depends

@@ -211,7 +211,7 @@ def test_a_rolled_back_append_wakes_no_caller(store: Any, threads: ThreadPoolExe
     assert numbers(waiting.result(2 * SOON_S)) == [1]
 
 
-# Sessions whose counter goes back, and gaps that are filled.
+# Sessions whose counter goes back.
 
 
 def polled(store: Any) -> bool:
@@ -229,18 +229,6 @@ def test_waiting_goes_on_when_a_session_is_deleted_and_begun_again(
     first, second = other.append_events([an_event(type="error_occurred"), an_event()])
     assert numbers([first, second]) == [1, 2]
     assert waiting.result(2 * SOON_S) == [first]
-
-
-def test_waiting_finds_an_event_that_is_imported_into_a_gap(
-    store: Any, other: Any, threads: ThreadPoolExecutor
-) -> None:
-    pruned = an_event(type="error_occurred", sequence_number=1)
-    kept = an_event(sequence_number=2)
-    other.import_session(asm.SessionExport(session=SESSION, events=[kept]))
-    waiting = threads.submit(store.get_events, "ses_1", type="error_occurred", wait_timeout=SOON_S)
-    until(lambda: polled(store))
-    other.import_session(asm.SessionExport(session=SESSION, events=[pruned, kept]))
-    assert waiting.result(2 * SOON_S) == [pruned]
 
 
 def test_waiting_goes_on_when_the_session_is_pruned(

@@ -17,6 +17,8 @@ import asm
 from asm.migrations.runner import status
 from tests.conftest import POSTGRES, an_artifact, an_event
 from tests.contract.other_clients import STEPS, fetch_rows, only
+from tests.contract.test_cli import output_of
+from tests.contract.test_opening import CALLS, MAINTENANCE_CALLS
 
 pytestmark = only(POSTGRES, why="SQLite has no roles")
 
@@ -24,6 +26,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "roles.md").read_text("utf-8")
 SET_UP, GRANTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 ROLES = ("asm_migrator", "asm_reader", "asm_writer", "asm_operator")
 SCHEMA = "agents"
+INSUFFICIENT_PRIVILEGE = "42501"
 POLICY = asm.RetentionPolicy(max_completed_session_age_days=1, max_events_per_session=1)
 
 Opener = Callable[..., Any]
@@ -86,8 +89,9 @@ def write(store: Any) -> None:
     store.artifacts.delete("report.pdf")
     with store.transaction() as tx:
         tx.append_event(an_event())
-    other = a_session("ses_2", status="completed")
-    store.import_session(asm.SessionExport(session=other, runs=[], events=[], artifacts=[]))
+    for id in ("ses_2", "ses_3"):
+        other = a_session(id, status="completed")
+        store.import_session(asm.SessionExport(session=other, runs=[], events=[], artifacts=[]))
 
 
 def read(store: Any) -> None:
@@ -109,39 +113,106 @@ def read(store: Any) -> None:
 def check_refused(call: Callable[[], Any]) -> None:
     with pytest.raises(asm.StorageError, match=r"this role lacks a grant.*permission denied") as raised:
         call()
-    assert (raised.value.details["sqlstate"], raised.value.retryable) == ("42501", False)
+    assert (raised.value.details["sqlstate"], raised.value.retryable) == (INSUFFICIENT_PRIVILEGE, False)
 
 
-def test_a_writer_writes_and_reads_and_deletes_no_session(roles: Roles, opened: Opener) -> None:
+READER = {
+    *("get_session", "get_sessions", "list_sessions", "get_run", "list_runs", "get_active_run"),
+    *("get_event", "get_events", "iter_events", "follow_events", "get_latest_sequence"),
+    *("artifacts.get_by_key", "artifacts.list_by_session", "artifacts.session_stats", "health_check"),
+    *(name for name in CALLS if name.startswith("query.")),
+}
+WRITER = READER | {
+    *("save_session", "update_session", "fork_session", "save_run", "update_run", "flush"),
+    *("append_event", "append_events", "pop_event", "delete_events", "import_session"),
+    *("artifacts.register", "artifacts.delete", "soft_delete_expired_sessions", "prune_session_events"),
+}
+EXPIRE = f"""
+    update {SCHEMA}.asm_sessions set updated_at = now() - interval '1 year';
+    update {SCHEMA}.asm_sessions set deleted_at = updated_at where id = 'ses_3';
+    update {SCHEMA}.asm_artifacts set created_at = now() - interval '1 year';
+    insert into {SCHEMA}.asm_session_sequences values ('ses_none', 1, 0, now() - interval '1 year');
+"""
+"""Makes something to do for every step of retention."""
+
+NEW = asm.SessionExport(session=asm.Session(agent_id="a", id="ses_new"))
+EVERYTHING = CALLS | MAINTENANCE_CALLS | {"import_session": lambda store: store.import_session(NEW)}
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed"),
+    [
+        ("asm_reader", READER),
+        ("asm_writer", WRITER),
+        ("asm_operator", set(EVERYTHING)),
+        ("asm_migrator", set(EVERYTHING)),
+    ],
+)
+def test_a_role_may_do_what_the_page_says_and_nothing_else(
+    roles: Roles, opened: Opener, role: str, allowed: set[str]
+) -> None:
+    writer = opened(roles.dsn("asm_writer"), schema=SCHEMA)
+    write(writer)
+    writer.artifacts.register(an_artifact("orphan", session_id="ses_none"))
+    roles.run(EXPIRE)
+    before = contents(roles)
+    store = opened(roles.dsn(role), schema=SCHEMA)
+    assert {name for name, call in EVERYTHING.items() if not is_refused(call, store)} == allowed
+    assert (contents(roles) == before) == (role == "asm_reader")
+
+
+def is_refused(call: Callable[[Any], Any], store: Any) -> bool:
+    """Whether the role lacks a grant for an operation, or for a step of retention."""
+    try:
+        result = call(store)
+    except (asm.NotFound, asm.Conflict):
+        return False
+    except asm.StorageError as error:
+        if error.details["sqlstate"] != INSUFFICIENT_PRIVILEGE:
+            raise
+        return True
+    return isinstance(result, asm.MaintenanceReport) and result.errors != []
+
+
+def contents(roles: Roles) -> list[Any]:
+    tables = ("sessions", "runs", "events", "session_sequences", "artifacts")
+    return [fetch_rows(roles._dsn, f"select * from {SCHEMA}.asm_{table} order by 1, 2") for table in tables]
+
+
+def test_a_writer_writes_and_reads(roles: Roles, opened: Opener) -> None:
     store = opened(roles.dsn("asm_writer"), schema=SCHEMA)
     write(store)
     read(store)
-    check_refused(lambda: store.delete_session("ses_1"))
-    read(store)
 
 
-def test_a_reader_reads_and_writes_nothing(roles: Roles, opened: Opener) -> None:
+def test_a_reader_reads_also_in_a_transaction(roles: Roles, opened: Opener) -> None:
     write(opened(roles.dsn("asm_writer"), schema=SCHEMA))
     store = opened(roles.dsn("asm_reader"), schema=SCHEMA)
     read(store)
-    check_refused(lambda: store.append_event(an_event()))
-    check_refused(lambda: store.append_events([an_event()] * 2))
-    check_refused(lambda: store.save_session(a_session("ses_3")))
-    check_refused(lambda: store.flush(a_session("ses_3"), asm.Run(session_id="ses_3"), []))
-    check_refused(lambda: store.delete_session("ses_1"))
-    check_refused(lambda: store.artifacts.register(an_artifact()))
     with store.transaction() as tx:
         assert tx.get_session("ses_1").id == "ses_1"
-    read(store)
+
+
+def test_a_reader_uses_the_commands_that_read(roles: Roles, tmp_path: Path) -> None:
+    with asm.SessionStore(roles.dsn("asm_writer"), schema=SCHEMA) as store:
+        write(store)
+    options = ["--dsn", roles.dsn("asm_reader"), "--schema", SCHEMA]
+    for command in ("status", "sessions", "show ses_1", "stats ses_1", "usage", "cost", "health"):
+        output_of(*command.split(), *options)
+    for command in ("search sessions", "search runs", "search events", "export --all --artifacts"):
+        output_of(*command.split(), *options)
+    copy = f"sqlite:///{tmp_path / 'copy.db'}"
+    output_of("copy", roles.dsn("asm_reader"), copy, "--from-schema", SCHEMA)
+    output_of("copy", copy, roles.dsn("asm_writer"), "--to-schema", SCHEMA)
 
 
 def test_an_operator_deletes_what_has_expired(roles: Roles, opened: Opener) -> None:
     write(opened(roles.dsn("asm_writer"), schema=SCHEMA))
     store = opened(roles.dsn("asm_operator"), schema=SCHEMA)
     report = store.maintenance.execute(POLICY)
-    assert (report.errors, report.sessions_soft_deleted, report.events_pruned) == ([], 1, 4)
+    assert (report.errors, report.sessions_soft_deleted, report.events_pruned) == ([], 2, 4)
     fetch_rows(roles._dsn, f"update {SCHEMA}.asm_sessions set deleted_at = now() - interval '1 year'")
-    assert store.maintenance.hard_delete_expired_sessions(asm.RetentionPolicy(exempt_statuses=())) == 2
+    assert store.maintenance.hard_delete_expired_sessions(asm.RetentionPolicy(exempt_statuses=())) == 3
     write(store)
     store.delete_session("ses_1")
     assert store.maintenance.clean_orphaned_artifacts() == 0

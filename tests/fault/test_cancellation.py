@@ -108,9 +108,7 @@ async def read(iterator: AsyncIterator[object]) -> None:
 async def import_session(store: asm.AsyncSessionStore, name: str) -> None:
     session = asm.Session(id=name, agent_id="a")
     numbered = [an_event(name, sequence_number=n) for n in (1, 2, 3)]
-    export = {"session": session.to_dict(), "runs": [], "events": [each.to_dict() for each in numbered]}
-    exported = await store.query.export_session("ses_read")
-    await store.import_session(type(exported).from_dict({**exported.to_dict(), **export}))
+    await store.import_session(asm.SessionExport(session=session, events=numbered))
 
 
 async def delete_events(store: asm.AsyncSessionStore, name: str) -> None:

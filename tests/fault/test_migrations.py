@@ -29,6 +29,7 @@ from tests.contract.other_clients import (
     migrations_of,
     only,
     tables,
+    use_folder,
     yoyo_url,
 )
 from tests.fault import cuts
@@ -80,7 +81,7 @@ def later_migration(other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     `other` is made first, because the tests' databases are copies of one that is migrated for the first test.
     """
-    monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "later", other, 0).joinpath)
+    use_folder(monkeypatch, newer_asm(tmp_path / "later", other, 0))
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def older(migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
     """A database with a row in every table at least, that lacks the last migration."""
     with asm.SessionStore(migrated) as store:
         fill(store)
-    monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "newer", migrated, 0).joinpath)
+    use_folder(monkeypatch, newer_asm(tmp_path / "newer", migrated, 0))
     return migrated
 
 
@@ -394,7 +395,7 @@ def test_what_is_appended_while_a_newer_asm_migrates_is_kept_and_numbered(
                 wait_for_more(store)
                 newer = newer_asm(tmp_path / f"{number}", migrated, number)
                 with monkeypatch.context() as patch:
-                    patch.setattr(files, "sql_folder", newer.joinpath)
+                    use_folder(patch, newer)
                     assert len(asm.migrate(migrated)) == 1
             wait_for_more(store)
         finally:
@@ -409,7 +410,7 @@ def test_what_is_appended_while_a_newer_asm_migrates_is_kept_and_numbered(
 def test_migrating_begins_again_after_a_deadlock_with_a_writer(
     migrated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "sql_folder", newer_asm(tmp_path / "newer", migrated, 0).joinpath)
+    use_folder(monkeypatch, newer_asm(tmp_path / "newer", migrated, 0))
     with ThreadPoolExecutor() as threads, driver_connection(migrated) as writing:
         writing.execute("begin")
         writing.execute("update asm_session_sequences set last_sequence = last_sequence")

@@ -461,9 +461,9 @@ class World:
         ]
         if any(there is not None and there != given for there, given in others):
             raise asm.Conflict("")
-        numbers = {event.sequence_number for event in self._stored(session_id)}
+        latest = self.get_latest_sequence(session_id)
         missing = [event for event in export.events if event.id not in events]
-        if any(event.sequence_number in numbers for event in missing):
+        if any((event.sequence_number or 0) <= latest for event in missing):
             raise asm.Conflict("")
         for artifact in export.artifacts:
             if artifact.id not in self.artifacts:
@@ -473,7 +473,7 @@ class World:
             self.save_run(run)
         joined = sorted([*self._stored(session_id), *missing], key=lambda event: event.sequence_number or 0)
         self.events[session_id] = joined
-        self.latest[session_id] = max(self.get_latest_sequence(session_id), export.last_sequence)
+        self.latest[session_id] = max(latest, export.last_sequence)
 
     # Maintenance.
 

@@ -40,6 +40,7 @@ from tests.property.hostile import (
     any_value,
     raising,
 )
+from tests.unit.test_shown import unseen
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SESSIONS = ["ses_1", "ses_2", "ses_3"]
@@ -279,15 +280,18 @@ class Outcome:
 
 def _outcome(call: Callable[[], Any]) -> Outcome:
     started = time.monotonic()
+    said = ""
     try:
         result = call()
         outcome = Outcome(
             "result", _plain(list(islice(result, 50)) if isinstance(result, Iterator) else result)
         )
     except asm.AsmError as error:
+        said = f"{error!r}{error}{error.details!r}"
         outcome = Outcome("error", (type(error).__name__, error.code, bool(str(error))))
     except CallersError:
         outcome = Outcome("caller's error", None)
+    assert unseen(said) == []
     assert time.monotonic() - started < LIMIT_S
     return outcome
 

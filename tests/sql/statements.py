@@ -71,6 +71,13 @@ def fullest_rendering(query: NamedQuery) -> dict[str, str]:
     return dict.fromkeys((names[-1] for names in _choices(query) if names[-1]), ANY_VALUE)
 
 
+def covering_renderings(query: NamedQuery) -> Iterator[dict[str, str]]:
+    """Values for a few combinations of optional names, which together send every line."""
+    choices = [names[1:] for names in _choices(query)]
+    for number in range(max(map(len, choices), default=1)):
+        yield dict.fromkeys((str(names[number % len(names)]) for names in choices), ANY_VALUE)
+
+
 def _choices(query: NamedQuery) -> list[list[str | None]]:
     """For each optional name, or set of alternatives: the one that has a value, or None."""
     choices: dict[frozenset[str], list[str | None]] = {}

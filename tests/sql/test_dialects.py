@@ -34,7 +34,7 @@ SQL = sql_folder("postgres").parent
 SQL_FILES = sorted(SQL.rglob("*.sql"))
 
 # An operand that PostgreSQL takes as an array, and a parameter in it that has no type.
-ARRAYS = re.compile(r"\b(?:any|all|unnest)\((?:[^()]|\(\w+\))*\)|(?:@>|&&) *%\(\w+\)s\S*")
+ARRAYS = re.compile(r"\b(?:any|all|unnest)\((?:[^()]|\(\w+\))*\)|(?:@>|&&)\)? *%\(\w+\)s\S*")
 WITHOUT_CAST = re.compile(r"%\(\w+\)s(?!::[\w ]+\[\])")
 
 HOSTILE_SCHEMA = "Ün\"qüöted; -- %s %(id)s :id ' asm_events"
@@ -46,7 +46,7 @@ OPTIONAL_ON_ONE_SIDE = {
 COLUMNS_WITHOUT_NAMES = {
     "check_tables": "returns no row",
     "count_rows": "pairs of a table's name and its number of rows, read by position",
-    "count_rows_by_counters": "pairs of a table's name and its number of rows, read by position",
+    "count_rows_by_counters": "a table's name and its number of rows in two halves, read by position",
     "get_version": "one value",
     "count_sessions": "one value",
     "count_sessions_by_tag": "one value",

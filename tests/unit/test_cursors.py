@@ -64,6 +64,27 @@ def test_any_time_and_any_id_can_be_encoded(moment: datetime, id: str) -> None:
     assert order.after(order.cursor(session)) == {"last_at": moment, "last_id": id}
 
 
+WIDEST = "\U0010fffd" * 255
+LONGEST: dict[str, Any] = {
+    "sessions": asm.Session(id=WIDEST, agent_id="a", created_at=datetime.min.replace(tzinfo=UTC)),
+    "runs": asm.Run(id=WIDEST, session_id=WIDEST, started_at=datetime.min.replace(tzinfo=UTC)),
+    "events": asm.Event(
+        type="a.b", session_id=WIDEST, timestamp=datetime.min.replace(tzinfo=UTC), sequence_number=2**63 - 1
+    ),
+}
+
+
+@pytest.mark.parametrize("order", EVERY_ORDER, ids=order_id)
+def test_the_longest_values_can_be_encoded_and_no_longer_cursor_is_read(order: Order[Any]) -> None:
+    row = LONGEST[order.kind]
+
+    assert order.after(order.cursor(row)) == order.keyset(row)
+    # A number of so many digits would take minutes to convert.
+    digits = "7" * 2_000_000
+    with pytest.raises(asm.InvalidCursor):
+        order.after(forged(order, *[digits] * len(order.parameters)))
+
+
 def test_without_a_cursor_the_keyset_is_empty() -> None:
     assert order_of("runs", "started_at_asc").after(None) == {}
 

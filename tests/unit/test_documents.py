@@ -6,22 +6,39 @@ import copy
 import datetime
 import decimal
 import enum
+import json
 import math
+import sys
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from asm import Event, Run, Session, ValidationError
-from asm.documents import DEPTH_MAX, dump, dump_object, load
+from asm import Event, Run, Session, ValidationError, documents
+from asm.content.fields import as_text
+from asm.documents import DEPTH_MAX, dump, dump_object, load, parse
 
 LONGEST = 10**4_300 - 1
 """An integer of 4,300 digits, the most that Python converts to text by default."""
 
 
+LIMITS = (0, 640, 4_300, 1_000_000)
+"""What an application may have set, the lowest and no limit included."""
+
+
 class Colour(enum.Enum):
     RED = "red"
+
+
+@pytest.fixture(params=LIMITS)
+def digits_limit(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A limit of the process for the digits of an integer."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(request.param)
+    yield request.param
+    sys.set_int_max_str_digits(before)
 
 
 def nested(depth: int, inner: Any) -> Any:
@@ -82,6 +99,51 @@ def test_an_integer_of_4_300_digits_is_loaded_equal(value: Any) -> None:
 @pytest.mark.parametrize("value", [LONGEST + 1, -LONGEST - 1, 10**100_000], ids=["long", "negative", "huge"])
 def test_an_integer_of_more_than_4_300_digits_is_refused_with_its_path(value: Any) -> None:
     assert path_of({"items": [1, value]}) == "data.items[1]"
+
+
+@pytest.mark.usefixtures("digits_limit")
+@pytest.mark.parametrize("value", [LONGEST, -LONGEST], ids=["positive", "negative"])
+def test_the_longest_integer_is_loaded_equal_whatever_the_limit_of_the_process_is(value: int) -> None:
+    text = dump({"n": [value]}, "data")
+
+    assert load(text) == load(text.encode()) == parse(text) == {"n": [value]}
+
+
+@pytest.mark.usefixtures("digits_limit")
+@pytest.mark.parametrize("value", [LONGEST + 1, -LONGEST - 1], ids=["positive", "negative"])
+def test_a_longer_integer_is_refused_whatever_the_limit_of_the_process_is(value: int) -> None:
+    assert path_of([value]) == "data[0]"
+
+
+@pytest.mark.usefixtures("digits_limit")
+@pytest.mark.parametrize("read", [lambda text: load(f" {text}"), parse], ids=["stored", "of another program"])
+@pytest.mark.parametrize("sign", ["", "-"], ids=["positive", "negative"])
+@pytest.mark.parametrize("number", [4_301, 2_000_000])
+def test_an_integer_of_too_many_digits_is_refused_before_it_is_converted(
+    read: Any, sign: str, number: int
+) -> None:
+    # To convert two million digits takes longer than the timeout of a test.
+    with pytest.raises(ValidationError, match=f"an integer of {number:,} digits"):
+        read(f'{{"n": [{sign}{"7" * number}]}}')
+
+
+@pytest.mark.usefixtures("digits_limit")
+def test_the_longest_integer_is_shown_whatever_the_limit_of_the_process_is() -> None:
+    assert str(as_text([LONGEST])).count("9") == 4_300
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_a_constant_that_is_not_json_is_refused_in_a_text_of_another_program(constant: str) -> None:
+    with pytest.raises(ValidationError, match=f"{constant} is not a JSON number"):
+        parse(f'{{"n": {constant}}}')
+
+
+@pytest.mark.parametrize("text", ['{"n": 1', "[1,]", ""])
+def test_a_text_of_another_program_that_is_not_json_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(json.JSONDecodeError) as refusal:
+        parse(text)
+
+    assert refusal.value.colno == len(text) + (text != "[1,]")
 
 
 def test_minus_zero_keeps_its_sign() -> None:
@@ -210,6 +272,30 @@ def test_a_message_shortens_a_long_path() -> None:
         dump(nested(400, b"x"), "data")
 
     assert len(str(refusal.value)) < 400
+
+
+def test_a_path_and_its_message_shorten_a_long_key() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        dump({"K" * 100_000: {"k" * 100_000: [b"x"]}}, "data")
+
+    assert len(str(refusal.value)) < 400
+    assert len(refusal.value.details["path"]) < 500
+    assert refusal.value.details["path"].startswith("data.KKK")
+    assert refusal.value.details["path"].endswith("kkk[0]")
+
+
+@pytest.mark.parametrize("other", [0, "\ud800"], ids=["encoded by orjson", "not encoded by orjson"])
+@pytest.mark.parametrize(
+    "rest", [[0] * 600, ["x" * 999], "x" * 1_001], ids=["items", "a text", "only a text"]
+)
+def test_a_document_is_refused_if_its_text_is_too_long(
+    monkeypatch: pytest.MonkeyPatch, other: Any, rest: Any
+) -> None:
+    monkeypatch.setattr(documents, "DOCUMENT_LENGTH_MAX", 1_000)
+    assert dump(["x" * 980, other], "data")
+
+    with pytest.raises(ValidationError, match=r"data is (at least )?1,\d\d\d characters of JSON.*artifact"):
+        dump([other, rest], "data")
 
 
 @pytest.mark.parametrize("value", [[], "text", None, 3], ids=repr)

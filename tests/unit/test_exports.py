@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,8 +29,8 @@ def test_without_a_last_sequence_an_export_ends_with_its_last_event() -> None:
 
 
 def test_an_export_keeps_a_given_counter() -> None:
-    export = an_export(2, 5, last_sequence=9, pruned_events=6)
-    assert (export.last_sequence, export.pruned_events) == (9, 6)
+    export = an_export(2, 5, last_sequence=9, pruned_events=7)
+    assert (export.last_sequence, export.pruned_events) == (9, 7)
 
 
 def test_exports_with_equal_contents_are_equal() -> None:
@@ -50,6 +51,29 @@ def test_a_dict_without_a_counter_is_an_export() -> None:
 
 
 @pytest.mark.parametrize(
+    ("numbers", "counter"),
+    [
+        ([], {"last_sequence": 2**52}),
+        ([], {"pruned_events": 5}),
+        ([], {"last_sequence": 3, "pruned_events": 2}),
+        ([1, 2], {"last_sequence": 2, "pruned_events": 1}),
+        ([1, 3], {"last_sequence": 3}),
+        ([1, 3], {"pruned_events": 2}),
+        ([2, 5], {"last_sequence": 9, "pruned_events": 3}),
+    ],
+)
+def test_an_export_that_does_not_add_up_is_refused(numbers: list[int], counter: dict[str, int]) -> None:
+    for make in (an_export, partial(from_dict, an_export(*numbers))):
+        with pytest.raises(asm.ValidationError, match=r"does not add up: .*: correct pruned_events"):
+            make(*numbers, **counter)
+
+
+def from_dict(export: asm.SessionExport, *_: int, **changes: Any) -> asm.SessionExport:
+    counter = {"last_sequence": 0, "pruned_events": 0, **changes}
+    return asm.SessionExport.from_dict({**export.to_dict(), **counter})
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"session": "ses_1"}, "session must be a Session, not str"),
@@ -62,6 +86,9 @@ def test_a_dict_without_a_counter_is_an_export() -> None:
         ({"events": [an_event(3), an_event(3)]}, r"events\[1\] has the sequence number 3, .* 4 or more"),
         ({"events": [an_event(3)], "last_sequence": 2}, "last_sequence is 2, but the export has an event 3"),
         ({"last_sequence": -1}, "last_sequence must be from 0"),
+        ({"last_sequence": 2**53, "pruned_events": 2**53}, "last_sequence must be from 0 to 9,007"),
+        ({"last_sequence": 10**5_000}, "last_sequence must be from 0 to 9,007"),
+        ({"last_sequence": 3, "pruned_events": -1}, "pruned_events must be from 0"),
         ({"last_sequence": 3, "pruned_events": 1.5}, "pruned_events must be a whole number"),
     ],
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+import re
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import pytest
 
 import asm
 from asm.formats import jsonl, registry
+from asm.formats.base import ExportedSession
+from asm.operations.imports import batches_of
+from asm.shown import UNSAFE
 
 DEEP: dict[str, Any] = {}
 for _ in range(499):
@@ -116,7 +121,7 @@ def test_an_end_with_another_number_of_sessions_is_detected() -> None:
 @pytest.mark.parametrize(
     ("garbage", "message"),
     [
-        (b"remember the milk\n", "not JSON at column 2"),
+        (b"remember the milk\n", "not JSON at column 1"),
         (b"[1, 2]\n", "expected a JSON object, not list"),
         (b"{}\n", "expected `event`, not ``"),
         (b'{"run": {}}\n', "expected `event`, not `run`"),
@@ -124,9 +129,16 @@ def test_an_end_with_another_number_of_sessions_is_detected() -> None:
         (b'{"event": {"odd": 3}}\n', "Event has no field 'odd'"),
         (b'{"event": {"type": "message_sent"}}\n', "session_id"),
         (b'{"event": {"type": "x", "session_id": "s"}}\n', "'x' is not an event type"),
-        (b'{"event": {"type": "a.b", "session_id": "s", "data": {"x": [NaN]}}}\n', r"data\.x\[0\] is nan"),
+        (b'{"event": {"type": "a.b", "session_id": "s", "data": {"x": [NaN]}}}\n', "NaN"),
+        (b'{"event": {"type": "a.b", "session_id": "s", "data": {"x": [1e999]}}}\n', r"data\.x\[0\] is inf"),
+        (
+            b'{"event": {"type": "a.b", "session_id": "s", "sequence_number": -1}}\n',
+            "sequence_number must be",
+        ),
         (b'\xff{"event": {}}\n', "not UTF-8 at byte 1"),
-        (b"[" * 100_000 + b"\n", "JSON that Python cannot parse"),
+        (b"[" * 100_000 + b"\n", "nested too deeply"),
+        (b'{"event": {"data": {"n": ' + b"1" * 4_301 + b"}}}\n", "4,301 digits"),
+        (b'{"event": {"data": {"n": -' + b"1" * 1_000_000 + b"}}}\n", "1,000,000 digits"),
     ],
 )
 def test_an_error_names_the_line(garbage: bytes, message: str) -> None:
@@ -144,10 +156,40 @@ def test_blank_lines_are_ignored_and_counted() -> None:
         read(content)
 
 
-def test_rows_of_another_session_are_reported_with_the_line_of_the_session() -> None:
+@pytest.mark.parametrize(("line", "kind"), [(3, "run"), (4, "event"), (6, "artifact")])
+def test_a_row_of_another_session_is_reported_with_its_line(line: int, kind: str) -> None:
     content = dump(an_export("ses_1"))
-    content[2] = dump(an_export("ses_2"))[2]
-    with pytest.raises(asm.ValidationError, match=r"^line 2: runs\[0\] belongs to session 'ses_2'"):
+    content[line - 1] = dump(an_export("ses_2"))[line - 1]
+    message = f"^line {line}: the {kind} belongs to session 'ses_2', not to 'ses_1'"
+    with pytest.raises(asm.ValidationError, match=message):
+        read(content)
+
+
+@pytest.mark.parametrize("counter", [(2**52, 0), (8, 7), (9, 6), (10, 7), (2**53 - 1, 7), (0, 0)])
+def test_a_session_whose_numbers_do_not_add_up_is_refused_at_its_line(counter: tuple[int, int]) -> None:
+    content = dump(an_export())
+    last, pruned = counter
+    content[1] = content[1].replace(
+        b'"last_sequence":9,"pruned_events":7', b'"last_sequence":%d,"pruned_events":%d' % (last, pruned)
+    )
+    with pytest.raises(asm.ValidationError, match=r"^line 2: the export does not add up: 2 events"):
+        # The lines after it are not read.
+        read(content[:2])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "line"), [(0, 8, 4), (8, 8, 5), (9, 8, 5), (3, 10, 5), (None, 8, 4), (3, 2**60, 5)]
+)
+def test_an_event_with_an_impossible_number_is_refused_at_its_line(
+    first: int | None, second: int, line: int
+) -> None:
+    content = dump(an_export())
+    for index, number in ((3, first), (4, second)):
+        text = content[index].decode()
+        content[index] = re.sub(
+            r'"sequence_number":\d+', f'"sequence_number":{json.dumps(number)}', text
+        ).encode()
+    with pytest.raises(asm.ValidationError, match=rf"^line {line}: .*sequence.number"):
         read(content)
 
 
@@ -172,6 +214,63 @@ def test_an_invalid_header_is_refused(header: bytes) -> None:
         read([header])
 
 
+# What a terminal obeys, and what takes no room.
+
+UNSEEN = "".join(map(chr, [0x7F, *range(0x80, 0xA0), 0xAD, 0x200B, 0x200D, 0x2028, 0x202E, 0x2066, 0x3164]))
+TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "delete all")
+
+
+def test_an_export_has_no_character_that_a_terminal_obeys_or_that_is_not_seen() -> None:
+    said = f"é 中 🎉 \x1b]0;x\x07 {UNSEEN} {TAGS} \ufeff"
+    event = asm.Event(
+        type="message_sent",
+        session_id=said,
+        sequence_number=1,
+        data={said: [said]},
+        metadata={"half": "\ud800"},
+    )
+    export = asm.SessionExport(session=asm.Session(agent_id=said, id=said), events=[event])
+    lines = dump(export)
+    text = b"".join(lines).decode()
+    assert UNSAFE.findall(text.replace("\n", "")) == []
+    assert all(each in text for each in ("é 中 🎉", r"\u007f", r"\u009b", r"\u202e", r"\udb40\udc64"))
+    assert read(lines) == [export]
+
+
+# Sizes.
+
+
+def test_an_export_is_read_in_the_memory_of_a_few_rows() -> None:
+    small, large = (peak_of_importing(lines_of_a_session(events), events) for events in (2_000, 8_000))
+    assert large < 1.5 * small
+
+
+def lines_of_a_session(events: int) -> Iterator[bytes]:
+    export = asm.SessionExport(session=SESSION)
+    header, session, end = dump(export)
+    event = {"event": asm.Event(type="message_sent", session_id=SESSION.id, data={"s": "x" * 100}).to_dict()}
+    yield header
+    yield session.replace(b'"last_sequence":0', b'"last_sequence":%d' % events).replace(
+        b'"events":0', b'"events":%d' % events
+    )
+    for number in range(1, events + 1):
+        event["event"] |= {"id": f"evt_{number}", "sequence_number": number}
+        yield json.dumps(event).encode()
+    yield end
+
+
+def peak_of_importing(lines: Iterable[bytes], events: int) -> int:
+    """The memory in use at most while a session is read and prepared for its import."""
+    tracemalloc.start()
+    try:
+        for session in jsonl.iterate_lines(lines):
+            batches = batches_of(session.session, session.rows, session.counter)
+            assert sum(len(batch.events) for batch in batches) == events
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 # Files.
 
 
@@ -187,7 +286,11 @@ def new_file(tmp_path: Path) -> Callable[..., Path]:
 
 def test_an_export_is_recognised_by_its_first_line_whatever_its_name(new_file: Callable[..., Path]) -> None:
     file = new_file(b"".join(dump(an_export())), "trajectory.traj")
-    assert list(registry.read(file)) == [only_export(file)]
+    assert whole(file) == [only_export(file)]
+
+
+def whole(file: Path) -> list[asm.SessionExport]:
+    return [each.whole() for each in registry.read(file) if isinstance(each, ExportedSession)]
 
 
 def only_export(file: Path) -> asm.SessionExport:
@@ -197,7 +300,7 @@ def only_export(file: Path) -> asm.SessionExport:
 
 def test_a_compressed_file_is_read(new_file: Callable[..., Path]) -> None:
     export = an_export()
-    assert list(registry.read(new_file(gzip.compress(b"".join(dump(export)))))) == [export]
+    assert whole(new_file(gzip.compress(b"".join(dump(export))))) == [export]
 
 
 def test_a_truncated_compressed_file_is_reported_with_its_line(new_file: Callable[..., Path]) -> None:

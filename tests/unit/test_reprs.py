@@ -93,7 +93,9 @@ def test_the_repr_of_a_page_has_the_number_of_its_items_and_whether_there_are_mo
 
 def test_the_repr_of_an_export_has_the_numbers_of_its_rows() -> None:
     session = asm.Session(id="ses_1", agent_id="a")
-    export = asm.SessionExport(session=session, events=[an_event(sequence_number=n) for n in range(1, 4)])
+    export = asm.SessionExport(
+        session=session, events=[an_event(id=f"evt_{n}", sequence_number=n) for n in range(1, 4)]
+    )
 
     assert repr(export) == f"SessionExport({session!r}, 0 runs, 3 events, 0 artifacts)"
     one = asm.SessionExport(session=session, events=[an_event(sequence_number=1)])

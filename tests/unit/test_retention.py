@@ -125,6 +125,7 @@ def test_events_that_are_appended_during_a_run_do_not_prolong_it() -> None:
             rows = super()._execute(query)
             always: dict[str, Rows] = {
                 "count_stored": [(70,)],
+                "count_stored_by_counters": [(0, 70)],
                 "find_oldest_events": [("a", 90, 0, query.params.get("limit"), None)],
                 "lock_existing_counters": [("a", 90, 0)],
                 "count_prunable_by_session": [("a", sum(query.params.get("limits", [])))],
@@ -143,6 +144,7 @@ def test_a_dry_run_sends_only_reading_queries() -> None:
         find_orphaned_artifacts=[("d", 3)],
         find_orphaned_counters=[("e",)],
         count_stored=[(100,)],
+        count_stored_by_counters=[(0, 100)],
         count_prunable_events=[(40,)],
     )
 

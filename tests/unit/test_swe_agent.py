@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+import tempfile
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 from asm import EventType, ValidationError
 from asm.formats import registry
 from asm.formats.base import Transcript
+from tests.conftest import in_memory
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests" / "data" / "small.traj"
@@ -218,13 +222,15 @@ def test_a_folder_is_searched_for_files_of_known_formats(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not JSON at line 1, column 1"),
+        (b"", "not JSON at column 1"),
         (b'{"trajectory": [],\n "info": }', "not JSON at line 2, column 10"),
-        (b'{"trajectory": ["\xff"]}', "not JSON at byte 17"),
+        (b'{"trajectory": ["\xff"]}', "not UTF-8 at byte 18"),
         (b'{"trajectory": [], "x": NaN}', "NaN"),
         (b'{"trajectory": [{"x": 1e999}]}', "inf"),
         (b'{"trajectory": ' + b"[" * 100_000, "nested too deeply"),
-        (b'{"trajectory": [], "x": ' + b"1" * 5_000 + b"}", "4300 digits"),
+        (b'{"trajectory": [], "x": ' + b"1" * 5_000 + b"}", "5,000 digits"),
+        (b'{"trajectory": [], "x": ' + b"1" * 1_000_000 + b"}", "1,000,000 digits"),
+        (b'{"trajectory": [' + b"{}," * 100_000 + b"{}]}", "100,001 steps and history entries"),
         ([], "not a trajectory"),
         ({"steps": []}, "not a trajectory"),
         ({"trajectory": {}}, "not a trajectory"),
@@ -257,6 +263,58 @@ def test_an_invalid_file_is_reported_with_its_path(
     with pytest.raises(ValidationError, match=message) as caught:
         read(file)
     assert str(caught.value).startswith(f"{file}: ")
+
+
+def test_a_step_is_found_by_what_it_says_however_many_there_are(new_file: Callable[..., Path]) -> None:
+    def calls(number: int) -> int:
+        steps = [{"response": f"said {n}", "action": "same"} for n in range(number)]
+        history = [{"role": "assistant", "content": f"said {n}?", "action": "other"} for n in range(number)]
+        file = new_file({"trajectory": steps, "history": history})
+        count = Counter[str]()
+        sys.setprofile(lambda _frame, event, _arg: count.update([event]))
+        try:
+            read(file)
+        finally:
+            sys.setprofile(None)
+        return count.total()
+
+    assert calls(400) < 2.5 * calls(200)
+
+
+def test_an_entry_belongs_to_the_first_remaining_step_that_says_the_same(
+    new_file: Callable[..., Path],
+) -> None:
+    steps = [
+        {"response": "a", "action": "x"},
+        {"response": "b", "action": "x"},
+        {"response": "a", "action": "y"},
+    ]
+    history = [{"role": "assistant", "content": said} for said in ("a", "a", "b")]
+    events = read(new_file({"trajectory": steps, "history": history})).events
+    found = [
+        (event.metadata.get("step"), "history" in event.metadata)
+        for event in events
+        if event.type == EventType.MESSAGE_RECEIVED
+    ]
+    assert found == [(1, True), (2, False), (3, True), (None, False)]
+
+
+def test_a_configuration_that_cannot_be_read_is_kept_as_it_is(new_file: Callable[..., Path]) -> None:
+    for config in ("[" * 100_000, "1" * 5_000, "\ud800", "{"):
+        transcript = read(new_file(small(replay_config=config)))
+        assert transcript.session.context["replay_config"] == config
+        assert transcript.run.provider is None
+
+
+@pytest.mark.skipif(in_memory() is None, reason="no file system here has such times")
+@pytest.mark.parametrize("modified_at", [2**40, -(2**40)])
+def test_a_file_from_outside_the_years_1_to_9999_is_refused(modified_at: int) -> None:
+    with tempfile.NamedTemporaryFile(dir=in_memory(), suffix=".traj") as file:
+        file.write(SMALL.read_bytes())
+        file.flush()
+        os.utime(file.name, (0, modified_at))
+        with pytest.raises(ValidationError, match=rf"^{file.name}: .* outside the years 1 to 9999"):
+            read(Path(file.name))
 
 
 def test_a_file_of_an_unknown_format_is_refused(new_file: Callable[..., Path]) -> None:

@@ -86,10 +86,75 @@ def test_a_flag_is_true_or_false_and_not_another_value_with_a_truth_value(value:
         sessions.list_sessions(include_deleted=value)
 
 
+class Unshown:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 def test_a_value_without_a_repr_is_shown_by_its_type() -> None:
-    assert safe_repr([HUGE]) == "a list without a repr"
-    assert safe_repr(HUGE) == "an integer of 16,610 bits"
+    assert safe_repr([Unshown()]) == "a list without a repr"
+    assert safe_repr(Unshown()) == "an Unshown without a repr"
     assert safe_repr(timedelta(1)) == "datetime.timedelta(days=1)"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (HUGE, "an integer of 16,610 bits"),
+        ([HUGE], "[an integer of 16,610 bits]"),
+        ({"n": -HUGE}, "{'n': an integer of 16,610 bits}"),
+        ({HUGE}, "{an integer of 16,610 bits}"),
+        (list(range(1_000_000)), "[0, 1, 2, 3, 4, 5, ...]"),
+        (dict.fromkeys(range(1_000_000)), "{0: None, 1: None, 2: None, 3: None, ...}"),
+        (set(range(1_000_000)), "{0, 1, 2, 3, 4, 5, ...}"),
+        (frozenset(range(1_000_000)), "frozenset({0, 1, 2, 3, 4, 5, ...})"),
+        ([[[[[]], [[1]]]]], "[[[[...], [...]]]]"),
+    ],
+    ids=[
+        "an integer",
+        *("in a list", "in a dict", "in a set"),
+        "a list",
+        "a dict",
+        "a set",
+        "a frozenset",
+        "deep",
+    ],
+)
+def test_a_message_shows_the_beginning_of_a_large_value(value: Any, shown: str) -> None:
+    assert safe_repr(value) == shown
+
+
+@pytest.mark.parametrize("value", ["x" * 1_000_000, b"x" * 1_000_000, ["x" * 100] * 100, Unshown], ids=type)
+def test_a_message_shows_at_most_80_characters_of_a_value(value: Any) -> None:
+    assert len(safe_repr(value)) <= 80
+
+
+TAGS = [f"tag_{n}" for n in range(1_001)]
+
+
+def test_a_session_a_filter_and_a_policy_have_at_most_1_000_tags() -> None:
+    assert asm.Session(agent_id="a", tags=TAGS[:1_000]).tags == tuple(TAGS[:1_000])
+    assert asm.RetentionPolicy(exempt_tags=TAGS[:1_000]).exempt_tags == tuple(TAGS[:1_000])
+    search.search_sessions(tags=[*TAGS[:1_000], *TAGS[:1_000]])
+
+    for refused in (
+        lambda: asm.Session(agent_id="a", tags=TAGS),
+        lambda: asm.Session.from_dict({"agent_id": "a", "tags": TAGS}),
+        lambda: asm.RetentionPolicy(exempt_tags=TAGS),
+        lambda: search.search_sessions(tags=TAGS),
+        lambda: search.iter_sessions(tags=TAGS),
+    ):
+        with pytest.raises(
+            asm.ValidationError, match="1,001 values, more than the maximum of 1,000"
+        ) as refusal:
+            refused()
+        assert refusal.value.details["path"] in ("tags", "exempt_tags")
+
+
+def test_a_status_that_is_given_many_times_is_sent_once() -> None:
+    query = sessions.list_sessions(status=["failed", "active"] * 1_000)
+
+    assert query.params["statuses"] == ("failed", "active")
 
 
 @pytest.mark.parametrize(

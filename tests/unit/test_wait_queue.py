@@ -18,7 +18,7 @@ from asm.engine.wait_queue import (
     Request,
     WaitQueue,
 )
-from asm.errors import ConnectionFailed, StorageTimeout
+from asm.errors import ConnectionFailed, StorageTimeout, counter_at_end
 
 
 def operation(name: str, *sessions: str, items: int = 1, size_bytes: int = 1) -> Batchable[str]:
@@ -274,6 +274,16 @@ def test_a_request_that_failed_alone_raises_the_error() -> None:
     alone = request("a")
     assert fail(ValueError("refused"), alone) == []
     assert str(error_of(alone)) == "refused"
+
+
+def test_the_end_of_a_counter_fails_the_requests_of_its_session_and_divides_no_others() -> None:
+    requests = [request("a"), request("full"), request("b"), request("both", "c", "full"), request("fuller")]
+
+    assert fail(counter_at_end(["full", "fuller"]), *requests) == [["a", "b"]]
+
+    messages = [str(error_of(each)) for each in requests if each.operation.items[0] not in "ab"]
+    assert ["session 'full' has" in message for message in messages] == [True, True, False]
+    assert "session 'fuller' has" in messages[2]
 
 
 def test_a_lost_connection_fails_all_requests_of_the_batch() -> None:

@@ -111,7 +111,9 @@ create table if not exists asm_runs (
         ) stored,
     constraint asm_runs_pkey primary key (session_id, id),
     constraint asm_runs_turn_count_not_negative check (turn_count >= 0),
-    constraint asm_runs_cost_within_bounds check (cost_usd between 0 and 1e9),
+    constraint asm_runs_cost_within_bounds check (
+        cost_usd between 0::double precision and 1e9::double precision
+    ),
     constraint asm_runs_token_counts_within_bounds check (
         input_tokens between 0 and 1000000000000
         and output_tokens between 0 and 1000000000000

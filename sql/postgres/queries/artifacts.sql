@@ -30,7 +30,10 @@ select id, session_id, run_id, key, content_type, byte_size, checksum_sha256,
  order by created_at, id;
 
 -- get_artifact_stats
-select count(*) as artifact_count, coalesce(sum(byte_size), 0)::bigint as total_bytes
+-- The sizes are added up in two halves of 32 bits, because SQLite cannot add up more than 63.
+select pg_catalog.count(*) as artifact_count,
+       coalesce(pg_catalog.sum(byte_size >> 32), 0)::bigint as upper_bytes,
+       coalesce(pg_catalog.sum(byte_size & 4294967295), 0)::bigint as lower_bytes
   from asm_artifacts
  where session_id = %(session_id)s
    and deleted_at is null;
@@ -38,7 +41,7 @@ select count(*) as artifact_count, coalesce(sum(byte_size), 0)::bigint as total_
 -- delete_artifact
 -- Soft-deletes the live artifact of a key.
 update asm_artifacts
-   set deleted_at = now()
+   set deleted_at = pg_catalog.now()
  where key = %(key)s
    and deleted_at is null;
 

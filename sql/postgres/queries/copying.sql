@@ -35,13 +35,15 @@ select session_id, last_sequence, pruned_events
  limit %(limit)s;
 
 -- find_events_between
--- The events of the requested ranges: after one sequence number, up to another. Each range is
--- shorter than the limit, which only has PostgreSQL read each session by the primary key.
+-- The first events of each requested range: after one sequence number, up to another.
 select found.id, found.type, found.timestamp, found.session_id, found.run_id,
        found.sequence_number, found.data, found.metadata, found.schema_version, found.provider,
        found.correlation_id
-  from unnest(%(session_ids)s::text[], %(after_sequences)s::bigint[], %(last_sequences)s::bigint[])
-    as requested (session_id, after_sequence, last_sequence)
+  from rows from (
+           pg_catalog.unnest(%(session_ids)s::text[]),
+           pg_catalog.unnest(%(after_sequences)s::bigint[]),
+           pg_catalog.unnest(%(last_sequences)s::bigint[])
+       ) as requested (session_id, after_sequence, last_sequence)
  cross join lateral (
        select id, type, timestamp, session_id, run_id, sequence_number, data, metadata,
               schema_version, provider, correlation_id
@@ -56,6 +58,6 @@ select found.id, found.type, found.timestamp, found.session_id, found.run_id,
 -- identify_store
 -- The server since its start, the database and the table, by which two DSNs of one store are
 -- recognised. The table of a store without sessions is null.
-select pg_postmaster_start_time()::text as server,
-       current_database()::text as database,
+select pg_catalog.pg_postmaster_start_time()::text as server,
+       pg_catalog.current_database()::text as database,
        (select tableoid::bigint from asm_sessions limit 1) as sessions;

@@ -3,7 +3,7 @@
 -- already violates a unique constraint, and the failing statement leaves the counter as it was.
 with counters as (
     insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
-    values (%(session_id)s, 1, now())
+    values (%(session_id)s, 1, pg_catalog.now())
     on conflict (session_id) do update
        set last_sequence = counter.last_sequence + 1, updated_at = excluded.updated_at
     returning last_sequence
@@ -25,7 +25,7 @@ returning sequence_number;
 -- delete_session: they wait for each other and do not deadlock.
 with counters as (
     insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
-    values (%(session_id)s, 1, now())
+    values (%(session_id)s, 1, pg_catalog.now())
     on conflict (session_id) do update
        set last_sequence = counter.last_sequence + 1, updated_at = excluded.updated_at
     returning last_sequence
@@ -36,7 +36,7 @@ with counters as (
     )
     select %(ensured_id)s, %(ensured_agent_id)s, %(ensured_status)s, %(ensured_parent_session_id)s,
            %(ensured_metadata)s::json, %(ensured_context)s::json,
-           array(select json_array_elements_text(%(ensured_tags)s::json)),
+           array(select pg_catalog.json_array_elements_text(%(ensured_tags)s::json)),
            %(ensured_created_at)s::timestamptz, %(ensured_updated_at)s::timestamptz,
            %(ensured_deleted_at)s::text::timestamptz
       from counters
@@ -64,8 +64,8 @@ returning sequence_number;
 -- otherwise it would hash the events.
 with counters as (
     insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
-    select session_id, number::bigint, now()
-      from json_each_text(%(counters)s::json) as requested (session_id, number)
+    select session_id, number::bigint, pg_catalog.now()
+      from pg_catalog.json_each_text(%(counters)s::json) as requested (session_id, number)
      where number::bigint between 1 and 9223372036854775807
      order by session_id collate "C"
     on conflict (session_id) do update
@@ -80,21 +80,21 @@ with counters as (
     select id, type, timestamp, session_id, run_id, last_sequence - offset_from_last,
            data, metadata, schema_version, provider, correlation_id
       from (
-           select unnest(%(ids)s::text[]) as id,
-                  unnest(%(types)s::text[]) as type,
-                  unnest(%(timestamps)s::timestamptz[]) as timestamp,
-                  unnest(%(session_ids)s::text[]) as session_id,
-                  unnest(%(run_ids)s::text[]) as run_id,
-                  unnest(%(offsets_from_last)s::bigint[]) as offset_from_last,
-                  unnest(%(data_list)s::text[])::json as data,
-                  unnest(%(metadata_list)s::text[])::json as metadata,
-                  unnest(%(schema_versions)s::bigint[]) as schema_version,
-                  unnest(%(providers)s::text[]) as provider,
-                  unnest(%(correlation_ids)s::text[]) as correlation_id
+           select pg_catalog.unnest(%(ids)s::text[]) as id,
+                  pg_catalog.unnest(%(types)s::text[]) as type,
+                  pg_catalog.unnest(%(timestamps)s::timestamptz[]) as timestamp,
+                  pg_catalog.unnest(%(session_ids)s::text[]) as session_id,
+                  pg_catalog.unnest(%(run_ids)s::text[]) as run_id,
+                  pg_catalog.unnest(%(offsets_from_last)s::bigint[]) as offset_from_last,
+                  pg_catalog.unnest(%(data_list)s::text[])::json as data,
+                  pg_catalog.unnest(%(metadata_list)s::text[])::json as metadata,
+                  pg_catalog.unnest(%(schema_versions)s::bigint[]) as schema_version,
+                  pg_catalog.unnest(%(providers)s::text[]) as provider,
+                  pg_catalog.unnest(%(correlation_ids)s::text[]) as correlation_id
       ) as new
       join counters using (session_id)
 )
-select json_object_agg(session_id, last_sequence) as last_sequences
+select pg_catalog.json_object_agg(session_id, last_sequence) as last_sequences
   from counters;
 
 -- append_events_with_sessions
@@ -103,8 +103,8 @@ select json_object_agg(session_id, last_sequence) as last_sequences
 -- sessions in the order of their ids.
 with counters as (
     insert into asm_session_sequences as counter (session_id, last_sequence, updated_at)
-    select session_id, number::bigint, now()
-      from json_each_text(%(counters)s::json) as requested (session_id, number)
+    select session_id, number::bigint, pg_catalog.now()
+      from pg_catalog.json_each_text(%(counters)s::json) as requested (session_id, number)
      where number::bigint between 1 and 9223372036854775807
      order by session_id collate "C"
     on conflict (session_id) do update
@@ -117,18 +117,19 @@ with counters as (
         created_at, updated_at, deleted_at
     )
     select id, agent_id, status, parent_session_id, metadata, context,
-           array(select json_array_elements_text(tags)), created_at, updated_at, deleted_at
+           array(select pg_catalog.json_array_elements_text(tags)),
+           created_at, updated_at, deleted_at
       from (
-           select unnest(%(ensured_id)s::text[]) as id,
-                  unnest(%(ensured_agent_id)s::text[]) as agent_id,
-                  unnest(%(ensured_status)s::text[]) as status,
-                  unnest(%(ensured_parent_session_id)s::text[]) as parent_session_id,
-                  unnest(%(ensured_metadata)s::text[])::json as metadata,
-                  unnest(%(ensured_context)s::text[])::json as context,
-                  unnest(%(ensured_tags)s::text[])::json as tags,
-                  unnest(%(ensured_created_at)s::timestamptz[]) as created_at,
-                  unnest(%(ensured_updated_at)s::timestamptz[]) as updated_at,
-                  unnest(%(ensured_deleted_at)s::text[])::timestamptz as deleted_at
+           select pg_catalog.unnest(%(ensured_id)s::text[]) as id,
+                  pg_catalog.unnest(%(ensured_agent_id)s::text[]) as agent_id,
+                  pg_catalog.unnest(%(ensured_status)s::text[]) as status,
+                  pg_catalog.unnest(%(ensured_parent_session_id)s::text[]) as parent_session_id,
+                  pg_catalog.unnest(%(ensured_metadata)s::text[])::json as metadata,
+                  pg_catalog.unnest(%(ensured_context)s::text[])::json as context,
+                  pg_catalog.unnest(%(ensured_tags)s::text[])::json as tags,
+                  pg_catalog.unnest(%(ensured_created_at)s::timestamptz[]) as created_at,
+                  pg_catalog.unnest(%(ensured_updated_at)s::timestamptz[]) as updated_at,
+                  pg_catalog.unnest(%(ensured_deleted_at)s::text[])::timestamptz as deleted_at
       ) as given
       join counters on counters.session_id = given.id
      order by id collate "C"
@@ -143,21 +144,21 @@ with counters as (
     select id, type, timestamp, session_id, run_id, last_sequence - offset_from_last,
            data, metadata, schema_version, provider, correlation_id
       from (
-           select unnest(%(ids)s::text[]) as id,
-                  unnest(%(types)s::text[]) as type,
-                  unnest(%(timestamps)s::timestamptz[]) as timestamp,
-                  unnest(%(session_ids)s::text[]) as session_id,
-                  unnest(%(run_ids)s::text[]) as run_id,
-                  unnest(%(offsets_from_last)s::bigint[]) as offset_from_last,
-                  unnest(%(data_list)s::text[])::json as data,
-                  unnest(%(metadata_list)s::text[])::json as metadata,
-                  unnest(%(schema_versions)s::bigint[]) as schema_version,
-                  unnest(%(providers)s::text[]) as provider,
-                  unnest(%(correlation_ids)s::text[]) as correlation_id
+           select pg_catalog.unnest(%(ids)s::text[]) as id,
+                  pg_catalog.unnest(%(types)s::text[]) as type,
+                  pg_catalog.unnest(%(timestamps)s::timestamptz[]) as timestamp,
+                  pg_catalog.unnest(%(session_ids)s::text[]) as session_id,
+                  pg_catalog.unnest(%(run_ids)s::text[]) as run_id,
+                  pg_catalog.unnest(%(offsets_from_last)s::bigint[]) as offset_from_last,
+                  pg_catalog.unnest(%(data_list)s::text[])::json as data,
+                  pg_catalog.unnest(%(metadata_list)s::text[])::json as metadata,
+                  pg_catalog.unnest(%(schema_versions)s::bigint[]) as schema_version,
+                  pg_catalog.unnest(%(providers)s::text[]) as provider,
+                  pg_catalog.unnest(%(correlation_ids)s::text[]) as correlation_id
       ) as new
       join counters using (session_id)
 )
-select json_object_agg(session_id, last_sequence) as last_sequences
+select pg_catalog.json_object_agg(session_id, last_sequence) as last_sequences
   from counters;
 
 -- ensure_sessions
@@ -167,18 +168,19 @@ insert into asm_sessions as session (
     created_at, updated_at, deleted_at
 )
 select id, agent_id, status, parent_session_id, metadata, context,
-       array(select json_array_elements_text(tags)), created_at, updated_at, deleted_at
+       array(select pg_catalog.json_array_elements_text(tags)),
+       created_at, updated_at, deleted_at
   from (
-       select unnest(%(ensured_id)s::text[]) as id,
-              unnest(%(ensured_agent_id)s::text[]) as agent_id,
-              unnest(%(ensured_status)s::text[]) as status,
-              unnest(%(ensured_parent_session_id)s::text[]) as parent_session_id,
-              unnest(%(ensured_metadata)s::text[])::json as metadata,
-              unnest(%(ensured_context)s::text[])::json as context,
-              unnest(%(ensured_tags)s::text[])::json as tags,
-              unnest(%(ensured_created_at)s::timestamptz[]) as created_at,
-              unnest(%(ensured_updated_at)s::timestamptz[]) as updated_at,
-              unnest(%(ensured_deleted_at)s::text[])::timestamptz as deleted_at
+       select pg_catalog.unnest(%(ensured_id)s::text[]) as id,
+              pg_catalog.unnest(%(ensured_agent_id)s::text[]) as agent_id,
+              pg_catalog.unnest(%(ensured_status)s::text[]) as status,
+              pg_catalog.unnest(%(ensured_parent_session_id)s::text[]) as parent_session_id,
+              pg_catalog.unnest(%(ensured_metadata)s::text[])::json as metadata,
+              pg_catalog.unnest(%(ensured_context)s::text[])::json as context,
+              pg_catalog.unnest(%(ensured_tags)s::text[])::json as tags,
+              pg_catalog.unnest(%(ensured_created_at)s::timestamptz[]) as created_at,
+              pg_catalog.unnest(%(ensured_updated_at)s::timestamptz[]) as updated_at,
+              pg_catalog.unnest(%(ensured_deleted_at)s::text[])::timestamptz as deleted_at
   ) as given
  order by id collate "C"
 on conflict (id) do update
@@ -190,8 +192,8 @@ on conflict (id) do update
 -- ids, and creates those that are missing, because only a row can be locked. `where false` locks a
 -- stored row without writing a new version of it.
 insert into asm_session_sequences (session_id, last_sequence, updated_at)
-select session_id, 0, now()
-  from unnest(%(session_ids)s::text[]) as requested (session_id)
+select session_id, 0, pg_catalog.now()
+  from pg_catalog.unnest(%(session_ids)s::text[]) as requested (session_id)
  order by session_id collate "C"
 on conflict (session_id) do update
    set last_sequence = excluded.last_sequence
@@ -209,7 +211,10 @@ select session_id, last_sequence, pruned_events, updated_at as changed_at
 select id, type, timestamp, session_id, run_id, sequence_number,
        data, metadata, schema_version, provider, correlation_id
   from asm_events
-  join unnest(%(session_ids)s::text[], %(ids)s::text[]) as requested (session_id, id)
+  join rows from (
+           pg_catalog.unnest(%(session_ids)s::text[]),
+           pg_catalog.unnest(%(ids)s::text[])
+       ) as requested (session_id, id)
  using (session_id, id);
 
 -- get_event
@@ -258,10 +263,10 @@ with deleted as (
        and sequence_number < %(before)s                    -- if before
     returning 1
 ), counted as (
-    select count(*) as number from deleted
+    select pg_catalog.count(*) as number from deleted
 )
 update asm_session_sequences
-   set pruned_events = pruned_events + number
+   set pruned_events = pruned_events + least(number, last_sequence - pruned_events)
   from counted
  where session_id = %(session_id)s
    and number > 0
@@ -298,7 +303,7 @@ with locked as (
               data, metadata, schema_version, provider, correlation_id
 ), counted as (
     update asm_session_sequences
-       set pruned_events = pruned_events + 1
+       set pruned_events = pruned_events + least(1, last_sequence - pruned_events)
      where session_id = %(session_id)s
        and exists (select 1 from popped)
 )
@@ -336,7 +341,7 @@ select id, type, timestamp, session_id, run_id, sequence_number,
 
 -- count_events
 -- How many events search_events finds on all pages together.
-select count(*)
+select pg_catalog.count(*)
   from asm_events
  where true
    and session_id = %(session_id)s                         -- if session_id

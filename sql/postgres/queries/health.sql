@@ -14,8 +14,11 @@ offset %(number)s;
 select totals.session_id, totals.last_sequence, totals.pruned_events, totals.stored, totals.latest,
        session.id is not null as is_saved
   from (
-       select session_id, max(last_sequence) as last_sequence, max(pruned_events) as pruned_events,
-              max(stored) as stored, max(latest) as latest
+       select session_id,
+              pg_catalog.max(last_sequence) as last_sequence,
+              pg_catalog.max(pruned_events) as pruned_events,
+              pg_catalog.max(stored) as stored,
+              pg_catalog.max(latest) as latest
          from (
               select session_id, last_sequence, pruned_events, 0 as stored, 0 as latest
                 from asm_session_sequences
@@ -23,7 +26,7 @@ select totals.session_id, totals.last_sequence, totals.pruned_events, totals.sto
                  and session_id > %(after)s                -- if after
                  and session_id <= %(up_to)s               -- if up_to
               union all
-              select session_id, 0, 0, count(*), max(sequence_number)
+              select session_id, 0, 0, pg_catalog.count(*), pg_catalog.max(sequence_number)
                 from asm_events
                where true
                  and session_id > %(after)s                -- if after
@@ -33,7 +36,7 @@ select totals.session_id, totals.last_sequence, totals.pruned_events, totals.sto
         group by session_id
   ) as totals
   left join asm_sessions as session on session.id = totals.session_id
- where totals.stored + totals.pruned_events <> totals.last_sequence
+ where totals.stored <> totals.last_sequence - totals.pruned_events
     or totals.latest > totals.last_sequence
     or totals.stored > 0 and session.id is null
  order by totals.session_id
@@ -41,7 +44,7 @@ select totals.session_id, totals.last_sequence, totals.pruned_events, totals.sto
 
 -- find_runs_without_session
 -- Session ids that have runs but no row, and how many runs each.
-select run.session_id, count(*) as number
+select run.session_id, pg_catalog.count(*) as number
   from asm_runs as run
  where not exists (select 1 from asm_sessions where id = run.session_id)
    and run.session_id > %(after)s                          -- if after
@@ -52,19 +55,19 @@ select run.session_id, count(*) as number
 
 -- find_concurrent_runs
 -- Sessions with more than one running run, and how many each.
-select session_id, count(*) as number
+select session_id, pg_catalog.count(*) as number
   from asm_runs
  where status = 'running'
    and session_id > %(after)s                              -- if after
    and session_id <= %(up_to)s                             -- if up_to
  group by session_id
-having count(*) > 1
+having pg_catalog.count(*) > 1
  order by session_id
  limit %(limit)s;
 
 -- find_artifacts_without_session
 -- Session ids that have artifacts but no row, and how many artifacts each.
-select artifact.session_id, count(*) as number
+select artifact.session_id, pg_catalog.count(*) as number
   from asm_artifacts as artifact
  where artifact.session_id is not null
    and not exists (select 1 from asm_sessions where id = artifact.session_id)

@@ -21,18 +21,24 @@ select distinct id
 -- How many events the requested sessions have, and the ids before and after theirs.
 select wanted.id,
        coalesce(counter.last_sequence - counter.pruned_events, 0) as event_count,
-       (select max(session.id) from asm_sessions as session where session.id < wanted.id)
-           as previous_id,
-       (select min(session.id) from asm_sessions as session where session.id > wanted.id)
-           as next_id
-  from unnest(%(session_ids)s::text[]) as wanted (id)
+       (
+           select pg_catalog.max(session.id)
+             from asm_sessions as session
+            where session.id < wanted.id
+       ) as previous_id,
+       (
+           select pg_catalog.min(session.id)
+             from asm_sessions as session
+            where session.id > wanted.id
+       ) as next_id
+  from pg_catalog.unnest(%(session_ids)s::text[]) as wanted (id)
   left join asm_session_sequences as counter on counter.session_id = wanted.id;
 
 -- find_first_messages
 -- The first messages of the requested sessions, without those that are too long to be sent for a
 -- title.
 select message.session_id, message.data
-  from unnest(%(session_ids)s::text[]) as wanted (id)
+  from pg_catalog.unnest(%(session_ids)s::text[]) as wanted (id)
  cross join lateral (
        select event.session_id, event.sequence_number, event.data
          from asm_events as event
@@ -41,5 +47,5 @@ select message.session_id, message.data
         order by event.sequence_number
         limit %(limit)s
   ) as message
- where octet_length(message.data::text) <= %(bytes_max)s
+ where pg_catalog.octet_length(message.data::text) <= %(bytes_max)s
  order by message.session_id, message.sequence_number;

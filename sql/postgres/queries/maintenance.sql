@@ -6,7 +6,7 @@ select updated_at, id
  where status = %(status)s
    and updated_at <= %(until)s
    and deleted_at is null
-   and not tags && %(exempt_tags)s::text[]
+   and not tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
    and (updated_at, id) > (%(last_at)s, %(last_id)s)       -- if last_at and last_id
  order by updated_at, id
  limit %(limit)s;
@@ -24,7 +24,7 @@ update asm_sessions
           and status = %(status)s
           and updated_at <= %(until)s
           and deleted_at is null
-          and not tags && %(exempt_tags)s::text[]
+          and not tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
         order by id
           for no key update
  )
@@ -37,7 +37,7 @@ select deleted_at, id
   from asm_sessions
  where deleted_at <= %(due_until)s
    and status <> all(%(exempt_statuses)s::text[])
-   and not tags && %(exempt_tags)s::text[]
+   and not tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
    and (deleted_at, id) > (%(last_at)s, %(last_id)s)       -- if last_at and last_id
  order by deleted_at, id
  limit %(limit)s;
@@ -50,7 +50,7 @@ select id
  where id = any(%(session_ids)s::text[])
    and deleted_at <= %(due_until)s
    and status <> all(%(exempt_statuses)s::text[])
-   and not tags && %(exempt_tags)s::text[]
+   and not tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
  order by id
    for update;
 
@@ -79,7 +79,7 @@ select session_id, last_sequence, pruned_events
   from asm_session_sequences as counter
  where last_sequence - pruned_events > %(keep)s
    and (
-       select tags && %(exempt_tags)s::text[]
+       select tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
               or deleted_at <= %(due_until)s::timestamptz
               and status <> all(%(exempt_statuses)s::text[])
          from asm_sessions
@@ -102,23 +102,26 @@ select session_id, last_sequence, pruned_events
 
 -- count_prunable_by_session
 -- For each requested session that has no exempt tag: how many of its events up to `max_sequence`
--- may be pruned. That is at most the number stored beyond `keep`, at most `max_events`, and none
--- of a protected type. Both counts stop as soon as their result is certain.
+-- may be pruned. That is at most the number of rows beyond `keep`, of which not all need to be
+-- counted, and none of a protected type.
 select requested.session_id, prunable.number
-  from unnest(%(session_ids)s::text[], %(max_sequences)s::bigint[], %(limits)s::bigint[])
-    as requested (session_id, max_sequence, max_events)
+  from rows from (
+           pg_catalog.unnest(%(session_ids)s::text[]),
+           pg_catalog.unnest(%(max_sequences)s::bigint[]),
+           pg_catalog.unnest(%(limits)s::bigint[])
+       ) as requested (session_id, max_sequence, max_rows)
  cross join lateral (
-       select count(*) - %(keep)s::bigint as number
+       select pg_catalog.count(*) - %(keep)s::bigint as number
          from (
               select 1
                 from asm_events as event
                where event.session_id = requested.session_id
                  and event.sequence_number <= requested.max_sequence
-               limit %(keep)s::bigint + requested.max_events
+               limit requested.max_rows
          ) as stored
  ) as excess
  cross join lateral (
-       select count(*) as number
+       select pg_catalog.count(*) as number
          from (
               select 1
                 from asm_events as event
@@ -129,7 +132,7 @@ select requested.session_id, prunable.number
          ) as unprotected
  ) as prunable
  where (
-       select session.tags && %(exempt_tags)s::text[]
+       select session.tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
          from asm_sessions as session
         where session.id = requested.session_id
  ) is not true;
@@ -137,11 +140,15 @@ select requested.session_id, prunable.number
 -- prune_events
 -- For each requested session, deletes `number` events up to `max_sequence` and adds them to its
 -- counter: the oldest of `first_types`, then the oldest of the rest. The caller has locked the
--- counters. `materialized` keeps the planner from selecting the events again for each row.
+-- counters. A counter that says less than is stored does not prevent it. `materialized` keeps the
+-- planner from selecting the events again for each row.
 with to_delete as materialized (
     select requested.session_id, event.sequence_number
-      from unnest(%(session_ids)s::text[], %(max_sequences)s::bigint[], %(numbers)s::bigint[])
-        as requested (session_id, max_sequence, number)
+      from rows from (
+               pg_catalog.unnest(%(session_ids)s::text[]),
+               pg_catalog.unnest(%(max_sequences)s::bigint[]),
+               pg_catalog.unnest(%(numbers)s::bigint[])
+           ) as requested (session_id, max_sequence, number)
      cross join lateral (
            (select 1 as priority, sequence_number
               from asm_events
@@ -169,38 +176,64 @@ with to_delete as materialized (
        and event.sequence_number = to_delete.sequence_number
 )
 update asm_session_sequences as counter
-   set pruned_events = counter.pruned_events + requested.number
-  from unnest(%(session_ids)s::text[], %(numbers)s::bigint[]) as requested (session_id, number)
+   set pruned_events = counter.pruned_events
+                     + least(requested.number, counter.last_sequence - counter.pruned_events)
+  from rows from (
+           pg_catalog.unnest(%(session_ids)s::text[]),
+           pg_catalog.unnest(%(numbers)s::bigint[])
+       ) as requested (session_id, number)
  where counter.session_id = any(%(session_ids)s::text[])
    and counter.session_id = requested.session_id;
 
--- count_stored
+-- count_stored_by_counters
 -- The number of all events by their counters, without those of sessions that are due for deletion
--- (none are where `due_until` is null).
-select totals.stored - due.stored as number
+-- (none are where `due_until` is null). A counter may say anything, so the sums are in two halves
+-- of 32 bits, which do not overflow.
+select totals.upper - due.upper as upper, totals.lower - due.lower as lower
   from (
-       select coalesce(sum(last_sequence - pruned_events), 0)::bigint as stored
+       select coalesce(pg_catalog.sum((last_sequence - pruned_events) >> 32), 0)::bigint as upper,
+              coalesce(pg_catalog.sum((last_sequence - pruned_events) & 4294967295), 0)::bigint
+              as lower
          from asm_session_sequences
   ) as totals
  cross join (
-       select coalesce(sum(counter.last_sequence - counter.pruned_events), 0)::bigint as stored
+       select coalesce(pg_catalog.sum((last_sequence - pruned_events) >> 32), 0)::bigint as upper,
+              coalesce(pg_catalog.sum((last_sequence - pruned_events) & 4294967295), 0)::bigint
+              as lower
          from asm_sessions as session
          join asm_session_sequences as counter on counter.session_id = session.id
         where session.deleted_at <= %(due_until)s::timestamptz
           and session.status <> all(%(exempt_statuses)s::text[])
-          and not session.tags && %(exempt_tags)s::text[]
+          and not session.tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
+  ) as due;
+
+-- count_stored
+-- The number of all events by their rows, without those of sessions that are due for deletion. It
+-- reads a whole index.
+select totals.stored - due.stored as number
+  from (
+       select pg_catalog.count(*) as stored
+         from asm_events
+  ) as totals
+ cross join (
+       select pg_catalog.count(*) as stored
+         from asm_sessions as session
+         join asm_events as event on event.session_id = session.id
+        where session.deleted_at <= %(due_until)s::timestamptz
+          and session.status <> all(%(exempt_statuses)s::text[])
+          and not session.tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
   ) as due;
 
 -- find_oldest_events
 -- The oldest events that may be pruned, as numbers per session, with the counter of each session
 -- and the time of the last of them. Reads asm_events_by_time in order, or asm_events_by_type.
-select oldest.session_id, counter.last_sequence, counter.pruned_events, count(*) as number,
-       max(oldest.timestamp) as timestamp
+select oldest.session_id, counter.last_sequence, counter.pruned_events,
+       pg_catalog.count(*) as number, pg_catalog.max(oldest.timestamp) as timestamp
   from (
        select event.session_id, event.timestamp
          from asm_events as event
          left join asm_sessions as session on session.id = event.session_id
-        where (session.tags && %(exempt_tags)s::text[]) is not true
+        where (session.tags operator(pg_catalog.&&) %(exempt_tags)s::text[]) is not true
           and (
               session.deleted_at <= %(due_until)s::timestamptz
               and session.status <> all(%(exempt_statuses)s::text[])
@@ -217,13 +250,13 @@ select oldest.session_id, counter.last_sequence, counter.pruned_events, count(*)
 
 -- count_prunable_events
 -- How many events of all sessions may be pruned. Stops counting at `limit`.
-select count(*) as number
+select pg_catalog.count(*) as number
   from (
        select 1
          from asm_events as event
          left join asm_sessions as session on session.id = event.session_id
         where event.type <> all(%(not_types)s::text[])
-          and (session.tags && %(exempt_tags)s::text[]) is not true
+          and (session.tags operator(pg_catalog.&&) %(exempt_tags)s::text[]) is not true
           and (
               session.deleted_at <= %(due_until)s::timestamptz
               and session.status <> all(%(exempt_statuses)s::text[])
@@ -238,7 +271,7 @@ select count(*) as number
 -- events and runs of sessions that have a row.
 select orphaned.session_id, orphaned.number
   from (
-       select artifact.session_id, count(*) as number
+       select artifact.session_id, pg_catalog.count(*) as number
          from asm_artifacts as artifact
         where artifact.session_id is not null
           and artifact.created_at < %(before)s

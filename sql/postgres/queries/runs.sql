@@ -84,8 +84,8 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
        started_at, ended_at, provider, provider_metadata, cost_usd
   from asm_runs
  where status = 'running'
-   and position('"asm":{"lease_until":"' in metadata::text) > 0
-   and split_part(metadata::text, '"asm":{"lease_until":"', 2) collate "C" < %(until)s
+   and pg_catalog.strpos(metadata::text, '"asm":{"lease_until":"') > 0
+   and pg_catalog.split_part(metadata::text, '"asm":{"lease_until":"', 2) collate "C" < %(until)s
    and session_id > %(after)s                              -- if after
    and session_id <= %(up_to)s                             -- if up_to
  order by started_at, session_id, id
@@ -106,8 +106,8 @@ select id, session_id, status, metadata, turn_count, token_usage, started_at, pr
 
 -- end_run
 -- Stores how a run ended, if it is running and its owner's, and nobody asked to cancel it. The
--- metadata stay, because others may have changed them. The owner is compared as text, as in
--- find_stale_runs.
+-- metadata stay, because others may have changed them. The lease, or its owner, is compared as
+-- text, as in find_stale_runs.
 update asm_runs
    set status = %(status)s,
        output = %(output)s,
@@ -126,13 +126,13 @@ update asm_runs
  where session_id = %(session_id)s
    and id = %(id)s
    and status = 'running'
-   and position(%(owner)s in metadata::text) > 0
-   and position('"cancel_requested":' in metadata::text) = 0
+   and pg_catalog.strpos(metadata::text, %(lease)s) > 0
+   and pg_catalog.strpos(metadata::text, '"cancel_requested":') = 0
 returning metadata;
 
 -- check_end
--- Fails with a unique violation unless end_run, before it in the transaction, has ended the run: it
--- inserts an event of the end again.
+-- Fails with a unique violation unless end_run, before it in the transaction, has ended the run:
+-- it inserts an event of the end again.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id

@@ -125,7 +125,7 @@ with copied as (
        and sequence_number <= %(upto)s::bigint
     returning true
 )
-select count(*) as copied
+select pg_catalog.count(*) as copied
   from copied;
 
 -- search_sessions
@@ -161,7 +161,7 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at
   from asm_sessions
- where tags @> %(tags)s::text[]
+ where tags operator(pg_catalog.@>) %(tags)s::text[]
    and agent_id = %(agent_id)s                             -- if agent_id
    and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
@@ -186,7 +186,7 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
 
 -- count_sessions
 -- How many sessions search_sessions finds on all pages together.
-select count(*)
+select pg_catalog.count(*)
   from asm_sessions
  where true
    and agent_id = %(agent_id)s                             -- if agent_id
@@ -205,9 +205,9 @@ select count(*)
 
 -- count_sessions_by_tag
 -- How many sessions search_sessions_by_tag finds on all pages together.
-select count(*)
+select pg_catalog.count(*)
   from asm_sessions
- where tags @> %(tags)s::text[]
+ where tags operator(pg_catalog.@>) %(tags)s::text[]
    and agent_id = %(agent_id)s                             -- if agent_id
    and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status

@@ -30,7 +30,10 @@ select id, session_id, run_id, key, content_type, byte_size, checksum_sha256,
  order by created_at, id;
 
 -- get_artifact_stats
-select count(*) as artifact_count, coalesce(sum(byte_size), 0) as total_bytes
+-- The sizes are added up in two halves of 32 bits, because SQLite cannot add up more than 63.
+select count(*) as artifact_count,
+       coalesce(sum(byte_size >> 32), 0) as upper_bytes,
+       coalesce(sum(byte_size & 4294967295), 0) as lower_bytes
   from asm_artifacts
  where session_id = :session_id
    and deleted_at is null;

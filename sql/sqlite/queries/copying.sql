@@ -35,8 +35,7 @@ select session_id, last_sequence, pruned_events
  limit :limit;
 
 -- find_events_between
--- The events of the requested ranges: after one sequence number, up to another. Each range is
--- shorter than the limit, which only has PostgreSQL read each session by the primary key.
+-- The first events of each requested range: after one sequence number, up to another.
 select id, type, timestamp, session_id, run_id, sequence_number, data, metadata, schema_version,
        provider, correlation_id
   from asm_events

@@ -205,7 +205,7 @@ delete from asm_events
    and sequence_number < :before                           -- if before
 ;
 update asm_session_sequences
-   set pruned_events = pruned_events + changes()
+   set pruned_events = pruned_events + min(changes(), last_sequence - pruned_events)
  where session_id = :session_id
    and changes() > 0
 returning changes() as number;
@@ -213,7 +213,7 @@ returning changes() as number;
 -- pop_event
 -- Deletes the newest event of a session, and counts it as pruned.
 update asm_session_sequences
-   set pruned_events = pruned_events + 1
+   set pruned_events = pruned_events + min(1, last_sequence - pruned_events)
  where session_id = :session_id
    and exists (
        select 1

@@ -33,7 +33,7 @@ select totals.session_id, totals.last_sequence, totals.pruned_events, totals.sto
         group by session_id
   ) as totals
   left join asm_sessions as session on session.id = totals.session_id
- where totals.stored + totals.pruned_events <> totals.last_sequence
+ where totals.stored <> totals.last_sequence - totals.pruned_events
     or totals.latest > totals.last_sequence
     or totals.stored > 0 and session.id is null
  order by totals.session_id

@@ -112,9 +112,9 @@ returning session_id, last_sequence, pruned_events;
 
 -- count_prunable_by_session
 -- For each requested session that has no exempt tag: how many of its events up to `max_sequence`
--- may be pruned. That is at most the number stored beyond `keep`, at most `max_events`, and none
--- of a protected type. Both counts stop as soon as their result is certain. The statement is run
--- once for each session, because a limit in SQLite cannot refer to an outer query.
+-- may be pruned. That is at most the number of rows beyond `keep`, of which not all need to be
+-- counted, and none of a protected type. The statement is run once for each
+-- session, because a limit in SQLite cannot refer to an outer query.
 select :session_ids as session_id, count(*) as number
   from (
        select 1
@@ -129,7 +129,7 @@ select :session_ids as session_id, count(*) as number
                        from asm_events
                       where session_id = :session_ids
                         and sequence_number <= :max_sequences
-                      limit :keep + :limits
+                      limit :limits
                 )
         ))
   )
@@ -142,9 +142,10 @@ select :session_ids as session_id, count(*) as number
 
 -- prune_events
 -- For each requested session, deletes `number` events up to `max_sequence` and adds them to its
--- counter: the oldest of `first_types`, then the oldest of the rest.
+-- counter: the oldest of `first_types`, then the oldest of the rest. A counter that says less than
+-- is stored does not prevent it.
 update asm_session_sequences
-   set pruned_events = pruned_events + :numbers
+   set pruned_events = pruned_events + min(:numbers, last_sequence - pruned_events)
  where session_id = :session_ids;
 delete from asm_events
  where session_id = :session_ids
@@ -178,18 +179,43 @@ delete from asm_events
          )
    );
 
--- count_stored
+-- count_stored_by_counters
 -- The number of all events by their counters, without those of sessions that are due for deletion
--- (none are where `due_until` is null).
-select totals.stored - due.stored as number
+-- (none are where `due_until` is null). A counter may say anything, so the sums are in two halves
+-- of 32 bits, which do not overflow.
+select totals.upper - due.upper as upper, totals.lower - due.lower as lower
   from (
-       select coalesce(sum(last_sequence - pruned_events), 0) as stored
+       select coalesce(sum((last_sequence - pruned_events) >> 32), 0) as upper,
+              coalesce(sum((last_sequence - pruned_events) & 4294967295), 0) as lower
          from asm_session_sequences
   ) as totals
  cross join (
-       select coalesce(sum(counter.last_sequence - counter.pruned_events), 0) as stored
+       select coalesce(sum((last_sequence - pruned_events) >> 32), 0) as upper,
+              coalesce(sum((last_sequence - pruned_events) & 4294967295), 0) as lower
          from asm_sessions as session
          join asm_session_sequences as counter on counter.session_id = session.id
+        where session.deleted_at <= :due_until
+          and session.status not in (select value from json_each(:exempt_statuses))
+          and not exists (
+              select 1
+                from asm_session_tags
+               where id = session.id
+                 and tag in (select value from json_each(:exempt_tags))
+          )
+  ) as due;
+
+-- count_stored
+-- The number of all events by their rows, without those of sessions that are due for deletion. It
+-- reads a whole index.
+select totals.stored - due.stored as number
+  from (
+       select count(*) as stored
+         from asm_events
+  ) as totals
+ cross join (
+       select count(*) as stored
+         from asm_sessions as session
+         join asm_events as event on event.session_id = session.id
         where session.deleted_at <= :due_until
           and session.status not in (select value from json_each(:exempt_statuses))
           and not exists (

@@ -103,8 +103,8 @@ select id, session_id, status, metadata, turn_count, token_usage, started_at, pr
 
 -- end_run
 -- Stores how a run ended, if it is running and its owner's, and nobody asked to cancel it. The
--- metadata stay, because others may have changed them. The owner is compared as text, as in
--- find_stale_runs.
+-- metadata stay, because others may have changed them. The lease, or its owner, is compared as
+-- text, as in find_stale_runs.
 update asm_runs
    set status = :status,
        output = :output,
@@ -123,13 +123,13 @@ update asm_runs
  where session_id = :session_id
    and id = :id
    and status = 'running'
-   and instr(metadata, :owner) > 0
+   and instr(metadata, :lease) > 0
    and instr(metadata, '"cancel_requested":') = 0
 returning metadata;
 
 -- check_end
--- Fails with a unique violation unless end_run, before it in the transaction, has ended the run: it
--- inserts an event of the end again.
+-- Fails with a unique violation unless end_run, before it in the transaction, has ended the run:
+-- it inserts an event of the end again.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id

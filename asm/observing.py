@@ -1,14 +1,7 @@
 """Which stores are observed, and by whom: by nobody, until `asm.telemetry` asks for it.
 
 An observed store has another database, which reports what its operations do. A manager asks with
-`observer_of` whom it tells about its runs:
-
-    observer = observer_of(store)                          # None: nobody, and nothing more is called
-    with observer.run(session_id=…, provider=…, …) as run:      # around the whole of a run, claim included
-        metadata |= observer.carrier()                          # at the claim: {"traceparent": …}, or {}
-        run.claimed(session.agent_id, run.id)
-        with observer.tool(name, call_id): …                    # around a call of `on_tool`, which may raise
-        run.ended(token_usage)
+`observer_of` whom it tells about its runs; None is nobody, and nothing more is called.
 """
 
 from __future__ import annotations
@@ -24,9 +17,11 @@ from asm.engine.observation import ObservedDatabase
 class ObservedRun(Protocol):
     """A run that goes on."""
 
-    def claimed(self, agent_id: str, run_id: str) -> None: ...
+    def claimed(self, agent_id: str, run_id: str) -> None:
+        """It is claimed, and not only read because it has ended before."""
 
-    def ended(self, token_usage: Mapping[str, Any]) -> None: ...
+    def ended(self, token_usage: Mapping[str, Any]) -> None:
+        """It has ended, whatever way, and has used these tokens."""
 
 
 class Observer(Protocol):
@@ -37,9 +32,11 @@ class Observer(Protocol):
 
     def run(
         self, *, session_id: str, agent_id: str | None, provider: str, model: str | None
-    ) -> AbstractContextManager[ObservedRun]: ...
+    ) -> AbstractContextManager[ObservedRun]:
+        """Around the whole of a run, its claim included."""
 
-    def tool(self, name: str, call_id: str) -> AbstractContextManager[object]: ...
+    def tool(self, name: str, call_id: str) -> AbstractContextManager[object]:
+        """Around a call of a tool, which may raise."""
 
     def carrier(self) -> dict[str, str]:
         """What a stored run keeps of the current trace: {"traceparent": …}, or {} outside of one."""

@@ -24,6 +24,7 @@ from asm.documents import Document
 from asm.enums import EventType
 from asm.errors import ProviderError, ValidationError
 from asm.models import Event
+from asm.observing import observer_of
 from asm.operations.runs import lease
 
 _NOT_OF_ADAPTERS = ("run_", "session_", "turn_")
@@ -223,7 +224,9 @@ class Conversation:
         """Call a tool, and store what it returns or how it failed."""
         begun = time.perf_counter()
         assert self._plan.on_tool is not None
-        called = call_tool(self._plan.on_tool, call.name, call.input)
+        observer = observer_of(self._store)
+        block = None if observer is None else observer.tool(call.name, call.id)
+        called = call_tool(self._plan.on_tool, call.name, call.input, block)
         task = await self._stop.unless_requested(called, f"the tool {call.name!r}")
         event = self._result(call, task, round(time.perf_counter() - begun, 6))
         self.progress.add_result(call.id)

@@ -29,11 +29,12 @@ help: ## list the targets
 demo: .venv/demo/installed ## run an agent, store its run in a SQLite file, and print it
 	@.venv/demo/bin/python examples/demo.py
 
-test: .venv/installed ## run the tests; ARGS='-k append' is passed to pytest, WORKERS=0 runs one test at a time, ASM_TEST_ALL=1 adds an older PostgreSQL
+test: .venv/installed $(if $(ARGS),,.venv/frameworks/installed) ## run the tests; ARGS='-k append' is passed to pytest, WORKERS=0 runs one test at a time, ASM_TEST_ALL=1 adds an older PostgreSQL
 	@.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+	@$(if $(ARGS),,$(MAKE) --no-print-directory test-frameworks)
 
-test-frameworks: .venv/frameworks/installed ## run the tests that need SDKs and frameworks of an environment of their own
-	@.venv/frameworks/bin/python -m pytest $(if $(ARGS),$(ARGS),tests/agents/adapters/test_claude_code.py)
+test-frameworks: .venv/frameworks/installed ## run only the tests that need SDKs and frameworks of an environment of their own
+	@.venv/frameworks/bin/python -m pytest $(or $(ARGS),tests/agents/adapters/test_claude_code.py)
 
 soak: .venv/installed ## inject faults while clients work, then check every row; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
 	@.venv/bin/python -m tests.fault.soak $(soak_options)

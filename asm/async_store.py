@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from asm import observing
 from asm.dsn import as_secret
 from asm.engine.async_polling import AsyncPoller
 from asm.engine.script import AsyncDatabase, Operation, Params
@@ -220,6 +221,7 @@ class AsyncSessionStore(AsyncOperations):
     """
 
     _database: AsyncSQLite | AsyncPostgres
+    _observer: observing.Observer | None = None
 
     def __init__(
         self,
@@ -282,6 +284,7 @@ class AsyncSessionStore(AsyncOperations):
             # end: async only
             await database.close()
             raise
+        observing.opened(self)
 
     async def _connect(self) -> AsyncSQLite | AsyncPostgres:
         address, schema = self._dsn_target.address, self._dsn_target.schema

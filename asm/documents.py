@@ -12,13 +12,13 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from asm.errors import ValidationError
+from asm.errors import ValidationError, unreadable_value
 from asm.validation import a_type, safe_repr
 
 Document: TypeAlias = dict[str, Any]
@@ -100,8 +100,16 @@ def check_together(texts: Iterable[Any], name: str) -> None:
 
 
 def load(text: str | bytes) -> Any:
-    """The value of a stored JSON text. ValidationError if another program stored too long an integer."""
-    return _decode(text, _STORED) if text[:1] in _MARKS else orjson.loads(text)
+    """The value of a stored JSON text.
+
+    ValidationError if another program stored what asm does not read, such as too long an integer.
+    """
+    try:
+        return _decode(text, _STORED) if text[:1] in _MARKS else orjson.loads(text)
+    except ValidationError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise unreadable_value(error) from error
 
 
 def parse(text: str | bytes) -> Any:
@@ -230,15 +238,16 @@ class _StrictEncoder:
         self._write("}")
 
     def _key(self, key: Any) -> str:
-        path = self._keys[:-1]
+        # The path of an object, and not that of its last value.
+        levels = len(self._keys) - 1
         if not isinstance(key, str):
             why = f"has the key {safe_repr(key)} of type {type(key).__name__}: JSON keys are strings"
-            raise self._refused(why, path)
-        return self._text(key, path)
+            raise self._refused(why, levels)
+        return self._text(key, levels)
 
     def _scalar(self, value: Any) -> str:
         if isinstance(value, str):
-            return self._text(value, self._keys)
+            return self._text(value)
         if value is None or isinstance(value, bool):
             return json.dumps(value)
         if isinstance(value, int):
@@ -249,14 +258,14 @@ class _StrictEncoder:
             return float.__repr__(value)
         raise self._refused(_why_not_json(value))
 
-    def _text(self, value: str, path: Sequence[str | int]) -> str:
+    def _text(self, value: str, levels: int | None = None) -> str:
         if len(value) > DOCUMENT_LENGTH_MAX:
             raise _too_long(self._name, len(value), "at least ")
         if _SURROGATE_PAIR.search(value):
             raise self._refused(
                 "contains a surrogate pair as two characters, which JSON would join into one: decode the "
                 "text as UTF-16 first",
-                path,
+                levels,
             )
         return json.dumps(value)
 
@@ -266,8 +275,9 @@ class _StrictEncoder:
         if self._length > DOCUMENT_LENGTH_MAX:
             raise _too_long(self._name, self._length, "at least ")
 
-    def _refused(self, why: str, path: Sequence[str | int] | None = None) -> ValidationError:
-        spelled = spell_path(self._name, self._keys if path is None else path)
+    def _refused(self, why: str, levels: int | None = None) -> ValidationError:
+        """The error about the current value, or about the container that is so many levels deep."""
+        spelled = spell_path(self._name, self._keys[:levels])
         return ValidationError(f"{_shortened(spelled)} {why}", path=spelled)
 
 

@@ -237,6 +237,14 @@ def counter_at_end(session_ids: Sequence[str]) -> Conflict:
     return error
 
 
+def unreadable_value(error: Exception) -> ValidationError:
+    """The error for a value in the database that asm did not write."""
+    return ValidationError(
+        f"a row has a value that asm does not write, and cannot be read: {error}: find out which program "
+        "wrote it, and correct or delete the row"
+    )
+
+
 def store_closed() -> StoreClosed:
     return StoreClosed("this store is closed: open another store")
 

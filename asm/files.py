@@ -1,8 +1,8 @@
 """How files are written and read, also in folders to which other users may write.
 
-A file is written under a random name, synced, and renamed, so that a reader and a crash find the earlier
-contents or the new ones. What another user has put in the place of a file is not written into, not waited
-for and not deleted: a link, a pipe, a lock.
+A file is written under a random name, synced, and renamed. So a reader, also after a crash, finds the earlier
+contents or the new ones. A link, a pipe or a lock that another user has put in the place of a file is not
+followed, not written into and not deleted, and no function waits for it without a limit.
 
 All functions raise OSError. Its `strerror` is a sentence that can follow the name of the file.
 """
@@ -44,7 +44,7 @@ _KINDS = {
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that gets the name `path` when the block ends without an error. It is synced before.
+    """A new file that is synced and gets the name `path` when the block ends without an error.
 
     If it replaces a regular file, it takes over the mode and, where that is permitted, the owner and the
     group. Otherwise it is private. A link that has the name is replaced, and not followed.
@@ -72,8 +72,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def writing_into(path: Path) -> BinaryIO:
-    """A device or a pipe, open for writing. Waits until somebody reads from the pipe."""
-    # Without O_CREAT and O_TRUNC, and checked when it is open: a file may have taken its place.
+    """A device or a pipe, open for writing. FileExistsError for a regular file.
+
+    Opening a pipe waits until another process reads from it.
+    """
+    # Without O_CREAT and O_TRUNC, and checked after opening: a file may have taken its place since the
+    # caller looked.
     descriptor = os.open(path, os.O_WRONLY)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -118,7 +122,8 @@ def _mode_with_owner(descriptor: int, found: os.stat_result) -> int:
         with suppress(OSError):
             os.fchown(descriptor, owner, found.st_gid)
             return mode
-    # The file has another group now, which gets the rights that it had before: those of all others.
+    # The file keeps a group that the replaced file did not have. To that file its members were others, so
+    # the group gets the rights of all others.
     return mode & 0o707 | (mode & 0o007) << 3
 
 
@@ -144,20 +149,24 @@ def reading(path: Path, *, follow_links: bool = False) -> BufferedReader:
     descriptor = _open_regular(path, os.O_RDONLY, follow_links=follow_links)
     file = os.fdopen(descriptor, "rb")
     try:
-        if not follow_links and _is_planted(os.fstat(descriptor), path.parent.stat()):
-            raise PermissionError(
-                errno.EPERM, "it is another user's, in a folder to which everybody may write", str(path)
-            )
+        if not follow_links:
+            _check_not_planted(path, os.fstat(descriptor))
     except BaseException:
         file.close()
         raise
     return file
 
 
+def check_not_planted(path: Path) -> None:
+    """PermissionError if there is another user's file or link in a folder to which everybody may write."""
+    with suppress(FileNotFoundError):
+        _check_not_planted(path, path.lstat())
+
+
 def followed(path: Path) -> Path:
     """Where the symbolic link leads that the user has named; the path itself if it is no link.
 
-    PermissionError for a link or a pipe of another user, but for the administrator's.
+    PermissionError for a link or a pipe of another user, unless that user is root.
     """
     for _ in range(_LINKS_MAX):
         try:
@@ -194,6 +203,13 @@ def _check_regular(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
         raise OSError(errno.EINVAL, f"it is {kind}, and must be a regular file", str(path))
+
+
+def _check_not_planted(path: Path, found: os.stat_result) -> None:
+    if _is_planted(found, path.parent.stat()):
+        raise PermissionError(
+            errno.EPERM, "it is another user's, in a folder to which everybody may write", str(path)
+        )
 
 
 def _is_planted(found: os.stat_result, folder: os.stat_result) -> bool:

@@ -1,7 +1,7 @@
 r"""Text of foreign origin as it is shown: on a terminal, in a log, in an error and in a repr.
 
 What an agent says is written by whoever wrote the pages and files that it read. Some characters act on a
-terminal, change the order of the text around them, or take no room, so that a reader does not see what a
+terminal, change the order of the text around them, or have no width, so that a reader does not see what a
 program reads. They are shown as the escapes of Python's string literals, such as `\x1b` and `\u200b`.
 
 There are two levels. `prose` is for what somebody wrote: it keeps what writing systems need, such as the
@@ -36,10 +36,10 @@ _UNDEFINED = (
 _UNSAFE = rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_INVISIBLE}{_UNDEFINED}]"
 
 UNSAFE = re.compile(_UNSAFE)
-"""The characters that may not be shown as they are. Line feed and tab are not among them.
+"""The characters that are never shown as they are. Line feed and tab are not among them.
 
-Characters that Unicode has not assigned yet are not shown either. Which these are depends on the version of
-Python.
+`prose` and `strict` also escape the characters that Unicode has not assigned yet. Which these are depends on
+the version of Python, so this pattern does not list them.
 """
 
 _EMOJI = (
@@ -56,11 +56,13 @@ _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 """Thai, Lao, Burmese and Khmer write no spaces between words, and some texts mark where lines may end."""
 
 MESSAGE_LENGTH_MAX = 2_000
+"""Characters of the message of an error."""
+
 DETAIL_LENGTH_MAX = 4_096
-"""No id or key that a store takes is longer."""
+"""Characters of a text in the details of an error. No id or key that a store takes is longer."""
 
 ITEMS_MAX = 200
-"""The items of a list or a dict in the details of an error, nested ones included."""
+"""Items of a list or a dict in the details of an error, those of nested ones included."""
 
 _BITS_MAX = 1_000
 
@@ -71,7 +73,7 @@ def prose(text: str) -> str:
         return _controls().sub(_escape, text)
     if _is_clean(text) or _is_clean(_needed().sub("", text)):
         return text
-    # First what no character joins, so that nothing is needed beside an escape.
+    # Before the runs are looked at: a joiner beside a character that becomes an escape joins nothing.
     if unassigned := {ord(each): _escaped(each) for each in set(text) if _is_unassigned(each)}:
         text = text.translate(unassigned)
     return _runs().sub(lambda run: run[0] if _is_needed(run) else _escape(run), text)
@@ -92,7 +94,7 @@ _SPACES = re.compile(r"(?<![^ ]) | (?![^ ])")
 
 
 def strict(text: str) -> str:
-    """The text in one line with everything as escapes that is not seen or not printable."""
+    """The text in one line, in which every character that is invisible or not printable is an escape."""
     if text.isprintable() and (text.isascii() or UNSAFE.search(text) is None):
         return text
     return "".join(each if each.isprintable() and not UNSAFE.match(each) else _escaped(each) for each in text)
@@ -108,16 +110,17 @@ def details(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _detail(value, iter(range(ITEMS_MAX))) for name, value in values.items()}
 
 
-def _items(values: Mapping[Any, Any], room: Iterator[int]) -> dict[Any, Any]:
-    shown = {_leaf(key): _detail(value, room) for (key, value), _ in zip(values.items(), room, strict=False)}
+def _items(values: Mapping[Any, Any], left: Iterator[int]) -> dict[Any, Any]:
+    shown = {_leaf(key): _detail(value, left) for (key, value), _ in zip(values.items(), left, strict=False)}
     return shown if len(shown) == len(values) else {**shown, "…": "…"}
 
 
-def _detail(value: Any, room: Iterator[int]) -> Any:
+def _detail(value: Any, left: Iterator[int]) -> Any:
+    """The value as it is shown. `left` has one element for each item of it that may still be shown."""
     if isinstance(value, Mapping):
-        return _items(value, room)
+        return _items(value, left)
     if isinstance(value, list | tuple | set | frozenset):
-        items = [_detail(each, room) for each, _ in zip(value, room, strict=False)]
+        items = [_detail(each, left) for each, _ in zip(value, left, strict=False)]
         return items if len(items) == len(value) else [*items, "…"]
     return _leaf(value)
 
@@ -202,7 +205,8 @@ def _needed() -> re.Pattern[str]:
     Variation selectors 17 to 256 are not kept: they choose rare forms of Chinese characters, and may hide a
     byte behind each of them.
     """
-    # The character is first, and what must stand before it is looked for then: a search for a set is fast.
+    # A search for a set of characters is fast. So the pattern begins with the first character of the run, and
+    # looks behind it for what must stand before the run.
     return re.compile(
         r"[\u180b-\u180f\u200b-\u200d\ufe0e\ufe0f\U000e0067](?:"
         rf"(?<=[{_JOINING}][\u200c\u200d])(?=[{_JOINING}])"

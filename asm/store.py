@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from asm import observing
 from asm.dsn import as_secret
 from asm.engine.script import Database, Operation, Params
 from asm.errors import MigrationRequired
@@ -213,6 +214,7 @@ class SessionStore(Operations):
     """
 
     _database: SQLite | Postgres
+    _observer: observing.Observer | None = None
 
     def __init__(
         self,
@@ -247,6 +249,7 @@ class SessionStore(Operations):
         except BaseException:
             database.close()
             raise
+        observing.opened(self)
 
     def _connect(self) -> SQLite | Postgres:
         address, schema = self._dsn_target.address, self._dsn_target.schema

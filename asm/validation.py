@@ -34,7 +34,7 @@ VALUES_MAX = 100_000
 """The most values of one filter. Both databases take this many in one statement."""
 
 TAGS_MAX = 1_000
-"""The most tags of a session, and of a filter, of which the databases compare each with each."""
+"""The most tags of a session, and of a filter by tags. A query compares all of one with all of the other."""
 
 
 # Strings.

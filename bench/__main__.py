@@ -31,6 +31,7 @@ BENCHMARKS = (
     "growth",
     "thin",
     "frames",
+    "telemetry",
     "callers",
     "indexes",
     "queries",
@@ -88,7 +89,7 @@ def main(
     """Compare the store with its floors: every BENCHMARK, or those named.
 
     single_append, async_append, batches, reads, flush, saves, operations, running, forks, sqlite, growth,
-    thin, frames, callers, indexes, queries, waiting; and peers, which runs only when it is named.
+    thin, frames, telemetry, callers, indexes, queries, waiting; and peers, which runs only when it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)

@@ -27,6 +27,7 @@ MODULES = {
     "asm/postgres/async_session_reset.py": "asm/postgres/session_reset.py",
     "asm/postgres/async_server_checks.py": "asm/postgres/server_checks.py",
     "asm/postgres/async_transaction.py": "asm/postgres/transaction.py",
+    "asm/telemetry/async_databases.py": "asm/telemetry/databases.py",
 }
 
 _BLOCKING = "|".join(Path(target).stem for target in MODULES.values())

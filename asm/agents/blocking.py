@@ -8,6 +8,7 @@ to renew leases while one of them waits.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import os
 import threading
@@ -209,12 +210,15 @@ class _InThreads:
     def _database(self) -> _InThreads:
         return _InThreads(self._target._database, self._threads)
 
+    @property
+    def _observer(self) -> Any:
+        return self._target._observer
+
     def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
         method = getattr(self._target, name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, partial(method, *args, **kwargs))
+            return await self._run(partial(method, *args, **kwargs))
 
         return call
 
@@ -225,8 +229,13 @@ class _InThreads:
             return _result_at_once(work(_AtOnce(tx)))
 
         run = partial(self._target.run_transaction, blocking, idempotent=idempotent)
-        result: T = await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        result: T = await self._run(run)
         return result
+
+    async def _run(self, work: Callable[[], Any]) -> Any:
+        # The thread is in the same trace as the task.
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
 
 
 class _AtOnce:

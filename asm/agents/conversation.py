@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 from asm.agents.inputs import event_type_of
@@ -18,16 +17,15 @@ from asm.agents.reading import TurnReader
 from asm.agents.recording import Recorder, Streamed
 from asm.agents.stopping import Stop
 from asm.agents.tools import call_tool
-from asm.agents.transcript import TYPES, TranscriptBuilder
+from asm.agents.transcript import TranscriptBuilder, read_events
 from asm.async_store import AsyncSessionStore
 from asm.content import read_content, read_delta
 from asm.documents import Document
 from asm.enums import EventType
 from asm.errors import ProviderError, ValidationError
 from asm.models import Event
+from asm.observing import observer_of
 from asm.operations.runs import lease
-
-PAGE = 1_000
 
 _NOT_OF_ADAPTERS = ("run_", "session_", "turn_")
 """How the types of events begin that only the manager writes."""
@@ -99,7 +97,8 @@ class Conversation:
 
     async def _begin(self) -> None:
         if self._plan.history and self._claim.first_sequence > 1:
-            async for event in self._events_before(await self._resume_after()):
+            after, before = await self._resume_after(), self._claim.first_sequence
+            async for event in read_events(self._store, self._claim.session.id, after=after, before=before):
                 self._transcript.add_event(event)
         self._transcript.restart(self._claim.run.id)
         for message in self._plan.messages:
@@ -116,22 +115,6 @@ class Conversation:
             return 0
         self._resume = known["session_id"]
         return last[0].sequence_number or 0
-
-    async def _events_before(self, after: int) -> AsyncIterator[Event]:
-        """The events of the session that are older than the run."""
-        while True:
-            page = await self._store.get_events(
-                self._claim.session.id,
-                type=TYPES,
-                after=after,
-                before=self._claim.first_sequence,
-                limit=PAGE,
-            )
-            for event in page:
-                yield event
-            if len(page) < PAGE:
-                return
-            after = page[-1].sequence_number or 0
 
     # One model call.
 
@@ -241,7 +224,9 @@ class Conversation:
         """Call a tool, and store what it returns or how it failed."""
         begun = time.perf_counter()
         assert self._plan.on_tool is not None
-        called = call_tool(self._plan.on_tool, call.name, call.input)
+        observer = observer_of(self._store)
+        block = None if observer is None else observer.tool(call.name, call.id)
+        called = call_tool(self._plan.on_tool, call.name, call.input, block)
         task = await self._stop.unless_requested(called, f"the tool {call.name!r}")
         event = self._result(call, task, round(time.perf_counter() - begun, 6))
         self.progress.add_result(call.id)

@@ -22,6 +22,7 @@ from asm.engine.shielding import run_to_completion
 from asm.enums import EventType, RunStatus, SessionStatus
 from asm.errors import AsmError, ProviderError, RunLost, RunTimeout
 from asm.models import Run, Session
+from asm.observing import ObservedRun, observer_of
 from asm.operations.runs import lease
 
 END_TIMEOUT_S = 5.0
@@ -55,16 +56,29 @@ class Execution:
         self._on_claim = on_claim
         self._claimed: Claim | Run | None = None
         self._is_stored = False
+        self._observed: ObservedRun | None = None
         self.stop = Stop()
         self.ended = asyncio.Event()
 
     async def drive(self) -> RunResult:
         """Make the run, or read it if the run of that id has ended."""
+        plan = self._plan
         try:
-            claim = await self._claim()
-            return await self._stored(claim) if isinstance(claim, Run) else await self._run(claim)
+            if (observer := observer_of(self._store)) is None:
+                return await self._make()
+            with observer.run(
+                session_id=plan.session_id,
+                agent_id=None if plan.new_session is None else plan.new_session.agent_id,
+                provider=plan.adapter.provider,
+                model=plan.model or getattr(plan.adapter, "model", None),
+            ) as self._observed:
+                return await self._make()
         finally:
             self.ended.set()
+
+    async def _make(self) -> RunResult:
+        claim = await self._claim()
+        return await self._stored(claim) if isinstance(claim, Run) else await self._run(claim)
 
     async def _claim(self) -> Claim | Run:
         async def claim() -> Claim | Run:
@@ -93,6 +107,8 @@ class Execution:
 
     async def _run(self, claim: Claim) -> RunResult:
         self._on_claim(claim.run)
+        if self._observed is not None:
+            self._observed.claimed(claim.session.agent_id, claim.run.id)
         conversation = self._conversation(claim)
         keeper = asyncio.create_task(self._keep_lease(claim.run))
         timer = self._start_timer(claim.run)
@@ -109,6 +125,8 @@ class Execution:
             keeper.cancel()
             if timer is not None:
                 timer.cancel()
+            if self._observed is not None:
+                self._observed.ended(conversation.progress.row().token_usage)
 
     def _start_timer(self, run: Run) -> asyncio.TimerHandle | None:
         timeout_s = self._plan.timeout
@@ -171,9 +189,8 @@ class Execution:
         )
         self._is_stored = True
         claim.recorder.confirm(ended.events)
-        return RunResult(
-            ended.session or claim.session, replace(ended.run, output=output), claim.recorder.events
-        )
+        shown = ended.run if run.output is output else replace(ended.run, output=output)
+        return RunResult(ended.session or claim.session, shown, claim.recorder.events)
 
     def _own_session(self, status: SessionStatus) -> SessionStatus | None:
         """The status that the session of the run gets, if it has only this run."""

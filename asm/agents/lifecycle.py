@@ -24,6 +24,7 @@ from asm.engine.script import Operation
 from asm.enums import EventType, RunStatus, SessionStatus
 from asm.errors import Conflict, RunActive, RunCancelled, RunLost, RunNotFound, SessionNotFound
 from asm.models import Event, Run, Session, new_id, now
+from asm.observing import observer_of
 from asm.operations.claims import (
     ActiveRunFound,
     Ended,
@@ -112,6 +113,7 @@ class Lifecycle:
             claim = claim_run(run, begun, recorder.held, status)
         else:
             claim = claim_named_run(run, begun, recorder.held, status, before)
+        claim.name = "claim_run"
         events = await run_operation(self._store, claim)
         recorder.confirm(events)
         return Claim(run, begun, recorder, events[0].sequence_number or 0)
@@ -125,11 +127,16 @@ class Lifecycle:
             status=RunStatus.RUNNING,
             provider=plan.adapter.provider,
             provider_metadata={"model": model} if isinstance(model, str) else {},
-            metadata={} if before is None else without_lease(before).metadata,
+            metadata={**({} if before is None else without_lease(before).metadata), **self._trace()},
         )
         more: Document = {"ends_session": True} if plan.new_session is not None else {}
         owner = f"{socket.gethostname()[:100]}:{os.getpid()}:{os.urandom(4).hex()}"
         return with_lease(run, self._lease_until(), owner=owner, attempt=attempt, **more)
+
+    def _trace(self) -> dict[str, str]:
+        """What the run's metadata keeps of the current trace, if the store is observed."""
+        observer = observer_of(self._store)
+        return {} if observer is None else observer.carrier()
 
     def _lease_until(self) -> datetime:
         return now() + timedelta(seconds=self._lease_s)
@@ -180,6 +187,7 @@ class Lifecycle:
             operation = end_run(run, events, status, change_run, change_session)
         else:
             operation = end_changed_run(run, events, change_run, change_session)
+        operation.name = "end_run"
         try:
             return await run_operation(self._store, operation)
         except RunNotFound as error:
@@ -223,6 +231,7 @@ class Lifecycle:
         end: Operation[Ended] = end_changed_run(run, events, *changes)
         if lease_end(run) is not None:
             end = end_run(ended, events, status, *changes, expected=run)
+        end.name = "end_run"
         try:
             return (await run_operation(self._store, end)).run
         except (RunNotFound, RunLost):
@@ -258,7 +267,8 @@ def run_cancelled(run_id: str, reason: str | None) -> RunCancelled:
 
 def cancel_requested(stored: Run) -> RunCancelled:
     """The exception for a run that another program asks to cancel."""
-    return run_cancelled(stored.id, lease(stored)["cancel_requested"].get("reason"))
+    requested = lease(stored).get("cancel_requested")
+    return run_cancelled(stored.id, requested.get("reason") if isinstance(requested, dict) else None)
 
 
 # Changes of rows.

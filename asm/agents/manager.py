@@ -10,14 +10,15 @@ from dataclasses import replace
 from types import FunctionType
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
+from asm.agents import plans
 from asm.agents.execution import Execution
 from asm.agents.lifecycle import Lifecycle, run_cancelled
-from asm.agents.plans import Plan, check_adapter, plan_run, session_id_of
+from asm.agents.plans import Plan, check_adapter, session_id_of
 from asm.agents.protocol import Adapter
 from asm.agents.recording import Redact, Redactor, Show
 from asm.agents.results import RunResult
 from asm.agents.sessions import Sessions
-from asm.agents.transcript import TYPES, Transcript
+from asm.agents.transcript import Transcript, read_events
 from asm.async_store import AsyncSessionStore
 from asm.enums import SessionStatus
 from asm.errors import ValidationError
@@ -136,11 +137,11 @@ class AsyncSessionManager:
             context=dict(context or {}),
             tags=tuple(tags) if not isinstance(tags, str) else tags,
         )
-        asked = plan_run(session.id, adapter, input, run_id=run_id, **run)
+        asked = plans.run(session.id, adapter, input, run_id=run_id, **run)
         return await self._drive(replace(asked, new_session=session))
 
-    run = _run_method(plan_run)
-    stream = _stream_method(plan_run)
+    run = _run_method(plans.run)
+    stream = _stream_method(plans.run)
 
     async def cancel(self, run_id: str, *, reason: str | None = None) -> Run:
         """Cancel a run, and return it as it is stored.
@@ -187,7 +188,8 @@ class AsyncSessionManager:
         result, and one without a result is answered "interrupted".
         """
         await self._store.get_session(session_id)
-        events = [event async for event in self._messages(session_id, number_of(after, "after"))]
+        read = read_events(self._store, session_id, after=number_of(after, "after"))
+        events = [event async for event in read]
         return Transcript.from_events(
             events, max_messages=max_messages, max_chars=max_chars, max_tokens=max_tokens, count=count
         )
@@ -273,16 +275,6 @@ class AsyncSessionManager:
                 await asyncio.wait({task})
             if not task.cancelled():
                 task.exception()
-
-    async def _messages(self, session_id: str, after: int) -> AsyncIterator[Event]:
-        page_size = 1_000
-        while True:
-            page = await self._store.get_events(session_id, type=TYPES, after=after, limit=page_size)
-            for event in page:
-                yield event
-            if len(page) < page_size:
-                return
-            after = page[-1].sequence_number or 0
 
 
 def check_store(store: Any, other: type, takes: str, manager: str) -> None:

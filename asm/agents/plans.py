@@ -52,7 +52,7 @@ class Plan:
     limits: Limits
 
 
-def plan_run(
+def run(
     session_id: str,
     adapter: Adapter,
     input: Any,

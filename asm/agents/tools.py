@@ -7,19 +7,25 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 OnTool = Callable[[str, Any], Any]
 """`on_tool(name, input)` returns the output of a tool, or an awaitable of it."""
 
 
-async def call_tool(on_tool: OnTool, name: str, input: Any) -> Any:
-    """The output of a tool. A function that is not a coroutine function is called in a thread of its own."""
-    if _is_async(on_tool):
-        return await on_tool(name, input)
-    output = await in_thread(on_tool, name, input)
-    return await output if inspect.isawaitable(output) else output
+async def call_tool(
+    on_tool: OnTool, name: str, input: Any, block: AbstractContextManager[object] | None = None
+) -> Any:
+    """The output of a tool, which is called inside of the block.
+
+    A function that is not a coroutine function is called in a thread of its own.
+    """
+    with block or nullcontext():
+        if _is_async(on_tool):
+            return await on_tool(name, input)
+        output = await in_thread(on_tool, name, input)
+        return await output if inspect.isawaitable(output) else output
 
 
 def _is_async(function: Any) -> bool:

@@ -8,11 +8,12 @@ is answered "interrupted", because providers refuse one without the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from asm.agents.inputs import Message
+from asm.async_store import AsyncSessionStore
 from asm.content import Content, ToolCall, ToolResult, read_content
 from asm.content.blocks import read_blocks
 from asm.enums import EventType
@@ -29,6 +30,8 @@ TYPES = (
     EventType.TOOL_CALL_FAILED,
 )
 """The events that a transcript is made of."""
+
+PAGE = 1_000
 
 INTERRUPTED = "interrupted"
 
@@ -270,3 +273,16 @@ def _is_result(block: Any) -> bool:
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+async def read_events(
+    store: AsyncSessionStore, session_id: str, *, after: int, before: int | None = None
+) -> AsyncIterator[Event]:
+    """The events of a session that a transcript is made of, a page at a time."""
+    while True:
+        page = await store.get_events(session_id, type=TYPES, after=after, before=before, limit=PAGE)
+        for event in page:
+            yield event
+        if len(page) < PAGE:
+            return
+        after = page[-1].sequence_number or 0

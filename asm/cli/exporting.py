@@ -128,7 +128,7 @@ def _opened_for_writing(path: Path) -> Iterator[BinaryIO]:
     if not path.name:
         raise ValidationError("--output must name a file, or - for the standard output", path="output")
     try:
-        # The file is replaced that a symbolic link leads to, and not the link.
+        # Replace the file that a symbolic link leads to, and not the link.
         target = files.followed(path)
         with _opened(path, target) as file:
             yield file
@@ -138,6 +138,7 @@ def _opened_for_writing(path: Path) -> Iterator[BinaryIO]:
 
 def _opened(path: Path, target: Path) -> AbstractContextManager[BinaryIO]:
     if path.exists() and not path.is_file():
+        # Not the target: /dev/stdout may lead to a pipe, which has no path of its own.
         return files.writing_into(path)
     if target.exists():
         head = text.read_head(target, _HEAD_BYTES)

@@ -136,7 +136,8 @@ def _event_text(event: Event) -> str:
 
 
 def _content_text(content: Content) -> str:
-    return prose(" ".join("  ".join(filter(None, map(_part_text, content.parts))).split()))
+    words = " ".join(map(_part_text, content.parts)).split()
+    return prose(" ".join(words))
 
 
 def _part_text(part: object) -> str:

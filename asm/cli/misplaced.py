@@ -50,7 +50,7 @@ def check_words(ctx: click.Context, command: click.Command, words: list[str]) ->
     try:
         values, extra, _ = command.make_parser(ctx).parse_args(args=list(words))
     except click.UsageError as error:
-        # click reports the error again, with the name of the option.
+        # click raises the error again. Its message repeats no argument but the name of an option.
         _check_each(ctx, command, [_Word(str(getattr(error, "option_name", "")), "an option")])
         return
     if isinstance(command, click.Group):
@@ -95,12 +95,20 @@ def _texts(value: Any) -> Iterator[str]:
 def _check_each(ctx: click.Context, command: click.Command, words: Iterable[_Word]) -> None:
     for word in words:
         if not word.is_dsn and _is_connection_string(word.text):
-            is_copy = any(param.name == "source" for param in command.params)
             raise click.UsageError(
                 f"An argument that looks like a connection string was given where {word.expected} was "
-                f"expected: use {'SRC and DST' if is_copy else '--dsn'}.",
+                f"expected: {_advice(command)}.",
                 ctx,
             )
+
+
+def _advice(command: click.Command) -> str:
+    names = {param.name for param in command.params}
+    if "source" in names:
+        return "use SRC and DST"
+    if "prompt" in names:
+        return "use --dsn, or give the prompt on the standard input, as `-`"
+    return "use --dsn"
 
 
 def _check_together(ctx: click.Context, words: Iterable[_Word]) -> None:

@@ -14,7 +14,7 @@ from asm.shown import message, prose
 
 
 def one_line(text: str) -> str:
-    """A message on one line."""
+    """A message on one line, of which the middle is cut if it is long."""
     return message(" ".join(text.split()))
 
 

@@ -30,7 +30,7 @@ class AsyncGroupCommit:
     def __init__(
         self, send: AsyncSend, *, parallel_batches_from: int | None, timeout: float, retry_for: float
     ) -> None:
-        self._send = send
+        self.send = send
         self._timeout = timeout
         self._retry_for = retry_for
         self._loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ class AsyncGroupCommit:
         try:
             query = operation.merge(operation.items)
             query.name = operation.name
-            merged = await self._send(query, retry_for=self._retry_for, lock_timeout_s=None)
+            merged = await self.send(query, retry_for=self._retry_for, lock_timeout_s=None)
         except BaseException:
             # Tasks that wait may be cancelled in the same step of the loop. They leave the queue before
             # `_finish` is called, so that nothing is sent for them.
@@ -90,7 +90,7 @@ class AsyncGroupCommit:
 
     async def _send_batch(self, batch: Batch[_TaskRequest[Any]]) -> None:
         try:
-            merged = await self._send(
+            merged = await self.send(
                 batch.query(),
                 retry_for=batch.retry_for(self._retry_for),
                 lock_timeout_s=self._queue.lock_timeout_s(batch),

@@ -40,7 +40,7 @@ class GroupCommit:
     def __init__(
         self, send: Send, *, parallel_batches_from: int | None, timeout: float, retry_for: float
     ) -> None:
-        self._send = send
+        self.send = send
         self._timeout = timeout
         self._retry_for = retry_for
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class GroupCommit:
             if is_alone:
                 query = operation.merge(operation.items)
                 query.name = operation.name
-                return operation.extract(self._send(query, retry_for=self._retry_for, lock_timeout_s=None))
+                return operation.extract(self.send(query, retry_for=self._retry_for, lock_timeout_s=None))
         finally:
             # Not in `_finish`, whose call a KeyboardInterrupt may end before its first line: a batch that
             # never finished would block its sessions.
@@ -117,7 +117,7 @@ class GroupCommit:
 
     def _send_batch(self, batch: Batch[_ThreadRequest[Any]]) -> None:
         try:
-            merged = self._send(
+            merged = self.send(
                 batch.query(),
                 retry_for=batch.retry_for(self._retry_for),
                 lock_timeout_s=self._queue.lock_timeout_s(batch),

@@ -12,6 +12,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from asm.engine.observation import around_job
 from asm.engine.script import AsyncDatabase, Database, Operation
 from asm.errors import ValidationError
 
@@ -47,7 +48,7 @@ def run_job(job: Job[T], database: Database, name: str = "") -> T:
 
     `name` is that of the steps in the log.
     """
-    with closing(job):
+    with closing(job), around_job(database, name):
         resume: Callable[[], JobStep[Any]] = partial(next, job)
         while True:
             try:
@@ -63,7 +64,7 @@ def run_job(job: Job[T], database: Database, name: str = "") -> T:
 
 async def run_job_async(job: Job[T], database: AsyncDatabase, name: str = "") -> T:
     """The same, awaited."""
-    with closing(job):
+    with closing(job), around_job(database, name):
         resume: Callable[[], JobStep[Any]] = partial(next, job)
         while True:
             try:

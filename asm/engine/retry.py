@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from asm.engine.logs import logger
+from asm.engine.observation import current
 from asm.errors import StorageError, StorageTimeout
 from asm.shown import message
 
@@ -17,7 +18,8 @@ BACKOFF_MAX_S = 1.0
 class Backoff(Iterator[float]):
     """Growing pauses with jitter, in seconds, that end `retry_for` seconds after it was made.
 
-    The log gets the first failure of the operation of this name, and its success after that.
+    The log gets the first failure of the operation of this name, and its success after that. An observation
+    of the operation gets each failure.
     """
 
     def __init__(self, retry_for: float, name: str = "") -> None:
@@ -38,6 +40,8 @@ class Backoff(Iterator[float]):
     def failed(self, error: Exception, pause_s: float) -> None:
         """Log that the first attempt failed and is repeated after a pause."""
         self._failures += 1
+        if (observation := current.get()) is not None:
+            observation.retried(error, pause_s)
         if self._failures == 1:
             # libpq's messages have several lines, and a server's repeat values.
             why = message(" ".join(str(error).split()))

@@ -37,9 +37,26 @@ class Query(Generic[T]):
 
     `prepare=False` has the server plan the query for its values each time. PostgreSQL may
     otherwise use one plan for all values, which is slow where the best plan depends on them.
+
+    Two attributes are for those who observe the query, and set only where they say something:
+    `requests` are the group commit's of which a query was merged, and `waits` marks one that is
+    repeated until it finds something.
     """
 
-    __slots__ = ("name", "on_conflict", "on_unknown_outcome", "params", "prepare", "query", "read")
+    __slots__ = (
+        "name",
+        "on_conflict",
+        "on_unknown_outcome",
+        "params",
+        "prepare",
+        "query",
+        "read",
+        "requests",
+        "waits",
+    )
+
+    requests: Sequence[Any]
+    waits: bool
 
     # Queries that append events are sent as a Batchable, a UnitOfWork or a Pipeline.
     sessions: ClassVar[Sequence[str]] = ()
@@ -107,10 +124,21 @@ class Batchable(Generic[T]):
     `merge` makes one query of the `items` of any number of them, and `extract` finds the result
     of this one in the result of that query. Inside a transaction the script that `unbatched` makes
     runs instead. `sessions` are those to which it may append events; `size_bytes` is the size of
-    its JSON.
+    its JSON. `observation` is set by those who observe it.
     """
 
-    __slots__ = ("extract", "items", "merge", "name", "sessions", "size_bytes", "unbatched")
+    __slots__ = (
+        "extract",
+        "items",
+        "merge",
+        "name",
+        "observation",
+        "sessions",
+        "size_bytes",
+        "unbatched",
+    )
+
+    observation: Any
 
     def __init__(
         self,

@@ -106,6 +106,7 @@ class Batch(Generic[R]):
     def query(self) -> Query[Any]:
         items = [item for request in self.requests for item in request.operation.items]
         query = self.requests[0].operation.merge(items)
+        query.requests = self.requests
         first = self.requests[0].operation.name
         query.name = first if len(self.requests) == 1 else f"append_events ({len(items)} events)"
         return query

@@ -65,12 +65,27 @@ def _destinations(folder: Path, export: SessionExport) -> Iterator[tuple[Path, S
     """The files to which a session may be written, each with the export merged with its contents."""
     for file in _files(folder, export.session.id):
         try:
-            earlier = read(file)
+            earlier = _read_earlier(file, export.session.id)
         except FileNotFoundError:
             yield file, export
         else:
             if _continues(earlier, export):
                 yield file, _merge(earlier, export)
+
+
+def _read_earlier(file: Path, session_id: str) -> SessionExport:
+    try:
+        return read(file)
+    except FileNotFoundError:
+        raise
+    except (OSError, StorageError) as error:
+        # With the id, because it keeps no other session from being archived.
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise StorageError(
+            f"cannot read the archive {file}: {reason}" if reason else str(error),
+            path=str(file),
+            session_id=session_id,
+        ) from error
 
 
 def _files(folder: Path, session_id: str) -> Iterator[Path]:

@@ -12,8 +12,8 @@ Every line is one JSON object. Its first key says what it is:
 The header is followed by the sessions, each session line by as many lines of each kind as it says, and
 the last session by the end. So truncation at any point is detected, and one export may follow another
 in a file. Models are written as their `to_dict` returns them. Integers have up to 4,300 digits,
-and a lone surrogate is written as an escape. So are characters that a terminal obeys and those that take
-no room, because an export is looked at, too. Blank lines and byte order marks are ignored.
+and a lone surrogate is written as an escape. So are characters that act on a terminal or are invisible there,
+because an export may be printed. Blank lines and byte order marks are ignored.
 
 An export is read line by line, and refused at the first line that is not what the lines before it say.
 """
@@ -195,7 +195,7 @@ def _line(values: dict[str, Any]) -> bytes:
 
 
 def _escaped(line: bytes) -> bytes:
-    """The line with characters as escapes that act on a terminal, or are not seen there."""
+    """The line, in which the characters that act on a terminal, or are invisible there, are escapes."""
     # Only the other characters are searched, because a search takes longer than all else that makes a line.
     if UNSAFE.search(line.translate(None, _ASCII).decode()) is None:
         return line

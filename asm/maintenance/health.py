@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from asm.engine.jobs import Job, run_step
 from asm.engine.script import Query, Rows
 from asm.models import Run
-from asm.operations.runs import find_stale_runs, lease, read_runs
+from asm.operations.runs import find_stale_runs, lease
 from asm.reprs import ResultRepr
 
 SESSIONS_PER_STATEMENT = 10_000
@@ -94,11 +94,11 @@ def _issues_of_sequence(
         yield HealthIssue("pruned_miscounted", message, session_id)
 
 
-def _stale_issues(rows: Rows) -> list[HealthIssue]:
+def _stale_issues(runs: list[Run]) -> list[HealthIssue]:
     by_session: dict[str, list[Run]] = {}
-    for run in read_runs(rows):
+    for run in runs:
         by_session.setdefault(run.session_id, []).append(run)
-    return [HealthIssue("stale_run", _stale(runs[0], len(runs)), id) for id, runs in by_session.items()]
+    return [HealthIssue("stale_run", _stale(each[0], len(each)), id) for id, each in by_session.items()]
 
 
 def _stale(run: Run, number: int) -> str:

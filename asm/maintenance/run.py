@@ -73,23 +73,34 @@ class MaintenanceRun:
         except SessionNotFound:
             return None
         except ValidationError as error:
-            # Its counter is out of bounds, which another program must have written.
-            self._add_failure(Failure(step, error, session_id))
+            # Its counter or one of its rows has a value that another program must have written.
+            self.errors.append(Failure(step, error, session_id))
             return None
         try:
             yield from run_step(_archiving(self.policy.archive, export))
         except Exception as error:
-            self._add_failure(Failure(step, error, session_id))
+            self.errors.append(Failure(step, error, session_id))
+            self._check_archive(step, error)
             return None
         return export
 
-    def _add_failure(self, failure: Failure) -> None:
-        self.errors.append(failure)
-        failures = sum(1 for each in self.errors if each.step == failure.step)
+    def _check_archive(self, step: str, error: Exception) -> None:
+        """AsmError if an archive has failed too often, other than by an error that is about one session."""
+        if _names_session(error):
+            return
+        errors = [each.error for each in self.errors if each.step == step]
+        failures = sum(not _names_session(each) for each in errors)
         if failures == ARCHIVING_FAILURES_MAX:
             raise AsmError(
                 f"{failures} sessions could not be archived; the step stopped without trying the others"
-            ) from failure.error
+            ) from error
+
+
+def _names_session(error: Exception) -> bool:
+    """Whether an error is about one session: anybody may cause it, and the others can be archived."""
+    return isinstance(error, ValidationError) or (
+        isinstance(error, AsmError) and "session_id" in error.details
+    )
 
 
 def _archiving(archive: Any, export: SessionExport) -> Callback[object]:

@@ -94,7 +94,7 @@ class Migrator(ABC):
     def status(self) -> StoreStatus:
         applied = self._applied()
         counts = self.rows("count_rows_by_counters") if applied else []
-        rows = {table: sum_of_halves(upper, lower) for table, lower, upper in counts}
+        rows = {table: sum_of_halves(upper, lower) for table, upper, lower in counts}
         return StoreStatus(
             self.dialect, self.rows("get_version")[0][0], applied, self._pending(applied), rows
         )

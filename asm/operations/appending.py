@@ -391,9 +391,10 @@ def _check_expected(expected: int, latest: int, stored: Iterable[Event], session
 
 
 def _check_counters(batch: Sequence[EncodedEvent]) -> Script[None]:
-    """Conflict if the counters of some sessions are too near their end for their events of the batch.
+    """Raise Conflict if a session has fewer sequence numbers left than it has events in the batch.
 
-    Only after a statement has failed, because it takes a query, and no counter comes near its end by appends.
+    Called only after a statement has failed: the check takes a query, and no session gives so many numbers
+    by appends.
     """
     numbers = Counter([new.session_id for new in batch])
     last = yield from Query("find_counters", {"session_ids": tuple(numbers)}, _read_last)

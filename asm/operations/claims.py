@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def claim_run(
     guard = Query("refuse_active_run", {"session_id": session.id}, no_result)
     more: list[Query[Any]] = [
         ensure_sessions([ensured]),
-        *_touches(session, status),
+        *_activation(session, status),
         guard,
         runs.save_run(run),
     ]
@@ -97,7 +98,7 @@ def _claim(
             raise ActiveRunFound(active)
     if is_named:
         yield from _check_unchanged(run, before)
-    for query in _touches(session, status):
+    for query in _activation(session, status):
         yield from query
     yield from runs.save_run(run)
     return stored
@@ -128,13 +129,14 @@ def end_run(
     `change` of the stored run and `change_session` decide what is stored, or raise.
     """
     batch = encoded(events, "end_run")
-    session = Session(id=run.session_id, agent_id="any", updated_at=events[-1].timestamp)
-    more = [*_touches(session, status, always=True), _end_query(run, expected), _check(run, events[-1])]
+    touch = _touch(run.session_id, events[-1].timestamp, status)
+    more = [touch, _end_query(run, expected), _check(run, events[-1])]
     base = append_pipeline(batch, partial(append_idempotently, batch), more)
 
     def read(results: list[Any]) -> Ended:
         session, metadata, _ = results[-len(more) :]
-        return Ended(base.read(results), replace(run, metadata=metadata), session)
+        ended = run if metadata == run.metadata else replace(run, metadata=metadata)
+        return Ended(base.read(results), ended, session)
 
     on_conflict = partial(_end, run, batch, change, change_session)
     return Pipeline(base.queries, read, on_conflict, size=base.size, sessions=base.sessions)
@@ -181,17 +183,13 @@ def _end(
     return Ended(stored, (yield from runs.change_run(run.id, run.session_id, change)), session)
 
 
-def _touches(
-    session: Session, status: SessionStatus | None, *, always: bool = False
-) -> list[Query[Session | None]]:
-    if status is None and not always:
-        return []
-    params = {
-        "id": session.id,
-        "status": None if status is None else str(status),
-        "updated_at": session.updated_at,
-    }
-    return [Query("touch_session", params, _read_session)]
+def _activation(session: Session, status: SessionStatus | None) -> list[Query[Session | None]]:
+    return [] if status is None else [_touch(session.id, session.updated_at, status)]
+
+
+def _touch(session_id: str, at: datetime, status: SessionStatus | None) -> Query[Session | None]:
+    params = {"id": session_id, "status": None if status is None else str(status), "updated_at": at}
+    return Query("touch_session", params, _read_session)
 
 
 def _read_session(rows: Rows) -> Session | None:

@@ -145,6 +145,7 @@ def follow_events(
 def wait(database: Pollable, poll: LongPoll) -> list[Event]:
     if not poll.timeout_s:
         return database.run(poll.query)
+    poll.query.waits = True
     with database.poller.subscribe(*_subscribed(poll)) as subscription:
         while not (found := database.run(poll.query)) and subscription.wait_for_change():
             pass
@@ -154,6 +155,7 @@ def wait(database: Pollable, poll: LongPoll) -> list[Event]:
 async def wait_async(database: AsyncPollable, poll: LongPoll) -> list[Event]:
     if not poll.timeout_s:
         return await database.run(poll.query)
+    poll.query.waits = True
     with database.poller.subscribe(*_subscribed(poll)) as subscription:
         while not (found := await database.run(poll.query)) and await subscription.wait_for_change():
             pass

@@ -136,8 +136,12 @@ def lease_end(run: Run) -> datetime | None:
 
 def is_stale(run: Run, *, grace_s: float = 0.0) -> bool:
     """Whether a run has a lease that ended at least `grace_s` seconds ago."""
+    return _ends_before(run, _ago(grace_s))
+
+
+def _ends_before(run: Run, at: datetime) -> bool:
     until = lease_end(run)
-    return until is not None and until < _ago(grace_s)
+    return until is not None and until < at
 
 
 def with_lease(run: Run, until: datetime, **fields: Any) -> Run:
@@ -159,12 +163,18 @@ def list_stale_runs(*, grace: float = 30.0) -> Query[list[Run]]:
 
     Only runs of a SessionManager have a lease. `grace` allows for clocks that differ between machines.
     """
-    return find_stale_runs(seconds(grace, "grace") or 0.0, read_runs)
+    return find_stale_runs(seconds(grace, "grace") or 0.0, list)
 
 
-def find_stale_runs(grace_s: float, read: Callable[[Rows], T], **bounds: Any) -> Query[T]:
-    params = {"until": _lease_text(_ago(grace_s)), "after": None, "up_to": None, "limit": None, **bounds}
-    return Query("find_stale_runs", params, read)
+def find_stale_runs(grace_s: float, read: Callable[[list[Run]], T], **bounds: Any) -> Query[T]:
+    until = _ago(grace_s)
+    params = {"until": _lease_text(until), "after": None, "up_to": None, "limit": None, **bounds}
+
+    def read_stale(rows: Rows) -> T:
+        # The query finds what looks like an ended lease anywhere in the metadata, which an agent may write.
+        return read([run for run in read_runs(rows) if _ends_before(run, until)])
+
+    return Query("find_stale_runs", params, read_stale)
 
 
 def _ago(duration_s: float) -> datetime:

@@ -20,6 +20,7 @@ from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 from psycopg.types.string import TextBinaryLoader
 
 from asm.engine.script import Row
+from asm.errors import unreadable_value
 from asm.postgres.fast_path import ARRAY_TYPES, typed_array
 
 
@@ -29,7 +30,11 @@ class _TimestampLoader(Loader):
     format = pq.Format.BINARY
 
     def load(self, data: Buffer) -> datetime:
-        return _EPOCH + timedelta(microseconds=_INT64.unpack(data)[0])
+        try:
+            return _EPOCH + timedelta(microseconds=_INT64.unpack(data)[0])
+        except OverflowError as error:
+            # Such as `infinity`.
+            raise unreadable_value(error) from error
 
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)

@@ -94,7 +94,7 @@ class AsyncPostgres:
         self._at_most_once = AsyncAtMostOnce(
             self._checkouts, self._timeouts, retry_for, self._pause_before_retry
         )
-        self._group_commit = AsyncGroupCommit(
+        self.group_commit = AsyncGroupCommit(
             self.send,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
             timeout=timeout or pool.timeout,
@@ -105,6 +105,14 @@ class AsyncPostgres:
         self.process = os.getpid()
         self._loop = asyncio.get_running_loop()  # async only
         # sync only: self.threads_inside: set[int] = set()
+
+    @property
+    def pool_name(self) -> str:
+        return self._pool.name
+
+    def pool_statistics(self) -> dict[str, int]:
+        """What psycopg_pool counts."""
+        return self._checkouts.statistics()
 
     async def open(self) -> None:
         """Connect, and retry while the failure may pass."""
@@ -126,7 +134,7 @@ class AsyncPostgres:
         check_process(self.process)
         check_loop(self._loop)  # async only
         if isinstance(operation, Batchable):
-            result = await self._group_commit.run(operation)
+            result = await self.group_commit.run(operation)
         elif isinstance(operation, UnitOfWork) and not operation.idempotent:
             result = await self._run_once(operation)
         else:
@@ -166,7 +174,7 @@ class AsyncPostgres:
     def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
         pause_s = next(delays, None) if is_retryable(translation(error) or error) else None
-        if pause_s is None or self._group_commit.is_closed:
+        if pause_s is None or self.group_commit.is_closed:
             raise error
         delays.failed(error, pause_s)
         return pause_s
@@ -355,7 +363,7 @@ class AsyncPostgres:
             return
         check_loop(self._loop)  # async only
         self.poller.close()
-        await self._group_commit.close()
+        await self.group_commit.close()
         # A cancellation half way would leave the pool closed and its connections open.
         await run_to_completion(self._checkouts.close())
 

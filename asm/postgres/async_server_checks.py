@@ -104,9 +104,9 @@ def check_search_path(schemas: Sequence[str]) -> None:
     first, *_ = [schema for schema in schemas if not schema.startswith("pg_temp_")]
     if first != "pg_catalog":
         raise StorageError(
-            f"the search_path of these connections names pg_catalog after {first}, so that functions and "
-            "operators in there would replace PostgreSQL's own: leave pg_catalog out of the search_path, and "
-            "PostgreSQL searches it first"
+            f"the search_path of these connections names pg_catalog after {first}, so that operators and "
+            "types in that schema would replace PostgreSQL's own: leave pg_catalog out of the search_path, "
+            "and PostgreSQL searches it first"
         )
 
 

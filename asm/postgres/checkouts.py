@@ -61,6 +61,11 @@ class Checkouts:
             for connection in self._spare.close():
                 self._pool.putconn(connection)
 
+    def statistics(self) -> dict[str, int]:
+        """Those of the pool. A connection that stays outside of it between two operations is available."""
+        statistics = self._pool.get_stats()
+        return {**statistics, "pool_available": statistics["pool_available"] + self._spare.size}
+
     def checkout(self) -> Connection[Any]:
         if self._closed:
             raise store_closed()

@@ -90,7 +90,7 @@ class Postgres:
         self._borrows_direct = False
         self._checkouts = Checkouts(pool, setup, timeout, is_own=conninfo is not None)
         self._at_most_once = AtMostOnce(self._checkouts, self._timeouts, retry_for, self._pause_before_retry)
-        self._group_commit = GroupCommit(
+        self.group_commit = GroupCommit(
             self.send,
             parallel_batches_from=PARALLEL_BATCHES_FROM,
             timeout=timeout or pool.timeout,
@@ -100,6 +100,14 @@ class Postgres:
         self.log = StatementLog(slow_statement)
         self.process = os.getpid()
         self.threads_inside: set[int] = set()
+
+    @property
+    def pool_name(self) -> str:
+        return self._pool.name
+
+    def pool_statistics(self) -> dict[str, int]:
+        """What psycopg_pool counts."""
+        return self._checkouts.statistics()
 
     def open(self) -> None:
         """Connect, and retry while the failure may pass."""
@@ -120,7 +128,7 @@ class Postgres:
         """Run an operation, again after a failure that may pass."""
         check_process(self.process)
         if isinstance(operation, Batchable):
-            result = self._group_commit.run(operation)
+            result = self.group_commit.run(operation)
         elif isinstance(operation, UnitOfWork) and not operation.idempotent:
             result = self._run_once(operation)
         else:
@@ -158,7 +166,7 @@ class Postgres:
     def _pause_before_retry(self, error: StorageError | psycopg.Error, delays: Backoff) -> float:
         """How long to wait, in seconds; raises the error where another attempt is of no use."""
         pause_s = next(delays, None) if is_retryable(translation(error) or error) else None
-        if pause_s is None or self._group_commit.is_closed:
+        if pause_s is None or self.group_commit.is_closed:
             raise error
         delays.failed(error, pause_s)
         return pause_s
@@ -339,7 +347,7 @@ class Postgres:
         if os.getpid() != self.process:
             return
         self.poller.close()
-        self._group_commit.close()
+        self.group_commit.close()
         # A cancellation half way would leave the pool closed and its connections open.
         self._checkouts.close()
 

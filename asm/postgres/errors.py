@@ -20,6 +20,7 @@ from asm.errors import (
     ValidationError,
     counter_at_end,
     store_closed,
+    unreadable_value,
 )
 from asm.postgres.timeouts import ServerUnresponsive
 
@@ -69,6 +70,9 @@ def translation(
     if not (state := error.sqlstate or ""):
         if isinstance(error, psycopg.OperationalError):
             return _connection_failed(error)
+        if isinstance(error, psycopg.DataError):
+            # The driver cannot represent what the server sent, such as the time `infinity`.
+            return unreadable_value(error)
         return StorageError(f"the driver failed: {_message(error)}")
     if state in _RETRYABLE and (state != _NOT_SUPPORTED or _is_outdated_plan(error)):
         return StorageError(f"{_RETRYABLE[state]}: {_message(error)}", retryable=True, sqlstate=state)

@@ -31,6 +31,11 @@ class SpareConnection(Generic[C]):
         self._since = 0.0
         self._enabled = enabled
 
+    @property
+    def size(self) -> int:
+        """How many connections are kept."""
+        return len(self._spare)
+
     def checkout(self) -> C | None:
         try:
             return self._spare.pop()

@@ -39,7 +39,7 @@ class AsyncSQLite:
         self._lock = asyncio.Lock()
         self._transaction_task: asyncio.Task[Any] | None = None
         self._loop = asyncio.get_running_loop()
-        self._group_commit = AsyncGroupCommit(
+        self.group_commit = AsyncGroupCommit(
             self._send, parallel_batches_from=None, timeout=database.timeout, retry_for=0
         )
         self.poller = AsyncPoller(self._poll)
@@ -53,7 +53,7 @@ class AsyncSQLite:
             if isinstance(operation, Batchable):
                 if self._is_in_transaction():
                     raise open_transaction_error()
-                result = await self._group_commit.run(operation)
+                result = await self.group_commit.run(operation)
             else:
                 result = await self._send(operation)
         except MigrationRequired as error:
@@ -116,7 +116,7 @@ class AsyncSQLite:
             return
         check_loop(self._loop)
         self.poller.close()
-        await self._group_commit.close()
+        await self.group_commit.close()
         self._closed = True
         if self._is_in_transaction():
             # Its end disconnects.

@@ -83,7 +83,7 @@ class SQLite:
         )
         self.process = self._writer.process
         # One batch at a time, because SQLite has one writer.
-        self._group_commit = GroupCommit(self.send, parallel_batches_from=None, timeout=timeout, retry_for=0)
+        self.group_commit = GroupCommit(self.send, parallel_batches_from=None, timeout=timeout, retry_for=0)
         self.poller = Poller(self.poll)
         self.log = StatementLog(slow_statement)
         self._last_poll: tuple[object, ...] = ()
@@ -116,7 +116,7 @@ class SQLite:
             check_process(self.process)
         if self._writer.lock.owner == thread:
             raise open_transaction_error()
-        return self._group_commit.run(operation)
+        return self.group_commit.run(operation)
 
     def send(self, operation: Query[T] | UnitOfWork[T] | Pipeline[T], **_limits: object) -> T:
         """Run one operation. The group commit's `_limits` are for databases whose writers run in parallel."""
@@ -186,7 +186,7 @@ class SQLite:
         if os.getpid() != self.process:
             return
         self.poller.close()
-        self._group_commit.close()
+        self.group_commit.close()
         try:
             self._reader.close()
         finally:

@@ -21,6 +21,9 @@ from asm.sqlite.file_locks import IN_USE, SHARED, WRITE, FileLock, Identity, ide
 
 _HEADER = b"SQLite format 3\0"
 
+_COMPANIONS = ("-wal", "-shm", "-journal")
+"""What SQLite appends to the name of a database, for the files from which it restores transactions."""
+
 
 class DatabaseFiles:
     """The file of an open connection, and its write-ahead log."""
@@ -119,7 +122,8 @@ def create_private(path: str) -> None:
 
 
 def check_openable(path: str) -> None:
-    """StorageError if what a connection writes to this file could be lost."""
+    """StorageError if another user can have planted the file, or if what is written to it could be lost."""
+    _check_not_planted(path)
     try:
         found = Path(path).stat()
     except OSError:
@@ -136,6 +140,26 @@ def check_openable(path: str) -> None:
             f"{path} is one of {found.st_nlink} hard links to one file, and SQLite has a log for each name: "
             "what is written by one name is lost for the others: replace the others by symbolic links"
         )
+
+
+def _check_not_planted(path: str) -> None:
+    # SQLite replays the pages of whatever log or journal lies beside a database, and so replaces the
+    # contents of every table.
+    file = Path(path).resolve()
+    companions = (file.with_name(file.name + suffix) for suffix in _COMPANIONS)
+    for each in (Path(path), file, *companions):
+        try:
+            files.check_not_planted(each)
+        except PermissionError as error:
+            if error.errno == errno.EPERM:
+                raise StorageError(
+                    f"cannot use {each}: {error.strerror}: move the database to a folder to which only its "
+                    "users may write",
+                    path=str(each),
+                ) from error
+        except OSError:
+            # Opening the file reports it, too.
+            return
 
 
 def _leads_to(path: str, identity: Identity | None) -> bool | None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from asm.engine.script import Row, Rows
+from asm.errors import unreadable_value
 
 Decoders = list[tuple[int, Callable[[str], Any]]]
 
@@ -52,7 +53,10 @@ def fetch_all(cursor: sqlite3.Cursor, sql: str) -> Rows:
     decoders = _decoders_by_sql.get(sql)
     if decoders is None:
         decoders = _decoders_by_sql[sql] = _decoders(cursor)
-    return [_decoded(row, decoders) for row in rows] if decoders else rows
+    try:
+        return [_decoded(row, decoders) for row in rows] if decoders else rows
+    except (ValueError, RecursionError) as error:
+        raise unreadable_value(error) from error
 
 
 def _decoders(cursor: sqlite3.Cursor) -> Decoders:

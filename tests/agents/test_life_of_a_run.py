@@ -329,6 +329,24 @@ def test_a_connection_that_is_lost_in_a_run_is_not_noticed(
     assert store.maintenance.health_check() == []
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"note": {"asm": {"lease_until": "0"}}},
+        {"asm": {"lease_until": "0"}},
+        {"asm": {"lease_until": "2026-01-01T00:00:00"}},
+    ],
+)
+def test_what_only_looks_like_a_lease_is_none(
+    metadata: Any, store: Any, session_id: str, manager: Any
+) -> None:
+    store.save_run(asm.Run(id="run_1", session_id=session_id, status="running", metadata=metadata))
+
+    assert store.maintenance.health_check() == []
+    assert store.maintenance.list_stale_runs() == manager.recover() == []
+    assert store.get_run("run_1").status == "running"
+
+
 # Cancels.
 
 
@@ -375,6 +393,21 @@ def test_a_run_is_cancelled_by_another_program_when_it_renews_its_lease(
 
     with pytest.raises(asm.RunCancelled):
         running.future.result(60)
+    assert store.get_run("run_1").status == "cancelled"
+
+
+@pytest.mark.parametrize("request_", ["stop", None, {"reason": {"why": 1}}])
+def test_a_request_to_cancel_may_be_of_any_shape(
+    request_: Any, store: Any, session_id: str, manager: Any, in_background: InBackground
+) -> None:
+    running = Running(manager, session_id, in_background)
+    store.update_run(
+        "run_1",
+        lambda run: replace(run, metadata={"asm": {**lease(run), "cancel_requested": request_}}),
+    )
+
+    with pytest.raises(asm.RunCancelled):
+        running.go_on()
     assert store.get_run("run_1").status == "cancelled"
 
 

@@ -201,6 +201,15 @@ def test_limits_are_checked(limits: dict[str, Any]) -> None:
         Transcript.from_events([], **limits)
 
 
+def test_a_transcript_of_a_long_session_has_all_of_it(store: Any) -> None:
+    store.save_session(asm.Session(id="ses_1", agent_id="a"))
+    store.append_events([asked(f"{number}") for number in range(2_001)])
+
+    messages = manager_of(store).transcript("ses_1").messages
+
+    assert [each["content"] for each in messages] == [f"{number}" for number in range(2_001)]
+
+
 def test_a_transcript_of_a_session_begins_after_an_event(store: Any) -> None:
 
     store.save_session(asm.Session(id="ses_1", agent_id="a"))

@@ -20,6 +20,7 @@ import asm
 from asm import files
 from asm.formats import archives, jsonl
 from tests.conftest import an_artifact, an_event, events_of, in_loop, numbers
+from tests.contract.other_clients import fetch_rows
 from tests.contract.planted_files import (
     IRREGULAR,
     VICTIM,
@@ -137,6 +138,29 @@ def test_a_step_stops_after_ten_sessions_that_could_not_be_archived(store: Any) 
 
     assert (len(archived), len(session_ids(store)), len(report.errors)) == (10, 15, 11)
     assert "without trying the others" in str(report.errors[-1])
+
+
+def test_sessions_that_cannot_be_archived_keep_no_other_from_it(
+    store: Any, migrated: str, tmp_path: Path
+) -> None:
+    """Anybody who may write to the folder can plant a file for each, and agents choose the ids."""
+    bad = [f"{kind}_{number:02}" for kind in ("planted", "unreadable", "wrong") for number in range(10)]
+    for name in (*bad, "z"):
+        store.save_session(a_session(name, deleted_days_ago=31))
+    for name in bad[:10]:
+        os.mkfifo(tmp_path / f"{name}.jsonl.gz")
+    fetch_rows(migrated, "update asm_sessions set context = '{\"x\": 1e999}' where id like 'unreadable%'")
+    for name in bad[20:]:
+        fetch_rows(
+            migrated,
+            "insert into asm_session_sequences (session_id, last_sequence, pruned_events, updated_at) "
+            f"values ('{name}', {2**62}, 0, '2026-01-01T00:00:00.000000Z')",
+        )
+
+    report = store.maintenance.execute(a_policy(archive=tmp_path))
+
+    assert fetch_rows(migrated, "select id from asm_sessions order by id") == [(name,) for name in bad]
+    assert sorted(failure.session_id for failure in report.errors) == bad
 
 
 def test_an_async_store_awaits_an_async_archive_and_async_progress(migrated: str) -> None:

@@ -256,6 +256,7 @@ def exit_status_without_secret(*arguments: str) -> int:
         ("copy sqlite:///agents.db sqlite:///copy.db", "no argument", "SRC and DST"),
         ("search events --session", "the value of --session", "--dsn"),
         ("export ses_1 -o", "the value of --output", "--dsn"),
+        ("run --adapter demo", "PROMPT", "--dsn, or give the prompt on the standard input, as `-`"),
     ],
 )
 def test_a_connection_string_in_the_wrong_place_is_answered_with_the_right_one(

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 import asm
 from asm import dsn as dsns
+from asm.formats import archives
 from asm.models import new_id
 from asm.operations import exports, imports
 from tests.conftest import POSTGRES, an_artifact, an_event, events_of, numbers
 from tests.contract.other_clients import fetch_rows, only, run_operation, with_interference
+from tests.contract.planted_files import names_in
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -422,6 +424,23 @@ def test_a_counter_out_of_bounds_stops_only_the_export_of_its_session(
     (failure,) = store.maintenance.execute(policy).errors
     assert (failure.session_id, failure.error.code) == ("ses_2", "validation_error")
     assert [len(store.get_events(name)) for name in ("ses_1", "ses_2", "ses_3")] == [2, 5, 2]
+
+
+def test_a_session_with_the_highest_counter_that_an_import_brings_goes_on_and_is_exported(
+    store: Any, tmp_path: Path
+) -> None:
+    last = 2**52
+    session = asm.Session(agent_id="a", id="ses_1")
+    store.import_session(asm.SessionExport(session=session, last_sequence=last, pruned_events=last))
+    store.append_event(an_event("ses_1"))
+
+    export = store.query.export_session("ses_1")
+    assert export.last_sequence == last + 1
+    with pytest.raises(asm.ValidationError, match=r"last_sequence of an import must be from 0 to 4,503,"):
+        store.import_session(export)
+    for _ in range(2):
+        archives.archive_session(tmp_path / "archive", export)
+    assert names_in(tmp_path / "archive") == {"ses_1.jsonl.gz"}
 
 
 # Conflicts.

@@ -20,7 +20,7 @@ import pytest
 import asm
 from asm import documents, validation
 from tests.conftest import an_artifact, an_event, in_loop, numbers
-from tests.contract.other_clients import only
+from tests.contract.other_clients import fetch_rows, only
 
 LARGEST = 2**63 - 1
 FIRST = datetime.min.replace(tzinfo=UTC)
@@ -276,3 +276,29 @@ def test_the_documents_of_a_run_have_a_maximum_length_together(
             refused()
     assert store.list_runs("ses_1") == [fits]
     assert numbers(store.get_events("ses_1")) == [1]
+
+
+# Values that another program has stored.
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("metadata", '{"x": 1e999}'),
+        ("metadata", "[" * 1_100 + "]" * 1_100),
+        ("metadata", " " + "[" * 3_000 + "]" * 3_000),
+        ("metadata", ' {"x": ' + "1" * 4_301 + "}"),
+        ("updated_at", "infinity"),
+    ],
+    ids=["a number", "levels", "many levels", "an integer", "a time"],
+)
+def test_a_stored_value_that_asm_does_not_write_is_reported_and_fails_no_other_read(
+    store: Any, migrated: str, column: str, value: str
+) -> None:
+    for name in ("ses_1", "ses_2"):
+        store.save_session(asm.Session(agent_id="a", id=name))
+    fetch_rows(migrated, f"update asm_sessions set {column} = '{value}' where id = 'ses_1'")
+
+    with pytest.raises(asm.ValidationError, match=r"a value that asm does not write|integer of 4,301 digits"):
+        store.get_session("ses_1")
+    assert store.get_session("ses_2").id == "ses_2"

@@ -260,8 +260,12 @@ def arguments_of(dsn: str, command: click.Command) -> Iterator[list[str]]:
         "session": [HOSTILE],
         "sessions": [HOSTILE],
         "paths": ["sessions.jsonl"],
+        "prompt": [HOSTILE],
     }
-    options = [] if "target" in {each.name for each in command.params} else ["--dsn", dsn]
+    names = {each.name for each in command.params}
+    options = [] if "target" in names else ["--dsn", dsn]
+    if "adapter" in names:
+        options += ["--adapter", "demo"]
     own = [
         word
         for each in command.params

@@ -85,6 +85,21 @@ def test_the_analysis_prints_the_demo(dsn: str, tmp_path: Path) -> None:
     assert re.search(r"tool_call_started +│ forecast +│ +1 ", report), report
 
 
+def test_the_trace_of_a_run_is_a_timeline(dsn: str, tmp_path: Path) -> None:
+    lines = printed(tmp_path, "tracing.py", dsn).splitlines()
+
+    spans = [re.sub(r".* ms  [ █]{40}  ", "", line) for line in lines if " ms  " in line]
+    assert [span.split("  ")[0] for span in spans if not span.startswith(" ")] == [
+        "invoke_agent weather-agent"
+    ]
+    tools = [span.strip() for span in spans if "execute_tool" in span]
+    assert tools == ["execute_tool forecast", "execute_tool departures"]
+    assert "540 input tokens, 35 output tokens" in spans[0]
+    # The trace of the stored run is the one that is shown.
+    trace = next(line.removeprefix("trace ") for line in lines if line.startswith("trace "))
+    assert f"traceparent 00-{trace}-" in lines[-1]
+
+
 @pytest.mark.parametrize("page", ["examples/README.md", "docs/examples.md"])
 def test_a_page_names_every_example(page: str) -> None:
     text = ROOT.joinpath(page).read_text("utf-8")

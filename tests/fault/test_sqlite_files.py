@@ -304,6 +304,36 @@ def test_a_hard_link_is_refused(migrated: str, opened: Opener, tmp_path: Path) -
     assert append(opened(migrated)) == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_no_file_of_another_user_in_a_public_folder_is_taken_for_that_of_a_store(
+    migrated: str, opened: Opener, tmp_path: Path, suffix: str
+) -> None:
+    """SQLite would replay a log or a journal, and replace all rows by those of whoever wrote it."""
+    dsn = copied_with_log(migrated, folder := tmp_path / "public")
+    (planted := folder / f"store.db{suffix}").touch()
+    os.chown(planted, 65_534, 65_534)
+    before = planted.read_bytes()
+
+    folder.chmod(0o1777)
+    with pytest.raises(asm.StorageError, match=rf"{planted}: it is another user's.* move the database"):
+        opened(dsn)
+
+    assert planted.read_bytes() == before
+    folder.chmod(0o700)
+    assert append(opened(dsn)) == 1
+
+
+def copied_with_log(dsn: str, folder: Path) -> str:
+    """A copy of a database, beside it the log of another one with the same tables."""
+    folder.mkdir()
+    shutil.copyfile(file_of(dsn), folder / "store.db")
+    with asm.SessionStore(dsn) as other:
+        other.save_session(asm.Session(agent_id="a", id="planted"))
+        shutil.copyfile(log_of(dsn), folder / "store.db-wal")
+    return f"sqlite:///{folder / 'store.db'}"
+
+
 # Another program deletes or replaces the file or its log
 
 

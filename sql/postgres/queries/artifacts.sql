@@ -30,7 +30,8 @@ select id, session_id, run_id, key, content_type, byte_size, checksum_sha256,
  order by created_at, id;
 
 -- get_artifact_stats
--- The sizes are added up in two halves of 32 bits, because SQLite cannot add up more than 63.
+-- The upper and the lower 32 bits of the sizes are added up each by themselves, because a sum in
+-- SQLite that exceeds 63 bits is an error.
 select pg_catalog.count(*) as artifact_count,
        coalesce(pg_catalog.sum(byte_size >> 32), 0)::bigint as upper_bytes,
        coalesce(pg_catalog.sum(byte_size & 4294967295), 0)::bigint as lower_bytes

@@ -140,8 +140,8 @@ select requested.session_id, prunable.number
 -- prune_events
 -- For each requested session, deletes `number` events up to `max_sequence` and adds them to its
 -- counter: the oldest of `first_types`, then the oldest of the rest. The caller has locked the
--- counters. A counter that says less than is stored does not prevent it. `materialized` keeps the
--- planner from selecting the events again for each row.
+-- counters. `least` keeps `pruned_events` within its constraint where a counter says less than is
+-- stored. `materialized` keeps the planner from selecting the events again for each row.
 with to_delete as materialized (
     select requested.session_id, event.sequence_number
       from rows from (
@@ -187,8 +187,8 @@ update asm_session_sequences as counter
 
 -- count_stored_by_counters
 -- The number of all events by their counters, without those of sessions that are due for deletion
--- (none are where `due_until` is null). A counter may say anything, so the sums are in two halves
--- of 32 bits, which do not overflow.
+-- (none are where `due_until` is null). A counter may say anything, so the upper and the lower 32
+-- bits are added up each by themselves, which does not overflow.
 select totals.upper - due.upper as upper, totals.lower - due.lower as lower
   from (
        select coalesce(pg_catalog.sum((last_sequence - pruned_events) >> 32), 0)::bigint as upper,

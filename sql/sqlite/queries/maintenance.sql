@@ -113,8 +113,8 @@ returning session_id, last_sequence, pruned_events;
 -- count_prunable_by_session
 -- For each requested session that has no exempt tag: how many of its events up to `max_sequence`
 -- may be pruned. That is at most the number of rows beyond `keep`, of which not all need to be
--- counted, and none of a protected type. The statement is run once for each
--- session, because a limit in SQLite cannot refer to an outer query.
+-- counted, and none of a protected type. The statement is run once for each session, because a
+-- limit in SQLite cannot refer to an outer query.
 select :session_ids as session_id, count(*) as number
   from (
        select 1
@@ -142,8 +142,8 @@ select :session_ids as session_id, count(*) as number
 
 -- prune_events
 -- For each requested session, deletes `number` events up to `max_sequence` and adds them to its
--- counter: the oldest of `first_types`, then the oldest of the rest. A counter that says less than
--- is stored does not prevent it.
+-- counter: the oldest of `first_types`, then the oldest of the rest. `min` keeps `pruned_events`
+-- within its constraint where a counter says less than is stored.
 update asm_session_sequences
    set pruned_events = pruned_events + min(:numbers, last_sequence - pruned_events)
  where session_id = :session_ids;
@@ -181,8 +181,8 @@ delete from asm_events
 
 -- count_stored_by_counters
 -- The number of all events by their counters, without those of sessions that are due for deletion
--- (none are where `due_until` is null). A counter may say anything, so the sums are in two halves
--- of 32 bits, which do not overflow.
+-- (none are where `due_until` is null). A counter may say anything, so the upper and the lower 32
+-- bits are added up each by themselves, which does not overflow.
 select totals.upper - due.upper as upper, totals.lower - due.lower as lower
   from (
        select coalesce(sum((last_sequence - pruned_events) >> 32), 0) as upper,

@@ -36,20 +36,20 @@ select 'artifacts', count(*) from asm_artifacts;
 
 -- count_rows_by_counters
 -- As count_rows, without reading the events: a session's counter says how many it has. Exact
--- unless health_check reports the counter. The numbers are in two halves of 32 bits, the lower one
--- first, because counters may say more than 64 bits hold.
-select 'sessions', count(*), 0 from asm_sessions
+-- unless health_check reports the counter. Each number is in two halves, as in
+-- count_stored_by_counters.
+select 'sessions', 0, count(*) from asm_sessions
 union all
-select 'runs', count(*), 0 from asm_runs
+select 'runs', 0, count(*) from asm_runs
 union all
 select 'events',
-       coalesce(sum((last_sequence - pruned_events) & 4294967295), 0),
-       coalesce(sum((last_sequence - pruned_events) >> 32), 0)
+       coalesce(sum((last_sequence - pruned_events) >> 32), 0),
+       coalesce(sum((last_sequence - pruned_events) & 4294967295), 0)
   from asm_session_sequences
 union all
-select 'session_sequences', count(*), 0 from asm_session_sequences
+select 'session_sequences', 0, count(*) from asm_session_sequences
 union all
-select 'artifacts', count(*), 0 from asm_artifacts;
+select 'artifacts', 0, count(*) from asm_artifacts;
 
 -- get_version
 select sqlite_version();

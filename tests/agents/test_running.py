@@ -17,6 +17,7 @@ import pytest
 
 import asm
 from asm.agents import AdapterEvent, RunFailed
+from asm.agents.tools import in_thread
 from tests.agents.conftest import manager_of, stream_until, types
 from tests.agents.scripted import Gate, Scripted, answer, call, delta, pause, said, used
 
@@ -203,6 +204,36 @@ def test_a_stream_that_is_closed_early_is_cancelled(store: Any, session_id: str,
     assert adapter.is_closed.is_set()
     (message,) = store.get_events(session_id, type="message_received")
     assert message.data == {"role": "assistant", "content": "Hel", "partial": True}
+
+
+def test_others_follow_a_run_as_it_is_stored(
+    store: Any,
+    opened: Callable[..., Any],
+    migrated: str,
+    session_id: str,
+    manager: Any,
+    in_background: InBackground,
+) -> None:
+    def followed(other: Any) -> list[asm.Event]:
+        seen = []
+        for event in other.follow_events(session_id):
+            seen.append(event)
+            if event.type == "message_received":
+                half_read.wait(60)
+            if event.type == "run_completed":
+                break
+        return seen
+
+    half_read = threading.Barrier(4)
+    followers = [in_background(followed, opened(migrated)) for _ in range(3)]
+
+    async def others_have_read(_: Any) -> None:
+        # The run goes on when each follower has seen its first message.
+        await in_thread(half_read.wait, 60)
+
+    manager.run(session_id, Scripted([said("Hello."), others_have_read, used()]), "Hi")
+
+    assert [follower.result(60) for follower in followers] == [store.get_events(session_id)] * 3
 
 
 def test_deltas_are_stored_gathered_only_with_keep_deltas(store: Any, session_id: str) -> None:

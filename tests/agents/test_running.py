@@ -450,6 +450,20 @@ def test_what_is_redacted_is_stored_nowhere_and_the_caller_sees_the_original(
     assert adapter.messages[-1]["content"] == "the secret output"
 
 
+def test_the_reason_why_a_run_or_a_session_is_ended_is_redacted(store: Any, session_id: str) -> None:
+    manager = manager_of(store, redact=hidden)
+    store.save_run(asm.Run(id="run_1", session_id=session_id, status="running"))
+
+    run = manager.cancel("run_1", reason="the secret")
+    manager.fail(session_id, "a secret")
+
+    assert run.error["reason"] == "the ***"
+    assert [event.data for event in store.get_events(session_id, last=2)] == [
+        {"reason": "the ***"},
+        {"code": "failed", "message": "a ***"},
+    ]
+
+
 def test_what_redact_raises_ends_the_run_before_the_write(store: Any, session_id: str) -> None:
     def refuse(event: asm.Event) -> asm.Event:
         if "secret" in repr(event.data):

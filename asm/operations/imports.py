@@ -53,9 +53,9 @@ def import_session(export: SessionExport) -> UnitOfWork[None]:
     """
     if not isinstance(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
-    _check_room(export.last_sequence)
     # `replace` validates the export again: it is frozen, but its lists are not.
     batch = ImportBatch.of(replace(export))
+    _check_room(export.last_sequence)
     return UnitOfWork(partial(_import_without_result, batch), sessions=tuple(batch.counters))
 
 

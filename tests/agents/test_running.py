@@ -589,7 +589,7 @@ PARAMETERS = {
 @pytest.mark.parametrize("manager", [asm.SessionManager, asm.AsyncSessionManager])
 def test_a_method_of_a_manager_has_its_parameters_and_defaults(manager: type, method: str) -> None:
     def written(parameter: inspect.Parameter) -> str:
-        marks: dict[Any, str] = {parameter.KEYWORD_ONLY: "*", parameter.VAR_KEYWORD: "**"}
+        marks: dict[object, str] = {inspect.Parameter.KEYWORD_ONLY: "*", inspect.Parameter.VAR_KEYWORD: "**"}
         before = marks.get(parameter.kind, "")
         default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
         return f"{before}{parameter.name}{default}"

@@ -431,6 +431,24 @@ def test_a_request_to_cancel_may_be_of_any_shape(
     assert store.get_run("run_1").status == "cancelled"
 
 
+def test_a_tool_is_not_called_after_another_program_has_cancelled_the_run(
+    store: Any, session_id: str, manager: Any, another: Any, in_background: InBackground
+) -> None:
+    gate, called = Gate(), []
+    adapter = Scripted([gate.wait, said("Let me see.", "tool_use"), call("t")], [said("Done.")])
+    running = in_background(
+        manager.run, session_id, adapter, "Hi", run_id="run_1", on_tool=lambda *_: called.append(1)
+    )
+    assert gate.reached.wait(60)
+
+    another.cancel("run_1")
+    gate.open()
+
+    with pytest.raises(asm.RunCancelled):
+        running.result(60)
+    assert called == []
+
+
 def test_a_tool_is_interrupted_by_a_cancel(
     store: Any, session_id: str, manager: Any, in_background: InBackground
 ) -> None:

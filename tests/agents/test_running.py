@@ -256,6 +256,15 @@ def test_deltas_are_stored_gathered_only_with_keep_deltas(store: Any, session_id
     assert len(streamed()) == 2
 
 
+def test_deltas_are_stored_before_their_time_is_up_if_they_are_many(store: Any, session_id: str) -> None:
+    adapter = Scripted([delta("x" * 3_000), delta("y" * 3_000), delta("z"), said("Done.")])
+
+    manager_of(store, keep_deltas=600).run(session_id, adapter, "Hi")
+
+    stored = store.get_events(session_id, type="message_streamed")
+    assert [len(event.data["delta"]) for event in stored] == [6_000, 1]
+
+
 # Usage, text, limits.
 
 

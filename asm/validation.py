@@ -128,7 +128,10 @@ def utc_datetime(value: Any, name: str) -> datetime:
         return value
     if not isinstance(value, datetime):
         raise ValidationError(f"{name} must be a datetime, not {type(value).__name__}", path=name)
-    offset = value.utcoffset()
+    try:
+        offset = value.utcoffset()
+    except Exception as error:
+        raise ValidationError(f"{name} has a time zone without a valid offset: {error}", path=name) from error
     if offset is None:
         raise ValidationError(f"{name} is naive: give it a time zone, as in datetime.now(UTC)", path=name)
     try:

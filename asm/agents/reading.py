@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from asm.agents.protocol import AdapterEvent
@@ -59,6 +59,11 @@ class TurnReader:
                 if not isinstance(event, AdapterEvent):
                     raise ValidationError(
                         f"an adapter yields AdapterEvent, not {a_type(event)}", path="adapter.turn"
+                    )
+                if not isinstance(event.data, Mapping):
+                    raise ValidationError(
+                        f"the data of an AdapterEvent must be a dict, not {a_type(event.data)}",
+                        path="adapter.turn",
                     )
                 self._arrived.append(event)
                 self.wake()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 from typing import cast
 
 import click
@@ -20,7 +22,7 @@ from asm.cli.options import dsn_option, open_store
 from asm.cli.store_files import StoreFiles
 from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
-from asm.errors import Conflict, SessionNotFound, ValidationError
+from asm.errors import Conflict, SessionNotFound, StorageError, ValidationError
 from asm.formats import registry
 from asm.formats.base import ExportedSession, Parsed
 from asm.operations.imports import ImportBatch, ImportCounts, batches_of
@@ -74,7 +76,7 @@ def import_into(store: SessionStore, parsed: Parsed) -> ImportCounts:
 
     A transcript is skipped if its session exists, because that session may have been tagged, paused or
     deleted since. An export that differs from the stored session raises Conflict. A long one is imported
-    while it is read, in one transaction, which is not retried.
+    in one transaction, which is not retried.
     """
     if isinstance(parsed, ExportedSession):
         return _import_batches(store, batches_of(parsed.session, parsed.rows, parsed.counter))
@@ -90,9 +92,26 @@ def _import_batches(store: SessionStore, batches: Iterator[ImportBatch]) -> Impo
     first, second = next(batches), next(batches, None)
     if second is None:
         return run_operation(store, first.import_all())
-    with store.transaction() as tx:
-        counts = [run_operation(tx, batch.import_all()) for batch in chain((first, second), batches)]
+    # No transaction is open while the file is read, which may be a pipe whose writer stalls: nobody else
+    # could write to a SQLite store meanwhile.
+    with _spooled(chain((first, second), batches)) as spooled, store.transaction() as tx:
+        counts = [run_operation(tx, batch.import_all()) for batch in spooled]
     return ImportCounts(*map(sum, zip(*counts, strict=True)))
+
+
+@contextmanager
+def _spooled(batches: Iterable[ImportBatch]) -> Iterator[Iterator[ImportBatch]]:
+    """The same batches, all of which have been read, from a temporary file that no other process can open."""
+    with TemporaryFile() as file:
+        number = 0
+        for batch in batches:
+            try:
+                pickle.dump(batch, file, pickle.HIGHEST_PROTOCOL)
+            except OSError as error:
+                raise StorageError(f"cannot write to a file in {gettempdir()}: {error.strerror}") from error
+            number += 1
+        file.seek(0)
+        yield (pickle.load(file) for _ in range(number))
 
 
 @dataclass

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from typing import Any, NamedTuple, cast
 
 import click
 
@@ -128,7 +129,9 @@ def run(
             timeout=timeout,
         )
         try:
-            run_id = _Output().show(events)
+            # Closed before the store is: an interrupt may come between two events, too.
+            with closing(cast(Generator[Event], events)):
+                run_id = _Output().show(events)
         finally:
             _note(f"session {id}")
         _note(usage_of(store.get_run(run_id, session_id=id)))

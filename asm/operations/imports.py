@@ -54,9 +54,9 @@ def import_session(export: SessionExport) -> UnitOfWork[None]:
     """
     if not isinstance(export, SessionExport):
         raise ValidationError(f"import_session takes a SessionExport, not {type(export).__name__}")
-    count(export.last_sequence, "last_sequence", IMPORTED_SEQUENCE_MAX)
     # `replace` validates the export again: it is frozen, but its lists are not.
     batch = ImportBatch.of(replace(export))
+    count(export.last_sequence, "last_sequence", IMPORTED_SEQUENCE_MAX)
     return UnitOfWork(partial(_import_without_result, batch), sessions=tuple(batch.counters))
 
 

@@ -261,6 +261,26 @@ def test_a_program_whose_run_was_claimed_again_stops(
     assert store.get_run("run_1") == second.run
 
 
+def test_a_program_whose_run_is_being_made_again_ends_nothing_of_it(
+    store: Any, session_id: str, manager: Any, another: Any, in_background: InBackground
+) -> None:
+    running = Running(manager, session_id, in_background)
+    expire(store, "run_1")
+    gate = Gate()
+    adapter = Scripted([gate.wait, said("Mine.")])
+    second = in_background(another.run, session_id, adapter, "Hi", run_id="run_1", again=True)
+    assert gate.reached.wait(60)
+    claimed = store.get_run("run_1")
+
+    with pytest.raises(asm.RunLost, match="has claimed it"):
+        running.go_on()
+
+    assert store.get_run("run_1") == claimed
+    gate.open()
+    assert second.result(60).text == "Mine."
+    assert types(store.get_events(session_id, run_id="run_1")).count("run_completed") == 1
+
+
 def test_a_program_whose_session_is_deleted_stops(
     store: Any, session_id: str, manager: Any, in_background: InBackground
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 import asm
 from asm.agents import AdapterEvent, RunFailed
+from asm.agents.tools import in_thread
 from tests.agents.conftest import manager_of, stream_until, types
 from tests.agents.scripted import Gate, Scripted, answer, call, delta, pause, said, used
 
@@ -24,11 +25,12 @@ InBackground = Callable[..., Future[Any]]
 
 
 def test_run_once_makes_a_session_runs_in_it_and_completes_it(store: Any, manager: Any) -> None:
-    result = manager.run_once(answer(), "Hi", agent_id="greeter", tags=["a"], metadata={"title": "T"})
+    named = {"tags": ["a"], "metadata": {"title": "T"}, "context": {"city": "Bergen"}}
+    result = manager.run_once(answer(), "Hi", agent_id="greeter", **named)
 
     session, run = store.get_session(result.session.id), store.get_run(result.run.id)
     assert (session.status, session.agent_id, session.tags) == ("completed", "greeter", ("a",))
-    assert session.metadata == {"title": "T"}
+    assert (session.metadata, session.context) == ({"title": "T"}, {"city": "Bergen"})
     assert (run.status, run.input, run.provider, run.turn_count) == ("completed", "Hi", "scripted", 1)
     assert types(store.get_events(session.id)) == [
         *("session_created", "session_started", "run_started", "message_sent"),
@@ -205,6 +207,36 @@ def test_a_stream_that_is_closed_early_is_cancelled(store: Any, session_id: str,
     assert message.data == {"role": "assistant", "content": "Hel", "partial": True}
 
 
+def test_others_follow_a_run_as_it_is_stored(
+    store: Any,
+    opened: Callable[..., Any],
+    migrated: str,
+    session_id: str,
+    manager: Any,
+    in_background: InBackground,
+) -> None:
+    def followed(other: Any) -> list[asm.Event]:
+        seen = []
+        for event in other.follow_events(session_id):
+            seen.append(event)
+            if event.type == "message_received":
+                half_read.wait(60)
+            if event.type == "run_completed":
+                break
+        return seen
+
+    half_read = threading.Barrier(4)
+    followers = [in_background(followed, opened(migrated)) for _ in range(3)]
+
+    async def others_have_read(_: Any) -> None:
+        # The run goes on when each follower has seen its first message.
+        await in_thread(half_read.wait, 60)
+
+    manager.run(session_id, Scripted([said("Hello."), others_have_read, used()]), "Hi")
+
+    assert [follower.result(60) for follower in followers] == [store.get_events(session_id)] * 3
+
+
 def test_deltas_are_stored_gathered_only_with_keep_deltas(store: Any, session_id: str) -> None:
     gate = Gate()
     adapter = Scripted([delta("Hel"), delta("lo"), gate.wait, delta("."), said("Hello.")])
@@ -340,8 +372,17 @@ def test_a_stream_that_ends_early_is_a_failure_even_if_it_ends_cleanly(
     assert store.list_runs(session_id)[0].status == "failed"
 
 
-@pytest.mark.parametrize("event", [AdapterEvent("run_completed"), AdapterEvent("session_completed"), "said"])
-def test_an_adapter_that_reports_what_only_the_manager_knows_fails_the_run(
+@pytest.mark.parametrize(
+    "event",
+    [
+        AdapterEvent("run_completed"),
+        AdapterEvent("session_completed"),
+        AdapterEvent("message_received", "Hello."),  # type: ignore[arg-type]
+        "said",
+    ],
+    ids=["run_completed", "session_completed", "no data", "no event"],
+)
+def test_an_adapter_that_reports_what_is_not_an_adapters_event_fails_the_run(
     event: Any, store: Any, session_id: str, manager: Any
 ) -> None:
     async def lie(_: Any) -> AsyncIterator[Any]:
@@ -409,6 +450,20 @@ def test_what_is_redacted_is_stored_nowhere_and_the_caller_sees_the_original(
     assert adapter.messages[-1]["content"] == "the secret output"
 
 
+def test_the_reason_why_a_run_or_a_session_is_ended_is_redacted(store: Any, session_id: str) -> None:
+    manager = manager_of(store, redact=hidden)
+    store.save_run(asm.Run(id="run_1", session_id=session_id, status="running"))
+
+    run = manager.cancel("run_1", reason="the secret")
+    manager.fail(session_id, "a secret")
+
+    assert run.error["reason"] == "the ***"
+    assert [event.data for event in store.get_events(session_id, last=2)] == [
+        {"reason": "the ***"},
+        {"code": "failed", "message": "a ***"},
+    ]
+
+
 def test_what_redact_raises_ends_the_run_before_the_write(store: Any, session_id: str) -> None:
     def refuse(event: asm.Event) -> asm.Event:
         if "secret" in repr(event.data):
@@ -436,8 +491,13 @@ def test_redact_must_return_the_same_event(redact: Any, store: Any, session_id: 
 
 
 def test_a_session_is_started_paused_resumed_and_ended_with_its_events(store: Any, manager: Any) -> None:
-    session = manager.start_session("assistant", id="ses_1", tags=["a"])
+    named = {"tags": ["a"], "metadata": {"title": "T"}, "context": {"city": "Bergen"}}
+    store.save_session(asm.Session(id="ses_0", agent_id="planner"))
+    session = manager.start_session("assistant", id="ses_1", parent_session_id="ses_0", **named)
     assert session == store.get_session("ses_1")
+    assert (session.tags, session.metadata, session.context, session.parent_session_id) == (
+        *(("a",), {"title": "T"}, {"city": "Bergen"}, "ses_0"),
+    )
     for change, status in (
         (manager.pause, "paused"),
         (manager.resume, "active"),
@@ -508,6 +568,35 @@ def test_both_managers_have_the_same_methods_parameters_and_docstrings() -> None
         blocking, awaited = getattr(asm.SessionManager, name), getattr(asm.AsyncSessionManager, name)
         assert blocking.__doc__ == awaited.__doc__
         assert list(inspect.signature(blocking).parameters) == list(inspect.signature(awaited).parameters)
+
+
+PARAMETERS = {
+    "__init__": "store *lease=60.0 *redact=None *keep_deltas=None",
+    "run_once": "adapter input *agent_id=None *run_id=None *metadata=None *context=None *tags=() **run",
+    "run": "session_id adapter input *run_id=None *again=False *history=True *on_tool=None *tools=() "
+    "*system=None *model=None *timeout=None *max_turns=16 *limits=None *required=()",
+    "cancel": "run_id *reason=None",
+    "recover": "*grace=30.0",
+    "transcript": "session_id *max_messages=None *max_chars=None *max_tokens=None *count=None *after=0",
+    "pause": "session_id",
+    "resume": "session_id",
+    "complete": "session_id",
+    "fail": "session_id error",
+}
+
+
+@pytest.mark.parametrize("method", [*PARAMETERS, "stream"])
+@pytest.mark.parametrize("manager", [asm.SessionManager, asm.AsyncSessionManager])
+def test_a_method_of_a_manager_has_its_parameters_and_defaults(manager: type, method: str) -> None:
+    def written(parameter: inspect.Parameter) -> str:
+        marks: dict[object, str] = {inspect.Parameter.KEYWORD_ONLY: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+        before = marks.get(parameter.kind, "")
+        default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+        return f"{before}{parameter.name}{default}"
+
+    _, *parameters = inspect.signature(getattr(manager, method)).parameters.values()
+
+    assert " ".join(map(written, parameters)) == PARAMETERS["run" if method == "stream" else method]
 
 
 def test_the_thread_of_a_blocking_manager_ends_with_it() -> None:

@@ -16,7 +16,7 @@ import asm
 from asm.cli import running
 from asm.cli.command import cli
 from asm.operations.runs import with_lease
-from tests.agents.scripted import Gate, Scripted, delta, said
+from tests.agents.scripted import Gate, Scripted, call, delta, said
 from tests.contract.test_cli import invoke, output_of, run_process, store
 
 __all__ = ["store"]
@@ -89,6 +89,24 @@ def test_ctrl_c_cancels_the_run_and_stores_that(
     (run,) = store.query.search_runs().items
     assert run.status == "cancelled"
     assert store.get_events(run.session_id, last=1)[0].type == "run_cancelled"
+
+
+def test_ctrl_c_while_something_is_printed_cancels_the_run_too(
+    migrated: str, store: asm.SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played(monkeypatch, Scripted([call("lookup", {"city": "Bergen"}), Gate().wait]))
+    note = running._note
+
+    def interrupted(text: str) -> None:
+        note(text)
+        if text.startswith("→"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "_note", interrupted)
+
+    assert run_demo(migrated, "Hi").exit_code == 130
+    (run,) = store.query.search_runs().items
+    assert run.status == "cancelled"
 
 
 def test_an_adapter_needs_its_model(migrated: str) -> None:

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 import asm
 from asm import documents
 from asm.cli.command import cli
+from asm.cli.importing import import_into
 from asm.formats import jsonl
 from tests.conftest import an_artifact, an_event, events_of
 from tests.contract.test_cli import SMALL, exports_of, invoke, output_of
@@ -201,6 +202,25 @@ def test_a_row_that_is_too_long_to_store_is_reported_with_its_file(
     assert result.exit_code == 1
     for line, name in zip(result.stderr.splitlines(), ("a.jsonl", "a.traj"), strict=True):
         assert line.startswith(f"asm: {tmp_path / name}: the documents of ")
+
+
+def test_others_write_while_a_long_session_is_read_whose_writer_may_stall(
+    store: asm.SessionStore, migrated: str
+) -> None:
+    content = an_export(events=2_500)
+
+    with asm.SessionStore(migrated, timeout=1.0) as other:
+
+        def lines() -> Iterator[bytes]:
+            for number, line in enumerate(content):
+                if number % 600 == 0:
+                    other.append_event(an_event("ses_kept"))
+                yield line
+
+        (counts,) = [import_into(store, parsed) for parsed in jsonl.iterate_lines(lines())]
+
+    assert (counts.events, len(store.get_events("ses_1"))) == (2_500, 2_500)
+    assert len(store.get_events("ses_kept")) == 35
 
 
 @pytest.mark.parametrize("row", ["run", "event", "artifact"])

@@ -9,7 +9,7 @@ import json
 import math
 import pickle
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any, TypeAlias, get_type_hints
 
 import pytest
@@ -390,6 +390,21 @@ def test_a_time_in_another_zone_is_converted_to_utc(model: Any, name: str) -> No
     value = getattr(minimal(model, **{name: elsewhere}), name)
 
     assert (value, value.tzinfo) == (LATER, UTC)
+
+
+@pytest.mark.parametrize("offset", [timedelta(days=5), "+01:00", RuntimeError("no clock")])
+def test_a_time_zone_without_a_valid_offset_is_refused(offset: Any) -> None:
+    class Zone(tzinfo):
+        def utcoffset(self, _: Any) -> Any:
+            if isinstance(offset, Exception):
+                raise offset
+            return offset
+
+        def dst(self, _: Any) -> None: ...
+        def tzname(self, _: Any) -> None: ...
+
+    with pytest.raises(asm.ValidationError, match="created_at has a time zone without a valid offset"):
+        asm.Session(agent_id="a", created_at=datetime(2026, 1, 1, tzinfo=Zone()))
 
 
 @pytest.mark.parametrize(("model", "name"), TIMES)

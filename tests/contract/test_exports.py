@@ -436,7 +436,7 @@ def test_a_session_with_the_highest_counter_that_an_import_brings_goes_on_and_is
 
     export = store.query.export_session("ses_1")
     assert export.last_sequence == last + 1
-    with pytest.raises(asm.ValidationError, match=r"last_sequence of an import must be from 0 to 4,503,"):
+    with pytest.raises(asm.ValidationError, match=r"last_sequence must be from 0 to 4,503,"):
         store.import_session(export)
     for _ in range(2):
         archives.archive_session(tmp_path / "archive", export)

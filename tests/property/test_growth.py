@@ -342,8 +342,48 @@ def test_the_cost_of_adding_usage_grows_with_both_usages() -> None:
         assert faults("usage", [partial(run.update_token_usage, usage) for run, usage in pairs]) == []
 
 
+def test_the_cost_of_reading_a_provider_s_usage_grows_with_it() -> None:
+    assert target("token_usage", asm.token_usage).faults() == []
+
+
 def large(n: int, value: float) -> dict[str, Any]:
     return {"input_tokens": 1, "K" * 200 * n: {f"key {number}": value for number in range(n)}}
+
+
+# Conversations.
+
+
+def said(type: str, id: str | None = None, **data: Any) -> asm.Event:
+    return an_event(type=type, correlation_id=id, data=data)
+
+
+CONVERSATIONS: dict[str, Callable[[int], list[asm.Event]]] = {
+    "many messages": lambda n: [said("message_sent", role="user", content="x")] * n,
+    "one long message": lambda n: [said("message_received", content="x" * 200 * n)],
+    "many blocks": lambda n: [said("message_received", content=[{"type": "text", "text": "x"}] * n)],
+    "many calls without a result": lambda n: [said("tool_call_started", f"{k}", name="f") for k in range(n)],
+    "many calls of one id": lambda n: [said("tool_call_started", "1", name="f")] * n,
+    "many results without a call": lambda n: [said("tool_call_completed", "1", output="x")] * n,
+    "calls, then results in another order": lambda n: [
+        *(said("tool_call_started", f"{k}", name="f") for k in range(n)),
+        *(said("tool_call_completed", f"{k}", output="x") for k in reversed(range(n))),
+    ],
+    "many calls in one message": lambda n: [
+        said("message_received", tool_calls=[{"id": f"{k}", "name": "f", "input": {}} for k in range(n)])
+    ],
+    "a hostile document": lambda n: [
+        said("tool_call_started", "1", name="f", input=DOCUMENTS["a long key above many values"](n))
+    ],
+}
+LIMITS: dict[str, Any] = {"max_messages": 5, "max_chars": 1_000, "max_tokens": 10**9, "count": len}
+
+
+@pytest.mark.parametrize("shape", CONVERSATIONS)
+def test_the_cost_of_a_transcript_grows_with_its_events(shape: str) -> None:
+    conversations = [CONVERSATIONS[shape](n) for n in SIZES]
+    for name, limits in {"all": {}, "the latest": LIMITS}.items():
+        calls = [partial(asm.Transcript.from_events, events, **limits) for events in conversations]
+        assert faults(name, calls) == []
 
 
 # Files.

@@ -195,10 +195,9 @@ def _show_message(printer: Printer, entry: Entry) -> None:
 
 def _show_role(printer: Printer, entry: Entry, role: str) -> None:
     role = identifier(role)
-    elapsed = _elapsed(entry)
-    printer.line(
-        (_number(entry), "dim"), (role, _ROLES.get(role, "bold")), (f"  {elapsed}" if elapsed else "", "dim")
-    )
+    notes = [_elapsed(entry), "unfinished" if entry.event.data.get("partial") is True else ""]
+    more = "".join(f"  {note}" for note in notes if note)
+    printer.line((_number(entry), "dim"), (role, _ROLES.get(role, "bold")), (more, "dim"))
 
 
 def _show_parts(printer: Printer, entry: Entry, margin: str) -> None:

@@ -162,6 +162,15 @@ def test_a_streamed_answer_is_shown_once(migrated: str, store: asm.SessionStore)
 # Which session.
 
 
+def test_a_message_that_was_interrupted_is_shown_as_unfinished(
+    migrated: str, store: asm.SessionStore
+) -> None:
+    message = {"role": "assistant", "content": "It will", "partial": True}
+    session = a_session(store, ("message_received", message))
+
+    assert "    1  assistant  unfinished\n       It will\n" in shown(migrated, session)
+
+
 def test_the_beginning_of_an_id_is_enough(migrated: str, store: asm.SessionStore) -> None:
     for id in ("ses_1a", "ses_1b", "ses_1bb", "ses_2"):
         store.save_session(asm.Session(id=id, agent_id="helper"))

@@ -246,7 +246,8 @@ def searched(store: Any, order: Order[Any], **page: Any) -> list[Any]:
 
 def keysets(order: Order[Any]) -> st.SearchStrategy[Any]:
     """What a forged cursor may say: mostly values of the right kinds, however large."""
-    numbers = st.one_of(st.integers(), st.integers(-3, 9), st.integers(0, 2**63), st.integers(0, 2**51))
+    bounds = st.sampled_from([-(2**63) - 1, -1, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**400])
+    numbers = st.one_of(bounds, st.integers(-3, 9), st.integers(0, 2**51), st.integers())
     words = st.one_of(texts(), st.sampled_from([*TEXTS, "ses_1", "evt_1", "ses_kept", HOSTILE]))
     # Of a lone surrogate, which has no bytes, what a decoder makes of it.
     kinds = {True: words.map(lambda each: each.encode("utf-8", "replace").decode()), False: numbers.map(str)}

@@ -109,8 +109,8 @@ def run(
     the environment, as its SDK reads it. The adapter demo needs none: it plays a fixed answer.
 
     \b
-    asm run --adapter anthropic --model claude-opus-5-5 "What is a write-ahead log?"
-    git diff | asm run --adapter openai --model gpt-6-sol --system "Review this." -
+    asm run --adapter anthropic --model claude-opus-5-5 "What is a WAL?"
+    git diff | asm run --adapter openai --model gpt-6-sol --system Review -
     asm run --adapter demo "Will it rain in Bergen today?"
     """
     played = _loaded(adapter, model)
@@ -233,7 +233,7 @@ def runs(dsn: str | None, schema: str | None, *, stale: bool, grace: float, as_j
 @dsn_option
 @json_option
 def recover(dsn: str | None, schema: str | None, *, grace: float, as_json: bool) -> None:
-    """End the runs that nobody is running any more as failed, and list them.
+    """End the runs whose program has died as failed, and list them.
 
     Runs that go on are left alone, and so are those of programs that keep no lease. The command may be run
     at any time, by several machines at once.

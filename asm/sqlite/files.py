@@ -145,9 +145,9 @@ def check_openable(path: str) -> None:
 def _check_not_planted(path: str) -> None:
     # SQLite replays the pages of whatever log or journal lies beside a database, and so replaces the
     # contents of every table.
-    file = Path(path).resolve()
-    companions = (file.with_name(file.name + suffix) for suffix in _COMPANIONS)
-    for each in (Path(path), file, *companions):
+    file = os.path.realpath(path)
+    companions = (Path(file + suffix) for suffix in _COMPANIONS)
+    for each in (Path(path), Path(file), *companions):
         try:
             files.check_not_planted(each)
         except PermissionError as error:

@@ -128,6 +128,7 @@ MAINTENANCE_CALLS: dict[str, Callable[[Any], Any]] = {
     "clean_orphaned_artifacts": lambda store: store.maintenance.clean_orphaned_artifacts(),
     "clean_orphaned_sequences": lambda store: store.maintenance.clean_orphaned_sequences(),
     "health_check": lambda store: store.maintenance.health_check(),
+    "list_stale_runs": lambda store: store.maintenance.list_stale_runs(),
 }
 
 

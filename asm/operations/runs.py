@@ -145,10 +145,15 @@ def _ends_before(run: Run, at: datetime) -> bool:
 
 
 def with_lease(run: Run, until: datetime, **fields: Any) -> Run:
-    """The run with a lease until a time. find_stale_runs expects that `lease_until` is stored first."""
+    """The run with a lease until a time.
+
+    find_stale_runs reads the first text that looks like a lease, so the lease is stored before all other
+    metadata, which an agent may write.
+    """
     stored = {"lease_until": _lease_text(until)}
     kept = {name: value for name, value in lease(run).items() if name != "lease_until"}
-    return replace(run, metadata={**run.metadata, "asm": {**stored, **kept, **fields}})
+    others = {name: value for name, value in run.metadata.items() if name != "asm"}
+    return replace(run, metadata={"asm": {**stored, **kept, **fields}, **others})
 
 
 def without_lease(run: Run) -> Run:

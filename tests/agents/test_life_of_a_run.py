@@ -134,12 +134,16 @@ def test_a_running_run_has_an_owner_and_a_lease(
 def test_a_lease_is_renewed_while_a_blocking_tool_runs(store: Any, session_id: str) -> None:
     def tool(*_: Any) -> str:
         first = lease(store.get_run("run_1"))["lease_until"]
+        give_up_at = time.monotonic() + 60
         while lease(store.get_run("run_1"))["lease_until"] == first:
+            assert time.monotonic() < give_up_at
             time.sleep(0.01)
         return "ok"
 
     manager = manager_of(store, lease=0.3)
-    assert manager.run(session_id, with_tool(), "Hi", run_id="run_1", on_tool=tool).text
+    result = manager.run(session_id, with_tool(), "Hi", run_id="run_1", on_tool=tool)
+
+    assert "tool_call_completed" in types(result.events)
 
 
 def test_what_an_application_writes_into_the_row_during_a_run_stays(
@@ -347,6 +351,17 @@ def test_a_connection_that_is_lost_in_a_run_is_not_noticed(
     assert shown == store.get_events(session_id, run_id=shown[0].run_id)
     assert types(shown)[-1] == "run_completed"
     assert store.maintenance.health_check() == []
+
+
+def test_what_looks_like_a_later_lease_does_not_hide_one_that_ended(
+    store: Any, session_id: str, manager: Any
+) -> None:
+    metadata = {"note": {"asm": {"lease_until": "9999"}}}
+    run = asm.Run(id="run_1", session_id=session_id, status="running", metadata=metadata)
+    store.save_run(with_lease(run, datetime(2026, 1, 1, tzinfo=UTC), owner="host:1"))
+
+    assert [each.id for each in store.maintenance.list_stale_runs()] == ["run_1"]
+    assert [each.id for each in manager.recover()] == ["run_1"]
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ def check_refused(call: Callable[[], Any]) -> None:
 READER = {
     *("get_session", "get_sessions", "list_sessions", "get_run", "list_runs", "get_active_run"),
     *("get_event", "get_events", "iter_events", "follow_events", "get_latest_sequence"),
-    *("artifacts.get_by_key", "artifacts.list_by_session", "artifacts.session_stats", "health_check"),
+    *("artifacts.get_by_key", "artifacts.list_by_session", "artifacts.session_stats"),
+    *("health_check", "list_stale_runs"),
     *(name for name in CALLS if name.startswith("query.")),
 }
 WRITER = READER | {

@@ -105,6 +105,19 @@ class Prices:
         known = self._find_provider(provider)
         return (known and _match(known, provider, model)) or self._find_maker(provider, model)
 
+    def cost(self, provider: str | None, model: str | None, tokens: Mapping[str, int | None]) -> float | None:
+        """The cost in USD of one run or model call with these token counts.
+
+        None if the model has no price, or if none of the tokens is of a kind that has one: `total_tokens`
+        alone cost something, and nobody knows how much.
+        """
+        kinds = ("input", "output", "cache_read", "cache_creation")
+        numbers = {kind: tokens.get(f"{kind}_tokens") or 0 for kind in kinds}
+        match = self.find(provider, model)
+        if match is None or (tokens.get("total_tokens") and not any(numbers.values())):
+            return None
+        return match.price.of(**numbers)
+
     def _find_provider(self, provider: str) -> _Provider | None:
         names = next((names for names in SAME_PROVIDER if provider in names), ())
         return _first(self._providers.get, (provider, *names))

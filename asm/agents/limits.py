@@ -48,11 +48,11 @@ def _check_cost(run: Run, usages: Iterable[Document], limit_usd: float) -> None:
     priced, cost_usd = prices(), 0.0
     for usage in usages:
         model = usage.get("model", run.provider_metadata.get("model"))
-        cost = _cost_of(usage, run.provider or "", model, priced)
+        cost = _cost_of(usage, run.provider, model, priced)
         if cost is None:
             raise _exceeded(
                 run,
-                f"has the limit cost_usd={limit_usd:g}, but the model {model!r} of {run.provider!r} has no "
+                f"has the limit cost_usd={limit_usd:g}, but what {model!r} of {run.provider!r} used has no "
                 "price: give one with ASM_PRICING",
             )
         cost_usd += cost
@@ -64,16 +64,8 @@ def _exceeded(run: Run, reason: str) -> RunFailed:
     return RunFailed(f"run {run.id!r} {reason}", run_id=run.id, code=LIMIT_EXCEEDED)
 
 
-def _cost_of(usage: Document, provider: str, model: str | None, priced: Prices) -> float | None:
+def _cost_of(usage: Document, provider: str | None, model: str | None, priced: Prices) -> float | None:
     """The cost of one model call in USD, by the provider or by the price of its tokens; None without one."""
     if usage.get("cost_usd") is not None:
         return check_cost(usage["cost_usd"], "cost_usd")
-    match = priced.find(provider, model)
-    if match is None:
-        return None
-    return match.price.of(
-        input=usage.get("input_tokens", 0),
-        output=usage.get("output_tokens", 0),
-        cache_read=usage.get("cache_read_tokens", 0),
-        cache_creation=usage.get("cache_creation_tokens", 0),
-    )
+    return priced.cost(provider, model, token_counts(usage))

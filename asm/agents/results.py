@@ -18,7 +18,7 @@ class RunResult:
     `text` is all that the model said in it, one message after another; `output` is the run's output as it
     is stored, `{text, stop_reason}`, with the `tool_calls` that nobody answered, if there are any. `events`
     are those of the run in their order. `cost_usd` is what the provider says, or the cost of the tokens by
-    the prices of `get_cost_summary`, or None if the model has no price.
+    the prices of `get_cost_summary`, or None if they have no price.
     """
 
     session: Session
@@ -45,20 +45,10 @@ class RunResult:
 
     @property
     def cost_usd(self) -> float | None:
-        return self.run.cost_usd if self.run.cost_usd is not None else _price(self.run)
+        run = self.run
+        if run.cost_usd is not None:
+            return run.cost_usd
+        return prices().cost(run.provider, run.provider_metadata.get("model"), token_counts(run.token_usage))
 
     def _of_output(self, name: str) -> Any:
         return self.run.output.get(name) if isinstance(self.run.output, dict) else None
-
-
-def _price(run: Run) -> float | None:
-    counts = token_counts(run.token_usage)
-    match = prices().find(run.provider, run.provider_metadata.get("model"))
-    if match is None:
-        return None
-    return match.price.of(
-        input=counts["input_tokens"] or 0,
-        output=counts["output_tokens"] or 0,
-        cache_read=counts["cache_read_tokens"] or 0,
-        cache_creation=counts["cache_creation_tokens"] or 0,
-    )

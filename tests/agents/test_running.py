@@ -324,6 +324,29 @@ def test_a_limit_of_the_cost_needs_a_price(session_id: str, manager: Any) -> Non
         manager.run(session_id, answer(), "Hi", limits=asm.Limits(cost_usd=1))
 
 
+UNPRICED = AdapterEvent("token_usage_updated", {"total_tokens": 1_000, "model": "gpt-4o"})
+
+
+def test_a_limit_of_the_cost_ends_a_run_whose_tokens_are_of_no_kind_with_a_price(
+    session_id: str, manager: Any
+) -> None:
+    adapter = Scripted([said("Hello."), UNPRICED])
+    adapter.provider = "openai"
+
+    with pytest.raises(RunFailed, match="has no price"):
+        manager.run(session_id, adapter, "Hi", limits=asm.Limits(cost_usd=1))
+
+
+def test_a_result_whose_tokens_are_of_no_kind_with_a_price_has_no_cost(
+    store: Any, session_id: str, manager: Any
+) -> None:
+    adapter = Scripted([said("Hello."), UNPRICED])
+    adapter.provider = "openai"
+
+    assert manager.run(session_id, adapter, "Hi").cost_usd is None
+    assert store.query.get_cost_summary().unmapped_runs == 1
+
+
 def test_a_run_that_asks_for_tools_for_ever_is_ended_after_max_turns(
     store: Any, session_id: str, manager: Any
 ) -> None:

@@ -36,7 +36,8 @@ def method(operation: Callable[P, Operation[T]], result: str) -> Callable[Concat
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         built = operation(*args, **kwargs)
         built.name = name
-        return self._database.run(built)  # type: ignore[no-any-return]
+        outcome: T = self._database.run(built)
+        return outcome
 
     return _like(operation, method, result)
 
@@ -49,7 +50,8 @@ def async_method(
     async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         built = operation(*args, **kwargs)
         built.name = name
-        return await self._database.run(built)  # type: ignore[no-any-return]
+        outcome: T = await self._database.run(built)
+        return outcome
 
     return _like(operation, method, result)
 
@@ -187,12 +189,16 @@ def async_job_method(
 def _like(operation: Callable[..., Any], method: F, result: str) -> F:
     """The method with the name, docstring and parameters of the operation."""
     update_wrapper(method, operation)
-    signature = inspect.signature(operation)
-    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    function = cast(FunctionType, method)
-    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[itself, *signature.parameters.values()], return_annotation=result
-    )
-    name = operation.__name__
+    set_signature(method, operation, result)
+    function, name = cast(FunctionType, method), operation.__name__
     function.__code__ = function.__code__.replace(co_name=name, co_qualname=name)
     return method
+
+
+def set_signature(method: Callable[..., Any], function: Callable[..., Any], result: str) -> None:
+    """Have a method show the parameters of a function, and this result."""
+    signature = inspect.signature(function)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    parameters = [itself, *signature.parameters.values()]
+    # inspect reads this attribute, which the type of functions does not declare.
+    vars(method)["__signature__"] = signature.replace(parameters=parameters, return_annotation=result)

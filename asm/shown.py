@@ -1,8 +1,8 @@
 r"""Text of foreign origin as it is shown: on a terminal, in a log, in an error and in a repr.
 
-What an agent says is written by whoever wrote the pages and files that it read. Some characters act on a
-terminal, change the order of the text around them, or have no width, so that a reader does not see what a
-program reads. They are shown as the escapes of Python's string literals, such as `\x1b` and `\u200b`.
+An agent repeats text of pages and files that strangers have written. Some characters act on a terminal,
+change the order of the text around them, or have no width, so that a reader does not see what a program
+reads. They are shown as the escapes of Python's string literals, such as `\x1b` and `\u200b`.
 
 There are two levels. `prose` is for what somebody wrote: it keeps what writing systems need, such as the
 joiners of Persian, Hindi and emoji where they stand between characters that join. `identifier` is for ids

@@ -2,12 +2,14 @@
 
 A user asks about the weather, and the agent calls two tools before it answers. The adapter plays the model,
 so that no key is needed: `asm.agents.anthropic.Claude(model=…)` is one that asks a real one. Every event is
-durable before it is printed; pieces of a message, which have no number, are not stored.
+durable before it is printed. The pieces of a message are printed as they arrive; they have no number, and
+are not stored.
 """
 
 import shlex
 import sys
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 
 import asm
@@ -19,8 +21,16 @@ def main(dsn: str) -> None:
         manager = asm.SessionManager(store)
         session = manager.start_session("weather-agent", tags=("demo",))
         question = "Will it rain in Bergen today?"
-        for event in manager.stream(session.id, Demo(), question, tools=TOOLS, on_tool=on_tool):
-            print(f"{event.sequence_number or '':>5}  {event.type:<20} {event.data or ''}")
+        events = manager.stream(session.id, Demo(), question, tools=TOOLS, on_tool=on_tool)
+        for is_stored, group in groupby(events, lambda event: event.sequence_number is not None):
+            if is_stored:
+                for event in group:
+                    print(f"{event.sequence_number:>5}  {event.type:<20} {event.data or ''}")
+            else:
+                print(f"{'':7}", end="")
+                for event in group:
+                    print(event.data["delta"], end="", flush=True)
+                print()
         manager.complete(session.id)
         (run,) = store.list_runs(session.id)
         print(f"\nRun {run.id} is {run.status} in {store}, with {run.turn_count} turns.")

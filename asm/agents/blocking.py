@@ -65,8 +65,9 @@ def _like(method: Any, call: F) -> F:
     update_wrapper(call, method)
     signature = inspect.signature(method)
     annotation = str(signature.return_annotation).removeprefix("Async")
-    call.__signature__ = signature.replace(return_annotation=annotation)  # type: ignore[attr-defined]
-    del call.__wrapped__  # type: ignore[attr-defined]
+    # inspect would follow the wrapped function to the awaited result.
+    del vars(call)["__wrapped__"]
+    vars(call)["__signature__"] = signature.replace(return_annotation=annotation)
     return call
 
 

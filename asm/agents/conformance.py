@@ -8,7 +8,6 @@ An AssertionError says which sentence of the protocol the adapter breaks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from itertools import pairwise
 from typing import Any
 
@@ -32,8 +31,7 @@ async def checked_turn(adapter: Adapter, request: Request) -> list[AdapterEvent]
     A ProviderError of the adapter is raised as it is. Any other exception is an AssertionError.
     """
     try:
-        async with aclosing(adapter.turn(request)) as turn:  # type: ignore[type-var]
-            events = [event async for event in turn]
+        events = [event async for event in adapter.turn(request)]
     except ProviderError:
         raise
     except Exception as error:

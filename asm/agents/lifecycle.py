@@ -336,9 +336,7 @@ async def _write_request(run: Run, event: Event, tx: AsyncTransaction) -> Run:
 
 def run_active(active: Run) -> RunActive:
     owner = lease(active).get("owner")
-    who = (
-        f"{owner} is running it" if owner else "it has no lease, so that asm does not know who is running it"
-    )
+    who = f"{owner} is running it" if owner else "it has no lease, so its program is not known"
     return RunActive(
         f"session {active.session_id!r} has the active run {active.id!r}; {who}: wait for its end, or "
         "cancel it",

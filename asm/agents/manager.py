@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from types import FunctionType
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from asm.agents import plans
 from asm.agents.execution import Execution
@@ -22,6 +20,7 @@ from asm.agents.transcript import Transcript, read_events
 from asm.async_store import AsyncSessionStore
 from asm.enums import SessionStatus
 from asm.errors import ValidationError
+from asm.methods import set_signature
 from asm.models import Event, Run, Session, new_id
 from asm.store import SessionStore
 from asm.validation import a_type, function, safe_repr, seconds, text
@@ -69,15 +68,9 @@ cancelled.
 
 def _like(plan: Callable[..., Plan], method: F, doc: str | None, result: str) -> F:
     """The method with a docstring, and with the parameters of the plan."""
-    signature = inspect.signature(plan)
-    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    parameters = [itself, *signature.parameters.values()]
-    made = cast(FunctionType, method)
-    made.__doc__ = doc
-    made.__qualname__ = f"AsyncSessionManager.{made.__name__}"
-    made.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=parameters, return_annotation=result
-    )
+    set_signature(method, plan, result)
+    method.__doc__ = doc
+    method.__qualname__ = f"AsyncSessionManager.{method.__name__}"
     return method
 
 

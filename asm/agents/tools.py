@@ -30,9 +30,7 @@ async def call_tool(
 
 def _is_async(function: Any) -> bool:
     # An object whose __call__ is a coroutine function is called like one.
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004
-    )
+    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 
 class _Returned(NamedTuple):

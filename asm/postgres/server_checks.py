@@ -96,7 +96,7 @@ def check_search_path(schemas: Sequence[str]) -> None:
     """Raise StorageError if another schema precedes PostgreSQL's own.
 
     PostgreSQL searches pg_catalog first unless the search_path names it. An operator or a type of the same
-    name in a schema before it replaces PostgreSQL's own, whoever created it there.
+    name in an earlier schema is used in place of PostgreSQL's own, and another role may have created it.
     """
     # PostgreSQL looks for no function and no operator in the schema of temporary tables.
     first, *_ = [schema for schema in schemas if not schema.startswith("pg_temp_")]

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+from asm.agents import provider_sessions
 from asm.agents.inputs import event_type_of
 from asm.agents.lifecycle import Claim, Lifecycle, cancel_requested
 from asm.agents.limits import LIMIT_EXCEEDED
@@ -107,13 +108,13 @@ class Conversation:
     async def _resume_after(self) -> int:
         """The number of the last event that the provider's own session has, if it is to be continued."""
         adapter, session = self._plan.adapter, self._claim.session
-        known = session.metadata.get("providers", {}).get(adapter.provider)
-        if "resume" not in adapter.capabilities or not isinstance(known, dict):
+        known = provider_sessions.find(session, adapter.provider)
+        if "resume" not in adapter.capabilities or known is None:
             return 0
-        last = await self._store.get_events(session.id, run_id=known["run_id"], last=1)
+        last = await self._store.get_events(session.id, run_id=known.run_id, last=1)
         if not last:
             return 0
-        self._resume = known["session_id"]
+        self._resume = known.session_id
         return last[0].sequence_number or 0
 
     # One model call.

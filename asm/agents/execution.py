@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from asm.agents import provider_sessions
 from asm.agents.conversation import Conversation
 from asm.agents.lifecycle import Claim, Lifecycle, cancel_requested
 from asm.agents.outcomes import Outcome, outcome_of, provider_failure, stored_error
@@ -24,6 +25,7 @@ from asm.errors import AsmError, ProviderError, RunLost, RunTimeout
 from asm.models import Run, Session
 from asm.observing import ObservedRun, observer_of
 from asm.operations.runs import lease
+from asm.shown import identifier, message
 
 END_TIMEOUT_S = 5.0
 """How long a run that does not complete tries to store its end."""
@@ -152,7 +154,7 @@ class Execution:
                 if begun_at >= ends_at:
                     self.stop.request(error)
                     return
-                _log.warning("the lease of run %s was not renewed: %s", run.id, error)
+                _log.warning("the lease of run %s was not renewed: %s", identifier(run.id), error)
                 continue
             ends_at = begun_at + self._lease_s
             if "cancel_requested" in lease(stored):
@@ -203,9 +205,8 @@ class Execution:
         id = conversation.progress.provider_session_id
         if id is None:
             return None
-        return partial(
-            _with_provider, self._plan.adapter.provider, {"session_id": id, "run_id": claim.run.id}
-        )
+        own = provider_sessions.ProviderSession(id, claim.run.id)
+        return partial(provider_sessions.keep, self._plan.adapter.provider, own)
 
     async def _fail(self, claim: Claim, conversation: Conversation, error: BaseException) -> None:
         """Store how the run ended, if it is still this program's."""
@@ -215,16 +216,16 @@ class Execution:
         outcome = outcome_of(error)
         try:
             run = self._hold_failure(claim, conversation, error, outcome)
-            status, change = (
-                self._own_session(outcome.session_status),
-                self._session_change(claim, conversation),
-            )
+            status = self._own_session(outcome.session_status)
+            change = self._session_change(claim, conversation)
             async with asyncio.timeout(END_TIMEOUT_S):
                 ended = await self._lifecycle.end(run, claim.recorder.held, status, change)
             claim.recorder.confirm(ended.events)
         except Exception as failure:
             _log.warning(
-                "the end of run %s is not stored, and `recover` will end it: %r", claim.run.id, failure
+                "the end of run %s is not stored, and `recover` will end it: %s",
+                identifier(claim.run.id),
+                message(repr(failure)),
             )
 
     def _hold_failure(
@@ -242,8 +243,8 @@ class Execution:
             stored = self._redact(last)
         except Exception as failure:
             # Nothing of the event may be stored, not even the message of the exception.
-            message = f"redact raised {type(failure).__name__}"
-            last = stored = recorder.make(outcome.type, {"code": REDACT_FAILED, "message": message})
+            reason = f"redact raised {type(failure).__name__}"
+            last = stored = recorder.make(outcome.type, {"code": REDACT_FAILED, "message": reason})
         recorder.hold_as(last, stored)
         stored_outcome = replace(outcome, data=dict(stored.data))
         if self._plan.new_session is not None:
@@ -251,9 +252,3 @@ class Execution:
             recorder.hold_as(event, event)
         run = conversation.progress.row().update_status(outcome.status)
         return replace(run, error=stored_outcome.error)
-
-
-def _with_provider(provider: str, own: Document, session: Session) -> Session:
-    known = session.metadata.get("providers")
-    providers = {**(known if isinstance(known, dict) else {}), provider: own}
-    return replace(session, metadata={**session.metadata, "providers": providers})

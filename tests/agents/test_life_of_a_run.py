@@ -721,3 +721,32 @@ def test_a_providers_own_session_is_continued_with_what_is_new(
     fresh = native()
     manager.run(session_id, fresh, "Fourth", history=False)
     assert fresh.requests[0].resume is None
+
+
+@pytest.mark.parametrize(
+    "providers",
+    [
+        *("x", {"scripted": "p-1"}, {"scripted": {"session_id": "p-1"}}),
+        {"scripted": {"session_id": 1, "run_id": 2}},
+    ],
+)
+def test_what_an_application_keeps_as_providers_of_a_session_continues_none(
+    providers: Any, store: Any, session_id: str, manager: Any
+) -> None:
+    store.update_session(session_id, lambda session: replace(session, metadata={"providers": providers}))
+    message = {"role": "user", "content": "Hi"}
+    store.append_event(asm.Event(type="message_sent", session_id=session_id, data=message))
+    adapter = Scripted([said("Hello.")], capabilities=["resume"])
+
+    assert manager.run(session_id, adapter, "Go on").run.status == "completed"
+    assert adapter.requests[0].resume is None
+    assert [each["content"] for each in adapter.messages] == ["Hi", "Go on"]
+
+
+def test_what_an_application_keeps_as_providers_of_a_session_is_not_replaced(
+    store: Any, session_id: str, manager: Any
+) -> None:
+    store.update_session(session_id, lambda session: replace(session, metadata={"providers": ["x"]}))
+    adapter = Scripted([said("Hello.", provider_session_id="p-1")], capabilities=["resume"])
+
+    assert manager.run(session_id, adapter, "Hi").session.metadata == {"providers": ["x"]}

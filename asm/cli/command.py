@@ -62,7 +62,9 @@ def _reporting() -> Iterator[None]:
         yield
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "asm"
-        raise _UsageError(f"{error.format_message()} See `{command} --help`.") from error
+        # click ends a message that lists choices with the last of them.
+        sentence = error.format_message().rstrip().removesuffix(".")
+        raise _UsageError(f"{sentence}. See `{command} --help`.") from error
     except AsmError as error:
         raise _CliError(str(error)) from error
     except OSError as error:

@@ -529,6 +529,8 @@ def test_the_demo_ends_with_a_command_that_shows_its_session(dsn: str) -> None:
         (["sessions", "--limit", "none"], "'none' is not a valid"),
         (["sessions", "--limit", "0"], "0 is not in the range"),
         (["sessions", "--status", "lost"], "'lost' is not one of 'pending', 'active'"),
+        (["run", "hi"], "Choose from: anthropic, openai, claude-code, demo. See `"),
+        (["search", "events", "--limit"], "requires an argument. See `"),
     ],
 )
 def test_a_usage_error_is_one_line_with_exit_status_2(arguments: list[str], complaint: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from asm.errors import AsmError
+from asm.shown import message
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ async def cancelled(task: asyncio.Task[Any], what: str) -> None:
     task.cancel()
     await asyncio.wait({task}, timeout=CLOSE_TIMEOUT_S)
     if not task.done():
-        _log.warning("%s did not stop within %g s after its run was ended", what, CLOSE_TIMEOUT_S)
+        _log.warning("%s did not stop within %g s after its run was ended", message(what), CLOSE_TIMEOUT_S)
     elif not task.cancelled():
         # Retrieved, or asyncio would log it as an exception that was never retrieved.
         task.exception()

@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm.agents import AdapterEvent, RunFailed
+from asm.agents import AdapterEvent, RunFailed, stopping
 from asm.agents.tools import in_thread
 from tests.agents.conftest import manager_of, stream_until, types
 from tests.agents.scripted import Gate, Scripted, answer, call, delta, pause, said, used
@@ -643,3 +644,28 @@ def test_the_thread_of_a_blocking_manager_ends_with_it() -> None:
         thread.join(60)
 
     assert not thread.is_alive()
+
+
+def test_the_log_shows_what_hides_in_the_name_of_a_tool(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stopping, "CLOSE_TIMEOUT_S", 0.01)
+
+    async def cancel_in_vain() -> None:
+        begun, released = asyncio.Event(), asyncio.Event()
+
+        async def work() -> None:
+            begun.set()
+            while not released.is_set():
+                with suppress(asyncio.CancelledError):
+                    await released.wait()
+
+        task = asyncio.create_task(work())
+        await begun.wait()
+        await stopping.cancelled(task, f"the tool {'look\u3164up'!r}")
+        released.set()
+        await task
+
+    asyncio.run(cancel_in_vain())
+
+    assert r"the tool 'look\u3164up' did not stop" in caplog.text

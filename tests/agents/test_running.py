@@ -662,7 +662,7 @@ def test_the_log_shows_what_hides_in_the_name_of_a_tool(
 
         task = asyncio.create_task(work())
         await begun.wait()
-        await stopping.cancelled(task, f"the tool {'look\u3164up'!r}")
+        await stopping.cancelled(task, "the tool 'look\u3164up'")
         released.set()
         await task
 

@@ -270,3 +270,8 @@ def ended_by_application() -> StorageError:
         "this transaction was committed or rolled back through `tx.connection` or `tx.execute`: leave that "
         "to `transaction()`"
     )
+
+
+def missing_extra(module: str, package: str, extra: str) -> ImportError:
+    """The error for a module whose extra is not installed."""
+    return ImportError(f"{module} needs {package}: pip install 'asm-store[{extra}]'", name=package)

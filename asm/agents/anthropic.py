@@ -8,14 +8,14 @@ from typing import Any
 
 from asm.agents import replay, reports
 from asm.agents.protocol import AdapterEvent, Request
-from asm.errors import ProviderError
+from asm.errors import ProviderError, missing_extra
 
 try:
     import anthropic
 
     from asm.agents import http_api
 except ImportError as error:
-    raise reports.missing_sdk(__name__, "anthropic", "anthropic") from error
+    raise missing_extra(__name__, "anthropic", "anthropic") from error
 
 READ_TIMEOUT_S = 60.0
 """The API sends a ping while the model is silent, so a longer silence is a lost connection."""

@@ -8,13 +8,12 @@ to renew leases while one of them waits.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -22,10 +21,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from asm.agents.manager import AsyncSessionManager, check_store
 from asm.agents.recording import Redact
 from asm.async_store import AsyncSessionStore
+from asm.awaited import in_threads
 from asm.errors import StoreClosed, ValidationError
 from asm.models import Event
 from asm.store import SessionStore
-from asm.validation import a_type
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,8 +32,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPT_WAIT_S = 15.0
 """How long an interrupted call waits until its run is stored as cancelled."""
-
-STORE_THREADS = 32
 
 
 def _method(
@@ -94,8 +91,9 @@ class SessionManager:
     ) -> None:
         check_store(store, AsyncSessionStore, "SessionManager takes a SessionStore", "AsyncSessionManager")
         self._loop = _LoopThread()
-        awaited = cast(AsyncSessionStore, _InThreads(store))
-        self._manager = AsyncSessionManager(awaited, lease=lease, redact=redact, keep_deltas=keep_deltas)
+        self._manager = AsyncSessionManager(
+            in_threads(store), lease=lease, redact=redact, keep_deltas=keep_deltas
+        )
 
     run_once = _method(AsyncSessionManager.run_once)
     run = _method(AsyncSessionManager.run)
@@ -194,72 +192,3 @@ def _copy(task: asyncio.Task[T], done: Future[T]) -> None:
 def _wait(done: Future[Any]) -> None:
     with suppress(TimeoutError):
         done.exception(INTERRUPT_WAIT_S)
-
-
-class _InThreads:
-    """A blocking store with awaited methods, each of which is called in a thread."""
-
-    def __init__(self, target: Any, threads: ThreadPoolExecutor | None = None) -> None:
-        self._target = target
-        self._threads = threads or ThreadPoolExecutor(STORE_THREADS, "asm store")
-
-    @property
-    def maintenance(self) -> _InThreads:
-        return _InThreads(self._target.maintenance, self._threads)
-
-    @property
-    def _database(self) -> _InThreads:
-        return _InThreads(self._target._database, self._threads)
-
-    @property
-    def _observer(self) -> Any:
-        return self._target._observer
-
-    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
-        method = getattr(self._target, name)
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            return await self._run(partial(method, *args, **kwargs))
-
-        return call
-
-    async def run_transaction(
-        self, work: Callable[[Any], Coroutine[Any, Any, T]], *, idempotent: bool = False
-    ) -> T:
-        def blocking(tx: Any) -> T:
-            return _result_at_once(work(_AtOnce(tx)))
-
-        run = partial(self._target.run_transaction, blocking, idempotent=idempotent)
-        result: T = await self._run(run)
-        return result
-
-    async def _run(self, work: Callable[[], Any]) -> Any:
-        # The thread is in the same trace as the task.
-        context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, work)
-
-
-class _AtOnce:
-    """A blocking transaction with awaited methods, which are done when they are called."""
-
-    def __init__(self, tx: Any) -> None:
-        self._tx = tx
-
-    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
-        method = getattr(self._tx, name)
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            return method(*args, **kwargs)
-
-        return call
-
-
-def _result_at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that awaits nothing which is not done."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    coroutine.close()
-    raise RuntimeError(f"a transaction awaited {a_type(coroutine)} that is not done")

@@ -10,12 +10,12 @@ from typing import Any
 
 from asm.agents import replay, reports
 from asm.agents.protocol import AdapterEvent, Request
-from asm.errors import ProviderError
+from asm.errors import ProviderError, missing_extra
 
 try:
     import claude_agent_sdk as sdk
 except ImportError as error:
-    raise reports.missing_sdk(__name__, "claude-agent-sdk", "claude-code") from error
+    raise missing_extra(__name__, "claude-agent-sdk", "claude-code") from error
 
 INTERRUPT_TIMEOUT_S = 2.0
 """How long a cancelled turn waits for the model and the tools to stop before it ends the program."""

@@ -8,14 +8,14 @@ from typing import Any
 
 from asm.agents import replay, reports
 from asm.agents.protocol import AdapterEvent, Request
-from asm.errors import ProviderError
+from asm.errors import ProviderError, missing_extra
 
 try:
     import openai
 
     from asm.agents import http_api
 except ImportError as error:
-    raise reports.missing_sdk(__name__, "openai", "openai") from error
+    raise missing_extra(__name__, "openai", "openai") from error
 
 READ_TIMEOUT_S = 300.0
 """The API sends nothing while a model thinks, which can take minutes."""

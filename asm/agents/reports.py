@@ -79,8 +79,3 @@ def early_end(provider: str, end: str, request_id: str | None = None) -> Provide
 def is_retryable_status(status: int) -> bool:
     """Whether the same request may succeed after this HTTP status."""
     return status in (408, 409, 429) or status >= 500
-
-
-def missing_sdk(module: str, package: str, extra: str) -> ImportError:
-    """The error for an adapter whose SDK is not installed."""
-    return ImportError(f"{module} needs {package}: pip install 'asm-store[{extra}]'", name=package)

@@ -1,0 +1,57 @@
+"""What the integrations share: either kind of store, ids of several parts, writes awaited to their end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from asm.async_store import AsyncSessionStore
+from asm.awaited import in_threads
+from asm.engine.shielding import run_to_completion
+from asm.errors import ValidationError
+from asm.store import SessionStore
+from asm.validation import is_text
+
+T = TypeVar("T")
+
+ID_LENGTH_MAX = 200
+"""A longer id is replaced by its hash. An id of the store has at most 255 characters."""
+
+
+def awaited(store: SessionStore | AsyncSessionStore, caller: str) -> AsyncSessionStore:
+    """The store with awaited methods. A SessionStore runs them in threads, for any number of event loops."""
+    if isinstance(store, AsyncSessionStore):
+        return store
+    if isinstance(store, SessionStore):
+        return in_threads(store)
+    raise ValidationError(
+        f"{caller} takes a SessionStore or an AsyncSessionStore, not {type(store).__name__}", path="store"
+    )
+
+
+def joined_id(prefix: str, *parts: str) -> str:
+    """An id made of several parts, different for different parts, whatever characters and lengths they have.
+
+    The parts are percent-encoded, so that a colon separates them; an id of more than 200 characters is
+    `prefix:sha256:` and the hash of the whole.
+    """
+    whole = ":".join([prefix, *(quote(part, safe="", errors="surrogatepass") for part in parts)])
+    return whole if len(whole) <= ID_LENGTH_MAX else f"{prefix}:sha256:{_hash(whole)}"
+
+
+def plain_id(value: str) -> str:
+    """An id of the framework as it is if the store takes it, and else `sha256:` and its hash."""
+    if len(value) <= ID_LENGTH_MAX and is_text(value) and not value.startswith("sha256:"):
+        return value
+    return f"sha256:{_hash(value)}"
+
+
+def _hash(value: str) -> str:
+    return hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
+
+
+async def settled(write: Coroutine[Any, Any, T]) -> T:
+    """The result of a write, which goes on if the task is cancelled: its outcome is known, then it raises."""
+    return await run_to_completion(write)

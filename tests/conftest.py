@@ -14,7 +14,8 @@ import os
 import shutil
 import signal
 import threading
-from collections import defaultdict
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -131,52 +132,84 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect repetitions of tests on further stores, unless ASM_TEST_ALL is set.
 
-    An older PostgreSQL server runs tests/sql, the contract with the blocking store, and tests that run
-    on no newer one. Of a contract test with MANY cases, each case runs on every database, alternately
-    with the blocking and the async store.
+    A test of tests/contract or tests/property runs on SQLite with one store, blocking or async, and on
+    PostgreSQL with the other one. Which of them is first alternates from test to test and from case to
+    case, so that every promise is tested on both databases and with both stores. What is
+    WRITTEN_FOR_EACH_STORE runs with both stores on both databases. In tests/fault, each case of a test
+    with MANY runs with one store.
+
+    An older PostgreSQL server runs tests/sql, the contract with one store, half of the cases of a test
+    with MANY, and tests that run on no newer one.
     """
     if os.environ.get("ASM_TEST_ALL"):
         return
-    variants: dict[str, list[Variant]] = defaultdict(list)
+    variants: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        variants[item.nodeid.partition("[")[0]].append(Variant.of(item))
-    repeated = {each.item for of_test in variants.values() for each in of_test if each.is_repeated(of_test)}
+        variants[item.nodeid.partition("[")[0]].append(item)
+    repeated = {
+        item for name, of_test in variants.items() for item in repetitions(name, variants_of(of_test))
+    }
     config.hook.pytest_deselected(items=[item for item in items if item in repeated])
     items[:] = [item for item in items if item not in repeated]
 
 
 MANY = 4
+WRITTEN_FOR_EACH_STORE = {
+    "test_concurrent_appends.py",
+    "test_connections.py",
+    "test_group_commit.py",
+    "test_opening.py",
+    "test_polling.py",
+    "test_run_transaction.py",
+    "test_transactions.py",
+}
+"""Tests of what the blocking and the async store do with code of their own."""
 
 
 class Variant(NamedTuple):
-    """A test with one set of parameters: its store, and the indices of the other ones."""
+    """A test with one set of parameters: its store, and the number of the other ones."""
 
     item: pytest.Item
     kind: str | None
     colour: str | None
-    case: tuple[int, ...]
+    case: int
 
-    @classmethod
-    def of(cls, item: pytest.Item) -> Variant:
+    def is_first(self, name: str) -> bool:
+        """Whether this case of a test runs with this store rather than the other one."""
+        database = DATABASES.index(self.kind) if self.kind else 0
+        is_even = (zlib.crc32(name.encode()) + self.case + database) % 2 == 0
+        return is_even == (self.colour == "sync")
+
+
+def variants_of(items: list[pytest.Item]) -> list[Variant]:
+    variants, cases = [], Counter[tuple[str | None, str | None]]()
+    for item in items:
         call: Any = getattr(item, "callspec", None)
-        if call is None:
-            return cls(item, None, None, ())
-        case = tuple(index for name, index in call.indices.items() if name not in ("kind", "colour"))
-        return cls(item, call.params.get("kind"), call.params.get("colour"), case)
+        kind, colour = (call.params.get(name) if call else None for name in ("kind", "colour"))
+        variants.append(Variant(item, kind, colour, cases[kind, colour]))
+        cases[kind, colour] += 1
+    return variants
 
-    def is_repeated(self, variants: list[Variant]) -> bool:
-        folder = self.item.path.parent.name
-        if folder == "sql":
-            return False
-        if self.kind in POSTGRES[1:] and any(each.kind == POSTGRES[0] for each in variants):
-            return folder != "contract" or self.colour != "sync" or self._is_in_other_colour(variants)
-        return folder == "contract" and self._is_in_other_colour(variants)
 
-    def _is_in_other_colour(self, variants: list[Variant]) -> bool:
-        if self.kind is None or self.colour is None or len({each.case for each in variants}) < MANY:
-            return False
-        is_even = (sum(self.case) + DATABASES.index(self.kind)) % 2 == 0
-        return is_even != (self.colour == "sync")
+def repetitions(name: str, variants: list[Variant]) -> Iterator[pytest.Item]:
+    """The variants of one test that repeat others on a further store."""
+    path, kinds = variants[0].item.path, {each.kind for each in variants}
+    folder, cases = path.parent.name, len({each.case for each in variants})
+    on_both = {"sqlite", *POSTGRES[:1]} <= kinds and path.name not in WRITTEN_FOR_EACH_STORE
+    if folder in ("contract", "property"):
+        alternates = on_both or cases > 1
+    else:
+        alternates = folder == "fault" and cases >= MANY
+    stores = {(each.kind, each.colour, each.case) for each in variants}
+    for each in variants:
+        other = (each.kind, "async" if each.colour == "sync" else "sync", each.case)
+        is_second = alternates and other in stores and not each.is_first(name)
+        is_older = each.kind in POSTGRES[1:] and POSTGRES[0] in kinds and folder != "sql"
+        is_contract = folder == "contract" and (
+            each.colour == "sync" or (each.colour and alternates and cases < MANY)
+        )
+        if is_second or (is_older and not is_contract):
+            yield each.item
 
 
 def pytest_collection_finish() -> None:

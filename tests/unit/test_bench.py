@@ -15,6 +15,7 @@ from bench import report, targets
 from bench.__main__ import BENCHMARKS
 from bench.databases import Databases
 from bench.harness import Rounds, Sample, Side
+from tests.conftest import in_memory
 
 TINY = Rounds(rounds=1, seconds=0.02)
 WITH_TARGET = (*targets.TARGETS, *targets.QUERIES)
@@ -69,7 +70,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def databases() -> Iterator[Databases]:
-    with Databases() as databases:
+    with Databases(within=in_memory()) as databases:
         if databases.dsn is None:
             pytest.skip("there is no PostgreSQL here")
         yield databases

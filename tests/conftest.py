@@ -132,23 +132,21 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect repetitions of tests on further stores, unless ASM_TEST_ALL is set.
 
-    A test of tests/contract or tests/property runs on SQLite with one store, blocking or async, and on
-    PostgreSQL with the other one. Which of them is first alternates from test to test and from case to
-    case, so that every promise is tested on both databases and with both stores. What is
-    WRITTEN_FOR_EACH_STORE runs with both stores on both databases. In tests/fault, each case of a test
-    with MANY runs with one store.
+    Most tests run on SQLite with one store, blocking or async, and on PostgreSQL with the other one. Which
+    of them is first alternates from test to test and from case to case, so that every promise is tested on
+    both databases and with both stores. What is WRITTEN_FOR_EACH_STORE runs with both stores on both
+    databases. In tests/fault, each case of a test with MANY runs with one store.
 
-    An older PostgreSQL server runs tests/sql, the contract with one store, half of the cases of a test
-    with MANY, and tests that run on no newer one.
+    An older PostgreSQL server runs tests/sql, the contract with one store, and tests that run on no newer
+    one. The cases of a test with MANY alternate between it and the newest server.
     """
     if os.environ.get("ASM_TEST_ALL"):
         return
     variants: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         variants[item.nodeid.partition("[")[0]].append(item)
-    repeated = {
-        item for name, of_test in variants.items() for item in repetitions(name, variants_of(of_test))
-    }
+    tests = [Variants(of_test) for of_test in variants.values()]
+    repeated = {each.item for test in tests for each in test.all if test.are_repeated_by(each)}
     config.hook.pytest_deselected(items=[item for item in items if item in repeated])
     items[:] = [item for item in items if item not in repeated]
 
@@ -174,42 +172,57 @@ class Variant(NamedTuple):
     colour: str | None
     case: int
 
-    def is_first(self, name: str) -> bool:
-        """Whether this case of a test runs with this store rather than the other one."""
-        database = DATABASES.index(self.kind) if self.kind else 0
-        is_even = (zlib.crc32(name.encode()) + self.case + database) % 2 == 0
-        return is_even == (self.colour == "sync")
+    @property
+    def is_on_postgres(self) -> bool:
+        return self.kind in POSTGRES
+
+    @property
+    def is_on_an_older_server(self) -> bool:
+        return self.kind in POSTGRES[1:]
 
 
-def variants_of(items: list[pytest.Item]) -> list[Variant]:
-    variants, cases = [], Counter[tuple[str | None, str | None]]()
-    for item in items:
-        call: Any = getattr(item, "callspec", None)
-        kind, colour = (call.params.get(name) if call else None for name in ("kind", "colour"))
-        variants.append(Variant(item, kind, colour, cases[kind, colour]))
-        cases[kind, colour] += 1
-    return variants
+class Variants:
+    """All variants of one test."""
 
+    def __init__(self, items: list[pytest.Item]) -> None:
+        self.all: list[Variant] = []
+        numbers = Counter[tuple[str | None, str | None]]()
+        for item in items:
+            call: Any = getattr(item, "callspec", None)
+            kind, colour = (call.params.get(name) if call else None for name in ("kind", "colour"))
+            self.all.append(Variant(item, kind, colour, numbers[kind, colour]))
+            numbers[kind, colour] += 1
+        path = items[0].path
+        self._name = items[0].nodeid.partition("[")[0]
+        self._folder = path.parent.name
+        self._kinds = {each.kind for each in self.all}
+        self._stores = {(each.kind, each.colour, each.case) for each in self.all}
+        self._are_many = len({each.case for each in self.all}) >= MANY
+        is_on_both = {"sqlite", *POSTGRES[:1]} <= self._kinds and path.name not in WRITTEN_FOR_EACH_STORE
+        if self._folder in ("agents", "contract", "property", "telemetry"):
+            self._alternate = is_on_both or max(numbers.values()) > 1
+        else:
+            self._alternate = self._folder == "fault" and self._are_many
 
-def repetitions(name: str, variants: list[Variant]) -> Iterator[pytest.Item]:
-    """The variants of one test that repeat others on a further store."""
-    path, kinds = variants[0].item.path, {each.kind for each in variants}
-    folder, cases = path.parent.name, len({each.case for each in variants})
-    on_both = {"sqlite", *POSTGRES[:1]} <= kinds and path.name not in WRITTEN_FOR_EACH_STORE
-    if folder in ("contract", "property"):
-        alternates = on_both or cases > 1
-    else:
-        alternates = folder == "fault" and cases >= MANY
-    stores = {(each.kind, each.colour, each.case) for each in variants}
-    for each in variants:
+    def are_repeated_by(self, each: Variant) -> bool:
+        return self._is_with_the_second_store(each) or self._is_on_a_second_server(each)
+
+    def _is_with_the_second_store(self, each: Variant) -> bool:
         other = (each.kind, "async" if each.colour == "sync" else "sync", each.case)
-        is_second = alternates and other in stores and not each.is_first(name)
-        is_older = each.kind in POSTGRES[1:] and POSTGRES[0] in kinds and folder != "sql"
-        is_contract = folder == "contract" and (
-            each.colour == "sync" or (each.colour and alternates and cases < MANY)
-        )
-        if is_second or (is_older and not is_contract):
-            yield each.item
+        if not self._alternate or other not in self._stores:
+            return False
+        database = DATABASES.index(each.kind) if each.kind else 0
+        is_even = (zlib.crc32(self._name.encode()) + each.case + database) % 2 == 0
+        return is_even != (each.colour == "sync")
+
+    def _is_on_a_second_server(self, each: Variant) -> bool:
+        if not each.is_on_postgres or not set(POSTGRES) <= self._kinds or self._folder == "sql":
+            return False
+        if self._folder != "contract" or each.colour is None:
+            return each.is_on_an_older_server
+        if self._are_many:
+            return POSTGRES.index(str(each.kind)) != each.case // 2 % len(POSTGRES)
+        return each.is_on_an_older_server and each.colour == "async" and not self._alternate
 
 
 def pytest_collection_finish() -> None:

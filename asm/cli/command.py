@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EPIPE
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import click
@@ -71,11 +73,22 @@ def _reporting() -> Iterator[None]:
         if error.errno == EPIPE:
             # The reader of a pipe has left. click ends the command without a message.
             raise
+        _discard_what_cannot_be_written()
         where = error.filename or "cannot write to the standard output"
         raise _CliError(f"{where}: {error.strerror}") from error
     except KeyboardInterrupt:
         # What a shell reports of a command that SIGINT ended.
         raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _discard_what_cannot_be_written() -> None:
+    # Python writes it once more when it ends, and would report the error again, with a status of its own.
+    if isinstance(sys.stdout, TextIOWrapper):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            with Path(os.devnull).open("wb") as nothing:
+                os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 @click.group(cls=_Asm, context_settings={"help_option_names": ["-h", "--help"]})

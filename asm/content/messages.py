@@ -15,7 +15,17 @@ from asm.enums import EventType
 TITLE_LENGTH_MAX = 200
 """The characters of a title. The rest is left out."""
 
-MESSAGES = (EventType.MESSAGE_SENT, EventType.MESSAGE_RECEIVED, EventType.MESSAGE_STREAMED)
+ITEMS = (
+    "adk.event",
+    "agent_framework.message",
+    "claude.entry",
+    "openai.item",
+    "pydantic_ai.message",
+    "strands.message",
+)
+"""The types of events that keep an item of a framework as it is: a message, a tool call or a result."""
+
+MESSAGES = (EventType.MESSAGE_SENT, EventType.MESSAGE_RECEIVED, EventType.MESSAGE_STREAMED, *ITEMS)
 RESULTS = (EventType.TOOL_CALL_COMPLETED, EventType.TOOL_CALL_FAILED)
 
 
@@ -86,13 +96,14 @@ def _read_message(data: Document) -> Content:
 
 
 def _unwrapped(data: Document) -> Document:
-    """The message inside a chat completion, or inside the line of a log."""
+    """The message inside a chat completion, inside the line of a log, or inside the item of a framework."""
     choice = _chat_choice(data, "message")
     if choice is not None:
         return choice
-    inner = data.get("message")
-    if isinstance(inner, dict) and not data.keys() & {"content", "text", "parts"}:
-        return dict(inner)
+    for name in ("item", "message"):
+        inner = data.get(name)
+        if isinstance(inner, dict) and not data.keys() & {"content", "text", "parts"}:
+            data = dict(inner)
     return data
 
 

@@ -28,7 +28,7 @@ _COUNTS = {
 
 
 class AsmHistoryProvider(HistoryProvider):
-    """Keeps the messages of each session as events of a session of asm, in the order in which they were saved.
+    """Keeps the messages of each session as events of a session of asm, in the order in which they come.
 
     Each `source_id` has sessions of its own, so that a memory and an audit log may share a store. The other
     options are those of `HistoryProvider`. A run whose response reports its tokens is a run of the session,

@@ -62,9 +62,10 @@ class AsmSessionRepository(SessionRepository):
     def create_session(self, session: Session, **kwargs: Any) -> Session:
         """Store a new session. SessionException if there is one of its id."""
         row = self._row(_session_id(session.session_id), session.to_dict(), "strands", "strands.session")
+        created = asm.Event(type="session_created", session_id=row.id)
         try:
-            self._store.run_transaction(partial(_insert, row), idempotent=True)
-        except asm.AlreadyExists as error:
+            self._store.append_event(created, expected_sequence=0, session=row)
+        except asm.SequenceConflict as error:
             raise SessionException(f"Session {session.session_id} already exists") from error
         return session
 
@@ -93,7 +94,7 @@ class AsmSessionRepository(SessionRepository):
     def create_message(
         self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any
     ) -> None:
-        """Append a message of an agent. The same one again is stored once; another of its id is a SessionException."""
+        """Append a message of an agent, once. SessionException if there is another one of its id."""
         event, run = self._event(session_id, agent_id, session_message)
         row = self._row(event.session_id, {}, agent_id, _AGENT, parent=_session_id(session_id))
         stored = self._store.run_transaction(partial(_append, event, row, run), idempotent=True)
@@ -222,17 +223,6 @@ def _event_id(message_id: int) -> str:
 
 
 # Transactions.
-
-
-def _insert(row: asm.Session, tx: asm.Transaction) -> None:
-    # The event locks the session until the commit.
-    tx.append_event(asm.Event(id="created", type="session_created", session_id=row.id))
-    try:
-        tx.get_session(row.id)
-    except asm.SessionNotFound:
-        tx.save_session(row)
-    else:
-        raise asm.AlreadyExists(row.id)
 
 
 def _append(event: asm.Event, row: asm.Session, run: asm.Run | None, tx: asm.Transaction) -> asm.Event:

@@ -19,19 +19,16 @@ try:
     from agents.memory import SessionSettings
     from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
     from agents.models import get_default_model
+    from typing_extensions import override
 except ModuleNotFoundError as error:
     if error.name != "agents":
         raise
     raise missing_extra(__name__, "openai-agents", "openai-agents") from error
 
-from typing_extensions import override
-
 Context: TypeAlias = RunContextWrapper[Any]
 
 ITEM = "openai.item"
 """The type of the events that keep an item: their data is `{"item": item}`."""
-
-UNFINISHED = {"code": "no_final_output", "message": "the agent has not returned a final output"}
 
 
 class AsmSession:
@@ -40,9 +37,8 @@ class AsmSession:
     `session_id` is the id in the store, and a ValidationError if the store cannot have it. The store is lent,
     and never closed. With a SessionStore, any number of threads and event loops may use the conversation; an
     AsyncSessionStore belongs to the loop that opened it. The row of the session is inserted with the first
-    item, as active and of `agent_id`; of a row that exists only `updated_at` changes.
-
-    A write that is cancelled is awaited to its outcome. The store's errors are raised as they are.
+    item, as active and of `agent_id`; of a row that exists only `updated_at` changes. A write that is
+    cancelled is awaited to its outcome. The store's errors are raised as they are.
     """
 
     def __init__(
@@ -54,8 +50,7 @@ class AsmSession:
         session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
         self.session_id = Event(type=ITEM, session_id=session_id).session_id
-        settings = SessionSettings() if session_settings is None else session_settings
-        self.session_settings: SessionSettings | None = coerce_session_settings(settings)
+        self.session_settings: SessionSettings | None = coerce_session_settings(session_settings or {})
         self._agent_id = Session(agent_id=agent_id).agent_id
         self._store = awaited(store, "AsmSession")
 
@@ -134,18 +129,15 @@ class AsmRunHooks(RunHooks[Any]):
     An agent that works for a `Runner.run` is a Run of the store, from its first model call to its final
     output, or to its handoff to another agent. It is saved after each model call with the tokens so far, as
     failed with the code "no_final_output"; the end makes it completed. The SDK calls no hook if an exception
-    ends it, or if it waits for an approval, so that it stays failed. Tokens of agents that are called as
-    tools count for the agent that called them, unless `as_tool` is given the hooks, too.
+    ends it, or if it waits for an approval: it stays failed. Tokens of agents that are called as tools count
+    for the agent that called them, unless `as_tool` is given the hooks, too.
 
     The model is the agent's: give `model` if a RunConfig replaces it, and `provider` if it is not OpenAI's.
-    One object serves any number of runs, also at the same time. A subclass that overrides a method calls
-    that of `super()`.
+    One object serves any number of runs at a time. A subclass that overrides a method calls its `super()`.
     """
 
     def __init__(self, session: AsmSession, *, model: str | None = None, provider: str = "openai") -> None:
-        self._session = session
-        self._model = model
-        self._provider = provider
+        self._session, self._model, self._provider = session, model, provider
         self._progress: dict[int, _Progress] = {}
 
     @override
@@ -170,15 +162,16 @@ class AsmRunHooks(RunHooks[Any]):
         progress = self._progress_of(context)
         # Agents that are called as tools may work at the same time.
         async with progress.lock:
-            before, progress.counted = progress.counted, _counts(context)
-            tokens = {name: number - before.get(name, 0) for name, number in progress.counted.items()}
+            counts = token_usage(context.usage, provider="openai")
+            tokens = {name: number - progress.counted.get(name, 0) for name, number in counts.items()}
+            progress.counted = counts
             run = self._run_of(agent, progress).update_token_usage(tokens)
             if has_ended:
                 del progress.runs[agent.name]
                 run = run.update_status("completed")
             else:
                 progress.runs[agent.name] = run = run.increment_turn()
-                run = run.set_error(UNFINISHED)
+                run = run.set_error({"code": "no_final_output", "message": "the agent has not finished"})
             await settled(self._session._save_run(run))
 
     def _run_of(self, agent: Agent, progress: _Progress) -> Run:
@@ -196,13 +189,9 @@ class AsmRunHooks(RunHooks[Any]):
         usage = context.usage  # all contexts of one `Runner.run` have this object
         if id(usage) not in self._progress:
             # A run that is resumed from its state begins with the tokens of its first part.
-            self._progress[id(usage)] = _Progress(_counts(context))
+            self._progress[id(usage)] = _Progress(token_usage(usage, provider="openai"))
             weakref.finalize(usage, self._progress.pop, id(usage), None).atexit = False
         return self._progress[id(usage)]
-
-
-def _counts(context: Context) -> dict[str, int]:
-    return token_usage(context.usage, provider="openai")
 
 
 def _model_of(agent: Agent) -> Any:

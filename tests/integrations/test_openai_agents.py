@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -357,33 +358,36 @@ def test_a_blocking_store_serves_any_number_of_event_loops(session: Any) -> None
     assert sorted(int(text) for text in texts(asyncio.run(session.get_items()))) == list(range(24))
 
 
-@pytest.fixture
-def processes(migrated: str) -> Iterator[list[Any]]:
-    """Two processes that use the conversation `talk_1`."""
+@pytest.fixture(scope="module")
+def processes() -> Iterator[list[Any]]:
+    """Two processes that use the conversation `talk_1` of any store. Importing the SDK takes seconds."""
     module = "tests.integrations.openai_agents_process"
-    with running(module, migrated) as one, running(module, migrated) as other:
+    with running(module) as one, running(module) as other:
+        assert [read_line(one), read_line(other)] == ["ready", "ready"]
         yield [one, other]
+
+
+def ask(processes: list[Any], dsn: str, *names: str) -> list[Any]:
+    """What the processes did at the same time: each added items of its name, or without one popped items."""
+    for process, name in zip(processes, names, strict=True):
+        send_line(process, json.dumps([dsn, name]))
+    return [json.loads(read_line(process)) for process in processes]
 
 
 @pytest.mark.parametrize("colour", ["sync"])
 def test_two_processes_lose_double_and_reorder_nothing(
-    session: Any, processes: list[Any], run: Run[Any]
+    session: Any, processes: list[Any], migrated: str, run: Run[Any]
 ) -> None:
-    for name, process in zip("AB", processes, strict=True):
-        assert read_line(process) == "ready"
-        send_line(process, f"add {name}")
-    assert [read_line(process) for process in processes] == ["added", "added"]
-
+    added = ask(processes, migrated, "A", "B")
     contents = texts(run(session.get_items()))
-    assert len(contents) == 120
-    for name in "AB":
-        assert [text for text in contents if text[0] == name] == [f"{name}{n}" for n in range(60)]
-    assert all(contents[n][0] == contents[n + 1][0] == contents[n + 2][0] for n in range(0, 120, 3))
+    assert sorted(contents) == sorted(added[0] + added[1])
+    for each in added:
+        assert [text for text in contents if text in each] == each
+    assert all(len({text[0] for text in contents[n : n + 3]}) == 1 for n in range(0, 120, 3))
 
-    for process in processes:
-        send_line(process, "pop")
-    popped = [text for process in processes for text in read_line(process).split()]
-    assert sorted(popped) == sorted(contents)
+    popped = ask(processes, migrated, "", "")
+    assert sorted(popped[0] + popped[1]) == sorted(contents)
+    assert run(session.get_items()) == []
 
 
 # A missing SDK.

@@ -19,7 +19,6 @@ try:
     from agents.memory import SessionSettings
     from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
     from agents.models import get_default_model
-    from typing_extensions import override
 except ModuleNotFoundError as error:
     if error.name != "agents":
         raise
@@ -140,21 +139,17 @@ class AsmRunHooks(RunHooks[Any]):
         self._session, self._model, self._provider = session, model, provider
         self._progress: dict[int, _Progress] = {}
 
-    @override
     async def on_llm_start(
         self, context: Context, agent: Agent, system_prompt: Any, input_items: Any
     ) -> None:
         self._run_of(agent, self._progress_of(context))
 
-    @override
     async def on_llm_end(self, context: Context, agent: Agent, response: Any) -> None:
         await self._record(context, agent, has_ended=False)
 
-    @override
     async def on_handoff(self, context: Context, from_agent: Agent, to_agent: Agent) -> None:
         await self._record(context, from_agent, has_ended=True)
 
-    @override
     async def on_agent_end(self, context: Context, agent: Agent, output: Any) -> None:
         await self._record(context, agent, has_ended=True)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +36,7 @@ import asm
 from asm.integrations.openai_agents import AsmRunHooks
 from tests.conftest import an_event
 from tests.contract.test_cli import output_of
+from tests.examples.programs import printed
 from tests.integrations.test_openai_agents import SAID, Run, run, session, talk, texts, users
 
 __all__ = ["run", "session", "talk"]
@@ -466,3 +468,20 @@ def test_asm_shows_a_conversation_its_usage_and_its_cost(session: Any, migrated:
     assert output_of("usage", "--dsn", migrated).startswith("1,000,162 tokens in 1 run\n")
     assert output_of("cost", "--dsn", migrated).startswith("$1.25")
     assert "Let me see." in output_of("export", "talk_1", "--dsn", migrated)
+
+
+def test_the_example_goes_on_with_its_conversation(dsn: str, tmp_path: Path) -> None:
+    assert printed(tmp_path, "openai_agents.py", dsn) == "Take an umbrella.\n4 items, 1 runs, $0.0029\n"
+    assert printed(tmp_path, "openai_agents.py", dsn) == "Take an umbrella.\n8 items, 2 runs, $0.0058\n"
+
+
+@pytest.mark.parametrize("colour", ["sync"])
+def test_the_items_of_a_session_of_the_sdk_are_copied(session: Any) -> None:
+    async def move() -> None:
+        theirs = SQLiteSession("talk_1")
+        await Runner.run(helper(step("Let me see.", asks_weather()), "Sunny."), "Weather?", session=theirs)
+        await session.add_items(await theirs.get_items())
+        assert await session.get_items() == await theirs.get_items()
+        theirs.close()
+
+    asyncio.run(move())

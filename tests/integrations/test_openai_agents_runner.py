@@ -33,7 +33,7 @@ from openai.types.responses import ResponseOutputMessage
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
 import asm
-from asm.integrations.openai_agents import AsmRunHooks
+from asm.integrations.openai_agents import AsmRunHooks, AsmSession
 from tests.conftest import an_event
 from tests.contract.test_cli import output_of
 from tests.examples.programs import printed
@@ -270,15 +270,27 @@ def test_a_compaction_that_fails_leaves_the_items(session: Any, run: Run[Any]) -
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_the_items_are_replaced_in_one_transaction(session: Any, store: Any, monkeypatch: Any) -> None:
     asyncio.run(session.add_items([SAID]))
-    unstorable: Any = [{"type": "compaction", "encrypted_content": "x"}] * 2
+    compacted: Any = [{"type": "compaction", "encrypted_content": "x"}] * 2
 
     def lost(*_: Any, **__: Any) -> Any:
         raise ConnectionError
 
     with monkeypatch.context() as patch, pytest.raises(ConnectionError):
         patch.setattr(asm.Transaction, "append_events", lost)
-        asyncio.run(session._atomic_replace_items(unstorable))
+        asyncio.run(session._atomic_replace_items(compacted))
     assert asyncio.run(session.get_items()) == [SAID]
+
+
+@pytest.mark.parametrize("colour", ["sync"])
+def test_a_subclass_with_items_of_its_own_is_compacted_through_its_methods(store: Any) -> None:
+    class Numbered(AsmSession):
+        async def add_items(self, items: Any) -> None:
+            await super().add_items([item | {"n": n} for n, item in enumerate(items)])
+
+    session = Numbered("talk_1", store)
+    asyncio.run(session.add_items([SAID]))
+    asyncio.run(compacting(session, Compacting()).run_compaction({"force": True}))
+    assert asyncio.run(session.get_items()) == [{"type": "compaction", "encrypted_content": "x", "n": 0}]
 
 
 def test_a_compaction_session_compacts_during_runs(session: Any, run: Run[Any]) -> None:

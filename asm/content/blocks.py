@@ -40,12 +40,12 @@ def read_block(block: Document, depth: int = 0) -> Iterator[Part]:
         yield _read_thought(block, depth)
     elif kind == "message":
         yield from read_blocks(block.get("content", block.get("contents")), depth)
+    elif kind in _MEDIA:
+        yield _read_media(kind, block)
     elif is_result(block, None):
         yield read_result(dict(block))[0]
     elif is_call(block, kind):
         yield read_call(dict(block))[0]
-    elif kind in _MEDIA:
-        yield _read_media(kind, block)
     elif wrapper := next((name for name in _MEDIA_WRAPPERS if isinstance(block.get(name), dict)), None):
         yield _read_media(wrapper, block)
     else:
@@ -59,6 +59,8 @@ _MEDIA = {
     "image_url": "image",
     "input_image": "image",
     "output_image": "image",
+    "computer_screenshot": "image",
+    "image_generation_call": "image",
     "audio": "audio",
     "input_audio": "audio",
     "output_audio": "audio",
@@ -93,7 +95,7 @@ def _read_media(kind: str, block: Document) -> Media:
         if name in values
     )
     words = [*names, *(each for each in addresses if not each.startswith("data:"))]
-    encoded = next((values[name] for name in ("data", "file_data") if name in values), "")
+    encoded = next((values[name] for name in ("data", "file_data", "result") if name in values), "")
     for address in (*(values.get(name, "") for name in ("url", "uri", "image_url")), encoded):
         if address.startswith("data:"):
             head, _, encoded = address.partition(",")
@@ -145,6 +147,8 @@ def _result_output(output: Any) -> tuple[Any, bool]:
         only_content = not output.keys() - {"content", "isError", "is_error", "_meta", "structuredContent"}
         is_error = output.get("isError") is True or output.get("is_error") is True
         return (text if only_content else output), is_error
+    if isinstance(output, dict) and output.get("type") == "computer_screenshot":
+        output = [output]
     if isinstance(output, list) and output and all(map(_is_shown_block, output)):
         return joined(read_blocks(output)), False
     return output, False

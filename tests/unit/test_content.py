@@ -106,6 +106,11 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, list[Part]]] = {
         "user",
         [Text("look"), Media("image", "image/jpeg, 3 bytes"), Media("audio", "wav, 3 bytes")],
     ),
+    "Responses' drawn image": (
+        {"item": {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "AAAA"}},
+        None,
+        [Media("image", "3 bytes")],
+    ),
     "a refusal": ({"role": "assistant", "content": None, "refusal": "no"}, "assistant", [Text("no")]),
     "a chat completion": (
         {"id": "chatcmpl-1", "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}}]},
@@ -248,6 +253,15 @@ RESULTS: dict[str, tuple[dict[str, Any], ToolResult, dict[str, Any]]] = {
     "OpenAI's message": (
         {"role": "tool", "tool_call_id": "c", "content": "x"},
         ToolResult("x", id="c"),
+        {},
+    ),
+    "Responses' screenshot": (
+        {
+            "type": "computer_call_output",
+            "call_id": "c",
+            "output": {"type": "computer_screenshot", "image_url": "data:image/png;base64,AAAA"},
+        },
+        ToolResult("[image image/png, 3 bytes]", id="c"),
         {},
     ),
     "MCP": (

@@ -1,0 +1,154 @@
+"""What a transcript of Claude Code is in a store: its session, its events, and the runs that they tell of.
+
+A run has the calls of one model between one prompt and the next. A transcript does not say how a prompt
+ended, so a run is always "completed": it tells what was used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import asm
+from asm.integrations.common import joined_id, plain_id
+
+ENTRY = "claude.entry"
+MAIN, SUBAGENT = "claude.main", "claude.subagent"
+"""The tags of the two kinds of transcripts."""
+
+TITLES = ("custom_title", "ai_title", "first_prompt", "command_fallback")
+
+
+def session_id(key: Mapping[str, Any]) -> str:
+    """The id of a transcript's session. The SDK's id comes first: its beginning is enough for `asm show`."""
+    return joined_id("claude", key["session_id"], key["project_key"], *subpath(key))
+
+
+def agent_id(project_key: str) -> str:
+    return joined_id("claude", project_key)
+
+
+def subpath(key: Mapping[str, Any]) -> list[str]:
+    """The subpath of a subagent's transcript in a list, [] of a main one."""
+    if key.get("subpath") == "":
+        raise asm.ValidationError("subpath must not be empty: leave it out for the main transcript")
+    return [] if key.get("subpath") is None else [key["subpath"]]
+
+
+def new_session(key: Mapping[str, Any], summary: Mapping[str, Any]) -> asm.Session:
+    """The session of a transcript that begins."""
+    main = {name: key[name] for name in ("project_key", "session_id")}
+    is_main = not subpath(key)
+    return asm.Session(
+        id=session_id(key),
+        agent_id=agent_id(key["project_key"]),
+        status="active",
+        parent_session_id=None if is_main else session_id(main),
+        metadata={**key, **title_of(summary)},
+        tags=[MAIN if is_main else SUBAGENT],
+    )
+
+
+def title_of(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The title in the data of a summary, as metadata. The data is the SDK's own, so there may be none."""
+    titles = (summary.get(name) for name in TITLES)
+    return next(({"title": title} for title in titles if isinstance(title, str) and title), {})
+
+
+def is_transcript(session: asm.Session) -> bool:
+    """Whether a session is a transcript, and not a fork by the store, which has the metadata of one."""
+    key = session.metadata
+    return key.keys() >= {"project_key", "session_id"} and session_id(key) == session.id
+
+
+def event_of(session_id: str, entry: Mapping[str, Any]) -> asm.Event:
+    """An entry as an event, with its own uuid and time if it has them."""
+    fields: dict[str, Any] = {}
+    if isinstance(uuid := entry.get("uuid"), str):
+        fields["id"] = plain_id(uuid)
+    if (timestamp := _time(entry.get("timestamp"))) is not None:
+        fields["timestamp"] = timestamp
+    return asm.Event(type=ENTRY, session_id=session_id, data={"item": entry}, **fields)
+
+
+def entry_of(event: asm.Event) -> Any:
+    return event.data["item"]
+
+
+def _time(text: Any) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text)
+        return time.astimezone(UTC) if time.tzinfo is not None else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def runs_after(run: asm.Run | None, events: Iterable[asm.Event]) -> tuple[asm.Run | None, list[asm.Run]]:
+    """The last run after more events of a transcript, None after a prompt, and all runs that they change.
+
+    Where the events are divided makes no difference to the runs.
+    """
+    changed: dict[str, asm.Run] = {}
+    for event in events:
+        entry = entry_of(event)
+        if _is_prompt(entry):
+            run = None
+        elif usage := _usage(entry):
+            run = _with_usage(run, event, usage)
+            changed[run.id] = run
+    return run, list(changed.values())
+
+
+def _is_prompt(entry: Mapping[str, Any]) -> bool:
+    if entry.get("type") != "user" or entry.get("isMeta") or entry.get("isCompactSummary"):
+        return False
+    content = _message(entry).get("content")
+    blocks = content if isinstance(content, list) else []
+    return not any(isinstance(block, dict) and block.get("type") == "tool_result" for block in blocks)
+
+
+def _usage(entry: Mapping[str, Any]) -> dict[str, int]:
+    """The tokens of a call of a model, {} if the entry has none of its own.
+
+    A fork repeats the entries of another transcript, which has their usage.
+    """
+    message = _message(entry)
+    if entry.get("type") != "assistant" or "forkedFrom" in entry or not isinstance(message.get("model"), str):
+        return {}
+    try:
+        counts = asm.token_usage(message.get("usage"), provider="anthropic")
+    except asm.ValidationError:
+        # An entry may be anything, and must not make the lists of its project fail.
+        return {}
+    return counts if any(counts.values()) else {}
+
+
+def _message(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    message = entry.get("message")
+    return message if isinstance(message, dict) else {}
+
+
+def _with_usage(run: asm.Run | None, event: asm.Event, usage: dict[str, int]) -> asm.Run:
+    message = _message(entry_of(event))
+    model, id = message["model"], message.get("id")
+    if run is None or run.provider_metadata["model"] != model:
+        run = asm.Run(
+            id=joined_id(event.session_id, str(event.sequence_number)),
+            session_id=event.session_id,
+            status="completed",
+            started_at=event.timestamp,
+            ended_at=event.timestamp,
+            provider="anthropic",
+            provider_metadata={"model": model},
+        )
+    if id is None or run.metadata.get("message_id") != id:
+        run = replace(run.increment_turn(), metadata={"message_id": id, "usage_before": run.token_usage})
+    # Each entry of a message repeats its usage, and the last one has all of its output.
+    run = replace(
+        run,
+        token_usage=run.metadata["usage_before"],
+        ended_at=max(run.ended_at or event.timestamp, event.timestamp),
+    )
+    return run.update_token_usage(usage)

@@ -24,7 +24,7 @@ from asm.integrations.claude_transcripts import (
     MAIN,
     agent_id,
     entry_of,
-    event_of,
+    events_of,
     is_transcript,
     new_session,
     runs_after,
@@ -66,8 +66,7 @@ class AsmSessionStore(sdk.SessionStore):
         if entries:
             summary = sdk.fold_session_summary(None, key, entries)
             session = new_session(key, summary["data"])
-            events = [event_of(session.id, entry) for entry in entries]
-            await settled(self._store.append_events(events, session=session))
+            await settled(self._store.append_events(events_of(session.id, entries), session=session))
 
     async def load(self, key: sdk.SessionKey) -> list[sdk.SessionStoreEntry] | None:
         """The entries of a transcript in the order in which they were appended; None if there are none."""
@@ -168,9 +167,7 @@ def _folded(session: asm.Session, events: Iterable[asm.Event]) -> tuple[asm.Sess
         return session, []
     metadata: Any = {**session.metadata, "through": new[-1].sequence_number}
     context = dict(session.context)
-    run = context.get("run") and asm.Run.from_dict(context["run"])
-    run, runs = runs_after(run, new)
-    context["run"] = run and run.to_dict()
+    context["run"], runs = runs_after(context.get("run"), new)
     if not subpath(metadata):
         before: Any = {"session_id": metadata["session_id"], "mtime": 0, "data": context.get("summary", {})}
         summary = sdk.fold_session_summary(before, metadata, [entry_of(event) for event in new])

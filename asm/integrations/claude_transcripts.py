@@ -6,13 +6,14 @@ ended, so a run is always "completed": it tells what was used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import asm
 from asm.integrations.common import joined_id, plain_id
+
+Document: TypeAlias = dict[str, Any]
 
 ENTRY = "claude.entry"
 MAIN, SUBAGENT = "claude.main", "claude.subagent"
@@ -63,18 +64,17 @@ def is_transcript(session: asm.Session) -> bool:
     return key.keys() >= {"project_key", "session_id"} and session_id(key) == session.id
 
 
-def event_of(session_id: str, entry: Mapping[str, Any]) -> asm.Event:
-    """An entry as an event, with its own uuid and time if it has them."""
-    fields: dict[str, Any] = {}
-    if isinstance(uuid := entry.get("uuid"), str):
-        fields["id"] = plain_id(uuid)
-    if (timestamp := _time(entry.get("timestamp"))) is not None:
-        fields["timestamp"] = timestamp
-    return asm.Event(type=ENTRY, session_id=session_id, data={"item": entry}, **fields)
+def events_of(session_id: str, entries: Sequence[Mapping[str, Any]]) -> list[asm.Event]:
+    """Entries as events with their own ids and times. One without a time has that of the entry before it."""
+    times = [_time(entry.get("timestamp")) for entry in entries]
+    at = next(filter(None, times), datetime.now(UTC))
+    return [_event(session_id, entry, at := time or at) for entry, time in zip(entries, times, strict=True)]
 
 
-def entry_of(event: asm.Event) -> Any:
-    return event.data["item"]
+def _event(session_id: str, entry: Mapping[str, Any], at: datetime) -> asm.Event:
+    uuid = entry.get("uuid")
+    own: Any = {"id": plain_id(uuid)} if isinstance(uuid, str) else {}
+    return asm.Event(type=ENTRY, session_id=session_id, timestamp=at, data={"item": entry}, **own)
 
 
 def _time(text: Any) -> datetime | None:
@@ -85,20 +85,24 @@ def _time(text: Any) -> datetime | None:
         return None
 
 
-def runs_after(run: asm.Run | None, events: Iterable[asm.Event]) -> tuple[asm.Run | None, list[asm.Run]]:
-    """The last run after more events of a transcript, None after a prompt, and all runs that they change.
+def entry_of(event: asm.Event) -> Any:
+    return event.data["item"]
+
+
+def runs_after(state: Document | None, events: Iterable[asm.Event]) -> tuple[Document | None, list[asm.Run]]:
+    """The runs that more events of a transcript change, and the state to go on from; None at the beginning.
 
     Where the events are divided makes no difference to the runs.
     """
-    changed: dict[str, asm.Run] = {}
+    changed: dict[int, asm.Run] = {}
     for event in events:
         entry = entry_of(event)
         if _is_prompt(entry):
-            run = None
+            state = None
         elif usage := _usage(entry):
-            run = _with_usage(run, event, usage)
-            changed[run.id] = run
-    return run, list(changed.values())
+            state = _counted(state, event, usage)
+            changed[state["first"]] = _run(event.session_id, state)
+    return state, list(changed.values())
 
 
 def _is_prompt(entry: Mapping[str, Any]) -> bool:
@@ -130,25 +134,30 @@ def _message(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _with_usage(run: asm.Run | None, event: asm.Event, usage: dict[str, int]) -> asm.Run:
-    message = _message(entry_of(event))
+def _counted(state: Document | None, event: asm.Event, usage: dict[str, int]) -> Document:
+    message, at = _message(entry_of(event)), event.timestamp.isoformat()
     model, id = message["model"], message.get("id")
-    if run is None or run.provider_metadata["model"] != model:
-        run = asm.Run(
-            id=joined_id(event.session_id, str(event.sequence_number)),
-            session_id=event.session_id,
-            status="completed",
-            started_at=event.timestamp,
-            ended_at=event.timestamp,
-            provider="anthropic",
-            provider_metadata={"model": model},
-        )
-    if id is None or run.metadata.get("message_id") != id:
-        run = replace(run.increment_turn(), metadata={"message_id": id, "usage_before": run.token_usage})
+    if state is None or state["model"] != model:
+        state = {"first": event.sequence_number, "model": model, "started_at": at, "turns": 0, "usage": {}}
+    if id is None or state.get("message") != id:
+        state = {**state, "message": id, "turns": state["turns"] + 1, "before": state["usage"]}
     # Each entry of a message repeats its usage, and the last one has all of its output.
-    run = replace(
-        run,
-        token_usage=run.metadata["usage_before"],
-        ended_at=max(run.ended_at or event.timestamp, event.timestamp),
+    before = state["before"]
+    total = {name: before.get(name, 0) + usage.get(name, 0) for name in before.keys() | usage.keys()}
+    return {**state, "usage": total, "ended_at": at}
+
+
+def _run(session_id: str, state: Document) -> asm.Run:
+    started_at, ended_at = map(datetime.fromisoformat, (state["started_at"], state["ended_at"]))
+    return asm.Run(
+        id=joined_id(session_id, str(state["first"])),
+        session_id=session_id,
+        status="completed",
+        turn_count=state["turns"],
+        token_usage=state["usage"],
+        started_at=started_at,
+        # The times in a transcript sometimes run back.
+        ended_at=max(started_at, ended_at),
+        provider="anthropic",
+        provider_metadata={"model": state["model"]},
     )
-    return run.update_token_usage(usage)

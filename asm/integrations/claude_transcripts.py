@@ -143,7 +143,7 @@ def _counted(state: Document | None, event: asm.Event, usage: dict[str, int]) ->
         state = {**state, "message": id, "turns": state["turns"] + 1, "before": state["usage"]}
     # Each entry of a message repeats its usage, and the last one has all of its output.
     before = state["before"]
-    total = {name: before.get(name, 0) + usage.get(name, 0) for name in before.keys() | usage.keys()}
+    total = {name: before.get(name, 0) + usage.get(name, 0) for name in (*before, *usage)}
     return {**state, "usage": total, "ended_at": at}
 
 

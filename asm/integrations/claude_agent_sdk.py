@@ -17,8 +17,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asm
-from asm.errors import missing_extra
+from asm.async_store import AsyncSessionStore, AsyncTransaction
+from asm.errors import SessionNotFound, missing_extra
 from asm.integrations.claude_transcripts import (
     ENTRY,
     MAIN,
@@ -33,6 +33,8 @@ from asm.integrations.claude_transcripts import (
     title_of,
 )
 from asm.integrations.common import awaited, settled
+from asm.models import Event, Run, Session
+from asm.store import SessionStore
 
 try:
     import claude_agent_sdk as sdk
@@ -58,7 +60,7 @@ class AsmSessionStore(sdk.SessionStore):
     was opened. A transcript that is soft-deleted is not there.
     """
 
-    def __init__(self, store: asm.SessionStore | asm.AsyncSessionStore) -> None:
+    def __init__(self, store: SessionStore | AsyncSessionStore) -> None:
         self._store = awaited(store, "AsmSessionStore")
 
     async def append(self, key: sdk.SessionKey, entries: list[sdk.SessionStoreEntry]) -> None:
@@ -104,7 +106,7 @@ class AsmSessionStore(sdk.SessionStore):
         """Delete a transcript; a main one with those of its subagents, all or none."""
         id = session_id(key)
 
-        async def work(tx: asm.AsyncTransaction) -> None:
+        async def work(tx: AsyncTransaction) -> None:
             ids = {id}
             if not subpath(key):
                 children = await _find(tx, parent_session_id=id, include_deleted=True)
@@ -120,14 +122,14 @@ class AsmSessionStore(sdk.SessionStore):
         found = await _find(self._store, parent_session_id=session_id(key))
         return [each.metadata["subpath"] for each in found]
 
-    async def _fold(self, found: asm.Session, gate: asyncio.Semaphore) -> asm.Session | None:
+    async def _fold(self, found: Session, gate: asyncio.Semaphore) -> Session | None:
         """A session with every entry folded that it had when it was found; None if it is deleted."""
         settled_at = found.updated_at.isoformat()
         if found.metadata.get("settled_at") == settled_at:
             return found
         is_quiet = datetime.now(UTC) - found.updated_at > SETTLED_AFTER
 
-        def settle(stored: asm.Session) -> asm.Session:
+        def settle(stored: Session) -> Session:
             return replace(stored, metadata={**stored.metadata, "settled_at": settled_at})
 
         async with gate:
@@ -138,14 +140,14 @@ class AsmSessionStore(sdk.SessionStore):
                 ):
                     session = await settled(self._fold_events(session, events))
                 return await settled(self._store.update_session(session.id, settle)) if is_quiet else session
-            except asm.SessionNotFound:
+            except SessionNotFound:
                 return None
 
-    async def _fold_events(self, session: asm.Session, events: Sequence[asm.Event]) -> asm.Session:
-        async def work(tx: asm.AsyncTransaction) -> asm.Session:
-            runs: list[asm.Run] = []
+    async def _fold_events(self, session: Session, events: Sequence[Event]) -> Session:
+        async def work(tx: AsyncTransaction) -> Session:
+            runs: list[Run] = []
 
-            def change(stored: asm.Session) -> asm.Session:
+            def change(stored: Session) -> Session:
                 if stored.created_at != session.created_at or _through(stored) < _through(session):
                     # The session was deleted and has begun again: these are not its events.
                     return stored
@@ -160,7 +162,7 @@ class AsmSessionStore(sdk.SessionStore):
         return await self._store.run_transaction(work, idempotent=True)
 
 
-def _folded(session: asm.Session, events: Iterable[asm.Event]) -> tuple[asm.Session, list[asm.Run]]:
+def _folded(session: Session, events: Iterable[Event]) -> tuple[Session, list[Run]]:
     """A session with the events folded that it has not folded yet, and the runs that they change."""
     new = [event for event in events if (event.sequence_number or 0) > _through(session)]
     if not new:
@@ -176,9 +178,9 @@ def _folded(session: asm.Session, events: Iterable[asm.Event]) -> tuple[asm.Sess
     return replace(session, metadata=metadata, context=context), runs
 
 
-async def _find(store: asm.AsyncSessionStore | asm.AsyncTransaction, **filters: Any) -> list[asm.Session]:
+async def _find(store: AsyncSessionStore | AsyncTransaction, **filters: Any) -> list[Session]:
     """All sessions that are transcripts. A fork that the store itself made has the metadata of its parent."""
-    found: list[asm.Session] = []
+    found: list[Session] = []
     # In this order, a session that is appended to meanwhile is not missed.
     search: Any = {"order_by": "created_at_asc", "limit": PAGE, **filters}
     while True:
@@ -189,9 +191,9 @@ async def _find(store: asm.AsyncSessionStore | asm.AsyncTransaction, **filters: 
         search["cursor"] = page.cursor
 
 
-def _mtime(session: asm.Session) -> int:
+def _mtime(session: Session) -> int:
     return int(session.updated_at.timestamp() * 1000)
 
 
-def _through(session: asm.Session) -> int:
+def _through(session: Session) -> int:
     return int(session.metadata.get("through", 0))

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-import asm
+from asm.errors import ValidationError
 from asm.integrations.common import joined_id, plain_id
+from asm.models import Event, Run, Session
+from asm.provider_usage import token_usage
 
 Document: TypeAlias = dict[str, Any]
 
@@ -34,15 +36,15 @@ def agent_id(project_key: str) -> str:
 def subpath(key: Mapping[str, Any]) -> list[str]:
     """The subpath of a subagent's transcript in a list, [] of a main one."""
     if key.get("subpath") == "":
-        raise asm.ValidationError("subpath must not be empty: leave it out for the main transcript")
+        raise ValidationError("subpath must not be empty: leave it out for the main transcript")
     return [] if key.get("subpath") is None else [key["subpath"]]
 
 
-def new_session(key: Mapping[str, Any], summary: Mapping[str, Any]) -> asm.Session:
+def new_session(key: Mapping[str, Any], summary: Mapping[str, Any]) -> Session:
     """The session of a transcript that begins."""
     main = {name: key[name] for name in ("project_key", "session_id")}
     is_main = not subpath(key)
-    return asm.Session(
+    return Session(
         id=session_id(key),
         agent_id=agent_id(key["project_key"]),
         status="active",
@@ -58,23 +60,23 @@ def title_of(summary: Mapping[str, Any]) -> dict[str, str]:
     return next(({"title": title} for title in titles if isinstance(title, str) and title), {})
 
 
-def is_transcript(session: asm.Session) -> bool:
+def is_transcript(session: Session) -> bool:
     """Whether a session is a transcript, and not a fork by the store, which has the metadata of one."""
     key = session.metadata
     return key.keys() >= {"project_key", "session_id"} and session_id(key) == session.id
 
 
-def events_of(session_id: str, entries: Sequence[Mapping[str, Any]]) -> list[asm.Event]:
+def events_of(session_id: str, entries: Sequence[Mapping[str, Any]]) -> list[Event]:
     """Entries as events with their own ids and times. One without a time has that of the entry before it."""
     times = [_time(entry.get("timestamp")) for entry in entries]
     at = next(filter(None, times), datetime.now(UTC))
     return [_event(session_id, entry, at := time or at) for entry, time in zip(entries, times, strict=True)]
 
 
-def _event(session_id: str, entry: Mapping[str, Any], at: datetime) -> asm.Event:
+def _event(session_id: str, entry: Mapping[str, Any], at: datetime) -> Event:
     uuid = entry.get("uuid")
     own: Any = {"id": plain_id(uuid)} if isinstance(uuid, str) else {}
-    return asm.Event(type=ENTRY, session_id=session_id, timestamp=at, data={"item": entry}, **own)
+    return Event(type=ENTRY, session_id=session_id, timestamp=at, data={"item": entry}, **own)
 
 
 def _time(text: Any) -> datetime | None:
@@ -85,16 +87,16 @@ def _time(text: Any) -> datetime | None:
         return None
 
 
-def entry_of(event: asm.Event) -> Any:
+def entry_of(event: Event) -> Any:
     return event.data["item"]
 
 
-def runs_after(state: Document | None, events: Iterable[asm.Event]) -> tuple[Document | None, list[asm.Run]]:
+def runs_after(state: Document | None, events: Iterable[Event]) -> tuple[Document | None, list[Run]]:
     """The runs that more events of a transcript change, and the state to go on from; None at the beginning.
 
     Where the events are divided makes no difference to the runs.
     """
-    changed: dict[int, asm.Run] = {}
+    changed: dict[int, Run] = {}
     for event in events:
         entry = entry_of(event)
         if _is_prompt(entry):
@@ -122,8 +124,8 @@ def _usage(entry: Mapping[str, Any]) -> dict[str, int]:
     if entry.get("type") != "assistant" or "forkedFrom" in entry or not isinstance(message.get("model"), str):
         return {}
     try:
-        counts = asm.token_usage(message.get("usage"), provider="anthropic")
-    except asm.ValidationError:
+        counts = token_usage(message.get("usage"), provider="anthropic")
+    except ValidationError:
         # An entry may be anything, and must not make the lists of its project fail.
         return {}
     return counts if any(counts.values()) else {}
@@ -134,7 +136,7 @@ def _message(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _counted(state: Document | None, event: asm.Event, usage: dict[str, int]) -> Document:
+def _counted(state: Document | None, event: Event, usage: dict[str, int]) -> Document:
     message, at = _message(entry_of(event)), event.timestamp.isoformat()
     model, id = message["model"], message.get("id")
     if state is None or state["model"] != model:
@@ -147,9 +149,9 @@ def _counted(state: Document | None, event: asm.Event, usage: dict[str, int]) ->
     return {**state, "usage": total, "ended_at": at}
 
 
-def _run(session_id: str, state: Document) -> asm.Run:
+def _run(session_id: str, state: Document) -> Run:
     started_at, ended_at = map(datetime.fromisoformat, (state["started_at"], state["ended_at"]))
-    return asm.Run(
+    return Run(
         id=joined_id(session_id, str(state["first"])),
         session_id=session_id,
         status="completed",

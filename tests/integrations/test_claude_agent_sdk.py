@@ -23,6 +23,7 @@ from claude_agent_sdk.testing import run_session_store_conformance
 import asm
 from asm.integrations import claude_agent_sdk as integration
 from asm.integrations.claude_agent_sdk import AsmSessionStore
+from asm.integrations.claude_transcripts import session_id
 from tests.conftest import in_loop
 from tests.contract.other_clients import read_line, running, send_line
 from tests.contract.test_cli import output_of
@@ -94,7 +95,8 @@ def summary(transcripts: Any) -> dict[str, Any]:
 
 def folded(entries: Any) -> dict[str, Any]:
     """The summary of a whole transcript."""
-    return sdk.fold_session_summary(None, KEY, entries)["data"]
+    data: dict[str, Any] = sdk.fold_session_summary(None, KEY, entries)["data"]
+    return data
 
 
 def counted(store: Any, **filters: Any) -> tuple[int, int]:
@@ -351,7 +353,7 @@ def test_a_list_during_deletes_and_new_beginnings_shows_what_is_there(
 def test_two_processes_append_to_one_transcript_while_both_list_it(
     migrated: str, store: Any, transcripts: Any
 ) -> None:
-    names, batches = ("a", "b"), 20
+    names, batches = ("a", "b"), 10
     with ExitStack() as stack:
         module = "tests.integrations.claude_agent_process"
         processes = [stack.enter_context(running(module, migrated, name, str(batches))) for name in names]
@@ -644,7 +646,7 @@ def test_a_cancelled_append_is_awaited_to_its_outcome(
 
     async def cancel_while_locked() -> None:
         await adapter.append(KEY, [prompt("u1", "Hello")])
-        id = integration.session_id(KEY)
+        id = session_id(KEY)
         with held.transaction() as tx:
             tx.append_event(asm.Event(type="claude.entry", session_id=id, data={"item": title("Mine")}))
             appending = asyncio.create_task(adapter.append(KEY, [prompt("u2", "Again")]))

@@ -4,7 +4,7 @@ Each question is asked with an empty folder in place of ~/.claude, as in a new c
 resumes the conversation of the first from the store. Then come the conversations, and the tokens they used.
 
 With ANTHROPIC_API_KEY in the environment, the Claude Code that the SDK brings answers. Without it, this
-program stands in for Claude Code, too.
+program stands in for Claude Code, too. It needs `pip install 'asm-store[claude-agent-sdk]'`.
 """
 
 import asyncio

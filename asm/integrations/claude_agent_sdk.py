@@ -26,10 +26,12 @@ from asm.integrations.claude_transcripts import (
     entry_of,
     events_of,
     is_transcript,
+    mtime,
     new_session,
     runs_after,
     session_id,
     subpath,
+    through,
     title_of,
 )
 from asm.integrations.common import awaited, settled
@@ -48,9 +50,8 @@ FOLDS_AT_ONCE = 8
 SETTLED_AFTER = timedelta(minutes=5)
 """More than an append takes, and more than the clocks of two clients differ.
 
-An append moves the session's `updated_at` to the time at which it began, if that is later. So if nothing new
-is found this long after `updated_at`, there is nothing new until `updated_at` moves.
-"""
+An append moves `updated_at` to the time at which it began, if that is later. So if nothing new is found this
+long after `updated_at`, there is nothing new until it moves."""
 
 
 class AsmSessionStore(sdk.SessionStore):
@@ -66,21 +67,23 @@ class AsmSessionStore(sdk.SessionStore):
     async def append(self, key: sdk.SessionKey, entries: list[sdk.SessionStoreEntry]) -> None:
         """Append entries as one block. An entry whose uuid is stored already is not appended again."""
         if entries:
-            summary = sdk.fold_session_summary(None, key, entries)
-            session = new_session(key, summary["data"])
+            # A title is only needed by a new transcript. Later entries have a parent.
+            begins = entries[0].get("parentUuid") is None
+            session = new_session(key, _summary(key, entries) if begins else {})
             await settled(self._store.append_events(events_of(session.id, entries), session=session))
 
     async def load(self, key: sdk.SessionKey) -> list[sdk.SessionStoreEntry] | None:
         """The entries of a transcript in the order in which they were appended; None if there are none."""
         id = session_id(key)
-        if all(session.deleted_at for session in await self._store.get_sessions([id])):
-            return None
-        return [entry_of(event) for event in await self._store.get_events(id, type=ENTRY)] or None
+        rows, events = self._store.get_sessions([id]), self._store.get_events(id, type=ENTRY)
+        sessions, entries = await asyncio.gather(rows, events)
+        is_there = any(session.deleted_at is None for session in sessions)
+        return [entry_of(event) for event in entries] if entries and is_there else None
 
     async def list_sessions(self, project_key: str) -> list[sdk.SessionStoreListEntry]:
         """The main transcripts of a project, with the time of the last append in milliseconds since 1970."""
         found = await _find(self._store, agent_id=agent_id(project_key), tags=MAIN)
-        return [{"session_id": each.metadata["session_id"], "mtime": _mtime(each)} for each in found]
+        return [{"session_id": each.metadata["session_id"], "mtime": mtime(each)} for each in found]
 
     async def list_session_summaries(self, project_key: str) -> list[sdk.SessionSummaryEntry]:
         """The summaries of the main transcripts of a project.
@@ -97,7 +100,7 @@ class AsmSessionStore(sdk.SessionStore):
             raise error from error.__cause__
         return [
             # What was appended after the session was found may not be folded: its time is not reported.
-            {"session_id": each.metadata["session_id"], "mtime": _mtime(each), "data": now.context["summary"]}
+            {"session_id": each.metadata["session_id"], "mtime": mtime(each), "data": now.context["summary"]}
             for each, fold in zip(found, folds, strict=True)
             if (now := fold.result()) is not None and "summary" in now.context
         ]
@@ -136,7 +139,7 @@ class AsmSessionStore(sdk.SessionStore):
             session = found
             try:
                 while events := await self._store.get_events(
-                    session.id, type=ENTRY, after=_through(session), limit=PAGE
+                    session.id, type=ENTRY, after=through(session), limit=PAGE
                 ):
                     session = await settled(self._fold_events(session, events))
                 return await settled(self._store.update_session(session.id, settle)) if is_quiet else session
@@ -148,7 +151,7 @@ class AsmSessionStore(sdk.SessionStore):
             runs: list[Run] = []
 
             def change(stored: Session) -> Session:
-                if stored.created_at != session.created_at or _through(stored) < _through(session):
+                if stored.created_at != session.created_at or through(stored) < through(session):
                     # The session was deleted and has begun again: these are not its events.
                     return stored
                 folded, runs[:] = _folded(stored, events)
@@ -164,18 +167,23 @@ class AsmSessionStore(sdk.SessionStore):
 
 def _folded(session: Session, events: Iterable[Event]) -> tuple[Session, list[Run]]:
     """A session with the events folded that it has not folded yet, and the runs that they change."""
-    new = [event for event in events if (event.sequence_number or 0) > _through(session)]
+    new = [event for event in events if (event.sequence_number or 0) > through(session)]
     if not new:
         return session, []
     metadata: Any = {**session.metadata, "through": new[-1].sequence_number}
     context = dict(session.context)
     context["run"], runs = runs_after(context.get("run"), new)
     if not subpath(metadata):
-        before: Any = {"session_id": metadata["session_id"], "mtime": 0, "data": context.get("summary", {})}
-        summary = sdk.fold_session_summary(before, metadata, [entry_of(event) for event in new])
-        context["summary"] = summary["data"]
-        metadata |= title_of(summary["data"])
+        entries = [entry_of(event) for event in new]
+        context["summary"] = _summary(metadata, entries, context.get("summary", {}))
+        metadata |= title_of(context["summary"])
     return replace(session, metadata=metadata, context=context), runs
+
+
+def _summary(key: Any, entries: list[Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
+    previous: Any = {"session_id": key["session_id"], "mtime": 0, "data": before or {}}
+    data: dict[str, Any] = sdk.fold_session_summary(previous, key, entries)["data"]
+    return data
 
 
 async def _find(store: AsyncSessionStore | AsyncTransaction, **filters: Any) -> list[Session]:
@@ -189,11 +197,3 @@ async def _find(store: AsyncSessionStore | AsyncTransaction, **filters: Any) -> 
         if page.cursor is None:
             return [each for each in found if is_transcript(each)]
         search["cursor"] = page.cursor
-
-
-def _mtime(session: Session) -> int:
-    return int(session.updated_at.timestamp() * 1000)
-
-
-def _through(session: Session) -> int:
-    return int(session.metadata.get("through", 0))

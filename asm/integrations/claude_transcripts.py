@@ -66,6 +66,16 @@ def is_transcript(session: Session) -> bool:
     return key.keys() >= {"project_key", "session_id"} and session_id(key) == session.id
 
 
+def mtime(session: Session) -> int:
+    """The time of the last append in milliseconds since 1970."""
+    return int(session.updated_at.timestamp() * 1000)
+
+
+def through(session: Session) -> int:
+    """The number of the last event that is folded."""
+    return int(session.metadata.get("through", 0))
+
+
 def events_of(session_id: str, entries: Sequence[Mapping[str, Any]]) -> list[Event]:
     """Entries as events with their own ids and times. One without a time has that of the entry before it."""
     times = [_time(entry.get("timestamp")) for entry in entries]
@@ -82,7 +92,9 @@ def _event(session_id: str, entry: Mapping[str, Any], at: datetime) -> Event:
 def _time(text: Any) -> datetime | None:
     try:
         time = datetime.fromisoformat(text)
-        return time.astimezone(UTC) if time.tzinfo is not None else None
+        if time.tzinfo is UTC:
+            return time
+        return None if time.tzinfo is None else time.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         return None
 

@@ -300,31 +300,6 @@ def test_an_append_of_a_client_whose_clock_is_behind_is_folded(store: Any, trans
     assert after[0]["data"]["custom_title"] == "Late"
 
 
-def test_a_time_is_reported_only_with_all_that_had_been_appended_then(
-    store: Any, adapter: Any, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The SDK takes a summary for complete if its time is that of the list."""
-    find = integration._find
-
-    async def appended_meanwhile(*args: Any, **filters: Any) -> Any:
-        found = await find(*args, **filters)
-        await adapter.append(KEY, [title("Meanwhile")])
-        return found
-
-    async def summaries() -> tuple[Any, Any]:
-        await adapter.append(KEY, [prompt("u1", "Hello")])
-        with monkeypatch.context() as patch:
-            patch.setattr(integration, "_find", appended_meanwhile)
-            [found] = await adapter.list_session_summaries(PROJECT)
-        [listed] = await adapter.list_sessions(PROJECT)
-        return found, listed
-
-    found, listed = run(summaries())
-
-    assert found["mtime"] <= listed["mtime"]
-    assert found["data"].get("custom_title") == "Meanwhile" or found["mtime"] < listed["mtime"]
-
-
 def test_a_list_during_deletes_and_new_beginnings_shows_what_is_there(
     adapter: Any, store: Any, run: Run
 ) -> None:
@@ -663,12 +638,16 @@ def test_a_cancelled_append_is_awaited_to_its_outcome(
     assert Called(adapter, run).load(KEY) == [prompt("u1", "Hello"), title("Mine"), prompt("u2", "Again")]
 
 
-def test_the_first_error_of_a_list_is_raised_as_it_is(store: Any, adapter: Any, run: Run) -> None:
-    run(adapter.append(KEY, [prompt("u1", "Hello")]))
-    store.close()
+def test_the_first_error_of_a_list_is_raised_as_it_is(store: Any, transcripts: Any) -> None:
+    for n in range(3):
+        transcripts.append({**KEY, "session_id": f"s{n}"}, [prompt("u1", "Hello")])
+    for each in store.list_sessions():
+        store.update_session(
+            each.id, lambda session: replace(session, metadata={**session.metadata, "through": "?"})
+        )
 
-    with pytest.raises(asm.StoreClosed):
-        run(adapter.list_session_summaries(PROJECT))
+    with pytest.raises(ValueError, match="invalid literal"):
+        transcripts.list_session_summaries(PROJECT)
 
 
 def test_anything_but_a_store_is_refused() -> None:

@@ -76,6 +76,9 @@ def _shortened(text: str) -> str:
 def _read_message(data: Document) -> Content:
     data = _unwrapped(data)
     role, rest = take(data, ("role",))
+    if role is None and rest.get("type") == "system":
+        # Claude Code's own notes in a transcript.
+        role = "system"
     if is_result(rest, role) and not _has_results(rest):
         result, rest = read_result(rest)
         return Content("tool", (result,), rest)

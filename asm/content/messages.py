@@ -76,6 +76,8 @@ def _shortened(text: str) -> str:
 def _read_message(data: Document) -> Content:
     data = _unwrapped(data)
     role, rest = take(data, ("role",))
+    if role is None and "parts" in rest and rest.get("kind") in ("request", "response"):
+        role = "user" if rest["kind"] == "request" else "assistant"
     if is_result(rest, role):
         result, rest = read_result(rest)
         return Content("tool", (result,), rest)

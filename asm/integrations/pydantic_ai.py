@@ -165,7 +165,7 @@ def _session(record: ConversationRecord) -> Session:
         id=plain_id(record.conversation_id),
         agent_id="pydantic-ai",
         status="active",
-        parent_session_id=record.forked_from and plain_id(record.forked_from),
+        parent_session_id=None if record.forked_from is None else plain_id(record.forked_from),
         tags=[TAG] if record.scope is None else [TAG, joined_id(SCOPE, record.scope)],
         created_at=record.updated_at,
         updated_at=record.updated_at,

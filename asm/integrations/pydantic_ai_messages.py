@@ -36,7 +36,7 @@ def events_of(session: Session, entries: Sequence[ConversationEntry]) -> list[Ev
             id=entry.id,
             type=MESSAGE,
             session_id=session.id,
-            run_id=entry.message.run_id and plain_id(entry.message.run_id),
+            run_id=plain_id(entry.message.run_id) if entry.message.run_id else None,
             timestamp=_time(entry.message, session),
             data={"item": item},
             metadata={"parent_id": entry.parent_id and str(entry.parent_id)},

@@ -31,9 +31,9 @@ NAMES = ("a", "b", "c")
 SCOPES = (None, None, None, None, "ann", "bob")
 OPERATIONS = (
     *("extend", "extend", "save", "rewrite", "load", "window", "branch", "branch", "branch"),
-    *("fork", "fork", "fork", "delete", "list"),
+    *("fork", "fork", "fork", "delete", "listed"),
 )
-READS = ("load", "window", "list")
+READS = ("load", "window", "listed")
 
 
 class Step(NamedTuple):
@@ -122,7 +122,7 @@ class Side:
     async def delete(self, step: Step) -> Any:
         return await self.store.delete(step.name, scope=step.scope)
 
-    async def list(self, step: Step) -> Any:
+    async def listed(self, step: Step) -> Any:
         limit = None if step.first == 7 else step.first
         listed = await self.store.list_conversations(scope=step.scope, limit=limit)
         return [record.conversation_id for record in listed]

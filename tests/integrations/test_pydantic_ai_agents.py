@@ -27,7 +27,7 @@ from pydantic_ai.usage import RequestUsage, RunUsage
 
 import asm
 from asm.integrations.pydantic_ai import AsmConversationStore
-from tests.contract.test_cli import output_of
+from tests.integrations.command import output_of
 from tests.examples.programs import printed
 from tests.integrations.test_pydantic_ai import Run, conversations, loaded, run, said
 
@@ -327,5 +327,5 @@ def test_an_exported_conversation_is_imported_into_another_store(
 
 
 def test_the_example_runs(dsn: str, tmp_path: Path) -> None:
-    lines = printed(tmp_path, "pydantic_ai_chat.py", dsn).splitlines()
+    lines = printed(tmp_path, "with_pydantic_ai.py", dsn).splitlines()
     assert "Bergen" in "".join(lines)

@@ -27,8 +27,8 @@ from pydantic_ai.usage import RequestUsage, RunUsage
 
 import asm
 from asm.integrations.pydantic_ai import AsmConversationStore
-from tests.integrations.command import output_of
 from tests.examples.programs import printed
+from tests.integrations.command import output_of
 from tests.integrations.test_pydantic_ai import Run, conversations, loaded, run, said
 
 __all__ = ["conversations", "run"]
@@ -295,6 +295,7 @@ def test_asm_shows_a_conversation_its_usage_and_its_cost(
     run(chat(conversations, weather_agent(), "What is the weather?"))
 
     shown = output_of("show", "talk", "--dsn", migrated)
+    assert "  title     What is the weather?\n" in shown
     assert "  model     gpt-5 at openai\n" in shown
     lines = filter(None, shown[shown.index("    1  user") :].splitlines())
     assert [line.split("  ms")[0].rstrip() for line in lines if "ms" not in line] == [

@@ -76,9 +76,8 @@ def _shortened(text: str) -> str:
 def _read_message(data: Document) -> Content:
     data = _unwrapped(data)
     role, rest = take(data, ("role",))
-    if role is None and rest.get("type") == "system":
-        # Claude Code's own notes in a transcript.
-        role = "system"
+    if role is None:
+        role = _implied_role(rest)
     if is_result(rest, role) and not _has_results(rest):
         result, rest = read_result(rest)
         return Content("tool", (result,), rest)
@@ -102,6 +101,15 @@ def _has_results(data: Document) -> bool:
     """Whether the blocks of a message are results themselves."""
     blocks = (block for name in ("content", "contents") for block in as_list(data.get(name)))
     return any(isinstance(block, dict) and is_result(block, None) for block in blocks)
+
+
+def _implied_role(message: Document) -> str | None:
+    """The role of a message that has it under another name: Claude Code's notes, or pydantic-ai's messages."""
+    if message.get("type") == "system":
+        return "system"
+    if "parts" in message and message.get("kind") in ("request", "response"):
+        return "user" if message["kind"] == "request" else "assistant"
+    return None
 
 
 def _unwrapped(data: Document) -> Document:

@@ -1,4 +1,4 @@
-"""Appends events of ADK to one session, in a process of its own, each time it reads how many and their name."""
+"""Appends events of ADK to one session, in a process of its own, as the lines of its input say."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ is given, so of several objects with one revision, only one can be appended to: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -61,41 +60,43 @@ class AsmSessionService(BaseSessionService):
         session_id = (session_id or "").strip() or str(uuid4())
         state = records.json_of(EventActions(state_delta=state or {}))["state_delta"]
         new, *states = records.sessions_of(app_name, user_id, session_id, state, datetime.now(UTC))
-        try:
-            await settled(self._create(new, [each for each in states if each.context]))
-        except SequenceConflict as conflict:
-            raise AlreadyExistsError(f"Session with id {session_id} already exists.") from conflict
-        return records.read_session(new, await self._sessions(*(each.id for each in states)), revision=1)
-
-    async def _create(self, new: StoredSession, states: Sequence[StoredSession]) -> None:
         created = StoredEvent(type=EventType.SESSION_CREATED, session_id=new.id, timestamp=new.created_at)
 
         async def work(tx: AsyncTransaction) -> None:
-            # A session that retention has deleted, but not removed, does not keep its id.
-            if any(stored.deleted_at for stored in await tx.get_sessions([new.id])):
+            try:
+                await tx.append_event(created, expected_sequence=0, session=new)
+            except SequenceConflict:
+                # A session that retention has deleted, but not removed, does not keep its id.
+                if not any(stored.deleted_at for stored in await tx.get_sessions([new.id])):
+                    raise
                 await tx.delete_session(new.id)
-            await tx.append_event(created, expected_sequence=0, session=new)
-            await records.add_states(tx, states)
+                await tx.append_event(created, expected_sequence=0, session=new)
+            await records.add_states(tx, [each for each in states if each.context])
 
-        await self._store.run_transaction(work)
+        try:
+            await settled(self._store.run_transaction(work))
+        except SequenceConflict as conflict:
+            raise AlreadyExistsError(f"Session with id {session_id} already exists.") from conflict
+        app, user = (each.id for each in states)
+        return records.read_session(new, app, await self._sessions(app, user), revision=1)
 
     async def get_session(
         self, *, app_name: str, user_id: str, session_id: str, config: GetSessionConfig | None = None
     ) -> Session | None:
         """A session and its events, in the order in which they were appended, or None."""
-        ids = records.ids_of(app_name, user_id, session_id.strip())
+        id, app, user = records.ids_of(app_name, user_id, session_id.strip())
         last, after = (config.num_recent_events, config.after_timestamp) if config else (None, None)
         # The revision is read first. If it changes meanwhile, an append finds the session stale.
         newest = 1 if after else None if last is None else max(last, 1)
-        events = await self._store.get_events(ids[0], type=_REVISIONS, last=newest)
+        events = await self._store.get_events(id, type=_REVISIONS, last=newest)
         revision = events[-1].sequence_number if events else None
         if after:
             since = records.time_of(after)
-            events = await self._store.get_events(ids[0], type=records.EVENT, since=since, last=last)
-        stored = await self._sessions(*ids)
-        if ids[0] not in stored or stored[ids[0]].deleted_at:
+            events = await self._store.get_events(id, type=records.EVENT, since=since, last=last)
+        stored = await self._sessions(id, app, user)
+        if id not in stored or stored[id].deleted_at:
             return None
-        session = records.read_session(stored[ids[0]], stored, revision)
+        session = records.read_session(stored[id], app, stored, revision)
         session.events = [] if last == 0 else records.read_events(events)
         return session
 
@@ -113,7 +114,7 @@ class AsmSessionService(BaseSessionService):
             found += [each for each in page if each.id.startswith(f"{records.PREFIX}:")]
             cursor = page.cursor
         states = await self._sessions(app, *{each.parent_session_id or "" for each in found})
-        sessions = [records.read_session(each, states) for each in found]
+        sessions = [records.read_session(each, app, states) for each in found]
         sessions.sort(key=lambda each: (each.last_update_time, each.user_id, each.id))
         return ListSessionsResponse(sessions=sessions)
 
@@ -160,7 +161,8 @@ class AsmSessionService(BaseSessionService):
         expected = records.revision_of(session) or await self._check_revision(session, own.id)
 
         async def work(tx: AsyncTransaction) -> StoredEvent:
-            stored = await tx.append_event(new, expected_sequence=expected, session=own)
+            touched = None if own in changed else own
+            stored = await tx.append_event(new, expected_sequence=expected, session=touched)
             if records.is_new(stored, new):
                 await records.add_states(tx, changed)
                 if run is not None:

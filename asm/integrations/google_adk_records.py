@@ -82,17 +82,20 @@ def _scoped(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def read_session(
-    stored: StoredSession, states: Mapping[str, StoredSession], revision: int | None = None
+    stored: StoredSession, app_id: str, states: Mapping[str, StoredSession], revision: int | None = None
 ) -> Session:
     """A session as ADK's object, with the states of its app and its user, and without events."""
-    app_name, user_id, session_id = (stored.metadata[name] for name in ("app_name", "user_id", "session_id"))
-    _, app, user = ids_of(app_name, user_id)
     state = dict(stored.context)
-    for prefix, id in ((State.APP_PREFIX, app), (State.USER_PREFIX, user)):
+    for prefix, id in ((State.APP_PREFIX, app_id), (State.USER_PREFIX, stored.parent_session_id or "")):
         if id in states:
             state |= {prefix + key: value for key, value in states[id].context.items()}
-    session = Session(app_name=app_name, user_id=user_id, id=session_id, state=state)
-    session.last_update_time = stored.updated_at.timestamp()
+    session = Session(
+        app_name=stored.metadata["app_name"],
+        user_id=stored.metadata["user_id"],
+        id=stored.metadata["session_id"],
+        state=state,
+        last_update_time=stored.updated_at.timestamp(),
+    )
     session._storage_update_marker = None if revision is None else str(revision)
     return session
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 from google.adk.errors import StaleSessionError
 from google.adk.events import Event, EventActions
@@ -11,7 +12,7 @@ from google.adk.events import Event, EventActions
 import asm
 from asm.integrations.google_adk import AsmSessionService
 
-S1 = {"app_name": "app", "user_id": "ada", "session_id": "s1"}
+S1: dict[str, Any] = {"app_name": "app", "user_id": "ada", "session_id": "s1"}
 
 
 def main(dsn: str) -> None:

@@ -25,8 +25,8 @@ from tests.conftest import in_loop
 from tests.contract.other_clients import read_line, running, send_line
 from tests.integrations.google_adk_process import S1, append_events
 
-ADA = {"app_name": "app", "user_id": "ada"}
-BOB = {"app_name": "app", "user_id": "bob"}
+ADA: dict[str, Any] = {"app_name": "app", "user_id": "ada"}
+BOB: dict[str, Any] = {"app_name": "app", "user_id": "bob"}
 SURROGATE = "\ud800"
 
 Running = Callable[[Coroutine[Any, Any, Any]], Any]

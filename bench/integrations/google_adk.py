@@ -61,32 +61,38 @@ def a_call(number: int) -> Event:
     )
 
 
+def a_change(number: int) -> Event:
+    delta = {"app:last": number, "user:last": number, "last": number}
+    return an_event(number, actions=EventActions(state_delta=delta))
+
+
+class Talk:
+    """Appends to one session after another, so that no object's list of events grows without end."""
+
+    def __init__(self, service: Any) -> None:
+        self._service = service
+        self._numbers = itertools.count()
+        self._session: Any = None
+
+    async def append(self, make: Callable[[int], Event]) -> None:
+        number = next(self._numbers)
+        if number % 100 == 0:
+            self._session = await self._service.create_session(**OWNER)
+        await self._service.append_event(self._session, make(number))
+
+    async def append_ten(self) -> None:
+        for _ in range(10):
+            await self.append(an_event)
+
+
 async def calls(service: Any) -> dict[str, Call]:
     """What is measured of a service, by name."""
-    names, numbers = itertools.count(), itertools.count()
-
-    async def one(make: Callable[[int], Event]) -> Any:
-        nonlocal session
-        number = next(numbers)
-        if number % 100 == 99:
-            # Else the object's list of events would grow without end.
-            session = await service.create_session(**OWNER)
-        return await service.append_event(session, make(number))
-
-    async def ten() -> None:
-        for _ in range(10):
-            await one(an_event)
-
-    async def shared() -> Any:
-        number = next(numbers)
-        delta = {"app:last": number, "user:last": number, "last": number}
-        return await service.append_event(session, an_event(number, actions=EventActions(state_delta=delta)))
+    names, talk = itertools.count(), Talk(service)
 
     def read(number: int) -> Call:
         config = GetSessionConfig(num_recent_events=number)
         return lambda: service.get_session(**OWNER, session_id="long", config=config)
 
-    session = await service.create_session(**OWNER)
     long = await service.create_session(**OWNER, session_id="long", state={"app:theme": "dark"})
     for number in range(1_000):
         await service.append_event(long, an_event(number))
@@ -94,10 +100,10 @@ async def calls(service: Any) -> dict[str, Call]:
         await service.create_session(app_name="bench", user_id="bob", state={"n": number, "user:n": number})
     return {
         "create a session": lambda: service.create_session(**OWNER, session_id=f"s{next(names)}"),
-        "append a message": lambda: one(an_event),
-        "append an answer with tokens and state": lambda: one(a_call),
-        "append a change of all three states": shared,
-        "append ten messages": ten,
+        "append a message": lambda: talk.append(an_event),
+        "append an answer with tokens and state": lambda: talk.append(a_call),
+        "append a change of all three states": lambda: talk.append(a_change),
+        "append ten messages": talk.append_ten,
         "read the last 20": read(20),
         "read 1,000": read(1_000),
         "list 100": lambda: service.list_sessions(app_name="bench", user_id="bob"),

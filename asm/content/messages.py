@@ -121,6 +121,11 @@ def _unwrapped(data: Document) -> Document:
         inner = data.get(name)
         if isinstance(inner, dict) and not data.keys() & {"content", "contents", "text", "parts"}:
             data = dict(inner)
+    content = data.get("content")
+    if isinstance(content, dict) and "parts" in content:
+        # Google's content has the role, and ADK's event around it an author.
+        role = content.get("role") or data.get("author")
+        data = {**data, "role": role, "content": content["parts"]}
     return data
 
 

@@ -177,6 +177,16 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, list[Part]]] = {
         "user",
         [ToolResult({"n": 1}, name="g")],
     ),
+    "Google's candidate": (
+        {"content": {"role": "model", "parts": [{"text": "a"}]}, "finishReason": "STOP"},
+        "model",
+        [Text("a")],
+    ),
+    "an event of Google's ADK": (
+        {"item": {"author": "weather", "content": {"parts": [{"function_call": {"name": "g", "id": "c"}}]}}},
+        "weather",
+        [ToolCall("g", {}, "c")],
+    ),
     "a line of Claude Code": (
         {"type": "assistant", "message": {"role": "assistant", "content": [{"type": "text", "text": "x"}]}},
         "assistant",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asm.engine.registry import Dialect, sql_folder
-from asm.engine.schema_version import MIGRATIONS
+from asm.engine.schema_version import MIGRATIONS, optional_migrations
 from asm.engine.schema_version import list_applied as list_applied
 from asm.engine.script import Query, no_result
 from asm.errors import MigrationRequired
@@ -51,13 +51,17 @@ def check_complete(
 
 
 def migrations_folder(dialect: Dialect) -> Path:
-    """The folder of the migrations, for yoyo's own command."""
+    """The folder of the migrations that a store needs, for yoyo's own command."""
     return sql_folder(dialect) / "migrations"
 
 
 def list_files(dialect: Dialect) -> list[Migration]:
-    """All migrations of this version of asm, in order, whatever else lies beside their files."""
+    """All migrations of this version of asm, in order, whatever else lies beside their files.
+
+    The optional ones are the last.
+    """
     files = {id: migrations_folder(dialect) / f"{id}.sql" for id in MIGRATIONS}
+    files |= {id: sql_folder(dialect) / "optional" / f"{id}.sql" for id in optional_migrations()}
     return [Migration(id, _checksum(file), file) for id, file in files.items()]
 
 

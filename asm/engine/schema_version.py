@@ -38,25 +38,6 @@ OPTIONAL: Mapping[str, Optional] = {
 """What `asm migrate` has an option for, by its name. Its files are in `sql/<dialect>/optional/`."""
 
 
-def optional_migrations() -> list[str]:
-    """The ids of all optional migrations."""
-    return [id for each in OPTIONAL.values() for id in each.migrations]
-
-
-def needed_migrations(marked: Collection[str], optional: Collection[str] = ()) -> list[str]:
-    """The ids of the migrations that a database is to have, in order.
-
-    They are those that a store needs, and the optional ones that are asked for by name, or of which a part
-    is marked as applied.
-    """
-    wanted = [
-        each.migrations
-        for name, each in OPTIONAL.items()
-        if name in optional or not set(marked).isdisjoint(each.migrations)
-    ]
-    return [*MIGRATIONS, *(id for ids in wanted for id in ids)]
-
-
 def list_applied(dialect: Dialect) -> Query[list[str]] | Pipeline[list[str]]:
     """The ids of asm's applied migrations, in order. MigrationRequired if the database never had one."""
     applied = Query("list_migrations", {}, partial(own_migrations, known=MIGRATIONS))
@@ -84,7 +65,7 @@ def own_migrations(rows: Rows, known: Collection[str]) -> list[str]:
 
 def add_versions(error: MigrationRequired, applied: Sequence[str]) -> None:
     """Say in the error which migration is the program's newest and which the database's, and what to do."""
-    optional = optional_migrations()
+    optional = {id for each in OPTIONAL.values() for id in each.migrations}
     applied = [id for id in applied if id not in optional]
     newer = [id for id in applied if id not in MIGRATIONS]
     if newer and set(MIGRATIONS) <= set(applied):

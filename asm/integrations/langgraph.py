@@ -7,7 +7,6 @@ The checkpoints are in three tables of their own, which `migrate(dsn)`, `saver.s
 from __future__ import annotations
 
 import asyncio
-import copy
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import wraps
@@ -15,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from asm.async_store import AsyncSessionStore
-from asm.awaited import at_once, result_of
+from asm.awaited import result_of
 from asm.engine.jobs import Job, run_job_async
 from asm.engine.script import Operation
 from asm.errors import MigrationRequired, ValidationError, missing_extra
@@ -35,7 +34,6 @@ except ModuleNotFoundError as error:
     raise missing_extra(__name__, "langgraph-checkpoint", "langgraph") from error
 
 T = TypeVar("T")
-
 OPTIONAL = ("langgraph",)
 
 
@@ -78,8 +76,7 @@ class _Saver(base.BaseCheckpointSaver[str]):
     async def aput(
         self, config: Config, checkpoint: Any, metadata: Any, new_versions: Mapping[str, Any]
     ) -> Config:
-        saved = base.get_serializable_checkpoint_metadata(config, metadata)
-        dumps = self.serde.dumps_typed
+        saved, dumps = base.get_serializable_checkpoint_metadata(config, metadata), self.serde.dumps_typed
         await self._write(checkpoints.put_checkpoint(config, checkpoint, saved, new_versions, dumps))
         session_id, namespace, _ = key_of(config)
         return config_of(session_id, namespace, checkpoint["id"])
@@ -135,7 +132,9 @@ class _Saver(base.BaseCheckpointSaver[str]):
 
     async def _run(self, operation: Operation[T]) -> T:
         try:
-            return await self._store._database.run(operation)
+            lent, store = self._lent._database, self._store._database
+            result: T = lent.run(operation) if self._blocks else await store.run(operation)
+            return result
         except MigrationRequired as error:
             raise checkpoints.tables_missing() from error
 
@@ -193,9 +192,8 @@ class AsmSaver(_Saver):
             yield each
 
     def _at_once(self) -> AsmSaver:
-        """This saver with awaited methods that are done when they are called."""
-        saver = copy.copy(self)
-        saver._store, saver._blocks = at_once(self._lent), True
+        saver = type(self).__new__(type(self))
+        saver.__dict__.update(self.__dict__, _blocks=True)
         return saver
 
 

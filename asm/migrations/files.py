@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from asm.engine.registry import Dialect, sql_folder
-from asm.engine.schema_version import MIGRATIONS, optional_migrations
+from asm.engine.schema_version import MIGRATIONS, OPTIONAL
 from asm.engine.schema_version import list_applied as list_applied
 from asm.engine.script import Query, no_result
 from asm.errors import MigrationRequired
@@ -61,8 +62,23 @@ def list_files(dialect: Dialect) -> list[Migration]:
     The optional ones are the last.
     """
     files = {id: migrations_folder(dialect) / f"{id}.sql" for id in MIGRATIONS}
-    files |= {id: sql_folder(dialect) / "optional" / f"{id}.sql" for id in optional_migrations()}
+    for each in OPTIONAL.values():
+        files |= {id: sql_folder(dialect) / "optional" / f"{id}.sql" for id in each.migrations}
     return [Migration(id, _checksum(file), file) for id, file in files.items()]
+
+
+def needed_migrations(marked: Collection[str], optional: Collection[str] = ()) -> list[str]:
+    """The ids of the migrations that a database is to have, in order.
+
+    They are those that a store needs, and the optional ones that are asked for by name, or of which a part
+    is marked as applied.
+    """
+    wanted = [
+        each.migrations
+        for name, each in OPTIONAL.items()
+        if name in optional or not set(marked).isdisjoint(each.migrations)
+    ]
+    return [*MIGRATIONS, *(id for ids in wanted for id in ids)]
 
 
 def _checksum(file: Path) -> str:

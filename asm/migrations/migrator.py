@@ -20,10 +20,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from asm.engine.registry import Dialect, QueryRegistry
-from asm.engine.schema_version import OPTIONAL, Optional, needed_migrations, own_migrations
+from asm.engine.schema_version import OPTIONAL, Optional, own_migrations
 from asm.engine.script import Rows, sum_of_halves
 from asm.errors import Conflict, ConnectionFailed, MigrationRequired, StorageError, StorageTimeout
-from asm.migrations.files import list_files
+from asm.migrations.files import list_files, needed_migrations
 from asm.migrations.script import migration_script
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ share; the short ones are in the checkpoint.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 
 from asm.documents import dump, dump_object, load
@@ -26,6 +26,9 @@ OWN_METADATA = {"source", "step", "parents", "run_id", "counters_since_delta_sna
 
 INLINE_LENGTH_MAX = 200
 """A longer string has a row of its own."""
+
+TOUCH_AFTER = timedelta(seconds=1)
+"""How far `updated_at` of a session may be behind its newest checkpoint."""
 
 PAGE_SIZE = 100
 """Checkpoints of one query, which may have large values."""
@@ -103,7 +106,7 @@ def put_checkpoint(
     rows = {name: str(versions[name]) for name in values if name in versions and has_row(values[name])}
     inline = {name: value for name, value in values.items() if name not in rows}
     type, value = dumps({**checkpoint, "channel_values": inline})
-    saved = _plain(metadata)
+    saved, now = _plain(metadata), datetime.now(UTC)
     counted = saved.get("counters_since_delta_snapshot") or ()
     delta_channels = [name for name in counted if name in versions and name not in values]
     new = {name: dumps(values[name]) for name in rows if name in new_versions}
@@ -120,7 +123,8 @@ def put_checkpoint(
         "delta_channels": dump(delta_channels, "channels") if delta_channels else None,
         "agent_id": AGENT_ID,
         "context": dump_object({name: saved[name] for name in saved.keys() - OWN_METADATA}, "metadata"),
-        "created_at": datetime.now(UTC),
+        "created_at": now,
+        "stale_before": now - TOUCH_AFTER,
         "channels": list(new) or None,
         "versions": [rows[name] for name in new] or None,
         **_columns(new.values()),
@@ -256,7 +260,7 @@ def _plain(value: Any) -> Any:
     """
     if isinstance(value, str):
         return value.replace("\0", "").encode("utf-8", "ignore").decode()
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         items = [(_plain(key), _plain(item)) for key, item in value.items()]
         return dict(sorted(items, key=lambda item: str(item[0])))
     if isinstance(value, list | tuple):

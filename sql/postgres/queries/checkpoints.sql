@@ -14,7 +14,8 @@ select 'checkpoint_writes', pg_catalog.count(*) from asm_checkpoint_writes;
 -- put_checkpoint
 -- Inserts a checkpoint, or replaces the stored one, with the values that it is the first to have
 -- in their versions. The session is inserted if it is absent; of a stored one only `updated_at`
--- changes, to a later time. Its row is locked until the commit, even if it does not change.
+-- changes, and only if it is older than `stale_before`: its change writes to every index. Its row
+-- is locked until the commit, even if it does not change.
 with ensured as (
     insert into asm_sessions as session (
         id, agent_id, status, parent_session_id, metadata, context, tags,
@@ -26,7 +27,7 @@ with ensured as (
     )
     on conflict (id) do update
        set updated_at = excluded.updated_at
-     where session.updated_at < excluded.updated_at
+     where session.updated_at < %(stale_before)s::timestamptz
 ), blobs as (
     insert into asm_checkpoint_blobs (
         session_id, checkpoint_ns, channel, version, type, value

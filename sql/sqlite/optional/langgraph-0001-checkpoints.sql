@@ -3,6 +3,8 @@
 
 -- A thread is a session: its id is the session's. What LangGraph serializes is stored as it is.
 
+-- Tables with rowids, because values are large: a put writes 6.6 pages, without rowids 8.9.
+
 -- One row per checkpoint, without the values of its channels but the shortest.
 create table if not exists asm_checkpoints (
     session_id text not null,

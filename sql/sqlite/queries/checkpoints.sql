@@ -14,7 +14,8 @@ select 'checkpoint_writes', count(*) from asm_checkpoint_writes;
 -- put_checkpoint
 -- Inserts a checkpoint, or replaces the stored one, with the values that it is the first to have
 -- in their versions. The session is inserted if it is absent; of a stored one only `updated_at`
--- changes, to a later time, and with it that of its tags.
+-- changes, and with it that of its tags, and only if it is older than `stale_before`: its change
+-- writes to four indexes.
 insert into asm_sessions as session (
     id, agent_id, status, parent_session_id, metadata, context, tags,
     created_at, updated_at, deleted_at
@@ -24,10 +25,11 @@ values (
 )
 on conflict (id) do update
    set updated_at = excluded.updated_at
- where session.updated_at < excluded.updated_at;
+ where session.updated_at < :stale_before;
 update asm_session_tags
-   set updated_at = max(updated_at, :created_at)
- where id = :session_id;
+   set updated_at = :created_at
+ where id = :session_id
+   and updated_at < :stale_before;
 insert into asm_checkpoint_blobs (session_id, checkpoint_ns, channel, version, type, value)
 select :session_id, :checkpoint_ns, :channels, :versions, :types, :values
  where :channels is not null

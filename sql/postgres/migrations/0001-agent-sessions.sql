@@ -63,9 +63,10 @@ create index if not exists asm_sessions_deleted on asm_sessions (deleted_at, id)
 -- The token counts and the model are stored beside the documents they come from, so that sums
 -- need no JSON. The final counts are null while the run is pending or running. Only they are in an
 -- index: a run is saved after every turn, and an update that changes no indexed column stays on
--- its page and writes no index entry (HOT). The fill factor leaves room for it. The statements that
--- write runs set them: generated columns would add 30 to 80 µs to each, because PostgreSQL parses
--- their expressions in each execution. So it does with the checks, which are short for that reason.
+-- its page and writes no index entry (HOT). The fill factor leaves room for it. The statements
+-- that write runs set the final counts. Generated columns would add 30 to 80 µs to each of them,
+-- because PostgreSQL parses such expressions in each execution; so it does with the expressions of
+-- the checks, which are short for that reason.
 create table if not exists asm_runs (
     id text collate "C" not null,
     session_id text collate "C" not null,

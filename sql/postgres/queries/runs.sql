@@ -141,7 +141,7 @@ update asm_runs
        final_cost_usd = %(cost_usd)s,
        final_input_tokens = %(input_tokens)s,
        final_output_tokens = %(output_tokens)s,
-       final_total_tokens = coalesce(%(total_tokens)s, 0),
+       final_total_tokens = coalesce(%(total_tokens)s::bigint, 0),
        final_cache_read_tokens = %(cache_read_tokens)s,
        final_cache_creation_tokens = %(cache_creation_tokens)s
  where session_id = %(session_id)s

@@ -52,7 +52,7 @@ class _Saver(base.BaseCheckpointSaver[str]):
         self._lent: Any = store
         self._store = awaited(store, type(self).__name__)
 
-    def get_next_version(self, current: str | int | None, channel: None = None) -> str:  # noqa: ARG002
+    def get_next_version(self, current: str | int | None, channel: None = None) -> str:
         # As LangGraph's own savers: branches of a thread must not give different values one version.
         number = int(str(current or 0).partition(".")[0]) + 1
         return f"{number:032}.{random.random():016}"

@@ -195,7 +195,7 @@ select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
 -- What says of each checkpoint of a thread whether it is to be kept, and which values it has. The
 -- newest of a namespace precedes the others.
 select checkpoint_ns, checkpoint_id, parent_checkpoint_id,
-       metadata -> 'parents' ->> '' as root_checkpoint_id,
+       metadata -> 'parents'::text ->> ''::text as root_checkpoint_id,
        run_id, blob_versions, delta_channels, created_at
   from asm_checkpoints
  where session_id = %(session_id)s

@@ -125,6 +125,7 @@ def _opened_for_writing(path: Path) -> Iterator[BinaryIO]:
     if path == _STANDARD_OUTPUT:
         output = _standard_output()
         yield output
+        # The interpreter flushes at its exit, where an error is no longer reported on one line.
         output.flush()
         return
     if not path.name:

@@ -1,0 +1,1 @@
+"""Each integration beside the store that its framework brings."""

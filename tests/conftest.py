@@ -138,7 +138,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Most tests run on SQLite with one store, blocking or async, and on PostgreSQL with the other one. Which
     of them is first alternates from test to test and from case to case, so that every promise is tested on
     both databases and with both stores. What is WRITTEN_FOR_EACH_STORE runs with both stores on both
-    databases. In tests/fault, each case of a test with MANY runs with one store.
+    databases. In tests/fault, each case of a test with MANY runs with one store. The cases of a command
+    alternate between the databases, because a command prints the same of both.
 
     An older PostgreSQL server runs tests/sql, the contract with one store, and tests that run on no newer
     one. The cases of a test with MANY alternate between it and the newest server.
@@ -154,7 +155,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in repeated]
 
 
-MANY = 4
+MANY = 3
 WRITTEN_FOR_EACH_STORE = {
     "test_concurrent_appends.py",
     "test_connections.py",
@@ -201,14 +202,20 @@ class Variants:
         self._kinds = {each.kind for each in self.all}
         self._stores = {(each.kind, each.colour, each.case) for each in self.all}
         self._are_many = len({each.case for each in self.all}) >= MANY
+        are_cases = max(numbers.values()) > 1
+        self._is_of_a_command = path.name.startswith("test_cli_") and are_cases
         is_on_both = {"sqlite", *POSTGRES[:1]} <= self._kinds and path.name not in WRITTEN_FOR_EACH_STORE
         if self._folder in ("agents", "contract", "property", "telemetry"):
-            self._alternate = is_on_both or max(numbers.values()) > 1
+            self._alternate = is_on_both or are_cases
         else:
             self._alternate = self._folder == "fault" and self._are_many
 
     def are_repeated_by(self, each: Variant) -> bool:
-        return self._is_with_the_second_store(each) or self._is_on_a_second_server(each)
+        return (
+            self._is_with_the_second_store(each)
+            or self._is_on_a_second_server(each)
+            or self._is_on_a_second_database(each)
+        )
 
     def _is_with_the_second_store(self, each: Variant) -> bool:
         other = (each.kind, "async" if each.colour == "sync" else "sync", each.case)
@@ -226,6 +233,11 @@ class Variants:
         if self._are_many:
             return POSTGRES.index(str(each.kind)) != each.case // 2 % len(POSTGRES)
         return each.is_on_an_older_server and each.colour == "async" and not self._alternate
+
+    def _is_on_a_second_database(self, each: Variant) -> bool:
+        if not self._is_of_a_command or each.colour or not {"sqlite", *POSTGRES[:1]} <= self._kinds:
+            return False
+        return (zlib.crc32(self._name.encode()) + each.case) % 2 == (each.kind == "sqlite")
 
 
 def pytest_collection_finish() -> None:

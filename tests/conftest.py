@@ -150,7 +150,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         variants[item.nodeid.partition("[")[0]].append(item)
     tests = [Variants(of_test) for of_test in variants.values()]
-    repeated = {each.item for test in tests for each in test.all if test.are_repeated_by(each)}
+    repeated = {each.item for test in tests for each in test.repetitions()}
     config.hook.pytest_deselected(items=[item for item in items if item in repeated])
     items[:] = [item for item in items if item not in repeated]
 
@@ -196,6 +196,7 @@ class Variants:
             kind, colour = (call.params.get(name) if call else None for name in ("kind", "colour"))
             self.all.append(Variant(item, kind, colour, numbers[kind, colour]))
             numbers[kind, colour] += 1
+        are_paired = len({number for (_, colour), number in numbers.items() if colour}) == 1
         path = items[0].path
         self._name = items[0].nodeid.partition("[")[0]
         self._folder = path.parent.name
@@ -204,13 +205,21 @@ class Variants:
         self._are_many = len({each.case for each in self.all}) >= MANY
         are_cases = max(numbers.values()) > 1
         self._is_of_a_command = path.name.startswith("test_cli_") and are_cases
-        is_on_both = {"sqlite", *POSTGRES[:1]} <= self._kinds and path.name not in WRITTEN_FOR_EACH_STORE
+        self._is_on_both = bool(POSTGRES) and {"sqlite", POSTGRES[0]} <= self._kinds
         if self._folder in ("agents", "contract", "property", "telemetry"):
-            self._alternate = is_on_both or are_cases
+            alternate = are_cases or (self._is_on_both and path.name not in WRITTEN_FOR_EACH_STORE)
         else:
-            self._alternate = self._folder == "fault" and self._are_many
+            alternate = self._folder == "fault" and self._are_many
+        self._alternate = alternate and are_paired
 
-    def are_repeated_by(self, each: Variant) -> bool:
+    def repetitions(self) -> list[Variant]:
+        repeated = [each for each in self.all if self._is_repetition(each)]
+        kept = [each for each in self.all if each not in repeated]
+        if _tested(kept) != _tested(self.all):
+            raise pytest.UsageError(f"{self._name} is not selected for every database, store and case")
+        return repeated
+
+    def _is_repetition(self, each: Variant) -> bool:
         return (
             self._is_with_the_second_store(each)
             or self._is_on_a_second_server(each)
@@ -235,9 +244,15 @@ class Variants:
         return each.is_on_an_older_server and each.colour == "async" and not self._alternate
 
     def _is_on_a_second_database(self, each: Variant) -> bool:
-        if not self._is_of_a_command or each.colour or not {"sqlite", *POSTGRES[:1]} <= self._kinds:
+        if not self._is_of_a_command or each.colour or not self._is_on_both:
             return False
         return (zlib.crc32(self._name.encode()) + each.case) % 2 == (each.kind == "sqlite")
+
+
+def _tested(variants: list[Variant]) -> set[object]:
+    """The databases, the stores and the cases."""
+    databases = {"postgres" if each.is_on_postgres else each.kind for each in variants}
+    return {*databases, *(each.colour for each in variants), *(each.case for each in variants)}
 
 
 def pytest_collection_finish() -> None:

@@ -54,6 +54,8 @@ UNSYNCED = {
     "max_wal_senders": "0",
     "autovacuum": "off",
     "max_connections": "400",
+    # Each `drop database` looks at all of them.
+    "shared_buffers": "32MB",
 }
 
 Colour = Literal["sync", "async"]

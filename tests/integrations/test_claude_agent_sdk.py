@@ -300,6 +300,59 @@ def test_an_append_of_a_client_whose_clock_is_behind_is_folded(store: Any, trans
     assert after[0]["data"]["custom_title"] == "Late"
 
 
+@pytest.fixture
+def before_a_fold(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Runs something once, between the reading of entries and the storing of what they tell."""
+    fold: Any = AsmSessionStore._fold_events
+    disturbances: list[Callable[[], Any]] = []
+
+    async def disturbed(self: AsmSessionStore, *args: Any) -> Any:
+        if disturbances:
+            await disturbances.pop()()
+        return await fold(self, *args)
+
+    monkeypatch.setattr(AsmSessionStore, "_fold_events", disturbed)
+    return disturbances.append
+
+
+def test_two_lists_at_the_same_time_fold_each_entry_once(
+    store: Any, adapter: Any, transcripts: Any, before_a_fold: Any
+) -> None:
+    entries = [answer("u1", "Yes", id="msg_1"), answer("u2", "No", id="msg_2"), title("First")]
+    transcripts.append(KEY, entries)
+    before_a_fold(lambda: adapter.list_session_summaries(PROJECT))
+
+    assert summary(transcripts) == folded(entries)
+    assert counted(store) == (1, 20)
+
+
+def test_entries_of_a_transcript_that_was_deleted_are_not_folded_into_a_new_one(
+    store: Any, adapter: Any, transcripts: Any, before_a_fold: Any
+) -> None:
+    new = [answer("n1", "Yes"), prompt("n2", "New")]
+
+    async def begin_again() -> None:
+        await adapter.delete(KEY)
+        await adapter.append(KEY, new)
+        await adapter.list_session_summaries(PROJECT)
+
+    transcripts.append(KEY, [prompt("u1", "Old"), answer("u2", "Old"), title("Old"), answer("u3", "Old")])
+    before_a_fold(begin_again)
+
+    assert summary(transcripts) == folded(new)
+    assert counted(store) == (1, 10)
+
+
+def test_an_entry_without_a_time_has_that_of_the_one_before_it(store: Any, transcripts: Any) -> None:
+    first, second = "2026-01-02T03:04:05.006000+00:00", "2026-01-02T05:04:06+02:00"
+    times = [None, first, None, "2026-01-02T03:04:06", 7, second, "no time", "0001-01-01T00:00:00+14:00"]
+    transcripts.append(KEY, [{"type": "x", "timestamp": time} for time in times])
+
+    stored = [event.timestamp.isoformat() for event in store.get_events(session_of(store).id)]
+
+    assert stored == [first] * 5 + ["2026-01-02T03:04:06+00:00"] * 3
+
+
 def test_a_list_during_deletes_and_new_beginnings_shows_what_is_there(
     adapter: Any, store: Any, run: Run
 ) -> None:

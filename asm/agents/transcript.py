@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asm.agents.inputs import Message
+from asm.agents.plans import Message
 from asm.async_store import AsyncSessionStore
 from asm.content import Content, ToolCall, ToolResult, read_content
 from asm.content.blocks import read_blocks

@@ -53,7 +53,7 @@ class Gate:
         self._permits = 0
 
     def __call__(
-        self, query: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None
+        self, query: Any, /, *, retry_for: float, lock_timeout_s: float | None
     ) -> dict[str, str]:
         items = list(query.params["items"])
         with self._changed:
@@ -267,7 +267,7 @@ class AsyncGate:
         self._batch_sent = asyncio.Event()
 
     async def __call__(
-        self, query: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None
+        self, query: Any, /, *, retry_for: float, lock_timeout_s: float | None
     ) -> dict[str, str]:
         items = list(query.params["items"])
         self.batches.append(items)

@@ -69,16 +69,11 @@ def _like(method: Any, call: F) -> F:
 
 
 class SessionManager:
-    """Runs agents in the sessions of a store, and stores every step before it is shown.
+    """Runs agents in the sessions of a blocking store, and stores every step before it is shown.
 
-    One run at a time goes on in a session. It has a lease of `lease` seconds, which is renewed while it goes
-    on, so that a run whose program was killed is found: `recover`, or the next run of the session, ends it as
-    failed. `redact(event)` returns what is stored in place of an event; the input, the output and the error
-    of a run are passed to it as data of events, too. `keep_deltas` stores the deltas of messages, gathered
-    for that many seconds or 4 KiB; without it they are shown to the caller only.
-
-    The store is lent, and never opened or closed. Threads may share a manager. Its methods block: in a
-    coroutine, use AsyncSessionManager with an AsyncSessionStore.
+    AsyncSessionManager, which has the same parameters, describes them. The store is lent, and never opened or
+    closed. Threads may share a manager. Its methods block: in a coroutine, use AsyncSessionManager with an
+    AsyncSessionStore.
     """
 
     def __init__(
@@ -108,18 +103,14 @@ class SessionManager:
     fail = _method(AsyncSessionManager.fail)
 
     def _check_may_block(self) -> None:
-        if _running_loop() is not None:
-            raise ValidationError(
-                "SessionManager blocks, and an event loop is running in this thread: use AsyncSessionManager "
-                "with an AsyncSessionStore, and await its methods"
-            )
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise ValidationError(
+            "SessionManager blocks, and an event loop is running in this thread: use AsyncSessionManager "
+            "with an AsyncSessionStore, and await its methods"
+        )
 
 
 class _LoopThread:
@@ -148,7 +139,8 @@ class _LoopThread:
             if not done.done():
                 # Ctrl-C: the run is stored as cancelled before the caller goes on.
                 loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-                _wait(done)
+                with suppress(TimeoutError):
+                    done.exception(INTERRUPT_WAIT_S)
             raise
 
     def iterate(self, events: AsyncIterator[T]) -> Iterator[T]:
@@ -187,8 +179,3 @@ def _copy(task: asyncio.Task[T], done: Future[T]) -> None:
         done.set_exception(error)
     else:
         done.set_result(task.result())
-
-
-def _wait(done: Future[Any]) -> None:
-    with suppress(TimeoutError):
-        done.exception(INTERRUPT_WAIT_S)

@@ -28,7 +28,7 @@ from asm.enums import EventType, RunStatus, SessionStatus
 from asm.errors import AsmError, ProviderError, RunLost, RunTimeout
 from asm.models import Run, now
 from asm.observing import ObservedRun, observer_of
-from asm.operations.claims import Ended, cancel_requested
+from asm.operations.claims import Ended, cancel_requested, end_run
 from asm.operations.runs import lease
 from asm.shown import identifier, message
 
@@ -151,7 +151,7 @@ class Execution:
             if turns.done():
                 return turns.result()
             if recorder.held and await recorder.append():
-                run = await self._lifecycle.look(claim.run)
+                run = await self._lifecycle.own(claim.run)
                 if "cancel_requested" in lease(run):
                     raise cancel_requested(run)
             self._check()
@@ -178,7 +178,7 @@ class Execution:
         while True:
             begun_at = time.monotonic()
             try:
-                stored = await self._lifecycle.renew(run)
+                stored = await self._lifecycle.own(run, renews=True)
             except AsmError as error:
                 if isinstance(error, RunLost) or begun_at >= ends_at:
                     return self.stop(error)
@@ -216,7 +216,7 @@ class Execution:
             own = provider_sessions.ProviderSession(id, run.id)
             keep = partial(provider_sessions.keep, self._plan.adapter.provider, own)
         of_session = None if self._plan.new_session is None else status
-        return await self._lifecycle.end(run, claim.recorder.held, of_session, keep)
+        return await self._lifecycle.run("end_run", end_run(run, claim.recorder.held, of_session, keep))
 
     async def _fail(self, claim: Claim, conversation: Conversation, error: BaseException) -> None:
         """Store how the run ended, if it is still this program's."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -115,7 +114,7 @@ class Lifecycle:
             claim = claims.claim_run(run, session, recorder.held, status)
         else:
             claim = claims.claim_named_run(run, session, recorder.held, status, before)
-        events = await self._run("claim_run", claim)
+        events = await self.run("claim_run", claim)
         recorder.confirm(events)
         return Claim(run, session, recorder, events[0].sequence_number or 0)
 
@@ -144,36 +143,17 @@ class Lifecycle:
 
     # While a run goes on.
 
-    async def renew(self, run: Run) -> Run:
-        """The stored run, whose lease is renewed. RunLost if it is not the caller's any more."""
+    async def own(self, run: Run, *, renews: bool = False) -> Run:
+        """The stored run, with its lease renewed or not. RunLost if it is not the caller's any more."""
         change = partial(claims.renewed, run, self._lease_until())
         try:
-            return await self._store.update_run(run.id, change, session_id=run.session_id)
+            if renews:
+                return await self._store.update_run(run.id, change, session_id=run.session_id)
+            return claims.check_own(run, await self._store.get_run(run.id, session_id=run.session_id))
         except RunNotFound as error:
             raise claims.run_lost(run, "it was deleted") from error
-
-    async def look(self, run: Run) -> Run:
-        """The stored run. RunLost if it is not the caller's any more."""
-        try:
-            stored = await self._store.get_run(run.id, session_id=run.session_id)
-        except RunNotFound as error:
-            raise claims.run_lost(run, "it was deleted") from error
-        return claims.check_own(run, stored)
 
     # Ends.
-
-    async def end(
-        self,
-        run: Run,
-        events: Sequence[Event],
-        status: SessionStatus | None,
-        keep: Callable[[Session], Session] | None,
-    ) -> claims.Ended:
-        """Append the last events of a run, and store it as it ended. RunLost if another client ended it.
-
-        Its session gets the status, if one is given, and what `keep` makes of it.
-        """
-        return await self._run("end_run", claims.end_run(run, events, status, keep))
 
     async def abandon(self, run: Run) -> Run | None:
         """End a run whose lease is over. None if another client ended or renewed it meanwhile."""
@@ -190,7 +170,7 @@ class Lifecycle:
             return ended or await self._store.get_run(run_id, session_id=run.session_id)
         data = {} if reason is None else {"reason": reason}
         event = self._event(run, new_id("evt_"), CANCEL_REQUESTED, data)
-        return await self._run("cancel_run", claims.request_cancel(run, event))
+        return await self.run("cancel_run", claims.request_cancel(run, event))
 
     async def _end_of_another(self, run: Run, outcome: Outcome) -> Run | None:
         """End a run that nobody is running. None if it has changed since it was read."""
@@ -214,7 +194,7 @@ class Lifecycle:
             ended_at=now(),
         )
         try:
-            return (await self._run("end_run", claims.end_run_of_another(run, ended, events, status))).run
+            return (await self.run("end_run", claims.end_run_of_another(run, ended, events, status))).run
         except RunLost:
             return None
 
@@ -224,8 +204,8 @@ class Lifecycle:
         )
         return redacted(self._redact, event)
 
-    async def _run(self, name: str, operation: Operation[T]) -> T:
-        # No method of the store: `asm.operations.claims` says why.
+    async def run(self, name: str, operation: Operation[T]) -> T:
+        """Run an operation that is no method of a store: `asm.operations.claims` says why."""
         operation.name = name
         return await run_operation(self._store, operation)
 

@@ -14,7 +14,7 @@ from asm.agents.protocol import Adapter
 from asm.agents.recording import Redact, Show, redacted
 from asm.agents.results import RunResult
 from asm.agents.transcript import Transcript, read_events
-from asm.async_store import AsyncSessionStore, run_operation
+from asm.async_store import AsyncSessionStore
 from asm.documents import Document
 from asm.enums import EventType, SessionStatus
 from asm.errors import ValidationError
@@ -195,9 +195,7 @@ class AsyncSessionManager:
         session = _new_session(agent_id, id, metadata, context, tags, parent_session_id)
         types = (EventType.SESSION_CREATED, EventType.SESSION_STARTED)
         events = [self._event(session.id, type) for type in types]
-        operation = claims.start_session(session, events)
-        operation.name = "start_session"
-        await run_operation(self._store, operation)
+        await self._lifecycle.run("start_session", claims.start_session(session, events))
         return session
 
     async def pause(self, session_id: str) -> Session:
@@ -220,9 +218,8 @@ class AsyncSessionManager:
     async def _change_status(
         self, session_id: str, status: SessionStatus, type: EventType, data: Document | None = None
     ) -> Session:
-        operation = claims.change_status(session_id, status, self._event(session_id, type, data))
-        operation.name = "change_status"
-        return await run_operation(self._store, operation)
+        event = self._event(session_id, type, data)
+        return await self._lifecycle.run("change_status", claims.change_status(session_id, status, event))
 
     def _event(self, session_id: str, type: EventType, data: Document | None = None) -> Event:
         return redacted(self._redact, Event(session_id=session_id, type=type, data=data or {}))

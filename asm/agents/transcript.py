@@ -73,53 +73,46 @@ class Transcript:
         `max_chars` counts the text, the calls with their input, and the results. `max_tokens` counts the
         same by `count(text)`, which it needs: no tokenizer fits every model.
         """
-        size = _Size(max_messages, max_chars, max_tokens, count)
+        limits = _limits(max_messages, max_chars, max_tokens, count)
         builder = TranscriptBuilder()
         last = 0
         for event in events:
             builder.add_event(event)
             last = event.sequence_number or last
         turns = builder.turns()
-        kept = size.fitting(turns)
+        kept = _fitting(turns, limits)
         messages = [message for turn in turns[len(turns) - kept :] for message in turn]
         return cls(messages, len(turns) - kept, last)
 
 
-class _Size:
-    """The limits of a transcript."""
-
-    def __init__(
-        self,
-        max_messages: int | None,
-        max_chars: int | None,
-        max_tokens: int | None,
-        count: Callable[[str], int] | None,
-    ) -> None:
-        if (max_tokens is None) != (count is None):
-            raise ValidationError(
-                "max_tokens and count go together: count(text) returns the tokens of a text", path="count"
-            )
-        self._limits = [
-            (optional_count(max_messages, "max_messages"), _one),
-            (optional_count(max_chars, "max_chars"), len),
-            (optional_count(max_tokens, "max_tokens"), len if count is None else function(count, "count")),
-        ]
-
-    def fitting(self, turns: Sequence[Sequence[Message]]) -> int:
-        """How many turns from the end are within the limits."""
-        sums = [0] * len(self._limits)
-        for number, turn in enumerate(reversed(turns)):
-            texts = [_counted_text(message) for message in turn]
-            for index, (limit, measure) in enumerate(self._limits):
-                if limit is not None:
-                    sums[index] += sum(map(measure, texts))
-                    if sums[index] > limit:
-                        return number
-        return len(turns)
+def _limits(
+    max_messages: int | None,
+    max_chars: int | None,
+    max_tokens: int | None,
+    count: Callable[[str], int] | None,
+) -> list[tuple[int, Callable[[str], int]]]:
+    """The limits that are given, each with the function that measures a message's text for it."""
+    if (max_tokens is None) != (count is None):
+        raise ValidationError(
+            "max_tokens and count go together: count(text) returns the tokens of a text", path="count"
+        )
+    limits: list[tuple[int | None, Callable[[str], int]]] = [
+        (optional_count(max_messages, "max_messages"), lambda _: 1),
+        (optional_count(max_chars, "max_chars"), len),
+        (optional_count(max_tokens, "max_tokens"), len if count is None else function(count, "count")),
+    ]
+    return [(limit, measure) for limit, measure in limits if limit is not None]
 
 
-def _one(_text: str) -> int:
-    return 1
+def _fitting(turns: Sequence[Sequence[Message]], limits: Iterable[tuple[int, Callable[[str], int]]]) -> int:
+    """How many turns from the end are within the limits."""
+    left = list(limits)
+    for number, turn in enumerate(reversed(turns)):
+        texts = [_counted_text(message) for message in turn]
+        left = [(limit - sum(map(measure, texts)), measure) for limit, measure in left]
+        if any(limit < 0 for limit, _ in left):
+            return number
+    return len(turns)
 
 
 def _counted_text(message: Message) -> str:

@@ -22,7 +22,6 @@ from asm.agents.plans import Plan
 from asm.agents.recording import Show, event_id_prefix
 from asm.agents.results import RunResult
 from asm.agents.stopping import cancelled
-from asm.async_store import AsyncSessionStore
 from asm.engine.shielding import run_to_completion
 from asm.enums import EventType, RunStatus, SessionStatus
 from asm.errors import AsmError, ProviderError, RunLost, RunTimeout
@@ -43,24 +42,14 @@ _log = logging.getLogger("asm")
 class Execution:
     """Makes a run. Every step is stored before it is shown."""
 
-    def __init__(
-        self,
-        store: AsyncSessionStore,
-        lifecycle: Lifecycle,
-        plan: Plan,
-        *,
-        lease_s: float,
-        keep_deltas_s: float | None,
-        show: Show,
-    ) -> None:
+    def __init__(self, lifecycle: Lifecycle, plan: Plan, show: Show, keep_deltas_s: float | None) -> None:
         self.run_id: str | None = None
         """That of the run, once it is claimed."""
-        self._store = store
         self._lifecycle = lifecycle
+        self._store = lifecycle.store
         self._plan = plan
-        self._lease_s = lease_s
-        self._keep_deltas_s = keep_deltas_s
         self._show = show
+        self._keep_deltas_s = keep_deltas_s
         self._stop: BaseException | None = None
         self._claimed: Claim | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -162,7 +151,7 @@ class Execution:
 
     def _start_timers(self, run: Run) -> list[asyncio.TimerHandle]:
         loop, timeout_s = asyncio.get_running_loop(), self._plan.timeout
-        timers = [loop.call_later(self._lease_s / 3, self._start_keeper, run)]
+        timers = [loop.call_later(self._lifecycle.lease_s / 3, self._start_keeper, run)]
         if timeout_s is not None:
             message = f"run {run.id!r} took longer than timeout={timeout_s:g} s"
             error = RunTimeout(message, run_id=run.id, timeout_s=timeout_s)
@@ -174,7 +163,7 @@ class Execution:
 
     async def _keep_lease(self, run: Run) -> None:
         """Renew the lease, and find out whether another program asks to cancel the run."""
-        ends_at = time.monotonic() + self._lease_s * 2 / 3
+        ends_at = time.monotonic() + self._lifecycle.lease_s * 2 / 3
         while True:
             begun_at = time.monotonic()
             try:
@@ -184,10 +173,10 @@ class Execution:
                     return self.stop(error)
                 _log.warning("the lease of run %s was not renewed: %s", identifier(run.id), error)
             else:
-                ends_at = begun_at + self._lease_s
+                ends_at = begun_at + self._lifecycle.lease_s
                 if "cancel_requested" in lease(stored):
                     return self.stop(cancel_requested(stored))
-            await asyncio.sleep(self._lease_s / 3)
+            await asyncio.sleep(self._lifecycle.lease_s / 3)
 
     # The end.
 

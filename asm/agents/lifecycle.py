@@ -50,9 +50,9 @@ class Lifecycle:
     """Claims, renews and ends runs in a store."""
 
     def __init__(self, store: AsyncSessionStore, lease_s: float, redact: Redact | None) -> None:
-        self._store = store
-        self._lease_s = lease_s
-        self._redact = redact
+        self.store = store
+        self.lease_s = lease_s
+        self.redact = redact
 
     # Claims.
 
@@ -78,7 +78,7 @@ class Lifecycle:
         if plan.new_session is not None and plan.run_id is None:
             return plan.new_session
         try:
-            session = await self._store.get_session(plan.session_id)
+            session = await self.store.get_session(plan.session_id)
         except SessionNotFound:
             if plan.new_session is None:
                 raise
@@ -91,13 +91,13 @@ class Lifecycle:
         if plan.run_id is None:
             return None
         try:
-            return await self._store.get_run(plan.run_id, session_id=plan.session_id)
+            return await self.store.get_run(plan.run_id, session_id=plan.session_id)
         except RunNotFound:
             return None
 
     async def _claim(self, plan: Plan, show: Show, session: Session, before: Run | None) -> Claim:
         run = self._new_run(plan, before)
-        recorder = Recorder(self._store, run, self._redact, show)
+        recorder = Recorder(self.store, run, self.redact, show)
         status = None if session.status == SessionStatus.ACTIVE else SessionStatus.ACTIVE
         if session is plan.new_session:
             recorder.hold(recorder.make(EventType.SESSION_CREATED, {"provider": run.provider}))
@@ -120,7 +120,7 @@ class Lifecycle:
 
     def _new_run(self, plan: Plan, before: Run | None) -> Run:
         model = plan.model or getattr(plan.adapter, "model", None)
-        observer = observer_of(self._store)
+        observer = observer_of(self.store)
         earlier = {} if before is None else {k: v for k, v in before.metadata.items() if k != "asm"}
         fields: Document = {
             "owner": f"{_HOST}:{os.getpid()}:{random.getrandbits(32):08x}",
@@ -139,7 +139,7 @@ class Lifecycle:
         )
 
     def _lease_until(self) -> datetime:
-        return now() + timedelta(seconds=self._lease_s)
+        return now() + timedelta(seconds=self.lease_s)
 
     # While a run goes on.
 
@@ -148,8 +148,8 @@ class Lifecycle:
         change = partial(claims.renewed, run, self._lease_until())
         try:
             if renews:
-                return await self._store.update_run(run.id, change, session_id=run.session_id)
-            return claims.check_own(run, await self._store.get_run(run.id, session_id=run.session_id))
+                return await self.store.update_run(run.id, change, session_id=run.session_id)
+            return claims.check_own(run, await self.store.get_run(run.id, session_id=run.session_id))
         except RunNotFound as error:
             raise claims.run_lost(run, "it was deleted") from error
 
@@ -157,17 +157,17 @@ class Lifecycle:
 
     async def abandon(self, run: Run) -> Run | None:
         """End a run whose lease is over. None if another client ended or renewed it meanwhile."""
-        last = await self._store.get_events(run.session_id, run_id=run.id, last=1)
+        last = await self.store.get_events(run.session_id, run_id=run.id, last=1)
         return await self._end_of_another(run, abandoned(run, last[-1].sequence_number or 0 if last else 0))
 
     async def cancel(self, run_id: str, reason: str | None) -> Run:
         """Ask the program that runs a run to cancel it, or end a run that nobody is running."""
-        run = await self._store.get_run(run_id)
+        run = await self.store.get_run(run_id)
         if run.status.is_terminal or ("cancel_requested" in lease(run) and not is_stale(run)):
             return run
         if is_stale(run) or lease_end(run) is None:
             ended = await self._end_of_another(run, cancelled(reason))
-            return ended or await self._store.get_run(run_id, session_id=run.session_id)
+            return ended or await self.store.get_run(run_id, session_id=run.session_id)
         data = {} if reason is None else {"reason": reason}
         event = self._event(run, new_id("evt_"), CANCEL_REQUESTED, data)
         return await self.run("cancel_run", claims.request_cancel(run, event))
@@ -182,7 +182,7 @@ class Lifecycle:
             events.append(self._event(run, f"{id}.session", *outcome.session_event))
             status = outcome.session_status
         types = (EventType.TURN_COMPLETED, EventType.TOKEN_USAGE_UPDATED)
-        stored = await self._store.get_events(run.session_id, run_id=run.id, type=types)
+        stored = await self.store.get_events(run.session_id, run_id=run.id, type=types)
         reports = [event for event in stored if event.id.startswith(event_id_prefix(run))]
         usages = [event.data for event in reports if event.type == EventType.TOKEN_USAGE_UPDATED]
         ended = with_usages(
@@ -202,12 +202,12 @@ class Lifecycle:
         event = Event(
             id=id, type=type, session_id=run.session_id, run_id=run.id, data=data, provider=run.provider
         )
-        return redacted(self._redact, event)
+        return redacted(self.redact, event)
 
     async def run(self, name: str, operation: Operation[T]) -> T:
         """Run an operation that is no method of a store: `asm.operations.claims` says why."""
         operation.name = name
-        return await run_operation(self._store, operation)
+        return await run_operation(self.store, operation)
 
 
 def _hold_input(plan: Plan, run: Run, recorder: Recorder) -> object:

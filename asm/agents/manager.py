@@ -94,10 +94,9 @@ class AsyncSessionManager:
     ) -> None:
         check_store(store, SessionStore, "AsyncSessionManager takes an AsyncSessionStore", "SessionManager")
         self._store = store
-        self._lease_s = _duration(lease, "lease")
         self._redact = None if redact is None else function(redact, "redact")
         self._keep_deltas_s = None if keep_deltas is None else _duration(keep_deltas, "keep_deltas")
-        self._lifecycle = Lifecycle(store, self._lease_s, self._redact)
+        self._lifecycle = Lifecycle(store, _duration(lease, "lease"), self._redact)
         self._executions: set[Execution] = set()
 
     async def run_once(
@@ -227,14 +226,7 @@ class AsyncSessionManager:
     # Runs.
 
     def _start(self, plan: Plan, show: Show = lambda _: None) -> Execution:
-        execution = Execution(
-            self._store,
-            self._lifecycle,
-            plan,
-            lease_s=self._lease_s,
-            keep_deltas_s=self._keep_deltas_s,
-            show=show,
-        )
+        execution = Execution(self._lifecycle, plan, show, self._keep_deltas_s)
         self._executions.add(execution)
         execution.task.add_done_callback(lambda _: self._executions.discard(execution))
         return execution

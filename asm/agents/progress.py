@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from asm.agents.limits import Limits
+from asm.agents.transcript import plain_text
 from asm.content import ToolCall, read_content
 from asm.documents import Document
 from asm.enums import EventType
@@ -77,7 +78,9 @@ class Progress:
 
     def output(self) -> Document:
         """The output of the run, as it is shown to the caller."""
-        texts = (read_content(EventType.MESSAGE_RECEIVED, data).text for data in self._messages)
+        texts = [
+            plain_text(data) or read_content(EventType.MESSAGE_RECEIVED, data).text for data in self._messages
+        ]
         output: Document = {"text": "\n\n".join(filter(None, texts)), "stop_reason": self.stop_reason}
         if self.open_calls:
             output["tool_calls"] = [

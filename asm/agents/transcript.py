@@ -194,6 +194,9 @@ class TranscriptBuilder:
         return turns
 
     def _add_message(self, type: str, data: Mapping[str, Any], run_id: str | None) -> None:
+        if (text := plain_text(data)) and (role := _ROLES.get(str(data.get("role")))):
+            self._entries.append(_Entry({"role": role, "content": text}, run_id))
+            return
         default = "user" if type == EventType.MESSAGE_SENT else "assistant"
         content, read = _split(type, data)
         for result in read.of(ToolResult):
@@ -248,6 +251,14 @@ def _split(type: str, data: Mapping[str, Any]) -> tuple[str | list[Any], Content
     rest = [block for block, is_moved in zip(content, moved, strict=True) if is_moved]
     return kept, read_content(type, {**data, "content": rest})
 
+
+def plain_text(data: Mapping[str, Any]) -> str | None:
+    """The text of a message that is nothing else, as most are; another one has to be read as content."""
+    text = data.get("content")
+    return text if data.keys() <= _PLAIN and isinstance(text, str) and text.strip() else None
+
+
+_PLAIN = frozenset({"role", "content", "stop_reason", "message_id", "partial"})
 
 _CALLS = ("tool_use", "tool_call", "function", "function_call", "custom", "custom_tool_call")
 """The types of the blocks that call a tool of the application."""

@@ -69,11 +69,16 @@ def _like(method: Any, call: F) -> F:
 
 
 class SessionManager:
-    """Runs agents in the sessions of a blocking store, and stores every step before it is shown.
+    """Runs agents in the sessions of a store, and stores every step before it is shown.
 
-    AsyncSessionManager, which has the same parameters, describes them. The store is lent, and never opened or
-    closed. Threads may share a manager. Its methods block: in a coroutine, use AsyncSessionManager with an
-    AsyncSessionStore.
+    One run at a time goes on in a session. It has a lease of `lease` seconds, which is renewed while it goes
+    on, so that a run whose program was killed is found: `recover`, or the next run of the session, ends it as
+    failed. `redact(event)` returns what is stored in place of an event; the input, the output and the error
+    of a run are passed to it as data of events, too. `keep_deltas` stores the deltas of messages, gathered
+    for that many seconds or 4 KiB; without it they are shown to the caller only.
+
+    The store is lent, and never opened or closed. Threads may share a manager. Its methods block: in a
+    coroutine, use AsyncSessionManager with an AsyncSessionStore.
     """
 
     def __init__(

@@ -21,10 +21,9 @@ from asm.agents.protocol import AdapterEvent, Request
 from asm.agents.tools import call_tool
 from asm.agents.transcript import TranscriptBuilder, read_events
 from asm.async_store import AsyncSessionStore
-from asm.content import ToolCall, read_delta
+from asm.content import ToolCall, read_content, read_delta
 from asm.enums import EventType
 from asm.errors import ProviderError, ValidationError
-from asm.models import Event
 from asm.observing import observer_of
 from asm.validation import a_type
 
@@ -63,8 +62,6 @@ class Conversation:
         self._kept = self._length = 0
         """How many of them are stored, and how many characters are not."""
         self._transcript = TranscriptBuilder()
-        self._told: list[Event] = []
-        """The events that the next request has to tell."""
         self._resume: str | None = None
 
     async def make_turns(self) -> None:
@@ -103,7 +100,7 @@ class Conversation:
                 self._transcript.add_event(event)
         self._transcript.restart(self._claim.run.id)
         for message in self._plan.messages:
-            self._transcript.add(event_type_of(message), message, run_id=self._claim.run.id)
+            self._tell(event_type_of(message), message)
 
     async def _resume_after(self) -> int:
         """The number of the last event that the provider's own session has, if it is to be continued."""
@@ -118,9 +115,6 @@ class Conversation:
         return last[0].sequence_number or 0
 
     def _request(self) -> Request:
-        for event in self._told:
-            self._transcript.add_event(event)
-        self._told.clear()
         return Request(
             run=self._claim.run,
             session=self._claim.session,
@@ -153,7 +147,8 @@ class Conversation:
             )
         self.keep_deltas()
         progress.turns += 1
-        self._hold(EventType.TURN_COMPLETED, {"turn": progress.turns, "stop_reason": progress.stop_reason})
+        data = {"turn": progress.turns, "stop_reason": progress.stop_reason}
+        self._recorder.hold(self._recorder.make(EventType.TURN_COMPLETED, data))
 
     def _receive(self, event: AdapterEvent) -> None:
         self._check()
@@ -170,23 +165,24 @@ class Conversation:
         if isinstance(provider_session_id := data.get("provider_session_id"), str):
             self.progress.provider_session_id = provider_session_id
         if event.type == EventType.TOOL_CALL_STARTED:
-            id = self.progress.add_call(id, data)
+            call = read_content(EventType.TOOL_CALL_STARTED, data).calls[0]
+            id = self.progress.add_call(id, call)
+            self._transcript.add_call(call, id, self._claim.run.id)
         elif event.type in (EventType.TOOL_CALL_COMPLETED, EventType.TOOL_CALL_FAILED):
             self.progress.open_calls.pop(id or "", None)
+            self._tell(event.type, data, id)
         elif event.type == EventType.TOKEN_USAGE_UPDATED:
             data = self.progress.add_usage(data)
         elif event.type == EventType.MESSAGE_RECEIVED:
             self.keep_deltas()
             self._deltas, self._kept, self._length = [], 0, 0
             self.progress.add_message(data)
-        self._hold(event.type, data, id)
+            self._tell(event.type, data)
+        self._recorder.hold(self._recorder.make(event.type, data, id))
 
-    def _hold(self, type: str, data: dict[str, Any], id: str | None = None) -> None:
-        self._hold_made(self._recorder.make(type, data, id))
-
-    def _hold_made(self, event: Event) -> None:
-        self._recorder.hold(event)
-        self._told.append(event)
+    def _tell(self, type: str, data: Mapping[str, Any], id: str | None = None) -> None:
+        """Have the next request tell an event."""
+        self._transcript.add(type, data, id, self._claim.run.id)
 
     # Deltas.
 
@@ -249,7 +245,8 @@ class Conversation:
             event = self._recorder.make(EventType.TOOL_CALL_FAILED, {"error": _tool_error(error)}, id)
         self._check()
         self.progress.open_calls.pop(id, None)
-        self._hold_made(event)
+        self._recorder.hold(event)
+        self._tell(event.type, event.data, id)
         await self._until_stored()
 
 

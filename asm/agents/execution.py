@@ -139,12 +139,12 @@ class Execution:
             conversation.keep_due_deltas()
             if turns.done():
                 return turns.result()
-            if recorder.held and await recorder.append():
+            if recorder.is_behind and await recorder.append():
                 run = await self._lifecycle.own(claim.run)
                 if "cancel_requested" in lease(run):
                     raise cancel_requested(run)
             self._check()
-            if not recorder.held:
+            if not recorder.is_behind:
                 conversation.all_stored.set()
 
     # The clock.

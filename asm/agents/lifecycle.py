@@ -108,7 +108,8 @@ class Lifecycle:
                 type = EventType.SESSION_STARTED if is_new else EventType.SESSION_RESUMED
                 recorder.hold(recorder.make(type, {}))
             session = replace(session, status=SessionStatus.ACTIVE, updated_at=now())
-        run = replace(run, input=_hold_input(plan, run, recorder))
+        input = _hold_input(plan, run, recorder)
+        run = run if input is run.input else replace(run, input=input)
         claim: Operation[list[Event]]
         if plan.run_id is None:
             claim = claims.claim_run(run, session, recorder.held, status)
@@ -133,6 +134,7 @@ class Lifecycle:
             id=plan.run_id or new_id("run_"),
             session_id=plan.session_id,
             status=RunStatus.RUNNING,
+            input=plan.input,
             provider=plan.adapter.provider,
             provider_metadata={"model": model} if isinstance(model, str) else {},
             metadata=lease_metadata({**earlier, **trace}, self._lease_until(), fields),

@@ -50,11 +50,10 @@ class Progress:
         if isinstance(reason := data.get("stop_reason"), str):
             self._stop_reason = reason
 
-    def add_call(self, id: str | None, data: Document) -> str:
+    def add_call(self, id: str | None, call: ToolCall) -> str:
         """Add a call, and return its id."""
         self.is_answered = True
         self._call_count += 1
-        call = read_content(EventType.TOOL_CALL_STARTED, data).calls[0]
         id = id or call.id or f"call_{self.turns + 1}_{self._call_count}"
         self.open_calls[id] = call
         return id

@@ -111,6 +111,11 @@ class Recorder:
             self._show(event)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether there are events to store."""
+        return bool(self._held)
+
+    @property
     def held(self) -> list[Event]:
         """The events to store next."""
         return [held.stored for held in self._held if held.stored is not None]

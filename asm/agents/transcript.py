@@ -172,7 +172,7 @@ class TranscriptBuilder:
         """Add what an event of this type and data says. An event without messages and calls adds nothing."""
         if type == EventType.TOOL_CALL_STARTED:
             for call in read_content(type, data).calls:
-                self._add_call(call, correlation_id, run_id)
+                self.add_call(call, correlation_id, run_id)
         elif type in (EventType.TOOL_CALL_COMPLETED, EventType.TOOL_CALL_FAILED):
             for result in read_content(type, data).of(ToolResult):
                 self._add_result(result, correlation_id)
@@ -205,9 +205,9 @@ class TranscriptBuilder:
             role = _ROLES.get(read.role or default, default)
             self._entries.append(_Entry({"role": role, "content": content}, run_id))
         for call in read.calls:
-            self._add_call(call, None, run_id)
+            self.add_call(call, None, run_id)
 
-    def _add_call(self, call: ToolCall, correlation_id: str | None, run_id: str | None) -> None:
+    def add_call(self, call: ToolCall, correlation_id: str | None, run_id: str | None) -> None:
         id = correlation_id or call.id or self._new_id()
         if id in self._unanswered and self._unanswered[id].run_id == run_id:
             # The message has the call as a block, too.

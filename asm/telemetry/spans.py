@@ -177,7 +177,8 @@ class OperationSpan:
 
     def sends(self, query: Query[Any]) -> None:
         """Take what a query says of the operation."""
-        if self.session_id is None:
+        # A shared statement is of several sessions.
+        if self.session_id is None and self._callers is None:
             self.session_id = _session_id(query, self.table)
         if self.table is None and ":" not in self._name:
             # The steps of a job have its name, and differ in their statements.

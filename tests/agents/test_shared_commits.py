@@ -55,10 +55,10 @@ def an_end(run: asm.Run) -> Operation[claims.Ended]:
 
 
 async def together(
-    store: asm.AsyncSessionStore, operations: Sequence[Operation[Any]]
+    store: asm.AsyncSessionStore, operations: Sequence[Operation[Any]], database: Any = None
 ) -> tuple[int, list[Any]]:
     """Run operations that all wait for one append, and return in how many sends, with their outcomes."""
-    group: Any = store._database.group_commit
+    group: Any = (database or store._database).group_commit
     send, sent, may_go = group.send, [], asyncio.Event()
 
     async def held(query: Any, /, **limits: Any) -> Any:

@@ -54,6 +54,8 @@ class Execution:
         self._claimed: Claim | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.task = asyncio.create_task(self._make())
+        # Retrieved, or asyncio would log what it raises when nobody waits for it any more.
+        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def result(self) -> RunResult:
         """What the run returns or raises. If the caller is cancelled, the run is stored as cancelled."""

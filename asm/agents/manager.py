@@ -237,9 +237,6 @@ class AsyncSessionManager:
         finally:
             execution.stop(claims.run_cancelled("", STREAM_CLOSED))
             await execution.ended()
-            if not execution.task.cancelled():
-                # Retrieved, or asyncio would log it as an exception that was never retrieved.
-                execution.task.exception()
 
 
 def check_store(store: Any, other: type, takes: str, manager: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -184,6 +185,29 @@ def test_a_task_that_is_cancelled_at_any_step_leaves_the_truth(where: Where) -> 
         ends = types(await store.get_events(run.session_id))[-2:]
         assert ends == [f"run_{run.status}", f"session_{run.status}"]
         return str(run.status)
+
+    with_manager(where, test)
+
+
+def test_a_run_that_is_refused_when_its_task_is_cancelled_logs_no_exception(where: Where) -> None:
+    async def test(store: asm.AsyncSessionStore, manager: asm.AsyncSessionManager) -> None:
+        loop, unhandled = asyncio.get_running_loop(), list[Any]()
+        assert isinstance(loop, CountingLoop)
+        loop.set_exception_handler(lambda _, context: unhandled.append(context))
+        await store.save_run(asm.Run(session_id="ses_1", status="running"))
+        await store.save_session(asm.Session(id="ses_1", agent_id="agent", status="active"))
+        for step in range(1, 400):
+            task = asyncio.create_task(manager.run("ses_1", Scripted([]), "Hi"))
+            loop.at_last_step = task.cancel  # type: ignore[method-assign, assignment]
+            loop.steps_left = step
+            await asyncio.wait([task])
+            loop.steps_left = 0
+            if not task.cancelled():
+                assert isinstance(task.exception(), asm.RunActive)
+                break
+        del task
+        gc.collect()
+        assert unhandled == []
 
     with_manager(where, test)
 

@@ -93,10 +93,10 @@ class Conversation:
     # The messages.
 
     async def _begin(self) -> None:
-        session, first = self._claim.session, self._claim.first_sequence
-        if self._plan.history and first > 1:
-            after = await self._resume_after()
-            async for event in read_events(self._store, session.id, after=after, before=first):
+        first = self._recorder.events[0]
+        if self._plan.history and first.sequence_number != 1:
+            after, before = await self._resume_after(), first.sequence_number
+            async for event in read_events(self._store, first.session_id, after=after, before=before):
                 self._transcript.add_event(event)
         self._transcript.restart(self._claim.run.id)
         for message in self._plan.messages:
@@ -128,7 +128,7 @@ class Conversation:
     # One model call.
 
     async def _make_turn(self) -> None:
-        progress, provider = self.progress, self._plan.adapter.provider
+        progress = self.progress
         progress.begin_turn()
         self.doing = "the adapter"
         events: Any = self._plan.adapter.turn(self._request())
@@ -142,9 +142,8 @@ class Conversation:
             if (close := getattr(events, "aclose", None)) is not None:
                 await close()
         if not progress.is_answered:
-            raise ProviderError(
-                f"the stream of {provider!r} ended before a message was complete", retryable=True
-            )
+            stream = f"the stream of {self._plan.adapter.provider!r}"
+            raise ProviderError(f"{stream} ended before a message was complete", retryable=True)
         self.keep_deltas()
         progress.turns += 1
         data = {"turn": progress.turns, "stop_reason": progress.stop_reason}

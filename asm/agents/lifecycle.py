@@ -43,7 +43,6 @@ class Claim:
     run: Run
     session: Session
     recorder: Recorder
-    first_sequence: int
 
 
 class Lifecycle:
@@ -117,7 +116,7 @@ class Lifecycle:
             claim = claims.claim_named_run(run, session, recorder.held, status, before)
         events = await self.run("claim_run", claim)
         recorder.confirm(events)
-        return Claim(run, session, recorder, events[0].sequence_number or 0)
+        return Claim(run, session, recorder)
 
     def _new_run(self, plan: Plan, before: Run | None) -> Run:
         model = plan.model or getattr(plan.adapter, "model", None)

@@ -128,7 +128,7 @@ class AsyncSessionManager:
         finds that out when it next appends an event or renews its lease, and is still running when the call
         returns. One that nobody is running any more is ended. A run that has ended is returned as it is.
         """
-        text(run_id, "run_id")
+        run_id = text(run_id, "run_id")
         if reason is not None and not isinstance(reason, str):
             raise ValidationError(f"reason must be a string, not {a_type(reason)}", path="reason")
         execution = next((each for each in self._executions if each.run_id == run_id), None)

@@ -77,14 +77,14 @@ class Plan:
     """The session of a run that has one of its own."""
 
     def __post_init__(self) -> None:
-        text(self.session_id, "session_id")
+        self.session_id = text(self.session_id, "session_id")
         _check_adapter(self.adapter)
         _check_capabilities(self.adapter, self.required)
         self.messages = _read_input(self.input)
         if not isinstance(self.input, str | list | dict):
             self.input = self.messages
         if self.run_id is not None:
-            text(self.run_id, "run_id", RUN_ID_LENGTH_MAX)
+            self.run_id = text(self.run_id, "run_id", RUN_ID_LENGTH_MAX)
         flag(self.again, "again")
         flag(self.history, "history")
         if self.on_tool is not None:
@@ -92,7 +92,7 @@ class Plan:
         self.tools = _tools(self.tools)
         if self.system is not None and not isinstance(self.system, str):
             raise ValidationError(f"system must be a string, not {a_type(self.system)}", path="system")
-        optional_text(self.model, "model")
+        self.model = optional_text(self.model, "model")
         self.timeout = seconds(self.timeout, "timeout")
         count(self.max_turns, "max_turns", minimum=1)
         if self.limits is not None and not isinstance(self.limits, Limits):

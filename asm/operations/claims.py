@@ -12,13 +12,13 @@ a round trip for each of six statements, and a commit that is shared with no oth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from asm.documents import Document, dump, load
+from asm.documents import dump, load
 from asm.engine.script import Batchable, Query, Rows, Script, UnitOfWork, no_result
 from asm.enums import RunStatus, SessionStatus
 from asm.errors import AlreadyExists, RunActive, RunCancelled, RunLost, RunNotFound
@@ -98,7 +98,7 @@ def _claim(
     session: Session,
     batch: Sequence[EncodedEvent],
     status: SessionStatus | None,
-    check: Any = None,
+    check: Callable[[], Script[None]] | None = None,
 ) -> Script[list[Event]]:
     stored = yield from append_idempotently(batch)
     for active in (yield from runs.list_runs(session.id, status=RunStatus.RUNNING)):
@@ -147,8 +147,9 @@ def request_cancel(run: Run, event: Event) -> UnitOfWork[Run]:
 
     def add(stored: Run) -> Run:
         end = lease_end(stored)
-        is_over = stored.status.is_terminal or end is None
-        return stored if is_over or end is None else with_lease(stored, end, cancel_requested=event.data)
+        if stored.status.is_terminal or end is None:
+            return stored
+        return with_lease(stored, end, cancel_requested=event.data)
 
     def script() -> Script[Run]:
         yield from append_idempotently(batch)
@@ -344,5 +345,5 @@ def run_cancelled(run_id: str, reason: str | None) -> RunCancelled:
 
 def cancel_requested(stored: Run) -> RunCancelled:
     """The exception for a run that another program asks to cancel."""
-    requested: Document | Any = lease(stored).get("cancel_requested")
+    requested = lease(stored).get("cancel_requested")
     return run_cancelled(stored.id, requested.get("reason") if isinstance(requested, dict) else None)

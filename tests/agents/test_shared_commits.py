@@ -12,7 +12,7 @@ import pytest
 
 import asm
 from asm.async_store import run_operation
-from asm.engine.script import Operation
+from asm.engine.script import Batchable, Operation, Pipeline
 from asm.operations import appending, claims
 from asm.operations.runs import with_lease
 from tests.agents.conftest import types
@@ -102,6 +102,21 @@ def test_claims_and_ends_share_a_commit_with_each_other_and_with_appends(where: 
         assert await store.maintenance.health_check() == []
 
     with_store(where.dsn, test)
+
+
+def test_what_follows_the_appends_of_several_sessions_is_in_the_order_of_the_sessions() -> None:
+    """Or two batches of the same sessions could deadlock."""
+    claimed = [a_claim(a_run(f"ses_{n}")) for n in (3, 1, 2)]
+    ended = [an_end(a_run(f"ses_{n}")) for n in (5, 4)]
+    batchable = [each for each in (*claimed, *ended) if isinstance(each, Batchable)]
+
+    merged = batchable[0].merge([item for each in batchable for item in each.items])
+
+    assert isinstance(merged, Pipeline)
+    _append, *more = merged.queries()
+    sessions = [query.params.get("session_id", query.params.get("id")) for query in more]
+    assert sessions == sorted(sessions)
+    assert {*sessions} == {f"ses_{n}" for n in range(1, 6)}
 
 
 def test_a_claim_that_fails_in_a_shared_commit_fails_no_other(where: Where) -> None:

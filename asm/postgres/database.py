@@ -189,7 +189,7 @@ class Postgres:
                         self.log.executed(operation, started_at, operation)
                     return operation.read(rows)
                 if isinstance(operation, Pipeline):
-                    result = self._pipelined(connection, operation)
+                    result = self._pipelined(connection, operation, lock_timeout_s)
                     if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
                         self.log.executed(operation, started_at)
                     return result
@@ -222,12 +222,15 @@ class Postgres:
             limit = limit.shortened(lock_timeout_s)
         return connection.run(gen, limit)
 
-    def _pipelined(self, connection: Connection[Any], pipeline: Pipeline[T]) -> T:
+    def _pipelined(
+        self, connection: Connection[Any], pipeline: Pipeline[T], lock_timeout_s: float | None
+    ) -> T:
         if not isinstance(connection, StoreConnection):
-            return self._in_transaction(connection, pipeline.as_unit(), self._timeouts.begin)
+            begin = self._timeouts.begin_for(pipeline, lock_timeout_s)
+            return self._in_transaction(connection, pipeline.as_unit(), begin)
         execution = PipelineRun(self.queries, pipeline)
         gen = connection.fast_path.execute_pipeline(execution, self._prepare)
-        return execution.read(connection.run(gen, self._timeouts.pipeline(pipeline)))
+        return execution.read(connection.run(gen, self._timeouts.pipeline(pipeline, lock_timeout_s)))
 
     def _in_transaction(
         self,

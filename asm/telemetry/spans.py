@@ -34,7 +34,7 @@ from asm.models import Artifact, Event, Page, Run, Session
 from asm.telemetry import names
 from asm.telemetry.instruments import Instruments
 from asm.telemetry.places import Attributes
-from asm.telemetry.scripts import telling, telling_query, telling_script
+from asm.telemetry.scripts import telling, telling_script
 
 
 class Spans:
@@ -98,7 +98,7 @@ class Spans:
         span = OperationSpan(
             self, names.GROUP_COMMIT, size=size, callers=[caller for caller in callers if caller is not None]
         )
-        span.operation = query if self.queries is None else telling_query(query, span.sends)
+        span.operation = query if self.queries is None else telling(query, span.sends)
         return span
 
 
@@ -177,7 +177,8 @@ class OperationSpan:
 
     def sends(self, query: Query[Any]) -> None:
         """Take what a query says of the operation."""
-        if self.session_id is None:
+        # A shared statement is of several sessions.
+        if self.session_id is None and self._callers is None:
             self.session_id = _session_id(query, self.table)
         if self.table is None and ":" not in self._name:
             # The steps of a job have its name, and differ in their statements.
@@ -258,11 +259,11 @@ class CallersStatement:
 
     def __init__(self, spans: Spans, query: Query[Any], caller: Any) -> None:
         self._caller: OperationSpan | None = caller if isinstance(caller, OperationSpan) else None
-        self.operation = query
+        self.operation: Operation[Any] = query
         if self._caller is not None:
             spans.instruments.batch_size.record(self._caller.size, spans.place)
             if spans.queries is not None:
-                self.operation = telling_query(query, self._caller.sends)
+                self.operation = telling(query, self._caller.sends)
 
     def __enter__(self) -> Self:
         # A task of the group commit has the context of any of the callers.

@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+from opentelemetry.trace import SpanKind, StatusCode
+
 import asm
 from tests.conftest import POSTGRES, an_event
 from tests.contract.other_clients import only
@@ -62,9 +65,13 @@ def test_a_shared_statement_has_a_span_of_its_own_that_is_linked_with_those_of_i
     assert "insert into asm_events" in attributes(shared)["db.query.text"]
     assert "insert into asm_events" in attributes(first)["db.query.text"]
     assert "db.query.text" not in attributes(second)
+    assert shared.kind is SpanKind.CLIENT
     # One statement for the first, one for the two others.
     [(_, point)] = reported.points("asm.append.batch_size")
     assert (point.count, point.sum) == (2, 3)
+    # The duration is that of each caller, and the statement is not counted beside them.
+    [(of_append, duration)] = reported.points("db.client.operation.duration")
+    assert (of_append["db.operation.name"], duration.count) == ("append_event", 3)
 
 
 @postgres_only
@@ -79,3 +86,20 @@ def test_the_retries_of_a_shared_statement_are_those_of_its_callers(
     retries = [attributes(span).get("asm.retries") for span in reported.spans("append_event asm_events")]
     assert attributes(shared)["asm.retries"] == 1
     assert retries == [None, 1, 1]
+
+
+@postgres_only
+def test_a_shared_statement_that_fails_says_why_as_its_callers_do(
+    migrated: str, opened: Callable[..., Any], reported: Reported
+) -> None:
+    with Proxy(migrated) as proxy:
+        store = opened(proxy.dsn, retry_for=0)
+        reported.instrument(store)
+        with pytest.raises(asm.ConnectionFailed), waiting_appends(store, migrated, reported):
+            proxy.cut_when(b"evt_third", "before")
+    [shared] = reported.spans("group_commit asm_events")
+    failed = [span for span in reported.spans("append_event asm_events") if span.links]
+    for span in (shared, *failed):
+        assert span.status.status_code is StatusCode.ERROR
+        assert attributes(span)["error.type"] == "storage_connection_failed"
+    assert len(failed) == 2

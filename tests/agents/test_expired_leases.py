@@ -16,6 +16,7 @@ from asm.operations.runs import is_stale
 from tests.agents.conftest import manager_of, types
 from tests.agents.scripted import Scripted, answer, call, said
 from tests.conftest import Where
+from tests.fault.concurrent_writers import wait_until
 from tests.fault.proxy import Proxy
 
 
@@ -71,6 +72,7 @@ IN_TOOL = "tool"
 def test_a_run_whose_lease_is_over_and_cannot_be_renewed_stops_and_is_recovered(
     place: str,
     outage: Outage,
+    where: Where,
     opened: Callable[..., Any],
     in_background: Callable[..., Future[Any]],
     caplog: pytest.LogCaptureFixture,
@@ -88,12 +90,13 @@ def test_a_run_whose_lease_is_over_and_cannot_be_renewed_stops_and_is_recovered(
     assert isinstance(error, outage.error)
     assert waiting.is_left
     assert adapter.is_closed.is_set()
-    assert "the lease of run 'run_1' was not renewed" in caplog.text
-    assert "the end of run 'run_1' is not stored, and `recover` will end it" in caplog.text
-    run = store.get_run("run_1")
-    assert (run.status, is_stale(run)) == ("running", True)
-    assert types(store.get_events(session_id))[-1] in ("message_sent", "turn_completed")
-    (ended,) = manager.recover(grace=0)
+    assert "the lease of run run_1 was not renewed" in caplog.text
+    assert "the end of run run_1 is not stored, and `recover` will end it" in caplog.text
+    other = opened(where.dsn)
+    assert types(other.get_events(session_id))[-1] in ("message_sent", "turn_completed")
+    wait_until(lambda: is_stale(other.get_run("run_1")))
+    assert other.get_run("run_1").status == "running"
+    (ended,) = manager_of(other).recover(grace=0)
     assert (ended.id, ended.status, ended.error["code"]) == ("run_1", "failed", "abandoned")
-    assert manager.run(session_id, answer(), "Hi").text == "Hello."
-    assert store.maintenance.health_check() == []
+    assert manager_of(other).run(session_id, answer(), "Hi").text == "Hello."
+    assert other.maintenance.health_check() == []

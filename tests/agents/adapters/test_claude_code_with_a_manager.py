@@ -87,7 +87,7 @@ def test_the_second_run_of_a_session_resumes_that_of_claude_code(
     second = manager.run(session_id, program.adapter(), "How many folders?")
 
     assert program.argument("--resume") == "5f0c"
-    assert program.prompt == "How many folders?"
+    assert program.prompt == [said("How many folders?")]
     assert second.text == "Two."
     assert (second.run.token_usage["input_tokens"], second.run.cost_usd) == (12, None)
     own = {"session_id": "5f0c", "run_id": second.run.id}

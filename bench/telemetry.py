@@ -138,7 +138,7 @@ def _of_calls(
     }
     ours = side("with telemetry", with_telemetry)
     for baseline, floor in floors.items():
-        target = Target(f"{what} with telemetry", baseline)
+        target = Target(f"{what} with telemetry", baseline, 0.8 if baseline is BY_HAND else None)
         yield rounds.compare(target, floor, ours, unit="call", share=SHARE)
 
 

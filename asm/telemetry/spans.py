@@ -37,6 +37,9 @@ from asm.telemetry.places import Attributes
 from asm.telemetry.scripts import telling, telling_query, telling_script
 
 
+_ROWS = (Session, Run, Event, Artifact)
+
+
 class Spans:
     """Makes the spans of one database. `queries` are its statements, if spans are to have their text."""
 
@@ -305,13 +308,13 @@ def rows_of(result: Any) -> int | None:
         return len(result)
     if isinstance(result, Page):
         return len(result.items)
-    return 1 if isinstance(result, Session | Run | Event | Artifact) else None
+    return 1 if isinstance(result, _ROWS) else None
 
 
 def _session_id_of(result: Any) -> str | None:
     if isinstance(result, Session):
         return result.id
-    return result.session_id if isinstance(result, Run | Event | Artifact) else None
+    return result.session_id if isinstance(result, _ROWS) else None
 
 
 def _session_id(query: Query[Any], table: str | None) -> str | None:

@@ -14,7 +14,7 @@ import pytest
 import asm
 from asm.operations.runs import is_stale
 from tests.agents.conftest import manager_of, types
-from tests.agents.scripted import Scripted, answer, call, said
+from tests.agents.scripted import Gate, Scripted, answer, call, said
 from tests.conftest import Where
 from tests.fault.concurrent_writers import wait_until
 from tests.fault.proxy import Proxy
@@ -40,7 +40,7 @@ class Outage(NamedTuple):
 
     dsn: str
     begin: Callable[[], AbstractContextManager[None]]
-    error: type[asm.StorageError]
+    errors: tuple[type[asm.StorageError], ...]
 
 
 @pytest.fixture
@@ -58,10 +58,11 @@ def outage(where: Where) -> Iterator[Outage]:
         proxy.accept()
 
     if where.dialect == "sqlite":
-        yield Outage(where.dsn, locked, asm.StorageTimeout)
+        yield Outage(where.dsn, locked, (asm.StorageTimeout,))
         return
     with Proxy(where.dsn) as proxy:
-        yield Outage(proxy.dsn, unreachable, asm.ConnectionFailed)
+        # A pool pauses before it connects again. During that time no connection becomes free.
+        yield Outage(proxy.dsn, unreachable, (asm.ConnectionFailed, asm.StorageTimeout))
 
 
 IN_ADAPTER = "adapter"
@@ -87,16 +88,43 @@ def test_a_run_whose_lease_is_over_and_cannot_be_renewed_stops_and_is_recovered(
     with outage.begin():
         error = running.exception(60)
 
-    assert isinstance(error, outage.error)
+    assert isinstance(error, outage.errors)
     assert waiting.is_left
     assert adapter.is_closed.is_set()
     assert "the lease of run run_1 was not renewed" in caplog.text
-    assert "the end of run run_1 is not stored, and `recover` will end it" in caplog.text
-    other = opened(where.dsn)
-    assert types(other.get_events(session_id))[-1] in ("message_sent", "turn_completed")
-    wait_until(lambda: is_stale(other.get_run("run_1")))
-    assert other.get_run("run_1").status == "running"
-    (ended,) = manager_of(other).recover(grace=0)
+    check_recovered(opened(where.dsn), session_id, caplog.text)
+
+
+def test_a_run_that_cannot_store_an_event_stops_and_is_recovered_when_its_lease_is_over(
+    outage: Outage,
+    where: Where,
+    opened: Callable[..., Any],
+    in_background: Callable[..., Future[Any]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    manager = manager_of(opened(outage.dsn, timeout=0.5, retry_for=0), lease=1.0)
+    session_id, gate = manager.start_session("assistant").id, Gate()
+    adapter = Scripted([gate.wait, said("Hello."), Waiting()])
+    running = in_background(manager.run, session_id, adapter, "Hi", run_id="run_1")
+    assert gate.reached.wait(60)
+
+    with outage.begin():
+        gate.open()
+        error = running.exception(60)
+
+    assert isinstance(error, outage.errors)
+    assert adapter.is_closed.is_set()
+    check_recovered(opened(where.dsn), session_id, caplog.text)
+
+
+def check_recovered(store: Any, session_id: str, log: str) -> None:
+    """Check that a run is running until its lease is over, and that it is recovered then."""
+    assert "the end of run run_1 is not stored, and `recover` will end it" in log
+    assert types(store.get_events(session_id))[-1] in ("message_sent", "turn_completed")
+    assert store.get_run("run_1").status == "running"
+    wait_until(lambda: is_stale(store.get_run("run_1")))
+    manager = manager_of(store)
+    (ended,) = manager.recover(grace=0)
     assert (ended.id, ended.status, ended.error["code"]) == ("run_1", "failed", "abandoned")
-    assert manager_of(other).run(session_id, answer(), "Hi").text == "Hello."
-    assert other.maintenance.health_check() == []
+    assert manager.run(session_id, answer(), "Hi").text == "Hello."
+    assert store.maintenance.health_check() == []

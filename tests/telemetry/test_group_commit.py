@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -20,11 +20,16 @@ from tests.telemetry.conftest import Reported, attributes, linked, parent_id, sp
 postgres_only = only(POSTGRES[:1], why="SQLite has no connection that could be lost")
 
 
-@contextmanager
-def waiting_appends(store: Any, other: str, reported: Reported) -> Iterator[None]:
-    """Three appends, each in a trace of its own: one that waits for a lock, and two that wait for it.
+TWO = ("second", "third")
 
-    When the block ends, the lock is released, and the two share a statement.
+
+@contextmanager
+def waiting_appends(
+    store: Any, other: str, reported: Reported, behind: Sequence[str] = TWO
+) -> Iterator[None]:
+    """Appends, each in a trace of its own: one that waits for a lock, and others that wait for it.
+
+    When the block ends, the lock is released, and the others share a statement.
     """
 
     def append(name: str) -> asm.Event:
@@ -38,8 +43,8 @@ def waiting_appends(store: Any, other: str, reported: Reported) -> Iterator[None
             tx.append_event(an_event())
             appends = [threads.submit(append, "first")]
             wait_until(lambda: queue._batches)
-            appends += [threads.submit(append, name) for name in ("second", "third")]
-            wait_until(lambda: len(queue.waiting) == 2)
+            appends += [threads.submit(append, name) for name in behind]
+            wait_until(lambda: len(queue.waiting) == len(behind))
             yield
         for each in appends:
             each.result()
@@ -86,6 +91,19 @@ def test_the_retries_of_a_shared_statement_are_those_of_its_callers(
     retries = [attributes(span).get("asm.retries") for span in reported.spans("append_event asm_events")]
     assert attributes(shared)["asm.retries"] == 1
     assert retries == [None, 1, 1]
+
+
+@postgres_only
+def test_the_retries_of_a_statement_are_those_of_its_caller_whoever_it_waited_for(
+    migrated: str, open_instrumented: Callable[..., Any], reported: Reported
+) -> None:
+    with Proxy(migrated) as proxy:
+        store = open_instrumented(proxy.dsn)
+        with waiting_appends(store, migrated, reported, behind=["second"]):
+            proxy.cut_when(b"evt_second", "before")
+    assert reported.spans("group_commit") == []
+    retries = [attributes(span).get("asm.retries") for span in reported.spans("append_event asm_events")]
+    assert retries == [None, 1]
 
 
 @postgres_only

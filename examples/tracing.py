@@ -50,7 +50,7 @@ def print_trace(spans: list[ReadableSpan], root: ReadableSpan) -> None:
         left = min(int(begin * scale), WIDTH - 1)
         bar = " " * left + "█" * max(int(end * scale) - left, 1)
         attributes = span.attributes or {}
-        more = ", ".join(f"{what}: {attributes[name]!s}" for name, what in SHOWN.items() if name in attributes)
+        more = ", ".join(f"{what}: {attributes[key]!s}" for key, what in SHOWN.items() if key in attributes)
         name = "  " * depth + span.name
         times = f"{begin / 1e6:9.2f} ms  {(end - begin) / 1e6:9.2f} ms"
         print(f"{times}  {bar:<{WIDTH}}  {name:<38} {more}".rstrip())

@@ -36,7 +36,6 @@ from asm.telemetry.instruments import Instruments
 from asm.telemetry.places import Attributes
 from asm.telemetry.scripts import telling, telling_query, telling_script
 
-
 _ROWS = (Session, Run, Event, Artifact)
 
 

@@ -34,7 +34,7 @@ test: .venv/installed $(if $(ARGS),,.venv/frameworks/installed) ## run the tests
 	@$(if $(ARGS),,$(MAKE) --no-print-directory test-frameworks)
 
 test-frameworks: .venv/frameworks/installed ## run only the tests that need SDKs and frameworks of an environment of their own
-	@.venv/frameworks/bin/python -m pytest $(or $(ARGS),tests/agents/adapters/test_claude_code*.py)
+	@.venv/frameworks/bin/python -m pytest $(or $(ARGS),tests/integrations tests/agents/adapters/test_claude_code*.py)
 
 soak: .venv/installed ## inject faults while clients work, then check every row; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
 	@.venv/bin/python -m tests.fault.soak $(soak_options)
@@ -87,37 +87,38 @@ define new_environment
 		{ echo 'asm needs Python 3.11 or newer: make PYTHON=/path/to/python' >&2; exit 1; }
 	@$(PYTHON) -m venv --clear $(@D)
 endef
-pip_install = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt
+pip_install = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .venv/installed: pyproject.toml tests/constraints.txt
 	@echo 'Installing asm and its test tools into $(@D). This takes a minute.'
 	$(new_environment)
-	@$(pip_install) -e '.[test]'
+	@$(pip_install) -c tests/constraints.txt -e '.[test]'
 	@touch $@
 
 # The demo keeps its session in SQLite, so it needs no libpq. The command line shows the session again.
 .venv/demo/installed: pyproject.toml tests/constraints.txt
 	@echo 'Installing asm and its requirements into $(@D).'
 	$(new_environment)
-	@$(pip_install) -e '.[cli]'
+	@$(pip_install) -c tests/constraints.txt -e '.[cli]'
 	@touch $@
 
 .venv/docs/installed: pyproject.toml tests/constraints.txt tests/docs/constraints.txt
 	@echo 'Installing asm and the tools of its documentation into $(@D).'
 	$(new_environment)
-	@$(pip_install) -c tests/docs/constraints.txt -e '.[docs]'
+	@$(pip_install) -c tests/constraints.txt -c tests/docs/constraints.txt -e '.[docs]'
 	@touch $@
 
-# claude-agent-sdk comes as a source distribution, without the program of 400 MB that its wheels contain.
-.venv/frameworks/installed: pyproject.toml tests/constraints.txt tests/integrations/constraints.txt
+# The frameworks need older releases of some packages. claude-agent-sdk comes as a source distribution, without
+# the program of 400 MB that its wheels contain.
+.venv/frameworks/installed: pyproject.toml tests/integrations/constraints.txt
 	@echo 'Installing asm and the frameworks that it works with into $(@D). This takes a minute.'
 	$(new_environment)
-	@$(pip_install) -c tests/integrations/constraints.txt --no-binary claude-agent-sdk -e '.[test,claude-code]'
+	@$(pip_install) -c tests/integrations/constraints.txt --no-binary claude-agent-sdk -e '.[frameworks]'
 	@touch $@
 
 # The peers bring about a hundred packages, so they have an environment of their own.
 .venv/peers/installed: pyproject.toml tests/constraints.txt bench/constraints.txt
 	@echo 'Installing asm and the libraries that it is compared with into $(@D). This takes minutes.'
 	$(new_environment)
-	@$(pip_install) -c bench/constraints.txt -e '.[test,peers]'
+	@$(pip_install) -c tests/constraints.txt -c bench/constraints.txt -e '.[test,peers]'
 	@touch $@

@@ -32,6 +32,9 @@ from tests.servers import Server, installations
 # Processes that tests start print UTF-8 in every locale.
 os.environ["PYTHONUTF8"] = "1"
 
+# They buffer their output, as those of users do.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts a program in the background with Ctrl-C ignored, and the tests' own processes, which
     # are stopped with it, would inherit that.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,11 +72,21 @@ def _reporting() -> Iterator[None]:
         if error.errno == EPIPE:
             # The reader of a pipe has left. click ends the command without a message.
             raise
+        if error.filename is None:
+            _discard_output()
         where = error.filename or "cannot write to the standard output"
         raise _CliError(f"{where}: {error.strerror}") from error
     except KeyboardInterrupt:
         # What a shell reports of a command that SIGINT ended.
         raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _discard_output() -> None:
+    """Discard what is left to write, which the interpreter would write, and report again, at its exit."""
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 @click.group(cls=_Asm, context_settings={"help_option_names": ["-h", "--help"]})

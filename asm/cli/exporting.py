@@ -123,7 +123,10 @@ def _progress(total: int, *, disable: bool) -> Iterator[Callable[[], object]]:
 def _opened_for_writing(path: Path) -> Iterator[BinaryIO]:
     """The standard output, or a file that gets its name when the block ends without an error."""
     if path == _STANDARD_OUTPUT:
-        yield _standard_output()
+        output = _standard_output()
+        yield output
+        # The interpreter flushes at its exit, where an error is no longer reported on one line.
+        output.flush()
         return
     if not path.name:
         raise ValidationError("--output must name a file, or - for the standard output", path="output")

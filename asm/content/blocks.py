@@ -36,22 +36,24 @@ def read_block(block: Document, depth: int = 0) -> Iterator[Part]:
         text = text if isinstance(text, str) else as_text(text)
         if text.strip():
             yield Thinking(text) if rest.get("thought") is True else Text(text)
-    elif kind in THOUGHTS:
+    elif kind in THOUGHTS or block.keys() & {"reasoningContent", "reasoningText"}:
         yield _read_thought(block, depth)
     elif kind == "message":
-        yield from read_blocks(block.get("content"), depth)
+        yield from read_blocks(block.get("content", block.get("contents")), depth)
     elif is_result(block, None):
         yield read_result(dict(block))[0]
     elif is_call(block, kind):
         yield read_call(dict(block))[0]
-    elif kind in _MEDIA or block.keys() & {"inlineData", "inline_data", "fileData", "file_data"}:
-        yield _read_media(kind or "file", block)
+    elif kind in _MEDIA:
+        yield _read_media(kind, block)
+    elif wrapper := next((name for name in _MEDIA_WRAPPERS if isinstance(block.get(name), dict)), None):
+        yield _read_media(wrapper, block)
     else:
         yield Other(block)
 
 
 _TEXTS = ("text", "input_text", "output_text", "refusal")
-THOUGHTS = ("thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text")
+THOUGHTS = ("thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text", "text_reasoning")
 _MEDIA = {
     "image": "image",
     "image_url": "image",
@@ -64,11 +66,17 @@ _MEDIA = {
     "file": "file",
     "input_file": "file",
     "document": "file",
+    "data": "file",
+    "uri": "file",
 }
+_MEDIA_WRAPPERS = (
+    *("inlineData", "inline_data", "fileData", "file_data"),
+    *("image", "audio", "video", "document"),
+)
 
 
 def _read_thought(block: Document, depth: int) -> Thinking:
-    thought, _ = take(block, ("thinking", "text", "summary", "content"))
+    thought, _ = take(block, ("thinking", "text", "summary", "content", "reasoningContent", "reasoningText"))
     parts = read_blocks(thought, depth)
     # A Responses item's summary is a list of `summary_text` blocks, which are thinking themselves.
     return Thinking(joined(parts) or "(hidden)")
@@ -81,12 +89,12 @@ def _read_media(kind: str, block: Document) -> Media:
     names = (values[name] for name in ("filename", "file_name", "title", "name") if name in values)
     addresses = (
         values[name]
-        for name in ("url", "image_url", "file_url", "file_uri", "fileUri", "file_id")
+        for name in ("url", "uri", "image_url", "file_url", "file_uri", "fileUri", "file_id")
         if name in values
     )
     words = [*names, *(each for each in addresses if not each.startswith("data:"))]
     encoded = next((values[name] for name in ("data", "file_data") if name in values), "")
-    for address in (values.get("url", ""), values.get("image_url", ""), encoded):
+    for address in (*(values.get(name, "") for name in ("url", "uri", "image_url")), encoded):
         if address.startswith("data:"):
             head, _, encoded = address.partition(",")
             type = type or head[5:].partition(";")[0]
@@ -94,7 +102,7 @@ def _read_media(kind: str, block: Document) -> Media:
         words.append(type)
     if encoded:
         words.append(f"{len(encoded) * 3 // 4:,} bytes")
-    return Media(_MEDIA.get(kind, kind), ", ".join(words))
+    return Media(_MEDIA.get(kind, "file"), ", ".join(words))
 
 
 _MEDIA_TYPES = ("media_type", "mime_type", "mimeType", "format")

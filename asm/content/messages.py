@@ -15,7 +15,17 @@ from asm.enums import EventType
 TITLE_LENGTH_MAX = 200
 """The characters of a title. The rest is left out."""
 
-MESSAGES = (EventType.MESSAGE_SENT, EventType.MESSAGE_RECEIVED, EventType.MESSAGE_STREAMED)
+ITEMS = (
+    "adk.event",
+    "agent_framework.message",
+    "claude.entry",
+    "openai.item",
+    "pydantic_ai.message",
+    "strands.message",
+)
+"""The types of events that keep an item of a framework as it is: a message, a tool call or a result."""
+
+MESSAGES = (EventType.MESSAGE_SENT, EventType.MESSAGE_RECEIVED, EventType.MESSAGE_STREAMED, *ITEMS)
 RESULTS = (EventType.TOOL_CALL_COMPLETED, EventType.TOOL_CALL_FAILED)
 
 
@@ -66,13 +76,13 @@ def _shortened(text: str) -> str:
 def _read_message(data: Document) -> Content:
     data = _unwrapped(data)
     role, rest = take(data, ("role",))
-    if is_result(rest, role):
+    if is_result(rest, role) and not _has_results(rest):
         result, rest = read_result(rest)
         return Content("tool", (result,), rest)
     if _is_item(rest):
         return Content(text_or_none(role), tuple(read_block(rest)), {})
     thoughts, rest = take(rest, ("thinking", "thought", "reasoning_content", "reasoning"))
-    content, rest = take(rest, ("content", "text", "parts", "output", "delta"))
+    content, rest = take(rest, ("content", "contents", "text", "parts", "output", "delta"))
     calls, rest = take(rest, ("tool_calls", "function_call"))
     refusal, rest = take(rest, ("refusal",))
     spoken = list(read_blocks(content))
@@ -85,14 +95,21 @@ def _read_message(data: Document) -> Content:
     return Content(text_or_none(role), tuple(parts), {k: v for k, v in rest.items() if v not in EMPTY})
 
 
+def _has_results(data: Document) -> bool:
+    """Whether the blocks of a message are results themselves."""
+    blocks = (block for name in ("content", "contents") for block in as_list(data.get(name)))
+    return any(isinstance(block, dict) and is_result(block, None) for block in blocks)
+
+
 def _unwrapped(data: Document) -> Document:
-    """The message inside a chat completion, or inside the line of a log."""
+    """The message inside a chat completion, inside the line of a log, or inside the item of a framework."""
     choice = _chat_choice(data, "message")
     if choice is not None:
         return choice
-    inner = data.get("message")
-    if isinstance(inner, dict) and not data.keys() & {"content", "text", "parts"}:
-        return dict(inner)
+    for name in ("item", "redact_message", "message"):
+        inner = data.get(name)
+        if isinstance(inner, dict) and not data.keys() & {"content", "contents", "text", "parts"}:
+            data = dict(inner)
     return data
 
 

@@ -73,29 +73,19 @@ create table asm_runs (
     cache_read_tokens bigint,
     cache_creation_tokens bigint,
     model text collate "C",
-    final_cost_usd double precision generated always as (case when status <> all
-        (array['pending'::text, 'running'::text]) then cost_usd else null::double precision end)
-        stored,
-    final_input_tokens bigint generated always as (case when status <> all (array['pending'::text,
-        'running'::text]) then input_tokens else null::bigint end) stored,
-    final_output_tokens bigint generated always as (case when status <> all (array['pending'::text,
-        'running'::text]) then output_tokens else null::bigint end) stored,
-    final_total_tokens bigint generated always as (case when status <> all (array['pending'::text,
-        'running'::text]) then coalesce(total_tokens, 0::bigint) else null::bigint end) stored,
-    final_cache_read_tokens bigint generated always as (case when status <> all
-        (array['pending'::text, 'running'::text]) then cache_read_tokens else null::bigint end)
-        stored,
-    final_cache_creation_tokens bigint generated always as (case when status <> all
-        (array['pending'::text, 'running'::text]) then cache_creation_tokens else null::bigint end)
-        stored,
+    final_cost_usd double precision,
+    final_input_tokens bigint,
+    final_output_tokens bigint,
+    final_total_tokens bigint,
+    final_cache_read_tokens bigint,
+    final_cache_creation_tokens bigint,
     constraint asm_runs_pkey primary key (session_id, id),
     constraint asm_runs_cost_within_bounds check (cost_usd >= 0::double precision and cost_usd <=
         '1000000000'::numeric::double precision),
-    constraint asm_runs_token_counts_within_bounds check (input_tokens >= 0 and input_tokens <=
-        '1000000000000'::bigint and output_tokens >= 0 and output_tokens <= '1000000000000'::bigint
-        and total_tokens >= 0 and total_tokens <= '1000000000000'::bigint and cache_read_tokens >=
-        0 and cache_read_tokens <= '1000000000000'::bigint and cache_creation_tokens >= 0 and
-        cache_creation_tokens <= '1000000000000'::bigint),
+    constraint asm_runs_token_counts_within_bounds check (least(input_tokens, output_tokens,
+        total_tokens, cache_read_tokens, cache_creation_tokens) >= 0 and greatest(input_tokens,
+        output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens) <=
+        '1000000000000'::bigint),
     constraint asm_runs_turn_count_not_negative check (turn_count >= 0)
 )
 with (fillfactor = 80);

@@ -69,28 +69,41 @@ on conflict do nothing;
 insert into asm_runs (
     id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at,
     ended_at, provider, provider_metadata, cost_usd, input_tokens, output_tokens, total_tokens,
-    cache_read_tokens, cache_creation_tokens, model
+    cache_read_tokens, cache_creation_tokens, model,
+    final_cost_usd, final_input_tokens, final_output_tokens, final_total_tokens,
+    final_cache_read_tokens, final_cache_creation_tokens
 )
-select pg_catalog.unnest(%(id)s::text[]) collate "C" as id,
-       pg_catalog.unnest(%(session_id)s::text[]) collate "C" as session_id,
-       pg_catalog.unnest(%(status)s::text[]) as status,
-       pg_catalog.unnest(%(input)s::text[])::json as input,
-       pg_catalog.unnest(%(output)s::text[])::json as output,
-       pg_catalog.unnest(%(error)s::text[])::json as error,
-       pg_catalog.unnest(%(metadata)s::text[])::json as metadata,
-       pg_catalog.unnest(%(turn_count)s::bigint[]) as turn_count,
-       pg_catalog.unnest(%(token_usage)s::text[])::json as token_usage,
-       pg_catalog.unnest(%(started_at)s::timestamptz[]) as started_at,
-       pg_catalog.unnest(%(ended_at)s::timestamptz[]) as ended_at,
-       pg_catalog.unnest(%(provider)s::text[]) as provider,
-       pg_catalog.unnest(%(provider_metadata)s::text[])::json as provider_metadata,
-       pg_catalog.unnest(%(cost_usd)s::double precision[]) as cost_usd,
-       pg_catalog.unnest(%(input_tokens)s::bigint[]) as input_tokens,
-       pg_catalog.unnest(%(output_tokens)s::bigint[]) as output_tokens,
-       pg_catalog.unnest(%(total_tokens)s::bigint[]) as total_tokens,
-       pg_catalog.unnest(%(cache_read_tokens)s::bigint[]) as cache_read_tokens,
-       pg_catalog.unnest(%(cache_creation_tokens)s::bigint[]) as cache_creation_tokens,
-       pg_catalog.unnest(%(model)s::text[]) as model
+select id, session_id, status, input, output, error, metadata, turn_count, token_usage, started_at,
+       ended_at, provider, provider_metadata, cost_usd, input_tokens, output_tokens, total_tokens,
+       cache_read_tokens, cache_creation_tokens, model,
+       case when status not in ('pending', 'running') then cost_usd end,
+       case when status not in ('pending', 'running') then input_tokens end,
+       case when status not in ('pending', 'running') then output_tokens end,
+       case when status not in ('pending', 'running') then coalesce(total_tokens, 0) end,
+       case when status not in ('pending', 'running') then cache_read_tokens end,
+       case when status not in ('pending', 'running') then cache_creation_tokens end
+  from (
+       select pg_catalog.unnest(%(id)s::text[]) collate "C" as id,
+              pg_catalog.unnest(%(session_id)s::text[]) collate "C" as session_id,
+              pg_catalog.unnest(%(status)s::text[]) as status,
+              pg_catalog.unnest(%(input)s::text[])::json as input,
+              pg_catalog.unnest(%(output)s::text[])::json as output,
+              pg_catalog.unnest(%(error)s::text[])::json as error,
+              pg_catalog.unnest(%(metadata)s::text[])::json as metadata,
+              pg_catalog.unnest(%(turn_count)s::bigint[]) as turn_count,
+              pg_catalog.unnest(%(token_usage)s::text[])::json as token_usage,
+              pg_catalog.unnest(%(started_at)s::timestamptz[]) as started_at,
+              pg_catalog.unnest(%(ended_at)s::timestamptz[]) as ended_at,
+              pg_catalog.unnest(%(provider)s::text[]) as provider,
+              pg_catalog.unnest(%(provider_metadata)s::text[])::json as provider_metadata,
+              pg_catalog.unnest(%(cost_usd)s::double precision[]) as cost_usd,
+              pg_catalog.unnest(%(input_tokens)s::bigint[]) as input_tokens,
+              pg_catalog.unnest(%(output_tokens)s::bigint[]) as output_tokens,
+              pg_catalog.unnest(%(total_tokens)s::bigint[]) as total_tokens,
+              pg_catalog.unnest(%(cache_read_tokens)s::bigint[]) as cache_read_tokens,
+              pg_catalog.unnest(%(cache_creation_tokens)s::bigint[]) as cache_creation_tokens,
+              pg_catalog.unnest(%(model)s::text[]) as model
+  ) as new
  order by session_id, id
 on conflict do nothing;
 

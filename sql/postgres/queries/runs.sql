@@ -1,17 +1,26 @@
 -- save_run
--- Inserts a run, or replaces everything but the ids of the stored one. PostgreSQL computes the
--- final counts: while they stay null, the update changes no indexed column.
+-- Inserts a run, or replaces everything but the ids of the stored one. The final counts stay null
+-- until it has ended, so that an update changes no indexed column before.
 insert into asm_runs (
     id, session_id, status, input, output, error, metadata, turn_count, token_usage,
     started_at, ended_at, provider, provider_metadata, cost_usd,
-    input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens, model
+    input_tokens, output_tokens, total_tokens, cache_read_tokens, cache_creation_tokens, model,
+    final_cost_usd, final_input_tokens, final_output_tokens, final_total_tokens,
+    final_cache_read_tokens, final_cache_creation_tokens
 )
 values (
     %(id)s, %(session_id)s, %(status)s, %(input)s, %(output)s, %(error)s, %(metadata)s,
     %(turn_count)s, %(token_usage)s,
     %(started_at)s, %(ended_at)s, %(provider)s, %(provider_metadata)s, %(cost_usd)s,
     %(input_tokens)s, %(output_tokens)s, %(total_tokens)s, %(cache_read_tokens)s,
-    %(cache_creation_tokens)s, %(model)s
+    %(cache_creation_tokens)s, %(model)s,
+    case when %(status)s not in ('pending', 'running') then %(cost_usd)s::double precision end,
+    case when %(status)s not in ('pending', 'running') then %(input_tokens)s::bigint end,
+    case when %(status)s not in ('pending', 'running') then %(output_tokens)s::bigint end,
+    case when %(status)s not in ('pending', 'running')
+         then coalesce(%(total_tokens)s::bigint, 0) end,
+    case when %(status)s not in ('pending', 'running') then %(cache_read_tokens)s::bigint end,
+    case when %(status)s not in ('pending', 'running') then %(cache_creation_tokens)s::bigint end
 )
 on conflict (session_id, id) do update
    set status = excluded.status,
@@ -31,7 +40,13 @@ on conflict (session_id, id) do update
        total_tokens = excluded.total_tokens,
        cache_read_tokens = excluded.cache_read_tokens,
        cache_creation_tokens = excluded.cache_creation_tokens,
-       model = excluded.model;
+       model = excluded.model,
+       final_cost_usd = excluded.final_cost_usd,
+       final_input_tokens = excluded.final_input_tokens,
+       final_output_tokens = excluded.final_output_tokens,
+       final_total_tokens = excluded.final_total_tokens,
+       final_cache_read_tokens = excluded.final_cache_read_tokens,
+       final_cache_creation_tokens = excluded.final_cache_creation_tokens;
 
 -- get_run
 -- Where several sessions have a run of that id and none is given, the one started last.
@@ -122,7 +137,13 @@ update asm_runs
        total_tokens = %(total_tokens)s,
        cache_read_tokens = %(cache_read_tokens)s,
        cache_creation_tokens = %(cache_creation_tokens)s,
-       model = %(model)s
+       model = %(model)s,
+       final_cost_usd = %(cost_usd)s,
+       final_input_tokens = %(input_tokens)s,
+       final_output_tokens = %(output_tokens)s,
+       final_total_tokens = coalesce(%(total_tokens)s::bigint, 0),
+       final_cache_read_tokens = %(cache_read_tokens)s,
+       final_cache_creation_tokens = %(cache_creation_tokens)s
  where session_id = %(session_id)s
    and id = %(id)s
    and status = 'running'

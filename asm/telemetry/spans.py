@@ -36,7 +36,8 @@ from asm.telemetry.instruments import Instruments
 from asm.telemetry.places import Attributes
 from asm.telemetry.scripts import telling, telling_query, telling_script
 
-_ROWS = (Session, Run, Event, Artifact)
+_IN_SESSIONS = (Run, Event, Artifact)
+_ROWS = (Session, *_IN_SESSIONS)
 
 
 class Spans:
@@ -313,7 +314,7 @@ def rows_of(result: Any) -> int | None:
 def _session_id_of(result: Any) -> str | None:
     if isinstance(result, Session):
         return result.id
-    return result.session_id if isinstance(result, _ROWS) else None
+    return result.session_id if isinstance(result, _IN_SESSIONS) else None
 
 
 def _session_id(query: Query[Any], table: str | None) -> str | None:

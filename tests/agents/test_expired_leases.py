@@ -123,8 +123,9 @@ def check_recovered(store: Any, session_id: str, log: str) -> None:
     assert types(store.get_events(session_id))[-1] in ("message_sent", "turn_completed")
     assert store.get_run("run_1").status == "running"
     wait_until(lambda: is_stale(store.get_run("run_1")))
-    manager = manager_of(store)
-    (ended,) = manager.recover(grace=0)
+    manager, recovered = manager_of(store), list[asm.Run]()
+    wait_until(lambda: recovered.extend(manager.recover(grace=0)) or recovered)
+    (ended,) = recovered
     assert (ended.id, ended.status, ended.error["code"]) == ("run_1", "failed", "abandoned")
     assert manager.run(session_id, answer(), "Hi").text == "Hello."
     assert store.maintenance.health_check() == []

@@ -285,16 +285,12 @@ def test_a_store_that_is_not_instrumented_any_more_makes_the_same_calls_as_befor
 ) -> None:
     with asm.SessionStore(dsn, migrate=True) as store:
 
-        def use() -> None:
-            append(store)
-            store.get_events("ses_1", limit=1)
-
         def calls() -> Calls:
-            # What earlier tests left would be finalized during a call.
+            # What earlier tests left would be finalized during the call.
             gc.collect()
-            return calls_of(use)
+            return calls_of(partial(append, store))
 
-        use()
+        append(store)
         before = calls()
         instrumentation = reported.instrument(store)
         assert calls() != before
@@ -305,7 +301,10 @@ def test_a_store_that_is_not_instrumented_any_more_makes_the_same_calls_as_befor
 def test_a_store_that_is_not_instrumented_any_more_calls_nothing_of_it(
     store: Any, reported: Reported
 ) -> None:
-    use = partial(CALLS["append_event"], store)
+    def use() -> None:
+        store.append_event(an_event())
+        store.get_events("ses_1", limit=1)
+
     instrumentation = reported.instrument(store)
     assert functions_entered(use) & OF_TELEMETRY
     instrumentation.uninstrument()

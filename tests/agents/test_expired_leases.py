@@ -124,7 +124,12 @@ def check_recovered(store: Any, session_id: str, log: str) -> None:
     assert store.get_run("run_1").status == "running"
     wait_until(lambda: is_stale(store.get_run("run_1")))
     manager, recovered = manager_of(store), list[asm.Run]()
-    wait_until(lambda: recovered.extend(manager.recover(grace=0)) or recovered)
+
+    def recover() -> bool:
+        recovered.extend(manager.recover(grace=0))
+        return bool(recovered)
+
+    wait_until(recover)
     (ended,) = recovered
     assert (ended.id, ended.status, ended.error["code"]) == ("run_1", "failed", "abandoned")
     assert manager.run(session_id, answer(), "Hi").text == "Hello."

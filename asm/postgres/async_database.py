@@ -114,6 +114,10 @@ class AsyncPostgres:
         """What psycopg_pool counts."""
         return self._checkouts.statistics()
 
+    def observe_waits(self, waited: Callable[[float], object] | None) -> None:
+        """Have a function called with the seconds of each wait for a connection; None: no more."""
+        self._checkouts.waited = waited
+
     async def open(self) -> None:
         """Connect, and retry while the failure may pass."""
         delays = Backoff(self._retry_for, "opening the store")

@@ -109,6 +109,10 @@ class Postgres:
         """What psycopg_pool counts."""
         return self._checkouts.statistics()
 
+    def observe_waits(self, waited: Callable[[float], object] | None) -> None:
+        """Have a function called with the seconds of each wait for a connection; None: no more."""
+        self._checkouts.waited = waited
+
     def open(self) -> None:
         """Connect, and retry while the failure may pass."""
         delays = Backoff(self._retry_for, "opening the store")

@@ -29,6 +29,7 @@ _DEPTH_MAX = 8
 
 
 def read_block(block: Document, depth: int = 0) -> Iterator[Part]:
+    block = _with_type(block)
     type = block.get("type")
     kind = type.replace("-", "_") if isinstance(type, str) else None
     if kind in _TEXTS or (kind is None and isinstance(block.get("text"), str)):
@@ -75,6 +76,29 @@ _MEDIA_WRAPPERS = (
     *("inlineData", "inline_data", "fileData", "file_data"),
     *("image", "audio", "video", "document"),
 )
+
+
+_PART_KINDS = {
+    **dict.fromkeys(("user-prompt", "text", "text-content", "file", "speech", "retry-feedback"), "message"),
+    **dict.fromkeys(("tool-call", "builtin-tool-call"), "tool_call"),
+    **dict.fromkeys(("tool-return", "builtin-tool-return", "retry-prompt"), "tool_result"),
+    **dict.fromkeys(("binary", "document-url", "uploaded-file"), "file"),
+    "thinking": "thinking",
+    "image-url": "image",
+    "audio-url": "audio",
+    "video-url": "video",
+}
+
+
+def _with_type(block: Document) -> Document:
+    """A part of a message of pydantic-ai, or of a prompt in it, with the type of the block that it is."""
+    kind = block.get("part_kind") or block.get("kind")
+    if kind == "system-prompt":
+        return {"system": block.get("content")}
+    if "type" in block or not isinstance(kind, str) or kind not in _PART_KINDS:
+        return block
+    is_error = block.get("outcome", kind) in ("failed", "retried", "retry-prompt")
+    return {**block, "type": _PART_KINDS[kind], "is_error": is_error}
 
 
 def _read_thought(block: Document, depth: int) -> Thinking:

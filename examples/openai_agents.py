@@ -38,7 +38,7 @@ async def main(dsn: str) -> None:
         result = await Runner.run(agent, "Will it rain in Bergen?", session=session, hooks=hooks)
         print(result.final_output)
         cost = await store.query.get_cost_summary(session_id=session.session_id)
-        print(f"{len(await session.get_items())} items, {cost.run_count} runs, ${cost.total_cost_usd:.4f}")
+        print(f"{len(await session.get_items())} items, ${cost.total_cost_usd:.4f} so far")
 
 
 if __name__ == "__main__":

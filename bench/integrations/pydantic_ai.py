@@ -18,8 +18,10 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import psycopg
+from pydantic import TypeAdapter
 from pydantic_ai.conversation import Conversation, ConversationTypeAdapter
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
+from pydantic_ai.usage import RunUsage
 
 import asm
 from asm.integrations.pydantic_ai import AsmConversationStore
@@ -30,6 +32,8 @@ from bench.targets import Target
 
 TEXT = "as long as a short message of an assistant, which says what it has found. " * 6
 SHORT, LONG = 50, 5
+
+USAGE = TypeAdapter(RunUsage)
 
 Call = Callable[[], Awaitable[object]]
 Execute = Callable[..., Awaitable[list[tuple[Any, ...]]]]
@@ -59,23 +63,24 @@ class Documents:
     async def save(self, conversation: Conversation) -> object:
         expected, conversation.revision = conversation.revision, str(uuid4())
         document = ConversationTypeAdapter.dump_json(conversation).decode()
+        usage = USAGE.dump_json(conversation.usage).decode()
         saved = await self._execute(
-            "insert into conversations as stored (id, revision, document, updated_at)"
-            " values (%s, %s, %s, current_timestamp) on conflict (id) do update"
-            " set revision = excluded.revision, document = excluded.document, updated_at = current_timestamp"
-            " where stored.revision = %s returning 1",
-            *(conversation.conversation_id, conversation.revision, document, expected),
+            "insert into conversations as stored (id, revision, usage, document, updated_at)"
+            " values (%s, %s, %s, %s, current_timestamp) on conflict (id) do update"
+            " set revision = excluded.revision, usage = excluded.usage, document = excluded.document,"
+            " updated_at = current_timestamp where stored.revision = %s returning 1",
+            *(conversation.conversation_id, conversation.revision, usage, document, expected),
         )
         assert saved, "conflict"
         return saved
 
     async def list_conversations(self, *, limit: int | None = None) -> list[Any]:
-        newest = "select id, revision, updated_at from conversations order by updated_at desc limit %s"
-        return await self._execute(newest, limit)
+        newest = "select id, revision, usage, updated_at from conversations order by updated_at desc limit %s"
+        return [(*row, USAGE.validate_json(row[2])) for row in await self._execute(newest, limit)]
 
 
 TABLE = (
-    "create table conversations (id text primary key, revision text, document text, updated_at timestamp)",
+    "create table conversations (id text primary key, revision text, usage text, document text, updated_at timestamp)",
     "create index on_update on conversations (updated_at)",
 )
 

@@ -8,11 +8,12 @@ no I/O, and it never raises: what it does not recognize is part of the result as
 and the command import it.
 """
 
-from asm.content.messages import MESSAGES, RESULTS, read_content, read_delta, session_title
+from asm.content.messages import ITEMS, MESSAGES, RESULTS, read_content, read_delta, session_title
 from asm.content.parts import Content, Delta, Media, Other, Part, Text, Thinking, ToolCall, ToolResult
 from asm.content.tools import error_text
 
 __all__ = [
+    "ITEMS",
     "MESSAGES",
     "RESULTS",
     "Content",

@@ -27,7 +27,7 @@ from asm.migrations import files
 from tests.conftest import Blocking, in_loop
 
 ROOT = Path(__file__).parents[2]
-STEPS = [file.id for file in files.list_files("sqlite")]
+STEPS = list(files.MIGRATIONS)
 STEP, LAST_STEP = STEPS[0], STEPS[-1]
 CAP_DAC_OVERRIDE = 1 << 1
 SHORT_S = 3.0
@@ -108,14 +108,16 @@ def copied_folder(to: Path) -> Path:
 
 
 def ids_in(folder: Path) -> list[str]:
-    """The ids of all migrations in an `sql` folder, in order."""
-    return sorted({file.name.removesuffix(".rollback.sql") for file in folder.rglob("*.rollback.sql")})
+    """The ids of all migrations in an `sql` folder that a store needs, in order."""
+    found = folder.rglob("migrations/*.rollback.sql")
+    return sorted({file.name.removesuffix(".rollback.sql") for file in found})
 
 
 def use_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Make this process one of a release whose migrations are those in an `sql` folder."""
     monkeypatch.setattr(files, "sql_folder", folder.joinpath)
     monkeypatch.setattr(files, "MIGRATIONS", ids_in(folder))
+    monkeypatch.setattr(files, "OPTIONAL", {})
 
 
 def add_migration(folder: Path, dsn: str, id: str, statements: str, undo: str = "") -> None:

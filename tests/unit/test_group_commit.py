@@ -131,7 +131,7 @@ def assert_closes(group_commit: GroupCommit) -> None:
 def test_a_lone_thread_is_sent_at_once() -> None:
     gate = Gate()
     gate.open()
-    group_commit = GroupCommit(gate, parallel_batches_from=None, timeout=1, retry_for=0)
+    group_commit = GroupCommit(gate, parallel_batches_from=None, timeout=DEADLINE_S, retry_for=0)
     assert group_commit.run(operation("a")) == "A"
 
 

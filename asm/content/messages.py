@@ -104,7 +104,7 @@ def _has_results(data: Document) -> bool:
 
 
 def _implied_role(message: Document) -> str | None:
-    """The role of a message that has it under another name: Claude Code's notes, or pydantic-ai's messages."""
+    """The role of a message that says it in another way: Claude Code's notes, pydantic-ai's messages."""
     if message.get("type") == "system":
         return "system"
     if "parts" in message and message.get("kind") in ("request", "response"):

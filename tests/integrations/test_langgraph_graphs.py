@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import operator
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
 import asm
 from asm.integrations import langgraph
 from asm.integrations.langgraph import AsmSaver, AsyncAsmSaver
+from tests.docs import snippets
+from tests.examples.programs import ROOT, printed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*DeltaChannel.*beta")
 
@@ -134,6 +138,27 @@ def test_keep_latest_keeps_what_a_delta_channel_is_read_from(turns: int, saver: 
     assert len(before["messages"]) == 6 * turns
     assert (graph.get_state(thread()).values, len(namespaces(saver)) < number) == (before, True)
     assert graph.invoke({"messages": ["Hi."]}, thread())["messages"][: 6 * turns] == before["messages"]
+
+
+def test_a_thread_moves_over_from_another_saver(saver: Any) -> None:
+    page, memory = (ROOT / "docs" / "integrations" / "langgraph.md").read_text("utf-8"), InMemorySaver()
+    (move,) = (block.text for block in snippets.blocks_of(page) if block.title == "moving.py")
+    defined: dict[str, Any] = {}
+    exec(move, defined)
+    asking(memory).invoke({"messages": ["Hi."]}, thread())
+    defined["move"]("thread_1", memory, saver)
+
+    assert asking(saver).invoke(Command(resume="Yes."), thread())["messages"][-1] == "Yes."
+
+
+def test_the_example_goes_on_where_it_stopped(dsn: str, tmp_path: Path) -> None:
+    assert printed(tmp_path, "with_langgraph.py", dsn).splitlines() == [
+        "the graph asks: Refund 20 EUR?",
+        "human: Where is my money?",
+        "ai: I can refund 20 EUR.",
+        "human: Yes.",
+        "context of the session: {'user_id': 'ada'}",
+    ]
 
 
 def test_an_async_graph_reads_a_delta_channel(saver: Any, store: asm.SessionStore) -> None:

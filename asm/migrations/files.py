@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asm.engine.registry import Dialect, sql_folder
-from asm.engine.schema_version import MIGRATIONS, OPTIONAL
+from asm.engine.schema_version import MIGRATIONS as MIGRATIONS
+from asm.engine.schema_version import OPTIONAL
 from asm.engine.schema_version import list_applied as list_applied
 from asm.engine.script import Query, no_result
 from asm.errors import MigrationRequired

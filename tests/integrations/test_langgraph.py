@@ -23,6 +23,7 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 import asm
 from asm.integrations import langgraph
 from asm.integrations.langgraph import AsmSaver, AsyncAsmSaver
+from asm.operations import checkpoint_pruning, checkpoints
 from tests.conftest import POSTGRES, an_event, in_loop
 from tests.contract.other_clients import fetch_rows, only, read_line, running, send_line
 from tests.integrations.command import output_of
@@ -280,7 +281,7 @@ def test_a_filter_matches_equal_values(filter: dict[str, Any], number: int, bloc
 
 
 def test_a_list_is_read_in_pages(blocking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(langgraph.checkpoints, "PAGE_SIZE", 3)
+    monkeypatch.setattr(checkpoints, "PAGE_SIZE", 3)
     put_many(blocking, 7)
     put_many(blocking, 2, "thread_2")
 
@@ -394,7 +395,7 @@ def test_delete_for_runs_deletes_rows_of_all_threads(blocking: Any, dsn_of_table
 def test_expire_keeps_the_newest_of_each_namespace(
     batch_size: int, blocking: Any, dsn_of_tables: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(langgraph.checkpoint_pruning, "BATCH_SIZE", batch_size)
+    monkeypatch.setattr(checkpoint_pruning, "BATCH_SIZE", batch_size)
     for thread_id in ("thread_1", "thread_2", "thread_3"):
         put_many(blocking, 5, thread_id)
 

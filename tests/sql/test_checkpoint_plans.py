@@ -23,7 +23,7 @@ from tests.sql.statements import queries
 
 SHORT, LONG = 15, 1_500
 VALUE = ("bytes", b"x" * 2_000)
-READS = {
+READS: dict[str, Callable[[str], Query[Any]]] = {
     "the newest": lambda name: checkpoints.get_checkpoint(config_of(name)),
     "one by its id": lambda name: checkpoints.get_checkpoint(config_of(name, 7)),
     "a page": lambda name: checkpoints.list_checkpoints(config_of(name), None, None, None, 5),

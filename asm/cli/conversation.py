@@ -14,6 +14,7 @@ from datetime import datetime
 
 from asm.cli.text import multiline
 from asm.content import (
+    ITEMS,
     MESSAGES,
     Content,
     Delta,
@@ -60,6 +61,9 @@ class Entry:
 
     @property
     def is_message(self) -> bool:
+        """Whether someone says it. The item of a framework may be something else, such as a setting."""
+        if self.event.type in ITEMS:
+            return bool(self.content.role or self.content.parts)
         return self.event.type in MESSAGES
 
     @property

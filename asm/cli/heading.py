@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from asm.cli.display import ERROR_TYPES, model_of, style_of, tokens_text, usage_of
 from asm.cli.printer import Printer
 from asm.cli.text import age, duration, inline, quantity, timestamp, usd
-from asm.content import Content, ToolResult, error_text, read_content
+from asm.content import ITEMS, Content, ToolResult, error_text, read_content
 from asm.documents import Document
 from asm.models import Event, EventType, Run, Session
 from asm.operations.summaries import CostSummary, SessionStats
@@ -24,6 +24,7 @@ SUMMARIZED_TYPES = (
     EventType.TOOL_CALL_FAILED,
     EventType.TURN_COMPLETED,
     *ERROR_TYPES,
+    *ITEMS,
 )
 """The types of the events that a summary is made of. Deltas and the output of tools are not read for it."""
 

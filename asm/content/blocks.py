@@ -29,6 +29,7 @@ _DEPTH_MAX = 8
 
 
 def read_block(block: Document, depth: int = 0) -> Iterator[Part]:
+    block = _with_type(block)
     type = block.get("type")
     kind = type.replace("-", "_") if isinstance(type, str) else None
     if kind in _TEXTS or (kind is None and isinstance(block.get("text"), str)):
@@ -40,12 +41,12 @@ def read_block(block: Document, depth: int = 0) -> Iterator[Part]:
         yield _read_thought(block, depth)
     elif kind == "message":
         yield from read_blocks(block.get("content", block.get("contents")), depth)
+    elif kind in _MEDIA:
+        yield _read_media(kind, block)
     elif is_result(block, None):
         yield read_result(dict(block))[0]
     elif is_call(block, kind):
         yield read_call(dict(block))[0]
-    elif kind in _MEDIA:
-        yield _read_media(kind, block)
     elif wrapper := next((name for name in _MEDIA_WRAPPERS if isinstance(block.get(name), dict)), None):
         yield _read_media(wrapper, block)
     else:
@@ -59,6 +60,8 @@ _MEDIA = {
     "image_url": "image",
     "input_image": "image",
     "output_image": "image",
+    "computer_screenshot": "image",
+    "image_generation_call": "image",
     "audio": "audio",
     "input_audio": "audio",
     "output_audio": "audio",
@@ -73,6 +76,29 @@ _MEDIA_WRAPPERS = (
     *("inlineData", "inline_data", "fileData", "file_data"),
     *("image", "audio", "video", "document"),
 )
+
+
+_PART_KINDS = {
+    **dict.fromkeys(("user-prompt", "text", "text-content", "file", "speech", "retry-feedback"), "message"),
+    **dict.fromkeys(("tool-call", "builtin-tool-call"), "tool_call"),
+    **dict.fromkeys(("tool-return", "builtin-tool-return", "retry-prompt"), "tool_result"),
+    **dict.fromkeys(("binary", "document-url", "uploaded-file"), "file"),
+    "thinking": "thinking",
+    "image-url": "image",
+    "audio-url": "audio",
+    "video-url": "video",
+}
+
+
+def _with_type(block: Document) -> Document:
+    """A part of a message of pydantic-ai, or of a prompt in it, with the type of the block that it is."""
+    kind = block.get("part_kind") or block.get("kind")
+    if kind == "system-prompt":
+        return {"system": block.get("content")}
+    if "type" in block or not isinstance(kind, str) or kind not in _PART_KINDS:
+        return block
+    is_error = block.get("outcome", kind) in ("failed", "retried", "retry-prompt")
+    return {**block, "type": _PART_KINDS[kind], "is_error": is_error}
 
 
 def _read_thought(block: Document, depth: int) -> Thinking:
@@ -93,7 +119,7 @@ def _read_media(kind: str, block: Document) -> Media:
         if name in values
     )
     words = [*names, *(each for each in addresses if not each.startswith("data:"))]
-    encoded = next((values[name] for name in ("data", "file_data") if name in values), "")
+    encoded = next((values[name] for name in ("data", "file_data", "result") if name in values), "")
     for address in (*(values.get(name, "") for name in ("url", "uri", "image_url")), encoded):
         if address.startswith("data:"):
             head, _, encoded = address.partition(",")
@@ -145,6 +171,8 @@ def _result_output(output: Any) -> tuple[Any, bool]:
         only_content = not output.keys() - {"content", "isError", "is_error", "_meta", "structuredContent"}
         is_error = output.get("isError") is True or output.get("is_error") is True
         return (text if only_content else output), is_error
+    if isinstance(output, dict) and output.get("type") == "computer_screenshot":
+        output = [output]
     if isinstance(output, list) and output and all(map(_is_shown_block, output)):
         return joined(read_blocks(output)), False
     return output, False

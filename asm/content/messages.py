@@ -76,6 +76,8 @@ def _shortened(text: str) -> str:
 def _read_message(data: Document) -> Content:
     data = _unwrapped(data)
     role, rest = take(data, ("role",))
+    if role is None:
+        role = _implied_role(rest)
     if is_result(rest, role) and not _has_results(rest):
         result, rest = read_result(rest)
         return Content("tool", (result,), rest)
@@ -101,6 +103,15 @@ def _has_results(data: Document) -> bool:
     return any(isinstance(block, dict) and is_result(block, None) for block in blocks)
 
 
+def _implied_role(message: Document) -> str | None:
+    """The role of a message that says it in another way: Claude Code's notes, pydantic-ai's messages."""
+    if message.get("type") == "system":
+        return "system"
+    if "parts" in message and message.get("kind") in ("request", "response"):
+        return "user" if message["kind"] == "request" else "assistant"
+    return None
+
+
 def _unwrapped(data: Document) -> Document:
     """The message inside a chat completion, inside the line of a log, or inside the item of a framework."""
     choice = _chat_choice(data, "message")
@@ -110,6 +121,11 @@ def _unwrapped(data: Document) -> Document:
         inner = data.get(name)
         if isinstance(inner, dict) and not data.keys() & {"content", "contents", "text", "parts"}:
             data = dict(inner)
+    content = data.get("content")
+    if isinstance(content, dict) and "parts" in content:
+        # Google's content has the role, and ADK's event around it an author.
+        role = content.get("role") or data.get("author")
+        data = {**data, "role": role, "content": content["parts"]}
     return data
 
 

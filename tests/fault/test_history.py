@@ -18,7 +18,7 @@ from tests.fault.soak import Work, history
 from tests.fault.soak_databases import SETTINGS, SoakDatabase, SoakPostgres, SoakSQLite
 from tests.servers import installations
 
-SHORT = Work(clients=4, workers=3, seconds=6, pause_s=0.4)
+SHORT = Work(clients=3, workers=3, seconds=4, pause_s=0.4)
 DATABASES: list[Callable[[], SoakDatabase]] = [
     SoakSQLite,
     *(lambda it=it: SoakPostgres(it, folder=in_memory()) for it in installations()[:1]),

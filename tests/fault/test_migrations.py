@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -107,15 +108,18 @@ def wait_for_the_lock(dsn: str) -> None:
 
 
 def step_for(dsn: str) -> int:
-    """The distance between two cuts: the tests of a server take long, and others cut at every statement."""
-    return 1 if dsns.parse_dsn(dsn).dialect == "sqlite" else 3
+    """The distance between two cuts. Each takes a process, and most of a tenth of a second."""
+    return 3 if dsns.parse_dsn(dsn).dialect == "sqlite" else 6
 
 
 def cut_everywhere(
     dsn: str, work: Callable[[str], Any], cut: Callable[[int], None], allowed: Sequence[State], step: int = 1
 ) -> int:
-    """Work again and again, cut a little later each time, until it is done; the number of the last cut."""
-    for number in count(1, step):
+    """Work again and again, cut a little later each time, until it is done; the number of the last cut.
+
+    The first cut is a random one, so that many runs of the test cut everywhere.
+    """
+    for number in count(random.randint(1, step), step):
         if not cuts.killed(partial(work, dsn), partial(cut, number)):
             return number - step
         wait_for_the_lock(dsn)
@@ -183,7 +187,7 @@ def test_a_backend_that_is_terminated_before_any_statement_is_an_error_and_chang
         roll_back(migrated)
     monkeypatch.setattr(Migrator, "stale_after_s", WAIT_FOR_YOYO_S)
     before, terminator = state(migrated), cuts.Terminator(migrated, monkeypatch)
-    for number in count(1, 5):
+    for number in count(random.randint(1, 10), 10):
         terminator.before(number)
         begun = time.monotonic()
         try:

@@ -44,6 +44,22 @@ def filled(
             yield Where(request.param, dsn)
 
 
+@pytest.fixture(scope="session", params=DATABASES)
+def with_tables(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    clusters: Callable[[str], Cluster],
+) -> Iterator[Where]:
+    """A database with tables and no rows."""
+    if request.param == "sqlite":
+        dsn = f"sqlite:///{tmp_path_factory.mktemp('tables') / 'store.db'}"
+        asm.migrate(dsn)
+        yield Where("sqlite", dsn)
+    else:
+        with clusters(request.param).database(migrated=True) as dsn:
+            yield Where(request.param, dsn)
+
+
 @pytest.fixture(scope="session", params=POSTGRES)
 def empty_postgres(request: pytest.FixtureRequest, clusters: Callable[[str], Cluster]) -> Iterator[str]:
     """The DSN of a PostgreSQL database without tables."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from asm.async_store import AsyncSessionStore, AsyncTransaction
 from asm.store import SessionStore
@@ -30,7 +32,14 @@ def in_threads(store: SessionStore) -> AsyncSessionStore:
 
     Its iterators and `transaction()` are not there: `get_events` and `run_transaction` are.
     """
-    return cast(AsyncSessionStore, _InThreads(store, ThreadPoolExecutor(STORE_THREADS, "asm store")))
+    threads = _THREADS.setdefault(store, ThreadPoolExecutor(STORE_THREADS, "asm store"))
+    return cast(AsyncSessionStore, _InThreads(store, threads))
+
+
+# All that awaits one store shares its threads: an application may have an object for each conversation.
+_THREADS: WeakKeyDictionary[SessionStore, ThreadPoolExecutor] = WeakKeyDictionary()
+# The threads do not exist in a forked process.
+os.register_at_fork(after_in_child=_THREADS.clear)
 
 
 def at_once(store: SessionStore) -> AsyncSessionStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from asm import dsn
@@ -84,11 +85,21 @@ def check_exists(at: dsn.Target, *, migrate: bool) -> None:
         check_complete([], f"there is no file {at.address} for this asm")
 
 
-def migrate_target(at: dsn.Target, database: Any) -> None:
+def migrate_store(store: Any, optional: Collection[str]) -> None:
+    """Apply what is pending in the database of an open store, and the optional migrations of these names."""
+    if store._pool is not None:
+        raise ValidationError(
+            "a store with a borrowed pool does not know its DSN: migrate with the DSN before"
+        )
+    migrate_target(store._dsn_target, store._database, optional)
+
+
+def migrate_target(at: dsn.Target, database: Any, optional: Collection[str] = ()) -> None:
+    """Apply what is pending, and the optional migrations of these names."""
     # Imported here, because most programs open a store that is up to date.
-    from asm.migrations.runner import migrate, migrate_connection
+    from asm.migrations.runner import migrate_connection, migrate_with
 
     if at.address == dsn.MEMORY:
-        migrate_connection(database.connection)
+        migrate_connection(database.connection, optional)
     else:
-        migrate(at.dsn, schema=at.schema)
+        migrate_with(optional, at.dsn, schema=at.schema)

@@ -76,18 +76,24 @@ class Cpu:
         # Repeat if a process ended during the sum: its time moves to that of its parent's children.
         while True:
             family = self._family()
-            total = sum(self._of_itself(process) for process in family)
+            total = sum(map(self._of_itself, family))
             if self._family() == family:
                 return total
 
-    def _family(self) -> list[psutil.Process]:
-        return [self._postmaster, *self._postmaster.children(recursive=True)]
+    def _family(self) -> list[int]:
+        """The ids of all processes. Linux lists them; psutil reads every process of the machine for them."""
+        parent = self._postmaster.pid
+        try:
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        except OSError:
+            return [parent, *(each.pid for each in self._postmaster.children())]
+        return [parent, *map(int, children)]
 
-    def _of_itself(self, process: psutil.Process) -> float:
+    def _of_itself(self, pid: int) -> float:
         with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            ended = times.children_user + times.children_system if process == self._postmaster else 0.0
-            return _precise(process.pid, float(times.user + times.system)) + float(ended)
+            times = psutil.Process(pid).cpu_times()
+            ended = times.children_user + times.children_system if pid == self._postmaster.pid else 0.0
+            return _precise(pid, float(times.user + times.system)) + float(ended)
         return 0.0
 
 
@@ -100,12 +106,14 @@ def _precise(pid: int, ticks_s: float) -> float:
 
 
 class Databases:
-    """The databases of one run of the bench."""
+    """The databases of one run of the bench, in a folder for temporary files unless another one is named."""
 
-    def __init__(self, dsn: str | None = None) -> None:
+    def __init__(self, dsn: str | None = None, within: Path | None = None) -> None:
         self._dsn = dsn
+        self._within = within
         self._stack = ExitStack()
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="asm-bench-")))
+        folder = tempfile.TemporaryDirectory(prefix="asm-bench-", dir=within)
+        self.folder = Path(self._stack.enter_context(folder))
 
     def __enter__(self) -> Databases:
         return self
@@ -123,7 +131,7 @@ class Databases:
         """A server with PostgreSQL's default settings: it syncs at every commit."""
         if self._dsn is not None or self._installation is None:
             return None
-        return self._stack.enter_context(Server(installations()[0]))
+        return self._stack.enter_context(Server(installations()[0], self._within))
 
     @property
     def dsn(self) -> str | None:

@@ -14,7 +14,8 @@ import os
 import shutil
 import signal
 import threading
-from collections import defaultdict
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -134,52 +135,124 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect repetitions of tests on further stores, unless ASM_TEST_ALL is set.
 
-    An older PostgreSQL server runs tests/sql, the contract with the blocking store, and tests that run
-    on no newer one. Of a contract test with MANY cases, each case runs on every database, alternately
-    with the blocking and the async store.
+    Most tests run on SQLite with one store, blocking or async, and on PostgreSQL with the other one. Which
+    of them is first alternates from test to test and from case to case, so that every promise is tested on
+    both databases and with both stores. What is WRITTEN_FOR_EACH_STORE runs with both stores on both
+    databases. In tests/fault, each case of a test with MANY runs with one store. The cases of a command
+    alternate between the databases, because a command prints the same of both.
+
+    An older PostgreSQL server runs tests/sql, the contract with one store, and tests that run on no newer
+    one. The cases of a test with MANY alternate between it and the newest server.
     """
     if os.environ.get("ASM_TEST_ALL"):
         return
-    variants: dict[str, list[Variant]] = defaultdict(list)
+    variants: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        variants[item.nodeid.partition("[")[0]].append(Variant.of(item))
-    repeated = {each.item for of_test in variants.values() for each in of_test if each.is_repeated(of_test)}
+        variants[item.nodeid.partition("[")[0]].append(item)
+    tests = [Variants(of_test) for of_test in variants.values()]
+    repeated = {each.item for test in tests for each in test.repetitions()}
     config.hook.pytest_deselected(items=[item for item in items if item in repeated])
     items[:] = [item for item in items if item not in repeated]
 
 
-MANY = 4
+MANY = 3
+WRITTEN_FOR_EACH_STORE = {
+    "test_concurrent_appends.py",
+    "test_connections.py",
+    "test_group_commit.py",
+    "test_opening.py",
+    "test_polling.py",
+    "test_run_transaction.py",
+    "test_transactions.py",
+}
+"""Tests of what the blocking and the async store do with code of their own."""
 
 
 class Variant(NamedTuple):
-    """A test with one set of parameters: its store, and the indices of the other ones."""
+    """A test with one set of parameters: its store, and the number of the other ones."""
 
     item: pytest.Item
     kind: str | None
     colour: str | None
-    case: tuple[int, ...]
+    case: int
 
-    @classmethod
-    def of(cls, item: pytest.Item) -> Variant:
-        call: Any = getattr(item, "callspec", None)
-        if call is None:
-            return cls(item, None, None, ())
-        case = tuple(index for name, index in call.indices.items() if name not in ("kind", "colour"))
-        return cls(item, call.params.get("kind"), call.params.get("colour"), case)
+    @property
+    def is_on_postgres(self) -> bool:
+        return self.kind in POSTGRES
 
-    def is_repeated(self, variants: list[Variant]) -> bool:
-        folder = self.item.path.parent.name
-        if folder == "sql":
+    @property
+    def is_on_an_older_server(self) -> bool:
+        return self.kind in POSTGRES[1:]
+
+
+class Variants:
+    """All variants of one test."""
+
+    def __init__(self, items: list[pytest.Item]) -> None:
+        self.all: list[Variant] = []
+        numbers = Counter[tuple[str | None, str | None]]()
+        for item in items:
+            call: Any = getattr(item, "callspec", None)
+            kind, colour = (call.params.get(name) if call else None for name in ("kind", "colour"))
+            self.all.append(Variant(item, kind, colour, numbers[kind, colour]))
+            numbers[kind, colour] += 1
+        are_paired = len({number for (_, colour), number in numbers.items() if colour}) == 1
+        path = items[0].path
+        self._name = items[0].nodeid.partition("[")[0]
+        self._folder = path.parent.name
+        self._kinds = {each.kind for each in self.all}
+        self._stores = {(each.kind, each.colour, each.case) for each in self.all}
+        self._are_many = len({each.case for each in self.all}) >= MANY
+        are_cases = max(numbers.values()) > 1
+        self._is_of_a_command = path.name.startswith("test_cli_") and are_cases
+        self._is_on_both = bool(POSTGRES) and {"sqlite", POSTGRES[0]} <= self._kinds
+        if self._folder in ("agents", "contract", "property", "telemetry"):
+            alternate = are_cases or (self._is_on_both and path.name not in WRITTEN_FOR_EACH_STORE)
+        else:
+            alternate = self._folder == "fault" and self._are_many
+        self._alternate = alternate and are_paired
+
+    def repetitions(self) -> list[Variant]:
+        repeated = [each for each in self.all if self._is_repetition(each)]
+        kept = [each for each in self.all if each not in repeated]
+        if _tested(kept) != _tested(self.all):
+            raise pytest.UsageError(f"{self._name} is not selected for every database, store and case")
+        return repeated
+
+    def _is_repetition(self, each: Variant) -> bool:
+        return (
+            self._is_with_the_second_store(each)
+            or self._is_on_a_second_server(each)
+            or self._is_on_a_second_database(each)
+        )
+
+    def _is_with_the_second_store(self, each: Variant) -> bool:
+        other = (each.kind, "async" if each.colour == "sync" else "sync", each.case)
+        if not self._alternate or other not in self._stores:
             return False
-        if self.kind in POSTGRES[1:] and any(each.kind == POSTGRES[0] for each in variants):
-            return folder != "contract" or self.colour != "sync" or self._is_in_other_colour(variants)
-        return folder == "contract" and self._is_in_other_colour(variants)
+        database = DATABASES.index(each.kind) if each.kind else 0
+        is_even = (zlib.crc32(self._name.encode()) + each.case + database) % 2 == 0
+        return is_even != (each.colour == "sync")
 
-    def _is_in_other_colour(self, variants: list[Variant]) -> bool:
-        if self.kind is None or self.colour is None or len({each.case for each in variants}) < MANY:
+    def _is_on_a_second_server(self, each: Variant) -> bool:
+        if not each.is_on_postgres or not set(POSTGRES) <= self._kinds or self._folder == "sql":
             return False
-        is_even = (sum(self.case) + DATABASES.index(self.kind)) % 2 == 0
-        return is_even != (self.colour == "sync")
+        if self._folder != "contract" or each.colour is None:
+            return each.is_on_an_older_server
+        if self._are_many:
+            return POSTGRES.index(str(each.kind)) != each.case // 2 % len(POSTGRES)
+        return each.is_on_an_older_server and each.colour == "async" and not self._alternate
+
+    def _is_on_a_second_database(self, each: Variant) -> bool:
+        if not self._is_of_a_command or each.colour or not self._is_on_both:
+            return False
+        return (zlib.crc32(self._name.encode()) + each.case) % 2 == (each.kind == "sqlite")
+
+
+def _tested(variants: list[Variant]) -> set[object]:
+    """The databases, the stores and the cases."""
+    databases = {"postgres" if each.is_on_postgres else each.kind for each in variants}
+    return {*databases, *(each.colour for each in variants), *(each.case for each in variants)}
 
 
 def pytest_collection_finish() -> None:

@@ -66,9 +66,9 @@ def catalogs(text: str) -> list[str]:
 
 
 def function_names(connection: psycopg.Connection[Any]) -> set[str]:
-    """The names that PostgreSQL takes for those of functions, in front of a parenthesis."""
+    """The names that PostgreSQL takes for functions', in front of a parenthesis, without asm's own."""
     names = connection.execute(
-        "select distinct proname from pg_proc where proname not in "
+        "select distinct proname from pg_proc where proname not like 'asm\\_%' and proname not in "
         "(select word from pg_get_keywords() where catcode in ('C', 'R'))"
     )
     return {name for (name,) in names}

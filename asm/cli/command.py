@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EPIPE
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import click
@@ -72,8 +73,7 @@ def _reporting() -> Iterator[None]:
         if error.errno == EPIPE:
             # The reader of a pipe has left. click ends the command without a message.
             raise
-        if error.filename is None:
-            _discard_output()
+        _discard_what_cannot_be_written()
         where = error.filename or "cannot write to the standard output"
         raise _CliError(f"{where}: {error.strerror}") from error
     except KeyboardInterrupt:
@@ -81,12 +81,14 @@ def _reporting() -> Iterator[None]:
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-def _discard_output() -> None:
-    """Discard what is left to write, which the interpreter would write, and report again, at its exit."""
-    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+def _discard_what_cannot_be_written() -> None:
+    # Python writes it once more when it ends, and would report the error again, with a status of its own.
+    if isinstance(sys.stdout, TextIOWrapper):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            with Path(os.devnull).open("wb") as nothing:
+                os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 @click.group(cls=_Asm, context_settings={"help_option_names": ["-h", "--help"]})

@@ -18,11 +18,14 @@ from asm.migrations.migrator import StoreStatus
 
 @click.command()
 @dsn_argument
+@click.option("--langgraph", is_flag=True, help="Also create the tables of LangGraph's checkpoints.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL of what is pending, and change nothing.")
-def migrate(dsn: str | None, schema: str | None, *, as_sql: bool) -> None:
+def migrate(dsn: str | None, schema: str | None, *, as_sql: bool, **optional: bool) -> None:
     """Create the tables, or bring them up to date.
 
     All pending migrations are applied in one transaction. Open stores go on working.
+
+    Optional tables are created where an option asks for them, and kept up to date from then on.
 
     The output of --sql is a script for psql or sqlite3, which also marks the migrations as applied.
 
@@ -30,10 +33,11 @@ def migrate(dsn: str | None, schema: str | None, *, as_sql: bool) -> None:
     asm migrate sqlite:///agents.db
     asm migrate postgresql://app@db/agents --sql | psql postgresql://app@db/agents
     """
+    asked = [name for name, is_asked in optional.items() if is_asked]
     if as_sql:
-        click.echo(runner.migration_script(dsn, schema=schema), nl=False)
+        click.echo(runner.migration_script(dsn, schema=schema, optional=asked), nl=False)
         return
-    applied = runner.migrate(dsn, schema=schema)
+    applied = runner.migrate_with(asked, dsn, schema=schema)
     for migration in applied:
         click.echo(f"applied {migration}")
     if not applied:

@@ -29,6 +29,7 @@ _DEPTH_MAX = 8
 
 
 def read_block(block: Document, depth: int = 0) -> Iterator[Part]:
+    block = _with_type(block)
     type = block.get("type")
     kind = type.replace("-", "_") if isinstance(type, str) else None
     if kind in _TEXTS or (kind is None and isinstance(block.get("text"), str)):
@@ -36,27 +37,31 @@ def read_block(block: Document, depth: int = 0) -> Iterator[Part]:
         text = text if isinstance(text, str) else as_text(text)
         if text.strip():
             yield Thinking(text) if rest.get("thought") is True else Text(text)
-    elif kind in THOUGHTS:
+    elif kind in THOUGHTS or block.keys() & {"reasoningContent", "reasoningText"}:
         yield _read_thought(block, depth)
     elif kind == "message":
-        yield from read_blocks(block.get("content"), depth)
+        yield from read_blocks(block.get("content", block.get("contents")), depth)
+    elif kind in _MEDIA:
+        yield _read_media(kind, block)
     elif is_result(block, None):
         yield read_result(dict(block))[0]
     elif is_call(block, kind):
         yield read_call(dict(block))[0]
-    elif kind in _MEDIA or block.keys() & {"inlineData", "inline_data", "fileData", "file_data"}:
-        yield _read_media(kind or "file", block)
+    elif wrapper := next((name for name in _MEDIA_WRAPPERS if isinstance(block.get(name), dict)), None):
+        yield _read_media(wrapper, block)
     else:
         yield Other(block)
 
 
 _TEXTS = ("text", "input_text", "output_text", "refusal")
-THOUGHTS = ("thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text")
+THOUGHTS = ("thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text", "text_reasoning")
 _MEDIA = {
     "image": "image",
     "image_url": "image",
     "input_image": "image",
     "output_image": "image",
+    "computer_screenshot": "image",
+    "image_generation_call": "image",
     "audio": "audio",
     "input_audio": "audio",
     "output_audio": "audio",
@@ -64,11 +69,40 @@ _MEDIA = {
     "file": "file",
     "input_file": "file",
     "document": "file",
+    "data": "file",
+    "uri": "file",
+}
+_MEDIA_WRAPPERS = (
+    *("inlineData", "inline_data", "fileData", "file_data"),
+    *("image", "audio", "video", "document"),
+)
+
+
+_PART_KINDS = {
+    **dict.fromkeys(("user-prompt", "text", "text-content", "file", "speech", "retry-feedback"), "message"),
+    **dict.fromkeys(("tool-call", "builtin-tool-call"), "tool_call"),
+    **dict.fromkeys(("tool-return", "builtin-tool-return", "retry-prompt"), "tool_result"),
+    **dict.fromkeys(("binary", "document-url", "uploaded-file"), "file"),
+    "thinking": "thinking",
+    "image-url": "image",
+    "audio-url": "audio",
+    "video-url": "video",
 }
 
 
+def _with_type(block: Document) -> Document:
+    """A part of a message of pydantic-ai, or of a prompt in it, with the type of the block that it is."""
+    kind = block.get("part_kind") or block.get("kind")
+    if kind == "system-prompt":
+        return {"system": block.get("content")}
+    if "type" in block or not isinstance(kind, str) or kind not in _PART_KINDS:
+        return block
+    is_error = block.get("outcome", kind) in ("failed", "retried", "retry-prompt")
+    return {**block, "type": _PART_KINDS[kind], "is_error": is_error}
+
+
 def _read_thought(block: Document, depth: int) -> Thinking:
-    thought, _ = take(block, ("thinking", "text", "summary", "content"))
+    thought, _ = take(block, ("thinking", "text", "summary", "content", "reasoningContent", "reasoningText"))
     parts = read_blocks(thought, depth)
     # A Responses item's summary is a list of `summary_text` blocks, which are thinking themselves.
     return Thinking(joined(parts) or "(hidden)")
@@ -81,12 +115,12 @@ def _read_media(kind: str, block: Document) -> Media:
     names = (values[name] for name in ("filename", "file_name", "title", "name") if name in values)
     addresses = (
         values[name]
-        for name in ("url", "image_url", "file_url", "file_uri", "fileUri", "file_id")
+        for name in ("url", "uri", "image_url", "file_url", "file_uri", "fileUri", "file_id")
         if name in values
     )
     words = [*names, *(each for each in addresses if not each.startswith("data:"))]
-    encoded = next((values[name] for name in ("data", "file_data") if name in values), "")
-    for address in (values.get("url", ""), values.get("image_url", ""), encoded):
+    encoded = next((values[name] for name in ("data", "file_data", "result") if name in values), "")
+    for address in (*(values.get(name, "") for name in ("url", "uri", "image_url")), encoded):
         if address.startswith("data:"):
             head, _, encoded = address.partition(",")
             type = type or head[5:].partition(";")[0]
@@ -94,7 +128,7 @@ def _read_media(kind: str, block: Document) -> Media:
         words.append(type)
     if encoded:
         words.append(f"{len(encoded) * 3 // 4:,} bytes")
-    return Media(_MEDIA.get(kind, kind), ", ".join(words))
+    return Media(_MEDIA.get(kind, "file"), ", ".join(words))
 
 
 _MEDIA_TYPES = ("media_type", "mime_type", "mimeType", "format")
@@ -137,6 +171,8 @@ def _result_output(output: Any) -> tuple[Any, bool]:
         only_content = not output.keys() - {"content", "isError", "is_error", "_meta", "structuredContent"}
         is_error = output.get("isError") is True or output.get("is_error") is True
         return (text if only_content else output), is_error
+    if isinstance(output, dict) and output.get("type") == "computer_screenshot":
+        output = [output]
     if isinstance(output, list) and output and all(map(_is_shown_block, output)):
         return joined(read_blocks(output)), False
     return output, False

@@ -76,16 +76,15 @@ def _shortened(text: str) -> str:
 def _read_message(data: Document) -> Content:
     data = _unwrapped(data)
     role, rest = take(data, ("role",))
-    if role is None and rest.get("type") == "system":
-        # Claude Code's own notes in a transcript.
-        role = "system"
-    if is_result(rest, role):
+    if role is None:
+        role = _implied_role(rest)
+    if is_result(rest, role) and not _has_results(rest):
         result, rest = read_result(rest)
         return Content("tool", (result,), rest)
     if _is_item(rest):
         return Content(text_or_none(role), tuple(read_block(rest)), {})
     thoughts, rest = take(rest, ("thinking", "thought", "reasoning_content", "reasoning"))
-    content, rest = take(rest, ("content", "text", "parts", "output", "delta"))
+    content, rest = take(rest, ("content", "contents", "text", "parts", "output", "delta"))
     calls, rest = take(rest, ("tool_calls", "function_call"))
     refusal, rest = take(rest, ("refusal",))
     spoken = list(read_blocks(content))
@@ -98,15 +97,35 @@ def _read_message(data: Document) -> Content:
     return Content(text_or_none(role), tuple(parts), {k: v for k, v in rest.items() if v not in EMPTY})
 
 
+def _has_results(data: Document) -> bool:
+    """Whether the blocks of a message are results themselves."""
+    blocks = (block for name in ("content", "contents") for block in as_list(data.get(name)))
+    return any(isinstance(block, dict) and is_result(block, None) for block in blocks)
+
+
+def _implied_role(message: Document) -> str | None:
+    """The role of a message that says it in another way: Claude Code's notes, pydantic-ai's messages."""
+    if message.get("type") == "system":
+        return "system"
+    if "parts" in message and message.get("kind") in ("request", "response"):
+        return "user" if message["kind"] == "request" else "assistant"
+    return None
+
+
 def _unwrapped(data: Document) -> Document:
     """The message inside a chat completion, inside the line of a log, or inside the item of a framework."""
     choice = _chat_choice(data, "message")
     if choice is not None:
         return choice
-    for name in ("item", "message"):
+    for name in ("item", "redact_message", "message"):
         inner = data.get(name)
-        if isinstance(inner, dict) and not data.keys() & {"content", "text", "parts"}:
+        if isinstance(inner, dict) and not data.keys() & {"content", "contents", "text", "parts"}:
             data = dict(inner)
+    content = data.get("content")
+    if isinstance(content, dict) and "parts" in content:
+        # Google's content has the role, and ADK's event around it an author.
+        role = content.get("role") or data.get("author")
+        data = {**data, "role": role, "content": content["parts"]}
     return data
 
 

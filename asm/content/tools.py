@@ -9,14 +9,15 @@ from asm.content.fields import EMPTY, as_text, take, take_text
 from asm.content.parts import ToolCall, ToolResult
 from asm.documents import Document, check, parse
 
-_IDS = ("tool_call_id", "tool_use_id", "toolCallId", "call_id", "id")
+_IDS = ("tool_call_id", "tool_use_id", "toolCallId", "toolUseId", "call_id", "id")
 _NAMES = ("name", "tool_name", "toolName", "tool")
 _INPUTS = ("input", "tool_input", "toolInput", "arguments", "args", "parameters")
 _OUTPUTS = ("output", "tool_output", "toolOutput", "result", "content", "response", "observation")
 _ERRORS = ("error", "tool_error", "error_message")
 _CALL_TYPES = ("function", "tool_use", "server_tool_use", "mcp_tool_use", "tool_call", "custom")
-_CALL_WRAPPERS = ("function", "function_call", "functionCall", "tool_call", "tool_use", "custom")
-_RESULT_WRAPPERS = ("function_response", "functionResponse", "tool_result")
+_CALL_WRAPPERS = ("function", "function_call", "functionCall", "tool_call", "tool_use", "toolUse", "custom")
+_RESULT_WRAPPERS = ("function_response", "functionResponse", "tool_result", "toolResult")
+_RESULT_ENDINGS = ("tool_result", "function_result", "_call_output")
 
 
 def is_call(block: Document, kind: str | None) -> bool:
@@ -30,7 +31,7 @@ def is_result(block: Document, role: Any) -> bool:
     """Whether a block, or the message of this role, is the result of a tool."""
     type = block.get("type")
     if isinstance(type, str):
-        return type.replace("-", "_").endswith(("tool_result", "_call_output"))
+        return type.replace("-", "_").endswith(_RESULT_ENDINGS)
     return role in ("tool", "function") or any(isinstance(block.get(name), dict) for name in _RESULT_WRAPPERS)
 
 
@@ -100,7 +101,7 @@ def _take_type(data: Document) -> tuple[str | None, Document]:
     """The type of a block that is a call or a result. Another `type` belongs to the application."""
     type = data.get("type")
     kind = type.replace("-", "_") if isinstance(type, str) else ""
-    if kind in _CALL_TYPES or kind.endswith(("_call", "_call_output", "tool_result")):
+    if kind in _CALL_TYPES or kind.endswith(("_call", *_RESULT_ENDINGS)):
         return kind, {key: value for key, value in data.items() if key != "type"}
     return None, data
 

@@ -22,6 +22,7 @@ from asm.errors import ValidationError
 Dialect: TypeAlias = Literal["postgres", "sqlite"]
 
 TABLES = ("asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts")
+OPTIONAL_TABLES = ("asm_checkpoints", "asm_checkpoint_blobs", "asm_checkpoint_writes")
 
 _NAME_LINE = re.compile(r"-- ([a-z][a-z0-9_]*)")
 _OPTIONAL_LINE = re.compile(r"(?P<sql>.*?\S)\s+-- if (?P<condition>.*)")
@@ -30,7 +31,7 @@ _OPTIONAL_CLAUSE = re.compile(r"\s*(?:and|order by|limit)\b")
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 _WRITES = re.compile(r"\b(insert|update|delete)\b")
 _RETURNS = re.compile(r"\A\s*select\b|^\s*returning\b", re.MULTILINE)
-_TABLE_NAME = re.compile(rf"\b(?:{'|'.join(TABLES)}|_yoyo_migration|_yoyo_log)\b")
+_TABLE_NAME = re.compile(rf"\b(?:{'|'.join(TABLES + OPTIONAL_TABLES)}|_yoyo_migration|_yoyo_log)\b")
 
 _PLACEHOLDER = {
     "postgres": re.compile(r"%\(([a-z][a-z0-9_]*)\)s"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
+from typing import NamedTuple
 
 from asm import shown
 from asm.engine.registry import TABLES, Dialect
@@ -16,6 +17,25 @@ MIGRATIONS: Sequence[str] = ("0001-agent-sessions",)
 
 Another file in the folder of the migrations is not asm's, and is neither applied nor counted.
 """
+
+
+class Optional(NamedTuple):
+    """Migrations that are applied only where they are asked for, after those that a store needs."""
+
+    migrations: Sequence[str]
+    """Their ids, in order. Each begins with a letter, so that it sorts after those that a store needs."""
+    check: str
+    """A query that returns no row, and fails where one of their tables is missing."""
+    count_rows: str
+    """A query of the names of their tables, without "asm_", and their numbers of rows."""
+
+
+OPTIONAL: Mapping[str, Optional] = {
+    "langgraph": Optional(
+        ("langgraph-0001-checkpoints",), "check_checkpoint_tables", "count_checkpoint_rows"
+    ),
+}
+"""What `asm migrate` has an option for, by its name. Its files are in `sql/<dialect>/optional/`."""
 
 
 def list_applied(dialect: Dialect) -> Query[list[str]] | Pipeline[list[str]]:
@@ -45,6 +65,8 @@ def own_migrations(rows: Rows, known: Collection[str]) -> list[str]:
 
 def add_versions(error: MigrationRequired, applied: Sequence[str]) -> None:
     """Say in the error which migration is the program's newest and which the database's, and what to do."""
+    optional = {id for each in OPTIONAL.values() for id in each.migrations}
+    applied = [id for id in applied if id not in optional]
     newer = [id for id in applied if id not in MIGRATIONS]
     if newer and set(MIGRATIONS) <= set(applied):
         newest, advice = newer[-1], "upgrade asm, because the database is newer"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from asm.engine.registry import Dialect, sql_folder
-from asm.engine.schema_version import MIGRATIONS
+from asm.engine.schema_version import MIGRATIONS as MIGRATIONS
+from asm.engine.schema_version import OPTIONAL
 from asm.engine.schema_version import list_applied as list_applied
 from asm.engine.script import Query, no_result
 from asm.errors import MigrationRequired
@@ -51,14 +53,33 @@ def check_complete(
 
 
 def migrations_folder(dialect: Dialect) -> Path:
-    """The folder of the migrations, for yoyo's own command."""
+    """The folder of the migrations that a store needs, for yoyo's own command."""
     return sql_folder(dialect) / "migrations"
 
 
 def list_files(dialect: Dialect) -> list[Migration]:
-    """All migrations of this version of asm, in order, whatever else lies beside their files."""
+    """All migrations of this version of asm, in order, whatever else lies beside their files.
+
+    The optional ones are the last.
+    """
     files = {id: migrations_folder(dialect) / f"{id}.sql" for id in MIGRATIONS}
+    for each in OPTIONAL.values():
+        files |= {id: sql_folder(dialect) / "optional" / f"{id}.sql" for id in each.migrations}
     return [Migration(id, _checksum(file), file) for id, file in files.items()]
+
+
+def needed_migrations(marked: Collection[str], optional: Collection[str] = ()) -> list[str]:
+    """The ids of the migrations that a database is to have, in order.
+
+    They are those that a store needs, and the optional ones that are asked for by name, or of which a part
+    is marked as applied.
+    """
+    wanted = [
+        each.migrations
+        for name, each in OPTIONAL.items()
+        if name in optional or not set(marked).isdisjoint(each.migrations)
+    ]
+    return [*MIGRATIONS, *(id for ids in wanted for id in ids)]
 
 
 def _checksum(file: Path) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,10 +20,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from asm.engine.registry import Dialect, QueryRegistry
-from asm.engine.schema_version import own_migrations
+from asm.engine.schema_version import OPTIONAL, Optional, own_migrations
 from asm.engine.script import Rows, sum_of_halves
 from asm.errors import Conflict, ConnectionFailed, MigrationRequired, StorageError, StorageTimeout
-from asm.migrations.files import list_files
+from asm.migrations.files import list_files, needed_migrations
 from asm.migrations.script import migration_script
 
 T = TypeVar("T")
@@ -74,20 +74,21 @@ class Migrator(ABC):
     def script_head(self) -> str:
         """The statements that begin a script of migrations."""
 
-    def migrate(self) -> list[str]:
+    def migrate(self, optional: Collection[str] = ()) -> list[str]:
+        """Apply what is pending. `optional` names the migrations of OPTIONAL that are asked for."""
         # Up to date is found out without a lock, which needs the right to write.
-        return self._with_lock(self._apply) if self.pending() else []
+        return self._with_lock(partial(self._apply, optional)) if self.pending(optional) else []
 
     def rollback(self, steps: int | None) -> list[str]:
         return self._with_lock(partial(self._roll_back, steps)) if self._marked() else []
 
-    def pending(self) -> list[str]:
+    def pending(self, optional: Collection[str] = ()) -> list[str]:
         self._check_unchanged()
-        return self._pending(self._applied())
+        return self._pending(self._applied(), optional)
 
-    def script(self) -> str:
+    def script(self, optional: Collection[str] = ()) -> str:
         """The pending migrations as a script for the database's own client."""
-        pending = self.pending()
+        pending = self.pending(optional)
         files = [file for file in list_files(self.dialect) if file.id in pending]
         return migration_script(self.script_head(), files, self._marked(), utc_now=self.utc_now)
 
@@ -95,6 +96,9 @@ class Migrator(ABC):
         applied = self._applied()
         counts = self.rows("count_rows_by_counters") if applied else []
         rows = {table: sum_of_halves(upper, lower) for table, upper, lower in counts}
+        for each in OPTIONAL.values():
+            if not set(applied).isdisjoint(each.migrations):
+                rows.update(self.rows(each.count_rows))
         return StoreStatus(
             self.dialect, self.rows("get_version")[0][0], applied, self._pending(applied), rows
         )
@@ -128,13 +132,15 @@ class Migrator(ABC):
         locked: bool = backend.insert_lock_row()
         return locked
 
-    def _apply(self, backend: Any) -> list[str]:
+    def _apply(self, optional: Collection[str], backend: Any) -> list[str]:
         self._check_unchanged()
+        applied = self._applied()
+        pending = self._pending(applied, optional)
         migrations = backend.read_migrations()
-        if not self._applied():
-            # Tables that are marked as created but were dropped by hand are created again.
-            backend.unmark_migrations(backend.to_rollback(migrations))
-        migrations = backend.to_apply(migrations)
+        # Tables that are marked as created but were dropped by hand are created again.
+        marked = backend.to_rollback(migrations)
+        backend.unmark_migrations(marked.filter(lambda each: each.id not in applied))
+        migrations = backend.to_apply(migrations).filter(lambda each: each.id in pending)
         backend.apply_migrations(migrations)
         return [migration.id for migration in migrations]
 
@@ -150,12 +156,23 @@ class Migrator(ABC):
         return [migration.id for migration in migrations]
 
     def _applied(self) -> list[str]:
-        """The ids of the migrations marked as applied, or none if a table is missing."""
-        try:
-            self.rows("check_tables")
-        except MigrationRequired:
+        """The ids of the migrations marked as applied, without those of which a table is missing."""
+        if not self._succeeds("check_tables"):
             return []
-        return self._marked()
+        marked = self._marked()
+        lost = {id for each in OPTIONAL.values() if self._has_lost(each, marked) for id in each.migrations}
+        return [id for id in marked if id not in lost]
+
+    def _has_lost(self, optional: Optional, marked: Collection[str]) -> bool:
+        """Whether optional migrations are marked as applied, and their tables were dropped by hand."""
+        return not set(marked).isdisjoint(optional.migrations) and not self._succeeds(optional.check)
+
+    def _succeeds(self, check: str) -> bool:
+        try:
+            self.rows(check)
+        except MigrationRequired:
+            return False
+        return True
 
     def _marked(self) -> list[str]:
         """The ids of asm's migrations that are marked as applied, whether the tables exist or not."""
@@ -165,8 +182,9 @@ class Migrator(ABC):
             return []
         return own_migrations(rows, known=[file.id for file in list_files(self.dialect)])
 
-    def _pending(self, applied: list[str]) -> list[str]:
-        return [file.id for file in list_files(self.dialect) if file.id not in applied]
+    def _pending(self, applied: list[str], optional: Collection[str] = ()) -> list[str]:
+        # Optional ones whose tables were dropped by hand are still marked.
+        return [id for id in needed_migrations(self._marked(), optional) if id not in applied]
 
     def _check_unchanged(self) -> None:
         """Conflict if the file of an applied migration has changed."""

@@ -7,7 +7,7 @@ a store that is up to date does not need yoyo.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 
 from asm import dsn as dsns
@@ -25,14 +25,21 @@ def migrate(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
     Returns [] when the database is up to date, which needs no right to write. Several processes may call
     it at the same time. Conflict when the file of an applied migration has changed since.
     """
+    return migrate_with((), dsns.as_secret(dsn), schema=schema)
+
+
+def migrate_with(
+    optional: Collection[str], dsn: str | None = None, *, schema: str | None = None
+) -> list[str]:
+    """Apply all pending migrations, and the optional ones of these names."""
     dsn = dsns.as_secret(dsn)
     with _connected(dsns.parse_dsn(dsn, schema)) as migrator:
-        return migrator.migrate()
+        return migrator.migrate(optional)
 
 
-def migrate_connection(connection: sqlite3.Connection) -> list[str]:
+def migrate_connection(connection: sqlite3.Connection, optional: Collection[str] = ()) -> list[str]:
     """Migrate a SQLite database that only this connection can see."""
-    return SQLiteMigrator(connection).migrate()
+    return SQLiteMigrator(connection).migrate(optional)
 
 
 def rollback(dsn: str | None = None, *, schema: str | None = None, steps: int | None = 1) -> list[str]:
@@ -56,11 +63,13 @@ def pending_migrations(dsn: str | None = None, *, schema: str | None = None) -> 
         return migrator.pending()
 
 
-def migration_script(dsn: str | None = None, *, schema: str | None = None) -> str:
+def migration_script(
+    dsn: str | None = None, *, schema: str | None = None, optional: Collection[str] = ()
+) -> str:
     """The pending migrations as a script for psql or sqlite3, which also marks them as applied."""
     dsn = dsns.as_secret(dsn)
     with _connected_if_exists(dsns.parse_dsn(dsn, schema)) as migrator:
-        return migrator.script()
+        return migrator.script(optional)
 
 
 def status(dsn: str | None = None, *, schema: str | None = None) -> StoreStatus:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from asm.content import Content, read_content, session_title
+from asm.content import ITEMS, Content, read_content, session_title
 from asm.documents import load
 from asm.engine.script import Query, Rows, Script, UnitOfWork
 from asm.enums import EventType
@@ -95,6 +95,7 @@ def find_first_messages(session_ids: tuple[str, ...]) -> Query[Mapping[str, list
     """The first messages of sessions, by their ids."""
     params = {
         "session_ids": session_ids,
+        "types": (str(EventType.MESSAGE_SENT), *ITEMS),
         "limit": _MESSAGES_PER_SESSION,
         "bytes_max": _MESSAGE_BYTES_MAX,
     }

@@ -315,7 +315,9 @@ def _array(values: Sequence[Any]) -> bytes:
     if None in values:
         return head + b"".join(map(_array_item, values))
     if oid == _TEXT:
-        return head + _text_items(list(map(str.encode, values)))
+        return head + _items(list(map(str.encode, values)))
+    if oid == _BYTEA:
+        return head + _items(values)
     if oid == _TIMESTAMPTZ:
         values = [(value - _EPOCH) // _MICROSECOND for value in values]
     return head + b"".join(map(_FIXED_WIDTH[kind], values))
@@ -334,12 +336,12 @@ def typed_array(values: Sequence[Any], type_name: str, encoding: str) -> bytes:
     return head + _ARRAY_SIZE.pack(len(values), 1) + b"".join(with_lengths)
 
 
-def _text_items(texts: Sequence[bytes]) -> bytes:
-    lengths = list(map(len, texts))
+def _items(items: Sequence[bytes]) -> bytes:
+    lengths = list(map(len, items))
     if lengths.count(lengths[0]) == len(lengths):
         length = _INT32.pack(lengths[0])
-        return length + length.join(texts)
-    return b"".join([part for text in texts for part in (_INT32.pack(len(text)), text)])
+        return length + length.join(items)
+    return b"".join([part for item in items for part in (_INT32.pack(len(item)), item)])
 
 
 def _array_item(value: Any) -> bytes:
@@ -369,9 +371,10 @@ _MICROSECOND = timedelta(microseconds=1)
 _ARRAY_HEAD, _ARRAY_SIZE = Struct("!iiI"), Struct("!ii")
 _INT32, _INT64, _FLOAT64 = Struct("!i"), Struct("!q"), Struct("!d")
 _NULL = _INT32.pack(-1)
-_ENCODE = _ByType(
+_ENCODE: _ByType[Callable[[Any], bytes]] = _ByType(
     {
         str: str.encode,
+        bytes: bytes,
         int: _INT64.pack,
         float: _FLOAT64.pack,
         datetime: _timestamp,
@@ -382,10 +385,11 @@ _ENCODE = _ByType(
 _WITH_INT64, _WITH_FLOAT64 = (partial(Struct(format).pack, 8) for format in ("!iq", "!id"))
 _FIXED_WIDTH = _ByType({int: _WITH_INT64, datetime: _WITH_INT64, float: _WITH_FLOAT64})
 """Encoders of array items of a fixed width, which precedes each of them."""
-_TEXT, _INT8, _FLOAT8, _TIMESTAMPTZ = 25, 20, 701, 1184
-_OID = _ByType({str: _TEXT, int: _INT8, float: _FLOAT8, datetime: _TIMESTAMPTZ})
+_TEXT, _BYTEA, _INT8, _FLOAT8, _TIMESTAMPTZ = 25, 17, 20, 701, 1184
+_OID = _ByType({str: _TEXT, bytes: _BYTEA, int: _INT8, float: _FLOAT8, datetime: _TIMESTAMPTZ})
 ARRAY_TYPES: dict[str, tuple[int, Callable[[Any], bytes]]] = {
     "text": (_TEXT, str.encode),
+    "bytea": (_BYTEA, bytes),
     "bigint": (_INT8, _INT64.pack),
     "double precision": (_FLOAT8, _FLOAT64.pack),
     "timestamptz": (_TIMESTAMPTZ, _timestamp),

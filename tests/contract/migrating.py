@@ -19,7 +19,7 @@ def main(dsn: str, folder: str | None = None, *ids: str) -> None:
     if folder == STOP:
         stop_before_the_commit()
     elif folder:
-        vars(files).update(sql_folder=Path(folder).joinpath, MIGRATIONS=ids)
+        vars(files).update(sql_folder=Path(folder).joinpath, MIGRATIONS=ids, OPTIONAL={})
     write_line("ready")
     sys.stdin.readline()
     write_line(json.dumps(asm.migrate(dsn)))

@@ -9,8 +9,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +21,7 @@ import psycopg
 import psycopg_pool
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from yoyo.scripts.main import main as yoyo_main
 
 from asm import dsn as dsns
 from asm.engine.registry import sql_folder
@@ -27,7 +30,7 @@ from asm.migrations import files
 from tests.conftest import Blocking, in_loop
 
 ROOT = Path(__file__).parents[2]
-STEPS = [file.id for file in files.list_files("sqlite")]
+STEPS = list(files.MIGRATIONS)
 STEP, LAST_STEP = STEPS[0], STEPS[-1]
 CAP_DAC_OVERRIDE = 1 << 1
 SHORT_S = 3.0
@@ -108,14 +111,16 @@ def copied_folder(to: Path) -> Path:
 
 
 def ids_in(folder: Path) -> list[str]:
-    """The ids of all migrations in an `sql` folder, in order."""
-    return sorted({file.name.removesuffix(".rollback.sql") for file in folder.rglob("*.rollback.sql")})
+    """The ids of all migrations in an `sql` folder that a store needs, in order."""
+    found = folder.rglob("migrations/*.rollback.sql")
+    return sorted({file.name.removesuffix(".rollback.sql") for file in found})
 
 
 def use_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Make this process one of a release whose migrations are those in an `sql` folder."""
     monkeypatch.setattr(files, "sql_folder", folder.joinpath)
     monkeypatch.setattr(files, "MIGRATIONS", ids_in(folder))
+    monkeypatch.setattr(files, "OPTIONAL", {})
 
 
 def add_migration(folder: Path, dsn: str, id: str, statements: str, undo: str = "") -> None:
@@ -138,16 +143,29 @@ def migrations_of(dsn: str) -> Path:
 
 
 def yoyo(command: str, dsn: str, folder: Path | None = None) -> str:
-    """Run yoyo's command and return its output."""
-    with yoyo_running(command, dsn, folder or migrations_of(dsn)) as process:
-        output, errors = process.communicate()
-        assert process.returncode == 0, errors
-        return output
+    """Run yoyo's command in a forked child, where yoyo is imported already, and return its output."""
+    options = yoyo_options(command, dsn, folder or migrations_of(dsn))
+
+    def printed() -> str:
+        with redirect_stdout(StringIO()) as output, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert not yoyo_main(options)
+        return output.getvalue()
+
+    with warnings.catch_warnings():
+        # The child waits for no thread of the test process.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        outcome = run_in_fork(printed)
+    assert isinstance(outcome, str), outcome
+    return outcome
 
 
 def yoyo_running(command: str, dsn: str, folder: Path) -> AbstractContextManager[subprocess.Popen[str]]:
-    options = [*command.split(), "--batch", "--no-config-file", "--database", yoyo_url(dsn), str(folder)]
-    return running("yoyo", *options)
+    return running("yoyo", *yoyo_options(command, dsn, folder))
+
+
+def yoyo_options(command: str, dsn: str, folder: Path) -> list[str]:
+    return [*command.split(), "--batch", "--no-config-file", "--database", yoyo_url(dsn), str(folder)]
 
 
 def yoyo_url(dsn: str) -> str:

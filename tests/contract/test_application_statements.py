@@ -172,7 +172,7 @@ def test_rows_are_tuples_beside_a_row_factory_of_the_application(migrated: str) 
 
 
 def test_an_async_statement_blocks_no_other_task(where: Where) -> None:
-    numbers = "with recursive n (i) as (select 1 union all select i + 1 from n limit 3000000)"
+    numbers = "with recursive n (i) as (select 1 union all select i + 1 from n limit 500000)"
     slow = {"sqlite": f"{numbers} select max(i) from n", "postgres": "select pg_sleep(0.5)"}
 
     async def main() -> int:

@@ -13,7 +13,15 @@ from rich.cells import cell_len
 
 import asm
 from asm.operations import listing
-from tests.contract.test_cli import COLOUR, HOSTILE, invoke, output_of, run_process, terminal_output
+from tests.contract.test_cli import (
+    COLOUR,
+    HOSTILE,
+    invoke,
+    output_of,
+    printed_alike,
+    run_process,
+    terminal_output,
+)
 from tests.unit.test_shown import unseen
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -176,6 +184,7 @@ def test_an_event_is_shown_with_its_number_and_data(dsn: str) -> None:
     )
 
 
+@printed_alike
 @pytest.mark.parametrize("columns", [80, 100, 140])
 @pytest.mark.parametrize("what", ["sessions", "runs", "events"])
 def test_a_row_fits_the_terminal(what: str, columns: int, migrated: str) -> None:
@@ -209,6 +218,7 @@ def test_events_are_searched_by_the_beginnings_of_ids(dsn: str) -> None:
     assert find("runs", "--dsn", dsn, "--session", "ses_2") == ["run_2"]
 
 
+@printed_alike
 def test_control_characters_in_stored_text_do_not_reach_the_terminal(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
         session = asm.Session(agent_id="[red]\x1b[31m", tags=("\x07",))
@@ -301,6 +311,7 @@ def test_sessions_are_listed_with_a_title_and_the_number_of_their_events(migrate
     assert re.fullmatch(rf"ses_3  pending  helper       0  {time}", lines[2])
 
 
+@printed_alike
 def test_a_list_shows_the_time_by_which_it_is_sorted(migrated: str) -> None:
     with asm.SessionStore(migrated) as store:
         saved(store, created_at=NOON, updated_at=NOON.replace(day=20))

@@ -21,6 +21,7 @@ from tests.contract.test_cli import (
     a_session,
     invoke,
     output_of,
+    printed_alike,
     run_process,
     store,
     terminal_output,
@@ -333,6 +334,7 @@ def test_new_events_are_followed_as_json_on_one_line_each(migrated: str, store: 
 # Pipes, terminals and pagers.
 
 
+@printed_alike
 def test_output_to_a_pipe_is_plain_and_complete(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, ("tool_call_completed", {"output": LONG}), metadata={"long": "m" * 500})
     seen = run_process("show", session.id, "--dsn", migrated, COLUMNS="80").stdout
@@ -340,6 +342,7 @@ def test_output_to_a_pipe_is_plain_and_complete(migrated: str, store: asm.Sessio
     assert all(line in seen for line in [*LONG.splitlines(), "m" * 500])
 
 
+@printed_alike
 def test_output_to_a_terminal_is_coloured_and_shortened(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, ("tool_call_completed", {"output": LONG}), metadata={"long": "m" * 500})
     seen = terminal_output("show", session.id, "--dsn", migrated)
@@ -349,6 +352,7 @@ def test_output_to_a_terminal_is_coloured_and_shortened(migrated: str, store: as
     assert max(map(len, lines)) <= 80
 
 
+@printed_alike
 def test_the_option_full_shortens_nothing(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, ("tool_call_completed", {"output": LONG}))
     seen = terminal_output("show", session.id, "--dsn", migrated, "--full", columns=200)
@@ -367,6 +371,7 @@ def test_documents_with_the_deepest_nesting_are_shown(migrated: str, store: asm.
     assert document["events"][0]["data"] == deep
 
 
+@printed_alike
 def test_the_option_color_prints_to_a_pipe_what_a_terminal_gets(
     migrated: str, store: asm.SessionStore
 ) -> None:
@@ -379,12 +384,14 @@ def test_the_option_color_prints_to_a_pipe_what_a_terminal_gets(
         assert "more lines" in seen
 
 
+@printed_alike
 def test_the_option_no_color_prints_no_colors(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, *TALK)
     seen = terminal_output("show", session.id, "--dsn", migrated, "--no-color")
     assert not re.search(r"\x1b\[(?:\d+;)*[39]\d", seen)
 
 
+@printed_alike
 @pytest.mark.parametrize("variable", ["ASM_PAGER", "PAGER"])
 def test_a_terminal_gets_the_session_through_the_pager(
     migrated: str, store: asm.SessionStore, tmp_path: Path, variable: str
@@ -402,6 +409,7 @@ def test_a_terminal_gets_the_session_through_the_pager(
     assert all(line.startswith("paged ") for line in lines)
 
 
+@printed_alike
 @pytest.mark.parametrize("pager", ["", "cat", "/no/such/pager"])
 def test_without_a_pager_the_terminal_gets_the_session_directly(
     migrated: str, store: asm.SessionStore, pager: str
@@ -411,6 +419,7 @@ def test_without_a_pager_the_terminal_gets_the_session_directly(
     assert COLOUR.sub("", seen).startswith(f"Session {session.id}")
 
 
+@printed_alike
 def test_the_option_no_pager_starts_none(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, *TALK)
     seen = terminal_output(
@@ -419,6 +428,7 @@ def test_the_option_no_pager_starts_none(migrated: str, store: asm.SessionStore)
     assert "run completed" in COLOUR.sub("", seen)
 
 
+@printed_alike
 def test_leaving_the_pager_early_is_no_error(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(store, *[("message_sent", {"content": LONG})] * 50)
     seen = terminal_output(
@@ -427,6 +437,7 @@ def test_leaving_the_pager_early_is_no_error(migrated: str, store: asm.SessionSt
     assert COLOUR.sub("", seen) == f"Session {session.id}  pending\n"
 
 
+@printed_alike
 def test_control_characters_in_stored_text_do_not_reach_the_terminal(
     migrated: str, store: asm.SessionStore
 ) -> None:
@@ -458,6 +469,7 @@ def test_control_characters_in_stored_text_do_not_reach_the_terminal(
         assert r"[red]\x1b[31m" in COLOUR.sub("", seen)
 
 
+@printed_alike
 def test_lines_of_wide_characters_fit_the_terminal(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(
         store,

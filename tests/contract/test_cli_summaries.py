@@ -13,7 +13,7 @@ import pytest
 import asm
 from asm.pricing import LISTED_ON
 from tests.conftest import events_of
-from tests.contract.test_cli import COLOUR, invoke, output_of, terminal_output
+from tests.contract.test_cli import COLOUR, invoke, output_of, printed_alike, terminal_output
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 COMMANDS = pytest.mark.parametrize("command", ["usage", "cost"])
@@ -164,6 +164,7 @@ def test_the_help_of_cost_names_the_day_of_the_price_lists() -> None:
     assert LISTED_ON in output_of("cost", "--help")
 
 
+@printed_alike
 @COMMANDS
 def test_a_table_fits_a_narrow_terminal(command: str, migrated: str, store: asm.SessionStore) -> None:
     store.save_run(

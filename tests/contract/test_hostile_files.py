@@ -209,7 +209,7 @@ def test_others_write_while_a_long_session_is_read_whose_writer_may_stall(
 ) -> None:
     content = an_export(events=2_500)
 
-    with asm.SessionStore(migrated, timeout=1.0) as other:
+    with asm.SessionStore(migrated) as other:
 
         def lines() -> Iterator[bytes]:
             for number, line in enumerate(content):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -66,10 +67,6 @@ def state(dsn: str) -> State:
     return State(schema_of(dsn), found.pending, found.rows, is_locked)
 
 
-def steps_of(dsn: str) -> list[str]:
-    return [file.id for file in files.list_files(dsns.parse_dsn(dsn).dialect)]
-
-
 def cut_at_statements(dsn: str) -> Callable[[int], None]:
     is_file = dsns.parse_dsn(dsn).dialect == "sqlite"
     return cuts.before_a_statement if is_file else cuts.while_the_server_answers
@@ -111,15 +108,18 @@ def wait_for_the_lock(dsn: str) -> None:
 
 
 def step_for(dsn: str) -> int:
-    """The distance between two cuts: the tests of a server take long, and others cut at every statement."""
-    return 1 if dsns.parse_dsn(dsn).dialect == "sqlite" else 3
+    """The distance between two cuts. Each takes a process, and most of a tenth of a second."""
+    return 3 if dsns.parse_dsn(dsn).dialect == "sqlite" else 6
 
 
 def cut_everywhere(
     dsn: str, work: Callable[[str], Any], cut: Callable[[int], None], allowed: Sequence[State], step: int = 1
 ) -> int:
-    """Work again and again, cut a little later each time, until it is done; the number of the last cut."""
-    for number in count(1, step):
+    """Work again and again, cut a little later each time, until it is done; the number of the last cut.
+
+    The first cut is a random one, so that many runs of the test cut everywhere.
+    """
+    for number in count(random.randint(1, step), step):
         if not cuts.killed(partial(work, dsn), partial(cut, number)):
             return number - step
         wait_for_the_lock(dsn)
@@ -136,7 +136,7 @@ def test_migrating_is_done_or_not_begun_when_killed_at_any_statement(dsn: str, o
     asm.migrate(other)
     before, after = state(dsn), state(other)
     cut = cut_everywhere(dsn, asm.migrate, cut_at_statements(dsn), [before, after], step_for(dsn))
-    assert (state(dsn), cut > len(steps_of(dsn))) == (after, True)
+    assert (state(dsn), cut > len(files.MIGRATIONS)) == (after, True)
 
 
 @one_of_each
@@ -144,7 +144,7 @@ def test_the_last_step_is_done_or_not_begun_when_killed_at_any_statement(older: 
     asm.migrate(other)
     before, after = state(older), state(other)._replace(rows=ROWS)
     cut_everywhere(older, asm.migrate, cut_at_statements(older), [before, after], step_for(older))
-    assert (before.pending, state(older)) == (steps_of(older)[-1:], after)
+    assert (before.pending, state(older)) == (list(files.MIGRATIONS)[-1:], after)
 
 
 @one_of_each
@@ -156,7 +156,7 @@ def test_rolling_back_is_done_or_not_begun_when_killed_at_any_statement(migrated
     cut = cut_everywhere(
         migrated, roll_back, cut_at_statements(migrated), [before, after], step_for(migrated)
     )
-    assert (state(migrated), cut > len(steps_of(migrated))) == (after, True)
+    assert (state(migrated), cut > len(files.MIGRATIONS)) == (after, True)
 
 
 @files_only
@@ -187,7 +187,7 @@ def test_a_backend_that_is_terminated_before_any_statement_is_an_error_and_chang
         roll_back(migrated)
     monkeypatch.setattr(Migrator, "stale_after_s", WAIT_FOR_YOYO_S)
     before, terminator = state(migrated), cuts.Terminator(migrated, monkeypatch)
-    for number in count(1, 5):
+    for number in count(random.randint(1, 10), 10):
         terminator.before(number)
         begun = time.monotonic()
         try:
@@ -198,7 +198,7 @@ def test_a_backend_that_is_terminated_before_any_statement_is_an_error_and_chang
             assert state(migrated) == before, f"cut at {number}"
             # The lost connection is not taken for a held lock.
             assert time.monotonic() - begun < WAIT_FOR_YOYO_S
-    assert (sorted(done), number > len(done)) == (steps_of(migrated), True)
+    assert (sorted(done), number > len(done)) == (list(files.MIGRATIONS), True)
 
 
 @one_of_each
@@ -213,7 +213,7 @@ def test_what_yoyos_own_command_left_half_done_is_completed(
         # The lock row of a process that was killed after its last migration locks nothing of asm's.
         assert state(dsn)._replace(is_locked=False) == state(other), f"cut at commit {number}"
         roll_back(dsn)
-    assert number > len(steps_of(dsn))
+    assert number > len(files.MIGRATIONS)
 
 
 @one_of_each
@@ -228,7 +228,7 @@ def test_what_yoyos_own_command_left_half_rolled_back_is_rolled_back(
         roll_back(migrated)
         assert state(migrated)._replace(is_locked=False) == state(other), f"cut at commit {number}"
         asm.migrate(migrated)
-    assert number > len(steps_of(migrated))
+    assert number > len(files.MIGRATIONS)
 
 
 def apply_with_yoyo(dsn: str) -> None:
@@ -432,7 +432,7 @@ def wait_for_more(store: Any) -> None:
 def newer_asm(to: Path, dsn: str, number: int) -> Path:
     """An `sql` folder with more migrations, each of which needs locks that appends hold."""
     folder = copied_folder(to)
-    migrations, depends = folder / dsns.parse_dsn(dsn).dialect / "migrations", steps_of(dsn)[-1]
+    migrations, depends = folder / dsns.parse_dsn(dsn).dialect / "migrations", files.MIGRATIONS[-1]
     for later in range(number + 1):
         statement = f"alter table asm_events add column later_{later} integer;"
         if dsns.parse_dsn(dsn).dialect == "postgres":

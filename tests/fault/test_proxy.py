@@ -33,6 +33,7 @@ def proxy(server: str) -> Iterator[Proxy]:
 
 
 def answers(proxy: Proxy) -> bool:
+    """Whether it answers within the shortest time that libpq waits for a connection."""
     try:
         return fetch_rows(make_conninfo(proxy.dsn, connect_timeout=2), "select 1") == [(1,)]
     except psycopg.OperationalError:

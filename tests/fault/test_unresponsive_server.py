@@ -177,8 +177,8 @@ def test_each_task_has_a_limit_of_its_own_on_a_connection_that_tasks_share(migra
                     await execute(f"select pg_sleep({LONG_S})", Limit(0.3))
 
             await asyncio.gather(execute("select 1", Limit(LONG_S)), exceed())
-            own = connection.execute("select pg_sleep(1)")
-            await asyncio.gather(execute("select 1", None), own, execute("select 1", Limit(0.3)))
+            own = connection.execute("select pg_sleep(2)")
+            await asyncio.gather(execute("select 1", None), own, execute("select 1", Limit(1)))
 
     asyncio.run(main())
 

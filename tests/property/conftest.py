@@ -42,7 +42,8 @@ _IGNORE_RANDOM = pytest.mark.filterwarnings("ignore:Do not use the `random` modu
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if item.path.parent == folder:
             item.add_marker(_IGNORE_RANDOM)
             item.add_marker(pytest.mark.timeout(120 * EXAMPLES))

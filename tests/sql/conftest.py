@@ -13,6 +13,8 @@ import pytest
 
 import asm
 from asm import dsn as dsns
+from asm.engine.schema_version import OPTIONAL
+from asm.migrations.runner import migrate_with
 from tests.conftest import DATABASES, POSTGRES, Cluster, Where, an_artifact, an_event
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -31,7 +33,6 @@ def filled(
     """A database with a few thousand rows in each table, and statistics on them."""
     if request.param == "sqlite":
         dsn = f"sqlite:///{tmp_path_factory.mktemp('filled') / 'store.db'}"
-        asm.migrate(dsn)
         _fill(dsn)
         yield Where("sqlite", dsn)
     else:
@@ -40,6 +41,23 @@ def filled(
             # An index-only scan needs a current visibility map.
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute("vacuum asm_runs")
+            yield Where(request.param, dsn)
+
+
+@pytest.fixture(scope="session", params=DATABASES)
+def with_tables(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    clusters: Callable[[str], Cluster],
+) -> Iterator[Where]:
+    """A database with tables and no rows."""
+    if request.param == "sqlite":
+        dsn = f"sqlite:///{tmp_path_factory.mktemp('tables') / 'store.db'}"
+        migrate_with(OPTIONAL, dsn)
+        yield Where("sqlite", dsn)
+    else:
+        with clusters(request.param).database(migrated=True) as dsn:
+            migrate_with(OPTIONAL, dsn)
             yield Where(request.param, dsn)
 
 
@@ -54,7 +72,7 @@ def empty_postgres(request: pytest.FixtureRequest, clusters: Callable[[str], Clu
 def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
     """A connection to a SQLite database with tables and no rows."""
     dsn = f"sqlite:///{tmp_path_factory.mktemp('columns') / 'store.db'}"
-    asm.migrate(dsn)
+    migrate_with(OPTIONAL, dsn)
     with closing(sqlite3.connect(dsns.parse_dsn(dsn).address, isolation_level=None)) as connection:
         yield connection
 
@@ -66,10 +84,12 @@ def on_postgres(clusters: Callable[[str], Cluster]) -> Iterator[psycopg.Connecti
         clusters(POSTGRES[0]).database(migrated=True) as dsn,
         psycopg.connect(dsn, autocommit=True) as connection,
     ):
+        migrate_with(OPTIONAL, dsn)
         yield connection
 
 
 def _fill(dsn: str) -> None:
+    migrate_with(OPTIONAL, dsn)
     with asm.SessionStore(dsn) as store:
         with store.transaction() as tx:
             for number in range(SESSIONS):

@@ -18,8 +18,13 @@ DIALECTS: tuple[Dialect, Dialect] = ("postgres", "sqlite")
 
 # A text that every column accepts: STRICT tables convert it to a number where they need one, and it is JSON.
 ANY_VALUE = "1"
-SPECIAL_VALUES = {"counters": '{"1": 1}', "offsets_from_last": "0"}
-"""Parameters that must be an object, or must number the event of a new session from 1."""
+SPECIAL_VALUES: dict[str, Any] = {
+    "counters": '{"1": 1}',
+    "offsets_from_last": "0",
+    "value": b"1",
+    "values": b"1",
+}
+"""Parameters that must be an object, must number the event of a new session from 1, or must be bytes."""
 
 
 class Refused(Exception):

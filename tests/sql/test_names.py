@@ -8,6 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from asm.engine.schema_version import OPTIONAL
+from asm.migrations.runner import migrate_with
 from tests import neighbours
 from tests.conftest import POSTGRES, Cluster
 
@@ -16,6 +18,7 @@ from tests.conftest import POSTGRES, Cluster
 def crowded(request: pytest.FixtureRequest, clusters: Callable[[str], Cluster]) -> Iterator[str]:
     """A database with tables, and with a neighbour's functions and operators."""
     with clusters(request.param).database(migrated=True) as dsn:
+        migrate_with(OPTIONAL, dsn)
         neighbours.move_in(dsn, "neighbour", neighbours.resolve(dsn))
         yield dsn
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import asm
-from asm.awaited import at_once, in_threads, result_of
+from asm.awaited import STORE_THREADS, at_once, in_threads, result_of
 
 
 def an_event(number: int = 1) -> asm.Event:
@@ -30,6 +30,15 @@ def test_a_blocking_store_is_awaited_from_any_number_of_event_loops() -> None:
 
         assert asyncio.run(append_two(awaited)) == [1, 2, 2]
         assert asyncio.run(append_two(awaited)) == [1, 2, 2]
+
+
+def test_all_that_awaits_one_store_shares_its_threads() -> None:
+    with asm.SessionStore("sqlite://", migrate=True) as store:
+        before = set(threading.enumerate())
+        kept = [in_threads(store) for _ in range(2 * STORE_THREADS)]
+        for awaited in kept:
+            assert asyncio.run(awaited.get_events("s")) == []
+        assert len(set(threading.enumerate()) - before) <= STORE_THREADS
 
 
 def test_a_blocking_store_is_used_without_an_event_loop() -> None:

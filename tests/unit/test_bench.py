@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from bench import report, targets
+from bench import batches, report, targets
 from bench.__main__ import BENCHMARKS
 from bench.databases import Databases
 from bench.harness import Rounds, Sample, Side
+from tests.conftest import in_memory
 
 TINY = Rounds(rounds=1, seconds=0.02)
 WITH_TARGET = (*targets.TARGETS, *targets.QUERIES)
@@ -27,6 +28,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "running": {"ended": (5, 20), "concurrent": 3},
     "waiting": {"sessions": (1, 2)},
 }
+SIZES: dict[str, dict[str, Any]] = {
+    "batches": {"CASES": [(target, size // 10) for target, size in batches.CASES]},
+    "operations": {"BLOCK": 500, "RACERS": 8, "THREADS": 8},
+    "running": {"TO_END": 100},
+    "saves": {"ROWS": 100},
+    "sqlite": {"BATCH": 100, "PROCESSES": 2, "THREADS": 8},
+}
+"""Constants of the benchmarks that no option changes."""
 ONE_FOLLOWER = {target for target in targets.WOKEN if target.what.endswith("one of 1 followers")}
 EXPECTED = {
     "single_append": {
@@ -69,7 +78,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def databases() -> Iterator[Databases]:
-    with Databases() as databases:
+    with Databases(within=in_memory()) as databases:
         if databases.dsn is None:
             pytest.skip("there is no PostgreSQL here")
         yield databases
@@ -77,9 +86,11 @@ def databases() -> Iterator[Databases]:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_measures_its_rows_and_writes_them(
-    name: str, databases: Databases, tmp_path: Path
+    name: str, databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module(f"bench.{name}")
+    for constant, value in SIZES.get(name, {}).items():
+        monkeypatch.setattr(module, constant, value)
 
     comparisons = list(module.comparisons(TINY, databases, **OPTIONS.get(name, {})))
     report.write(

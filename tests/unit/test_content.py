@@ -116,6 +116,11 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, list[Part]]] = {
         "user",
         [Text("look"), Media("image", "image/jpeg, 3 bytes"), Media("audio", "wav, 3 bytes")],
     ),
+    "Responses' drawn image": (
+        {"item": {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "AAAA"}},
+        None,
+        [Media("image", "3 bytes")],
+    ),
     "a refusal": ({"role": "assistant", "content": None, "refusal": "no"}, "assistant", [Text("no")]),
     "a chat completion": (
         {"id": "chatcmpl-1", "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}}]},
@@ -182,6 +187,16 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, list[Part]]] = {
         "user",
         [ToolResult({"n": 1}, name="g")],
     ),
+    "Google's candidate": (
+        {"content": {"role": "model", "parts": [{"text": "a"}]}, "finishReason": "STOP"},
+        "model",
+        [Text("a")],
+    ),
+    "an event of Google's ADK": (
+        {"item": {"author": "weather", "content": {"parts": [{"function_call": {"name": "g", "id": "c"}}]}}},
+        "weather",
+        [ToolCall("g", {}, "c")],
+    ),
     "a line of Claude Code": (
         {"type": "assistant", "message": {"role": "assistant", "content": [{"type": "text", "text": "x"}]}},
         "assistant",
@@ -201,6 +216,91 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, list[Part]]] = {
         {"role": "user", "content": [{"type": "hologram", "q": 1}, 5]},
         "user",
         [Other({"type": "hologram", "q": 1}), Other(5)],
+    ),
+    "pydantic-ai's request": (
+        {
+            "item": {
+                "kind": "request",
+                "parts": [
+                    {"part_kind": "system-prompt", "content": "Be brief"},
+                    {
+                        "part_kind": "user-prompt",
+                        "content": [
+                            "hi",
+                            {"kind": "text-content", "content": "there"},
+                            {"kind": "binary", "media_type": "image/png", "data": "A" * 400},
+                            {"kind": "image-url", "url": "https://a.test/b.png"},
+                            {"kind": "cache-point"},
+                        ],
+                    },
+                ],
+            }
+        },
+        "user",
+        [
+            Other({"system": "Be brief"}),
+            Text("hi"),
+            Text("there"),
+            Media("file", "image/png, 300 bytes"),
+            Media("image", "https://a.test/b.png"),
+            Other({"kind": "cache-point"}),
+        ],
+    ),
+    "pydantic-ai's results": (
+        {
+            "item": {
+                "kind": "request",
+                "parts": [
+                    {
+                        "part_kind": "tool-return",
+                        "tool_name": "bash",
+                        "content": {"a": 1},
+                        "tool_call_id": "c1",
+                        "outcome": "success",
+                    },
+                    {
+                        "part_kind": "tool-return",
+                        "tool_name": "bash",
+                        "content": "no",
+                        "tool_call_id": "c2",
+                        "outcome": "retried",
+                    },
+                    {
+                        "part_kind": "retry-prompt",
+                        "tool_name": "bash",
+                        "content": "again",
+                        "tool_call_id": "c3",
+                    },
+                ],
+            }
+        },
+        "user",
+        [
+            ToolResult({"a": 1}, name="bash", id="c1"),
+            ToolResult("no", failed=True, name="bash", id="c2"),
+            ToolResult("again", failed=True, name="bash", id="c3"),
+        ],
+    ),
+    "pydantic-ai's response": (
+        {
+            "item": {
+                "kind": "response",
+                "model_name": "m",
+                "parts": [
+                    {"part_kind": "thinking", "content": "hm", "id": None},
+                    {"part_kind": "text", "content": "a", "id": None},
+                    {
+                        "part_kind": "tool-call",
+                        "tool_name": "bash",
+                        "args": '{"command": "ls"}',
+                        "tool_call_id": "c1",
+                        "id": None,
+                    },
+                ],
+            }
+        },
+        "assistant",
+        [Thinking("hm"), Text("a"), ToolCall("bash", {"command": "ls"}, "c1")],
     ),
 }
 
@@ -258,6 +358,15 @@ RESULTS: dict[str, tuple[dict[str, Any], ToolResult, dict[str, Any]]] = {
     "OpenAI's message": (
         {"role": "tool", "tool_call_id": "c", "content": "x"},
         ToolResult("x", id="c"),
+        {},
+    ),
+    "Responses' screenshot": (
+        {
+            "type": "computer_call_output",
+            "call_id": "c",
+            "output": {"type": "computer_screenshot", "image_url": "data:image/png;base64,AAAA"},
+        },
+        ToolResult("[image image/png, 3 bytes]", id="c"),
         {},
     ),
     "MCP": (

@@ -92,7 +92,7 @@ def test_a_thread_that_timed_out_is_not_waited_for(threads: ThreadPoolExecutor) 
     lock, done = FairLock(0.05), list[str]()
     lock.acquire()
     with pytest.raises(StorageTimeout, match=r"not free within 0\.05 s"):
-        queued(threads, lock, partial(done.append, "late")).result(LONG_S)
+        threads.submit(use, lock, partial(done.append, "late")).result(LONG_S)
     lock.release()
     use(lock, partial(done.append, "next"))
     assert done == ["next"]

@@ -43,7 +43,7 @@ select message.session_id, message.data
        select event.session_id, event.sequence_number, event.data
          from asm_events as event
         where event.session_id = wanted.id
-          and event.type = 'message_sent'
+          and event.type = any(%(types)s::text[])
         order by event.sequence_number
         limit %(limit)s
   ) as message

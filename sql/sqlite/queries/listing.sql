@@ -38,7 +38,7 @@ select message.session_id, message.data
        select event.sequence_number
          from asm_events as event
         where event.session_id = wanted.value
-          and event.type = 'message_sent'
+          and event.type in (select value from json_each(:types))
         order by event.sequence_number
         limit :limit
   )

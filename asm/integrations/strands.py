@@ -1,0 +1,245 @@
+"""Strands Agents: sessions, agents and their messages in a store of asm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import asm
+from asm.errors import missing_extra
+from asm.integrations.common import joined_id, plain_id
+
+try:
+    from strands.session.session_repository import SessionRepository
+    from strands.types.exceptions import SessionException
+    from strands.types.session import (
+        Session,
+        SessionAgent,
+        SessionMessage,
+        decode_bytes_values,
+        encode_bytes_values,
+    )
+except ImportError as error:
+    if error.name != "strands":
+        raise
+    raise missing_extra(__name__, "strands-agents", "strands") from error
+
+if TYPE_CHECKING:
+    from strands.multiagent import MultiAgentBase
+
+TYPE = "strands.message"
+
+_AGENT, _MULTI_AGENT = "strands.agent", "strands.multi_agent"
+"""The first part of the id of a row, and its tag."""
+
+
+class AsmSessionRepository(SessionRepository):
+    """Keeps the sessions of a `RepositorySessionManager` in a store of asm.
+
+    A session, each of its agents and each of its multi-agents is a session of asm; those of agents have the
+    session as their parent, and the agent's messages as events. A message that a guardrail redacts is
+    replaced: the words before it are gone. A message with token usage is a run, whose price depends on
+    `provider` and `model`, because Strands does not store the model. The store is lent; threads may share it.
+    """
+
+    def __init__(
+        self, store: asm.SessionStore, *, provider: str | None = None, model: str | None = None
+    ) -> None:
+        if not isinstance(store, asm.SessionStore):
+            raise asm.ValidationError(
+                f"AsmSessionRepository takes a SessionStore, not {type(store).__name__}: Strands calls it "
+                "without an event loop",
+                path="store",
+            )
+        self._store = store
+        self._provider = provider
+        self._model = {} if model is None else {"model": model}
+
+    # Sessions.
+
+    def create_session(self, session: Session, **kwargs: Any) -> Session:
+        """Store a new session. SessionException if there is one of its id."""
+        row = self._row(_session_id(session.session_id), session.to_dict(), "strands", "strands.session")
+        created = asm.Event(type="session_created", session_id=row.id)
+        try:
+            self._store.append_event(created, expected_sequence=0, session=row)
+        except asm.SequenceConflict as error:
+            raise SessionException(f"Session {session.session_id} already exists") from error
+        return session
+
+    def read_session(self, session_id: str, **kwargs: Any) -> Session | None:
+        """The session of that id, or None."""
+        found = self._read(_session_id(session_id))
+        return None if found is None else Session.from_dict(found)
+
+    # Agents.
+
+    def create_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
+        """Store a new agent of a session, or replace the one of its id."""
+        self._save(_AGENT, session_id, session_agent.agent_id, session_agent.to_dict())
+
+    def read_agent(self, session_id: str, agent_id: str, **kwargs: Any) -> SessionAgent | None:
+        """The agent of that id, or None."""
+        found = self._read(joined_id(_AGENT, session_id, agent_id))
+        return None if found is None else SessionAgent.from_dict(found)
+
+    def update_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
+        """Replace the state of an agent, except when it was created. SessionException if there is none."""
+        self._update(_AGENT, session_id, session_agent.agent_id, session_agent.to_dict())
+
+    # Messages.
+
+    def create_message(
+        self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any
+    ) -> None:
+        """Append a message of an agent, once. SessionException if there is another one of its id."""
+        event, run = self._event(session_id, agent_id, session_message)
+        row = self._row(event.session_id, {}, agent_id, _AGENT, parent=_session_id(session_id))
+        stored = self._store.run_transaction(partial(_append, event, row, run), idempotent=True)
+        if stored.data != event.data:
+            raise SessionException(
+                f"Agent {agent_id} in session {session_id} has another message {session_message.message_id}: "
+                "another program goes on with this session"
+            )
+
+    def read_message(
+        self, session_id: str, agent_id: str, message_id: int, **kwargs: Any
+    ) -> SessionMessage | None:
+        """The message of that id, or None."""
+        try:
+            event = self._store.get_event(joined_id(_AGENT, session_id, agent_id), _event_id(message_id))
+        except asm.EventNotFound:
+            return None
+        return SessionMessage.from_dict(event.data["item"])
+
+    def update_message(
+        self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any
+    ) -> None:
+        """Replace a message, except when it was created. SessionException if there is none of its id."""
+        event, _ = self._event(session_id, agent_id, session_message)
+        try:
+            self._store.run_transaction(partial(_replace, event), idempotent=True)
+        except asm.EventNotFound as error:
+            raise SessionException(f"Message {session_message.message_id} does not exist") from error
+
+    def list_messages(
+        self, session_id: str, agent_id: str, limit: int | None = None, offset: int = 0, **kwargs: Any
+    ) -> list[SessionMessage]:
+        """The messages of an agent in the order of their ids, without the first `offset`, at most `limit`."""
+        events = self._store.get_events(joined_id(_AGENT, session_id, agent_id), type=TYPE)
+        if not events and self.read_agent(session_id, agent_id) is None:
+            raise SessionException(f"Agent {agent_id} in session {session_id} does not exist")
+        messages = sorted((event.data["item"] for event in events), key=lambda item: item["message_id"])
+        last = None if limit is None else offset + limit
+        return [SessionMessage.from_dict(item) for item in messages[offset:last]]
+
+    # Multi-agents.
+
+    def create_multi_agent(self, session_id: str, multi_agent: MultiAgentBase, **kwargs: Any) -> None:
+        """Store the state of a new multi-agent of a session, or replace the one of its id."""
+        self._save(
+            _MULTI_AGENT, session_id, multi_agent.id, encode_bytes_values(multi_agent.serialize_state())
+        )
+
+    def read_multi_agent(self, session_id: str, multi_agent_id: str, **kwargs: Any) -> dict[str, Any] | None:
+        """The state of the multi-agent of that id, or None."""
+        found = self._read(joined_id(_MULTI_AGENT, session_id, multi_agent_id))
+        return None if found is None else decode_bytes_values(found)
+
+    def update_multi_agent(self, session_id: str, multi_agent: MultiAgentBase, **kwargs: Any) -> None:
+        """Replace the state of a multi-agent. SessionException if there is none of its id."""
+        state = encode_bytes_values(multi_agent.serialize_state())
+        self._update(_MULTI_AGENT, session_id, multi_agent.id, state)
+
+    # Rows.
+
+    def _row(
+        self, id: str, state: dict[str, Any], agent_id: str, tag: str, parent: str | None = None
+    ) -> asm.Session:
+        context = {"state": state} if state else {}
+        return asm.Session(
+            id=id,
+            agent_id=plain_id(agent_id),
+            status="active",
+            parent_session_id=parent,
+            context=context,
+            tags=[tag],
+        )
+
+    def _save(self, kind: str, session_id: str, id: str, state: dict[str, Any]) -> None:
+        row = self._row(joined_id(kind, session_id, id), state, id, kind, parent=_session_id(session_id))
+        self._store.save_session(replace(row, metadata={"session_id": session_id, "id": id}))
+
+    def _read(self, row_id: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] | None = self._store.get_session(row_id).context.get("state")
+        except asm.SessionNotFound:
+            return None
+        return found
+
+    def _update(self, kind: str, session_id: str, id: str, state: dict[str, Any]) -> None:
+        try:
+            self._store.update_session(joined_id(kind, session_id, id), partial(_with_state, state))
+        except asm.SessionNotFound as error:
+            raise SessionException(f"{id} in session {session_id} does not exist") from error
+
+    def _event(
+        self, session_id: str, agent_id: str, message: SessionMessage
+    ) -> tuple[asm.Event, asm.Run | None]:
+        """The event of a message, and the run that its token usage is stored in."""
+        item = message.to_dict()
+        if item["redact_message"] is not None:
+            item["message"] = item["redact_message"]
+        row_id = joined_id(_AGENT, session_id, agent_id)
+        usage = item["message"].get("metadata", {}).get("usage")
+        run = None
+        if usage and usage.get("totalTokens"):
+            run = asm.Run(
+                id=_event_id(message.message_id),
+                session_id=row_id,
+                status="completed",
+                provider=self._provider,
+                provider_metadata=self._model,
+                token_usage=asm.token_usage(usage, provider=self._provider or "bedrock"),
+            )
+        event = asm.Event(
+            id=_event_id(message.message_id),
+            type=TYPE,
+            session_id=row_id,
+            run_id=None if run is None else run.id,
+            data={"item": item},
+        )
+        return event, run
+
+
+def _session_id(session_id: str) -> str:
+    return joined_id("strands.session", session_id)
+
+
+def _event_id(message_id: int) -> str:
+    return f"message-{message_id}"
+
+
+# Transactions.
+
+
+def _append(event: asm.Event, row: asm.Session, run: asm.Run | None, tx: asm.Transaction) -> asm.Event:
+    stored = tx.append_event(event, session=row)
+    if run is not None and stored.data == event.data:
+        tx.save_run(run)
+    return stored
+
+
+def _replace(event: asm.Event, tx: asm.Transaction) -> None:
+    before = tx.get_event(event.session_id, event.id)
+    item = {**event.data["item"], "created_at": before.data["item"]["created_at"]}
+    tx.delete_events(event.session_id, ids=[event.id])
+    tx.append_event(replace(event, run_id=before.run_id, data={"item": item}))
+
+
+def _with_state(state: dict[str, Any], row: asm.Session) -> asm.Session:
+    created_at = row.context.get("state", {}).get("created_at")
+    kept = {} if created_at is None else {"created_at": created_at}
+    return replace(row, context={"state": {**state, **kept}}, updated_at=datetime.now(UTC))

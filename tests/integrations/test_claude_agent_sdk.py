@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import claude_agent_sdk as sdk
 import pytest
+from claude_agent_sdk._internal.session_resume import materialize_resume_session
 from claude_agent_sdk.testing import run_session_store_conformance
 
 import asm
@@ -534,6 +535,30 @@ def test_the_sdk_reads_and_forks_a_conversation(adapter: Any, run: Run, conversa
     assert messages(fork) == whole
     [found] = run(sdk.list_sessions_from_store(adapter))
     assert (found.session_id, found.summary) == (fork, "Another")
+
+
+@pytest.mark.parametrize("how", ["resume", "continue_conversation"])
+def test_the_sdk_writes_the_files_of_a_conversation_to_resume_it(
+    adapter: Any, run: Run, conversation: str, tmp_path: Path, how: str
+) -> None:
+    options: Any = sdk.ClaudeAgentOptions(
+        session_store=adapter,
+        env={"CLAUDE_CONFIG_DIR": str(tmp_path)},
+        **{how: conversation if how == "resume" else True},
+    )
+
+    async def resumed() -> dict[str, list[str]]:
+        resume: Any = await materialize_resume_session(options)
+        assert resume.resume_session_id == conversation
+        files = {file.name: file.read_text().splitlines() for file in resume.config_dir.rglob("*.json*")}
+        await resume.cleanup()
+        return files
+
+    files = run(resumed())
+
+    assert [json.loads(line)["type"] for line in files[f"{conversation}.jsonl"]] == ["user", "assistant"]
+    assert [json.loads(line)["uuid"] for line in files["agent-a1.jsonl"]] == ["s1", "s2"]
+    assert json.loads(files["agent-a1.meta.json"][0]) == {"agentType": "Explore", "toolUseId": "toolu_1"}
 
 
 def test_a_transcript_on_the_disk_is_imported_once(

@@ -582,7 +582,7 @@ def test_a_transcript_on_the_disk_is_imported_once(
 
 
 def test_the_example_resumes_a_conversation_where_its_files_are_not(migrated: str, tmp_path: Path) -> None:
-    lines = printed(tmp_path, "claude_agent.py", migrated).splitlines()
+    lines = printed(tmp_path, "with_claude_agent_sdk.py", migrated).splitlines()
 
     assert lines[:4] == [
         "user: Which bird is grey and stands in the water?",

@@ -485,9 +485,9 @@ def test_the_example_goes_on_with_its_conversation(
     dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # In this process, because importing the SDK takes seconds.
-    monkeypatch.setattr(sys, "argv", ["openai_agents.py", dsn])
+    monkeypatch.setattr(sys, "argv", ["with_openai_agents.py", dsn])
     for outcome in ("4 items, $0.0029 so far", "8 items, $0.0058 so far"):
-        runpy.run_path(str(EXAMPLES / "openai_agents.py"), run_name="__main__")
+        runpy.run_path(str(EXAMPLES / "with_openai_agents.py"), run_name="__main__")
         assert capsys.readouterr().out == f"Take an umbrella.\n{outcome}\n"
 
 

@@ -1,4 +1,4 @@
-"""An agent of the OpenAI Agents SDK that remembers: python examples/openai_agents.py [DSN]
+"""An agent of the OpenAI Agents SDK that remembers: python examples/with_openai_agents.py [DSN]
 
 `pip install 'asm-store[openai-agents]'`. Run it again, and the agent goes on with the same conversation. A
 scripted model answers, so that no key is needed: leave `model=` out, and OpenAI's default model does.

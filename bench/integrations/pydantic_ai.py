@@ -80,8 +80,8 @@ class Documents:
 
 
 TABLE = (
-    "create table conversations ("
-    "id text primary key, revision text, usage text, document text, updated_at timestamp)",
+    "create table conversations (id text primary key, revision text, usage text, document text)",
+    "alter table conversations add column updated_at timestamp",
     "create index on_update on conversations (updated_at)",
 )
 

@@ -230,7 +230,7 @@ class Variants:
         other = (each.kind, "async" if each.colour == "sync" else "sync", each.case)
         if not self._alternate or other not in self._stores:
             return False
-        database = DATABASES.index(each.kind) if each.kind else 0
+        database = DATABASES.index(each.kind) if each.kind in DATABASES else 0
         is_even = (zlib.crc32(self._name.encode()) + each.case + database) % 2 == 0
         return is_even != (each.colour == "sync")
 

@@ -97,17 +97,17 @@ class AsmConversationStore(ConversationStore):
     ) -> None:
         """Store a record and the new entries of its history, or neither and raise ConversationConflict."""
         session, document = _session(record), from_json(_RECORDS.dump_json([record]))[0]
+        messages, is_new = [entry.message for entry in new_entries], expected_revision is None
         events = events_of(session, new_entries) or [_event(session, "saved", head_id=record.head_id)]
 
         async def save(tx: AsyncTransaction) -> None:
             copies = await copies_of(tx, record, new_entries)
             # This locks the counter of the session until the commit, so that saves take turns.
-            is_new = expected_revision is None
             await tx.append_events([*copies, *events], session=session if is_new else None)
             change = partial(_saved, session, document)
             before = await _replace(tx, record.conversation_id, expected_revision, change)
             spent = record.usage - (before.usage if before else RunUsage())
-            for run in await runs_of(tx, session, [entry.message for entry in new_entries], spent):
+            for run in await runs_of(tx, session, messages, spent, is_new=is_new):
                 await tx.save_run(run)
 
         await settled(self._store.run_transaction(save))

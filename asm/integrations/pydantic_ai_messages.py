@@ -98,9 +98,9 @@ async def copies_of(
 
 
 async def runs_of(
-    tx: AsyncTransaction, session: Session, messages: Iterable[ModelMessage], spent: RunUsage
+    tx: AsyncTransaction, session: Session, messages: Iterable[ModelMessage], spent: RunUsage, *, is_new: bool
 ) -> list[Run]:
-    """The runs of new messages, to be saved. `spent` is the usage since the last save.
+    """The runs of new messages, to be saved. `spent` is the usage since the last save, if there was one.
 
     A run has used what its responses say, and the last run what is left: agents that a tool called, and
     attempts that failed, are in no message. A rewritten history has messages of runs that are stored;
@@ -112,7 +112,7 @@ async def runs_of(
             messages_of.setdefault(plain_id(message.run_id), []).append(message)
     runs = []
     for id, own in messages_of.items():
-        stored = await _stored(tx, id, session)
+        stored = None if is_new else await _stored(tx, id, session)
         used = sum((each.usage for each in _responses(own)), RunUsage())
         if id == next(reversed(messages_of)) and spent.total_tokens > 0:
             used = spent

@@ -55,16 +55,17 @@ _HEAD = """\
 
 # Speed of the integrations
 
-Each integration and the store that its framework brings do the same on the same database, alternately in one run. SQLite
-is synced at each commit on both sides. *Times as fast* is the median of the ratios of the rounds; the times are medians of
-one call.
+Each integration and the store that its framework brings do the same on the same database, alternately in one
+run. SQLite is synced at each commit on both sides. *Times as fast* is the median of the ratios of the rounds;
+the times are medians of one call.
 """
 
 
 def _page(sections: Iterable[tuple[str, list[str]]], rounds: int, seconds: float) -> Iterator[str]:
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     yield _HEAD
-    yield f"Measured on {datetime.now(UTC):%Y-%m-%d} with {versions}, in {rounds} rounds of {seconds:g} s a side."
+    yield f"Measured on {datetime.now(UTC):%Y-%m-%d} with {versions},"
+    yield f"in {rounds} rounds of {seconds:g} s a side."
     yield f"Client and server share {os.cpu_count()} cores."
     for name, lines in sections:
         title, package = MODULES[name]

@@ -136,6 +136,8 @@ def test_a_transcript_is_loaded_as_it_was_appended(transcripts: Any) -> None:
         {"type": "attachment", "uuid": "\ud800", "n": [1, 2.5, None, True, 10**30, {"": {}}]},
         {"type": "attachment", "uuid": "u" * 300, "timestamp": "yesterday", "message": "text"},
         {"type": "attachment", "uuid": None, "timestamp": 0, "message": {"content": 3, "usage": 1}},
+        {"type": "attachment", "uuid": ""},
+        {"type": "attachment", "uuid": "", "n": 2},
         title("same"),
         title("same"),
     ]
@@ -467,10 +469,11 @@ def test_a_fork_does_not_count_the_usage_of_its_parent_again(
 def test_a_usage_that_cannot_be_read_is_left_out(store: Any, transcripts: Any) -> None:
     wrong = answer("u1", "Hello")
     wrong["message"]["usage"] = {"input_tokens": "many", "output_tokens": -1}
-    transcripts.append(KEY, [wrong, answer("u2", "Yes")])
+    strange = answer("u3", "Yes", model="\0\ud800")
+    transcripts.append(KEY, [wrong, answer("u2", "Yes"), strange])
 
-    assert summary(transcripts) == folded([wrong, answer("u2", "Yes")])
-    assert counted(store) == (1, 10)
+    assert summary(transcripts) == folded([wrong, answer("u2", "Yes"), strange])
+    assert counted(store) == (2, 20)
 
 
 # The SDK's own functions.

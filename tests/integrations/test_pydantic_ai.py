@@ -463,6 +463,29 @@ def test_of_concurrent_changes_one_succeeds_and_the_others_conflict(
     assert store.maintenance.health_check() == []
 
 
+def test_saves_beside_changes_of_the_application_lose_none(
+    conversations: Any, store: Any, run: Run[Any]
+) -> None:
+    def count(session: asm.Session) -> asm.Session:
+        return replace(session, metadata={"n": session.metadata.get("n", 0) + 1})
+
+    def change(number: int) -> None:
+        store.update_session("talk", count)
+        store.append_event(an_event("talk", data={"n": number}), session=store.get_session("talk"))
+
+    run(conversations.save(talk("a")))
+    texts = [f"b{number}" for number in range(12)]
+    with ThreadPoolExecutor(2) as threads:
+        changes = threads.map(change, range(12))
+        for text in texts:
+            run(extended(conversations, text))
+        list(changes)
+    assert run(said(conversations)) == ["a", *texts]
+    assert store.get_session("talk").metadata == {"n": 12}
+    assert len(store.get_events("talk", type="message_sent")) == 12
+    assert store.maintenance.health_check() == []
+
+
 def test_a_cancelled_save_goes_on_to_its_outcome(conversations: Any, run: Run[Any]) -> None:
     async def scenario() -> None:
         entry = ConversationEntry(parent_id=None, message=turn("a")[0])

@@ -141,7 +141,7 @@ class _Saver(base.BaseCheckpointSaver[str]):
         return await (self._run(operation) if self._blocks else settled(self._run(operation)))
 
     async def _job(self, job: Job[T]) -> T:
-        return await run_job_async(job, SimpleNamespace(run=self._write))
+        return await run_job_async(job, SimpleNamespace(run=self._write), "prune")
 
 
 class AsyncAsmSaver(_Saver):

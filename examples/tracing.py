@@ -43,15 +43,17 @@ class Timeline(SpanExporter):
 
 def print_trace(spans: list[ReadableSpan], root: ReadableSpan) -> None:
     print(f"\ntrace {format_trace_id(context_of(root).trace_id)}")
+    print(f"{'begins at':>12}  {'and takes':>12}")
     scale = WIDTH / max(end_of(root) - start_of(root), 1)
     for depth, span in in_order(spans, root):
         begin, end = start_of(span) - start_of(root), end_of(span) - start_of(root)
         left = min(int(begin * scale), WIDTH - 1)
         bar = " " * left + "█" * max(int(end * scale) - left, 1)
         attributes = span.attributes or {}
-        more = ", ".join(f"{attributes[name]!s} {unit}" for name, unit in SHOWN.items() if name in attributes)
+        more = ", ".join(f"{what}: {attributes[key]!s}" for key, what in SHOWN.items() if key in attributes)
         name = "  " * depth + span.name
-        print(f"{begin / 1e6:8.2f} {(end - begin) / 1e6:8.2f} ms  {bar:<{WIDTH}}  {name:<38} {more}".rstrip())
+        times = f"{begin / 1e6:9.2f} ms  {(end - begin) / 1e6:9.2f} ms"
+        print(f"{times}  {bar:<{WIDTH}}  {name:<38} {more}".rstrip())
 
 
 def in_order(spans: list[ReadableSpan], span: ReadableSpan, depth: int = 0) -> list[tuple[int, ReadableSpan]]:

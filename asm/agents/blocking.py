@@ -108,18 +108,14 @@ class SessionManager:
     fail = _method(AsyncSessionManager.fail)
 
     def _check_may_block(self) -> None:
-        if _running_loop() is not None:
-            raise ValidationError(
-                "SessionManager blocks, and an event loop is running in this thread: use AsyncSessionManager "
-                "with an AsyncSessionStore, and await its methods"
-            )
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise ValidationError(
+            "SessionManager blocks, and an event loop is running in this thread: use AsyncSessionManager "
+            "with an AsyncSessionStore, and await its methods"
+        )
 
 
 class _LoopThread:
@@ -148,7 +144,8 @@ class _LoopThread:
             if not done.done():
                 # Ctrl-C: the run is stored as cancelled before the caller goes on.
                 loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-                _wait(done)
+                with suppress(TimeoutError):
+                    done.exception(INTERRUPT_WAIT_S)
             raise
 
     def iterate(self, events: AsyncIterator[T]) -> Iterator[T]:
@@ -187,8 +184,3 @@ def _copy(task: asyncio.Task[T], done: Future[T]) -> None:
         done.set_exception(error)
     else:
         done.set_result(task.result())
-
-
-def _wait(done: Future[Any]) -> None:
-    with suppress(TimeoutError):
-        done.exception(INTERRUPT_WAIT_S)

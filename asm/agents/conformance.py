@@ -1,4 +1,4 @@
-"""What every adapter's turn keeps to, as a function that tests of adapters call.
+"""What every adapter's turn keeps to, as a function that tests of adapters call, also those of applications.
 
     events = await checked_turn(MyAdapter(), request)
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from asm.agents import plans
 from asm.agents.execution import Execution
-from asm.agents.lifecycle import Lifecycle, run_cancelled
-from asm.agents.plans import Plan, check_adapter, session_id_of
+from asm.agents.lifecycle import Lifecycle
+from asm.agents.outcomes import failure_of
+from asm.agents.plans import Plan, session_id_of
 from asm.agents.protocol import Adapter
-from asm.agents.recording import Redact, Redactor, Show
+from asm.agents.recording import Redact, Show, redacted
 from asm.agents.results import RunResult
-from asm.agents.sessions import Sessions
 from asm.agents.transcript import Transcript, read_events
 from asm.async_store import AsyncSessionStore
-from asm.enums import SessionStatus
+from asm.documents import Document
+from asm.enums import EventType, SessionStatus
 from asm.errors import ValidationError
 from asm.methods import set_signature
 from asm.models import Event, Run, Session, new_id
+from asm.operations import claims
 from asm.store import SessionStore
 from asm.validation import a_type, function, safe_repr, seconds, text
 from asm.validation import count as number_of
@@ -36,6 +35,14 @@ LEASE_MAX_S = 86_400 * 7
 
 STREAM_CLOSED = "its stream was closed"
 
+_STREAM = """The events of a run as they are stored, and the deltas of its messages, which are not.
+
+A delta is a `message_streamed` without a `sequence_number`. Every other event is durable when it is
+yielded. The run begins with the first event, and is as in `run`; what it raises is raised after its
+last event. It does not wait for its reader. If the iterator is closed before its end, the run is
+cancelled.
+"""
+
 
 def _run_method(
     plan: Callable[P, Plan],
@@ -43,7 +50,7 @@ def _run_method(
     """A method that makes the run which its arguments plan."""
 
     async def run(self: AsyncSessionManager, /, *args: P.args, **kwargs: P.kwargs) -> RunResult:
-        return await self._drive(plan(*args, **kwargs))
+        return await self._start(plan(*args, **kwargs)).result()
 
     return _like(plan, run, plan.__doc__, "RunResult")
 
@@ -57,15 +64,6 @@ def _stream_method(
     return _like(plan, stream, _STREAM, "AsyncIterator[Event]")
 
 
-_STREAM = """The events of a run as they are stored, and the deltas of its messages, which are not.
-
-A delta is a `message_streamed` without a `sequence_number`. Every other event is durable when it is
-yielded. The run begins with the first event, and is as in `run`; what it raises is raised after its
-last event. It does not wait for its reader. If the iterator is closed before its end, the run is
-cancelled.
-"""
-
-
 def _like(plan: Callable[..., Plan], method: F, doc: str | None, result: str) -> F:
     """The method with a docstring, and with the parameters of the plan."""
     set_signature(method, plan, result)
@@ -75,15 +73,10 @@ def _like(plan: Callable[..., Plan], method: F, doc: str | None, result: str) ->
 
 
 class AsyncSessionManager:
-    """Runs agents in the sessions of a store, and stores every step before it is shown.
+    """Runs agents in the sessions of an AsyncSessionStore.
 
-    One run at a time goes on in a session. It has a lease of `lease` seconds, which is renewed while it goes
-    on, so that a run whose program was killed is found: `recover`, or the next run of the session, ends it as
-    failed. `redact(event)` returns what is stored in place of an event; the input, the output and the error
-    of a run are passed to it as data of events, too. `keep_deltas` stores the deltas of messages, gathered
-    for that many seconds or 4 KiB; without it they are shown to the caller only.
-
-    The store is lent, and never opened or closed. `SessionManager` is the same for a blocking store.
+    It has the parameters of SessionManager, which describes them, and the same methods, awaited. One event
+    loop uses it: that of its store.
     """
 
     def __init__(
@@ -96,12 +89,10 @@ class AsyncSessionManager:
     ) -> None:
         check_store(store, SessionStore, "AsyncSessionManager takes an AsyncSessionStore", "SessionManager")
         self._store = store
-        self._lease_s = _duration(lease, "lease")
-        self._redact = Redactor(None if redact is None else function(redact, "redact"))
+        self._redact = None if redact is None else function(redact, "redact")
         self._keep_deltas_s = None if keep_deltas is None else _duration(keep_deltas, "keep_deltas")
-        self._lifecycle = Lifecycle(store, self._lease_s, self._redact)
-        self._sessions = Sessions(store, self._redact)
-        self._executions: dict[str, Execution] = {}
+        self._lifecycle = Lifecycle(store, _duration(lease, "lease"), self._redact)
+        self._executions: set[Execution] = set()
 
     async def run_once(
         self,
@@ -122,19 +113,13 @@ class AsyncSessionManager:
         the id of the session is made of it, so that a call that is repeated, even at the same time, makes one
         session and one run.
         """
-        session = Session(
-            id=new_id("ses_") if run_id is None else session_id_of(run_id),
-            agent_id=agent_id or check_adapter(adapter).provider,
-            status="active",
-            metadata=dict(metadata or {}),
-            context=dict(context or {}),
-            tags=tuple(tags) if not isinstance(tags, str) else tags,
-        )
-        asked = plans.run(session.id, adapter, input, run_id=run_id, **run)
-        return await self._drive(replace(asked, new_session=session))
+        id = new_id("ses_") if run_id is None else session_id_of(run_id)
+        plan = Plan(id, adapter, input, run_id=run_id, **run)
+        plan.new_session = _new_session(agent_id or adapter.provider, id, metadata, context, tags)
+        return await self._start(plan).result()
 
-    run = _run_method(plans.run)
-    stream = _stream_method(plans.run)
+    run = _run_method(Plan)
+    stream = _stream_method(Plan)
 
     async def cancel(self, run_id: str, *, reason: str | None = None) -> Run:
         """Cancel a run, and return it as it is stored.
@@ -143,14 +128,14 @@ class AsyncSessionManager:
         finds that out when it next appends an event or renews its lease, and is still running when the call
         returns. One that nobody is running any more is ended. A run that has ended is returned as it is.
         """
-        execution = self._executions.get(text(run_id, "run_id"))
+        run_id = text(run_id, "run_id")
         if reason is not None and not isinstance(reason, str):
             raise ValidationError(f"reason must be a string, not {a_type(reason)}", path="reason")
+        execution = next((each for each in self._executions if each.run_id == run_id), None)
         if execution is None:
             return await self._lifecycle.cancel(run_id, reason)
-        execution.stop.request(run_cancelled(run_id, reason))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(execution.ended.wait(), CANCEL_WAIT_S)
+        execution.stop(claims.run_cancelled(run_id, reason))
+        await execution.ended(CANCEL_WAIT_S)
         return await self._store.get_run(run_id)
 
     async def recover(self, *, grace: float = 30.0) -> list[Run]:
@@ -201,73 +186,57 @@ class AsyncSessionManager:
 
         AlreadyExists if there is a session of that `id`.
         """
-        session = Session(
-            id=new_id("ses_") if id is None else id,
-            agent_id=agent_id,
-            status="active",
-            parent_session_id=parent_session_id,
-            metadata=dict(metadata or {}),
-            context=dict(context or {}),
-            tags=tuple(tags) if not isinstance(tags, str) else tags,
-        )
-        return await self._sessions.start(session)
+        session = _new_session(agent_id, id, metadata, context, tags, parent_session_id)
+        types = (EventType.SESSION_CREATED, EventType.SESSION_STARTED)
+        events = [self._event(session.id, type) for type in types]
+        await self._lifecycle.run("start_session", claims.start_session(session, events))
+        return session
 
     async def pause(self, session_id: str) -> Session:
         """Set a session to paused. RunActive if a run of it is going on, as in `complete` and `fail`."""
-        return await self._sessions.change(session_id, SessionStatus.PAUSED)
+        return await self._change_status(session_id, SessionStatus.PAUSED, EventType.SESSION_PAUSED)
 
     async def resume(self, session_id: str) -> Session:
         """Set a session to active."""
-        return await self._sessions.change(session_id, SessionStatus.ACTIVE)
+        return await self._change_status(session_id, SessionStatus.ACTIVE, EventType.SESSION_RESUMED)
 
     async def complete(self, session_id: str) -> Session:
         """Set a session to completed."""
-        return await self._sessions.change(session_id, SessionStatus.COMPLETED)
+        return await self._change_status(session_id, SessionStatus.COMPLETED, EventType.SESSION_COMPLETED)
 
     async def fail(self, session_id: str, error: Any) -> Session:
         """Set a session to failed. `error` is an exception, a text, or a dict such as {code, message}."""
-        return await self._sessions.change(session_id, SessionStatus.FAILED, error)
+        data = failure_of(error)
+        return await self._change_status(session_id, SessionStatus.FAILED, EventType.SESSION_FAILED, data)
+
+    async def _change_status(
+        self, session_id: str, status: SessionStatus, type: EventType, data: Document | None = None
+    ) -> Session:
+        event = self._event(session_id, type, data)
+        return await self._lifecycle.run("change_status", claims.change_status(session_id, status, event))
+
+    def _event(self, session_id: str, type: EventType, data: Document | None = None) -> Event:
+        return redacted(self._redact, Event(session_id=session_id, type=type, data=data or {}))
 
     # Runs.
 
-    def _execution(self, asked: Plan, show: Show) -> Execution:
-        execution: Execution = Execution(
-            self._store,
-            self._lifecycle,
-            asked,
-            self._redact,
-            lease_s=self._lease_s,
-            keep_deltas_s=self._keep_deltas_s,
-            show=show,
-            on_claim=lambda run: self._executions.update({run.id: execution}),
-        )
+    def _start(self, plan: Plan, show: Show = lambda _: None) -> Execution:
+        execution = Execution(self._lifecycle, plan, show, self._keep_deltas_s)
+        self._executions.add(execution)
+        execution.task.add_done_callback(lambda _: self._executions.discard(execution))
         return execution
 
-    async def _drive(self, asked: Plan) -> RunResult:
-        return await self._driven(self._execution(asked, _show_to_nobody))
-
-    async def _driven(self, execution: Execution) -> RunResult:
-        try:
-            return await execution.drive()
-        finally:
-            for run_id in [id for id, each in self._executions.items() if each is execution]:
-                del self._executions[run_id]
-
-    async def _stream(self, asked: Plan) -> AsyncIterator[Event]:
+    async def _stream(self, plan: Plan) -> AsyncIterator[Event]:
         shown: asyncio.Queue[Event | None] = asyncio.Queue()
-        execution = self._execution(asked, shown.put_nowait)
-        task = asyncio.create_task(self._driven(execution))
-        task.add_done_callback(lambda _: shown.put_nowait(None))
+        execution = self._start(plan, shown.put_nowait)
+        execution.task.add_done_callback(lambda _: shown.put_nowait(None))
         try:
             while (event := await shown.get()) is not None:
                 yield event
-            task.result()
+            execution.task.result()
         finally:
-            if not task.done():
-                execution.stop.request(run_cancelled("", STREAM_CLOSED))
-                await asyncio.wait({task})
-            if not task.cancelled():
-                task.exception()
+            execution.stop(claims.run_cancelled("", STREAM_CLOSED))
+            await execution.ended()
 
 
 def check_store(store: Any, other: type, takes: str, manager: str) -> None:
@@ -288,5 +257,20 @@ def _duration(value: Any, name: str) -> float:
     return duration_s
 
 
-def _show_to_nobody(_event: Event) -> None:
-    pass
+def _new_session(
+    agent_id: str,
+    id: str | None,
+    metadata: Mapping[str, Any] | None,
+    context: Mapping[str, Any] | None,
+    tags: Iterable[str],
+    parent_session_id: str | None = None,
+) -> Session:
+    return Session(
+        id=new_id("ses_") if id is None else id,
+        agent_id=agent_id,
+        status="active",
+        parent_session_id=parent_session_id,
+        metadata=dict(metadata or {}),
+        context=dict(context or {}),
+        tags=tags,
+    )

@@ -28,11 +28,14 @@ class RunFailed(AsmError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: its status, and the type and data of the event that says so."""
+    """How a run ended: its status, and the data of the event that says so."""
 
     status: RunStatus
-    type: EventType
     data: Document
+
+    @property
+    def type(self) -> EventType:
+        return EventType(f"run_{self.status}")
 
     @property
     def session_status(self) -> SessionStatus:
@@ -40,24 +43,17 @@ class Outcome:
         return SessionStatus.CANCELLED if self.status == RunStatus.CANCELLED else SessionStatus.FAILED
 
     @property
-    def session_event(self) -> EventType:
-        is_cancelled = self.status == RunStatus.CANCELLED
-        return EventType.SESSION_CANCELLED if is_cancelled else EventType.SESSION_FAILED
-
-    @property
-    def session_data(self) -> Document:
-        """The data of that event."""
+    def session_event(self) -> tuple[EventType, Document]:
+        """The type and the data of the event that says so."""
         names = ("reason",) if self.status == RunStatus.CANCELLED else ("code", "message")
-        return {name: self.error[name] for name in names if name in self.error}
+        data = {name: self.error[name] for name in names if name in self.error}
+        return EventType(f"session_{self.session_status}"), data
 
     @property
     def error(self) -> Document:
         """What the run stores as its error."""
-        return {
-            "code": str(self.status),
-            "message": _MESSAGES.get(self.status, "the run failed"),
-            **self.data,
-        }
+        message = _MESSAGES.get(self.status, "the run failed")
+        return {"code": str(self.status), "message": message, **self.data}
 
 
 _MESSAGES = {
@@ -69,17 +65,23 @@ _MESSAGES = {
 def outcome_of(error: BaseException) -> Outcome:
     """How a run ends that was ended by an exception."""
     if isinstance(error, RunTimeout):
-        data = {"timeout_s": error.details.get("timeout_s")}
-        return Outcome(RunStatus.TIMEOUT, EventType.RUN_TIMEOUT, data)
+        return Outcome(RunStatus.TIMEOUT, {"timeout_s": error.details.get("timeout_s")})
     if isinstance(error, RunCancelled):
-        return cancelled_outcome(error.details.get("reason"))
+        return cancelled(error.details.get("reason"))
     if isinstance(error, asyncio.CancelledError):
-        return cancelled_outcome("the task that ran it was cancelled")
-    return Outcome(RunStatus.FAILED, EventType.RUN_FAILED, failure_of(error))
+        return cancelled("the task that ran it was cancelled")
+    return Outcome(RunStatus.FAILED, failure_of(error))
 
 
-def cancelled_outcome(reason: str | None) -> Outcome:
-    return Outcome(RunStatus.CANCELLED, EventType.RUN_CANCELLED, {"reason": reason or "cancelled"})
+def cancelled(reason: str | None) -> Outcome:
+    return Outcome(RunStatus.CANCELLED, {"reason": reason or "cancelled"})
+
+
+def abandoned(run: Run, last_sequence: int) -> Outcome:
+    """The end of a run whose lease is over."""
+    message = f"run {run.id!r} was abandoned: its lease ended, and nobody was running it"
+    data = {"code": ABANDONED, "message": message, "last_sequence": last_sequence}
+    return Outcome(RunStatus.FAILED, data)
 
 
 def failure_of(error: Any) -> Document:
@@ -88,10 +90,9 @@ def failure_of(error: Any) -> Document:
         return error
     if isinstance(error, ProviderError):
         return provider_failure(error)
-    if isinstance(error, RunFailed):
-        return {"code": error.details["code"], "message": str(error)}
     if isinstance(error, AsmError):
-        return {"code": error.code, "message": str(error)}
+        code = error.details["code"] if isinstance(error, RunFailed) else error.code
+        return {"code": code, "message": str(error)}
     if isinstance(error, BaseException):
         return {"code": type(error).__name__, "message": f"{type(error).__name__}: {error}"}
     return {"code": "failed", "message": str(error)}
@@ -99,7 +100,7 @@ def failure_of(error: Any) -> Document:
 
 def provider_failure(error: ProviderError) -> Document:
     """The data of the events that report a provider's failure."""
-    more = {name: error.details.get(name) for name in ("status", "request_id", "provider_code")}
+    more = {name: error.details.get(name) for name in _OF_PROVIDERS}
     return {
         "code": error.code,
         "message": str(error),
@@ -108,11 +109,7 @@ def provider_failure(error: ProviderError) -> Document:
     }
 
 
-def abandoned(run: Run, last_sequence: int) -> Outcome:
-    """The end of a run whose lease is over."""
-    message = f"run {run.id!r} was abandoned: its lease ended, and nobody was running it"
-    data = {"code": ABANDONED, "message": message, "last_sequence": last_sequence}
-    return Outcome(RunStatus.FAILED, EventType.RUN_FAILED, data)
+_OF_PROVIDERS = ("status", "request_id", "provider_code")
 
 
 def stored_error(run: Run) -> AsmError:
@@ -124,12 +121,8 @@ def stored_error(run: Run) -> AsmError:
     if run.status == RunStatus.TIMEOUT:
         return RunTimeout(message, run_id=run.id, timeout_s=error.get("timeout_s"))
     if error.get("code") == ProviderError.code:
-        return _provider_error(message, error, run)
+        more: dict[str, Any] = {name: error.get(name) for name in _OF_PROVIDERS}
+        return ProviderError(message, retryable=error.get("retryable") is True, run_id=run.id, **more)
     if error.get("code") == ABANDONED:
         return RunLost(message, run_id=run.id)
     return RunFailed(message, run_id=run.id, code=error.get("code"))
-
-
-def _provider_error(message: str, error: Document, run: Run) -> ProviderError:
-    known: dict[str, Any] = {name: error.get(name) for name in ("status", "request_id", "provider_code")}
-    return ProviderError(message, retryable=error.get("retryable") is True, run_id=run.id, **known)

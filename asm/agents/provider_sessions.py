@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from asm.errors import ValidationError
 from asm.models import Session
-from asm.validation import text
+from asm.validation import is_text
 
 
 class ProviderSession(NamedTuple):
@@ -21,12 +20,8 @@ def find(session: Session, provider: str) -> ProviderSession | None:
     """The session of a provider; None if there is none, or an application keeps something else there."""
     providers = session.metadata.get("providers")
     known = providers.get(provider) if isinstance(providers, dict) else None
-    if not isinstance(known, dict):
-        return None
-    try:
-        return ProviderSession(*(text(known.get(name), name) for name in ProviderSession._fields))
-    except ValidationError:
-        return None
+    ids = [known.get(name) for name in ProviderSession._fields] if isinstance(known, dict) else [None]
+    return ProviderSession(*ids) if all(map(is_text, ids)) else None
 
 
 def keep(provider: str, own: ProviderSession, session: Session) -> Session:

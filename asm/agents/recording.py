@@ -6,171 +6,146 @@ lost response is stored once.
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from asm.async_store import AsyncSessionStore
-from asm.documents import Document
+from asm.documents import Document, check_object
 from asm.errors import ValidationError
-from asm.models import Event, Run
+from asm.models import Event, Run, event_from_row, event_type, now
 from asm.operations.runs import lease
-from asm.validation import a_type
+from asm.validation import a_type, optional_text
 
 Redact = Callable[[Event], Event]
-Show = Callable[[Event], None]
-
-REDACT_FAILED = "redact_failed"
+Show = Callable[[Event], object]
 
 
-class Redactor:
-    """What is stored in place of an event: what the caller's function returns."""
-
-    def __init__(self, redact: Redact | None) -> None:
-        self._redact = redact
-
-    def __call__(self, event: Event) -> Event:
-        if self._redact is None:
-            return event
-        redacted = self._redact(event)
-        if not isinstance(redacted, Event):
-            raise ValidationError(f"redact must return an Event, not {a_type(redacted)}", path="redact")
-        for name in ("id", "session_id", "run_id", "type"):
-            if getattr(redacted, name) != getattr(event, name):
-                raise ValidationError(f"redact must keep the {name} of an event", path="redact")
-        return redacted
-
-    def value(self, event: Event, name: str) -> tuple[Any, Event]:
-        """One value of an event's data as it is to be stored, and the event to store without it."""
-        redacted = self(event)
-        data = dict(redacted.data)
-        return data.pop(name, None), replace(redacted, data=data)
+def redacted(redact: Redact | None, event: Event) -> Event:
+    """What is stored in place of an event."""
+    if redact is None:
+        return event
+    stored = redact(event)
+    if not isinstance(stored, Event):
+        raise ValidationError(f"redact must return an Event, not {a_type(stored)}", path="redact")
+    for name in ("id", "session_id", "run_id", "type"):
+        if getattr(stored, name) != getattr(event, name):
+            raise ValidationError(f"redact must keep the {name} of an event", path="redact")
+    return stored
 
 
-class _Made(NamedTuple):
-    """An event as the caller sees it and as it is stored, and whether the caller sees it."""
+class _Held(NamedTuple):
+    """An event as the caller sees it, and as it is stored; a delta is not stored, and some are not shown."""
 
     original: Event
-    stored: Event
-    shown: bool
+    stored: Event | None
+    is_shown: bool = True
 
 
 class Recorder:
-    """Makes the events of one attempt of a run, and appends them."""
+    """Makes the events of one attempt of a run, and appends them in their order."""
 
-    def __init__(self, store: AsyncSessionStore, run: Run, redact: Redactor, show: Show) -> None:
+    def __init__(self, store: AsyncSessionStore, run: Run, redact: Redact | None, show: Show) -> None:
+        self.events: list[Event] = []
+        """The events that are stored, as the caller sees them."""
+        self.changed = asyncio.Event()
+        """There is something to append."""
         self._store = store
         self._run = run
         self._redact = redact
         self._show = show
         self._prefix = event_id_prefix(run)
         self._number = 0
-        self._made: list[_Made] = []
-        """The events that are not stored yet."""
-        self.events: list[Event] = []
-        self.last_sequence: int | None = None
+        self._held: deque[_Held] = deque()
 
     def make(self, type: str, data: Document, correlation_id: str | None = None) -> Event:
-        """An event of the run. Its data is checked here."""
+        """An event of the run."""
         self._number += 1
-        return Event(
-            id=f"{self._prefix}{self._number:06d}",
-            type=type,
-            session_id=self._run.session_id,
-            run_id=self._run.id,
-            data=data,
-            provider=self._run.provider,
-            correlation_id=correlation_id,
+        # What an adapter and a tool give is checked here. The rest is valid, and need not be checked again.
+        return event_from_row(
+            f"{self._prefix}{self._number:06d}",
+            event_type(type, "type"),
+            now(),
+            self._run.session_id,
+            self._run.id,
+            None,
+            check_object(data, "data"),
+            {},
+            1,
+            self._run.provider,
+            optional_text(correlation_id, "correlation_id"),
         )
 
-    def hold(self, event: Event, *, shown: bool = True) -> None:
+    def hold(self, event: Event, *, is_shown: bool = True) -> None:
         """Have an event stored with the next ones, in one transaction."""
-        self.hold_as(event, self._redact(event), shown=shown)
+        self.hold_as(event, redacted(self._redact, event), is_shown=is_shown)
 
-    def hold_as(self, event: Event, stored: Event, *, shown: bool = True) -> None:
-        self._made.append(_Made(event, stored, shown))
+    def hold_as(self, event: Event, stored: Event, *, is_shown: bool = True) -> None:
+        self._held.append(_Held(event, stored, is_shown))
+        self.changed.set()
+
+    def hold_with(self, type: str, data: Document, name: str, value: Any) -> Any:
+        """Hold an event, and return a value as it is to be stored: redacted as data of the event."""
+        event = self.make(type, data)
+        if self._redact is None:
+            self.hold_as(event, event)
+            return value
+        stored = redacted(self._redact, replace(event, data={**data, name: value}))
+        kept = dict(stored.data)
+        value = kept.pop(name, None)
+        self.hold_as(event, replace(stored, data=kept))
+        return value
+
+    def redacted(self, event: Event) -> Event:
+        return redacted(self._redact, event)
+
+    def show_delta(self, type: str, data: Document) -> None:
+        """Show an event that is not stored, after those that are held."""
+        run = self._run
+        event = Event(type=type, session_id=run.session_id, run_id=run.id, data=data, provider=run.provider)
+        if self._held:
+            self._held.append(_Held(event, None))
+        else:
+            self._show(event)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are events to store."""
+        return bool(self._held)
 
     @property
     def held(self) -> list[Event]:
         """The events to store next."""
-        return [made.stored for made in self._made]
+        return [held.stored for held in self._held if held.stored is not None]
 
     def drop(self, number: int) -> None:
-        """Forget the events that are held after the first `number`: they were not stored."""
-        del self._made[number:]
+        """Forget the last events that are held: they were not stored."""
+        for _ in range(number):
+            self._held.pop()
 
     async def append(self) -> bool:
         """Append the events that are held. Returns whether others appended to the session meanwhile."""
-        if not self._made:
-            return False
-        before = self.last_sequence
+        before = self.events[-1].sequence_number if self.events else None
         stored = await self._store.append_events(self.held)
         self.confirm(stored)
         return stored[0].sequence_number != (before or 0) + 1
 
     def confirm(self, stored: Sequence[Event]) -> None:
-        """Show the events that were held, which are stored now."""
-        made, self._made = self._made, []
-        for each, event in zip(made, stored, strict=True):
-            if each.stored is not each.original:
-                event = replace(each.original, sequence_number=event.sequence_number)
+        """Show the first of the events that are held: they are stored now."""
+        for event in stored:
+            held = self._held.popleft()
+            if held.stored is not held.original:
+                event = replace(held.original, sequence_number=event.sequence_number)
             self.events.append(event)
-            if each.shown:
+            if held.is_shown:
                 self._show(event)
-        self.last_sequence = stored[-1].sequence_number
-
-    def show_transient(self, type: str, data: Document) -> None:
-        """Show an event that is not stored."""
-        self._show(
-            Event(
-                type=type,
-                session_id=self._run.session_id,
-                run_id=self._run.id,
-                data=data,
-                provider=self._run.provider,
-            )
-        )
+            while self._held and self._held[0].stored is None:
+                self._show(self._held.popleft().original)
 
 
 def event_id_prefix(run: Run) -> str:
     """How the ids of the events of a run's last attempt begin."""
     attempt = lease(run).get("attempt", 1)
     return f"{run.id}." if attempt == 1 else f"{run.id}.{attempt}."
-
-
-class Streamed:
-    """The text of a message that is being streamed: all of it, and what is not stored of it."""
-
-    BYTES_MAX = 4_096
-
-    def __init__(self, *, keep_s: float | None) -> None:
-        self.keep_s = keep_s
-        self._pieces: list[str] = []
-        self._unstored: list[str] = []
-        self._unstored_size = 0
-
-    def add(self, text: str) -> bool:
-        """Add a piece. Returns whether it is the first of those to store."""
-        self._pieces.append(text)
-        if self.keep_s is None:
-            return False
-        self._unstored.append(text)
-        self._unstored_size += len(text)
-        return len(self._unstored) == 1
-
-    @property
-    def text(self) -> str:
-        return "".join(self._pieces)
-
-    @property
-    def is_full(self) -> bool:
-        return self._unstored_size >= self.BYTES_MAX
-
-    def take_unstored(self) -> str:
-        taken, self._unstored, self._unstored_size = "".join(self._unstored), [], 0
-        return taken
-
-    def clear(self) -> None:
-        """Forget the message: it is complete."""
-        self._pieces.clear()
-        self.take_unstored()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from asm.agents.limits import cost_of
 from asm.documents import Document
-from asm.models import Event, Run, Session, token_counts
-from asm.pricing import prices
+from asm.models import Event, Run, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,11 @@ class RunResult:
 
     @property
     def text(self) -> str:
-        text = self._of_output("text")
-        return text if isinstance(text, str) else ""
+        return self._of_output("text") or ""
 
     @property
     def stop_reason(self) -> str | None:
-        reason = self._of_output("stop_reason")
-        return reason if isinstance(reason, str) else None
+        return self._of_output("stop_reason")
 
     @property
     def token_usage(self) -> Document:
@@ -45,10 +43,8 @@ class RunResult:
 
     @property
     def cost_usd(self) -> float | None:
-        run = self.run
-        if run.cost_usd is not None:
-            return run.cost_usd
-        return prices().cost(run.provider, run.provider_metadata.get("model"), token_counts(run.token_usage))
+        return cost_of(self.run)
 
-    def _of_output(self, name: str) -> Any:
-        return self.run.output.get(name) if isinstance(self.run.output, dict) else None
+    def _of_output(self, name: str) -> str | None:
+        value = self.run.output.get(name) if isinstance(self.run.output, dict) else None
+        return value if isinstance(value, str) else None

@@ -1,41 +1,34 @@
-"""Calling the application's tools."""
+"""Calling the application's tools, and cancelling what may not end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import inspect
+import logging
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any
+
+from asm.shown import message
+
+CLOSE_TIMEOUT_S = 5.0
+"""How long a run that ends waits for its adapter or its tool to give back what it holds."""
+
+_log = logging.getLogger("asm")
 
 OnTool = Callable[[str, Any], Any]
 """`on_tool(name, input)` returns the output of a tool, or an awaitable of it."""
 
 
-async def call_tool(
-    on_tool: OnTool, name: str, input: Any, block: AbstractContextManager[object] | None = None
-) -> Any:
-    """The output of a tool, which is called inside of the block.
-
-    A function that is not a coroutine function is called in a thread of its own.
-    """
-    with block or nullcontext():
-        if _is_async(on_tool):
-            return await on_tool(name, input)
-        output = await in_thread(on_tool, name, input)
-        return await output if inspect.isawaitable(output) else output
-
-
-def _is_async(function: Any) -> bool:
+async def call_tool(on_tool: OnTool, name: str, input: Any) -> Any:
+    """The output of a tool. A function that is not a coroutine function is called in a thread of its own."""
     # An object whose __call__ is a coroutine function is called like one.
-    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
-
-
-class _Returned(NamedTuple):
-    value: Any
-    error: BaseException | None
+    if any(map(inspect.iscoroutinefunction, (on_tool, type(on_tool).__call__))):
+        return await on_tool(name, input)
+    output = await in_thread(on_tool, name, input)
+    return await output if inspect.isawaitable(output) else output
 
 
 async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
@@ -45,20 +38,26 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     when it exits.
     """
     loop = asyncio.get_running_loop()
-    returned: asyncio.Future[_Returned] = loop.create_future()
+    # What it returned, and what it raised.
+    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
     context = contextvars.copy_context()
 
+    def settle(value: Any, error: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result((value, error))
+
     def work() -> None:
+        value, raised = None, None
         try:
-            result = _Returned(context.run(function, *args), None)
+            value = context.run(function, *args)
         except BaseException as error:
-            result = _Returned(None, error)
+            raised = error
         # A closed loop raises RuntimeError, and nobody waits.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_settle, returned, result)
+            loop.call_soon_threadsafe(settle, value, raised)
 
     threading.Thread(target=work, name="asm tool", daemon=True).start()
-    value, error = await returned
+    value, error = await ended
     if error is None:
         return value
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
@@ -67,6 +66,11 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     raise RuntimeError(f"a tool raised {type(error).__name__}") from error
 
 
-def _settle(returned: asyncio.Future[_Returned], result: _Returned) -> None:
-    if not returned.done():
-        returned.set_result(result)
+async def cancelled(task: asyncio.Task[Any], what: str) -> None:
+    """Cancel a task, and wait for its end for a while. What it raises is not raised here."""
+    # Retrieved, or asyncio would log it as an exception that was never retrieved.
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    task.cancel()
+    await asyncio.wait({task}, timeout=CLOSE_TIMEOUT_S)
+    if not task.done():
+        _log.warning("%s did not stop within %g s after its run was ended", message(what), CLOSE_TIMEOUT_S)

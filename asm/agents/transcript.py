@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asm.agents.inputs import Message
+from asm.agents.plans import Message
 from asm.async_store import AsyncSessionStore
 from asm.content import Content, ToolCall, ToolResult, read_content
 from asm.content.blocks import read_blocks
@@ -73,53 +73,46 @@ class Transcript:
         `max_chars` counts the text, the calls with their input, and the results. `max_tokens` counts the
         same by `count(text)`, which it needs: no tokenizer fits every model.
         """
-        size = _Size(max_messages, max_chars, max_tokens, count)
+        limits = _limits(max_messages, max_chars, max_tokens, count)
         builder = TranscriptBuilder()
         last = 0
         for event in events:
             builder.add_event(event)
             last = event.sequence_number or last
         turns = builder.turns()
-        kept = size.fitting(turns)
+        kept = _fitting(turns, limits)
         messages = [message for turn in turns[len(turns) - kept :] for message in turn]
         return cls(messages, len(turns) - kept, last)
 
 
-class _Size:
-    """The limits of a transcript."""
-
-    def __init__(
-        self,
-        max_messages: int | None,
-        max_chars: int | None,
-        max_tokens: int | None,
-        count: Callable[[str], int] | None,
-    ) -> None:
-        if (max_tokens is None) != (count is None):
-            raise ValidationError(
-                "max_tokens and count go together: count(text) returns the tokens of a text", path="count"
-            )
-        self._limits = [
-            (optional_count(max_messages, "max_messages"), _one),
-            (optional_count(max_chars, "max_chars"), len),
-            (optional_count(max_tokens, "max_tokens"), len if count is None else function(count, "count")),
-        ]
-
-    def fitting(self, turns: Sequence[Sequence[Message]]) -> int:
-        """How many turns from the end are within the limits."""
-        sums = [0] * len(self._limits)
-        for number, turn in enumerate(reversed(turns)):
-            texts = [_counted_text(message) for message in turn]
-            for index, (limit, measure) in enumerate(self._limits):
-                if limit is not None:
-                    sums[index] += sum(map(measure, texts))
-                    if sums[index] > limit:
-                        return number
-        return len(turns)
+def _limits(
+    max_messages: int | None,
+    max_chars: int | None,
+    max_tokens: int | None,
+    count: Callable[[str], int] | None,
+) -> list[tuple[int, Callable[[str], int]]]:
+    """The limits that are given, each with the function that measures a message's text for it."""
+    if (max_tokens is None) != (count is None):
+        raise ValidationError(
+            "max_tokens and count go together: count(text) returns the tokens of a text", path="count"
+        )
+    limits: list[tuple[int | None, Callable[[str], int]]] = [
+        (optional_count(max_messages, "max_messages"), lambda _: 1),
+        (optional_count(max_chars, "max_chars"), len),
+        (optional_count(max_tokens, "max_tokens"), len if count is None else function(count, "count")),
+    ]
+    return [(limit, measure) for limit, measure in limits if limit is not None]
 
 
-def _one(_text: str) -> int:
-    return 1
+def _fitting(turns: Sequence[Sequence[Message]], limits: Iterable[tuple[int, Callable[[str], int]]]) -> int:
+    """How many turns from the end are within the limits."""
+    left = list(limits)
+    for number, turn in enumerate(reversed(turns)):
+        texts = [_counted_text(message) for message in turn]
+        left = [(limit - sum(map(measure, texts)), measure) for limit, measure in left]
+        if any(limit < 0 for limit, _ in left):
+            return number
+    return len(turns)
 
 
 def _counted_text(message: Message) -> str:
@@ -179,7 +172,7 @@ class TranscriptBuilder:
         """Add what an event of this type and data says. An event without messages and calls adds nothing."""
         if type == EventType.TOOL_CALL_STARTED:
             for call in read_content(type, data).calls:
-                self._add_call(call, correlation_id, run_id)
+                self.add_call(call, correlation_id, run_id)
         elif type in (EventType.TOOL_CALL_COMPLETED, EventType.TOOL_CALL_FAILED):
             for result in read_content(type, data).of(ToolResult):
                 self._add_result(result, correlation_id)
@@ -201,6 +194,9 @@ class TranscriptBuilder:
         return turns
 
     def _add_message(self, type: str, data: Mapping[str, Any], run_id: str | None) -> None:
+        if (text := plain_text(data)) and (role := _ROLES.get(str(data.get("role")))):
+            self._entries.append(_Entry({"role": role, "content": text}, run_id))
+            return
         default = "user" if type == EventType.MESSAGE_SENT else "assistant"
         content, read = _split(type, data)
         for result in read.of(ToolResult):
@@ -209,9 +205,9 @@ class TranscriptBuilder:
             role = _ROLES.get(read.role or default, default)
             self._entries.append(_Entry({"role": role, "content": content}, run_id))
         for call in read.calls:
-            self._add_call(call, None, run_id)
+            self.add_call(call, None, run_id)
 
-    def _add_call(self, call: ToolCall, correlation_id: str | None, run_id: str | None) -> None:
+    def add_call(self, call: ToolCall, correlation_id: str | None, run_id: str | None) -> None:
         id = correlation_id or call.id or self._new_id()
         if id in self._unanswered and self._unanswered[id].run_id == run_id:
             # The message has the call as a block, too.
@@ -255,6 +251,14 @@ def _split(type: str, data: Mapping[str, Any]) -> tuple[str | list[Any], Content
     rest = [block for block, is_moved in zip(content, moved, strict=True) if is_moved]
     return kept, read_content(type, {**data, "content": rest})
 
+
+def plain_text(data: Mapping[str, Any]) -> str | None:
+    """The text of a message that is nothing else, as most are; another one has to be read as content."""
+    text = data.get("content")
+    return text if data.keys() <= _PLAIN and isinstance(text, str) and text.strip() else None
+
+
+_PLAIN = frozenset({"role", "content", "stop_reason", "message_id", "partial"})
 
 _CALLS = ("tool_use", "tool_call", "function", "function_call", "custom", "custom_tool_call")
 """The types of the blocks that call a tool of the application."""

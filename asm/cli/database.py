@@ -25,7 +25,7 @@ def migrate(dsn: str | None, schema: str | None, *, as_sql: bool, **optional: bo
 
     All pending migrations are applied in one transaction. Open stores go on working.
 
-    The tables that an option names are optional: later migrations of asm keep them up to date.
+    Optional tables are created where an option asks for them, and kept up to date from then on.
 
     The output of --sql is a script for psql or sqlite3, which also marks the migrations as applied.
 

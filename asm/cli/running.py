@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple, NoReturn, cast
 
 import click
 
@@ -23,6 +24,8 @@ from asm.models import Event, EventType, Run
 from asm.shown import prose
 
 _CALL_LENGTH_MAX = 200
+_TERMINATED = 143
+"""What a shell reports of a command that SIGTERM ended."""
 
 
 class _Played(NamedTuple):
@@ -103,7 +106,8 @@ def run(
 
     PROMPT is what the user says; `-` reads it from the standard input. The answer is printed as it arrives,
     calls of tools and the usage go to the standard error. Every step is stored before it is printed. Ctrl-C
-    cancels the run, stores that, and ends the command with status 130. If the run fails, the status is 1.
+    cancels the run, stores that, and ends the command with status 130; SIGTERM does the same with status
+    143. If the run fails, the status is 1.
 
     The adapters anthropic, openai and claude-code need the extra of the same name and the provider's key in
     the environment, as its SDK reads it. The adapter demo needs none: it plays a fixed answer.
@@ -115,7 +119,7 @@ def run(
     """
     played = _loaded(adapter, model)
     text = sys.stdin.read() if prompt == "-" else prompt
-    with open_store(dsn, schema) as store:
+    with _interrupted_by_sigterm(), open_store(dsn, schema) as store:
         manager = SessionManager(store)
         id = manager.start_session(adapter).id if session is None else find_session_id(store, session)
         events = manager.stream(
@@ -142,6 +146,24 @@ def _loaded(adapter: str, model: str | None) -> _Played:
         return _ADAPTERS[adapter](model)
     except ImportError as error:
         raise ValidationError(str(error)) from error
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM interrupt the block as Ctrl-C does. A second one does not keep the run from ending."""
+
+    def interrupt(number: int, _frame: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except SystemExit:
+        click.echo("asm: terminated by SIGTERM", err=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Output:

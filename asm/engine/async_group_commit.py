@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from asm.engine.group_commit import queue_timeout
-from asm.engine.script import Batchable, Query
+from asm.engine.script import Batchable, Pipeline, Query
 from asm.engine.wait_queue import SLOW_BATCH_S, Batch, Request, WaitQueue
 from asm.errors import store_closed
 
@@ -20,7 +20,7 @@ class AsyncSend(Protocol):
     """`group_commit.Send`, awaited."""
 
     def __call__(
-        self, query: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None
+        self, query: Query[Any] | Pipeline[Any], /, *, retry_for: float, lock_timeout_s: float | None
     ) -> Awaitable[Any]: ...
 
 

@@ -21,7 +21,7 @@ import time
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from asm.engine.script import Batchable, Query
+from asm.engine.script import Batchable, Pipeline, Query
 from asm.engine.wait_queue import SLOW_BATCH_S, Batch, Request, WaitQueue
 from asm.errors import StorageTimeout, store_closed
 
@@ -29,9 +29,14 @@ T = TypeVar("T")
 
 
 class Send(Protocol):
-    """Sends one query, with retries for `retry_for` seconds. It gives up a lock after `lock_timeout_s`."""
+    """Sends one query or pipeline, with retries for `retry_for` seconds.
 
-    def __call__(self, query: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None) -> Any: ...
+    It gives up a lock after `lock_timeout_s`.
+    """
+
+    def __call__(
+        self, query: Query[Any] | Pipeline[Any], /, *, retry_for: float, lock_timeout_s: float | None
+    ) -> Any: ...
 
 
 class GroupCommit:

@@ -1,6 +1,6 @@
 """What is told about an operation while somebody observes it, as `asm.telemetry` does.
 
-A store that nobody observes makes no call for this, except where an operation is retried.
+A store that nobody observes makes no call for this, except one for each job and for each retry.
 """
 
 from __future__ import annotations

@@ -121,8 +121,8 @@ class UnitOfWork(Generic[T]):
 class Batchable(Generic[T]):
     """A write that may share a statement with others of its kind.
 
-    `merge` makes one query of the `items` of any number of them, and `extract` finds the result
-    of this one in the result of that query. Inside a transaction the script that `unbatched` makes
+    `merge` makes one query, or one pipeline, of the `items` of any number of them, and `extract` finds the
+    result of this one in the result of that. Inside a transaction the script that `unbatched` makes
     runs instead. `sessions` are those to which it may append events; `size_bytes` is the size of
     its JSON. `observation` is set by those who observe it.
     """
@@ -143,7 +143,7 @@ class Batchable(Generic[T]):
     def __init__(
         self,
         items: Sequence[Any],
-        merge: Callable[[Sequence[Any]], Query[Any]],
+        merge: Callable[[Sequence[Any]], Query[Any] | Pipeline[Any]],
         extract: Callable[[Any], T],
         unbatched: Callable[[], Script[T]],
         *,
@@ -167,16 +167,18 @@ class Pipeline(Generic[T]):
 
     `queries` yields them one by one, so that the next is encoded while the server executes those
     before it; `size` is their number. `read` makes the result of the list of their results.
-    `sessions` are those to which they may append events. `on_conflict` works as for a Query.
+    `sessions` are those to which they may append events. `on_conflict` and `requests` are as for a Query.
     """
 
-    __slots__ = ("name", "on_conflict", "queries", "read", "sessions", "size")
+    __slots__ = ("name", "on_conflict", "queries", "read", "requests", "sessions", "size")
+
+    requests: Sequence[Any]
 
     def __init__(
         self,
         queries: Callable[[], Iterable[Query[Any]]],
         read: Callable[[list[Any]], T],
-        on_conflict: Callable[[], Script[T]],
+        on_conflict: Callable[[], Script[T]] | None,
         *,
         size: int,
         sessions: Sequence[str],
@@ -203,7 +205,7 @@ class Pipeline(Generic[T]):
         return self.read(results)
 
     def __iter__(self) -> Script[T]:
-        return self.on_conflict()
+        return self.run_sequentially() if self.on_conflict is None else self.on_conflict()
 
 
 Unbatched: TypeAlias = "Query[T] | UnitOfWork[T] | Pipeline[T]"

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from asm.engine.script import Batchable, Query
+from asm.engine.script import Batchable, Pipeline, Query
 from asm.errors import Conflict, ConnectionFailed, StorageTimeout, copied, counter_at_end
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Batch(Generic[R]):
         first = self.requests[0].operation.sessions
         return any(request.operation.sessions != first for request in self.requests)
 
-    def query(self) -> Query[Any]:
+    def query(self) -> Query[Any] | Pipeline[Any]:
         items = [item for request in self.requests for item in request.operation.items]
         query = self.requests[0].operation.merge(items)
         query.requests = self.requests

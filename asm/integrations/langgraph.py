@@ -78,8 +78,7 @@ class _Saver(base.BaseCheckpointSaver[str]):
     ) -> Config:
         saved, dumps = base.get_serializable_checkpoint_metadata(config, metadata), self.serde.dumps_typed
         await self._write(checkpoints.put_checkpoint(config, checkpoint, saved, new_versions, dumps))
-        session_id, namespace, _ = key_of(config)
-        return config_of(session_id, namespace, checkpoint["id"])
+        return config_of(*key_of(config)[:2], checkpoint["id"])
 
     async def aput_writes(
         self, config: Config, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -142,7 +141,7 @@ class _Saver(base.BaseCheckpointSaver[str]):
         return await (self._run(operation) if self._blocks else settled(self._run(operation)))
 
     async def _job(self, job: Job[T]) -> T:
-        return await run_job_async(job, SimpleNamespace(run=self._write))
+        return await run_job_async(job, SimpleNamespace(run=self._write), "prune")
 
 
 class AsyncAsmSaver(_Saver):

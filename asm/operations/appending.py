@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from operator import itemgetter
-from typing import Any, TypeAlias
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import orjson
 
@@ -34,6 +34,11 @@ Key: TypeAlias = tuple[str, str]
 """An event's session and its id."""
 
 StoredEvents: TypeAlias = dict[Key, Event]
+
+Merged: TypeAlias = "dict[Key | Query[Any], Any]"
+"""Stored events, and the results of the queries that followed them."""
+
+T = TypeVar("T")
 
 
 def append_event(
@@ -103,10 +108,54 @@ def append_events(
     )
 
 
+class Results(NamedTuple):
+    """What an append and the queries that follow it return."""
+
+    events: list[Event]
+    more: Sequence[Any]
+
+
+def append_followed_by(
+    batch: Sequence[EncodedEvent],
+    more: Sequence[Query[Any]],
+    script: Callable[[], Script[Results]],
+    read: Callable[[Results], T],
+) -> Batchable[T]:
+    """Append new events of one session, and send `more` after them in the same transaction.
+
+    Those of many callers share a transaction, as appends do. If any of it fails, each caller's are sent by
+    themselves, and `script` takes the place of those that fail alone.
+    """
+    batch[0].more = more
+
+    def merge(items: Sequence[EncodedEvent]) -> Query[Any] | Pipeline[Any]:
+        if len(items) > len(batch):
+            return _merge(items)
+        alone = append_pipeline(batch, partial(append_idempotently, batch), [*_ensure(batch), *more])
+
+        def read_all(results: list[Any]) -> Results:
+            return Results(alone.read(results), results[-len(more) :])
+
+        return Pipeline(alone.queries, read_all, script, size=alone.size, sessions=alone.sessions)
+
+    def extract(merged: Results | Merged) -> T:
+        if isinstance(merged, Results):
+            return read(merged)
+        return read(Results([merged[new.key] for new in batch], [merged[query] for query in more]))
+
+    def unbatched() -> Script[T]:
+        return read((yield from script()))
+
+    texts = (value for query in more for value in query.params.values() if isinstance(value, str))
+    size_bytes = sum([new.size_bytes for new in batch]) + sum(map(len, texts))
+    sessions = (batch[0].session_id,)
+    return Batchable(batch, merge, extract, unbatched, sessions=sessions, size_bytes=size_bytes)
+
+
 class EncodedEvent:
     """An event to append, with its documents as JSON text. Encoding is the last check of them."""
 
-    __slots__ = ("data", "ensured", "event", "key", "metadata", "session_id", "size_bytes")
+    __slots__ = ("data", "ensured", "event", "key", "metadata", "more", "session_id", "size_bytes")
 
     def __init__(self, event: Event) -> None:
         self.event = event
@@ -117,6 +166,8 @@ class EncodedEvent:
         self.size_bytes = len(self.data) + len(self.metadata)
         self.ensured: EncodedSession | None = None
         """The session whose row is ensured with the event."""
+        self.more: Sequence[Query[Any]] = ()
+        """What is sent after the event in its transaction."""
 
     def params(self) -> dict[str, Any]:
         event = self.event
@@ -264,10 +315,12 @@ def append_pipeline(
     return Pipeline(queries, read, on_conflict, size=size, sessions=sessions)
 
 
-def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
+def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents] | Pipeline[Merged]:
     """One statement for events that are new, as most are; append_idempotently for others."""
     if len(batch) > 1:
         query = _append_many(_distinct(batch), _ensured(batch))
+        if followed := [new for new in batch if new.more]:
+            return _followed(query, batch, followed)
     else:
         (new,) = batch
         name, params = "append_event", new.params()
@@ -277,6 +330,20 @@ def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents]:
         query = Query(name, params, lambda rows: {new.key: new.with_sequence_number(rows[0][0])})
     query.on_conflict = partial(_append_by_key, batch)
     return query
+
+
+def _followed(
+    query: Query[StoredEvents], batch: Sequence[EncodedEvent], followed: Sequence[EncodedEvent]
+) -> Pipeline[Merged]:
+    """The statement of a batch, and what follows it. If any of it fails, the batch is divided."""
+    # In the order of the sessions, so that two batches cannot deadlock.
+    more = [each for new in sorted(followed, key=attrgetter("session_id")) for each in new.more]
+
+    def read(results: list[Any]) -> Merged:
+        return {**results[0], **dict(zip(more, results[1:], strict=True))}
+
+    sessions = tuple({new.session_id for new in batch})
+    return Pipeline(lambda: [query, *more], read, None, size=1 + len(more), sessions=sessions)
 
 
 def _append_by_key(batch: Sequence[EncodedEvent]) -> Script[StoredEvents]:

@@ -200,7 +200,9 @@ def delete_thread(thread_id: str) -> UnitOfWork[None]:
         # Writes may be there without a session.
         yield from Query("delete_thread_checkpoints", {"session_id": session_id}, no_result)
 
-    return UnitOfWork(script)
+    unit = UnitOfWork(script)
+    unit.name = "delete_thread"
+    return unit
 
 
 def copy_thread(thread_id: str, target_id: str) -> Query[None]:

@@ -1,34 +1,40 @@
-"""Claiming a session for a run, and ending a run, once each.
+"""The life of a run in a session: the session is started and claimed, and the run ends once.
 
-Both append events first. The append locks the counter of the session until the commit, so that what is read
-behind it cannot change: of several clients that claim a session, or end a run, the others wait, and find what
-the first one did. Mostly nothing is in the way. Then one pipeline does it all, whose guards fail with a
-unique violation if something is; and a script that looks takes its place.
+All of these lock the counter of the session first, mostly by an append of events, until the commit, so that
+what is read after that cannot change: of several clients that claim a session, or end a run, the others wait,
+and find what the first one did. Mostly nothing is in the way. Then a few statements after the append do it
+all, whose guards fail with a unique violation if something is; and a script that looks takes their place.
+
+A store has no methods for these, because only a manager needs them. `asm.async_store.run_operation` runs
+them: what they lock, check and write has to be one transaction, and with the methods of a store it would take
+a round trip for each of six statements, and a commit that is shared with no other run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
 from asm.documents import dump, load
-from asm.engine.script import Pipeline, Query, Rows, Script, UnitOfWork, no_result
+from asm.engine.script import Batchable, Query, Rows, Script, UnitOfWork, no_result
 from asm.enums import RunStatus, SessionStatus
-from asm.errors import RunNotFound, SessionNotFound
+from asm.errors import AlreadyExists, RunActive, RunCancelled, RunLost, RunNotFound
 from asm.models import Event, Run, Session
 from asm.operations import runs, sessions
 from asm.operations.appending import (
     EncodedEvent,
+    Results,
+    append_followed_by,
     append_idempotently,
-    append_pipeline,
     attach,
     encoded,
-    ensure_sessions,
 )
 from asm.operations.changes import Change
+from asm.operations.events import lock_counters
+from asm.operations.runs import lease, lease_end, owner, with_lease
 
 
 class ActiveRunFound(Exception):
@@ -51,35 +57,40 @@ class Ended(NamedTuple):
     session: Session | None
 
 
+# Claims.
+
+
 def claim_run(
     run: Run, session: Session, events: Sequence[Event], status: SessionStatus | None
-) -> Pipeline[list[Event]]:
+) -> Batchable[list[Event]]:
     """Save a running run with its first events; ActiveRunFound if another one of the session is running.
 
     The session is inserted if it is absent, and else its `updated_at` moves, and its status if one is given.
     """
-    batch = encoded(events, "claim_run")
-    ensured = attach(session, batch, "claim_run")
+    batch = _with_session(session, events)
     guard = Query("refuse_active_run", {"session_id": session.id}, no_result)
-    more: list[Query[Any]] = [
-        ensure_sessions([ensured]),
-        *_activation(session, status),
-        guard,
-        runs.save_run(run),
-    ]
-    on_conflict = partial(_claim, run, session, batch, status, None, is_named=False)
-    return append_pipeline(batch, on_conflict, more)
+    more = [*_activation(session, status), guard, runs.save_run(run)]
+
+    def script() -> Script[Results]:
+        stored = yield from _claim(run, session, batch, status)
+        return Results(stored, [None] * len(more))
+
+    return append_followed_by(batch, more, script, lambda results: results.events)
 
 
 def claim_named_run(
     run: Run, session: Session, events: Sequence[Event], status: SessionStatus | None, before: Run | None
 ) -> UnitOfWork[list[Event]]:
     """claim_run of a run whose id others may use; RunChanged if the stored one is not `before` any more."""
+    batch = _with_session(session, events)
+    check = partial(_check_unchanged, run, before)
+    return UnitOfWork(partial(_claim, run, session, batch, status, check), sessions=(session.id,))
+
+
+def _with_session(session: Session, events: Sequence[Event]) -> list[EncodedEvent]:
     batch = encoded(events, "claim_run")
     attach(session, batch, "claim_run")
-    return UnitOfWork(
-        partial(_claim, run, session, batch, status, before, is_named=True), sessions=(session.id,)
-    )
+    return batch
 
 
 def _claim(
@@ -87,17 +98,15 @@ def _claim(
     session: Session,
     batch: Sequence[EncodedEvent],
     status: SessionStatus | None,
-    before: Run | None,
-    *,
-    is_named: bool,
+    check: Callable[[], Script[None]] | None = None,
 ) -> Script[list[Event]]:
     stored = yield from append_idempotently(batch)
     for active in (yield from runs.list_runs(session.id, status=RunStatus.RUNNING)):
         # It is the caller's own if the response to the first commit was lost.
-        if runs.owner(active) != runs.owner(run):
+        if owner(active) != owner(run):
             raise ActiveRunFound(active)
-    if is_named:
-        yield from _check_unchanged(run, before)
+    if check is not None:
+        yield from check()
     for query in _activation(session, status):
         yield from query
     yield from runs.save_run(run)
@@ -109,52 +118,122 @@ def _check_unchanged(run: Run, before: Run | None) -> Script[None]:
         stored = yield from runs.get_run(run.id, session_id=run.session_id)
     except RunNotFound:
         stored = None
-    if stored != before and (stored is None or runs.owner(stored) != runs.owner(run)):
+    if stored != before and (stored is None or owner(stored) != owner(run)):
         raise RunChanged
 
 
+def _activation(session: Session, status: SessionStatus | None) -> list[Query[Any]]:
+    return [] if status is None else [_touch(session.id, session.updated_at, status)]
+
+
+# Leases.
+
+
+def check_own(run: Run, stored: Run) -> Run:
+    """The stored run. RunLost if it is not the caller's any more."""
+    if stored.status != RunStatus.RUNNING:
+        raise run_lost(run, f"another program ended it as {stored.status}")
+    if owner(stored) != owner(run):
+        raise run_lost(run, f"{owner(stored)} has claimed it")
+    return stored
+
+
+def renewed(run: Run, until: datetime, stored: Run) -> Run:
+    return with_lease(check_own(run, stored), until)
+
+
+def request_cancel(run: Run, event: Event) -> UnitOfWork[Run]:
+    """Ask the program that runs a run to cancel it: with an event, and beside the lease of the run."""
+
+    def add(stored: Run) -> Run:
+        end = lease_end(stored)
+        if stored.status.is_terminal or end is None:
+            return stored
+        return with_lease(stored, end, cancel_requested=event.data)
+
+    def script() -> Script[Run]:
+        yield from append_idempotently(batch)
+        return (yield from runs.change_run(run.id, run.session_id, add))
+
+    batch = encoded([event], "cancel_run")
+    return UnitOfWork(script, sessions=(run.session_id,))
+
+
+# Ends.
+
+
 def end_run(
+    run: Run, events: Sequence[Event], status: SessionStatus | None, keep: Change[Session] | None = None
+) -> Batchable[Ended] | UnitOfWork[Ended]:
+    """Store a run of the caller's as it ended, with its last events; RunLost if it is not the caller's.
+
+    RunCancelled if the run completed, and another program has asked to cancel it. Everything of the run but
+    its metadata is stored. Its session moves to the time of the last event, to the status if one is given,
+    and to what `keep` makes of it.
+    """
+    return _end_run(run, events, status, keep, partial(_ended, run), f'"owner":{dump(owner(run), "owner")}')
+
+
+def end_run_of_another(
+    run: Run, ended: Run, events: Sequence[Event], status: SessionStatus | None
+) -> Batchable[Ended] | UnitOfWork[Ended]:
+    """The same for a run that nobody is running; RunLost if it is not as it was read any more."""
+    change = partial(_ended_if_unchanged, run, ended)
+    return _end_run(ended, events, status, None, change, f'"asm":{dump(lease(run), "asm")}')
+
+
+def _end_run(
     run: Run,
     events: Sequence[Event],
     status: SessionStatus | None,
+    keep: Change[Session] | None,
     change: Change[Run],
-    change_session: Change[Session],
-    *,
-    expected: Run | None = None,
-) -> Pipeline[Ended]:
-    """Store a run as it ended, with its last events, if it is still running and its owner's.
-
-    Everything but its metadata is stored. The session moves to `updated_at`, and to the status if one is
-    given. If the run was cancelled, ended or claimed by others, or has not the lease of `expected`, then
-    `change` of the stored run and `change_session` decide what is stored, or raise.
-    """
+    lease_text: str,
+) -> Batchable[Ended] | UnitOfWork[Ended]:
     batch = encoded(events, "end_run")
     touch = _touch(run.session_id, events[-1].timestamp, status)
-    more = [touch, _end_query(run, expected), _check(run, events[-1])]
-    base = append_pipeline(batch, partial(append_idempotently, batch), more)
 
-    def read(results: list[Any]) -> Ended:
-        session, metadata, _ = results[-len(more) :]
-        ended = run if metadata == run.metadata else replace(run, metadata=metadata)
-        return Ended(base.read(results), ended, session)
+    def script() -> Script[Results]:
+        # Counter, session, run: the order of `flush`.
+        stored = yield from append_idempotently(batch)
+        session = yield from touch
+        if session is not None and keep is not None:
+            session = yield from sessions.change_session(run.session_id, keep)
+        try:
+            changed = yield from runs.change_run(run.id, run.session_id, change)
+        except RunNotFound as error:
+            raise run_lost(run, "it was deleted") from error
+        return Results(stored, [session, changed, None])
 
-    on_conflict = partial(_end, run, batch, change, change_session)
-    return Pipeline(base.queries, read, on_conflict, size=base.size, sessions=base.sessions)
+    def read(results: Results) -> Ended:
+        session, stored, _ = results.more
+        return Ended(results.events, stored, session)
+
+    def ended() -> Script[Ended]:
+        return read((yield from script()))
+
+    if keep is not None:
+        return UnitOfWork(ended, sessions=(run.session_id,))
+    more: list[Query[Any]] = [touch, _end_query(run, lease_text), _check_end(run, events[-1])]
+    return append_followed_by(batch, more, script, read)
 
 
-def _end_query(run: Run, expected: Run | None) -> Query[Any]:
-    """Store how a run ended. Its result is the run's metadata, or None if the run is not as expected."""
-    params = runs.save_run(run).params
-    kept = {name: value for name, value in params.items() if name not in _NOT_CHANGED_BY_AN_END}
-    owner = f'"owner":{dump(runs.owner(run), "owner")}'
-    lease = owner if expected is None else f'"asm":{dump(runs.lease(expected), "asm")}'
-    return Query("end_run", {**kept, "lease": lease}, lambda rows: load(rows[0][0]) if rows else None)
+def _end_query(run: Run, lease_text: str) -> Query[Run]:
+    """Store how a run ended. The result is the run with the metadata that are stored."""
+    params = {name: value for name, value in runs.save_run(run).params.items() if name not in _KEPT}
+
+    def read(rows: Rows) -> Run:
+        metadata = load(rows[0][0]) if rows else run.metadata
+        return run if metadata == run.metadata else replace(run, metadata=metadata)
+
+    return Query("end_run", {**params, "lease": lease_text}, read)
 
 
-_NOT_CHANGED_BY_AN_END = ("input", "metadata", "started_at", "provider")
+_KEPT = ("input", "metadata", "started_at", "provider")
+"""The columns of a run that do not change when it ends."""
 
 
-def _check(run: Run, last: Event) -> Query[None]:
+def _check_end(run: Run, last: Event) -> Query[None]:
     """Fail if the run has not ended."""
     ended = {"status": str(run.status), "ended_at": run.ended_at}
     return Query(
@@ -162,29 +241,69 @@ def _check(run: Run, last: Event) -> Query[None]:
     )
 
 
-def end_changed_run(
-    run: Run, events: Sequence[Event], change: Change[Run], change_session: Change[Session]
-) -> UnitOfWork[Ended]:
-    """Append the last events of a run, and change it and its session; RunNotFound if it is not stored."""
-    batch = encoded(events, "end_run")
-    return UnitOfWork(partial(_end, run, batch, change, change_session), sessions=(run.session_id,))
+def _ended(ended: Run, stored: Run) -> Run:
+    if _is_same_end(ended, stored):
+        return stored
+    check_own(ended, stored)
+    if ended.status == RunStatus.COMPLETED and "cancel_requested" in lease(stored):
+        raise cancel_requested(stored)
+    return _final(ended, stored)
 
 
-def _end(
-    run: Run, batch: Sequence[EncodedEvent], change: Change[Run], change_session: Change[Session]
-) -> Script[Ended]:
-    # Counter, session, run: the order of `flush`.
-    stored = yield from append_idempotently(batch)
-    try:
-        session = yield from sessions.change_session(run.session_id, change_session)
-    except SessionNotFound:
-        # A run may be stored without a session.
-        session = None
-    return Ended(stored, (yield from runs.change_run(run.id, run.session_id, change)), session)
+def _ended_if_unchanged(run: Run, ended: Run, stored: Run) -> Run:
+    if _is_same_end(ended, stored):
+        return stored
+    if stored.status.is_terminal or stored.metadata != run.metadata:
+        raise run_lost(run, "another program ended or renewed it")
+    return _final(ended, stored)
 
 
-def _activation(session: Session, status: SessionStatus | None) -> list[Query[Session | None]]:
-    return [] if status is None else [_touch(session.id, session.updated_at, status)]
+def _is_same_end(ended: Run, stored: Run) -> bool:
+    """Whether the run was ended by the same call, whose first commit had no response."""
+    return (stored.status, stored.ended_at) == (ended.status, ended.ended_at)
+
+
+def _final(ended: Run, stored: Run) -> Run:
+    # The application may have changed the metadata meanwhile.
+    return replace(ended, metadata=stored.metadata)
+
+
+# Sessions.
+
+
+def start_session(session: Session, events: Sequence[Event]) -> UnitOfWork[None]:
+    """Save a session with its first events; AlreadyExists if there is another one of its id."""
+    batch = encoded(events, "start_session")
+
+    def script() -> Script[None]:
+        yield from append_idempotently(batch)
+        stored = yield from sessions.find_sessions([session.id])
+        if stored and stored != [session]:
+            raise AlreadyExists(f"there is a session of the id {session.id!r}: use another id", id=session.id)
+        yield from sessions.save_session(session)
+
+    return UnitOfWork(script, sessions=(session.id,))
+
+
+def change_status(session_id: str, status: SessionStatus, event: Event) -> UnitOfWork[Session]:
+    """Set the status of a session, with an event; RunActive if it is not active then, and has an active run.
+
+    A session that has the status already is returned as it is, and nothing is appended.
+    """
+    batch = encoded([event], "change_status")
+
+    def script() -> Script[Session]:
+        yield from lock_counters([session_id])
+        session = yield from sessions.get_session(session_id)
+        if session.status == status:
+            return session
+        if status != SessionStatus.ACTIVE:
+            for run in (yield from runs.list_runs(session_id, status=RunStatus.RUNNING, limit=1)):
+                raise run_active(run)
+        yield from append_idempotently(batch)
+        return (yield from _touch(session_id, event.timestamp, status)) or session
+
+    return UnitOfWork(script, sessions=(session_id,))
 
 
 def _touch(session_id: str, at: datetime, status: SessionStatus | None) -> Query[Session | None]:
@@ -194,3 +313,37 @@ def _touch(session_id: str, at: datetime, status: SessionStatus | None) -> Query
 
 def _read_session(rows: Rows) -> Session | None:
     return sessions.read_session(rows[0]) if rows else None
+
+
+# Errors.
+
+
+def run_lost(run: Run, reason: str) -> RunLost:
+    return RunLost(
+        f"run {run.id!r} is not this program's any more: {reason}. Read what is stored of it",
+        run_id=run.id,
+        session_id=run.session_id,
+    )
+
+
+def run_active(active: Run) -> RunActive:
+    who = (
+        f"{owner(active)} is running it" if owner(active) else "it has no lease, so its program is not known"
+    )
+    return RunActive(
+        f"session {active.session_id!r} has the active run {active.id!r}; {who}: wait for its end, or "
+        "cancel it",
+        session_id=active.session_id,
+        run_id=active.id,
+    )
+
+
+def run_cancelled(run_id: str, reason: str | None) -> RunCancelled:
+    because = f": {reason}" if reason else ""
+    return RunCancelled(f"run {run_id!r} was cancelled{because}", run_id=run_id, reason=reason or "cancelled")
+
+
+def cancel_requested(stored: Run) -> RunCancelled:
+    """The exception for a run that another program asks to cancel."""
+    requested = lease(stored).get("cancel_requested")
+    return run_cancelled(stored.id, requested.get("reason") if isinstance(requested, dict) else None)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from asm.documents import check_together, dump, dump_object, load
+from asm.documents import Document, check_together, dump, dump_object, load
 from asm.engine.script import Query, Row, Rows, Script, UnitOfWork, no_result, one_or_many
 from asm.enums import RUN_STATUSES, RunStatus, run_status, status_filter
 from asm.errors import RunNotFound, ValidationError
@@ -145,22 +145,19 @@ def _ends_before(run: Run, at: datetime) -> bool:
 
 
 def with_lease(run: Run, until: datetime, **fields: Any) -> Run:
-    """The run with a lease until a time.
+    """The run with a lease until a time, and with more fields beside it."""
+    return replace(run, metadata=lease_metadata(run.metadata, until, {**lease(run), **fields}))
+
+
+def lease_metadata(metadata: Document, until: datetime, fields: Document) -> Document:
+    """The metadata of a run with a lease until a time.
 
     find_stale_runs reads the first text that looks like a lease, so the lease is stored before all other
     metadata, which an agent may write.
     """
-    stored = {"lease_until": _lease_text(until)}
-    kept = {name: value for name, value in lease(run).items() if name != "lease_until"}
-    others = {name: value for name, value in run.metadata.items() if name != "asm"}
-    return replace(run, metadata={"asm": {**stored, **kept, **fields}, **others})
-
-
-def without_lease(run: Run) -> Run:
-    """The run as it ends: nobody has to leave it alone any more."""
-    ending = ("lease_until", "cancel_requested")
-    kept = {name: value for name, value in lease(run).items() if name not in ending}
-    return replace(run, metadata={**run.metadata, "asm": kept})
+    others = {name: value for name, value in metadata.items() if name != "asm"}
+    kept = {name: value for name, value in fields.items() if name != "lease_until"}
+    return {"asm": {"lease_until": _lease_text(until), **kept}, **others}
 
 
 def list_stale_runs(*, grace: float = 30.0) -> Query[list[Run]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -54,6 +54,8 @@ class AsyncCheckouts:
         self._spare: SpareConnection[AsyncConnection[Any]] = SpareConnection(
             enabled=is_own and pool.min_size > 0
         )
+        self.waited: Callable[[float], object] | None = None
+        """Called with the seconds that it took to get a connection from the pool."""
 
     async def close(self) -> None:
         """Refuse checkouts, and close a pool of our own."""
@@ -81,12 +83,16 @@ class AsyncCheckouts:
             await self.checkin(connection)
 
     async def _wait_for_connection(self) -> AsyncConnection[Any]:
+        started_at = time.perf_counter()
         self._spare.start_waiting()
         try:
             # A connection may have become the spare one just before this caller began to wait.
-            return self._spare.checkout() or await self._getconn()
+            connection = self._spare.checkout() or await self._getconn()
         finally:
             self._spare.stop_waiting()
+        if self.waited is not None:
+            self.waited(time.perf_counter() - started_at)
+        return connection
 
     async def _getconn(self) -> AsyncConnection[Any]:
         timeout = self._timeout

@@ -114,6 +114,10 @@ class AsyncPostgres:
         """What psycopg_pool counts."""
         return self._checkouts.statistics()
 
+    def observe_waits(self, waited: Callable[[float], object] | None) -> None:
+        """Have a function called with the seconds of each wait for a connection; None: no more."""
+        self._checkouts.waited = waited
+
     async def open(self) -> None:
         """Connect, and retry while the failure may pass."""
         delays = Backoff(self._retry_for, "opening the store")
@@ -197,7 +201,7 @@ class AsyncPostgres:
                         self.log.executed(operation, started_at, operation)
                     return operation.read(rows)
                 if isinstance(operation, Pipeline):
-                    result = await self._pipelined(connection, operation)
+                    result = await self._pipelined(connection, operation, lock_timeout_s)
                     if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
                         self.log.executed(operation, started_at)
                     return result
@@ -230,12 +234,15 @@ class AsyncPostgres:
             limit = limit.shortened(lock_timeout_s)
         return await connection.run(gen, limit)
 
-    async def _pipelined(self, connection: AsyncConnection[Any], pipeline: Pipeline[T]) -> T:
+    async def _pipelined(
+        self, connection: AsyncConnection[Any], pipeline: Pipeline[T], lock_timeout_s: float | None
+    ) -> T:
         if not isinstance(connection, AsyncStoreConnection):
-            return await self._in_transaction(connection, pipeline.as_unit(), self._timeouts.begin)
+            begin = self._timeouts.begin_for(pipeline, lock_timeout_s)
+            return await self._in_transaction(connection, pipeline.as_unit(), begin)
         execution = PipelineRun(self.queries, pipeline)
         gen = connection.fast_path.execute_pipeline(execution, self._prepare)
-        return execution.read(await connection.run(gen, self._timeouts.pipeline(pipeline)))
+        return execution.read(await connection.run(gen, self._timeouts.pipeline(pipeline, lock_timeout_s)))
 
     async def _in_transaction(
         self,

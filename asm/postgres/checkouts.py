@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -52,6 +52,8 @@ class Checkouts:
         self._process = os.getpid()
         # A pool that may be empty has to see when no operation needs a connection.
         self._spare: SpareConnection[Connection[Any]] = SpareConnection(enabled=is_own and pool.min_size > 0)
+        self.waited: Callable[[float], object] | None = None
+        """Called with the seconds that it took to get a connection from the pool."""
 
     def close(self) -> None:
         """Refuse checkouts, and close a pool of our own."""
@@ -79,12 +81,16 @@ class Checkouts:
             self.checkin(connection)
 
     def _wait_for_connection(self) -> Connection[Any]:
+        started_at = time.perf_counter()
         self._spare.start_waiting()
         try:
             # A connection may have become the spare one just before this caller began to wait.
-            return self._spare.checkout() or self._getconn()
+            connection = self._spare.checkout() or self._getconn()
         finally:
             self._spare.stop_waiting()
+        if self.waited is not None:
+            self.waited(time.perf_counter() - started_at)
+        return connection
 
     def _getconn(self) -> Connection[Any]:
         timeout = self._timeout

@@ -109,6 +109,10 @@ class Postgres:
         """What psycopg_pool counts."""
         return self._checkouts.statistics()
 
+    def observe_waits(self, waited: Callable[[float], object] | None) -> None:
+        """Have a function called with the seconds of each wait for a connection; None: no more."""
+        self._checkouts.waited = waited
+
     def open(self) -> None:
         """Connect, and retry while the failure may pass."""
         delays = Backoff(self._retry_for, "opening the store")
@@ -189,7 +193,7 @@ class Postgres:
                         self.log.executed(operation, started_at, operation)
                     return operation.read(rows)
                 if isinstance(operation, Pipeline):
-                    result = self._pipelined(connection, operation)
+                    result = self._pipelined(connection, operation, lock_timeout_s)
                     if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
                         self.log.executed(operation, started_at)
                     return result
@@ -222,12 +226,15 @@ class Postgres:
             limit = limit.shortened(lock_timeout_s)
         return connection.run(gen, limit)
 
-    def _pipelined(self, connection: Connection[Any], pipeline: Pipeline[T]) -> T:
+    def _pipelined(
+        self, connection: Connection[Any], pipeline: Pipeline[T], lock_timeout_s: float | None
+    ) -> T:
         if not isinstance(connection, StoreConnection):
-            return self._in_transaction(connection, pipeline.as_unit(), self._timeouts.begin)
+            begin = self._timeouts.begin_for(pipeline, lock_timeout_s)
+            return self._in_transaction(connection, pipeline.as_unit(), begin)
         execution = PipelineRun(self.queries, pipeline)
         gen = connection.fast_path.execute_pipeline(execution, self._prepare)
-        return execution.read(connection.run(gen, self._timeouts.pipeline(pipeline)))
+        return execution.read(connection.run(gen, self._timeouts.pipeline(pipeline, lock_timeout_s)))
 
     def _in_transaction(
         self,

@@ -99,8 +99,12 @@ class Timeouts:
             self._begin_snapshot if isinstance(operation, UnitOfWork) and operation.snapshot else self.begin
         )
 
-    def pipeline(self, pipeline: Pipeline[Any]) -> Limit | None:
-        return self.write and Limit(self.write.after_s * pipeline.size + GRACE_S)
+    def pipeline(self, pipeline: Pipeline[Any], lock_timeout_s: float | None) -> Limit | None:
+        if self.write is None:
+            return None
+        limit = Limit(self.write.after_s * pipeline.size + GRACE_S)
+        # The first statement waits for the locks of all sessions.
+        return limit if lock_timeout_s is None else limit.shortened(lock_timeout_s)
 
 
 def _limit(after_s: float | None, grace_s: float = 0.0) -> Limit | None:

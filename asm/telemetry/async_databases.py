@@ -24,7 +24,7 @@ class AsyncTracedDatabase(ObservedDatabase):
 
     def detach(self) -> Any:
         self._database.group_commit.send = self._send_statement
-        self._spans.instruments.pools.pop(self._database, None)
+        self._spans.instruments.forget_pool(self._database)
         return self._database
 
     def job(self, name: str) -> AbstractContextManager[object]:

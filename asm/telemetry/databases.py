@@ -26,7 +26,7 @@ class TracedDatabase(ObservedDatabase):
 
     def detach(self) -> Any:
         self._database.group_commit.send = self._send_statement
-        self._spans.instruments.pools.pop(self._database, None)
+        self._spans.instruments.forget_pool(self._database)
         return self._database
 
     def job(self, name: str) -> AbstractContextManager[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -38,8 +38,14 @@ class Instruments:
             "Number of events that one statement of the group commit appends",
             explicit_bucket_boundaries_advisory=EVENTS,
         )
-        self.pools: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+        self._pools: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
         """The databases with a pool that are observed, and the attributes of their values."""
+        self._wait_time = meter.create_histogram(
+            names.WAIT_TIME,
+            "s",
+            "Time that operations have waited for a connection of a pool",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
         meter.create_observable_up_down_counter(
             names.CONNECTION_COUNT, [self._observing(_count)], "{connection}", "Connections, by their state"
         )
@@ -49,13 +55,20 @@ class Instruments:
         meter.create_observable_up_down_counter(
             names.PENDING_REQUESTS, [self._observing(_pending)], "{request}", "Operations that wait for one"
         )
-        meter.create_observable_counter(
-            names.WAIT_TIME, [self._observing(_waited)], "s", "Time that operations have waited for one"
-        )
+
+    def observe_pool(self, database: Any) -> None:
+        """Report the connections of a database with a pool, and how long operations wait for one."""
+        attributes = {names.SYSTEM: "postgresql", names.POOL_NAME: database.pool_name}
+        self._pools[database] = attributes
+        database.observe_waits(partial(self._wait_time.record, attributes=attributes))
+
+    def forget_pool(self, database: Any) -> None:
+        if self._pools.pop(database, None) is not None:
+            database.observe_waits(None)
 
     def _observing(self, values: Values) -> Callable[[CallbackOptions], Iterator[Observation]]:
         def observe(_options: CallbackOptions) -> Iterator[Observation]:
-            for database, attributes in list(self.pools.items()):
+            for database, attributes in list(self._pools.items()):
                 for value, more in values(database.pool_statistics()):
                     yield Observation(value, {**attributes, **more})
 
@@ -80,7 +93,3 @@ def _max(statistics: Statistics) -> Iterator[tuple[float, dict[str, str]]]:
 
 def _pending(statistics: Statistics) -> Iterator[tuple[float, dict[str, str]]]:
     yield statistics["requests_waiting"], {}
-
-
-def _waited(statistics: Statistics) -> Iterator[tuple[float, dict[str, str]]]:
-    yield statistics.get("requests_wait_ms", 0) / 1_000, {}

@@ -39,6 +39,8 @@ GEN_AI_CONVERSATION = "gen_ai.conversation.id"
 GEN_AI_MODEL = "gen_ai.request.model"
 GEN_AI_INPUT_TOKENS = "gen_ai.usage.input_tokens"
 GEN_AI_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+GEN_AI_CACHE_READ_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_CACHE_CREATION_TOKENS = "gen_ai.usage.cache_creation.input_tokens"
 GEN_AI_TOOL = "gen_ai.tool.name"
 GEN_AI_TOOL_CALL = "gen_ai.tool.call.id"
 INVOKE_AGENT = "invoke_agent"
@@ -72,6 +74,8 @@ TABLES = {
             "get_session_stats",
             "export_session",
             "import_session",
+            "start_session",
+            "change_status",
             "flush",
         ),
         "asm_sessions",
@@ -87,6 +91,7 @@ TABLES = {
             "get_usage_summary",
             "get_cost_summary",
             "claim_run",
+            "cancel_run",
             "end_run",
             "list_stale_runs",
         ),
@@ -98,7 +103,6 @@ TABLES = {
             "append_events",
             "get_event",
             "get_events",
-            "get_latest_sequence",
             "pop_event",
             "delete_events",
             "search_events",
@@ -107,6 +111,7 @@ TABLES = {
         ),
         EVENTS,
     ),
+    "get_latest_sequence": "asm_session_sequences",
     **dict.fromkeys(
         ("register", "get_by_key", "list_by_session", "session_stats", "delete"), "asm_artifacts"
     ),

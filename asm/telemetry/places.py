@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from asm.telemetry import names
@@ -14,28 +15,26 @@ def place_of(store: Any) -> Attributes:
     dialect, address, schema = store._dsn_target
     if dialect == "sqlite":
         return {names.SYSTEM: "sqlite", names.NAMESPACE: address}
-    return {names.SYSTEM: "postgresql", **_server(_conninfo(store, address), schema)}
+    place: Attributes = {names.SYSTEM: "postgresql"}
+    pool = store._pool
+    conninfo, parameters = (address, {}) if pool is None else (pool.conninfo, pool.kwargs or {})
+    if callable(conninfo) or callable(parameters):
+        # A borrowed pool asks for them whenever it connects.
+        return place
+    return {**place, **_server(conninfo, schema, parameters)}
 
 
-def _conninfo(store: Any, address: str) -> str:
-    """What the connections are made with; of a borrowed pool, as far as it is a text."""
-    if store._pool is None:
-        return address
-    conninfo = store._pool.conninfo
-    return conninfo if isinstance(conninfo, str) else ""
-
-
-def _server(conninfo: str, schema: str | None) -> Attributes:
+def _server(conninfo: str, schema: str | None, parameters: Mapping[str, Any] | None = None) -> Attributes:
+    """Where the connections lead that are made with a conninfo and with parameters of a pool."""
     # Imported here, because a program with SQLite need not have it.
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import Conninfo
 
-    options = {
-        option.keyword.decode(): option.val.decode()
-        for option in Conninfo.get_defaults()
-        if option.val is not None
-    }
-    options |= {name: str(value) for name, value in conninfo_to_dict(conninfo).items() if value is not None}
+    defaults = {option.keyword.decode(): option.val for option in Conninfo.get_defaults()}
+    options = {name: value.decode() for name, value in defaults.items() if value is not None}
+    for name, value in {**conninfo_to_dict(conninfo), **(parameters or {})}.items():
+        if name in defaults and value is not None:
+            options[name] = str(value)
     database = options.get("dbname") or options.get("user", "")
     attributes: Attributes = {names.NAMESPACE: f"{database}|{schema}" if schema else database}
     host, port = options.get("host") or options.get("hostaddr", ""), options.get("port", "")

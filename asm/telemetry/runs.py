@@ -34,15 +34,16 @@ class TracedRun:
         self._span.set_attributes({names.GEN_AI_AGENT: agent_id, names.RUN_ID: run_id})
 
     def ended(self, token_usage: Mapping[str, Any]) -> None:
-        def tokens(*kinds: str) -> int:
-            return sum(int(token_usage.get(kind) or 0) for kind in kinds)
-
-        # The convention counts cached tokens as input tokens, and asm beside them.
-        input_tokens = tokens("input_tokens", "cache_read_tokens", "cache_creation_tokens")
-        if input_tokens or tokens("output_tokens"):
-            self._span.set_attributes(
-                {names.GEN_AI_INPUT_TOKENS: input_tokens, names.GEN_AI_OUTPUT_TOKENS: tokens("output_tokens")}
-            )
+        kinds = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
+        new, output, read, created = (int(token_usage.get(kind) or 0) for kind in kinds)
+        used = {
+            # The convention counts cached tokens as input tokens, and asm beside them.
+            names.GEN_AI_INPUT_TOKENS: new + read + created,
+            names.GEN_AI_OUTPUT_TOKENS: output,
+            names.GEN_AI_CACHE_READ_TOKENS: read,
+            names.GEN_AI_CACHE_CREATION_TOKENS: created,
+        }
+        self._span.set_attributes({name: tokens for name, tokens in used.items() if tokens})
 
 
 @contextmanager
@@ -60,7 +61,8 @@ def run_span(
         attributes[names.GEN_AI_AGENT] = agent_id
     if model is not None:
         attributes[names.GEN_AI_MODEL] = model
-    with _span(tracer, f"{names.INVOKE_AGENT} {agent_id or provider}", attributes) as span:
+    name = names.INVOKE_AGENT if agent_id is None else f"{names.INVOKE_AGENT} {agent_id}"
+    with _span(tracer, name, attributes) as span:
         yield TracedRun(span)
 
 

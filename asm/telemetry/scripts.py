@@ -23,10 +23,11 @@ def telling(operation: Operation[T], tell: Tell) -> Operation[T]:
             idempotent=operation.idempotent,
         )
     elif isinstance(operation, Pipeline):
+        on_conflict = operation.on_conflict
         told = Pipeline(
             lambda: _queries(operation, tell),
             operation.read,
-            lambda: _script(operation.on_conflict(), tell),
+            None if on_conflict is None else lambda: _script(on_conflict(), tell),
             size=operation.size,
             sessions=operation.sessions,
         )

@@ -34,7 +34,10 @@ from asm.models import Artifact, Event, Page, Run, Session
 from asm.telemetry import names
 from asm.telemetry.instruments import Instruments
 from asm.telemetry.places import Attributes
-from asm.telemetry.scripts import telling, telling_query, telling_script
+from asm.telemetry.scripts import telling, telling_script
+
+_IN_SESSIONS = (Run, Event, Artifact)
+_ROWS = (Session, *_IN_SESSIONS)
 
 
 class Spans:
@@ -47,6 +50,17 @@ class Spans:
         self.instruments = instruments
         self.place = place
         self.queries = queries
+        self._dimensions: dict[str, Attributes] = {}
+
+    def dimensions(self, name: str, table: str | None) -> Attributes:
+        """The attributes that all spans of one operation have, and its durations. They are not copied."""
+        found = self._dimensions.get(name)
+        if found is None:
+            found = {**self.place, names.OPERATION: name}
+            if table is not None:
+                found[names.COLLECTION] = table
+            self._dimensions[name] = found
+        return found
 
     def operation(self, operation: Operation[Any]) -> OperationSpan:
         """Around an operation of a store."""
@@ -98,7 +112,7 @@ class Spans:
         span = OperationSpan(
             self, names.GROUP_COMMIT, size=size, callers=[caller for caller in callers if caller is not None]
         )
-        span.operation = query if self.queries is None else telling_query(query, span.sends)
+        span.operation = query if self.queries is None else telling(query, span.sends)
         return span
 
 
@@ -136,32 +150,35 @@ class OperationSpan:
         self._span: Span | None = None
 
     def __enter__(self) -> Self:
-        self._before = current.get()
-        self._begun_at = time.perf_counter()
         self._begun_at_ns = time.time_ns()
-        current.set(self)
+        self._clock_ns = time.perf_counter_ns()
+        self._observed = current.set(self)
         if not self._shown_if_found:
-            self._start()
-            self._token = contexts.attach(set_span_in_context(self.span))
+            self._attached = contexts.attach(set_span_in_context(self._start()))
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
     ) -> None:
-        is_same_context = current.get() is self
         try:
-            if self._span is None and (error is not None or self.result):
-                self._start()
-            if self._span is not None:
-                self._end(self._span, error)
+            span = self._span
+            if span is None and (error is not None or self.result):
+                span = self._start()
+            if span is not None:
+                self._end(span, error)
         finally:
             # A Batchable and its observation would refer to each other, and wait for the garbage collector.
             self.operation = None
+            self._detach()
+
+    def _detach(self) -> None:
+        try:
+            current.reset(self._observed)
+        except ValueError:
             # A block may be left in another task than it was entered in, which has a context of its own.
-            if is_same_context:
-                current.set(self._before)
-                if not self._shown_if_found:
-                    contexts.detach(self._token)
+            return
+        if not self._shown_if_found:
+            contexts.detach(self._attached)
 
     @property
     def span(self) -> Span:
@@ -177,7 +194,8 @@ class OperationSpan:
 
     def sends(self, query: Query[Any]) -> None:
         """Take what a query says of the operation."""
-        if self.session_id is None:
+        # A shared statement is of several sessions.
+        if self.session_id is None and self._callers is None:
             self.session_id = _session_id(query, self.table)
         if self.table is None and ":" not in self._name:
             # The steps of a job have its name, and differ in their statements.
@@ -186,71 +204,72 @@ class OperationSpan:
             rendered = queries[query.query].render(query.params)
             self._texts.update(dict.fromkeys([statement.sql for statement in rendered.statements]))
 
-    def _start(self) -> None:
-        shared = self._callers is not None
+    def _start(self) -> Span:
         self._started_as = (self._name, self.session_id)
-        contexts_of_callers = [caller.span.get_span_context() for caller in self._callers or ()]
-        self._span = self._spans.tracer.start_span(
+        shared = self._callers is not None
+        self._span = span = self._spans.tracer.start_span(
             self._span_name(),
             # A shared statement is no child of the caller that happens to send it.
             context=Context() if shared else None,
             kind=self._kind,
             attributes=self._attributes(),
-            links=[Link(each) for each in contexts_of_callers if each.is_valid],
+            links=self._links() if shared else None,
             start_time=self._begun_at_ns,
             record_exception=False,
             set_status_on_exception=False,
         )
         for caller in self._callers or ():
-            caller.statements.append(self._span.get_span_context())
+            caller.statements.append(span.get_span_context())
+        return span
+
+    def _links(self) -> list[Link]:
+        contexts_of_callers = [caller.span.get_span_context() for caller in self._callers or ()]
+        return [Link(each) for each in contexts_of_callers if each.is_valid]
 
     def _span_name(self) -> str:
         return self._name if self.table is None else f"{self._name} {self.table}"
 
     def _attributes(self) -> Attributes:
-        attributes = {**self._spans.place, **self._dimensions()}
+        attributes = self._spans.dimensions(self._name, self.table).copy()
         if self.session_id is not None:
             attributes[names.SESSION_ID] = self.session_id
         if self.size > 1:
             attributes[names.BATCH_SIZE] = self.size
         return attributes
 
-    def _dimensions(self) -> Attributes:
-        if self.table is None:
-            return {names.OPERATION: self._name}
-        return {names.OPERATION: self._name, names.COLLECTION: self.table}
-
     def _end(self, span: Span, error: BaseException | None) -> None:
-        failure = {} if error is None else error_attributes(error)
+        took_ns = time.perf_counter_ns() - self._clock_ns
+        failure = None if error is None else error_attributes(error)
         for caller in self._callers or ():
             caller.retries += self.retries
         if self._kind is SpanKind.CLIENT and self._callers is None:
-            took_s = time.perf_counter() - self._begun_at
-            attributes = {**self._spans.place, **self._dimensions(), **failure}
-            self._spans.instruments.duration.record(took_s, attributes)
+            dimensions = self._spans.dimensions(self._name, self.table)
+            self._spans.instruments.duration.record(
+                took_ns / 1e9, dimensions if failure is None else {**dimensions, **failure}
+            )
         if span.is_recording():
-            if (self._name, self.session_id) != self._started_as:
-                span.update_name(self._span_name())
-                span.set_attributes(self._attributes())
-            span.set_attributes({**self._attributes_at_end(), **failure})
-            for each in self.statements:
-                span.add_link(each)
-            if error is not None:
+            self._complete(span)
+            if failure is not None:
+                span.set_attributes(dict(failure))
                 # Without a description: the message of an error may contain what was to be stored.
                 span.set_status(Status(StatusCode.ERROR))
-        span.end()
+        span.end(self._begun_at_ns + took_ns)
 
-    def _attributes_at_end(self) -> Attributes:
-        attributes: Attributes = {}
-        if self.session_id is None and (session_id := _session_id_of(self.result)) is not None:
-            attributes[names.SESSION_ID] = session_id
-        if self.retries:
-            attributes[names.RETRIES] = self.retries
+    def _complete(self, span: Span) -> None:
+        """Give a span what was not known when it started."""
+        if (self._name, self.session_id) != self._started_as:
+            span.update_name(self._span_name())
+            span.set_attributes(self._attributes())
         if (rows := rows_of(self.result)) is not None:
-            attributes[names.ROWS] = rows
+            span.set_attribute(names.ROWS, rows)
+        if self.session_id is None and (session_id := _session_id_of(self.result)) is not None:
+            span.set_attribute(names.SESSION_ID, session_id)
+        if self.retries:
+            span.set_attribute(names.RETRIES, self.retries)
         if self._texts:
-            attributes[names.QUERY_TEXT] = "\n".join(self._texts)
-        return attributes
+            span.set_attribute(names.QUERY_TEXT, "\n".join(self._texts))
+        for each in self.statements:
+            span.add_link(each)
 
 
 class CallersStatement:
@@ -258,11 +277,11 @@ class CallersStatement:
 
     def __init__(self, spans: Spans, query: Query[Any], caller: Any) -> None:
         self._caller: OperationSpan | None = caller if isinstance(caller, OperationSpan) else None
-        self.operation = query
+        self.operation: Operation[Any] = query
         if self._caller is not None:
             spans.instruments.batch_size.record(self._caller.size, spans.place)
             if spans.queries is not None:
-                self.operation = telling_query(query, self._caller.sends)
+                self.operation = telling(query, self._caller.sends)
 
     def __enter__(self) -> Self:
         # A task of the group commit has the context of any of the callers.
@@ -290,13 +309,13 @@ def rows_of(result: Any) -> int | None:
         return len(result)
     if isinstance(result, Page):
         return len(result.items)
-    return 1 if isinstance(result, Session | Run | Event | Artifact) else None
+    return 1 if isinstance(result, _ROWS) else None
 
 
 def _session_id_of(result: Any) -> str | None:
     if isinstance(result, Session):
         return result.id
-    return result.session_id if isinstance(result, Run | Event | Artifact) else None
+    return result.session_id if isinstance(result, _IN_SESSIONS) else None
 
 
 def _session_id(query: Query[Any], table: str | None) -> str | None:

@@ -34,8 +34,7 @@ class Telemetry:
         queries = QueryRegistry(target.dialect, target.schema) if self._statements else None
         spans = Spans(self._tracer, self._instruments, place, queries)
         if target.dialect == "postgres":
-            pool = {names.SYSTEM: "postgresql", names.POOL_NAME: database.pool_name}
-            self._instruments.pools[database] = pool
+            self._instruments.observe_pool(database)
         traced = AsyncTracedDatabase if isinstance(store, AsyncSessionStore) else TracedDatabase
         return traced(database, spans)
 

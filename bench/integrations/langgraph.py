@@ -1,7 +1,8 @@
 """AsmSaver and AsyncAsmSaver beside LangGraph's own savers for PostgreSQL and SQLite, on the same database.
 
-Both sides store the same checkpoints: a list of messages that a step has changed, and four short values.
-SQLite syncs at every commit on both sides, with a write-ahead log.
+Both sides store the same checkpoints: a list of messages that a step has changed, and four short values; in
+one row also 20 kB that it has not changed. SQLite syncs at every commit on both sides, with a write-ahead log
+that has its full size: to sync a log that grows takes longer.
 """
 
 from __future__ import annotations
@@ -46,8 +47,11 @@ class Thread:
         self.config: dict[str, Any] = {"configurable": {"thread_id": name, "checkpoint_ns": ""}}
         self._steps = itertools.count()
 
-    def put(self, saver: Any, turns: int = 3) -> Any:
-        """What the saver's `put`, or `aput`, returns for the next checkpoint."""
+    def put(self, saver: Any, turns: int = 3, kept: int = 0) -> Any:
+        """What the saver's `put`, or `aput`, returns for the next checkpoint.
+
+        `turns` messages have changed, and `kept` have not since the first checkpoint.
+        """
         step = next(self._steps)
         checkpoint: Any = empty_checkpoint()
         checkpoint["id"] = str(uuid6(clock_seq=step))
@@ -60,6 +64,11 @@ class Thread:
             "done": False,
             "plan": None,
         }
+        if kept:
+            checkpoint["channel_values"]["files"] = [{"text": TEXT, "n": n} for n in range(kept)]
+            checkpoint["channel_versions"] = versions | {"files": "1"}
+            if not step:
+                versions = checkpoint["channel_versions"]
         parent = self.config
         self.config = {"configurable": parent["configurable"] | {"checkpoint_id": checkpoint["id"]}}
         put = saver.put if isinstance(saver, langgraph.AsmSaver | PostgresSaver | SqliteSaver) else saver.aput
@@ -70,8 +79,10 @@ WRITES = [("messages", [{"role": "assistant", "content": TEXT}]), ("route", "age
 
 
 def blocking_calls(saver: Any) -> dict[str, Call]:
-    many, writing, read = Thread("many"), Thread("writing"), Thread("read")
-    written = writing.put(saver)
+    many, keeping, writing, read = Thread("many"), Thread("keeping"), Thread("writing"), Thread("read")
+    written, filling = writing.put(saver), Thread("filling")
+    for _ in range(20):
+        filling.put(saver, 100 * TURNS)
     for _ in range(100):
         last = read.put(saver, TURNS)
     saver.put_writes(last, WRITES, "task")
@@ -79,6 +90,7 @@ def blocking_calls(saver: Any) -> dict[str, Call]:
     tasks = (f"task-{number}" for number in itertools.count())
     return {
         "put": lambda: many.put(saver),
+        "put, 20 kB unchanged": lambda: keeping.put(saver, kept=TURNS),
         "put_writes of 3": lambda: saver.put_writes(written, WRITES, next(tasks)),
         "get_tuple of 20 kB": lambda: saver.get_tuple(latest),
         "list of 100 of 20 kB": lambda: list(saver.list(latest, limit=100)),
@@ -86,8 +98,11 @@ def blocking_calls(saver: Any) -> dict[str, Call]:
 
 
 async def awaited_calls(saver: Any) -> dict[str, Call]:
-    many, writing, read = Thread("async many"), Thread("async writing"), Thread("async read")
-    written = await writing.put(saver)
+    many, keeping = Thread("async many"), Thread("async keeping")
+    writing, read = Thread("async writing"), Thread("async read")
+    written, filling = await writing.put(saver), Thread("async filling")
+    for _ in range(20):
+        await filling.put(saver, 100 * TURNS)
     for _ in range(100):
         last = await read.put(saver, TURNS)
     await saver.aput_writes(last, WRITES, "task")
@@ -99,6 +114,7 @@ async def awaited_calls(saver: Any) -> dict[str, Call]:
 
     return {
         "aput": lambda: many.put(saver),
+        "aput, 20 kB unchanged": lambda: keeping.put(saver, kept=TURNS),
         "aput_writes of 3": lambda: saver.aput_writes(written, WRITES, next(tasks)),
         "aget_tuple of 20 kB": lambda: saver.aget_tuple(latest),
         "alist of 100 of 20 kB": listed,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 import asm
+from asm.agents import tools
 from tests.agents.conftest import types
 from tests.agents.killed_runs import CountingLoop
 from tests.agents.scripted import Scripted, call, delta, said
@@ -87,6 +90,66 @@ def test_a_cancelled_task_stops_its_tool(where: Where) -> None:
     with_manager(where, test)
 
 
+def test_a_tool_that_ignores_its_cancellation_does_not_keep_a_run_going(where: Where) -> None:
+    async def test(store: asm.AsyncSessionStore, manager: asm.AsyncSessionManager) -> None:
+        waiting = Waiting()
+
+        async def ignore(*_: Any) -> str:
+            with suppress(asyncio.CancelledError):
+                await waiting()
+            return "42"
+
+        adapter = Scripted([said("Let me see.", "tool_use"), call("t")])
+        task = asyncio.create_task(manager.run_once(adapter, "Hi", run_id="run_1", on_tool=ignore))
+        await waiting.reached.wait()
+
+        assert (await manager.cancel("run_1")).status == "cancelled"
+
+        with pytest.raises(asm.RunCancelled):
+            await task
+        assert len(adapter.requests) == 1
+        run = await store.get_run("run_1")
+        assert "tool_call_completed" not in types(await store.get_events(run.session_id))
+
+    with_manager(where, test)
+
+
+def test_an_adapter_that_does_not_stop_reports_nothing_more(
+    where: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "CLOSE_TIMEOUT_S", 0.01)
+
+    async def test(store: asm.AsyncSessionStore, manager: asm.AsyncSessionManager) -> None:
+        reached, released = asyncio.Event(), asyncio.Event()
+
+        async def go_on(_: Any) -> None:
+            reached.set()
+            while not released.is_set():
+                with suppress(asyncio.CancelledError):
+                    await released.wait()
+
+        async def read() -> None:
+            async for event in manager.stream(session.id, adapter, "Hi", run_id="run_1"):
+                shown.append(event)  # noqa: PERF401 - they are needed although the run fails
+
+        shown: list[asm.Event] = []
+        session = await manager.start_session("assistant")
+        adapter = Scripted([go_on, delta("late"), said("late")])
+        task = asyncio.create_task(read())
+        await reached.wait()
+        await manager.cancel("run_1")
+        with pytest.raises(asm.RunCancelled):
+            await task
+
+        released.set()
+        await asyncio.to_thread(adapter.is_closed.wait, 60)
+
+        assert types(shown) == ["run_started", "message_sent", "run_cancelled"]
+        assert await store.get_events(session.id, run_id="run_1") == shown
+
+    with_manager(where, test)
+
+
 def test_a_task_that_is_cancelled_at_any_step_leaves_the_truth(where: Where) -> None:
     """The task is cancelled at each step of the loop in turn, also in a claim and in an end."""
 
@@ -122,6 +185,29 @@ def test_a_task_that_is_cancelled_at_any_step_leaves_the_truth(where: Where) -> 
         ends = types(await store.get_events(run.session_id))[-2:]
         assert ends == [f"run_{run.status}", f"session_{run.status}"]
         return str(run.status)
+
+    with_manager(where, test)
+
+
+def test_a_run_that_is_refused_when_its_task_is_cancelled_logs_no_exception(where: Where) -> None:
+    async def test(store: asm.AsyncSessionStore, manager: asm.AsyncSessionManager) -> None:
+        loop, unhandled = asyncio.get_running_loop(), list[Any]()
+        assert isinstance(loop, CountingLoop)
+        loop.set_exception_handler(lambda _, context: unhandled.append(context))
+        await store.save_run(asm.Run(session_id="ses_1", status="running"))
+        await store.save_session(asm.Session(id="ses_1", agent_id="agent", status="active"))
+        for step in range(1, 400):
+            task = asyncio.create_task(manager.run("ses_1", Scripted([]), "Hi"))
+            loop.at_last_step = task.cancel  # type: ignore[method-assign, assignment]
+            loop.steps_left = step
+            await asyncio.wait([task])
+            loop.steps_left = 0
+            if not task.cancelled():
+                assert isinstance(task.exception(), asm.RunActive)
+                break
+        del task
+        gc.collect()
+        assert unhandled == []
 
     with_manager(where, test)
 

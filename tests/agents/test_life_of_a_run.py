@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -630,10 +631,14 @@ def test_a_call_is_stored_before_the_tool_is_called(
     assert seen == ["tool_call_started", "turn_completed"]
 
 
+async def cancelled_by_itself(*_: Any) -> None:
+    raise asyncio.CancelledError
+
+
 @pytest.mark.parametrize(
     "tool",
-    [lambda *_: 1 / 0, lambda *_: b"bytes", lambda *_: next(iter(()))],
-    ids=["raises", "no JSON", "StopIteration"],
+    [lambda *_: 1 / 0, lambda *_: b"bytes", lambda *_: next(iter(())), cancelled_by_itself],
+    ids=["raises", "no JSON", "StopIteration", "CancelledError"],
 )
 def test_a_tool_that_fails_is_told_to_the_model_and_the_run_goes_on(
     tool: Any, session_id: str, store: Any, manager: Any

@@ -94,7 +94,7 @@ def test_the_trace_of_a_run_is_a_timeline(dsn: str, tmp_path: Path) -> None:
     ]
     tools = [span.strip() for span in spans if "execute_tool" in span]
     assert tools == ["execute_tool forecast", "execute_tool departures"]
-    assert "540 input tokens, 35 output tokens" in spans[0]
+    assert "input tokens: 540, output tokens: 35" in spans[0]
     # The trace of the stored run is the one that is shown.
     trace = next(line.removeprefix("trace ") for line in lines if line.startswith("trace "))
     assert f"traceparent 00-{trace}-" in lines[-1]

@@ -53,10 +53,11 @@ class FailurePoint:
                 snapshot=is_snapshot(operation),
                 idempotent=not isinstance(operation, UnitOfWork) or operation.idempotent,
             )
+        on_conflict = operation.on_conflict
         return Pipeline(
             lambda: self._queries(operation.queries()),
             operation.read,
-            lambda: self._script(operation.on_conflict()),
+            None if on_conflict is None else lambda: self._script(on_conflict()),
             size=operation.size,
             sessions=operation.sessions,
         )

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from psycopg.conninfo import conninfo_to_dict
 
 from asm import telemetry
-from tests.conftest import Blocking
+from tests.conftest import Blocking, Where
 
 Points = list[tuple[dict[str, Any], Any]]
 
@@ -50,20 +51,15 @@ class Reported:
 
     def points(self, metric: str) -> Points:
         """The attributes and the data of each point of a metric."""
-        data = self._reader.get_metrics_data()
-        return [
-            (dict(point.attributes or {}), point)
-            for resource in (data.resource_metrics if data else ())
-            for scope in resource.scope_metrics
-            for each in scope.metrics
-            if each.name == metric
-            for point in each.data.data_points
-        ]
+        if metric not in (metrics := self.metrics()):
+            return []
+        return [(dict(point.attributes or {}), point) for point in metrics[metric].data.data_points]
 
-    def metrics(self) -> set[str]:
+    def metrics(self) -> dict[str, Metric]:
+        """What was reported of each metric, by its name."""
         data = self._reader.get_metrics_data()
         return {
-            each.name
+            each.name: each
             for resource in (data.resource_metrics if data else ())
             for scope in resource.scope_metrics
             for each in scope.metrics
@@ -98,6 +94,19 @@ def open_instrumented(opened: Callable[..., Any], migrated: str, reported: Repor
 def instrumented(open_instrumented: Callable[..., Any]) -> Any:
     """An instrumented store on every kind of database, blocking and async."""
     return open_instrumented()
+
+
+def place_of(where: Where) -> dict[str, Any]:
+    """The attributes that say where a database is."""
+    if where.dialect == "sqlite":
+        return {"db.system.name": "sqlite", "db.namespace": where.dsn.removeprefix("sqlite:///")}
+    server = conninfo_to_dict(where.dsn)
+    return {
+        "db.system.name": "postgresql",
+        "db.namespace": server["dbname"],
+        "server.address": server["host"],
+        "server.port": int(str(server["port"])),
+    }
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
+from opentelemetry.trace import SpanKind, StatusCode
 
 import asm
 from tests.conftest import POSTGRES, an_event
@@ -17,11 +20,16 @@ from tests.telemetry.conftest import Reported, attributes, linked, parent_id, sp
 postgres_only = only(POSTGRES[:1], why="SQLite has no connection that could be lost")
 
 
-@contextmanager
-def waiting_appends(store: Any, other: str, reported: Reported) -> Iterator[None]:
-    """Three appends, each in a trace of its own: one that waits for a lock, and two that wait for it.
+TWO = ("second", "third")
 
-    When the block ends, the lock is released, and the two share a statement.
+
+@contextmanager
+def waiting_appends(
+    store: Any, other: str, reported: Reported, behind: Sequence[str] = TWO
+) -> Iterator[None]:
+    """Appends, each in a trace of its own: one that waits for a lock, and others that wait for it.
+
+    When the block ends, the lock is released, and the others share a statement.
     """
 
     def append(name: str) -> asm.Event:
@@ -35,8 +43,8 @@ def waiting_appends(store: Any, other: str, reported: Reported) -> Iterator[None
             tx.append_event(an_event())
             appends = [threads.submit(append, "first")]
             wait_until(lambda: queue._batches)
-            appends += [threads.submit(append, name) for name in ("second", "third")]
-            wait_until(lambda: len(queue.waiting) == 2)
+            appends += [threads.submit(append, name) for name in behind]
+            wait_until(lambda: len(queue.waiting) == len(behind))
             yield
         for each in appends:
             each.result()
@@ -62,9 +70,13 @@ def test_a_shared_statement_has_a_span_of_its_own_that_is_linked_with_those_of_i
     assert "insert into asm_events" in attributes(shared)["db.query.text"]
     assert "insert into asm_events" in attributes(first)["db.query.text"]
     assert "db.query.text" not in attributes(second)
+    assert shared.kind is SpanKind.CLIENT
     # One statement for the first, one for the two others.
     [(_, point)] = reported.points("asm.append.batch_size")
     assert (point.count, point.sum) == (2, 3)
+    # The duration is that of each caller, and the statement is not counted beside them.
+    [(of_append, duration)] = reported.points("db.client.operation.duration")
+    assert (of_append["db.operation.name"], duration.count) == ("append_event", 3)
 
 
 @postgres_only
@@ -79,3 +91,33 @@ def test_the_retries_of_a_shared_statement_are_those_of_its_callers(
     retries = [attributes(span).get("asm.retries") for span in reported.spans("append_event asm_events")]
     assert attributes(shared)["asm.retries"] == 1
     assert retries == [None, 1, 1]
+
+
+@postgres_only
+def test_the_retries_of_a_statement_are_those_of_its_caller_whoever_it_waited_for(
+    migrated: str, open_instrumented: Callable[..., Any], reported: Reported
+) -> None:
+    with Proxy(migrated) as proxy:
+        store = open_instrumented(proxy.dsn)
+        with waiting_appends(store, migrated, reported, behind=["second"]):
+            proxy.cut_when(b"evt_second", "before")
+    assert reported.spans("group_commit") == []
+    retries = [attributes(span).get("asm.retries") for span in reported.spans("append_event asm_events")]
+    assert retries == [None, 1]
+
+
+@postgres_only
+def test_a_shared_statement_that_fails_says_why_as_its_callers_do(
+    migrated: str, opened: Callable[..., Any], reported: Reported
+) -> None:
+    with Proxy(migrated) as proxy:
+        store = opened(proxy.dsn, retry_for=0)
+        reported.instrument(store)
+        with pytest.raises(asm.ConnectionFailed), waiting_appends(store, migrated, reported):
+            proxy.cut_when(b"evt_third", "before")
+    [shared] = reported.spans("group_commit asm_events")
+    failed = [span for span in reported.spans("append_event asm_events") if span.links]
+    for span in (shared, *failed):
+        assert span.status.status_code is StatusCode.ERROR
+        assert attributes(span)["error.type"] == "storage_connection_failed"
+    assert len(failed) == 2

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg_pool import AsyncConnectionPool
 
 import asm
 from asm import telemetry
-from asm.telemetry.places import _server
+from asm.telemetry.places import _server, place_of
 from bench.frames import calls_of
-from tests.conftest import an_event
+from bench.harness import Calls
+from tests.conftest import an_event, in_loop
+from tests.contract.test_opening import CALLS
 from tests.telemetry.conftest import Reported
 
 APPEND = "append_event asm_events"
@@ -171,6 +176,30 @@ def test_the_place_comes_from_the_environment_as_the_connection_does(monkeypatch
     }
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"conninfo": "host=db.example port=6432 dbname=agents"},
+        {"kwargs": {"host": "db.example", "port": 6432, "dbname": "agents", "autocommit": True}},
+        {"conninfo": "dbname=other host=db.example", "kwargs": {"port": 6432, "dbname": "agents"}},
+    ],
+    ids=["conninfo", "parameters", "both"],
+)
+def test_the_place_of_a_borrowed_pool_is_where_its_connections_lead(options: dict[str, Any]) -> None:
+    store = asm.AsyncSessionStore(pool=AsyncConnectionPool(open=False, **options))
+    assert place_of(store) == {
+        "db.system.name": "postgresql",
+        "db.namespace": "agents",
+        "server.address": "db.example",
+        "server.port": 6432,
+    }
+
+
+def test_the_place_of_a_pool_that_asks_for_it_whenever_it_connects_is_not_known() -> None:
+    store = asm.AsyncSessionStore(pool=AsyncConnectionPool(lambda: "dbname=agents", open=False))
+    assert place_of(store) == {"db.system.name": "postgresql"}
+
+
 # What it costs
 
 
@@ -180,15 +209,18 @@ def output_of(code: str) -> str:
     return done.stdout
 
 
-def test_a_store_that_is_not_instrumented_imports_nothing_of_it() -> None:
-    code = """
+def test_a_store_that_is_not_instrumented_imports_nothing_of_it(migrated: str) -> None:
+    code = f"""
 import asyncio, json, sys, asm
-with asm.SessionStore("sqlite://", migrate=True) as store:
+from asm.agents.demo import Demo
+with asm.SessionStore({migrated!r}) as store:
     store.append_event(asm.Event(type="message_sent", session_id="ses_1"))
     store.maintenance.health_check()
+    asm.SessionManager(store).run_once(Demo(), "Hi")
 async def use():
-    async with asm.AsyncSessionStore("sqlite://", migrate=True) as store:
+    async with asm.AsyncSessionStore({migrated!r}) as store:
         await store.append_event(asm.Event(type="message_sent", session_id="ses_1"))
+        await asm.AsyncSessionManager(store).run_once(Demo(), "Hi")
 asyncio.run(use())
 print(json.dumps(list(sys.modules)))
 """
@@ -196,22 +228,55 @@ print(json.dumps(list(sys.modules)))
     assert [name for name in loaded if name.startswith(("asm.telemetry", "opentelemetry"))] == []
 
 
+def test_telemetry_needs_no_more_of_opentelemetry_than_its_api(migrated: str) -> None:
+    code = f"""
+import json, sys, asm, asm.telemetry
+asm.telemetry.instrument(gen_ai=True, statements=True)
+from asm.agents.demo import Demo
+with asm.SessionStore({migrated!r}) as store:
+    asm.SessionManager(store).run_once(Demo(), "Hi")
+print(json.dumps(list(sys.modules)))
+"""
+    loaded = json.loads(output_of(code))
+    assert "opentelemetry.trace" in loaded
+    assert [name for name in loaded if name.startswith(("opentelemetry.sdk", "opentelemetry.semconv"))] == []
+
+
 OF_TELEMETRY = {"asm.observing", "asm.engine.observation", "asm.telemetry.spans", "opentelemetry.context"}
+
+HOT = {
+    **{name: CALLS[name] for name in ("save_session", "append_event", "append_events", "get_session")},
+    **{name: CALLS[name] for name in ("get_events", "iter_events", "query.search_events", "update_session")},
+}
+
+
+def test_a_store_that_was_never_instrumented_calls_nothing_of_it(store: Any) -> None:
+    store.save_session(asm.Session(agent_id="agent", id="ses_1"))
+    for name, call in HOT.items():
+        modules = functions_entered(partial(call, store))
+        assert any(module.startswith("asm.") for module in modules)
+        assert not [each for each in modules if each.startswith(("opentelemetry", "asm.telemetry"))], name
+        assert not modules & OF_TELEMETRY, name
 
 
 def functions_entered(call: Callable[[], object]) -> set[str]:
-    """The modules of the functions that a call enters in this thread."""
+    """The modules of the functions that a call enters in this thread and in the tests' event loop."""
     modules: set[str] = set()
+
+    async def set_profile(function: Any) -> None:
+        sys.setprofile(function)
 
     def profile(frame: Any, event: str, _arg: object) -> None:
         if event == "call":
             modules.add(frame.f_globals.get("__name__", ""))
 
+    in_loop(set_profile(profile))
     sys.setprofile(profile)
     try:
         call()
     finally:
         sys.setprofile(None)
+        in_loop(set_profile(None))
     return modules
 
 
@@ -220,17 +285,30 @@ def test_a_store_that_is_not_instrumented_any_more_makes_the_same_calls_as_befor
 ) -> None:
     with asm.SessionStore(dsn, migrate=True) as store:
 
-        def use() -> None:
-            append(store)
-            store.get_events("ses_1", limit=1)
+        def calls() -> Calls:
+            # What earlier tests left would be finalized during the call.
+            gc.collect()
+            return calls_of(partial(append, store))
 
-        use()
-        before, modules = calls_of(use), functions_entered(use)
-        assert not modules.intersection(OF_TELEMETRY)
+        append(store)
+        before = calls()
         instrumentation = reported.instrument(store)
-        assert functions_entered(use).intersection(OF_TELEMETRY)
+        assert calls() != before
         instrumentation.uninstrument()
-        assert calls_of(use) == before
+        assert calls() == before
+
+
+def test_a_store_that_is_not_instrumented_any_more_calls_nothing_of_it(
+    store: Any, reported: Reported
+) -> None:
+    def use() -> None:
+        store.append_event(an_event())
+        store.get_events("ses_1", limit=1)
+
+    instrumentation = reported.instrument(store)
+    assert functions_entered(use) & OF_TELEMETRY
+    instrumentation.uninstrument()
+    assert not functions_entered(use) & OF_TELEMETRY
 
 
 def test_without_opentelemetry_the_import_says_what_to_install() -> None:

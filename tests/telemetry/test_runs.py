@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import asm
 from asm.agents import AdapterEvent
 from tests.agents.conftest import manager_of
 from tests.agents.scripted import Scripted, answer, call, said, used, with_tool
+from tests.agents.test_shared_commits import a_claim, a_run, together
+from tests.conftest import Where
 from tests.telemetry.conftest import Reported, attributes, parent_id, span_id, trace_id
 
 
@@ -101,8 +104,12 @@ def test_cached_tokens_are_counted_as_input_tokens(manager: Any, reported: Repor
     usage = used(100, 7, cache_read_tokens=40, cache_creation_tokens=2)
     manager.run_once(Scripted([said("Hello."), usage]), "Hello?")
     [run] = reported.spans("invoke_agent")
-    assert attributes(run)["gen_ai.usage.input_tokens"] == 142
-    assert attributes(run)["gen_ai.usage.output_tokens"] == 7
+    assert {name: value for name, value in attributes(run).items() if ".usage." in name} == {
+        "gen_ai.usage.input_tokens": 142,
+        "gen_ai.usage.output_tokens": 7,
+        "gen_ai.usage.cache_read.input_tokens": 40,
+        "gen_ai.usage.cache_creation.input_tokens": 2,
+    }
 
 
 def test_a_run_that_fails_says_why_and_what_it_used(manager: Any, reported: Reported) -> None:
@@ -177,3 +184,24 @@ def test_no_span_of_a_run_contains_what_was_said(manager: Any, reported: Reporte
     )
     manager.run_once(adapter, "s3cr3t", on_tool=lambda *_: "s3cr3t", system="s3cr3t")
     assert "s3cr3t" not in "".join(span.to_json() for span in reported.spans())
+
+
+def test_a_commit_that_several_claims_share_is_of_no_session(where: Where, reported: Reported) -> None:
+    async def main() -> None:
+        async with asm.AsyncSessionStore(where.dsn) as store:
+            reported.instrument(store, statements=True)
+            traced: Any = store._database
+            await together(store, [a_claim(a_run(f"ses_{n}")) for n in range(3)], traced._database)
+
+    asyncio.run(main())
+    [shared] = reported.spans("group_commit")
+    assert "asm.session.id" not in attributes(shared)
+    assert "insert into asm_runs" in attributes(shared)["db.query.text"]
+
+
+def test_a_change_of_a_session_is_one_operation_on_its_table(store: Any, reported: Reported) -> None:
+    reported.instrument(store)
+    manager = manager_of(store)
+    session = manager.start_session("guide")
+    manager.pause(session.id)
+    assert reported.names() == ["start_session asm_sessions", "change_status asm_sessions"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 from psycopg.conninfo import conninfo_to_dict
 
@@ -18,7 +19,7 @@ from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
 from tests.contract.other_clients import only
 from tests.contract.test_opening import CALLS, MAINTENANCE_CALLS
 from tests.fault.proxy import Proxy
-from tests.telemetry.conftest import Reported, attributes, parent_id, span_id
+from tests.telemetry.conftest import Reported, attributes, parent_id, place_of, span_id
 
 postgres_only = only(POSTGRES[:1], why="SQLite has no connection that could be lost")
 
@@ -45,23 +46,39 @@ ONE_PAGE = {
 def test_each_method_of_a_store_has_a_span_named_after_it_and_its_table(
     instrumented: Any, reported: Reported
 ) -> None:
-    instrumented.flush(asm.Session(agent_id="agent", id="ses_1"), asm.Run(session_id="ses_1"), [an_event()])
-    found = {}
+    found = {name: {named(span) for span in spans} for name, spans in spans_of_calls(instrumented, reported)}
+    assert found == {name: {(method_of(name), table_of(name), SpanKind.CLIENT)} for name in CALLS}
+
+
+def spans_of_calls(store: Any, reported: Reported) -> Iterator[tuple[str, list[ReadableSpan]]]:
+    """The methods of a store, and the spans of a call of each."""
+    store.flush(asm.Session(agent_id="agent", id="ses_1"), asm.Run(session_id="ses_1"), [an_event()])
     for name, call in CALLS.items():
         reported.clear()
         with suppress(asm.NotFound, asm.Conflict):
-            call(instrumented)
-        found[name] = {span.name for span in reported.spans()}
-    tables = {
-        "asm_artifacts": [name for name in CALLS if name.startswith("artifacts.")],
-        "asm_runs": [name for name in CALLS if "run" in name or "summary" in name],
-        "asm_events": [name for name in CALLS if "event" in name or "sequence" in name],
-    }
-    table_of = {name: table for table, of_table in tables.items() for name in of_table}
-    assert found == {
-        name: {f"{ONE_PAGE.get(name, name.rpartition('.')[2])} {table_of.get(name, 'asm_sessions')}"}
-        for name in CALLS
-    }
+            call(store)
+        yield name, reported.spans()
+
+
+def named(span: ReadableSpan) -> tuple[str, str, SpanKind]:
+    """The method and the table of a span, which its name and its attributes say."""
+    method, table = attributes(span)["db.operation.name"], attributes(span)["db.collection.name"]
+    assert span.name == f"{method} {table}"
+    return method, table, span.kind
+
+
+def method_of(name: str) -> str:
+    return ONE_PAGE.get(name, name.rpartition(".")[2])
+
+
+def table_of(name: str) -> str:
+    if name.startswith("artifacts."):
+        return "asm_artifacts"
+    if "run" in name or "summary" in name:
+        return "asm_runs"
+    if "event" in name:
+        return "asm_events"
+    return "asm_session_sequences" if "sequence" in name else "asm_sessions"
 
 
 JOBS = [name for name in MAINTENANCE_CALLS if name != "list_stale_runs"]
@@ -78,35 +95,44 @@ def test_a_job_has_a_span_around_the_spans_of_its_statements(
     assert (job.name, job.kind) == (f"maintenance.{name}", SpanKind.INTERNAL)
     assert steps
     assert {parent_id(step) for step in steps} == {span_id(job)}
-    assert all(step.name.startswith(f"{name}: ") for step in steps)
+    assert {step.kind for step in steps} == {SpanKind.CLIENT}
+    for step in steps:
+        # A step is named after its statement.
+        assert step.name == attributes(step)["db.operation.name"]
+        assert step.name.startswith(f"{name}: ")
 
 
 def test_a_span_has_the_attributes_of_the_database_conventions(
     instrumented: Any, where: Where, reported: Reported
 ) -> None:
     instrumented.append_events(events_of("ses_1", 3))
-    place: dict[str, Any]
-    if where.dialect == "sqlite":
-        place = {"db.system.name": "sqlite", "db.namespace": where.dsn.removeprefix("sqlite:///")}
-    else:
-        server = conninfo_to_dict(where.dsn)
-        place = {
-            "db.system.name": "postgresql",
-            "db.namespace": server["dbname"],
-            "server.address": server["host"],
-            "server.port": int(str(server["port"])),
-        }
-    [span] = reported.spans()
-    assert span.kind is SpanKind.CLIENT
-    assert span.status.status_code is StatusCode.UNSET
-    assert attributes(span) == {
-        **place,
+    instrumented.append_events(events_of("ses_1", 1))
+    several, one = reported.spans()
+    of_both = {
+        **place_of(where),
         "db.operation.name": "append_events",
         "db.collection.name": "asm_events",
-        "db.operation.batch.size": 3,
         "asm.session.id": "ses_1",
-        "asm.rows": 3,
     }
+    assert attributes(several) == {**of_both, "db.operation.batch.size": 3, "asm.rows": 3}
+    # One event is no batch.
+    assert attributes(one) == {**of_both, "asm.rows": 1}
+    assert several.status.status_code is StatusCode.UNSET
+    scope = several.instrumentation_scope
+    assert scope is not None
+    assert (scope.name, scope.schema_url) == ("asm", "https://opentelemetry.io/schemas/1.33.0")
+
+
+@postgres_only
+def test_the_namespace_is_the_database_and_the_schema(
+    dsn: str, opened: Callable[..., Any], reported: Reported
+) -> None:
+    asm.migrate(dsn, schema="tenant")
+    reported.instrument(store := opened(dsn, schema="tenant"), statements=True)
+    store.append_event(an_event())
+    [span] = reported.spans()
+    assert attributes(span)["db.namespace"] == f"{conninfo_to_dict(dsn)['dbname']}|tenant"
+    assert 'insert into "tenant".asm_events' in attributes(span)["db.query.text"]
 
 
 def test_the_session_is_named_whether_it_is_given_or_found(instrumented: Any, reported: Reported) -> None:
@@ -145,6 +171,8 @@ def test_a_failure_has_our_code_and_the_databases_code_and_no_text(
     with pytest.raises(asm.SessionNotFound):
         instrumented.get_session("ses_1")
     transaction, failed, absent = reported.spans()
+    assert (transaction.name, transaction.kind) == ("transaction", SpanKind.INTERNAL)
+    assert (failed.name, failed.kind) == ("execute", SpanKind.CLIENT)
     for span in (transaction, failed, absent):
         assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, None)
         assert span.events == ()
@@ -235,6 +263,17 @@ def test_spans_have_the_text_of_statements_only_if_it_is_asked_for(
     assert "delete from asm_runs" in deleted
     assert "insert into asm_events" in in_transaction
     assert own == ""
+
+
+def test_the_text_of_each_method_is_that_of_its_statements(
+    open_instrumented: Callable[..., Any], reported: Reported
+) -> None:
+    store = open_instrumented(statements=True)
+    for name, spans in spans_of_calls(store, reported):
+        for span in spans:
+            text = attributes(span)["db.query.text"]
+            assert table_of(name) in text, name
+            assert text.endswith(";"), name
 
 
 # Pages and polls
@@ -366,27 +405,39 @@ def test_a_transaction_that_fails_says_why(instrumented: Any, reported: Reported
     assert attributes(span)["error.type"] == "ZeroDivisionError"
 
 
-def test_a_transaction_may_end_in_another_task_than_it_began_in(
-    migrated: str, reported: Reported, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As a fixture of a test, or a dependency of a web framework, may."""
-
-    async def use() -> None:
-        async with asm.AsyncSessionStore(migrated) as store:
-            reported.instrument(store)
-            manager = store.transaction()
-            await asyncio.create_task(_entered(manager))
-            await asyncio.create_task(_left(manager))
-            await store.get_events("ses_1")
-
-    asyncio.run(use())
-    assert tree(reported) == [("transaction", None), ("get_events asm_events", None)]
-    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
-
-
 async def _entered(manager: Any) -> None:
     await manager.__aenter__()
 
 
 async def _left(manager: Any) -> None:
     await manager.__aexit__(None, None, None)
+
+
+async def _between_two_tasks(manager: Any) -> None:
+    await asyncio.create_task(_entered(manager))
+    await asyncio.create_task(_left(manager))
+
+
+async def _in_a_task_of_its_own(manager: Any) -> None:
+    await _entered(manager)
+    await asyncio.create_task(_left(manager))
+
+
+@pytest.mark.parametrize("use", [_between_two_tasks, _in_a_task_of_its_own])
+def test_a_transaction_may_end_in_another_task_than_it_began_in(
+    use: Callable[[Any], Coroutine[Any, Any, None]],
+    migrated: str,
+    reported: Reported,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As a fixture of a test, or a dependency of a web framework, may."""
+
+    async def main() -> None:
+        async with asm.AsyncSessionStore(migrated) as store:
+            reported.instrument(store)
+            await asyncio.create_task(use(store.transaction()))
+            await store.get_events("ses_1")
+
+    asyncio.run(main())
+    assert tree(reported) == [("transaction", None), ("get_events asm_events", None)]
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -13,7 +13,7 @@ import pytest
 
 from asm.engine.async_group_commit import AsyncGroupCommit
 from asm.engine.group_commit import GroupCommit, _ThreadRequest
-from asm.engine.script import Batchable, Query
+from asm.engine.script import Batchable
 from asm.engine.wait_queue import MIXED_BATCH_TIMEOUT_S, SLOW_BATCH_S
 from asm.errors import StorageTimeout, StoreClosed
 from tests.unit.test_wait_queue import operation
@@ -52,9 +52,7 @@ class Gate:
         self._changed = threading.Condition()
         self._permits = 0
 
-    def __call__(
-        self, query: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None
-    ) -> dict[str, str]:
+    def __call__(self, query: Any, /, *, retry_for: float, lock_timeout_s: float | None) -> dict[str, str]:
         items = list(query.params["items"])
         with self._changed:
             self.batches.append(items)
@@ -267,7 +265,7 @@ class AsyncGate:
         self._batch_sent = asyncio.Event()
 
     async def __call__(
-        self, query: Query[Any], /, *, retry_for: float, lock_timeout_s: float | None
+        self, query: Any, /, *, retry_for: float, lock_timeout_s: float | None
     ) -> dict[str, str]:
         items = list(query.params["items"])
         self.batches.append(items)

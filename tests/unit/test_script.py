@@ -187,6 +187,7 @@ def test_appends_with_and_without_sessions_merge_into_one_query() -> None:
 
     query = batchable[0].merge([item for each in batchable for item in each.items])
 
+    assert isinstance(query, Query)
     assert (len(batchable), query.query) == (5, "append_events_with_sessions")
     assert {name: query.params[f"ensured_{name}"] for name in ("id", "agent_id", "updated_at", "tags")} == {
         "id": ["a", "b"],
@@ -201,7 +202,9 @@ def test_an_event_that_occurs_twice_in_a_batch_is_sent_once() -> None:
     operation = appending.append_events([event, event])
     assert isinstance(operation, Batchable)
 
-    assert operation.merge(operation.items).params["ids"] == [event.id]
+    query = operation.merge(operation.items)
+    assert isinstance(query, Query)
+    assert query.params["ids"] == [event.id]
 
 
 def test_a_batch_too_large_for_one_statement_is_sent_in_several() -> None:
@@ -293,4 +296,6 @@ def counters(**counters: int) -> list[Row]:
 def result_of(operation: Operation[T], rows: Rows) -> T:
     """The result of a batchable operation that is sent alone and receives these rows."""
     assert isinstance(operation, Batchable)
-    return operation.extract(operation.merge(operation.items).read(rows))
+    query = operation.merge(operation.items)
+    assert isinstance(query, Query)
+    return operation.extract(query.read(rows))

@@ -25,7 +25,8 @@ def migrate(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
     Returns [] when the database is up to date, which needs no right to write. Several processes may call
     it at the same time. Conflict when the file of an applied migration has changed since.
     """
-    return migrate_with((), dsns.as_secret(dsn), schema=schema)
+    dsn = dsns.as_secret(dsn)
+    return migrate_with((), dsn, schema=schema)
 
 
 def migrate_with(

@@ -21,10 +21,10 @@ comma := ,
 bench bench-peers bench-compare: export ASM_BENCH_DSN = $(DSN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-frameworks soak check format sync schema figures pages docs bench bench-peers bench-compare clean
+.PHONY: help demo test test-frameworks soak check format sync schema figures pages docs bench bench-peers bench-frameworks bench-compare clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/demo/installed ## run an agent, store its run in a SQLite file, and print it
 	@.venv/demo/bin/python examples/demo.py
@@ -72,6 +72,10 @@ bench: .venv/installed ## measure on SQLite and PostgreSQL; DSN=postgresql://…
 
 bench-peers: .venv/peers/installed ## measure comparable libraries beside asm
 	@.venv/peers/bin/python -m bench $(bench_options) peers
+
+bench-frameworks: .venv/frameworks/installed ## measure each integration beside its framework's own store; ONLY=langgraph, ROUNDS=5, SECONDS=1
+	@.venv/frameworks/bin/python -m bench.integrations --rounds $(ROUNDS) --seconds $(SECONDS) \
+		$(or $(subst $(comma), ,$(ONLY)),--page docs/integrations/speed.md)
 
 bench-compare: .venv/installed ## measure this checkout beside another one; BASE=../asm-old, ONLY=reads,flush, ROUNDS=10, SECONDS=0.3
 	@.venv/bin/python -m bench.compare $(BASE) $(if $(filter command line,$(origin ROUNDS)),--rounds $(ROUNDS)) \

@@ -32,4 +32,4 @@ async def main(dsn: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:] or ["sqlite:///agents.db"]))
+    asyncio.run(main(*sys.argv[1:] or ["sqlite:///asm-demo.db"]))

@@ -1,4 +1,4 @@
-"""A chat of pydantic-ai whose conversations are stored: python examples/with_pydantic_ai.py [DSN]
+"""A chat of pydantic-ai that is stored: python examples/with_pydantic_ai.py [DSN]
 
 A user asks about the weather, and the agent calls a tool before it answers. A function plays the model, so
 that no key is needed: `Agent("anthropic:claude-opus-4-5", …)` asks a real one. Each call loads the

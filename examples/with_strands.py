@@ -44,4 +44,4 @@ def main(dsn: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:] or ["sqlite:///agents.db"])
+    main(*sys.argv[1:] or ["sqlite:///asm-demo.db"])

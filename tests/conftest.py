@@ -138,7 +138,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Most tests run on SQLite with one store, blocking or async, and on PostgreSQL with the other one. Which
     of them is first alternates from test to test and from case to case, so that every promise is tested on
     both databases and with both stores. What is WRITTEN_FOR_EACH_STORE runs with both stores on both
-    databases. In tests/fault, each case of a test with MANY runs with one store.
+    databases. In tests/fault, each case of a test with MANY runs with one store. The cases of a command
+    alternate between the databases, because a command prints the same of both.
 
     An older PostgreSQL server runs tests/sql, the contract with one store, and tests that run on no newer
     one. The cases of a test with MANY alternate between it and the newest server.
@@ -149,12 +150,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         variants[item.nodeid.partition("[")[0]].append(item)
     tests = [Variants(of_test) for of_test in variants.values()]
-    repeated = {each.item for test in tests for each in test.all if test.are_repeated_by(each)}
+    repeated = {each.item for test in tests for each in test.repetitions()}
     config.hook.pytest_deselected(items=[item for item in items if item in repeated])
     items[:] = [item for item in items if item not in repeated]
 
 
-MANY = 4
+MANY = 3
 WRITTEN_FOR_EACH_STORE = {
     "test_concurrent_appends.py",
     "test_connections.py",
@@ -195,26 +196,41 @@ class Variants:
             kind, colour = (call.params.get(name) if call else None for name in ("kind", "colour"))
             self.all.append(Variant(item, kind, colour, numbers[kind, colour]))
             numbers[kind, colour] += 1
+        are_paired = len({number for (_, colour), number in numbers.items() if colour}) == 1
         path = items[0].path
         self._name = items[0].nodeid.partition("[")[0]
         self._folder = path.parent.name
         self._kinds = {each.kind for each in self.all}
         self._stores = {(each.kind, each.colour, each.case) for each in self.all}
         self._are_many = len({each.case for each in self.all}) >= MANY
-        is_on_both = {"sqlite", *POSTGRES[:1]} <= self._kinds and path.name not in WRITTEN_FOR_EACH_STORE
+        are_cases = max(numbers.values()) > 1
+        self._is_of_a_command = path.name.startswith("test_cli_") and are_cases
+        self._is_on_both = bool(POSTGRES) and {"sqlite", POSTGRES[0]} <= self._kinds
         if self._folder in ("agents", "contract", "property", "telemetry"):
-            self._alternate = is_on_both or max(numbers.values()) > 1
+            alternate = are_cases or (self._is_on_both and path.name not in WRITTEN_FOR_EACH_STORE)
         else:
-            self._alternate = self._folder == "fault" and self._are_many
+            alternate = self._folder == "fault" and self._are_many
+        self._alternate = alternate and are_paired
 
-    def are_repeated_by(self, each: Variant) -> bool:
-        return self._is_with_the_second_store(each) or self._is_on_a_second_server(each)
+    def repetitions(self) -> list[Variant]:
+        repeated = [each for each in self.all if self._is_repetition(each)]
+        kept = [each for each in self.all if each not in repeated]
+        if _tested(kept) != _tested(self.all):
+            raise pytest.UsageError(f"{self._name} is not selected for every database, store and case")
+        return repeated
+
+    def _is_repetition(self, each: Variant) -> bool:
+        return (
+            self._is_with_the_second_store(each)
+            or self._is_on_a_second_server(each)
+            or self._is_on_a_second_database(each)
+        )
 
     def _is_with_the_second_store(self, each: Variant) -> bool:
         other = (each.kind, "async" if each.colour == "sync" else "sync", each.case)
         if not self._alternate or other not in self._stores:
             return False
-        database = DATABASES.index(each.kind) if each.kind else 0
+        database = DATABASES.index(each.kind) if each.kind in DATABASES else 0
         is_even = (zlib.crc32(self._name.encode()) + each.case + database) % 2 == 0
         return is_even != (each.colour == "sync")
 
@@ -226,6 +242,17 @@ class Variants:
         if self._are_many:
             return POSTGRES.index(str(each.kind)) != each.case // 2 % len(POSTGRES)
         return each.is_on_an_older_server and each.colour == "async" and not self._alternate
+
+    def _is_on_a_second_database(self, each: Variant) -> bool:
+        if not self._is_of_a_command or each.colour or not self._is_on_both:
+            return False
+        return (zlib.crc32(self._name.encode()) + each.case) % 2 == (each.kind == "sqlite")
+
+
+def _tested(variants: list[Variant]) -> set[object]:
+    """The databases, the stores and the cases."""
+    databases = {"postgres" if each.is_on_postgres else each.kind for each in variants}
+    return {*databases, *(each.colour for each in variants), *(each.case for each in variants)}
 
 
 def pytest_collection_finish() -> None:

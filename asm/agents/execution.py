@@ -21,7 +21,7 @@ from asm.agents.outcomes import Outcome, outcome_of, provider_failure, stored_er
 from asm.agents.plans import Plan
 from asm.agents.recording import Show, event_id_prefix
 from asm.agents.results import RunResult
-from asm.agents.stopping import cancelled
+from asm.agents.tools import cancelled
 from asm.engine.shielding import run_to_completion
 from asm.enums import EventType, RunStatus, SessionStatus
 from asm.errors import AsmError, ProviderError, RunLost, RunTimeout

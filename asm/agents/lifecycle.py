@@ -121,7 +121,9 @@ class Lifecycle:
     def _new_run(self, plan: Plan, before: Run | None) -> Run:
         model = plan.model or getattr(plan.adapter, "model", None)
         observer = observer_of(self.store)
-        earlier = {} if before is None else {k: v for k, v in before.metadata.items() if k != "asm"}
+        # Another attempt has a lease and a trace of its own.
+        of_attempt = ("asm", "traceparent")
+        earlier = {} if before is None else {k: v for k, v in before.metadata.items() if k not in of_attempt}
         fields: Document = {
             "owner": f"{_HOST}:{os.getpid()}:{random.getrandbits(32):08x}",
             "attempt": 1 if before is None else lease(before).get("attempt", 0) + 1,

@@ -36,6 +36,7 @@ RUN_ID_LENGTH_MAX = 200
 """The ids of a run's events begin with the run's id."""
 
 
+# Its parameters and its docstring are those of the manager's `run`.
 @dataclass(slots=True)
 class Plan:
     """Run in a session that exists, and leave it active.

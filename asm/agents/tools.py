@@ -1,14 +1,22 @@
-"""Calling the application's tools."""
+"""Calling the application's tools, and cancelling what may not end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import inspect
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+
+from asm.shown import message
+
+CLOSE_TIMEOUT_S = 5.0
+"""How long a run that ends waits for its adapter or its tool to give back what it holds."""
+
+_log = logging.getLogger("asm")
 
 OnTool = Callable[[str, Any], Any]
 """`on_tool(name, input)` returns the output of a tool, or an awaitable of it."""
@@ -56,3 +64,13 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
         raise error
     # These would end the event loop, or the coroutine that awaits them.
     raise RuntimeError(f"a tool raised {type(error).__name__}") from error
+
+
+async def cancelled(task: asyncio.Task[Any], what: str) -> None:
+    """Cancel a task, and wait for its end for a while. What it raises is not raised here."""
+    # Retrieved, or asyncio would log it as an exception that was never retrieved.
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    task.cancel()
+    await asyncio.wait({task}, timeout=CLOSE_TIMEOUT_S)
+    if not task.done():
+        _log.warning("%s did not stop within %g s after its run was ended", message(what), CLOSE_TIMEOUT_S)

@@ -85,7 +85,7 @@ def events_of(session_id: str, entries: Sequence[Mapping[str, Any]]) -> list[Eve
 
 def _event(session_id: str, entry: Mapping[str, Any], at: datetime) -> Event:
     uuid = entry.get("uuid")
-    own: Any = {"id": plain_id(uuid)} if isinstance(uuid, str) else {}
+    own: Any = {"id": plain_id(uuid)} if isinstance(uuid, str) and uuid else {}
     return Event(type=ENTRY, session_id=session_id, timestamp=at, data={"item": entry}, **own)
 
 

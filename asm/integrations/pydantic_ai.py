@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from asm.async_store import AsyncSessionStore, AsyncTransaction
@@ -29,16 +30,18 @@ except ModuleNotFoundError as error:
 
 from asm.integrations.pydantic_ai_messages import (
     EntryId,
+    copies_of,
     entries_of,
     events_of,
     find_entry,
     read_history,
-    save_runs,
+    runs_of,
 )
 
 TAG = "pydantic_ai"
 """The tag of each session that has a conversation, and the key of the record in its context."""
 
+AGENT_ID = "pydantic-ai"
 SCOPE = "pydantic_ai.scope"
 PAGE_SIZE = 1_000
 
@@ -65,9 +68,10 @@ class AsmConversationStore(ConversationStore):
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:
         """The record of a conversation, or None if the store does not have it."""
         try:
-            return _record(await self._store.get_session(plain_id(conversation_id)))
+            session = await self._store.get_session(plain_id(conversation_id))
         except SessionNotFound:
             return None
+        return next(_records([session]), None)
 
     async def read_records(
         self, *, scope: str | None = None, limit: int | None = None
@@ -79,7 +83,7 @@ class AsmConversationStore(ConversationStore):
         while limit is None or len(records) < limit:
             size = PAGE_SIZE if limit is None else min(limit - len(records), PAGE_SIZE)
             page = await self._store.query.search_sessions(tags=tags, limit=size, cursor=cursor)
-            records += filter(None, map(_record, page))
+            records += _records(page)
             if (cursor := page.cursor) is None:
                 break
         return records
@@ -91,37 +95,32 @@ class AsmConversationStore(ConversationStore):
         new_entries: Sequence[ConversationEntry] = (),
         expected_revision: str | None,
     ) -> None:
-        """Store a record and the new entries of its history, or neither and raise ConversationConflict.
-
-        A record that is stored exactly as it is given counts as written.
-        """
+        """Store a record and the new entries of its history, or neither and raise ConversationConflict."""
         session, document = _session(record), from_json(_RECORDS.dump_json([record]))[0]
-        events = events_of(session, new_entries)
+        messages, is_new = [entry.message for entry in new_entries], expected_revision is None
+        events = events_of(session, new_entries) or [_event(session, "saved", head_id=record.head_id)]
 
         async def save(tx: AsyncTransaction) -> None:
-            copies = await _copies(tx, record, new_entries)
-            # This locks the counter and the row of the session until the commit, so that saves take turns.
-            await tx.append_events([*copies, *events], session=session)
-            stored = await tx.get_session(session.id)
-            if stored.context.get(TAG) == document:
-                return
-            before = _checked(stored, record.conversation_id, expected_revision)
-            await tx.save_session(_saved(stored, session, document))
+            copies = await copies_of(tx, record, new_entries)
+            # This locks the counter of the session until the commit, so that saves take turns.
+            await tx.append_events([*copies, *events], session=session if is_new else None)
+            change = partial(_saved, session, document)
+            before = await _replace(tx, record.conversation_id, expected_revision, change)
             spent = record.usage - (before.usage if before else RunUsage())
-            await save_runs(tx, session, [entry.message for entry in new_entries], spent)
+            for run in await runs_of(tx, session, messages, spent, is_new=is_new):
+                await tx.save_run(run)
 
-        # Idempotent, because a repetition finds the record.
-        await settled(self._store.run_transaction(save, idempotent=True))
+        await settled(self._store.run_transaction(save))
 
     async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
         """Delete the session of a conversation, with its messages and runs."""
-        session = Session(id=plain_id(conversation_id), agent_id="pydantic-ai")
-        marker = Event(type="pydantic_ai.deleted", session_id=session.id)
+        session = Session(id=plain_id(conversation_id), agent_id=AGENT_ID)
+        event = _event(session, "deleted")
 
         async def delete(tx: AsyncTransaction) -> None:
             # This locks what a save locks.
-            await tx.append_event(marker, session=session)
-            _checked(await tx.get_session(session.id), conversation_id, expected_revision)
+            await tx.append_event(event)
+            await _replace(tx, conversation_id, expected_revision, lambda stored: stored)
             await tx.delete_session(session.id)
 
         await settled(self._store.run_transaction(delete))
@@ -140,30 +139,48 @@ class AsmConversationStore(ConversationStore):
         return entries_of(await read_history(self._store, head_id, limit))
 
 
-def _record(session: Session) -> ConversationRecord | None:
-    if (document := session.context.get(TAG)) is None:
-        return None
-    record: ConversationRecord = _RECORDS.validate_json(to_json([document]))[0]
-    if record.head_id is not None:
-        record.head_id = head_id = EntryId(record.head_id)
-        head_id.session_id = session.id
-    return record
+def _records(sessions: Iterable[Session]) -> Iterator[ConversationRecord]:
+    """The records of the sessions that have one."""
+    documents = {session.id: session.context[TAG] for session in sessions if TAG in session.context}
+    records = _RECORDS.validate_json(to_json(list(documents.values())))
+    for session_id, record in zip(documents, records, strict=True):
+        if record.head_id is not None:
+            record.head_id = head_id = EntryId(record.head_id)
+            head_id.session_id = session_id
+        yield record
 
 
-def _checked(
-    stored: Session, conversation_id: str, expected_revision: str | None
+async def _replace(
+    tx: AsyncTransaction,
+    conversation_id: str,
+    expected_revision: str | None,
+    change: Callable[[Session], Session],
 ) -> ConversationRecord | None:
-    record = _record(stored)
-    if (record and record.revision) != expected_revision:
-        raise ConversationConflict(conversation_id)
-    return record
+    """Change the session of a conversation that has this revision, and return the record that it had."""
+    before: list[ConversationRecord] = []
+
+    def changed(stored: Session) -> Session:
+        before[:] = _records([stored])
+        if (before[0].revision if before else None) != expected_revision:
+            raise ConversationConflict(conversation_id)
+        return change(stored)
+
+    try:
+        await tx.update_session(plain_id(conversation_id), changed)
+    except SessionNotFound as error:
+        raise ConversationConflict(conversation_id) from error
+    return before[0] if before else None
+
+
+def _event(session: Session, what: str, **data: Any) -> Event:
+    return Event(type=f"{TAG}.{what}", session_id=session.id, timestamp=session.updated_at, data=data)
 
 
 def _session(record: ConversationRecord) -> Session:
     """The session of a conversation that has none yet."""
     return Session(
         id=plain_id(record.conversation_id),
-        agent_id="pydantic-ai",
+        agent_id=AGENT_ID,
         status="active",
         parent_session_id=None if record.forked_from is None else plain_id(record.forked_from),
         tags=[TAG] if record.scope is None else [TAG, joined_id(SCOPE, record.scope)],
@@ -172,7 +189,7 @@ def _session(record: ConversationRecord) -> Session:
     )
 
 
-def _saved(stored: Session, session: Session, document: Any) -> Session:
+def _saved(session: Session, document: Any, stored: Session) -> Session:
     others = [tag for tag in stored.tags if tag != TAG and not tag.startswith(f"{SCOPE}:")]
     return replace(
         stored,
@@ -181,17 +198,3 @@ def _saved(stored: Session, session: Session, document: Any) -> Session:
         updated_at=session.updated_at,
         deleted_at=None,  # Retention may have soft-deleted a conversation that is continued.
     )
-
-
-async def _copies(
-    tx: AsyncTransaction, record: ConversationRecord, new_entries: Sequence[ConversationEntry]
-) -> list[Event]:
-    """The history that a fork begins with, as events of its own session."""
-    if record.head_id is None or any(entry.id == record.head_id for entry in new_entries):
-        return []
-    try:
-        history = await read_history(tx, record.head_id)
-    except LookupError as error:
-        raise ConversationConflict(record.conversation_id) from error
-    session_id = plain_id(record.conversation_id)
-    return [replace(event, session_id=session_id) for event in history if event.session_id != session_id]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeAlias
 
-from pydantic_ai.conversation_store import ConversationEntry
+from pydantic_ai.conversation_store import ConversationConflict, ConversationEntry, ConversationRecord
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 from pydantic_ai.usage import RunUsage
 from pydantic_core import from_json, to_json
@@ -80,32 +80,48 @@ async def read_history(store: Store, head_id: str, limit: int | None = None) -> 
     return newest_first[:limit][::-1]
 
 
+async def copies_of(
+    tx: AsyncTransaction, record: ConversationRecord, new_entries: Sequence[ConversationEntry]
+) -> list[Event]:
+    """The history that a fork begins with, as events of its own session."""
+    if record.head_id is None or any(entry.id == record.head_id for entry in new_entries):
+        return []
+    try:
+        history = await read_history(tx, record.head_id)
+    except LookupError as error:
+        raise ConversationConflict(record.conversation_id) from error
+    session_id = plain_id(record.conversation_id)
+    return [replace(event, session_id=session_id) for event in history if event.session_id != session_id]
+
+
 # Runs.
 
 
-async def save_runs(
-    tx: AsyncTransaction, session: Session, messages: Iterable[ModelMessage], spent: RunUsage
-) -> None:
-    """Save the runs that new messages are of. `spent` is the usage since the last save.
+async def runs_of(
+    tx: AsyncTransaction, session: Session, messages: Iterable[ModelMessage], spent: RunUsage, *, is_new: bool
+) -> list[Run]:
+    """The runs of new messages, to be saved. `spent` is the usage since the last save, if there was one.
 
     A run has used what its responses say, and the last run what is left: agents that a tool called, and
     attempts that failed, are in no message. A rewritten history has messages of runs that are stored;
     they are not counted again.
     """
-    runs: dict[str, list[ModelMessage]] = {}
+    messages_of: dict[str, list[ModelMessage]] = {}
     for message in messages:
         if message.run_id:
-            runs.setdefault(plain_id(message.run_id), []).append(message)
-    for id, own in runs.items():
-        stored = await _stored(tx, id, session)
+            messages_of.setdefault(plain_id(message.run_id), []).append(message)
+    runs = []
+    for id, own in messages_of.items():
+        stored = None if is_new else await _stored(tx, id, session)
         used = sum((each.usage for each in _responses(own)), RunUsage())
-        if id == next(reversed(runs)) and spent.total_tokens > 0:
+        if id == next(reversed(messages_of)) and spent.total_tokens > 0:
             used = spent
         elif stored:
             continue
         spent -= used
         run = stored or Run(id=id, session_id=session.id, started_at=_time(own[0], session))
-        await tx.save_run(_ended(run, own, used, _time(own[-1], session)))
+        runs.append(_ended(run, own, used, _time(own[-1], session)))
+    return runs
 
 
 async def _stored(tx: AsyncTransaction, id: str, session: Session) -> Run | None:

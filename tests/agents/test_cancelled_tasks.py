@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm.agents import stopping
+from asm.agents import tools
 from tests.agents.conftest import types
 from tests.agents.killed_runs import CountingLoop
 from tests.agents.scripted import Scripted, call, delta, said
@@ -117,7 +117,7 @@ def test_a_tool_that_ignores_its_cancellation_does_not_keep_a_run_going(where: W
 def test_an_adapter_that_does_not_stop_reports_nothing_more(
     where: Where, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stopping, "CLOSE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(tools, "CLOSE_TIMEOUT_S", 0.01)
 
     async def test(store: asm.AsyncSessionStore, manager: asm.AsyncSessionManager) -> None:
         reached, released = asyncio.Event(), asyncio.Event()

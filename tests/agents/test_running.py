@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm.agents import AdapterEvent, RunFailed, stopping
+from asm.agents import AdapterEvent, RunFailed, tools
 from asm.agents.tools import in_thread
 from tests.agents.conftest import manager_of, stream_until, types
 from tests.agents.scripted import Gate, Scripted, answer, call, delta, pause, said, used
@@ -649,7 +649,7 @@ def test_the_thread_of_a_blocking_manager_ends_with_it() -> None:
 def test_the_log_shows_what_hides_in_the_name_of_a_tool(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(stopping, "CLOSE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(tools, "CLOSE_TIMEOUT_S", 0.01)
 
     async def cancel_in_vain() -> None:
         begun, released = asyncio.Event(), asyncio.Event()
@@ -662,7 +662,7 @@ def test_the_log_shows_what_hides_in_the_name_of_a_tool(
 
         task = asyncio.create_task(work())
         await begun.wait()
-        await stopping.cancelled(task, "the tool 'look\u3164up'")
+        await tools.cancelled(task, "the tool 'look\u3164up'")
         released.set()
         await task
 

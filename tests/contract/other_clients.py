@@ -9,8 +9,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +21,7 @@ import psycopg
 import psycopg_pool
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from yoyo.scripts.main import main as yoyo_main
 
 from asm import dsn as dsns
 from asm.engine.registry import sql_folder
@@ -140,16 +143,29 @@ def migrations_of(dsn: str) -> Path:
 
 
 def yoyo(command: str, dsn: str, folder: Path | None = None) -> str:
-    """Run yoyo's command and return its output."""
-    with yoyo_running(command, dsn, folder or migrations_of(dsn)) as process:
-        output, errors = process.communicate()
-        assert process.returncode == 0, errors
-        return output
+    """Run yoyo's command in a forked child, where yoyo is imported already, and return its output."""
+    options = yoyo_options(command, dsn, folder or migrations_of(dsn))
+
+    def printed() -> str:
+        with redirect_stdout(StringIO()) as output, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert not yoyo_main(options)
+        return output.getvalue()
+
+    with warnings.catch_warnings():
+        # The child waits for no thread of the test process.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        outcome = run_in_fork(printed)
+    assert isinstance(outcome, str), outcome
+    return outcome
 
 
 def yoyo_running(command: str, dsn: str, folder: Path) -> AbstractContextManager[subprocess.Popen[str]]:
-    options = [*command.split(), "--batch", "--no-config-file", "--database", yoyo_url(dsn), str(folder)]
-    return running("yoyo", *options)
+    return running("yoyo", *yoyo_options(command, dsn, folder))
+
+
+def yoyo_options(command: str, dsn: str, folder: Path) -> list[str]:
+    return [*command.split(), "--batch", "--no-config-file", "--database", yoyo_url(dsn), str(folder)]
 
 
 def yoyo_url(dsn: str) -> str:

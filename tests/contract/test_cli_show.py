@@ -70,6 +70,19 @@ def test_a_session_is_shown_as_a_conversation(migrated: str, store: asm.SessionS
     ]
 
 
+def test_the_items_of_a_framework_are_messages_if_someone_says_them(
+    migrated: str, store: asm.SessionStore
+) -> None:
+    call = {"type": "tool_use", "id": "t1", "name": "search", "input": {"text": "x"}}
+    items = [{"type": "mode", "mode": "plan"}, {"message": {"role": "assistant", "content": [call]}}]
+    seen = shown(migrated, a_session(store, *[("claude.entry", {"item": item}) for item in items]))
+    assert "  tools     search 1\n" in seen
+    assert [line for line in seen[seen.index("    1  ") :].splitlines() if line] == [
+        '    1  claude.entry  item: {"type": "mode", "mode": "plan"}',
+        "    2  search text: x",
+    ]
+
+
 def test_the_head_sums_up_the_session(migrated: str, store: asm.SessionStore) -> None:
     session = asm.Session(agent_id="helper", tags=("prod",), metadata={"file": "x"})
     run = asm.Run(

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -68,10 +68,8 @@ class SoakPostgres:
         folder: Path | None = None,
         *,
         settings: Mapping[str, str] = SETTINGS,
-        only: Collection[str] = (),
     ) -> None:
         self._server = Server(installation, folder=folder, settings=settings)
-        self._only = only
         self._name = ""
         self._number = 0
 
@@ -96,8 +94,7 @@ class SoakPostgres:
         return [make_conninfo(self._proxy.dsn, dbname=self._name), self._dsn]
 
     def faults(self, clients: ClientProcesses, rng: random.Random) -> dict[str, Fault]:
-        faults = PostgresFaults(self._server, self._proxy, self._name, rng).by_name()
-        return {name: faults[name] for name in self._only or faults}
+        return PostgresFaults(self._server, self._proxy, self._name, rng).by_name()
 
     def heal(self) -> None:
         self._proxy.mend()

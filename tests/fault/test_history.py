@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import in_memory
+from tests.contract.other_clients import fetch_rows
+from tests.fault.concurrent_writers import wait_until
+from tests.fault.faults import ClientProcesses, Fault
 from tests.fault.soak import Work, history
 from tests.fault.soak_databases import SETTINGS, SoakDatabase, SoakPostgres, SoakSQLite
 from tests.servers import installations
@@ -38,11 +41,26 @@ def test_no_event_is_lost_duplicated_or_torn_by_any_fault(
     assert tally.faults
 
 
+CRASH = "server stopped immediately"
+
+
+class LosesCommits(SoakPostgres):
+    """A server that acknowledges commits before it writes them, and crashes after many."""
+
+    def faults(self, clients: ClientProcesses, rng: random.Random) -> dict[str, Fault]:
+        crash, dsn = super().faults(clients, rng)[CRASH], self._dsn
+
+        def crash_after_commits() -> None:
+            wait_until(lambda: len(fetch_rows(dsn, "select 1 from asm_events")) > 50)
+            crash()
+
+        return {CRASH: crash_after_commits}
+
+
 @pytest.mark.skipif(not installations(), reason="needs a private PostgreSQL server to crash")
 def test_the_checker_finds_a_server_that_loses_acknowledged_commits(tmp_path: Path) -> None:
     unsynced = {**SETTINGS, "synchronous_commit": "off", "wal_writer_delay": "10s"}
-    crash = ["server stopped immediately"]
     work = Work(clients=2, workers=4, seconds=2, pause_s=1)
-    with SoakPostgres(installations()[0], in_memory(), settings=unsynced, only=crash) as database:
+    with LosesCommits(installations()[0], in_memory(), settings=unsynced) as database:
         tally = history(database, tmp_path / "history", seed=1, work=work)
     assert any("it is lost" in violation for violation in tally.violations)

@@ -32,7 +32,7 @@ WAITING_FOR_A_LOCK = (
     "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 )
 
-one_of_each = only(["sqlite", POSTGRES[-1]], why="what is interrupted is Python, the same for every server")
+one_of_each = only(["sqlite", *POSTGRES[-1:]], why="what is interrupted is Python, the same for every server")
 
 
 def flush(store: asm.SessionStore) -> None:

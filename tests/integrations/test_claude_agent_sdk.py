@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import claude_agent_sdk as sdk
 import pytest
+from claude_agent_sdk._internal.session_resume import materialize_resume_session
 from claude_agent_sdk.testing import run_session_store_conformance
 
 import asm
@@ -135,6 +136,8 @@ def test_a_transcript_is_loaded_as_it_was_appended(transcripts: Any) -> None:
         {"type": "attachment", "uuid": "\ud800", "n": [1, 2.5, None, True, 10**30, {"": {}}]},
         {"type": "attachment", "uuid": "u" * 300, "timestamp": "yesterday", "message": "text"},
         {"type": "attachment", "uuid": None, "timestamp": 0, "message": {"content": 3, "usage": 1}},
+        {"type": "attachment", "uuid": ""},
+        {"type": "attachment", "uuid": "", "n": 2},
         title("same"),
         title("same"),
     ]
@@ -300,6 +303,59 @@ def test_an_append_of_a_client_whose_clock_is_behind_is_folded(store: Any, trans
     assert after[0]["data"]["custom_title"] == "Late"
 
 
+@pytest.fixture
+def before_a_fold(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Runs something once, between the reading of entries and the storing of what they tell."""
+    fold: Any = AsmSessionStore._fold_events
+    disturbances: list[Callable[[], Any]] = []
+
+    async def disturbed(self: AsmSessionStore, *args: Any) -> Any:
+        if disturbances:
+            await disturbances.pop()()
+        return await fold(self, *args)
+
+    monkeypatch.setattr(AsmSessionStore, "_fold_events", disturbed)
+    return disturbances.append
+
+
+def test_two_lists_at_the_same_time_fold_each_entry_once(
+    store: Any, adapter: Any, transcripts: Any, before_a_fold: Any
+) -> None:
+    entries = [answer("u1", "Yes", id="msg_1"), answer("u2", "No", id="msg_2"), title("First")]
+    transcripts.append(KEY, entries)
+    before_a_fold(lambda: adapter.list_session_summaries(PROJECT))
+
+    assert summary(transcripts) == folded(entries)
+    assert counted(store) == (1, 20)
+
+
+def test_entries_of_a_transcript_that_was_deleted_are_not_folded_into_a_new_one(
+    store: Any, adapter: Any, transcripts: Any, before_a_fold: Any
+) -> None:
+    new = [answer("n1", "Yes"), prompt("n2", "New")]
+
+    async def begin_again() -> None:
+        await adapter.delete(KEY)
+        await adapter.append(KEY, new)
+        await adapter.list_session_summaries(PROJECT)
+
+    transcripts.append(KEY, [prompt("u1", "Old"), answer("u2", "Old"), title("Old"), answer("u3", "Old")])
+    before_a_fold(begin_again)
+
+    assert summary(transcripts) == folded(new)
+    assert counted(store) == (1, 10)
+
+
+def test_an_entry_without_a_time_has_that_of_the_one_before_it(store: Any, transcripts: Any) -> None:
+    first, second = "2026-01-02T03:04:05.006000+00:00", "2026-01-02T05:04:06+02:00"
+    times = [None, first, None, "2026-01-02T03:04:06", 7, second, "no time", "0001-01-01T00:00:00+14:00"]
+    transcripts.append(KEY, [{"type": "x", "timestamp": time} for time in times])
+
+    stored = [event.timestamp.isoformat() for event in store.get_events(session_of(store).id)]
+
+    assert stored == [first] * 5 + ["2026-01-02T03:04:06+00:00"] * 3
+
+
 def test_a_list_during_deletes_and_new_beginnings_shows_what_is_there(
     adapter: Any, store: Any, run: Run
 ) -> None:
@@ -413,10 +469,11 @@ def test_a_fork_does_not_count_the_usage_of_its_parent_again(
 def test_a_usage_that_cannot_be_read_is_left_out(store: Any, transcripts: Any) -> None:
     wrong = answer("u1", "Hello")
     wrong["message"]["usage"] = {"input_tokens": "many", "output_tokens": -1}
-    transcripts.append(KEY, [wrong, answer("u2", "Yes")])
+    strange = answer("u3", "Yes", model="\0\ud800")
+    transcripts.append(KEY, [wrong, answer("u2", "Yes"), strange])
 
-    assert summary(transcripts) == folded([wrong, answer("u2", "Yes")])
-    assert counted(store) == (1, 10)
+    assert summary(transcripts) == folded([wrong, answer("u2", "Yes"), strange])
+    assert counted(store) == (2, 20)
 
 
 # The SDK's own functions.
@@ -483,6 +540,30 @@ def test_the_sdk_reads_and_forks_a_conversation(adapter: Any, run: Run, conversa
     assert (found.session_id, found.summary) == (fork, "Another")
 
 
+@pytest.mark.parametrize("how", ["resume", "continue_conversation"])
+def test_the_sdk_writes_the_files_of_a_conversation_to_resume_it(
+    adapter: Any, run: Run, conversation: str, tmp_path: Path, how: str
+) -> None:
+    options: Any = sdk.ClaudeAgentOptions(
+        session_store=adapter,
+        env={"CLAUDE_CONFIG_DIR": str(tmp_path)},
+        **{how: conversation if how == "resume" else True},
+    )
+
+    async def resumed() -> dict[str, list[str]]:
+        resume: Any = await materialize_resume_session(options)
+        assert resume.resume_session_id == conversation
+        files = {file.name: file.read_text().splitlines() for file in resume.config_dir.rglob("*.json*")}
+        await resume.cleanup()
+        return files
+
+    files = run(resumed())
+
+    assert [json.loads(line)["type"] for line in files[f"{conversation}.jsonl"]] == ["user", "assistant"]
+    assert [json.loads(line)["uuid"] for line in files["agent-a1.jsonl"]] == ["s1", "s2"]
+    assert json.loads(files["agent-a1.meta.json"][0]) == {"agentType": "Explore", "toolUseId": "toolu_1"}
+
+
 def test_a_transcript_on_the_disk_is_imported_once(
     store: Any, adapter: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,7 +585,7 @@ def test_a_transcript_on_the_disk_is_imported_once(
 
 
 def test_the_example_resumes_a_conversation_where_its_files_are_not(migrated: str, tmp_path: Path) -> None:
-    lines = printed(tmp_path, "claude_agent.py", migrated).splitlines()
+    lines = printed(tmp_path, "with_claude_agent_sdk.py", migrated).splitlines()
 
     assert lines[:4] == [
         "user: Which bird is grey and stands in the water?",

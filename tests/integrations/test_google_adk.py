@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
+import random
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,8 +17,12 @@ from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.events import Event, EventActions
-from google.adk.sessions import Session
-from google.adk.sessions.base_session_service import GetSessionConfig
+from google.adk.sessions import InMemorySessionService, Session
+from google.adk.sessions.base_session_service import (
+    BaseSessionService,
+    GetSessionConfig,
+    ListSessionsResponse,
+)
 from google.genai import types
 
 import asm
@@ -46,7 +52,7 @@ def service(store: Any) -> AsmSessionService:
 class Called:
     """A service whose coroutines are run when they are called."""
 
-    def __init__(self, service: AsmSessionService, run: Running) -> None:
+    def __init__(self, service: BaseSessionService, run: Running) -> None:
         self._service = service
         self._run = run
 
@@ -264,6 +270,84 @@ def test_a_value_in_a_state_is_replaced_and_not_merged(sessions: Any) -> None:
     after = {key: {"name": "bob"} for key in before}
     sessions.append_event(session, an_event(state=after))
     assert sessions.get_session(**S1).state == after
+
+
+def test_random_calls_have_the_same_results_as_with_the_service_of_adk_in_memory(
+    sessions: Any, run: Running, random_source: random.Random
+) -> None:
+    services = Called(InMemorySessionService(), run), sessions
+    calls = Calls(random_source)
+    for _ in range(80):
+        name, arguments = calls.choose()
+        theirs, ours = (calls.result(service, name, **arguments) for service in services)
+        assert ours == theirs, (name, arguments)
+
+
+@pytest.fixture
+def random_source() -> random.Random:
+    """Prints its seed, so that a failed test can be repeated with ASM_SEED."""
+    seed = int(os.environ.get("ASM_SEED") or random.randrange(10**6))
+    print(f"ASM_SEED={seed}")  # noqa: T201
+    return random.Random(seed)
+
+
+class Calls:
+    """Random calls of a session service for few sessions, and their results in a comparable form."""
+
+    NAMES = (
+        "create_session",
+        "append_event",
+        "get_session",
+        "list_sessions",
+        "get_user_state",
+        "delete_session",
+    )
+
+    def __init__(self, source: random.Random) -> None:
+        self._source = source
+
+    def choose(self) -> tuple[str, dict[str, Any]]:
+        [name] = self._source.choices(self.NAMES, weights=(4, 8, 4, 2, 1, 1))
+        arguments = {"app_name": self._one("ab"), "user_id": self._one("uv")}
+        if name in ("create_session", "append_event", "get_session", "delete_session"):
+            arguments["session_id"] = self._one("st")
+        if name == "list_sessions":
+            arguments["user_id"] = self._one([arguments["user_id"], None])
+        if name == "create_session":
+            arguments["state"] = self._one([None, self._delta()])
+        if name == "get_session":
+            arguments["config"] = GetSessionConfig(num_recent_events=self._one([None, 0, 1, 2, 50]))
+        if name == "append_event":
+            arguments["event"] = an_event(state=self._delta(), partial=self._one([None, None, False, True]))
+        return name, arguments
+
+    def result(self, service: Any, name: str, **arguments: Any) -> Any:
+        if name == "append_event":
+            event = arguments.pop("event").model_copy(deep=True)
+            session = service.get_session(**arguments)
+            if session is None:
+                return None
+            service.append_event(session, event)
+            return self._comparable(session), event.actions.state_delta
+        try:
+            return self._comparable(getattr(service, name)(**arguments))
+        except AlreadyExistsError as error:
+            return str(error)
+
+    def _delta(self) -> dict[str, Any]:
+        keys = (f"{scope}{key}" for scope in ("", "app:", "user:", "temp:") for key in "xy")
+        values = [None, 0, "text", [1, {"z": None}], {"z": 1.5}]
+        return {key: self._one(values) for key in keys if self._source.random() < 0.3}
+
+    def _one(self, values: Any) -> Any:
+        return self._source.choice(values)
+
+    def _comparable(self, result: Any) -> Any:
+        if isinstance(result, ListSessionsResponse):
+            return [self._comparable(each) for each in result.sessions]
+        if isinstance(result, Session):
+            return result.app_name, result.user_id, result.id, result.state, result.events
+        return result
 
 
 # Revisions.

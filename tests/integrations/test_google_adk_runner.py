@@ -205,7 +205,7 @@ def test_retention_deletes_sessions_whole_and_keeps_the_states_of_apps_and_users
 
 
 def test_the_example_remembers_what_it_was_told(dsn: str, tmp_path: Path) -> None:
-    assert printed(tmp_path, "google_adk.py", dsn).splitlines() == [
+    assert printed(tmp_path, "with_google_adk.py", dsn).splitlines() == [
         "ada: Where do I live?",
         "concierge: You have not told me.",
         "ada: I live in Turin.",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import runpy
+import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +37,7 @@ import asm
 from asm.integrations.openai_agents import AsmRunHooks, AsmSession
 from tests.conftest import an_event
 from tests.contract.test_cli import output_of
-from tests.examples.programs import printed
+from tests.examples.programs import EXAMPLES
 from tests.integrations.test_openai_agents import SAID, Run, run, session, talk, texts, users
 
 __all__ = ["run", "session", "talk"]
@@ -139,20 +140,15 @@ def test_a_run_is_given_what_was_said_before(talk: Any, method: str) -> None:
     assert len(asyncio.run(talk().get_items())) == 4
 
 
-@pytest.mark.parametrize("limit", [None, 0, 2, 100])
-def test_a_run_is_given_as_many_items_as_its_settings_say(
-    talk: Any, run: Run[Any], limit: int | None
-) -> None:
-    agent = helper("Answer")
+def test_a_run_is_given_as_many_items_as_its_settings_say(talk: Any, run: Run[Any]) -> None:
     history = users(1, 2, 3)
-    session = talk(session_settings=SessionSettings(limit=1))
-    run(session.add_items(history))
-    config = RunConfig(session_settings=SessionSettings(limit=limit))
-    run(Runner.run(agent, "4", session=session, run_config=config))
-
-    # None leaves what the session says.
-    number = 1 if limit is None else limit
-    assert calls_of(agent) == [[*(history[-number:] if number else []), *users(4)]]
+    for limit, given in ((None, history[2:]), (0, []), (2, history[1:]), (100, history)):
+        agent = helper("Answer")
+        session = talk(f"limit_{limit}", session_settings=SessionSettings(limit=1))
+        run(session.add_items(history))
+        config = RunConfig(session_settings=SessionSettings(limit=limit))
+        run(Runner.run(agent, "4", session=session, run_config=config))
+        assert calls_of(agent) == [[*given, *users(4)]]
 
 
 def test_a_callback_that_repeats_history_does_not_store_it_again(session: Any, run: Run[Any]) -> None:
@@ -187,6 +183,7 @@ SCENARIOS: dict[str, Callable[[], Agent[Any]]] = {
 }
 
 
+@pytest.mark.parametrize("colour", ["sync"])
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_run_leaves_the_items_that_it_leaves_in_the_sessions_of_the_sdk(
     session: Any, run: Run[Any], name: str
@@ -367,6 +364,7 @@ def test_each_agent_of_a_handoff_is_recorded_with_its_own_model(
     ]
 
 
+@pytest.mark.parametrize("colour", ["sync"])
 @pytest.mark.parametrize("has_hooks", [False, True])
 def test_the_tokens_of_agents_that_are_called_as_tools_count_once(
     session: Any, store: Any, run: Run[Any], has_hooks: bool
@@ -407,6 +405,7 @@ def test_one_hooks_object_serves_several_runs_at_the_same_time(talk: Any, store:
     assert store.maintenance.health_check() == []
 
 
+@pytest.mark.parametrize("colour", ["sync"])
 @pytest.mark.parametrize("is_restored", [False, True])
 def test_a_run_that_waits_for_an_approval_goes_on_without_counting_twice(
     session: Any, store: Any, run: Run[Any], is_restored: bool
@@ -482,9 +481,14 @@ def test_asm_shows_a_conversation_its_usage_and_its_cost(session: Any, migrated:
     assert "Let me see." in output_of("export", "talk_1", "--dsn", migrated)
 
 
-def test_the_example_goes_on_with_its_conversation(dsn: str, tmp_path: Path) -> None:
-    assert printed(tmp_path, "openai_agents.py", dsn) == "Take an umbrella.\n4 items, 1 runs, $0.0029\n"
-    assert printed(tmp_path, "openai_agents.py", dsn) == "Take an umbrella.\n8 items, 2 runs, $0.0058\n"
+def test_the_example_goes_on_with_its_conversation(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # In this process, because importing the SDK takes seconds.
+    monkeypatch.setattr(sys, "argv", ["with_openai_agents.py", dsn])
+    for outcome in ("4 items, $0.0029 so far", "8 items, $0.0058 so far"):
+        runpy.run_path(str(EXAMPLES / "with_openai_agents.py"), run_name="__main__")
+        assert capsys.readouterr().out == f"Take an umbrella.\n{outcome}\n"
 
 
 @pytest.mark.parametrize("colour", ["sync"])

@@ -176,24 +176,6 @@ def test_a_conflict_stores_neither_the_record_nor_the_entries(
     assert len(store.get_events("talk")) == store.get_latest_sequence("talk") == 4
 
 
-def test_a_record_that_is_stored_as_it_is_given_counts_as_written(
-    conversations: Any, store: Any, run: Run[Any]
-) -> None:
-    message = ModelResponse(parts=[TextPart("a")], run_id="run_1", usage=RequestUsage(input_tokens=5))
-    entry = ConversationEntry(parent_id=None, message=message)
-    record = ConversationRecord(
-        conversation_id="talk", head_id=entry.id, usage=RunUsage(input_tokens=5), scope="ann"
-    )
-    for _ in range(2):
-        run(conversations.write_record(record, new_entries=[entry], expected_revision=None))
-
-    assert run(conversations.read_history(entry.id)) == [entry]
-    assert store.query.get_usage_summary().input_tokens == 5
-    for changed in (replace(record, scope="bob"), replace(record, revision="r2")):
-        with pytest.raises(ConversationConflict):
-            run(conversations.write_record(changed, expected_revision=None))
-
-
 def test_the_last_messages_are_found_among_those_of_other_branches(
     conversations: Any, store: Any, run: Run[Any]
 ) -> None:
@@ -215,7 +197,9 @@ def test_the_last_messages_are_found_among_those_of_other_branches(
             assert len(await conversations.read_history(head_id, limit=limit)) == min(limit, 8)
 
     run(scenario())
-    assert len(store.get_events("talk")) == 14
+    assert len(store.get_events("talk", type="pydantic_ai.message")) == 14
+    moved = store.get_events("talk", type="pydantic_ai.saved")
+    assert [store.get_event("talk", event.data["head_id"]).sequence_number for event in moved] == [2, 6]
 
 
 def test_conversations_are_listed_by_their_last_save_in_pages(
@@ -280,7 +264,7 @@ def test_a_fork_is_a_child_of_the_session(conversations: Any, store: Any, run: R
     run(scenario())
     fork = store.get_session("fork")
     assert (fork.parent_session_id, fork.tags) == ("talk", ("pydantic_ai", "pydantic_ai.scope:bob"))
-    assert store.get_events("fork") == []
+    assert [event.data for event in store.get_events("fork")] == [{"head_id": None}]
 
 
 @pytest.mark.parametrize("id", ["", "a:b", "x" * 300, "nul \0", "😊" * 255])
@@ -476,6 +460,29 @@ def test_of_concurrent_changes_one_succeeds_and_the_others_conflict(
 
     for number in range(5):
         run(scenario(number))
+    assert store.maintenance.health_check() == []
+
+
+def test_saves_beside_changes_of_the_application_lose_none(
+    conversations: Any, store: Any, run: Run[Any]
+) -> None:
+    def count(session: asm.Session) -> asm.Session:
+        return replace(session, metadata={"n": session.metadata.get("n", 0) + 1})
+
+    def change(number: int) -> None:
+        store.update_session("talk", count)
+        store.append_event(an_event("talk", data={"n": number}), session=store.get_session("talk"))
+
+    run(conversations.save(talk("a")))
+    texts = [f"b{number}" for number in range(12)]
+    with ThreadPoolExecutor(2) as threads:
+        changes = threads.map(change, range(12))
+        for text in texts:
+            run(extended(conversations, text))
+        list(changes)
+    assert run(said(conversations)) == ["a", *texts]
+    assert store.get_session("talk").metadata == {"n": 12}
+    assert len(store.get_events("talk", type="message_sent")) == 12
     assert store.maintenance.health_check() == []
 
 

@@ -53,10 +53,11 @@ def with_tables(
     """A database with tables and no rows."""
     if request.param == "sqlite":
         dsn = f"sqlite:///{tmp_path_factory.mktemp('tables') / 'store.db'}"
-        asm.migrate(dsn)
+        migrate_with(OPTIONAL, dsn)
         yield Where("sqlite", dsn)
     else:
         with clusters(request.param).database(migrated=True) as dsn:
+            migrate_with(OPTIONAL, dsn)
             yield Where(request.param, dsn)
 
 

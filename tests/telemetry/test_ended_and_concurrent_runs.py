@@ -35,6 +35,20 @@ def test_a_run_that_is_ended_says_why(
     assert (run.status.status_code, attributes(run)["error.type"]) == (StatusCode.ERROR, error)
 
 
+def test_another_attempt_of_a_run_leads_to_its_own_trace_or_to_none(store: Any, reported: Reported) -> None:
+    reported.instrument(store)
+    manager = manager_of(store)
+    session = manager.start_session("guide")
+    adapter = Scripted([asm.ProviderError("overloaded")])
+    with pytest.raises(asm.ProviderError), reported.tracer.start_as_current_span("first"):
+        manager.run(session.id, adapter, "Hello?", run_id="run_1")
+    assert "traceparent" in store.get_run("run_1").metadata
+
+    again = manager.run(session.id, answer(), "Hello?", run_id="run_1", again=True)
+
+    assert "traceparent" not in again.run.metadata
+
+
 def test_a_run_that_is_cancelled_says_so_and_the_cancel_is_in_its_callers_trace(
     manager: Any, reported: Reported, in_background: Callable[..., Future[Any]]
 ) -> None:

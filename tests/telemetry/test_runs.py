@@ -197,3 +197,11 @@ def test_a_commit_that_several_claims_share_is_of_no_session(where: Where, repor
     [shared] = reported.spans("group_commit")
     assert "asm.session.id" not in attributes(shared)
     assert "insert into asm_runs" in attributes(shared)["db.query.text"]
+
+
+def test_a_change_of_a_session_is_one_operation_on_its_table(store: Any, reported: Reported) -> None:
+    reported.instrument(store)
+    manager = manager_of(store)
+    session = manager.start_session("guide")
+    manager.pause(session.id)
+    assert reported.names() == ["start_session asm_sessions", "change_status asm_sessions"]

@@ -32,6 +32,16 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, list[Part]]] = {
     "plain": ({"role": "user", "content": "hi"}, "user", [Text("hi")]),
     "without a role": ({"content": "hi"}, None, [Text("hi")]),
     "empty": ({"role": "user", "content": " \n"}, "user", []),
+    "an entry of Claude Code": (
+        {"item": {"type": "user", "uuid": "u1", "message": {"role": "user", "content": "hi"}}},
+        "user",
+        [Text("hi")],
+    ),
+    "a note of Claude Code": (
+        {"item": {"type": "system", "subtype": "informational", "content": "Compacted"}},
+        "system",
+        [Text("Compacted")],
+    ),
     "Anthropic": (
         {
             "role": "assistant",

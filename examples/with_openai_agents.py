@@ -1,4 +1,4 @@
-"""An agent of the OpenAI Agents SDK that remembers: python examples/openai_agents.py [DSN]
+"""An agent of the OpenAI Agents SDK that remembers: python examples/with_openai_agents.py [DSN]
 
 `pip install 'asm-store[openai-agents]'`. Run it again, and the agent goes on with the same conversation. A
 scripted model answers, so that no key is needed: leave `model=` out, and OpenAI's default model does.
@@ -38,7 +38,7 @@ async def main(dsn: str) -> None:
         result = await Runner.run(agent, "Will it rain in Bergen?", session=session, hooks=hooks)
         print(result.final_output)
         cost = await store.query.get_cost_summary(session_id=session.session_id)
-        print(f"{len(await session.get_items())} items, {cost.run_count} runs, ${cost.total_cost_usd:.4f}")
+        print(f"{len(await session.get_items())} items, ${cost.total_cost_usd:.4f} so far")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """An agent of Google's ADK whose sessions and state are kept in a store.
 
-    python examples/google_adk.py [DSN]
+    python examples/with_google_adk.py [DSN]
 
 The agent's model is replaced by a function, so that the program needs no key: without
 `before_model_callback`, Gemini answers. Run it again: the agent still knows the city.

@@ -1,4 +1,6 @@
-"""A conversation with Claude Code that goes on where its files are not: python examples/claude_agent.py [DSN]
+"""A conversation with Claude Code that goes on where its files are not.
+
+    python examples/with_claude_agent_sdk.py [DSN]
 
 Each question is asked with an empty folder in place of ~/.claude, as in a new container. The second one
 resumes the conversation of the first from the store. Then come the conversations, and the tokens they used.

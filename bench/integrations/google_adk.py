@@ -13,7 +13,6 @@ import asyncio
 import itertools
 import json
 import sqlite3
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -190,19 +189,3 @@ def _awaited(runner: asyncio.Runner, name: str, call: Call) -> Side:
         return by_tasks(runner, [call], seconds)
 
     return Side(name, run)
-
-
-def main() -> None:
-    """Print a line for each row: what, how many times as fast, and the medians of both sides."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    with Databases() as databases:
-        for each in comparisons(Rounds(seconds=seconds), databases):
-            print(
-                f"{each.target.what:<54} {each.ratio:5.2f}x  {each.ours.p50_ms:7.2f} ms, "
-                f"{each.floor_name} {each.floor.p50_ms:.2f} ms",
-                flush=True,
-            )
-
-
-if __name__ == "__main__":
-    main()

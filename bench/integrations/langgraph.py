@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
@@ -241,19 +240,3 @@ async def _async_sqlite_saver(database: SQLiteFile, stack: AsyncExitStack) -> As
     connection = await stack.enter_async_context(aiosqlite.connect(f"{database.path}.async"))
     await connection.execute("pragma synchronous = full")
     return AsyncSqliteSaver(connection)
-
-
-def main() -> None:
-    """Print a line for each row: what, how many times as fast, and the medians of both sides."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    with Databases() as databases:
-        for each in comparisons(Rounds(seconds=seconds), databases):
-            print(
-                f"{each.target.what:<52} {each.ratio:5.2f}x  {each.ours.p50_ms:7.2f} ms, "
-                f"{each.floor_name} {each.floor.p50_ms:.2f} ms",
-                flush=True,
-            )
-
-
-if __name__ == "__main__":
-    main()

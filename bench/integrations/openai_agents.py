@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -131,19 +130,3 @@ def _sqlite(address: Address, stack: AsyncExitStack) -> Make:
         return session
 
     return make
-
-
-def main() -> None:
-    """Print a line for each row: what, how many times as fast, and the medians of both sides."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    with Databases() as databases:
-        for each in comparisons(Rounds(seconds=seconds), databases):
-            print(
-                f"{each.target.what:<64} {each.ratio:5.2f}x  {each.ours.p50_ms:7.2f} ms, "
-                f"{each.floor_name} {each.floor.p50_ms:.2f} ms",
-                flush=True,
-            )
-
-
-if __name__ == "__main__":
-    main()

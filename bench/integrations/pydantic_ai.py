@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
@@ -322,20 +321,3 @@ async def _sqlite(address: Address) -> AsyncIterator[Connection]:
         connection.execute(statement)
     yield _SQLite(connection)
     connection.close()
-
-
-def main() -> None:
-    """Print a line for each row: what, how many times as fast, and the medians of both sides."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    with Databases() as databases:
-        for each in comparisons(Rounds(seconds=seconds), databases):
-            print(
-                f"{each.target.what:<40} {each.ratio:6.2f}x  {each.ours.p50_ms:7.2f} ms, "
-                f"{each.floor_name} {each.floor.p50_ms:.2f} ms; CPU {each.ours.client_us / 1e3:.2f}, "
-                f"{each.floor.client_us / 1e3:.2f} ms",
-                flush=True,
-            )
-
-
-if __name__ == "__main__":
-    main()

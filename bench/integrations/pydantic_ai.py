@@ -82,6 +82,8 @@ class Store(Protocol):
 class Documents:
     """A document for each conversation."""
 
+    title = "JSON in a column"
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
@@ -116,6 +118,8 @@ class Documents:
 
 class Rows(ConversationStore):
     """A row for each record and for each message."""
+
+    title = "rows, by hand"
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -232,7 +236,7 @@ def comparisons(rounds: Rounds, databases: Databases) -> Iterator[Comparison]:
 
 
 def _beside(
-    rounds: Rounds, database: PostgresSchema | SQLiteFile, made: Callable[[Connection], Store]
+    rounds: Rounds, database: PostgresSchema | SQLiteFile, made: type[Documents | Rows]
 ) -> Iterator[Comparison]:
     is_sqlite = isinstance(database, SQLiteFile)
     opened: Callable[[Address], AbstractAsyncContextManager[Connection]] = _sqlite if is_sqlite else _postgres
@@ -249,8 +253,8 @@ def _beside(
         theirs = runner.run(calls(made(connection)))
         ours = runner.run(calls(AsmConversationStore(store)))
         for what in theirs:
-            target = Target(f"{'SQLite' if is_sqlite else 'PostgreSQL'}: {what}", made.__name__, 1.0)
-            sides = _side(runner, made.__name__, theirs[what]), _side(runner, "asm", ours[what])
+            target = Target(f"{'SQLite' if is_sqlite else 'PostgreSQL'}: {what}", made.title, 1.0)
+            sides = _side(runner, made.title, theirs[what]), _side(runner, "asm", ours[what])
             yield rounds.compare(target, *sides, unit="call")
         runner.run(stack.aclose())
 

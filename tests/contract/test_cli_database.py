@@ -144,6 +144,12 @@ def test_what_a_client_applied_by_the_sql_is_applied(dsn: str, opened: Callable[
     assert asm.rollback(dsn, steps=None) == STEPS[::-1]
 
 
+def test_what_a_client_applied_of_an_optional_migration_is_applied(dsn: str) -> None:
+    run_client(dsn, script_for(dsn, "--langgraph"))
+    assert (asm.pending_migrations(dsn), script_for(dsn, "--langgraph")) == ([], "-- Nothing is pending.\n")
+    assert asm.rollback(dsn, steps=None) == ["langgraph-0001-checkpoints", *STEPS[::-1]]
+
+
 def test_the_sql_makes_the_same_tables_of_yoyos_as_yoyo(dsn: str, migrated: str) -> None:
     run_client(dsn, script_for(dsn))
     query = {

@@ -29,7 +29,7 @@ help: ## list the targets
 demo: .venv/demo/installed ## run an agent, store its run in a SQLite file, and print it
 	@.venv/demo/bin/python examples/demo.py
 
-test: .venv/installed $(if $(ARGS),,.venv/frameworks/installed) ## run the tests; ARGS='-k append' is passed to pytest, WORKERS=0 runs one test at a time, ASM_TEST_ALL=1 adds an older PostgreSQL
+test: .venv/installed $(if $(ARGS),,.venv/frameworks/installed) ## run the tests; ARGS='-k append' is passed to pytest, WORKERS=0 runs one test at a time, ASM_TEST_ALL=1 runs each test on every database and with both stores
 	@.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory test-frameworks)
 

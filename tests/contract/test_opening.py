@@ -30,12 +30,14 @@ from asm import dsn as dsns
 from tests.conftest import (
     INSTALLATIONS,
     POSTGRES,
+    UNSYNCED,
     Blocking,
     Colour,
     an_artifact,
     an_event,
     events_of,
     in_loop,
+    in_memory,
     numbers,
 )
 from tests.contract.other_clients import (
@@ -1192,7 +1194,7 @@ def own_servers() -> Iterator[Callable[[str], Server]]:
 
     def server(kind: str) -> Server:
         if kind not in started:
-            started[kind] = Server(INSTALLATIONS[kind], settings={"fsync": "off"})
+            started[kind] = Server(INSTALLATIONS[kind], in_memory(), settings=UNSYNCED)
             started[kind].start()
             asm.migrate(started[kind].dsn())
         return started[kind]

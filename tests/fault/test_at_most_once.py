@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 import asm
 from asm.postgres import async_at_most_once, at_most_once
-from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Cluster, an_event
+from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, Cluster, an_event, in_memory
 from tests.contract.other_clients import fetch_rows, only, opened_pool
 from tests.fault.concurrent_writers import wait_until
 from tests.fault.proxy import HOST, Moment, Proxy
@@ -246,7 +246,7 @@ def test_only_a_lost_commit_has_an_unknown_outcome_there(refusing: str, proxy: P
 def server() -> Iterator[Server]:
     """A server that writes its log only at a commit, so that a crash loses what was not committed."""
     settings = {"wal_writer_delay": "10s", "autovacuum": "off", "fsync": "off"}
-    with Server(INSTALLATIONS[POSTGRES[0]], settings=settings) as server:
+    with Server(INSTALLATIONS[POSTGRES[0]], in_memory(), settings=settings) as server:
         asm.migrate(server.dsn())
         yield server
 

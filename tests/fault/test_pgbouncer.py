@@ -22,11 +22,13 @@ from asm.postgres import async_server_checks, server_checks
 from tests.conftest import (
     INSTALLATIONS,
     POSTGRES,
+    UNSYNCED,
     Cluster,
     an_artifact,
     an_event,
     events_of,
     in_loop,
+    in_memory,
     numbers,
 )
 from tests.contract.other_clients import SHORT_S, driver_connection, fetch_rows, only
@@ -343,7 +345,7 @@ def test_a_restart_of_a_pooler_is_no_error(migrated: str, pooler: Pooler, opened
 def server() -> Iterator[Server]:
     if not INSTALLATIONS:
         pytest.skip("only a server of our own can be stopped")
-    with Server(next(iter(INSTALLATIONS.values()))) as server:
+    with Server(next(iter(INSTALLATIONS.values())), in_memory(), settings=UNSYNCED) as server:
         yield server
 
 

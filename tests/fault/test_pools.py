@@ -21,7 +21,17 @@ from asm.operations.appending import append_event
 from asm.operations.events import get_latest_sequence
 from asm.postgres import database
 from asm.postgres.connections import StoreConnection
-from tests.conftest import INSTALLATIONS, POSTGRES, Colour, an_event, events_of, in_loop, numbers
+from tests.conftest import (
+    INSTALLATIONS,
+    POSTGRES,
+    UNSYNCED,
+    Colour,
+    an_event,
+    events_of,
+    in_loop,
+    in_memory,
+    numbers,
+)
 from tests.contract.other_clients import SHORT_S, driver_connection, fetch_rows, only
 from tests.servers import Server
 
@@ -300,8 +310,8 @@ def test_a_checkout_that_times_out_says_after_how_long(
 def test_a_caller_waits_for_a_connection_that_is_in_use_where_the_server_accepts_no_more(
     kind: str, opened: Callable[..., Any]
 ) -> None:
-    settings = {"max_connections": "5", "superuser_reserved_connections": "0"}
-    with Server(INSTALLATIONS[kind], settings=settings) as server:
+    settings = {**UNSYNCED, "max_connections": "5", "superuser_reserved_connections": "0"}
+    with Server(INSTALLATIONS[kind], in_memory(), settings=settings) as server:
         asm.migrate(server.dsn())
         store = opened(server.dsn(), timeout=3, max_size=10, retry_for=0)
         with ExitStack() as transactions:
@@ -320,7 +330,7 @@ def test_a_caller_waits_for_a_connection_that_is_in_use_where_the_server_accepts
 def server() -> Iterator[Server]:
     if not INSTALLATIONS:
         pytest.skip("only a server of our own can be stopped")
-    with Server(next(iter(INSTALLATIONS.values()))) as server:
+    with Server(next(iter(INSTALLATIONS.values())), in_memory(), settings=UNSYNCED) as server:
         asm.migrate(server.dsn())
         yield server
 

@@ -21,6 +21,7 @@ from tests.conftest import (
     Blocking,
     an_artifact,
     an_event,
+    in_memory,
     numbers,
 )
 from tests.contract.other_clients import driver_connection, fetch_rows, only, opened_pool
@@ -57,7 +58,7 @@ def proxy(migrated: str) -> Iterator[Proxy]:
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Server]]:
     """Two servers with the same password, like the hosts of a cluster."""
-    both = [Server(INSTALLATIONS[POSTGRES[0]], settings=UNSYNCED) for _ in range(2)]
+    both = [Server(INSTALLATIONS[POSTGRES[0]], in_memory(), settings=UNSYNCED) for _ in range(2)]
     both[1].password = both[0].password
     with both[0], both[1]:
         yield both

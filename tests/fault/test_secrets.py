@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
 from asm.migrations.runner import status
-from tests.conftest import INSTALLATIONS, POSTGRES, an_event
+from tests.conftest import INSTALLATIONS, POSTGRES, UNSYNCED, an_event, in_memory
 from tests.contract.other_clients import SHORT_S, fetch_rows, only
 from tests.servers import Server
 
@@ -188,7 +188,7 @@ def test_no_call_that_succeeds_shows_the_password(
 def server() -> Iterator[Server]:
     if not INSTALLATIONS:
         pytest.skip("only a server of our own can be stopped")
-    with Server(next(iter(INSTALLATIONS.values()))) as server:
+    with Server(next(iter(INSTALLATIONS.values())), in_memory(), settings=UNSYNCED) as server:
         asm.migrate(server.dsn())
         yield server
 

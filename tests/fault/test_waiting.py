@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 import asm
-from tests.conftest import INSTALLATIONS, UNSYNCED, an_event, numbers
+from tests.conftest import INSTALLATIONS, UNSYNCED, an_event, in_memory, numbers
 from tests.contract.other_clients import running, send_line
 from tests.fault.event_writer import LAST
 from tests.servers import Server
@@ -29,7 +29,7 @@ def sessions() -> list[str]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(next(iter(INSTALLATIONS.values())), settings=UNSYNCED) as server:
+    with Server(next(iter(INSTALLATIONS.values())), in_memory(), settings=UNSYNCED) as server:
         asm.migrate(server.dsn())
         yield server
 

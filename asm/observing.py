@@ -1,7 +1,7 @@
-"""Which stores are observed, and by whom: by nobody, until `asm.telemetry` asks for it.
+"""The observers of stores. A store has none until `asm.telemetry` adds one.
 
-An observed store has another database, which reports what its operations do. A manager asks with
-`observer_of` whom it tells about its runs; None is nobody, and nothing more is called.
+An observed store has another database, which reports what its operations do. `observer_of` returns the
+observer to which a manager reports its runs, or None; then nothing more is called.
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ def _required(model: str | None, adapter: str) -> str:
 
 @click.command()
 @click.argument("prompt")
-@click.option("--adapter", type=click.Choice(list(_ADAPTERS)), required=True, help="Who answers.")
+@click.option(
+    "--adapter", type=click.Choice(list(_ADAPTERS)), required=True, help="The adapter that calls the model."
+)
 @click.option("--model", metavar="NAME", help="The provider's name of the model.")
 @click.option(
     "--session",
@@ -86,7 +88,7 @@ def _required(model: str | None, adapter: str) -> str:
     shell_complete=complete_session_id,
     help="Continue this session. By default a new one begins.",
 )
-@click.option("--system", metavar="TEXT", help="What the model is told before the conversation.")
+@click.option("--system", metavar="TEXT", help="The system prompt.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="End the run after this time."
 )
@@ -223,12 +225,12 @@ _grace = click.option(
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long ago the lease of a run ended at least. It allows for clocks that differ.",
+    help="End only runs whose lease ended at least this long ago: clocks differ.",
 )
 
 
 @click.command()
-@click.option("--stale", is_flag=True, help="Only those that nobody is running any more.")
+@click.option("--stale", is_flag=True, help="Only those whose lease has ended.")
 @_grace
 @dsn_option
 @json_option

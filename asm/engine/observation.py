@@ -1,4 +1,4 @@
-"""What is told about an operation while somebody observes it, as `asm.telemetry` does.
+"""What an observer of operations, such as `asm.telemetry`, is given.
 
 A store that nobody observes makes no call for this, except one for each job and for each retry.
 """

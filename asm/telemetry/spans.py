@@ -34,7 +34,7 @@ from asm.models import Artifact, Event, Page, Run, Session
 from asm.telemetry import names
 from asm.telemetry.instruments import Instruments
 from asm.telemetry.places import Attributes
-from asm.telemetry.scripts import telling, telling_script
+from asm.telemetry.scripts import reporting, reporting_script
 
 _IN_SESSIONS = (Run, Event, Artifact)
 _ROWS = (Session, *_IN_SESSIONS)
@@ -68,13 +68,13 @@ class Spans:
         if isinstance(operation, Batchable):
             operation.observation = span
         if self.queries is not None or span.table is None or not isinstance(operation, Query):
-            span.operation = telling(operation, span.sends)
+            span.operation = reporting(operation, span.sends)
         return span
 
     def in_transaction(self, operation: Operation[Any]) -> OperationSpan:
         """Around an operation in a transaction of the application."""
         span = self._of(operation)
-        span.operation = telling_script(operation, span.sends)
+        span.operation = reporting_script(operation, span.sends)
         return span
 
     def own_statement(self) -> OperationSpan:
@@ -112,7 +112,7 @@ class Spans:
         span = OperationSpan(
             self, names.GROUP_COMMIT, size=size, callers=[caller for caller in callers if caller is not None]
         )
-        span.operation = query if self.queries is None else telling(query, span.sends)
+        span.operation = query if self.queries is None else reporting(query, span.sends)
         return span
 
 
@@ -281,7 +281,7 @@ class CallersStatement:
         if self._caller is not None:
             spans.instruments.batch_size.record(self._caller.size, spans.place)
             if spans.queries is not None:
-                self.operation = telling(query, self._caller.sends)
+                self.operation = reporting(query, self._caller.sends)
 
     def __enter__(self) -> Self:
         # A task of the group commit has the context of any of the callers.

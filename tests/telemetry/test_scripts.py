@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asm.engine.script import Pipeline, Query, Script, UnitOfWork, no_result, run_script
-from asm.telemetry.scripts import telling, telling_script
+from asm.telemetry.scripts import reporting, reporting_script
 
 
 def query(name: str) -> Query[None]:
@@ -53,9 +53,9 @@ def fields(operation: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("make", OPERATIONS.values(), ids=OPERATIONS)
 def test_an_operation_that_tells_its_queries_is_otherwise_the_same(make: Callable[[], Any]) -> None:
     operation = named(make)
-    told = telling(operation, lambda _: None)
-    assert type(told) is type(operation)
-    assert fields(told) == fields(operation)
+    observed = reporting(operation, lambda _: None)
+    assert type(observed) is type(operation)
+    assert fields(observed) == fields(operation)
 
 
 @pytest.mark.parametrize(
@@ -70,23 +70,23 @@ def test_an_operation_that_tells_its_queries_is_otherwise_the_same(make: Callabl
 )
 def test_each_script_of_an_operation_tells_its_queries(name: str, part: str) -> None:
     seen: list[str] = []
-    told = telling(OPERATIONS[name](), lambda query: seen.append(query.query))
+    observed = reporting(OPERATIONS[name](), lambda query: seen.append(query.query))
     seen.clear()
-    assert run_script(getattr(told, part)(), lambda _: []) == "done"
+    assert run_script(getattr(observed, part)(), lambda _: []) == "done"
     assert seen == ["first", "second"]
 
 
 def test_a_pipeline_tells_its_queries_one_by_one() -> None:
     seen: list[str] = []
-    told: Any = telling(OPERATIONS["pipeline"](), lambda query: seen.append(query.query))
-    for number, each in enumerate(told.queries(), 1):
+    observed: Any = reporting(OPERATIONS["pipeline"](), lambda query: seen.append(query.query))
+    for number, each in enumerate(observed.queries(), 1):
         assert (len(seen), seen[-1]) == (number, each.query)
 
 
 def test_in_a_transaction_an_operation_is_a_script_that_tells_its_queries() -> None:
     seen: list[str] = []
     operation = named(OPERATIONS["pipeline"])
-    told = telling_script(operation, lambda query: seen.append(query.query))
-    assert (told.name, told.sessions) == ("the_method", ["ses_1"])
-    assert run_script(told, lambda _: []) == "done"
+    observed = reporting_script(operation, lambda query: seen.append(query.query))
+    assert (observed.name, observed.sessions) == ("the_method", ["ses_1"])
+    assert run_script(observed, lambda _: []) == "done"
     assert seen == ["first", "second"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 TYPE = "strands.message"
 
+TOUCH_AFTER = timedelta(hours=1)
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
 _AGENT, _MULTI_AGENT = "strands.agent", "strands.multi_agent"
 """The first part of the id of a row, and its tag."""
 
@@ -56,6 +60,7 @@ class AsmSessionRepository(SessionRepository):
         self._store = store
         self._provider = provider
         self._model = {} if model is None else {"model": model}
+        self._touched: dict[str, datetime] = {}
 
     # Sessions.
 
@@ -63,6 +68,10 @@ class AsmSessionRepository(SessionRepository):
         """Store a new session. SessionException if there is one of its id."""
         row = self._row(_session_id(session.session_id), session.to_dict(), "strands", "strands.session")
         created = asm.Event(type="session_created", session_id=row.id)
+        if self._store.get_latest_sequence(row.id) == 0:
+            # The agents of a session of this id that was deleted.
+            for agent in self._store.query.iter_sessions(parent_session_id=row.id):
+                self._store.delete_session(agent.id)
         try:
             self._store.append_event(created, expected_sequence=0, session=row)
         except asm.SequenceConflict as error:
@@ -98,6 +107,7 @@ class AsmSessionRepository(SessionRepository):
         event, run = self._event(session_id, agent_id, session_message)
         row = self._row(event.session_id, {}, agent_id, _AGENT, parent=_session_id(session_id))
         stored = self._store.run_transaction(partial(_append, event, row, run), idempotent=True)
+        self._touch(_session_id(session_id))
         if stored.data != event.data:
             raise SessionException(
                 f"Agent {agent_id} in session {session_id} has another message {session_message.message_id}: "
@@ -170,7 +180,10 @@ class AsmSessionRepository(SessionRepository):
 
     def _save(self, kind: str, session_id: str, id: str, state: dict[str, Any]) -> None:
         row = self._row(joined_id(kind, session_id, id), state, id, kind, parent=_session_id(session_id))
-        self._store.save_session(replace(row, metadata={"session_id": session_id, "id": id}))
+        try:
+            self._store.update_session(row.id, partial(_with_state, state))
+        except asm.SessionNotFound:
+            self._store.save_session(replace(row, metadata={"session_id": session_id, "id": id}))
 
     def _read(self, row_id: str) -> dict[str, Any] | None:
         try:
@@ -181,9 +194,18 @@ class AsmSessionRepository(SessionRepository):
 
     def _update(self, kind: str, session_id: str, id: str, state: dict[str, Any]) -> None:
         try:
-            self._store.update_session(joined_id(kind, session_id, id), partial(_with_state, state))
+            self._store.update_session(joined_id(kind, session_id, id), partial(_with_new_state, state))
         except asm.SessionNotFound as error:
             raise SessionException(f"{id} in session {session_id} does not exist") from error
+
+    def _touch(self, id: str) -> None:
+        """Move `updated_at` of a session that is in use, now and then, so that it does not expire."""
+        now = datetime.now(UTC)
+        if now - self._touched.get(id, _NEVER) < TOUCH_AFTER:
+            return
+        with suppress(asm.SessionNotFound):
+            self._store.update_session(id, lambda row: replace(row, updated_at=max(row.updated_at, now)))
+        self._touched[id] = now
 
     def _event(
         self, session_id: str, agent_id: str, message: SessionMessage
@@ -235,11 +257,18 @@ def _append(event: asm.Event, row: asm.Session, run: asm.Run | None, tx: asm.Tra
 def _replace(event: asm.Event, tx: asm.Transaction) -> None:
     before = tx.get_event(event.session_id, event.id)
     item = {**event.data["item"], "created_at": before.data["item"]["created_at"]}
-    tx.delete_events(event.session_id, ids=[event.id])
+    if tx.delete_events(event.session_id, ids=[event.id]) == 0:
+        # Deleted, with its agent, since it was read.
+        raise asm.EventNotFound(event.id)
     tx.append_event(replace(event, run_id=before.run_id, data={"item": item}))
 
 
 def _with_state(state: dict[str, Any], row: asm.Session) -> asm.Session:
-    created_at = row.context.get("state", {}).get("created_at")
-    kept = {} if created_at is None else {"created_at": created_at}
-    return replace(row, context={"state": {**state, **kept}}, updated_at=datetime.now(UTC))
+    return replace(row, context={**row.context, "state": state}, updated_at=datetime.now(UTC))
+
+
+def _with_new_state(state: dict[str, Any], row: asm.Session) -> asm.Session:
+    """The row with another state, which was created when the one before it was."""
+    before = row.context.get("state", {})
+    kept = {"created_at": before["created_at"]} if "created_at" in before else {}
+    return _with_state({**state, **kept}, row)

@@ -7,6 +7,7 @@ import multiprocessing
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from strands.types.session import Session, SessionAgent, SessionMessage, Session
 import asm
 from asm.integrations.strands import AsmSessionRepository
 from tests.integrations.command import output_of
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 class Script(Model):
@@ -159,6 +162,88 @@ def test_redacted_words_are_gone_and_the_order_stays(
     export = json.dumps(store.query.export_session("strands.agent:talk:weather").to_dict())
     assert "1234" not in export
     assert store.maintenance.health_check() == []
+
+
+def test_a_message_that_is_deleted_while_it_is_redacted_stays_deleted(
+    repository: AsmSessionRepository, store: asm.SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_agent(repository)
+    repository.create_message("talk", "weather", a_message(0, "my PIN is 1234"))
+    get_event = asm.Transaction.get_event
+
+    def get_and_delete(tx: asm.Transaction, session_id: str, event_id: str) -> asm.Event:
+        found = get_event(tx, session_id, event_id)
+        tx.delete_events(session_id, ids=[event_id])
+        return found
+
+    monkeypatch.setattr(asm.Transaction, "get_event", get_and_delete)
+    with pytest.raises(SessionException, match="Message 0 does not exist"):
+        repository.update_message("talk", "weather", a_message(0, "[redacted]"))
+
+
+def test_an_agent_that_is_created_again_keeps_what_an_application_added(
+    repository: AsmSessionRepository, store: asm.SessionStore
+) -> None:
+    with_agent(repository)
+
+    def mark(row: asm.Session) -> asm.Session:
+        return replace(row, tags=[*row.tags, "mine"], context={**row.context, "mine": 1})
+
+    marked = store.update_session("strands.agent:talk:weather", mark)
+    repository.create_agent("talk", SessionAgent("weather", {"a": 1}, {}))
+    repository.update_agent("talk", SessionAgent("weather", {"a": 2}, {}))
+
+    row = store.get_session(marked.id)
+    assert (row.tags, row.context["mine"], row.created_at) == (marked.tags, 1, marked.created_at)
+    agent = repository.read_agent("talk", "weather")
+    assert agent is not None
+    assert agent.state == {"a": 2}
+
+
+def test_a_session_of_a_deleted_one_begins_without_its_agents(
+    repository: AsmSessionRepository, store: asm.SessionStore
+) -> None:
+    with_agent(repository)
+    repository.create_message("talk", "weather", a_message(0))
+
+    store.delete_session("strands.session:talk")
+    repository.create_session(Session("talk", SessionType.AGENT))
+
+    assert repository.read_agent("talk", "weather") is None
+    assert store.maintenance.health_check() == []
+
+
+def test_a_session_that_is_in_use_does_not_expire(
+    repository: AsmSessionRepository, store: asm.SessionStore
+) -> None:
+    with_agent(repository)
+
+    def age(row: asm.Session) -> asm.Session:
+        return replace(row, created_at=LONG_AGO, updated_at=LONG_AGO)
+
+    ids = [store.update_session(row.id, age).id for row in store.list_sessions()]
+    repository.create_message("talk", "weather", a_message(0))
+    store.maintenance.execute(asm.RetentionPolicy(max_session_age_days=90, exempt_statuses=("paused",)))
+
+    assert sorted(row.id for row in store.list_sessions()) == sorted(ids)
+
+
+def test_retention_deletes_a_conversation_whole(
+    repository: AsmSessionRepository, store: asm.SessionStore
+) -> None:
+    with_agent(repository)
+    repository.create_message("talk", "weather", a_message(0))
+
+    def age(row: asm.Session) -> asm.Session:
+        return replace(row, created_at=LONG_AGO, updated_at=LONG_AGO)
+
+    for row in store.list_sessions():
+        store.update_session(row.id, age)
+    store.maintenance.execute(asm.RetentionPolicy(max_session_age_days=90))
+    assert len(store.list_sessions()) == 2
+
+    store.maintenance.execute(asm.RetentionPolicy(max_session_age_days=90, exempt_statuses=("paused",)))
+    assert store.list_sessions() == []
 
 
 def test_what_does_not_exist_cannot_be_updated(repository: AsmSessionRepository) -> None:

@@ -34,7 +34,7 @@ test: .venv/installed $(if $(ARGS),,.venv/frameworks/installed) ## run the tests
 	@$(if $(ARGS),,$(MAKE) --no-print-directory test-frameworks)
 
 test-frameworks: .venv/frameworks/installed ## run only the tests that need SDKs and frameworks of an environment of their own
-	@.venv/frameworks/bin/python -m pytest $(or $(ARGS),tests/integrations tests/agents/adapters/test_claude_code*.py)
+	@.venv/frameworks/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(or $(ARGS),tests/integrations tests/agents/adapters/test_claude_code*.py)
 
 soak: .venv/installed ## inject faults while clients work, then check every row; MINUTES=20 on each database, DATABASE=sqlite, SEED=1, CLIENTS=4
 	@.venv/bin/python -m tests.fault.soak $(soak_options)

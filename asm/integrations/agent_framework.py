@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import asm
@@ -97,12 +98,14 @@ class AsmHistoryProvider(HistoryProvider):
 
 
 def _run(session_id: str, agent: Any, response: AgentResponse) -> asm.Run:
-    client = getattr(agent, "client", None)
+    client, now = getattr(agent, "client", None), datetime.now(UTC)
     provider = getattr(client, "OTEL_PROVIDER_NAME", None)
     model = getattr(response.raw_representation, "model", None) or getattr(client, "model", None)
     return asm.Run(
         session_id=session_id,
         status="completed",
+        started_at=now,
+        ended_at=now,
         provider=provider,
         provider_metadata={} if model is None else {"model": model},
         token_usage=_counts(response.usage_details or {}, provider),

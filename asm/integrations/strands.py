@@ -19,6 +19,7 @@ try:
         Session,
         SessionAgent,
         SessionMessage,
+        SessionType,
         decode_bytes_values,
         encode_bytes_values,
     )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 TYPE = "strands.message"
 
 TOUCH_AFTER = timedelta(hours=1)
+TOUCHED_MAX = 10_000
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 _AGENT, _MULTI_AGENT = "strands.agent", "strands.multi_agent"
@@ -66,22 +68,23 @@ class AsmSessionRepository(SessionRepository):
 
     def create_session(self, session: Session, **kwargs: Any) -> Session:
         """Store a new session. SessionException if there is one of its id."""
-        row = self._row(_session_id(session.session_id), session.to_dict(), "strands", "strands.session")
+        id = session.session_id
+        row = self._row(_session_id(id), session.to_dict(), "strands", "strands.session")
+        row = replace(row, metadata={"session_id": id})
         created = asm.Event(type="session_created", session_id=row.id)
-        if self._store.get_latest_sequence(row.id) == 0:
-            # The agents of a session of this id that was deleted.
-            for agent in self._store.query.iter_sessions(parent_session_id=row.id):
-                self._store.delete_session(agent.id)
         try:
             self._store.append_event(created, expected_sequence=0, session=row)
         except asm.SequenceConflict as error:
-            raise SessionException(f"Session {session.session_id} already exists") from error
+            raise SessionException(f"Session {id} already exists") from error
         return session
 
     def read_session(self, session_id: str, **kwargs: Any) -> Session | None:
-        """The session of that id, or None."""
-        found = self._read(_session_id(session_id))
-        return None if found is None else Session.from_dict(found)
+        """The session of that id, or None. It exists as long as one of its agents does."""
+        id = _session_id(session_id)
+        if (found := self._read(id)) is not None:
+            return Session.from_dict(found)
+        agents = self._store.query.search_sessions(parent_session_id=id, limit=1)
+        return Session(session_id, SessionType.AGENT) if agents.items else None
 
     # Agents.
 
@@ -107,7 +110,7 @@ class AsmSessionRepository(SessionRepository):
         event, run = self._event(session_id, agent_id, session_message)
         row = self._row(event.session_id, {}, agent_id, _AGENT, parent=_session_id(session_id))
         stored = self._store.run_transaction(partial(_append, event, row, run), idempotent=True)
-        self._touch(_session_id(session_id))
+        self._touch(session_id)
         if stored.data != event.data:
             raise SessionException(
                 f"Agent {agent_id} in session {session_id} has another message {session_message.message_id}: "
@@ -198,13 +201,18 @@ class AsmSessionRepository(SessionRepository):
         except asm.SessionNotFound as error:
             raise SessionException(f"{id} in session {session_id} does not exist") from error
 
-    def _touch(self, id: str) -> None:
+    def _touch(self, session_id: str) -> None:
         """Move `updated_at` of a session that is in use, now and then, so that it does not expire."""
-        now = datetime.now(UTC)
+        now, id = datetime.now(UTC), _session_id(session_id)
         if now - self._touched.get(id, _NEVER) < TOUCH_AFTER:
             return
-        with suppress(asm.SessionNotFound):
+        try:
             self._store.update_session(id, lambda row: replace(row, updated_at=max(row.updated_at, now)))
+        except asm.SessionNotFound:
+            with suppress(SessionException):
+                self.create_session(Session(session_id, SessionType.AGENT))
+        if len(self._touched) == TOUCHED_MAX:
+            self._touched.clear()
         self._touched[id] = now
 
     def _event(
@@ -216,12 +224,15 @@ class AsmSessionRepository(SessionRepository):
             item["message"] = item["redact_message"]
         row_id = joined_id(_AGENT, session_id, agent_id)
         usage = item["message"].get("metadata", {}).get("usage")
-        run = None
+        run, now = None, datetime.now(UTC)
         if usage and usage.get("totalTokens"):
             run = asm.Run(
                 id=_event_id(message.message_id),
                 session_id=row_id,
                 status="completed",
+                started_at=now,
+                ended_at=now,
+                turn_count=1,
                 provider=self._provider,
                 provider_metadata=self._model,
                 token_usage=asm.token_usage(usage, provider=self._provider or "bedrock"),

@@ -9,19 +9,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-import orjson
-
-from asm.documents import dump, dump_object, load
+from asm.documents import dump, load
 from asm.engine.script import Batchable, Pipeline, Query, Rows, Script, UnitOfWork
 from asm.errors import SequenceConflict, ValidationError, counter_at_end
-from asm.models import Event, Session, event_from_row
+from asm.models import Event, Session
+from asm.operations.encoding import (
+    EncodedEvent,
+    EncodedSession,
+    Key,
+    attach,
+    encoded,
+    event_columns,
+    session_columns,
+)
 from asm.operations.events import get_latest_sequence, lock_counters, read_events
-from asm.validation import INTEGER_MAX, is_collection, optional_count
+from asm.validation import INTEGER_MAX, optional_count
 
 EVENTS_PER_STATEMENT = 500
 """A larger batch is sent as several statements in one pipeline: the server inserts the events of one
@@ -29,9 +35,6 @@ while the next is encoded."""
 
 BYTES_PER_STATEMENT = 32 * 1024 * 1024
 """The JSON in one statement, at most; a single larger event has a statement of its own."""
-
-Key: TypeAlias = tuple[str, str]
-"""An event's session and its id."""
 
 StoredEvents: TypeAlias = dict[Key, Event]
 
@@ -152,107 +155,9 @@ def append_followed_by(
     return Batchable(batch, merge, extract, unbatched, sessions=sessions, size_bytes=size_bytes)
 
 
-class EncodedEvent:
-    """An event to append, with its documents as JSON text. Encoding is the last check of them."""
-
-    __slots__ = ("data", "ensured", "event", "key", "metadata", "more", "session_id", "size_bytes")
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-        self.session_id = event.session_id
-        self.key: Key = (event.session_id, event.id)
-        self.data = dump(event.data, "data") if event.data else "{}"
-        self.metadata = dump(event.metadata, "metadata") if event.metadata else "{}"
-        self.size_bytes = len(self.data) + len(self.metadata)
-        self.ensured: EncodedSession | None = None
-        """The session whose row is ensured with the event."""
-        self.more: Sequence[Query[Any]] = ()
-        """What is sent after the event in its transaction."""
-
-    def params(self) -> dict[str, Any]:
-        event = self.event
-        return {
-            "id": event.id,
-            "type": str(event.type),
-            "timestamp": event.timestamp,
-            "session_id": event.session_id,
-            "run_id": event.run_id,
-            "data": self.data,
-            "metadata": self.metadata,
-            "schema_version": event.schema_version,
-            "provider": event.provider,
-            "correlation_id": event.correlation_id,
-        }
-
-    def with_sequence_number(self, sequence_number: int) -> Event:
-        """The event as it is stored."""
-        event = self.event
-        return event_from_row(
-            event.id,
-            event.type,
-            event.timestamp,
-            event.session_id,
-            event.run_id,
-            sequence_number,
-            event.data,
-            event.metadata,
-            event.schema_version,
-            event.provider,
-            event.correlation_id,
-        )
-
-
-class EncodedSession:
-    """A session whose row an append inserts if it is absent, with its documents as JSON text."""
-
-    __slots__ = ("id", "size_bytes", "values")
-
-    def __init__(self, session: Session) -> None:
-        metadata = dump_object(session.metadata, "metadata")
-        context = dump_object(session.context, "context")
-        self.id = session.id
-        self.size_bytes = len(metadata) + len(context)
-        self.values = {
-            "ensured_id": session.id,
-            "ensured_agent_id": session.agent_id,
-            "ensured_status": str(session.status),
-            "ensured_parent_session_id": session.parent_session_id,
-            "ensured_metadata": metadata,
-            "ensured_context": context,
-            "ensured_tags": orjson.dumps(session.tags).decode() if session.tags else "[]",
-            "ensured_created_at": session.created_at,
-            "ensured_updated_at": session.updated_at,
-            "ensured_deleted_at": _iso_text(session.deleted_at),
-        }
-
-
-def _iso_text(at: datetime | None) -> str | None:
-    """A time as text, in the form that SQLite stores.
-
-    Of most sessions it is None, and a list of nothing but None is sent as a list of text.
-    """
-    return None if at is None else f"{at.isoformat(timespec='microseconds')[:26]}Z"
-
-
-def attach(session: Session, batch: Sequence[EncodedEvent], caller: str) -> EncodedSession:
-    """Have the row of a session ensured with the events of a batch, which are all of that session."""
-    if not isinstance(session, Session):
-        raise ValidationError(f"{caller} takes a Session as session, not {type(session).__name__}")
-    for new in batch:
-        if new.session_id != session.id:
-            raise ValidationError(
-                f"event {new.event.id!r} belongs to session {new.session_id!r}, not to {session.id!r}"
-            )
-    ensured = EncodedSession(session)
-    if batch:
-        batch[0].ensured = ensured
-        batch[0].size_bytes += ensured.size_bytes
-    return ensured
-
-
 def ensure_sessions(sessions: Iterable[EncodedSession]) -> Query[list[Event]]:
     """Insert the sessions that are absent, and move `updated_at` of the others. Returns no events."""
-    return Query("ensure_sessions", _session_columns(sessions), read_events)
+    return Query("ensure_sessions", session_columns(sessions), read_events)
 
 
 def _ensure(batch: Iterable[EncodedEvent]) -> list[Query[list[Event]]]:
@@ -263,29 +168,6 @@ def _ensure(batch: Iterable[EncodedEvent]) -> list[Query[list[Event]]]:
 
 def _ensured(batch: Iterable[EncodedEvent]) -> list[EncodedSession]:
     return [new.ensured for new in batch if new.ensured is not None]
-
-
-def _session_columns(sessions: Iterable[EncodedSession]) -> dict[str, list[Any]]:
-    """Each session once, with the values that ensuring them one after another would leave."""
-    rows: dict[str, dict[str, Any]] = {}
-    for session in sessions:
-        row = rows.setdefault(session.id, session.values)
-        if row["ensured_updated_at"] < session.values["ensured_updated_at"]:
-            rows[session.id] = row | {"ensured_updated_at": session.values["ensured_updated_at"]}
-    return {name: [row[name] for row in rows.values()] for name in session.values}
-
-
-def encoded(events: Iterable[Any], caller: str) -> list[EncodedEvent]:
-    """The events that a caller gave to an operation, ready to append."""
-    if not is_collection(events):
-        raise ValidationError(f"{caller} takes a list of Event, not {type(events).__name__}")
-    batch = []
-    for index, event in enumerate(events):
-        if not isinstance(event, Event):
-            kind = type(event).__name__
-            raise ValidationError(f"{caller} takes a list of Event, but events[{index}] is of type {kind}")
-        batch.append(EncodedEvent(event))
-    return batch
 
 
 def append_pipeline(
@@ -365,9 +247,13 @@ def _append_many(
             for new, offset in zip(batch, offsets, strict=True)
         }
 
-    params = {"counters": dump(dict(counters), "counters"), "offsets_from_last": offsets, **_columns(batch)}
+    params = {
+        "counters": dump(dict(counters), "counters"),
+        "offsets_from_last": offsets,
+        **event_columns(batch),
+    }
     if sessions:
-        params.update(_session_columns(sessions))
+        params.update(session_columns(sessions))
     return Query("append_events_with_sessions" if sessions else "append_events", params, read)
 
 
@@ -379,22 +265,6 @@ def _offsets_from_last(batch: Sequence[EncodedEvent], counters: Counter[str]) ->
         remaining[new.session_id] -= 1
         offsets.append(remaining[new.session_id])
     return offsets
-
-
-def _columns(batch: Sequence[EncodedEvent]) -> dict[str, list[Any]]:
-    events = [new.event for new in batch]
-    return {
-        "ids": [event.id for event in events],
-        "types": [str(event.type) for event in events],
-        "timestamps": [event.timestamp for event in events],
-        "session_ids": [event.session_id for event in events],
-        "run_ids": [event.run_id for event in events],
-        "data_list": [new.data for new in batch],
-        "metadata_list": [new.metadata for new in batch],
-        "schema_versions": [event.schema_version for event in events],
-        "providers": [event.provider for event in events],
-        "correlation_ids": [event.correlation_id for event in events],
-    }
 
 
 def append_idempotently(

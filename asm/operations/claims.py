@@ -24,15 +24,9 @@ from asm.enums import RunStatus, SessionStatus
 from asm.errors import AlreadyExists, RunActive, RunCancelled, RunLost, RunNotFound
 from asm.models import Event, Run, Session
 from asm.operations import runs, sessions
-from asm.operations.appending import (
-    EncodedEvent,
-    Results,
-    append_followed_by,
-    append_idempotently,
-    attach,
-    encoded,
-)
+from asm.operations.appending import Results, append_followed_by, append_idempotently
 from asm.operations.changes import Change
+from asm.operations.encoding import EncodedEvent, attach, encoded
 from asm.operations.events import lock_counters
 from asm.operations.runs import lease, lease_end, owner, with_lease
 

@@ -17,8 +17,9 @@ from asm.documents import dump
 from asm.engine.script import Query, Rows, Script, UnitOfWork, no_result
 from asm.errors import AlreadyExists, Conflict, ValidationError
 from asm.models import Artifact, Event, Run, Session
-from asm.operations.appending import BYTES_PER_STATEMENT, EncodedEvent
+from asm.operations.appending import BYTES_PER_STATEMENT
 from asm.operations.artifacts import read_artifacts, register
+from asm.operations.encoding import EncodedEvent
 from asm.operations.events import lock_counters, read_events
 from asm.operations.exports import SequenceCounter, SessionExport, find_counters
 from asm.operations.runs import read_runs, save_run

@@ -11,13 +11,9 @@ from asm.enums import SESSION_STATUSES, SessionStatus, session_status, status_fi
 from asm.errors import SessionNotFound, ValidationError
 from asm.models import Event, Run, Session, session_from_row
 from asm.operations import runs
-from asm.operations.appending import (
-    EncodedEvent,
-    append_idempotently,
-    append_pipeline,
-    encoded,
-)
+from asm.operations.appending import append_idempotently, append_pipeline
 from asm.operations.changes import Change, applied
+from asm.operations.encoding import EncodedEvent, encoded
 from asm.operations.events import lock_counters
 from asm.validation import VALUES_MAX, count, flag, is_collection, optional_count, plain_function, text
 

@@ -200,17 +200,19 @@ def test_an_agent_that_is_created_again_keeps_what_an_application_added(
     assert agent.state == {"a": 2}
 
 
-def test_a_session_of_a_deleted_one_begins_without_its_agents(
+def test_a_conversation_goes_on_when_only_the_row_of_its_session_was_deleted(
     repository: AsmSessionRepository, store: asm.SessionStore
 ) -> None:
-    with_agent(repository)
-    repository.create_message("talk", "weather", a_message(0))
+    first = an_agent(repository, "Noted.")
+    first("Hello")
 
     store.delete_session("strands.session:talk")
-    repository.create_session(Session("talk", SessionType.AGENT))
+    second = an_agent(AsmSessionRepository(store), "Again.")
+    assert second.messages == first.messages
+    second("And now?")
 
-    assert repository.read_agent("talk", "weather") is None
-    assert store.maintenance.health_check() == []
+    assert store.get_session("strands.session:talk").agent_id == "strands"
+    assert len(repository.list_messages("talk", "weather")) == 4
 
 
 def test_a_session_that_is_in_use_does_not_expire(

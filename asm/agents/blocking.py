@@ -133,9 +133,14 @@ class _LoopThread:
         done: Future[T] = Future()
 
         def start() -> None:
-            task = loop.create_task(call())
-            tasks.append(task)
-            task.add_done_callback(lambda ended: _copy(ended, done))
+            try:
+                task = loop.create_task(call())
+            except Exception as error:
+                # Of wrong arguments no coroutine is made. The loop would only log that, and the caller waits.
+                done.set_exception(error)
+            else:
+                tasks.append(task)
+                task.add_done_callback(lambda ended: _copy(ended, done))
 
         loop.call_soon_threadsafe(start)
         try:

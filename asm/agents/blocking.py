@@ -142,8 +142,8 @@ class _LoopThread:
                 tasks.append(task)
                 task.add_done_callback(lambda ended: _copy(ended, done))
 
-        loop.call_soon_threadsafe(start)
         try:
+            loop.call_soon_threadsafe(start)
             return done.result()
         except BaseException:
             if not done.done():
@@ -162,7 +162,7 @@ class _LoopThread:
                 except StopAsyncIteration:
                     return
         finally:
-            self.result_of(generator.aclose)
+            self.result_of(partial(_close, generator))
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if os.getpid() != self._process:
@@ -181,6 +181,12 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     finally:
         loop.close()
+
+
+async def _close(generator: Any) -> None:
+    """Close an asynchronous generator, if an interrupted call, or the garbage collector, does not already."""
+    if not generator.ag_running:
+        await generator.aclose()
 
 
 def _copy(task: asyncio.Task[T], done: Future[T]) -> None:

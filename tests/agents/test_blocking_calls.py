@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 import asm
-from tests.agents.scripted import answer
+from asm.agents import blocking
+from tests.agents.conftest import types
+from tests.agents.scripted import Gate, Scripted, answer
+from tests.conftest import Where
+from tests.fault.concurrent_writers import wait_until
 
 WRONG_CALLS: dict[str, Callable[[asm.SessionManager], Any]] = {
     "an unknown keyword": lambda manager: manager.recover(foo=1),  # type: ignore[call-arg]
@@ -21,7 +28,7 @@ WRONG_CALLS: dict[str, Callable[[asm.SessionManager], Any]] = {
 
 
 @pytest.fixture
-def memory() -> Any:
+def memory() -> Iterator[asm.SessionStore]:
     with asm.SessionStore("sqlite://", migrate=True) as store:
         yield store
 
@@ -30,3 +37,44 @@ def memory() -> Any:
 def test_a_call_with_wrong_arguments_raises_a_type_error(wrong: str, memory: asm.SessionStore) -> None:
     with pytest.raises(TypeError, match=r"argument"):
         WRONG_CALLS[wrong](asm.SessionManager(memory))
+
+
+def was_cancelled(store: asm.SessionStore, session_id: str) -> bool:
+    (run,) = store.list_runs(session_id)
+    return run.status == "cancelled"
+
+
+def test_an_interrupt_is_raised_also_if_its_run_has_not_ended_in_time(
+    where: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, interrupts = Gate(), [KeyboardInterrupt()]
+
+    class Interrupted(Future[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            loop = manager._loop._loop
+            assert loop is not None
+            # The read of the next event has begun when a later task has ended.
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(60)
+            if interrupts:
+                raise interrupts.pop()
+            return super().result(timeout)
+
+    async def go_on(_: Any) -> None:
+        with suppress(asyncio.CancelledError):
+            await gate.wait()
+        await gate.wait()
+
+    with asm.SessionStore(where.dsn) as store:
+        manager = asm.SessionManager(store)
+        session_id = manager.start_session("assistant").id
+        events = manager.stream(session_id, Scripted([go_on]), "Hi")
+        assert types([next(events), next(events)]) == ["run_started", "message_sent"]
+        assert gate.reached.wait(60)
+        monkeypatch.setattr(blocking, "INTERRUPT_WAIT_S", 0)
+        monkeypatch.setattr(blocking, "Future", Interrupted)
+
+        with pytest.raises(KeyboardInterrupt):
+            next(events)
+        gate.open()
+
+        wait_until(lambda: was_cancelled(store, session_id))

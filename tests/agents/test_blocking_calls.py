@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -76,5 +77,52 @@ def test_an_interrupt_is_raised_also_if_its_run_has_not_ended_in_time(
         with pytest.raises(KeyboardInterrupt):
             next(events)
         gate.open()
+
+        wait_until(lambda: was_cancelled(store, session_id))
+
+
+@pytest.fixture
+def collects_by_hand() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def leave_in_a_cycle(*left: Any) -> None:
+    """Leave objects to the garbage collector, as an exception does whose traceback refers to them."""
+    cycle: list[Any] = [*left]
+    cycle.append(cycle)
+
+
+@pytest.mark.usefixtures("collects_by_hand")
+def test_a_stream_that_is_collected_in_the_thread_of_its_run_is_cancelled(where: Where) -> None:
+    async def collect(_: Any) -> None:
+        await gate.wait()
+        gc.collect()
+
+    with asm.SessionStore(where.dsn) as store:
+        manager, gate = asm.SessionManager(store), Gate()
+        session_id = manager.start_session("assistant").id
+        events = manager.stream(session_id, Scripted([collect, Gate().wait]), "Hi")
+        next(events)
+        leave_in_a_cycle(events)
+        del events
+        gate.open()
+
+        wait_until(lambda: was_cancelled(store, session_id))
+        assert manager.run(session_id, answer(), "Hi").text == "Hello."
+
+
+@pytest.mark.usefixtures("collects_by_hand")
+def test_a_stream_that_is_collected_together_with_its_manager_is_cancelled(where: Where) -> None:
+    with asm.SessionStore(where.dsn) as store:
+        manager = asm.SessionManager(store)
+        session_id = manager.start_session("assistant").id
+        events = manager.stream(session_id, Scripted([Gate().wait]), "Hi")
+        next(events)
+        leave_in_a_cycle(manager, events)
+        del manager, events
+
+        gc.collect()
 
         wait_until(lambda: was_cancelled(store, session_id))

@@ -220,8 +220,9 @@ class Execution:
                 ended = await self._end(claim, conversation, run, outcome.session_status)
             claim.recorder.confirm(ended.events)
         except Exception as failure:
+            # A write whose answer is lost, or that a thread goes on with, may still be done.
             _log.warning(
-                "the end of run %s is not stored, and `recover` will end it: %s",
+                "the end of run %s may not be stored, and `recover` ends it then: %s",
                 identifier(claim.run.id),
                 message(repr(failure)),
             )

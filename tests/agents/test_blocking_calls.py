@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import asm
-from asm.agents import blocking
+from asm.agents import blocking, execution
 from tests.agents.conftest import types
 from tests.agents.scripted import Gate, Scripted, answer
-from tests.conftest import Where
+from tests.conftest import Where, an_event
 from tests.fault.concurrent_writers import wait_until
 
 WRONG_CALLS: dict[str, Callable[[asm.SessionManager], Any]] = {
@@ -126,3 +126,25 @@ def test_a_stream_that_is_collected_together_with_its_manager_is_cancelled(where
         gc.collect()
 
         wait_until(lambda: was_cancelled(store, session_id))
+
+
+def test_a_run_whose_end_takes_too_long_is_logged_as_one_that_may_be_stored_and_is(
+    where: Where,
+    monkeypatch: pytest.MonkeyPatch,
+    in_background: Callable[..., Future[Any]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(execution, "END_TIMEOUT_S", 1.0)
+    with asm.SessionStore(where.dsn) as store, asm.SessionStore(where.dsn) as other:
+        manager, gate = asm.SessionManager(store), Gate()
+        session_id = manager.start_session("assistant").id
+        adapter = Scripted([gate.wait, asm.ProviderError("overloaded")])
+        running = in_background(manager.run, session_id, adapter, "Hi", run_id="run_1")
+        assert gate.reached.wait(60)
+        with other.transaction() as tx:
+            tx.append_events([an_event(session_id)])
+            gate.open()
+            assert isinstance(running.exception(60), asm.ProviderError)
+
+        assert "the end of run run_1 may not be stored" in caplog.text
+        wait_until(lambda: store.get_run("run_1").status == "failed")

@@ -133,12 +133,17 @@ class _LoopThread:
         done: Future[T] = Future()
 
         def start() -> None:
-            task = loop.create_task(call())
-            tasks.append(task)
-            task.add_done_callback(lambda ended: _copy(ended, done))
+            try:
+                task = loop.create_task(call())
+            except Exception as error:
+                # Of wrong arguments no coroutine is made. The loop would only log that, and the caller waits.
+                done.set_exception(error)
+            else:
+                tasks.append(task)
+                task.add_done_callback(lambda ended: _copy(ended, done))
 
-        loop.call_soon_threadsafe(start)
         try:
+            loop.call_soon_threadsafe(start)
             return done.result()
         except BaseException:
             if not done.done():
@@ -152,12 +157,16 @@ class _LoopThread:
         generator = cast(Any, events)
         try:
             while True:
+                reader = threading.get_ident()
                 try:
                     yield self.result_of(generator.__anext__)
                 except StopAsyncIteration:
                     return
         finally:
-            self.result_of(generator.aclose)
+            # The garbage collector may end this in any thread, also in one that the run waits for. Then the
+            # loop closes the events without it, as those of any asynchronous generator that is collected.
+            if threading.get_ident() == reader:
+                self.result_of(partial(_close, generator))
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if os.getpid() != self._process:
@@ -166,7 +175,7 @@ class _LoopThread:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=_run_loop, args=(self._loop,), name="asm runs", daemon=True).start()
-                weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+                weakref.finalize(self, self._loop.call_soon_threadsafe, _stop, self._loop)
         return self._loop
 
 
@@ -176,6 +185,20 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     finally:
         loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    """Stop a loop when its last task has ended: an iterator may be collected together with the manager."""
+    if tasks := asyncio.all_tasks(loop):
+        loop.create_task(asyncio.wait(tasks)).add_done_callback(lambda _: _stop(loop))
+    else:
+        loop.stop()
+
+
+async def _close(generator: Any) -> None:
+    """Close an asynchronous generator, if an interrupted call, or the garbage collector, does not already."""
+    if not generator.ag_running:
+        await generator.aclose()
 
 
 def _copy(task: asyncio.Task[T], done: Future[T]) -> None:

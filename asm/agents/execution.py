@@ -50,6 +50,7 @@ class Execution:
         self._plan = plan
         self._show = show
         self._keep_deltas_s = keep_deltas_s
+        self._begun_at = asyncio.get_running_loop().time()
         self._stop: BaseException | None = None
         self._claimed: Claim | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -157,7 +158,8 @@ class Execution:
         if timeout_s is not None:
             message = f"run {run.id!r} took longer than timeout={timeout_s:g} s"
             error = RunTimeout(message, run_id=run.id, timeout_s=timeout_s)
-            timers.append(loop.call_later(timeout_s, self.stop, error))
+            # The claim counts, which may have waited for the store.
+            timers.append(loop.call_at(self._begun_at + timeout_s, self.stop, error))
         return timers
 
     def _start_keeper(self, run: Run) -> None:
@@ -170,10 +172,11 @@ class Execution:
             begun_at = time.monotonic()
             try:
                 stored = await self._lifecycle.own(run, renews=True)
-            except AsmError as error:
+            except Exception as error:
                 if isinstance(error, RunLost) or begun_at >= ends_at:
                     return self.stop(error)
-                _log.warning("the lease of run %s was not renewed: %s", identifier(run.id), error)
+                what = message(str(error) if isinstance(error, AsmError) else repr(error))
+                _log.warning("the lease of run %s was not renewed: %s", identifier(run.id), what)
             else:
                 ends_at = begun_at + self._lifecycle.lease_s
                 if "cancel_requested" in lease(stored):
@@ -220,8 +223,9 @@ class Execution:
                 ended = await self._end(claim, conversation, run, outcome.session_status)
             claim.recorder.confirm(ended.events)
         except Exception as failure:
+            # A write whose answer is lost, or that a thread goes on with, may still be done.
             _log.warning(
-                "the end of run %s is not stored, and `recover` will end it: %s",
+                "the end of run %s may not be stored, and `recover` ends it then: %s",
                 identifier(claim.run.id),
                 message(repr(failure)),
             )

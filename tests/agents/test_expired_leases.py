@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import asm
+from asm.agents.lifecycle import Lifecycle
 from asm.operations.runs import is_stale
 from tests.agents.conftest import manager_of, types
 from tests.agents.scripted import Gate, Scripted, answer, call, said
@@ -117,9 +118,23 @@ def test_a_run_that_cannot_store_an_event_stops_and_is_recovered_when_its_lease_
     check_recovered(opened(where.dsn), session_id, caplog.text)
 
 
+def test_a_run_whose_renewal_raises_anything_is_logged_and_stops_when_its_lease_is_over(
+    store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise LookupError("not of asm")
+
+    monkeypatch.setattr(Lifecycle, "own", fail)
+    with pytest.raises(LookupError):
+        manager_of(store, lease=0.3).run_once(Scripted([Waiting()]), "Hi", run_id="run_1", timeout=60)
+
+    assert "the lease of run run_1 was not renewed: LookupError('not of asm')" in caplog.text
+    assert store.get_run("run_1").status == "failed"
+
+
 def check_recovered(store: Any, session_id: str, log: str) -> None:
     """Check that a run is running until its lease is over, and that it is recovered then."""
-    assert "the end of run run_1 is not stored, and `recover` will end it" in log
+    assert "the end of run run_1 may not be stored, and `recover` ends it then" in log
     assert types(store.get_events(session_id))[-1] in ("message_sent", "turn_completed")
     assert store.get_run("run_1").status == "running"
     wait_until(lambda: is_stale(store.get_run("run_1")))

@@ -7,6 +7,7 @@ import gc
 import inspect
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -443,15 +444,27 @@ def test_what_the_application_raises_ends_the_run_and_is_raised(
 def test_a_run_that_takes_too_long_is_ended_as_timed_out(store: Any, manager: Any) -> None:
     adapter = Scripted([delta("Hel"), Gate().wait])
 
-    with pytest.raises(asm.RunTimeout, match=r"longer than timeout=0.2 s"):
-        manager.run_once(adapter, "Hi", run_id="slow", timeout=0.2)
+    with pytest.raises(asm.RunTimeout, match=r"longer than timeout=1 s"):
+        manager.run_once(adapter, "Hi", run_id="slow", timeout=1)
 
     run = store.get_run("slow")
-    assert (run.status, run.error["timeout_s"]) == ("timeout", 0.2)
+    assert (run.status, run.error["timeout_s"]) == ("timeout", 1)
     assert adapter.is_closed.is_set()
     events = store.get_events(run.session_id)
     assert types(events)[-3:] == ["message_received", "run_timeout", "session_failed"]
     assert store.get_session(run.session_id).status == "failed"
+
+
+def test_the_time_of_a_claim_counts(store: Any) -> None:
+    def be_slow(event: asm.Event) -> asm.Event:
+        if event.type == "run_started":
+            time.sleep(0.6)
+        return event
+
+    with pytest.raises(asm.RunTimeout):
+        manager_of(store, redact=be_slow).run_once(answer(), "Hi", run_id="slow", timeout=0.5)
+
+    assert store.get_run("slow").status == "timeout"
 
 
 # Redaction.

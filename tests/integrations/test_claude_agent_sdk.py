@@ -682,14 +682,30 @@ def test_retention_by_age_takes_whole_transcripts(store: Any, transcripts: Any) 
 
     store.maintenance.execute(asm.RetentionPolicy(max_session_age_days=90, exempt_statuses=("paused",)))
 
-    assert transcripts.load(KEY) is None
     assert [each["session_id"] for each in transcripts.list_sessions(PROJECT)] == ["young"]
     assert [each["session_id"] for each in transcripts.list_session_summaries(PROJECT)] == ["young"]
-    assert transcripts.list_subkeys(KEY) == []
     assert transcripts.load(young) == entries
     transcripts.delete(KEY)
     assert [each.metadata["session_id"] for each in store.list_sessions(include_deleted=True)] == ["young"]
     assert store.maintenance.health_check() == []
+
+
+def test_a_soft_deleted_transcript_can_be_resumed_and_is_kept(store: Any, transcripts: Any) -> None:
+    for key in (KEY, SUB):
+        transcripts.append(key, [prompt("u1", "Hello")])
+    for each in store.list_sessions():
+        store.update_session(
+            each.id, lambda session: replace(session, updated_at=LONG_AGO, deleted_at=LONG_AGO)
+        )
+    assert transcripts.list_sessions(PROJECT) == []
+
+    for key in (KEY, SUB):
+        transcripts.append(key, [prompt("u2", "Again")])
+    policy = asm.RetentionPolicy(exempt_statuses=())
+    assert store.maintenance.execute(policy).sessions_hard_deleted == 0
+
+    assert transcripts.list_subkeys(KEY) == [SUB["subpath"]]
+    assert transcripts.load(KEY) == transcripts.load(SUB) == [prompt("u1", "Hello"), prompt("u2", "Again")]
 
 
 # Event loops, cancellation, errors.

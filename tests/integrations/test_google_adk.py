@@ -407,6 +407,20 @@ def test_a_session_that_was_deleted_and_created_again_makes_older_objects_stale(
     assert sessions.get_session(**S1).state == {}
 
 
+@pytest.mark.parametrize("state", [{}, {"k": 1, "app:k": 1}])
+def test_an_append_to_a_session_that_retention_has_deleted_is_refused(
+    sessions: Any, store: Any, state: dict[str, Any]
+) -> None:
+    session = sessions.create_session(**S1)
+    [row] = store.list_sessions(agent_id="app")
+    store.update_session(row.id, lambda stored: replace(stored, deleted_at=datetime.now(UTC)))
+    for stale in (session, from_json(session)):
+        with pytest.raises(SessionNotFoundError, match="s1 was deleted"):
+            sessions.append_event(stale, an_event("lost", state))
+    assert store.get_events(row.id, type="adk.event") == []
+    assert store.list_sessions(agent_id="adk.state:app") == []
+
+
 def test_an_application_that_appends_to_the_session_makes_no_object_stale(sessions: Any, store: Any) -> None:
     session = sessions.create_session(**S1)
     [row] = store.list_sessions(agent_id="app")

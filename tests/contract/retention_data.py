@@ -31,7 +31,7 @@ def a_session(
     deleted_days_ago: float | None = None,
     **fields: Any,
 ) -> Any:
-    """A session that was last updated when it was deleted, or now, unless `updated_days_ago` says otherwise."""
+    """A session that was last updated when it was deleted, or now, without `updated_days_ago`."""
     age = deleted_days_ago or 0 if updated_days_ago is None else updated_days_ago
     rest: dict[str, Any] = {"agent_id": "a", "status": "completed", "updated_at": days_ago(age)}
     deleted_at = None if deleted_days_ago is None else days_ago(deleted_days_ago)

@@ -35,10 +35,10 @@ def joined_id(prefix: str, *parts: str) -> str:
     """An id made of several parts, different for different parts, whatever characters and lengths they have.
 
     The parts are percent-encoded, so that a colon separates them; an id of more than 200 characters is
-    `prefix:sha256:` and the hash of the whole.
+    `prefix:sha256!` and the hash of the whole, where no part has a `!`.
     """
     whole = ":".join([prefix, *(quote(part, safe="", errors="surrogatepass") for part in parts)])
-    return whole if len(whole) <= ID_LENGTH_MAX else f"{prefix}:sha256:{_hash(whole)}"
+    return whole if len(whole) <= ID_LENGTH_MAX else f"{prefix}:sha256!{_hash(whole)}"
 
 
 def plain_id(value: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import asm
 from asm.errors import missing_extra
-from asm.integrations.common import awaited, joined_id, settled
+from asm.integrations.common import awaited, joined_id, plain_id, settled, usage_or
 
 try:
     from agent_framework import AgentResponse, AgentSession, HistoryProvider, Message, SessionContext
@@ -98,15 +99,17 @@ class AsmHistoryProvider(HistoryProvider):
 
 def _run(session_id: str, agent: Any, response: AgentResponse) -> asm.Run:
     client = getattr(agent, "client", None)
-    provider = getattr(client, "OTEL_PROVIDER_NAME", None)
+    name = getattr(client, "OTEL_PROVIDER_NAME", None)
+    provider = plain_id(name) if isinstance(name, str) and name else None
     model = getattr(response.raw_representation, "model", None) or getattr(client, "model", None)
-    return asm.Run(
+    run = asm.Run(
         session_id=session_id,
         status="completed",
         provider=provider,
-        provider_metadata={} if model is None else {"model": model},
-        token_usage=_counts(response.usage_details or {}, provider),
+        provider_metadata={"model": model} if isinstance(model, str) else {},
     )
+    usage = response.usage_details or {}
+    return usage_or(run, lambda: replace(run, token_usage=_counts(usage, provider)))
 
 
 def _counts(usage: Any, provider: str | None) -> dict[str, int]:
@@ -114,7 +117,7 @@ def _counts(usage: Any, provider: str | None) -> dict[str, int]:
 
     The clients report what the API says. Anthropic's, also behind Bedrock, leaves the cached tokens out.
     """
-    counts = {name: usage[key] for key, name in _COUNTS.items() if usage.get(key) is not None}
+    counts = asm.token_usage({name: usage[key] for key, name in _COUNTS.items() if key in usage})
     cached_outside = any(key.startswith("anthropic.") for key in usage) or provider in (
         "anthropic",
         "aws.bedrock",

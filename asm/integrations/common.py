@@ -1,9 +1,10 @@
-"""What the integrations share: either kind of store, ids of several parts, writes awaited to their end."""
+"""What the integrations share: either kind of store, ids, writes awaited to their end, and token usage."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Coroutine
+import logging
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -11,8 +12,12 @@ from asm.async_store import AsyncSessionStore
 from asm.awaited import in_threads
 from asm.engine.shielding import run_to_completion
 from asm.errors import ValidationError
+from asm.provider_usage import token_usage
 from asm.store import SessionStore
+from asm.usage import check_usage
 from asm.validation import is_text
+
+_log = logging.getLogger("asm")
 
 T = TypeVar("T")
 
@@ -55,3 +60,26 @@ def _hash(value: str) -> str:
 async def settled(write: Coroutine[Any, Any, T]) -> T:
     """The result of a write, which goes on if the task is cancelled: its outcome is known, then it raises."""
     return await run_to_completion(write)
+
+
+def usage_or(otherwise: T, read: Callable[[], T]) -> T:
+    """What `read` makes of a provider's usage; `otherwise`, if a run of the store cannot have that usage.
+
+    A write does not fail because a provider reports, say, more cached tokens than input tokens. The first
+    usage that is left out for one count is logged.
+    """
+    try:
+        return read()
+    except ValidationError as error:
+        if (path := error.details.get("path")) not in _WARNED:
+            _WARNED.add(path)
+            _log.warning("the store leaves out a usage that a provider reports: %s", error)
+        return otherwise
+
+
+_WARNED: set[Any] = set()
+
+
+def counts_of(usage: Any, provider: str) -> dict[str, int]:
+    """`asm.token_usage`, or {} if it raises or a run cannot have the counts."""
+    return usage_or({}, lambda: check_usage(token_usage(usage, provider=provider), "usage"))

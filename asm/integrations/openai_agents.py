@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import weakref
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from asm.async_store import AsyncSessionStore, AsyncTransaction
 from asm.errors import missing_extra
-from asm.integrations.common import awaited, settled
+from asm.integrations.common import awaited, settled, usage_or
 from asm.models import Event, Run, Session
 from asm.provider_usage import token_usage
 from asm.store import SessionStore
@@ -157,10 +158,11 @@ class AsmRunHooks(RunHooks[Any]):
         progress = self._progress_of(context)
         # Agents that are called as tools may work at the same time.
         async with progress.lock:
-            counts = token_usage(context.usage, provider="openai")
+            counts = _counts(context.usage, progress.counted)
             tokens = {name: number - progress.counted.get(name, 0) for name, number in counts.items()}
             progress.counted = counts
-            run = self._run_of(agent, progress).update_token_usage(tokens)
+            run = self._run_of(agent, progress)
+            run = usage_or(run, partial(run.update_token_usage, tokens))
             if has_ended:
                 del progress.runs[agent.name]
                 run = run.update_status("completed")
@@ -184,9 +186,13 @@ class AsmRunHooks(RunHooks[Any]):
         usage = context.usage  # all contexts of one `Runner.run` have this object
         if id(usage) not in self._progress:
             # A run that is resumed from its state begins with the tokens of its first part.
-            self._progress[id(usage)] = _Progress(token_usage(usage, provider="openai"))
+            self._progress[id(usage)] = _Progress(_counts(usage, {}))
             weakref.finalize(usage, self._progress.pop, id(usage), None).atexit = False
         return self._progress[id(usage)]
+
+
+def _counts(usage: Any, otherwise: dict[str, int]) -> dict[str, int]:
+    return usage_or(otherwise, lambda: token_usage(usage, provider="openai"))
 
 
 def _model_of(agent: Agent) -> Any:

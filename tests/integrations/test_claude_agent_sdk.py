@@ -25,6 +25,7 @@ import asm
 from asm.integrations import claude_agent_sdk as integration
 from asm.integrations.claude_agent_sdk import AsmSessionStore
 from asm.integrations.claude_transcripts import session_id
+from asm.integrations.common import ID_LENGTH_MAX
 from tests.conftest import in_loop
 from tests.contract.other_clients import read_line, running, send_line
 from tests.contract.test_cli import output_of
@@ -474,6 +475,24 @@ def test_a_usage_that_cannot_be_read_is_left_out(store: Any, transcripts: Any) -
 
     assert summary(transcripts) == folded([wrong, answer("u2", "Yes"), strange])
     assert counted(store) == (2, 20)
+
+
+def test_tokens_that_are_too_many_for_a_run_are_left_out(store: Any, transcripts: Any) -> None:
+    entries = [
+        answer(f"u{number}", "Yes", tokens=tokens) for number, tokens in enumerate((10**12 - 200, 1, 0))
+    ]
+    transcripts.append(KEY, entries)
+
+    assert summary(transcripts) == folded(entries)
+    assert counted(store) == (1, 10**12 - 200)
+
+
+def test_a_transcript_with_the_longest_id_that_is_no_hash_has_runs(store: Any, transcripts: Any) -> None:
+    project = "p" * (ID_LENGTH_MAX - len(f"claude:{KEY['session_id']}:"))
+    transcripts.append({**KEY, "project_key": project}, [answer("u1", "Hello")])
+
+    assert len(transcripts.list_session_summaries(project)) == 1
+    assert counted(store) == (1, 10)
 
 
 # The SDK's own functions.

@@ -465,6 +465,16 @@ def test_an_event_that_is_appended_again_changes_nothing(sessions: Any, store: A
     sessions.append_event(session, an_event("3"))
 
 
+def test_a_call_whose_tokens_are_too_many_for_its_run_is_stored(sessions: Any, store: Any) -> None:
+    session = sessions.create_session(**S1)
+    usage = types.GenerateContentResponseUsageMetadata(prompt_token_count=10**12)
+    for text in ("1", "2"):
+        sessions.append_event(session, an_event(text, usage_metadata=usage))
+    assert texts(sessions.get_session(**S1)) == ["1", "2"]
+    [run] = store.query.search_runs()
+    assert (run.token_usage["input_tokens"], run.turn_count) == (10**12, 2)
+
+
 def test_another_event_with_the_id_of_a_stored_one_is_refused(sessions: Any) -> None:
     session = sessions.create_session(**S1)
     sessions.append_event(session, an_event("one", id="e"))

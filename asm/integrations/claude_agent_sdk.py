@@ -22,6 +22,7 @@ from asm.errors import SessionNotFound, missing_extra
 from asm.integrations.claude_transcripts import (
     ENTRY,
     MAIN,
+    SUBAGENT,
     agent_id,
     entry_of,
     events_of,
@@ -109,7 +110,7 @@ class AsmSessionStore(sdk.SessionStore):
         async def work(tx: AsyncTransaction) -> None:
             ids = {id}
             if not subpath(key):
-                children = await _find(tx, parent_session_id=id, include_deleted=True)
+                children = await _find(tx, parent_session_id=id, tags=SUBAGENT, include_deleted=True)
                 ids |= {child.id for child in children}
             # In one order, so that two deletes wait for each other and do not deadlock.
             for each in sorted(ids):
@@ -119,7 +120,8 @@ class AsmSessionStore(sdk.SessionStore):
 
     async def list_subkeys(self, key: sdk.SessionListSubkeysKey) -> list[str]:
         """The subpaths of the transcripts of a session's subagents, of all that can be loaded."""
-        found = await _find(self._store, parent_session_id=session_id(key), include_deleted=True)
+        id = session_id(key)
+        found = await _find(self._store, parent_session_id=id, tags=SUBAGENT, include_deleted=True)
         return [each.metadata["subpath"] for each in found]
 
     async def _fold(self, found: Session, gate: asyncio.Semaphore) -> Session | None:

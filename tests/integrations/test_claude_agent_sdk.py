@@ -684,6 +684,21 @@ def test_an_export_has_the_whole_transcript_and_is_imported_as_one(
     assert counted(copy) == (2, 20)
 
 
+def test_a_main_transcript_that_an_application_links_to_another_is_no_subagent(
+    store: Any, transcripts: Any
+) -> None:
+    linked = {**KEY, "session_id": "linked"}
+    for key in (KEY, SUB, linked):
+        transcripts.append(key, [prompt("u1", "Hello")])
+    parent = session_of(store, SUB).parent_session_id
+    store.update_session(session_id(linked), lambda session: replace(session, parent_session_id=parent))
+
+    assert transcripts.list_subkeys(KEY) == [SUB["subpath"]]
+    transcripts.delete(KEY)
+    assert transcripts.load(linked) == [prompt("u1", "Hello")]
+    assert [each.id for each in store.list_sessions(include_deleted=True)] == [session_id(linked)]
+
+
 # Retention.
 
 

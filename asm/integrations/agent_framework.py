@@ -8,7 +8,7 @@ from typing import Any
 
 import asm
 from asm.errors import missing_extra
-from asm.integrations.common import awaited, joined_id, plain_id, settled, usage_or
+from asm.integrations.common import awaited, joined_id, plain_id, save_run, settled, usage_or
 
 try:
     from agent_framework import AgentResponse, AgentSession, HistoryProvider, Message, SessionContext
@@ -83,9 +83,7 @@ class AsmHistoryProvider(HistoryProvider):
             return
         id = self.asm_session_id(session_id)
         events = [asm.Event(type=TYPE, session_id=id, data={"item": each.to_dict()}) for each in messages]
-        parts = {"session_id": session_id, "source_id": self.source_id}
-        session = asm.Session(id=id, agent_id="agent-framework", status="active", metadata=parts)
-        await settled(self._store.append_events(events, session=session))
+        await settled(self._store.append_events(events, session=self._row(session_id)))
 
     async def after_run(
         self, *, agent: Any, session: AgentSession, context: SessionContext, state: dict[str, Any]
@@ -93,8 +91,13 @@ class AsmHistoryProvider(HistoryProvider):
         """Save the messages of a run, as `HistoryProvider` does, and the tokens that its response reports."""
         await super().after_run(agent=agent, session=session, context=context, state=state)
         if self.store_outputs and context.response is not None and context.response.usage_details:
-            run = _run(self.asm_session_id(context.session_id), agent, context.response)
-            await settled(self._store.save_run(run))
+            row = self._row(context.session_id)
+            await save_run(self._store, _run(row.id, agent, context.response), row)
+
+    def _row(self, session_id: str | None) -> asm.Session:
+        id = self.asm_session_id(session_id)
+        parts = {"session_id": session_id, "source_id": self.source_id}
+        return asm.Session(id=id, agent_id="agent-framework", status="active", metadata=parts)
 
 
 def _run(session_id: str, agent: Any, response: AgentResponse) -> asm.Run:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from asm.async_store import AsyncSessionStore
+from asm.async_store import AsyncSessionStore, AsyncTransaction
 from asm.awaited import in_threads
 from asm.engine.shielding import run_to_completion
 from asm.errors import ValidationError
+from asm.models import Run, Session
 from asm.provider_usage import token_usage
 from asm.store import SessionStore
 from asm.usage import check_usage
@@ -60,6 +61,16 @@ def _hash(value: str) -> str:
 async def settled(write: Coroutine[Any, Any, T]) -> T:
     """The result of a write, which goes on if the task is cancelled: its outcome is known, then it raises."""
     return await run_to_completion(write)
+
+
+async def save_run(store: AsyncSessionStore, run: Run, session: Session) -> None:
+    """Save a run together with its session, which is inserted if it is not there."""
+
+    async def work(tx: AsyncTransaction) -> None:
+        await tx.append_events([], session=session)
+        await tx.save_run(run)
+
+    await settled(store.run_transaction(work, idempotent=True))
 
 
 def usage_or(otherwise: T, read: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from asm.async_store import AsyncSessionStore, AsyncTransaction
 from asm.errors import missing_extra
-from asm.integrations.common import awaited, settled, usage_or
+from asm.integrations.common import awaited, save_run, settled, usage_or
 from asm.models import Event, Run, Session
 from asm.provider_usage import token_usage
 from asm.store import SessionStore
@@ -86,8 +86,7 @@ class AsmSession:
         return AsmRunHooks(self, model=model, provider=provider)
 
     async def _save_run(self, run: Run) -> None:
-        await self._store.append_events([], session=self._row())
-        await self._store.save_run(run)
+        await save_run(self._store, run, self._row())
 
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
         """Replace all items in one transaction, for OpenAIResponsesCompactionSession.
@@ -169,7 +168,7 @@ class AsmRunHooks(RunHooks[Any]):
             else:
                 progress.runs[agent.name] = run = run.increment_turn()
                 run = run.set_error({"code": "no_final_output", "message": "the agent has not finished"})
-            await settled(self._session._save_run(run))
+            await self._session._save_run(run)
 
     def _run_of(self, agent: Agent, progress: _Progress) -> Run:
         if agent.name not in progress.runs:

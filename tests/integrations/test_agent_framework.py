@@ -285,6 +285,25 @@ def test_tokens_that_a_run_cannot_have_are_left_out(
         assert (run.token_usage, run.provider) == ({}, "openai" if provider == "openai" else None)
 
 
+def test_a_run_without_messages_to_store_has_a_session(migrated: str) -> None:
+    async def talk() -> None:
+        async with opened(migrated, "awaited") as store:
+            provider = AsmHistoryProvider(store, store_inputs=False)
+            client = Script("It is 42.")
+            client._response = answered_without_messages  # type: ignore[method-assign]
+            agent = Agent(client=client, context_providers=[provider])
+            await agent.run("What is x?", session=AgentSession(session_id="talk"))
+
+    async def answered_without_messages(content: Content) -> ChatResponse:
+        return ChatResponse(messages=[], usage_details=USAGE)
+
+    asyncio.run(talk())
+    with asm.SessionStore(migrated) as store:
+        [run], [session] = store.query.search_runs(), store.list_sessions()
+        assert (run.session_id, store.get_events(session.id)) == (session.id, [])
+        assert store.maintenance.health_check() == []
+
+
 def test_the_command_shows_a_conversation(migrated: str) -> None:
     async def talk() -> None:
         async with opened(migrated, "awaited") as store:

@@ -32,14 +32,18 @@ def in_threads(store: SessionStore) -> AsyncSessionStore:
 
     Its iterators and `transaction()` are not there: `get_events` and `run_transaction` are.
     """
-    threads = _THREADS.setdefault(store, ThreadPoolExecutor(STORE_THREADS, "asm store"))
-    return cast(AsyncSessionStore, _InThreads(store, threads))
+    return cast(AsyncSessionStore, _InThreads(store, store))
 
 
 # All that awaits one store shares its threads: an application may have an object for each conversation.
 _THREADS: WeakKeyDictionary[SessionStore, ThreadPoolExecutor] = WeakKeyDictionary()
 # The threads do not exist in a forked process.
 os.register_at_fork(after_in_child=_THREADS.clear)
+
+
+def _threads_of(store: SessionStore) -> ThreadPoolExecutor:
+    threads = _THREADS.get(store)
+    return threads or _THREADS.setdefault(store, ThreadPoolExecutor(STORE_THREADS, "asm store"))
 
 
 def at_once(store: SessionStore) -> AsyncSessionStore:
@@ -94,14 +98,16 @@ class _AtOnce:
 class _InThreads(_AtOnce):
     """An object whose methods are awaited, and called in threads."""
 
-    def __init__(self, target: Any, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, target: Any, store: SessionStore) -> None:
         super().__init__(target)
-        self._threads = threads
+        self._store = store
 
     def _part(self, target: Any) -> _InThreads:
-        return _InThreads(target, self._threads)
+        return _InThreads(target, self._store)
 
     async def _run(self, call: Callable[[], T]) -> T:
         # The thread is in the same trace as the task.
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: context.run(call))
+        # The threads are looked up for each call, because a forked process has none of its parent's.
+        threads = _threads_of(self._store)
+        return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(call))

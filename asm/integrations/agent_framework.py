@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import asm
 from asm.errors import missing_extra
-from asm.integrations.common import awaited, joined_id, settled
+from asm.integrations.common import awaited, joined_id, plain_id, save_run, settled, usage_or
 
 try:
     from agent_framework import AgentResponse, AgentSession, HistoryProvider, Message, SessionContext
@@ -83,9 +84,7 @@ class AsmHistoryProvider(HistoryProvider):
             return
         id = self.asm_session_id(session_id)
         events = [asm.Event(type=TYPE, session_id=id, data={"item": each.to_dict()}) for each in messages]
-        parts = {"session_id": session_id, "source_id": self.source_id}
-        session = asm.Session(id=id, agent_id="agent-framework", status="active", metadata=parts)
-        await settled(self._store.append_events(events, session=session))
+        await settled(self._store.append_events(events, session=self._row(session_id)))
 
     async def after_run(
         self, *, agent: Any, session: AgentSession, context: SessionContext, state: dict[str, Any]
@@ -93,23 +92,30 @@ class AsmHistoryProvider(HistoryProvider):
         """Save the messages of a run, as `HistoryProvider` does, and the tokens that its response reports."""
         await super().after_run(agent=agent, session=session, context=context, state=state)
         if self.store_outputs and context.response is not None and context.response.usage_details:
-            run = _run(self.asm_session_id(context.session_id), agent, context.response)
-            await settled(self._store.save_run(run))
+            row = self._row(context.session_id)
+            await save_run(self._store, _run(row.id, agent, context.response), row)
+
+    def _row(self, session_id: str | None) -> asm.Session:
+        id = self.asm_session_id(session_id)
+        parts = {"session_id": session_id, "source_id": self.source_id}
+        return asm.Session(id=id, agent_id="agent-framework", status="active", metadata=parts)
 
 
 def _run(session_id: str, agent: Any, response: AgentResponse) -> asm.Run:
     client, now = getattr(agent, "client", None), datetime.now(UTC)
-    provider = getattr(client, "OTEL_PROVIDER_NAME", None)
+    name = getattr(client, "OTEL_PROVIDER_NAME", None)
+    provider = plain_id(name) if isinstance(name, str) and name else None
     model = getattr(response.raw_representation, "model", None) or getattr(client, "model", None)
-    return asm.Run(
+    run = asm.Run(
         session_id=session_id,
         status="completed",
         started_at=now,
         ended_at=now,
         provider=provider,
-        provider_metadata={} if model is None else {"model": model},
-        token_usage=_counts(response.usage_details or {}, provider),
+        provider_metadata={"model": model} if isinstance(model, str) else {},
     )
+    usage = response.usage_details or {}
+    return usage_or(run, lambda: replace(run, token_usage=_counts(usage, provider)))
 
 
 def _counts(usage: Any, provider: str | None) -> dict[str, int]:
@@ -117,7 +123,7 @@ def _counts(usage: Any, provider: str | None) -> dict[str, int]:
 
     The clients report what the API says. Anthropic's, also behind Bedrock, leaves the cached tokens out.
     """
-    counts = {name: usage[key] for key, name in _COUNTS.items() if usage.get(key) is not None}
+    counts = asm.token_usage({name: usage[key] for key, name in _COUNTS.items() if key in usage})
     cached_outside = any(key.startswith("anthropic.") for key in usage) or provider in (
         "anthropic",
         "aws.bedrock",

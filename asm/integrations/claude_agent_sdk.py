@@ -22,6 +22,7 @@ from asm.errors import SessionNotFound, missing_extra
 from asm.integrations.claude_transcripts import (
     ENTRY,
     MAIN,
+    SUBAGENT,
     agent_id,
     entry_of,
     events_of,
@@ -58,7 +59,7 @@ class AsmSessionStore(sdk.SessionStore):
     """Keeps the transcripts of the Claude Agent SDK in a store, which is lent and is not closed.
 
     With a SessionStore any number of event loops may use it, with an AsyncSessionStore the one in which that
-    was opened. A transcript that is soft-deleted is not there.
+    was opened. A transcript that is soft-deleted is in no list, but can be loaded and appended to.
     """
 
     def __init__(self, store: SessionStore | AsyncSessionStore) -> None:
@@ -74,11 +75,8 @@ class AsmSessionStore(sdk.SessionStore):
 
     async def load(self, key: sdk.SessionKey) -> list[sdk.SessionStoreEntry] | None:
         """The entries of a transcript in the order in which they were appended; None if there are none."""
-        id = session_id(key)
-        rows, events = self._store.get_sessions([id]), self._store.get_events(id, type=ENTRY)
-        sessions, entries = await asyncio.gather(rows, events)
-        is_there = any(session.deleted_at is None for session in sessions)
-        return [entry_of(event) for event in entries] if entries and is_there else None
+        events = await self._store.get_events(session_id(key), type=ENTRY)
+        return [entry_of(event) for event in events] or None
 
     async def list_sessions(self, project_key: str) -> list[sdk.SessionStoreListEntry]:
         """The main transcripts of a project, with the time of the last append in milliseconds since 1970."""
@@ -112,7 +110,7 @@ class AsmSessionStore(sdk.SessionStore):
         async def work(tx: AsyncTransaction) -> None:
             ids = {id}
             if not subpath(key):
-                children = await _find(tx, parent_session_id=id, include_deleted=True)
+                children = await _find(tx, parent_session_id=id, tags=SUBAGENT, include_deleted=True)
                 ids |= {child.id for child in children}
             # In one order, so that two deletes wait for each other and do not deadlock.
             for each in sorted(ids):
@@ -121,8 +119,9 @@ class AsmSessionStore(sdk.SessionStore):
         await settled(self._store.run_transaction(work, idempotent=True))
 
     async def list_subkeys(self, key: sdk.SessionListSubkeysKey) -> list[str]:
-        """The subpaths of the transcripts of a session's subagents."""
-        found = await _find(self._store, parent_session_id=session_id(key))
+        """The subpaths of the transcripts of a session's subagents, of all that can be loaded."""
+        id = session_id(key)
+        found = await _find(self._store, parent_session_id=id, tags=SUBAGENT, include_deleted=True)
         return [each.metadata["subpath"] for each in found]
 
     async def _fold(self, found: Session, gate: asyncio.Semaphore) -> Session | None:

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from asm.errors import ValidationError
-from asm.integrations.common import joined_id, plain_id
+from asm.integrations.common import counts_of, joined_id, plain_id, usage_or
 from asm.models import Event, Run, Session
-from asm.provider_usage import token_usage
 
 Document: TypeAlias = dict[str, Any]
 
@@ -135,11 +134,8 @@ def _usage(entry: Mapping[str, Any]) -> dict[str, int]:
     message = _message(entry)
     if entry.get("type") != "assistant" or "forkedFrom" in entry or not isinstance(message.get("model"), str):
         return {}
-    try:
-        counts = token_usage(message.get("usage"), provider="anthropic")
-    except ValidationError:
-        # An entry may be anything, and must not make the lists of its project fail.
-        return {}
+    # An entry may be anything, and must not make the lists of its project fail.
+    counts = counts_of(message.get("usage") or {}, "anthropic")
     return counts if any(counts.values()) else {}
 
 
@@ -158,13 +154,14 @@ def _counted(state: Document | None, event: Event, usage: dict[str, int]) -> Doc
     # Each entry of a message repeats its usage, and the last one has all of its output.
     before = state["before"]
     total = {name: before.get(name, 0) + usage.get(name, 0) for name in (*before, *usage)}
-    return {**state, "usage": total, "ended_at": at}
+    usage = usage_or(before, lambda: Run(session_id=event.session_id, token_usage=total).token_usage)
+    return {**state, "usage": usage, "ended_at": at}
 
 
 def _run(session_id: str, state: Document) -> Run:
     started_at, ended_at = map(datetime.fromisoformat, (state["started_at"], state["ended_at"]))
     return Run(
-        id=joined_id(session_id, str(state["first"])),
+        id=joined_id("claude.run", session_id, str(state["first"])),
         session_id=session_id,
         status="completed",
         turn_count=state["turns"],

@@ -1,18 +1,24 @@
-"""What the integrations share: either kind of store, ids of several parts, writes awaited to their end."""
+"""What the integrations share: either kind of store, ids, writes awaited to their end, and token usage."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Coroutine
+import logging
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from asm.async_store import AsyncSessionStore
+from asm.async_store import AsyncSessionStore, AsyncTransaction
 from asm.awaited import in_threads
 from asm.engine.shielding import run_to_completion
 from asm.errors import ValidationError
+from asm.models import Run, Session
+from asm.provider_usage import token_usage
 from asm.store import SessionStore
+from asm.usage import check_usage
 from asm.validation import is_text
+
+_log = logging.getLogger("asm")
 
 T = TypeVar("T")
 
@@ -35,10 +41,10 @@ def joined_id(prefix: str, *parts: str) -> str:
     """An id made of several parts, different for different parts, whatever characters and lengths they have.
 
     The parts are percent-encoded, so that a colon separates them; an id of more than 200 characters is
-    `prefix:sha256:` and the hash of the whole.
+    `prefix:sha256!` and the hash of the whole, where no part has a `!`.
     """
     whole = ":".join([prefix, *(quote(part, safe="", errors="surrogatepass") for part in parts)])
-    return whole if len(whole) <= ID_LENGTH_MAX else f"{prefix}:sha256:{_hash(whole)}"
+    return whole if len(whole) <= ID_LENGTH_MAX else f"{prefix}:sha256!{_hash(whole)}"
 
 
 def plain_id(value: str) -> str:
@@ -55,3 +61,36 @@ def _hash(value: str) -> str:
 async def settled(write: Coroutine[Any, Any, T]) -> T:
     """The result of a write, which goes on if the task is cancelled: its outcome is known, then it raises."""
     return await run_to_completion(write)
+
+
+async def save_run(store: AsyncSessionStore, run: Run, session: Session) -> None:
+    """Save a run together with its session, which is inserted if it is not there."""
+
+    async def work(tx: AsyncTransaction) -> None:
+        await tx.append_events([], session=session)
+        await tx.save_run(run)
+
+    await settled(store.run_transaction(work, idempotent=True))
+
+
+def usage_or(otherwise: T, read: Callable[[], T]) -> T:
+    """What `read` makes of a provider's usage; `otherwise`, if a run of the store cannot have that usage.
+
+    A write does not fail because a provider reports, say, more cached tokens than input tokens. The first
+    usage that is left out for one count is logged.
+    """
+    try:
+        return read()
+    except ValidationError as error:
+        if (path := error.details.get("path")) not in _WARNED:
+            _WARNED.add(path)
+            _log.warning("the store leaves out a usage that a provider reports: %s", error)
+        return otherwise
+
+
+_WARNED: set[Any] = set()
+
+
+def counts_of(usage: Any, provider: str) -> dict[str, int]:
+    """`asm.token_usage`, or {} if it raises or a run cannot have the counts."""
+    return usage_or({}, lambda: check_usage(token_usage(usage, provider=provider), "usage"))

@@ -158,6 +158,8 @@ class AsmSessionService(BaseSessionService):
         own, *states = records.changes_of(session, event, new)
         changed = [each for each in (own, *states) if each.context or "title" in each.metadata]
         run = records.run_of(session, event, new)
+        if any(each.deleted_at for each in await self._store.get_sessions([own.id])):
+            raise SessionNotFoundError(f"Session {session.id} was deleted.")
         expected = records.revision_of(session) or await self._check_revision(session, own.id)
 
         async def work(tx: AsyncTransaction) -> StoredEvent:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from google.adk.events import Event
@@ -17,12 +18,11 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from asm.async_store import AsyncTransaction
-from asm.errors import RunNotFound, SessionNotFound, ValidationError
-from asm.integrations.common import joined_id, plain_id
+from asm.errors import RunNotFound, SessionNotFound
+from asm.integrations.common import counts_of, joined_id, plain_id, usage_or
 from asm.models import Event as StoredEvent
 from asm.models import Run
 from asm.models import Session as StoredSession
-from asm.provider_usage import token_usage
 
 EVENT = "adk.event"
 
@@ -138,11 +138,7 @@ def read_events(stored: Iterable[StoredEvent]) -> list[Event]:
 
 def run_of(session: Session, event: Event, stored: StoredEvent) -> Run | None:
     """The run of one call of a model, or None if the event tells no tokens."""
-    try:
-        usage = token_usage(event.usage_metadata or {}, provider="google")
-    except ValidationError:
-        # Counts that contradict each other. The event has them.
-        return None
+    usage = counts_of(event.usage_metadata or {}, "google")
     model, code = event.model_version or "", event.error_code
     began = (each.timestamp for each in session.events if each.invocation_id == event.invocation_id)
     run = Run(
@@ -203,7 +199,7 @@ async def add_run(tx: AsyncTransaction, call: Run) -> None:
         run = await _find_run(tx, call)
     if run is not call:
         call = replace(
-            run.update_token_usage(call.token_usage).increment_turn(),
+            usage_or(run, partial(run.update_token_usage, call.token_usage)).increment_turn(),
             status=call.status,
             error=call.error,
             ended_at=call.ended_at,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import weakref
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from asm.async_store import AsyncSessionStore, AsyncTransaction
 from asm.errors import missing_extra
-from asm.integrations.common import awaited, settled
+from asm.integrations.common import awaited, save_run, settled, usage_or
 from asm.models import Event, Run, Session
 from asm.provider_usage import token_usage
 from asm.store import SessionStore
@@ -85,8 +86,7 @@ class AsmSession:
         return AsmRunHooks(self, model=model, provider=provider)
 
     async def _save_run(self, run: Run) -> None:
-        await self._store.append_events([], session=self._row())
-        await self._store.save_run(run)
+        await save_run(self._store, run, self._row())
 
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
         """Replace all items in one transaction, for OpenAIResponsesCompactionSession.
@@ -157,17 +157,18 @@ class AsmRunHooks(RunHooks[Any]):
         progress = self._progress_of(context)
         # Agents that are called as tools may work at the same time.
         async with progress.lock:
-            counts = token_usage(context.usage, provider="openai")
+            counts = _counts(context.usage, progress.counted)
             tokens = {name: number - progress.counted.get(name, 0) for name, number in counts.items()}
             progress.counted = counts
-            run = self._run_of(agent, progress).update_token_usage(tokens)
+            run = self._run_of(agent, progress)
+            run = usage_or(run, partial(run.update_token_usage, tokens))
             if has_ended:
                 del progress.runs[agent.name]
                 run = run.update_status("completed")
             else:
                 progress.runs[agent.name] = run = run.increment_turn()
                 run = run.set_error({"code": "no_final_output", "message": "the agent has not finished"})
-            await settled(self._session._save_run(run))
+            await self._session._save_run(run)
 
     def _run_of(self, agent: Agent, progress: _Progress) -> Run:
         if agent.name not in progress.runs:
@@ -184,9 +185,13 @@ class AsmRunHooks(RunHooks[Any]):
         usage = context.usage  # all contexts of one `Runner.run` have this object
         if id(usage) not in self._progress:
             # A run that is resumed from its state begins with the tokens of its first part.
-            self._progress[id(usage)] = _Progress(token_usage(usage, provider="openai"))
+            self._progress[id(usage)] = _Progress(_counts(usage, {}))
             weakref.finalize(usage, self._progress.pop, id(usage), None).atexit = False
         return self._progress[id(usage)]
+
+
+def _counts(usage: Any, otherwise: dict[str, int]) -> dict[str, int]:
+    return usage_or(otherwise, lambda: token_usage(usage, provider="openai"))
 
 
 def _model_of(agent: Agent) -> Any:

@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 
 from asm.async_store import AsyncSessionStore, AsyncTransaction
 from asm.errors import RunNotFound
-from asm.integrations.common import plain_id
+from asm.integrations.common import plain_id, usage_or
 from asm.models import Event, Run, Session
 from asm.provider_usage import token_usage
 
@@ -141,7 +141,7 @@ def _ended(run: Run, messages: Sequence[ModelMessage], used: RunUsage, at: datet
             provider_metadata={"model": responses[-1].model_name},
             cost_usd=_cost(run, responses, used),
         )
-    return run.update_token_usage(_counts(used))
+    return usage_or(run, lambda: run.update_token_usage(_counts(used)))
 
 
 def _cost(run: Run, responses: Sequence[ModelResponse], used: RunUsage) -> float | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asm
 from asm.errors import missing_extra
-from asm.integrations.common import joined_id, plain_id
+from asm.integrations.common import counts_of, joined_id, plain_id
 
 try:
     from strands.session.session_repository import SessionRepository
@@ -223,9 +223,10 @@ class AsmSessionRepository(SessionRepository):
         if item["redact_message"] is not None:
             item["message"] = item["redact_message"]
         row_id = joined_id(_AGENT, session_id, agent_id)
-        usage = item["message"].get("metadata", {}).get("usage")
+        usage = item["message"].get("metadata", {}).get("usage") or {}
         run, now = None, datetime.now(UTC)
-        if usage and usage.get("totalTokens"):
+        counts = counts_of(usage, self._provider or "bedrock")
+        if any(counts.values()):
             run = asm.Run(
                 id=_event_id(message.message_id),
                 session_id=row_id,
@@ -235,7 +236,7 @@ class AsmSessionRepository(SessionRepository):
                 turn_count=1,
                 provider=self._provider,
                 provider_metadata=self._model,
-                token_usage=asm.token_usage(usage, provider=self._provider or "bedrock"),
+                token_usage=counts,
             )
         event = asm.Event(
             id=_event_id(message.message_id),

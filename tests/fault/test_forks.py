@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import asm
+from asm.awaited import in_threads
 from tests.conftest import POSTGRES, Blocking, Where, an_event, events_of, numbers
 from tests.contract.other_clients import ROOT, only, run_in_fork
 from tests.contract.test_opening import CALLS, MAINTENANCE_CALLS, answered
@@ -74,6 +75,22 @@ def test_an_async_store_is_closed_to_every_operation_of_a_forked_child(
     assert run_in_fork(lambda: answered(elsewhere(store))) == []
     assert run_in_fork(lambda: in_another_loop(store._target.close)) is None
     assert store.append_event(an_event()).sequence_number == 1
+
+
+@forks
+@only_sync
+def test_a_store_that_is_awaited_in_threads_is_closed_to_a_forked_child(
+    where: Where, opened: Callable[..., Any]
+) -> None:
+    awaited = in_threads(opened(where.dsn))
+
+    async def read() -> None:
+        await asyncio.wait_for(awaited.get_events("ses_1"), SOON_S)
+        await asyncio.wait_for(awaited.query.search_events(), SOON_S)
+
+    asyncio.run(read())
+    assert run_in_fork(lambda: asyncio.run(read())) is asm.StoreClosed
+    asyncio.run(read())
 
 
 @forks

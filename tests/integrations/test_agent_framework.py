@@ -263,6 +263,47 @@ def test_the_tokens_of_anthropics_client_leave_the_cached_ones_out_already(migra
         assert store.query.get_usage_summary().input_tokens == 100
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"cache_read_input_token_count": 190}, {"output_token_count": 10**12}],
+    ids=["more cached than input", "too many"],
+)
+@pytest.mark.parametrize("provider", ["openai", "", 3])
+def test_tokens_that_a_run_cannot_have_are_left_out(
+    migrated: str, odd: dict[str, Any], provider: Any
+) -> None:
+    async def talk() -> None:
+        async with opened(migrated, "awaited") as store:
+            client = Script("It is 42.", usage=UsageDetails(**{**USAGE, **odd}))  # type: ignore[typeddict-item]
+            client.OTEL_PROVIDER_NAME = provider
+            agent = Agent(client=client, context_providers=[AsmHistoryProvider(store)])
+            await agent.run("What is x?", session=AgentSession(session_id="talk"))
+
+    asyncio.run(talk())
+    with asm.SessionStore(migrated) as store:
+        [run] = store.query.search_runs()
+        assert (run.token_usage, run.provider) == ({}, "openai" if provider == "openai" else None)
+
+
+def test_a_run_without_messages_to_store_has_a_session(migrated: str) -> None:
+    async def talk() -> None:
+        async with opened(migrated, "awaited") as store:
+            provider = AsmHistoryProvider(store, store_inputs=False)
+            client = Script("It is 42.")
+            client._response = answered_without_messages  # type: ignore[method-assign]
+            agent = Agent(client=client, context_providers=[provider])
+            await agent.run("What is x?", session=AgentSession(session_id="talk"))
+
+    async def answered_without_messages(content: Content) -> ChatResponse:
+        return ChatResponse(messages=[], usage_details=USAGE)
+
+    asyncio.run(talk())
+    with asm.SessionStore(migrated) as store:
+        [run], [session] = store.query.search_runs(), store.list_sessions()
+        assert (run.session_id, store.get_events(session.id)) == (session.id, [])
+        assert store.maintenance.health_check() == []
+
+
 def test_the_command_shows_a_conversation(migrated: str) -> None:
     async def talk() -> None:
         async with opened(migrated, "awaited") as store:

@@ -25,6 +25,7 @@ import asm
 from asm.integrations import claude_agent_sdk as integration
 from asm.integrations.claude_agent_sdk import AsmSessionStore
 from asm.integrations.claude_transcripts import session_id
+from asm.integrations.common import ID_LENGTH_MAX
 from tests.conftest import in_loop
 from tests.contract.other_clients import read_line, running, send_line
 from tests.contract.test_cli import output_of
@@ -476,6 +477,24 @@ def test_a_usage_that_cannot_be_read_is_left_out(store: Any, transcripts: Any) -
     assert counted(store) == (2, 20)
 
 
+def test_tokens_that_are_too_many_for_a_run_are_left_out(store: Any, transcripts: Any) -> None:
+    entries = [
+        answer(f"u{number}", "Yes", tokens=tokens) for number, tokens in enumerate((10**12 - 200, 1, 0))
+    ]
+    transcripts.append(KEY, entries)
+
+    assert summary(transcripts) == folded(entries)
+    assert counted(store) == (1, 10**12 - 200)
+
+
+def test_a_transcript_with_the_longest_id_that_is_no_hash_has_runs(store: Any, transcripts: Any) -> None:
+    project = "p" * (ID_LENGTH_MAX - len(f"claude:{KEY['session_id']}:"))
+    transcripts.append({**KEY, "project_key": project}, [answer("u1", "Hello")])
+
+    assert len(transcripts.list_session_summaries(project)) == 1
+    assert counted(store) == (1, 10)
+
+
 # The SDK's own functions.
 
 
@@ -665,6 +684,21 @@ def test_an_export_has_the_whole_transcript_and_is_imported_as_one(
     assert counted(copy) == (2, 20)
 
 
+def test_a_main_transcript_that_an_application_links_to_another_is_no_subagent(
+    store: Any, transcripts: Any
+) -> None:
+    linked = {**KEY, "session_id": "linked"}
+    for key in (KEY, SUB, linked):
+        transcripts.append(key, [prompt("u1", "Hello")])
+    parent = session_of(store, SUB).parent_session_id
+    store.update_session(session_id(linked), lambda session: replace(session, parent_session_id=parent))
+
+    assert transcripts.list_subkeys(KEY) == [SUB["subpath"]]
+    transcripts.delete(KEY)
+    assert transcripts.load(linked) == [prompt("u1", "Hello")]
+    assert [each.id for each in store.list_sessions(include_deleted=True)] == [session_id(linked)]
+
+
 # Retention.
 
 
@@ -682,14 +716,30 @@ def test_retention_by_age_takes_whole_transcripts(store: Any, transcripts: Any) 
 
     store.maintenance.execute(asm.RetentionPolicy(max_session_age_days=90, exempt_statuses=("paused",)))
 
-    assert transcripts.load(KEY) is None
     assert [each["session_id"] for each in transcripts.list_sessions(PROJECT)] == ["young"]
     assert [each["session_id"] for each in transcripts.list_session_summaries(PROJECT)] == ["young"]
-    assert transcripts.list_subkeys(KEY) == []
     assert transcripts.load(young) == entries
     transcripts.delete(KEY)
     assert [each.metadata["session_id"] for each in store.list_sessions(include_deleted=True)] == ["young"]
     assert store.maintenance.health_check() == []
+
+
+def test_a_soft_deleted_transcript_can_be_resumed_and_is_kept(store: Any, transcripts: Any) -> None:
+    for key in (KEY, SUB):
+        transcripts.append(key, [prompt("u1", "Hello")])
+    for each in store.list_sessions():
+        store.update_session(
+            each.id, lambda session: replace(session, updated_at=LONG_AGO, deleted_at=LONG_AGO)
+        )
+    assert transcripts.list_sessions(PROJECT) == []
+
+    for key in (KEY, SUB):
+        transcripts.append(key, [prompt("u2", "Again")])
+    policy = asm.RetentionPolicy(exempt_statuses=())
+    assert store.maintenance.execute(policy).sessions_hard_deleted == 0
+
+    assert transcripts.list_subkeys(KEY) == [SUB["subpath"]]
+    assert transcripts.load(KEY) == transcripts.load(SUB) == [prompt("u1", "Hello"), prompt("u2", "Again")]
 
 
 # Event loops, cancellation, errors.

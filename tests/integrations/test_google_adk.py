@@ -407,6 +407,20 @@ def test_a_session_that_was_deleted_and_created_again_makes_older_objects_stale(
     assert sessions.get_session(**S1).state == {}
 
 
+@pytest.mark.parametrize("state", [{}, {"k": 1, "app:k": 1}])
+def test_an_append_to_a_session_that_retention_has_deleted_is_refused(
+    sessions: Any, store: Any, state: dict[str, Any]
+) -> None:
+    session = sessions.create_session(**S1)
+    [row] = store.list_sessions(agent_id="app")
+    store.update_session(row.id, lambda stored: replace(stored, deleted_at=datetime.now(UTC)))
+    for stale in (session, from_json(session)):
+        with pytest.raises(SessionNotFoundError, match="s1 was deleted"):
+            sessions.append_event(stale, an_event("lost", state))
+    assert store.get_events(row.id, type="adk.event") == []
+    assert store.list_sessions(agent_id="adk.state:app") == []
+
+
 def test_an_application_that_appends_to_the_session_makes_no_object_stale(sessions: Any, store: Any) -> None:
     session = sessions.create_session(**S1)
     [row] = store.list_sessions(agent_id="app")
@@ -449,6 +463,16 @@ def test_an_event_that_is_appended_again_changes_nothing(sessions: Any, store: A
     [kept] = store.query.search_runs()
     assert (kept.token_usage["input_tokens"], kept.turn_count) == (10, 1)
     sessions.append_event(session, an_event("3"))
+
+
+def test_a_call_whose_tokens_are_too_many_for_its_run_is_stored(sessions: Any, store: Any) -> None:
+    session = sessions.create_session(**S1)
+    usage = types.GenerateContentResponseUsageMetadata(prompt_token_count=10**12)
+    for text in ("1", "2"):
+        sessions.append_event(session, an_event(text, usage_metadata=usage))
+    assert texts(sessions.get_session(**S1)) == ["1", "2"]
+    [run] = store.query.search_runs()
+    assert (run.token_usage["input_tokens"], run.turn_count) == (10**12, 2)
 
 
 def test_another_event_with_the_id_of_a_stored_one_is_refused(sessions: Any) -> None:

@@ -171,6 +171,7 @@ def test_a_call_that_failed_or_reports_no_sensible_tokens_is_still_stored(
     usage = types.GenerateContentResponseUsageMetadata
     ask(agent(usage_metadata=usage(prompt_token_count=1, cached_content_token_count=2)), "1")
     ask(agent(usage_metadata=usage()), "2")
+    ask(agent(usage_metadata=usage(prompt_token_count=10**13)), "2")
     assert store.list_runs(ID) == []
     failed = {"error_code": "SAFETY", "error_message": "no", "usage_metadata": usage(prompt_token_count=3)}
     ask(agent(**failed), "3")
@@ -181,7 +182,7 @@ def test_a_call_that_failed_or_reports_no_sensible_tokens_is_still_stored(
         "google-adk",
     )
     assert run.token_usage["input_tokens"] == 3
-    assert len(store.get_events(ID, type="adk.event")) == 6
+    assert len(store.get_events(ID, type="adk.event")) == 8
 
 
 def test_retention_deletes_sessions_whole_and_keeps_the_states_of_apps_and_users(

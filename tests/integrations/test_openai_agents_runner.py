@@ -334,6 +334,24 @@ def test_hooks_record_a_run_with_its_tokens_and_no_words(session: Any, store: An
     assert store.maintenance.health_check() == []
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"input": 10, "cached": 100}, {"input": -1}, {"output": 10**13}],
+    ids=["more cached than input", "negative", "too many"],
+)
+def test_tokens_that_a_run_cannot_have_are_left_out_and_the_answer_is_stored(
+    session: Any, store: Any, run: Run[Any], odd: dict[str, Any]
+) -> None:
+    for answer, tokens in {"One.": odd, "Two.": {"input": 10, "output": 2}}.items():
+        agent = helper(step(answer, **tokens))
+        run(Runner.run(agent, "Weather?", session=session, hooks=session.run_hooks()))
+
+    assert len(run(session.get_items())) == 4
+    first, second = store.list_runs("talk_1")
+    assert (sum(first.token_usage.values()), str(first.status)) == (0, "completed")
+    assert second.token_usage["input_tokens"] == 10
+
+
 def test_a_run_that_fails_is_recorded_as_failed_with_the_tokens_it_took(
     session: Any, store: Any, run: Run[Any]
 ) -> None:

@@ -269,6 +269,13 @@ def test_no_usage_keeps_a_conversation_from_being_saved(
     assert tokens(store) == [expected]
 
 
+def test_tokens_that_a_run_cannot_have_are_left_out(conversations: Any, store: Any, run: Run[Any]) -> None:
+    usage = RequestUsage(input_tokens=1, output_tokens=10**13)
+    message = ModelResponse(parts=[TextPart("a")], usage=usage, run_id="run_1")
+    run(conversations.save(Conversation(conversation_id="talk", messages=[message])))
+    assert [each.token_usage for each in store.list_runs("talk")] == [{}]
+
+
 def test_a_cost_that_pydantic_ai_knows_prevails(conversations: Any, store: Any, run: Run[Any]) -> None:
     usages = [RequestUsage(input_tokens=10, cost=cost) for cost in (Decimal("0.5"), None, Decimal("0.25"))]
 

@@ -349,6 +349,20 @@ def test_the_state_of_a_graph_is_kept(repository: AsmSessionRepository) -> None:
     assert repository.read_multi_agent("talk", "nothing") is None
 
 
+@pytest.mark.parametrize("odd", [-1, 10**13, 1.5])
+def test_a_message_is_stored_without_tokens_that_a_run_cannot_have(
+    repository: AsmSessionRepository, store: asm.SessionStore, odd: Any
+) -> None:
+    with_agent(repository)
+    message: Any = a_message(0)
+    usage = {"inputTokens": odd, "outputTokens": 1, "totalTokens": odd}
+    message.message["metadata"] = {"usage": usage}
+    repository.create_message("talk", "weather", message)
+
+    assert texts(repository.list_messages("talk", "weather")) == ["Hello"]
+    assert store.list_runs("strands.agent:talk:weather") == []
+
+
 def test_the_command_shows_a_conversation_and_its_cost(
     repository: AsmSessionRepository, migrated: str
 ) -> None:

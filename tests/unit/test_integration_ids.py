@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import hypothesis.strategies as st
 from hypothesis import example, given
 
@@ -9,6 +11,9 @@ import asm
 from asm.integrations.common import ID_LENGTH_MAX, joined_id, plain_id
 
 ANY_TEXT = st.text(st.characters(), max_size=300)
+
+LONG = "x" * ID_LENGTH_MAX
+HASH = hashlib.sha256(f"adk:{LONG}".encode()).hexdigest()
 
 
 def is_valid(id: str) -> bool:
@@ -21,6 +26,8 @@ def is_valid(id: str) -> bool:
 @example(["a\0"], ["a"])
 @example(["a%3Ab"], ["a:b"])
 @example(["\ud800"], ["\ud801"])
+@example([LONG], ["sha256", HASH])
+@example([LONG], [f"sha256!{HASH}"])
 def test_ids_of_different_parts_are_different_and_valid(parts: list[str], others: list[str]) -> None:
     one, other = joined_id("adk", *parts), joined_id("adk", *others)
 

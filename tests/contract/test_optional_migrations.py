@@ -118,5 +118,11 @@ def put(store: Any, session_id: str) -> None:
     """Store a checkpoint with one value in a row of its own."""
     config = {"configurable": {"thread_id": session_id}}
     checkpoint = {"id": "checkpoint_1", "channel_values": {"a": [1]}, "channel_versions": {"a": "1"}}
-    run = getattr(store, "_called", lambda method: method)(store._database.run)
-    run(checkpoints.put_checkpoint(config, checkpoint, {"step": 1}, {"a": "1"}, lambda _: ("json", b"[]")))
+    run_on(
+        store,
+        checkpoints.put_checkpoint(config, checkpoint, {"step": 1}, {"a": "1"}, lambda _: ("json", b"[]")),
+    )
+
+
+def run_on(store: Any, operation: Any) -> Any:
+    return getattr(store, "_called", lambda method: method)(store._database.run)(operation)

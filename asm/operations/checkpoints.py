@@ -17,7 +17,7 @@ from asm.engine.schema_version import OPTIONAL
 from asm.engine.script import Query, Rows, Script, UnitOfWork, no_result
 from asm.errors import MigrationRequired, ValidationError
 from asm.operations.sessions import delete_session
-from asm.validation import a_type, optional_count, text
+from asm.validation import a_type, optional_count, safe_repr, text
 
 AGENT_ID = "langgraph"
 """The agent of a session that a thread's first checkpoint inserts."""
@@ -197,7 +197,7 @@ def list_checkpoints(
         "checkpoint_ns": namespace,
         "checkpoint_id": checkpoint_id,
         "before": None if before is None else key_of(before)[2],
-        "filter": dump_object(_plain(filter), "filter") if filter else None,
+        "filter": _filter(filter) if filter else None,
         "last_session_id": last_session_id,
         "last_ns": last_ns,
         "last_id": last_id,
@@ -205,6 +205,23 @@ def list_checkpoints(
     }
     # Whether a filter is selective decides how many checkpoints are read.
     return Query("list_checkpoints", params, _read, prepare=not filter)
+
+
+def _filter(filter: Mapping[str, Any]) -> str:
+    plain = _plain(filter)
+    text = dump_object(plain, "filter")
+    pending = [plain]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict | list):
+            pending.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, int | float) and not -(2**63) <= value < 2**63:
+            raise ValidationError(
+                f"filter has a number beyond 64 bits, {safe_repr(value)}, which SQLite compares inexactly: "
+                "store it as a string",
+                path="filter",
+            )
+    return text
 
 
 def delete_thread(thread_id: str) -> UnitOfWork[None]:

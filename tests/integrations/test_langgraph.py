@@ -270,15 +270,37 @@ def steps_of_filter(saver: Any, filter: dict[str, Any]) -> int:
         ({"score": None}, 0),
         ({"absent": None}, 1),
         ({"tags": {"a": 1, "b": [2]}}, 1),
+        ({"tags": {"a": 1.0, "b": [2.0]}}, 1),
+        ({"tags": {"a": True, "b": [2]}}, 0),
+        ({"tags": {"a": 1, "b": [2, 3]}}, 0),
+        ({"tags": {"a": 1, "b": {"0": 2}}}, 0),
         ({"tags": {"a": 1}}, 0),
+        ({"tags": {"a": 1, "b": [2], "c": None}}, 0),
+        ({"tags": {}}, 0),
+        ({"nested": {"ü": {"x": 1.5, "y": None}}}, 1),
+        ({"nested": {"ü": {"x": 1.5, "z": None}}}, 0),
+        ({"nested": {"ü": {"x": "1.5", "y": None}}}, 0),
+        ({"nested": {"ü": '{"x":1.5,"y":null}'}}, 0),
+        ({"big": 2**62}, 0),
         ({'it\'s "odd"': "v'"}, 1),
         ({"score": 1, "step": 8}, 0),
     ],
 )
 def test_a_filter_matches_equal_values(filter: dict[str, Any], number: int, blocking: Any) -> None:
-    put(blocking, thread(), a_checkpoint(), score=1, tags={"b": [2], "a": 1}, step=7, **{'it\'s "odd"': "v'"})
+    metadata = {"score": 1, "tags": {"b": [2], "a": 1}, "step": 7, 'it\'s "odd"': "v'"}
+    # An integer beyond 64 bits makes the text of the metadata another one.
+    metadata |= {"nested": {"ü": {"x": 1.5, "y": None}}, "big": 10**20}
+    put(blocking, thread(), a_checkpoint(), **metadata)
 
     assert steps_of_filter(blocking, filter) == number
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 1e20])
+def test_a_filter_by_a_number_beyond_64_bits_is_refused(number: float, blocking: Any) -> None:
+    put(blocking, thread(), a_checkpoint(), big=10**20)
+    for filter in ({"big": number}, {"nested": {"list": [number]}}):
+        with pytest.raises(asm.ValidationError, match="filter has a number beyond 64 bits"):
+            steps_of_filter(blocking, filter)
 
 
 def test_a_list_is_read_in_pages(blocking: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,6 +209,13 @@ select distinct session_id
  where run_id in (select value from json_each(:run_ids))
  order by session_id;
 
+-- find_threads
+-- Which of these sessions have checkpoints.
+select distinct session_id
+  from asm_checkpoints
+ where session_id in (select value from json_each(:session_ids))
+ order by session_id;
+
 -- delete_checkpoints
 -- Deletes checkpoints with their writes, and leaves the values of their channels.
 delete from asm_checkpoint_writes

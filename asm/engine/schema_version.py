@@ -19,7 +19,7 @@ Another file in the folder of the migrations is not asm's, and is neither applie
 """
 
 
-class Optional(NamedTuple):
+class OptionalTables(NamedTuple):
     """Migrations that are applied only where they are asked for, after those that a store needs."""
 
     migrations: Sequence[str]
@@ -30,8 +30,8 @@ class Optional(NamedTuple):
     """A query of the names of their tables, without "asm_", and their numbers of rows."""
 
 
-OPTIONAL: Mapping[str, Optional] = {
-    "langgraph": Optional(
+OPTIONAL: Mapping[str, OptionalTables] = {
+    "langgraph": OptionalTables(
         ("langgraph-0001-checkpoints",), "check_checkpoint_tables", "count_checkpoint_rows"
     ),
 }

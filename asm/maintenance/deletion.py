@@ -14,7 +14,8 @@ from typing import Any
 
 from asm.engine.jobs import Job, run_step
 from asm.engine.script import Query, Row, Rows, Script, UnitOfWork, no_result
-from asm.maintenance.policy import ENDED_STATUSES
+from asm.errors import Conflict, MigrationRequired
+from asm.maintenance.policy import ENDED_STATUSES, Failure
 from asm.maintenance.pruning import count_events_beyond, lock_existing_counters, prune_events
 from asm.maintenance.run import MaintenanceRun, all_rows, days_before, in_batches
 from asm.models import SessionStatus
@@ -74,6 +75,10 @@ def hard_delete(run: MaintenanceRun) -> Job[None]:
 
 def _hard_delete_batch(run: MaintenanceRun, found: Rows) -> Job[None]:
     session_ids = [id for _, id in found]
+    if run.policy.archive is not None:
+        threads = yield from _find_threads(session_ids)
+        run.errors += [Failure("sessions_hard_deleted", _not_in_archive(id), id) for id in threads]
+        session_ids = [id for id in session_ids if id not in threads]
     if run.dry_run:
         yield from run.advance("sessions_hard_deleted", len(session_ids))
     elif run.policy.archive is None:
@@ -81,6 +86,24 @@ def _hard_delete_batch(run: MaintenanceRun, found: Rows) -> Job[None]:
     else:
         for session_id in session_ids:
             yield from _archive_and_delete(run, session_id)
+
+
+def _find_threads(session_ids: Sequence[str]) -> Job[list[str]]:
+    """Which of these sessions have checkpoints of LangGraph, whose tables are optional."""
+    params = {"session_ids": tuple(session_ids)}
+    try:
+        return (yield from run_step(Query("find_threads", params, lambda rows: [id for (id,) in rows])))
+    except MigrationRequired:
+        return []
+
+
+def _not_in_archive(session_id: str) -> Conflict:
+    return Conflict(
+        "the session has checkpoints of LangGraph, which an archive would not contain: delete them first, "
+        "with delete_thread() or prune([thread_id], strategy='delete') of the saver, or use a policy without "
+        "an archive",
+        session_id=session_id,
+    )
 
 
 def _delete_without_archive(run: MaintenanceRun, session_ids: Sequence[str]) -> Job[None]:

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from asm.engine.registry import Dialect, QueryRegistry
-from asm.engine.schema_version import OPTIONAL, Optional, own_migrations
+from asm.engine.schema_version import OPTIONAL, OptionalTables, own_migrations
 from asm.engine.script import Rows, sum_of_halves
 from asm.errors import Conflict, ConnectionFailed, MigrationRequired, StorageError, StorageTimeout
 from asm.migrations.files import list_files, needed_migrations
@@ -163,7 +163,7 @@ class Migrator(ABC):
         lost = {id for each in OPTIONAL.values() if self._has_lost(each, marked) for id in each.migrations}
         return [id for id in marked if id not in lost]
 
-    def _has_lost(self, optional: Optional, marked: Collection[str]) -> bool:
+    def _has_lost(self, optional: OptionalTables, marked: Collection[str]) -> bool:
         """Whether optional migrations are marked as applied, and their tables were dropped by hand."""
         return not set(marked).isdisjoint(optional.migrations) and not self._succeeds(optional.check)
 

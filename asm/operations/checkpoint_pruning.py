@@ -13,12 +13,13 @@ from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
 
 from asm.documents import load
 from asm.engine.jobs import Job, run_step
 from asm.engine.script import Query, Rows, Script, UnitOfWork, no_result
 from asm.errors import ValidationError
-from asm.validation import count, safe_repr, texts
+from asm.validation import count, is_collection, safe_repr, texts
 
 BATCH_SIZE = 1_000
 """Checkpoints, or threads, that one transaction deletes or looks at."""
@@ -62,9 +63,11 @@ def _prune_threads(session_ids: Iterable[str], choose: Choice, deletes: bool) ->
             yield from _delete(session_id, choose)
 
 
-def delete_for_runs(run_ids: Iterable[str]) -> Job[None]:
+def delete_for_runs(run_ids: Iterable[Any]) -> Job[None]:
     """Delete the checkpoints that these runs made, of whatever thread."""
-    return _delete_for_runs(texts(map(str, run_ids), "run_ids"))
+    if is_collection(run_ids):
+        run_ids = [str(each) if isinstance(each, UUID) else each for each in run_ids]
+    return _delete_for_runs(texts(run_ids, "run_ids"))
 
 
 def _delete_for_runs(run_ids: tuple[str, ...]) -> Job[None]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
 
-from asm.documents import dump, dump_object, load
+from asm.documents import DOCUMENT_LENGTH_MAX, dump, dump_object, load
 from asm.engine.schema_version import OPTIONAL
 from asm.engine.script import Query, Rows, Script, UnitOfWork, no_result
 from asm.errors import MigrationRequired, ValidationError
 from asm.operations.sessions import delete_session
-from asm.validation import optional_count, text
+from asm.validation import a_type, optional_count, safe_repr, text
 
 AGENT_ID = "langgraph"
 """The agent of a session that a thread's first checkpoint inserts."""
@@ -45,7 +46,11 @@ Config: TypeAlias = Any
 
 def session_of(thread_id: Any) -> str:
     """The session of a thread."""
-    return text(str(thread_id), "thread_id")
+    if isinstance(thread_id, bool) or not isinstance(thread_id, str | int | UUID):
+        raise ValidationError(
+            f"thread_id must be a string, an int or a UUID, not {a_type(thread_id)}", path="thread_id"
+        )
+    return text(thread_id if isinstance(thread_id, str) else str(thread_id), "thread_id")
 
 
 def key_of(config: Config) -> tuple[str, str, str | None]:
@@ -53,8 +58,15 @@ def key_of(config: Config) -> tuple[str, str, str | None]:
     place = config.get("configurable") or {}
     if "thread_id" not in place:
         raise ValidationError("the config has no thread_id in 'configurable'", path="configurable.thread_id")
-    checkpoint_id = place.get("checkpoint_id") or None
-    return session_of(place["thread_id"]), place.get("checkpoint_ns") or "", checkpoint_id
+    namespace, checkpoint_id = place.get("checkpoint_ns") or "", place.get("checkpoint_id") or None
+    if checkpoint_id is not None:
+        checkpoint_id = text(checkpoint_id, "checkpoint_id")
+    return session_of(place["thread_id"]), _name(namespace, "checkpoint_ns"), checkpoint_id
+
+
+def _name(value: Any, name: str) -> str:
+    """A string of LangGraph's, which may be empty, that both databases store unchanged."""
+    return "" if value == "" else text(value, name, DOCUMENT_LENGTH_MAX)
 
 
 def config_of(session_id: str, namespace: str, checkpoint_id: str) -> Config:
@@ -103,7 +115,8 @@ def put_checkpoint(
     """
     session_id, namespace, parent_id = key_of(config)
     values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
-    rows = {name: str(versions[name]) for name in values if name in versions and has_row(values[name])}
+    channels = [_name(name, "the name of a channel") for name in values]
+    rows = {name: str(versions[name]) for name in channels if name in versions and has_row(values[name])}
     inline = {name: value for name, value in values.items() if name not in rows}
     type, value = dumps({**checkpoint, "channel_values": inline})
     saved, now = _plain(metadata), datetime.now(UTC)
@@ -141,10 +154,10 @@ def put_writes(
         "session_id": session_id,
         "checkpoint_ns": namespace,
         "checkpoint_id": text(checkpoint_id, "checkpoint_id"),
-        "task_id": task_id,
-        "task_path": task_path,
+        "task_id": _name(task_id, "task_id"),
+        "task_path": _name(task_path, "task_path"),
         "indexes": list(writes),
-        "channels": [channel for channel, _ in writes.values()],
+        "channels": [_name(channel, "the name of a channel") for channel, _ in writes.values()],
         "created_at": datetime.now(UTC),
         **_columns(value for _, value in writes.values()),
     }
@@ -174,14 +187,17 @@ def list_checkpoints(
     limit: int,
 ) -> Query[list[StoredCheckpoint]]:
     """Checkpoints of all threads, of one, or of a namespace, the newest first, behind the `last` one."""
-    session_id, _, checkpoint_id = (None, None, None) if config is None else key_of(config)
+    session_id, namespace, checkpoint_id = (None, None, None) if config is None else key_of(config)
+    if config is not None and config["configurable"].get("checkpoint_ns") is None:
+        # "" is the namespace of the root graph.
+        namespace = None
     last_session_id, last_ns, last_id = (None, None, None) if last is None else last.key
     params = {
         "session_id": session_id,
-        "checkpoint_ns": None if config is None else config["configurable"].get("checkpoint_ns"),
+        "checkpoint_ns": namespace,
         "checkpoint_id": checkpoint_id,
         "before": None if before is None else key_of(before)[2],
-        "filter": dump_object(_plain(filter), "filter") if filter else None,
+        "filter": _filter(filter) if filter else None,
         "last_session_id": last_session_id,
         "last_ns": last_ns,
         "last_id": last_id,
@@ -189,6 +205,23 @@ def list_checkpoints(
     }
     # Whether a filter is selective decides how many checkpoints are read.
     return Query("list_checkpoints", params, _read, prepare=not filter)
+
+
+def _filter(filter: Mapping[str, Any]) -> str:
+    plain = _plain(filter)
+    text = dump_object(plain, "filter")
+    pending = [plain]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict | list):
+            pending.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, int | float) and not -(2**63) <= value < 2**63:
+            raise ValidationError(
+                f"filter has a number beyond 64 bits, {safe_repr(value)}, which SQLite compares inexactly: "
+                "store it as a string",
+                path="filter",
+            )
+    return text
 
 
 def delete_thread(thread_id: str) -> UnitOfWork[None]:

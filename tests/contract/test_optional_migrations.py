@@ -14,6 +14,7 @@ from asm.migrations.runner import migrate_with, status
 from asm.operations import checkpoints
 from tests.conftest import POSTGRES
 from tests.contract.other_clients import STEPS, fetch_rows, only, tables
+from tests.contract.retention_data import a_session, days_ago
 
 OPTIONAL = ["langgraph-0001-checkpoints"]
 CHECKPOINTS = {"asm_checkpoints", "asm_checkpoint_blobs", "asm_checkpoint_writes"}
@@ -93,6 +94,30 @@ def test_a_session_that_is_deleted_takes_its_checkpoints_along(
     assert counts == [[("ses_2",)], [], [("ses_2",)]]
 
 
+def test_a_session_with_checkpoints_is_not_deleted_where_the_policy_has_an_archive(
+    dsn: str, opened: Callable[..., Any]
+) -> None:
+    migrate_with(["langgraph"], dsn)
+    store = opened(dsn)
+    for name in ("ses_1", "ses_2"):
+        store.save_session(a_session(name, updated_days_ago=60, deleted_days_ago=31))
+    put(store, "ses_1")
+    fetch_rows(dsn, f"update asm_sessions set updated_at = '{days_ago(60):%Y-%m-%dT%H:%M:%S.%fZ}'")
+    archived: list[asm.SessionExport] = []
+    policy = asm.RetentionPolicy(archive=archived.append)
+    foreseen = store.maintenance.execute(policy, dry_run=True)
+    report = store.maintenance.execute(policy)
+
+    assert (foreseen.sessions_hard_deleted, len(foreseen.errors)) == (1, 1)
+    assert (report.sessions_hard_deleted, [export.session.id for export in archived]) == (1, ["ses_2"])
+    (failure,) = report.errors
+    assert (failure.session_id, failure.error.details) == ("ses_1", {"session_id": "ses_1"})
+    assert "checkpoints of LangGraph, which an archive would not contain" in str(failure)
+    assert fetch_rows(dsn, "select session_id from asm_checkpoints") == [("ses_1",)]
+    assert store.maintenance.execute(asm.RetentionPolicy()).sessions_hard_deleted == 1
+    assert fetch_rows(dsn, "select session_id from asm_checkpoints") == []
+
+
 @only(POSTGRES, why="a schema is PostgreSQL's")
 def test_checkpoints_are_deleted_in_the_schema_of_their_session(dsn: str, opened: Callable[..., Any]) -> None:
     for schema in ("one", "other"):
@@ -118,5 +143,11 @@ def put(store: Any, session_id: str) -> None:
     """Store a checkpoint with one value in a row of its own."""
     config = {"configurable": {"thread_id": session_id}}
     checkpoint = {"id": "checkpoint_1", "channel_values": {"a": [1]}, "channel_versions": {"a": "1"}}
-    run = getattr(store, "_called", lambda method: method)(store._database.run)
-    run(checkpoints.put_checkpoint(config, checkpoint, {"step": 1}, {"a": "1"}, lambda _: ("json", b"[]")))
+    run_on(
+        store,
+        checkpoints.put_checkpoint(config, checkpoint, {"step": 1}, {"a": "1"}, lambda _: ("json", b"[]")),
+    )
+
+
+def run_on(store: Any, operation: Any) -> Any:
+    return getattr(store, "_called", lambda method: method)(store._database.run)(operation)

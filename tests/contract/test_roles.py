@@ -14,16 +14,19 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import asm
-from asm.migrations.runner import status
+from asm.engine.script import Query, no_result
+from asm.migrations.runner import migrate_with, status
+from asm.operations import checkpoints
 from tests.conftest import POSTGRES, an_artifact, an_event
 from tests.contract.other_clients import STEPS, fetch_rows, only
 from tests.contract.test_cli import output_of
 from tests.contract.test_opening import CALLS, MAINTENANCE_CALLS
+from tests.contract.test_optional_migrations import put, run_on
 
 pytestmark = only(POSTGRES, why="SQLite has no roles")
 
 PAGE = (Path(__file__).parents[2] / "docs" / "roles.md").read_text("utf-8")
-SET_UP, GRANTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+SET_UP, GRANTS, LANGGRAPH_GRANTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 ROLES = ("asm_migrator", "asm_reader", "asm_writer", "asm_operator")
 SCHEMA = "agents"
 INSUFFICIENT_PRIVILEGE = "42501"
@@ -220,6 +223,52 @@ def test_an_operator_deletes_what_has_expired(roles: Roles, opened: Opener) -> N
     write(store)
     store.delete_session("ses_1")
     assert store.maintenance.clean_orphaned_artifacts() == 0
+
+
+def test_an_operator_deletes_sessions_with_their_checkpoints_without_a_grant_on_these(
+    roles: Roles, opened: Opener
+) -> None:
+    migrate_with(["langgraph"], roles.dsn("asm_migrator"), schema=SCHEMA)
+    owner = opened(roles.dsn("asm_migrator"), schema=SCHEMA)
+    for id in ("ses_1", "ses_2", "ses_3"):
+        put(owner, id)
+    fetch_rows(roles._dsn, f"update {SCHEMA}.asm_sessions set updated_at = now() - interval '1 year'")
+    fetch_rows(roles._dsn, f"update {SCHEMA}.asm_sessions set deleted_at = updated_at where id = 'ses_2'")
+    store = opened(roles.dsn("asm_operator"), schema=SCHEMA)
+    store.delete_session("ses_1")
+
+    report = store.maintenance.execute(asm.RetentionPolicy(exempt_statuses=()))
+    assert (report.errors, report.sessions_hard_deleted) == ([], 1)
+    assert fetch_rows(roles._dsn, f"select session_id from {SCHEMA}.asm_checkpoints") == [("ses_3",)]
+
+
+def test_no_role_makes_a_trigger_of_the_function_that_deletes_checkpoints(roles: Roles) -> None:
+    migrate_with(["langgraph"], roles.dsn("asm_migrator"), schema=SCHEMA)
+    trigger = (
+        f"create trigger t after delete on s for each row execute function {SCHEMA}.asm_delete_checkpoints()"
+    )
+    with psycopg.connect(roles.dsn("asm_operator")) as connection:
+        connection.execute("create temp table s (id text)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="asm_delete_checkpoints"):
+            connection.execute(trigger.encode())
+
+
+def test_a_writer_puts_and_deletes_checkpoints_and_a_reader_reads_them(roles: Roles, opened: Opener) -> None:
+    migrate_with(["langgraph"], roles.dsn("asm_migrator"), schema=SCHEMA)
+    roles.run(LANGGRAPH_GRANTS)
+    writer = opened(roles.dsn("asm_writer"), schema=SCHEMA)
+    config = {"configurable": {"thread_id": "ses_1", "checkpoint_id": "checkpoint_1"}}
+    put(writer, "ses_1")
+    run_on(writer, checkpoints.put_writes(config, "task", "", {0: ("a", ("json", b"[]"))}))
+    run_on(writer, checkpoints.copy_thread("ses_1", "ses_2"))
+
+    reader = opened(roles.dsn("asm_reader"), schema=SCHEMA)
+    assert len(run_on(reader, checkpoints.get_checkpoint(config)).writes) == 1
+    check_refused(lambda: put(reader, "ses_1"))
+    check_refused(lambda: run_on(writer, checkpoints.delete_thread("ses_1")))
+    deleted = Query("delete_thread_checkpoints", {"session_id": "ses_1"}, no_result)
+    run_on(writer, deleted)
+    assert fetch_rows(roles._dsn, f"select session_id from {SCHEMA}.asm_checkpoints") == [("ses_2",)]
 
 
 @pytest.mark.parametrize("role", ["asm_reader", "asm_writer", "asm_operator"])

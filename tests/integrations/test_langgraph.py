@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
+from uuid import UUID
 
 import psycopg_pool
 import pytest
@@ -269,15 +270,37 @@ def steps_of_filter(saver: Any, filter: dict[str, Any]) -> int:
         ({"score": None}, 0),
         ({"absent": None}, 1),
         ({"tags": {"a": 1, "b": [2]}}, 1),
+        ({"tags": {"a": 1.0, "b": [2.0]}}, 1),
+        ({"tags": {"a": True, "b": [2]}}, 0),
+        ({"tags": {"a": 1, "b": [2, 3]}}, 0),
+        ({"tags": {"a": 1, "b": {"0": 2}}}, 0),
         ({"tags": {"a": 1}}, 0),
+        ({"tags": {"a": 1, "b": [2], "c": None}}, 0),
+        ({"tags": {}}, 0),
+        ({"nested": {"ü": {"x": 1.5, "y": None}}}, 1),
+        ({"nested": {"ü": {"x": 1.5, "z": None}}}, 0),
+        ({"nested": {"ü": {"x": "1.5", "y": None}}}, 0),
+        ({"nested": {"ü": '{"x":1.5,"y":null}'}}, 0),
+        ({"big": 2**62}, 0),
         ({'it\'s "odd"': "v'"}, 1),
         ({"score": 1, "step": 8}, 0),
     ],
 )
 def test_a_filter_matches_equal_values(filter: dict[str, Any], number: int, blocking: Any) -> None:
-    put(blocking, thread(), a_checkpoint(), score=1, tags={"b": [2], "a": 1}, step=7, **{'it\'s "odd"': "v'"})
+    metadata = {"score": 1, "tags": {"b": [2], "a": 1}, "step": 7, 'it\'s "odd"': "v'"}
+    # An integer beyond 64 bits makes the text of the metadata another one.
+    metadata |= {"nested": {"ü": {"x": 1.5, "y": None}}, "big": 10**20}
+    put(blocking, thread(), a_checkpoint(), **metadata)
 
     assert steps_of_filter(blocking, filter) == number
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 1e20])
+def test_a_filter_by_a_number_beyond_64_bits_is_refused(number: float, blocking: Any) -> None:
+    put(blocking, thread(), a_checkpoint(), big=10**20)
+    for filter in ({"big": number}, {"nested": {"list": [number]}}):
+        with pytest.raises(asm.ValidationError, match="filter has a number beyond 64 bits"):
+            steps_of_filter(blocking, filter)
 
 
 def test_a_list_is_read_in_pages(blocking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,6 +328,53 @@ def test_a_thread_whose_id_is_none_of_the_store_is_refused(thread_id: str, block
         put(blocking, thread(thread_id), a_checkpoint())
 
 
+@pytest.mark.parametrize("thread_id", [None, True, 1.5, b"thread_1", {"id": 1}, ["thread_1"]])
+def test_a_thread_is_named_by_a_string_an_int_or_a_uuid(thread_id: Any, blocking: Any) -> None:
+    for call in (
+        lambda: put(blocking, thread(thread_id), a_checkpoint()),
+        lambda: blocking.get_tuple(thread(thread_id)),
+        lambda: list(blocking.list(thread(thread_id))),
+        lambda: blocking.delete_thread(thread_id),
+        lambda: blocking.copy_thread("thread_1", thread_id),
+    ):
+        with pytest.raises(asm.ValidationError, match="thread_id must be a string, an int or a UUID, not"):
+            call()
+
+
+@pytest.mark.parametrize("thread_id", [7, UUID(int=7)])
+def test_a_thread_with_another_id_is_the_session_of_its_text(thread_id: Any, blocking: Any) -> None:
+    put(blocking, thread(thread_id), a_checkpoint(), step=1)
+
+    assert steps(blocking, thread(str(thread_id))) == steps(blocking, thread(thread_id)) == [1]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda saver, name: put(saver, thread(namespace=name), a_checkpoint()),
+        lambda saver, name: put(saver, thread(checkpoint_id=name), a_checkpoint()),
+        lambda saver, name: put(saver, thread(), a_checkpoint(**{name: [1]})),
+        lambda saver, name: saver.put_writes(thread(checkpoint_id="c", namespace=name), [("a", 1)], "task"),
+        lambda saver, name: saver.put_writes(thread(checkpoint_id="c"), [(name, 1)], "task"),
+        lambda saver, name: saver.put_writes(thread(checkpoint_id="c"), [("a", 1)], name),
+        lambda saver, name: saver.put_writes(thread(checkpoint_id="c"), [("a", 1)], "task", name),
+        lambda saver, name: saver.get_tuple(thread(namespace=name)),
+        lambda saver, name: saver.get_tuple(thread(checkpoint_id=name)),
+        lambda saver, name: list(saver.list(thread(namespace=name))),
+        lambda saver, name: list(saver.list(thread(), before=thread(checkpoint_id=name))),
+        lambda saver, name: saver.delete_for_runs([name]),
+    ],
+)
+def test_a_name_that_a_database_cannot_store_is_refused(
+    call: Callable[[Any, str], object], name: str, blocking: Any, dsn_of_tables: str
+) -> None:
+    with pytest.raises(asm.ValidationError, match="contains a"):
+        call(blocking, name)
+
+    assert rows_of(dsn_of_tables) == [0, 0, 0]
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -312,6 +382,8 @@ def test_a_thread_whose_id_is_none_of_the_store_is_refused(thread_id: str, block
         lambda saver: saver.put_writes(thread(), [("a", 1)], "task"),
         lambda saver: saver.prune(["thread_1"], strategy="oldest"),
         lambda saver: saver.prune("thread_1"),
+        lambda saver: saver.delete_for_runs("run_1"),
+        lambda saver: saver.delete_for_runs([None]),
         lambda saver: saver.expire(max_checkpoints=0),
         lambda saver: saver.expire(max_age_days=-1),
         lambda saver: list(saver.list(thread(), limit=-1)),
@@ -385,7 +457,7 @@ def test_delete_for_runs_deletes_rows_of_all_threads(blocking: Any, dsn_of_table
         blocking.put_writes(config, [("a", 1)], "task")
     put(blocking, configs[-1], a_checkpoint(other=[1]), run_id="run_2", step=9)
     put_many(blocking, 2, "thread_2", run_id="run_1")
-    blocking.delete_for_runs(["run_1", "run_3"])
+    blocking.delete_for_runs(["run_1", UUID(int=3)])
 
     assert (rows_of(dsn_of_tables), rows_of(dsn_of_tables, "thread_2")) == ([1, 1, 0], [0, 0, 0])
     assert blocking.get_tuple(thread()).parent_config is None

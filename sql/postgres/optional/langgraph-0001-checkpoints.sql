@@ -53,9 +53,12 @@ create table if not exists asm_checkpoint_writes (
 );
 
 -- A session that is deleted, by delete_session, retention or by hand, takes its checkpoints along.
--- The schema is that of the session, whatever the search_path is.
+-- The schema is that of the session, whatever the search_path is. The rights are those of the
+-- owner: a role that may delete a session needs no grant on these tables.
 create or replace function asm_delete_checkpoints() returns trigger
 language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     execute pg_catalog.format(
@@ -70,6 +73,10 @@ begin
     return null;
 end
 $$;
+
+-- Nobody else may make a trigger of it: it would run, with the rights of the owner, what is in the
+-- tables of another schema. The trigger below needs no grant.
+revoke execute on function asm_delete_checkpoints() from public;
 
 create or replace trigger asm_sessions_delete_checkpoints
  after delete on asm_sessions

@@ -216,6 +216,13 @@ select distinct session_id
  where run_id = any(%(run_ids)s::text[])
  order by session_id;
 
+-- find_threads
+-- Which of these sessions have checkpoints.
+select distinct session_id
+  from asm_checkpoints
+ where session_id = any(%(session_ids)s::text[])
+ order by session_id;
+
 -- delete_checkpoints
 -- Deletes checkpoints with their writes, and leaves the values of their channels.
 with gone as materialized (

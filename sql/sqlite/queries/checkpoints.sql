@@ -112,7 +112,9 @@ select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
 -- list_checkpoints
 -- A page of checkpoints, the newest first, as get_checkpoint returns one; the rows of the page
 -- are in no order. A value of the filter equals that of the metadata; null equals an absent one.
--- Booleans are numbers in SQLite, so the types are compared, too; there is one of numbers.
+-- Equal containers have as many items, each equal to the one in its place; of the metadata itself,
+-- only the items that the filter has are compared. Booleans are numbers in SQLite, so types are
+-- compared, too; there is one of numbers. The plus keeps numbers from being compared as text.
 select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata, task_id,
        task_path, idx, channel, type, value
   from (
@@ -129,13 +131,31 @@ select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
               and (checkpoint_id, checkpoint_ns, session_id)               -- if last_id
                   < (:last_id, :last_ns, :last_session_id)                 -- if last_id
               and not exists (                                             -- if filter
+                  with recursive pairs as (                                -- if filter
+                      select 'object' as wanted_type, :filter as wanted,   -- if filter
+                             'object' as found_type, +metadata as found,   -- if filter
+                             true as is_partial                            -- if filter
+                      union all                                            -- if filter
+                      select item.type, item.value,                        -- if filter
+                             coalesce(stored.type, iif(is_partial, 'null', 'none')),  -- if filter
+                             stored.value, false                           -- if filter
+                        from pairs                                         -- if filter
+                        join json_each(pairs.wanted) as item               -- if filter
+                        left join json_each(pairs.found) as stored         -- if filter
+                          on stored.key = item.key                         -- if filter
+                       where wanted_type in ('array', 'object')            -- if filter
+                         and wanted_type = found_type                      -- if filter
+                  )                                                        -- if filter
                   select 1                                                 -- if filter
-                    from json_each(:filter) as wanted                      -- if filter
-                    left join json_each(metadata) as found                 -- if filter
-                      on found.key = wanted.key                            -- if filter
-                   where found.value is not wanted.value                   -- if filter
-                      or replace(coalesce(found.type, 'null'), 'real', 'integer')  -- if filter
-                         <> replace(wanted.type, 'real', 'integer')        -- if filter
+                    from pairs                                             -- if filter
+                   where replace(wanted_type, 'real', 'integer')           -- if filter
+                         <> replace(found_type, 'real', 'integer')         -- if filter
+                      or wanted_type not in ('array', 'object')            -- if filter
+                         and wanted is not found                           -- if filter
+                      or wanted_type in ('array', 'object')                -- if filter
+                         and not is_partial                                -- if filter
+                         and (select count(*) from json_each(wanted))      -- if filter
+                             <> (select count(*) from json_each(found))    -- if filter
               )                                                            -- if filter
             order by checkpoint_id desc, checkpoint_ns desc, session_id desc
             limit :limit
@@ -187,6 +207,13 @@ select id
 select distinct session_id
   from asm_checkpoints
  where run_id in (select value from json_each(:run_ids))
+ order by session_id;
+
+-- find_threads
+-- Which of these sessions have checkpoints.
+select distinct session_id
+  from asm_checkpoints
+ where session_id in (select value from json_each(:session_ids))
  order by session_id;
 
 -- delete_checkpoints

@@ -162,7 +162,7 @@ def test_recover_ends_the_runs_that_nobody_is_running(store: Any, session_id: st
     usage = {"input_tokens": 10, "output_tokens": 5, "model": "gpt-4o"}
     for type, data in (("token_usage_updated", usage), ("turn_completed", {"turn": 1})):
         store.append_event(
-            asm.Event(id=f"{run.id}.{type}", type=type, session_id=session_id, run_id=run.id, data=data)
+            asm.Event(id=f"{run.id}.1.aa.{type}", type=type, session_id=session_id, run_id=run.id, data=data)
         )
 
     (ended,) = manager.recover()
@@ -534,9 +534,9 @@ def test_a_run_that_failed_is_raised_as_it_ended_unless_it_is_to_run_again(
     result = manager.run(session_id, answer(), "Hi", run_id="order-7", again=True)
     assert (result.run.id, result.run.status, result.run.error) == ("order-7", "completed", None)
     ids = [event.id for event in store.get_events(session_id, run_id="order-7")]
-    assert "order-7.000001" in ids
-    assert "order-7.2.000001" in ids
+    assert [id.split(".")[1] for id in ids] == sorted(id.split(".")[1] for id in ids)
     assert [event.id for event in result.events] == [id for id in ids if id.startswith("order-7.2.")]
+    assert ids[0].startswith("order-7.1.")
     assert manager.run(session_id, answer(), "Hi", run_id="order-7") == result
 
 
@@ -575,6 +575,36 @@ def test_a_run_id_that_is_running_is_active(
         manager.run(session_id, answer(), "Hi", run_id="run_1", again=True)
 
     running.go_on()
+
+
+def test_a_run_in_a_fork_is_stored_beside_the_copied_events_of_its_id(
+    store: Any, session_id: str, manager: Any
+) -> None:
+    manager.run(session_id, answer("In the parent."), "First", run_id="order-7")
+    fork = store.fork_session(session_id)
+    copied = store.get_events(fork.id)
+
+    result = manager.run(fork.id, answer("In the fork."), "Second", run_id="order-7")
+
+    assert store.get_events(fork.id, after=len(copied)) == list(result.events)
+    assert [each.data["content"] for each in result.events if "content" in each.data] == [
+        *("Second", "In the fork."),
+    ]
+
+
+def test_another_attempt_is_stored_when_the_application_has_replaced_the_row(
+    store: Any, session_id: str, manager: Any
+) -> None:
+    with pytest.raises(asm.ProviderError):
+        manager.run(session_id, Scripted([said("Half"), asm.ProviderError("no")]), "Hi", run_id="order-7")
+    store.save_run(replace(store.get_run("order-7"), metadata={"note": 1}))
+    before = store.get_latest_sequence(session_id)
+
+    result = manager.run(session_id, answer("Whole."), "Again", run_id="order-7", again=True)
+
+    assert store.get_events(session_id, after=before) == list(result.events)
+    assert result.text == "Whole."
+    assert types(result.events)[:2] == ["run_started", "message_sent"]
 
 
 def test_the_attempts_of_a_run_are_one_in_the_transcript(store: Any, session_id: str, manager: Any) -> None:

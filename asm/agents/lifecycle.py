@@ -17,7 +17,7 @@ from typing import TypeVar
 from asm.agents.outcomes import Outcome, abandoned, cancelled
 from asm.agents.plans import Plan, event_type_of
 from asm.agents.progress import with_usages
-from asm.agents.recording import Recorder, Redact, Show, event_id_prefix, redacted
+from asm.agents.recording import Recorder, Redact, Show, event_id_prefix, redact_failure, redacted
 from asm.async_store import AsyncSessionStore, run_operation
 from asm.documents import Document
 from asm.engine.script import Operation
@@ -172,13 +172,16 @@ class Lifecycle:
             ended = await self._end_of_another(run, cancelled(reason))
             return ended or await self.store.get_run(run_id, session_id=run.session_id)
         data = {} if reason is None else {"reason": reason}
-        event = self._event(run, new_id("evt_"), CANCEL_REQUESTED, data)
+        event = redacted(self.redact, self._event(run, new_id("evt_"), CANCEL_REQUESTED, data))
         return await self.run("cancel_run", claims.request_cancel(run, event))
 
     async def _end_of_another(self, run: Run, outcome: Outcome) -> Run | None:
         """End a run that nobody is running. None if it has changed since it was read."""
         id = f"{event_id_prefix(run)}{outcome.type}"
-        events = [self._event(run, id, outcome.type, outcome.data)]
+        try:
+            events = [redacted(self.redact, self._event(run, id, outcome.type, outcome.data))]
+        except Exception as failure:
+            events = [self._event(run, id, outcome.type, redact_failure(failure))]
         outcome = replace(outcome, data=dict(events[0].data))
         status = None
         if lease(run).get("ends_session"):
@@ -188,9 +191,8 @@ class Lifecycle:
         stored = await self.store.get_events(run.session_id, run_id=run.id, type=types)
         reports = [event for event in stored if event.id.startswith(event_id_prefix(run))]
         usages = [event.data for event in reports if event.type == EventType.TOKEN_USAGE_UPDATED]
-        ended = with_usages(
-            run,
-            usages,
+        ended = replace(
+            with_usages(run, usages),
             turn_count=len(reports) - len(usages),
             status=outcome.status,
             error=outcome.error,
@@ -202,10 +204,9 @@ class Lifecycle:
             return None
 
     def _event(self, run: Run, id: str, type: str, data: Document) -> Event:
-        event = Event(
+        return Event(
             id=id, type=type, session_id=run.session_id, run_id=run.id, data=data, provider=run.provider
         )
-        return redacted(self.redact, event)
 
     async def run(self, name: str, operation: Operation[T]) -> T:
         """Run an operation that is no method of a store: `asm.operations.claims` says why."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,10 +18,11 @@ from asm.agents.transcript import Transcript, read_events
 from asm.async_store import AsyncSessionStore
 from asm.documents import Document
 from asm.enums import EventType, SessionStatus
-from asm.errors import ValidationError
+from asm.errors import ConnectionFailed, StoreClosed, ValidationError
 from asm.methods import set_signature
 from asm.models import Event, Run, Session, new_id
 from asm.operations import claims
+from asm.shown import identifier, message
 from asm.store import SessionStore
 from asm.validation import a_type, function, safe_repr, seconds, text
 from asm.validation import count as number_of
@@ -34,6 +36,8 @@ CANCEL_WAIT_S = 30.0
 LEASE_MAX_S = 86_400 * 7
 
 STREAM_CLOSED = "its stream was closed"
+
+_log = logging.getLogger("asm")
 
 _STREAM = """The events of a run as they are stored, and the deltas of its messages, which are not.
 
@@ -143,11 +147,24 @@ class AsyncSessionManager:
 
         These are runs of a manager whose lease ended at least `grace` seconds ago, which allows for clocks
         that differ between machines. Others, also those of programs without a manager, are left alone. It can
-        be called at any time, by several programs at once, beside live runs.
+        be called at any time, by several programs at once, beside live runs. If a run cannot be ended, the
+        others are, and then the error is raised.
         """
-        stale = await self._store.maintenance.list_stale_runs(grace=grace)
-        ended = [await self._lifecycle.abandon(run) for run in stale]
-        return [run for run in ended if run is not None]
+        ended: list[Run] = []
+        failure: Exception | None = None
+        for run in await self._store.maintenance.list_stale_runs(grace=grace):
+            try:
+                recovered = await self._lifecycle.abandon(run)
+            except (ConnectionFailed, StoreClosed):
+                raise
+            except Exception as error:
+                _log.warning("run %s was not recovered: %s", identifier(run.id), message(repr(error)))
+                failure = failure or error
+            else:
+                ended += [] if recovered is None else [recovered]
+        if failure is not None:
+            raise failure
+        return ended
 
     async def transcript(
         self,

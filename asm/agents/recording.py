@@ -36,6 +36,14 @@ def redacted(redact: Redact | None, event: Event) -> Event:
     return stored
 
 
+def redact_failure(error: Exception) -> Document:
+    """The data of the event that a run ended, where `redact` raised.
+
+    Nothing of the event may be stored, not even the message of the exception.
+    """
+    return {"code": "redact_failed", "message": f"redact raised {type(error).__name__}"}
+
+
 class _Held(NamedTuple):
     """An event as the caller sees it, and as it is stored; a delta is not stored, and some are not shown."""
 

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 import asm
+from asm.agents import AdapterEvent
 from asm.operations.runs import lease, with_lease
 from tests.agents.conftest import manager_of, types
 from tests.agents.scripted import Gate, Scripted, answer, call, delta, pause, said, used, with_tool
@@ -174,6 +175,73 @@ def test_recover_ends_the_runs_that_nobody_is_running(store: Any, session_id: st
     assert (last.type, last.data["code"], last.run_id) == ("run_failed", "abandoned", run.id)
     assert manager.recover() == []
     assert store.get_session(session_id).status == "active"
+
+
+def test_recover_leaves_out_a_usage_that_cannot_be_added(store: Any, session_id: str, manager: Any) -> None:
+    run = abandoned_run(store, session_id)
+    usages = [{"input_tokens": 10}, *UNUSABLE, {"input_tokens": 5, "cost_usd": 0.5}]
+    for n, data in enumerate(usages):
+        event = asm.Event(
+            id=f"{run.id}.1.aa.{n}", type="token_usage_updated", session_id=session_id, data=data
+        )
+        store.append_event(replace(event, run_id=run.id))
+
+    (ended,) = manager.recover()
+
+    assert (ended.status, ended.token_usage, ended.cost_usd) == ("failed", {"input_tokens": 15}, 0.5)
+
+
+UNUSABLE: list[dict[str, Any]] = [
+    {"input_tokens": "12"},
+    {"input_tokens": -5},
+    {"input_tokens": 1.5},
+    {"input_tokens": 10**13},
+    {"input_tokens": 3, "cost_usd": "0.1"},
+]
+
+
+@pytest.mark.parametrize("usage", [*UNUSABLE, {"input_tokens": 3, "cost_usd": float("nan")}], ids=str)
+def test_a_usage_that_cannot_be_added_fails_the_run_and_is_not_stored(
+    usage: Any, store: Any, session_id: str, manager: Any
+) -> None:
+    adapter = Scripted([said("Hello."), used(10, 5), AdapterEvent("token_usage_updated", usage)])
+
+    with pytest.raises(asm.ValidationError, match=r"tokens|cost_usd"):
+        manager.run(session_id, adapter, "Hi", run_id="run_1")
+
+    run = store.get_run("run_1")
+    assert (run.status, run.token_usage) == ("failed", {"input_tokens": 10, "output_tokens": 5})
+    assert types(store.get_events(session_id)).count("token_usage_updated") == 1
+    assert manager.run(session_id, answer(), "Hi").text == "Hello."
+
+
+def test_recover_ends_the_others_before_it_raises_what_one_run_raises(
+    store: Any, session_id: str, manager: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    full, other = abandoned_run(store, "ses_full"), abandoned_run(store, session_id)
+    last = "update asm_session_sequences set last_sequence = 9223372036854775807"
+    store.run_transaction(lambda tx: tx.execute(f"{last} where session_id = 'ses_full'"))
+
+    with pytest.raises(asm.Conflict):
+        manager.recover()
+
+    assert [store.get_run(run.id).status for run in (full, other)] == ["running", "failed"]
+    assert f"run {full.id} was not recovered" in caplog.text
+
+
+def test_recover_ends_a_run_whose_end_redact_refuses(store: Any, session_id: str) -> None:
+    def refuse(event: asm.Event) -> asm.Event:
+        if event.run_id == refused.id:
+            raise LookupError("found secret")
+        return event
+
+    refused, other = abandoned_run(store, session_id), abandoned_run(store, session_id)
+    manager = manager_of(store, redact=refuse)
+
+    assert {run.id for run in manager.recover()} == {refused.id, other.id}
+    error = {"code": "redact_failed", "message": "redact raised LookupError"}
+    assert store.get_run(refused.id).error == error
+    assert store.get_events(session_id, run_id=refused.id, last=1)[0].data == error
 
 
 def test_recover_leaves_a_lease_alone_until_its_grace_is_over(

@@ -83,7 +83,7 @@ def claim_named_run(
 ) -> UnitOfWork[list[Event]]:
     """claim_run of a run whose id others may use; RunChanged if the stored one is not `before` any more."""
     batch = _with_session(session, events)
-    check = partial(_check_unchanged, run, before)
+    check = partial(_check_unchanged, before)
     return UnitOfWork(partial(_claim, run, session, batch, status, check), sessions=(session.id,))
 
 
@@ -98,27 +98,32 @@ def _claim(
     session: Session,
     batch: Sequence[EncodedEvent],
     status: SessionStatus | None,
-    check: Callable[[], Script[None]] | None = None,
+    check: Callable[[Run | None], None] | None = None,
 ) -> Script[list[Event]]:
     stored = yield from append_idempotently(batch)
-    for active in (yield from runs.list_runs(session.id, status=RunStatus.RUNNING)):
-        # It is the caller's own if the response to the first commit was lost.
-        if owner(active) != owner(run):
-            raise ActiveRunFound(active)
+    known = yield from _find_run(run)
+    if known is not None and owner(known) == owner(run):
+        # The response to the first commit was lost. Others may have changed the run since.
+        return stored
+    for active in (yield from runs.list_runs(session.id, status=RunStatus.RUNNING, limit=1)):
+        raise ActiveRunFound(active)
     if check is not None:
-        yield from check()
+        check(known)
     for query in _activation(session, status):
         yield from query
     yield from runs.save_run(run)
     return stored
 
 
-def _check_unchanged(run: Run, before: Run | None) -> Script[None]:
+def _find_run(run: Run) -> Script[Run | None]:
     try:
-        stored = yield from runs.get_run(run.id, session_id=run.session_id)
+        return (yield from runs.get_run(run.id, session_id=run.session_id))
     except RunNotFound:
-        stored = None
-    if stored != before and (stored is None or owner(stored) != owner(run)):
+        return None
+
+
+def _check_unchanged(before: Run | None, stored: Run | None) -> None:
+    if stored != before:
         raise RunChanged
 
 

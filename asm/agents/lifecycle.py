@@ -68,8 +68,8 @@ class Lifecycle:
                 if not is_stale(found.run):
                     raise claims.run_active(found.run) from None
                 await self.abandon(found.run)
-            except claims.RunChanged:
-                # Another client began or ended the run of this id.
+            except claims.ReadAgain:
+                # Another client changed the session, or began or ended the run of this id.
                 continue
 
     async def _session(self, plan: Plan) -> Session:
@@ -97,12 +97,12 @@ class Lifecycle:
     async def _claim(self, plan: Plan, show: Show, session: Session, before: Run | None) -> Claim:
         run = self._new_run(plan, before)
         recorder = Recorder(self.store, run, self.redact, show)
-        status = None if session.status == SessionStatus.ACTIVE else SessionStatus.ACTIVE
-        if session is plan.new_session:
+        read = None if session is plan.new_session else session
+        if read is None:
             recorder.hold(recorder.make(EventType.SESSION_CREATED, {"provider": run.provider}))
             recorder.hold(recorder.make(EventType.SESSION_STARTED, {}))
         else:
-            if status is not None:
+            if session.status != SessionStatus.ACTIVE:
                 is_new = session.status == SessionStatus.PENDING
                 type = EventType.SESSION_STARTED if is_new else EventType.SESSION_RESUMED
                 recorder.hold(recorder.make(type, {}))
@@ -111,9 +111,9 @@ class Lifecycle:
         run = run if input is run.input else replace(run, input=input)
         claim: Operation[list[Event]]
         if plan.run_id is None:
-            claim = claims.claim_run(run, session, recorder.held, status)
+            claim = claims.claim_run(run, session, recorder.held, read)
         else:
-            claim = claims.claim_named_run(run, session, recorder.held, status, before)
+            claim = claims.claim_named_run(run, session, recorder.held, read, before)
         events = await self.run("claim_run", claim)
         recorder.confirm(events)
         return Claim(run, session, recorder)

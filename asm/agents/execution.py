@@ -43,6 +43,7 @@ class Execution:
     def __init__(self, lifecycle: Lifecycle, plan: Plan, show: Show, keep_deltas_s: float | None) -> None:
         self.run_id: str | None = None
         """That of the run, once it is claimed."""
+        self.session_id = plan.session_id
         self._lifecycle = lifecycle
         self._store = lifecycle.store
         self._plan = plan

@@ -163,9 +163,9 @@ class Lifecycle:
         last = await self.store.get_events(run.session_id, run_id=run.id, last=1)
         return await self._end_of_another(run, abandoned(run, last[-1].sequence_number or 0 if last else 0))
 
-    async def cancel(self, run_id: str, reason: str | None) -> Run:
+    async def cancel(self, run_id: str, reason: str | None, session_id: str | None) -> Run:
         """Ask the program that runs a run to cancel it, or end a run that nobody is running."""
-        run = await self.store.get_run(run_id)
+        run = await self.store.get_run(run_id, session_id=session_id)
         if run.status.is_terminal or ("cancel_requested" in lease(run) and not is_stale(run)):
             return run
         if is_stale(run) or lease_end(run) is None:

@@ -8,18 +8,21 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 
 import asm
 from asm.agents import AdapterEvent
+from asm.agents.lifecycle import Lifecycle
 from asm.operations.runs import lease, with_lease
 from tests.agents.conftest import manager_of, types
 from tests.agents.scripted import Gate, Scripted, answer, call, delta, pause, said, used, with_tool
 from tests.conftest import POSTGRES, Where
 from tests.contract.other_clients import only
+from tests.fault.concurrent_writers import wait_until
 
 InBackground = Callable[..., Future[Any]]
 
@@ -114,6 +117,88 @@ def test_a_run_of_a_program_without_a_manager_is_not_touched(
     assert manager.run(session_id, answer(), "Hi").text == "Hello."
 
 
+class Between(NamedTuple):
+    """What another program does after a manager has read a session, and before it claims it."""
+
+    change: Callable[[Any, Any, str], Any]
+    check: Callable[[Any, Any, str], None]
+
+
+def deleted(session: asm.Session) -> asm.Session:
+    return replace(session, deleted_at=datetime.now(UTC))
+
+
+def check_resumed(run: Callable[[], Any], store: Any, session_id: str) -> None:
+    result = run()
+    assert store.get_session(session_id).status == result.session.status == "active"
+    stored = types(store.get_events(session_id))
+    assert stored[2:5] == ["session_completed", "session_resumed", "run_started"]
+
+
+def check_refused(run: Callable[[], Any], store: Any, session_id: str) -> None:
+    with pytest.raises(asm.Conflict, match="is deleted"):
+        run()
+    assert (store.list_runs(session_id), store.get_latest_sequence(session_id)) == ([], 2)
+
+
+def check_not_found(run: Callable[[], Any], store: Any, session_id: str) -> None:
+    with pytest.raises(asm.SessionNotFound):
+        run()
+    assert (store.list_runs(session_id), store.get_latest_sequence(session_id)) == ([], 0)
+
+
+BETWEEN = {
+    "completed": Between(lambda manager, store, session: manager.complete(session), check_resumed),
+    "soft-deleted": Between(
+        lambda manager, store, session: store.update_session(session, deleted), check_refused
+    ),
+    "deleted": Between(lambda manager, store, session: store.delete_session(session), check_not_found),
+}
+
+
+@pytest.mark.parametrize("run_id", [None, "order-7"])
+@pytest.mark.parametrize("between", BETWEEN)
+def test_a_claim_reads_a_session_again_that_has_changed_since(
+    between: str,
+    run_id: str | None,
+    store: Any,
+    session_id: str,
+    manager: Any,
+    another: Any,
+    in_background: InBackground,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_read = Gate()
+    read = Lifecycle._stored_run
+
+    async def then_wait(lifecycle: Lifecycle, plan: Any) -> Any:
+        await has_read.wait()
+        return await read(lifecycle, plan)
+
+    monkeypatch.setattr(Lifecycle, "_stored_run", then_wait)
+    running = in_background(manager.run, session_id, answer(), "Hi", run_id=run_id)
+    assert has_read.reached.wait(60)
+
+    BETWEEN[between].change(another, store, session_id)
+    has_read.open()
+
+    BETWEEN[between].check(partial(running.result, 60), store, session_id)
+
+
+@only(POSTGRES, why="one transaction at a time writes a file")
+def test_a_claim_waits_for_a_change_of_its_session_that_is_not_committed(
+    store: Any, session_id: str, manager: Any, where: Where, in_background: InBackground
+) -> None:
+    with psycopg.connect(where.dsn) as connection:
+        connection.execute("update asm_sessions set deleted_at = now()")
+        running = in_background(manager.run, session_id, answer(), "Hi")
+        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+        with psycopg.connect(where.dsn, autocommit=True) as other:
+            wait_until(lambda: other.execute(waiting).fetchone() == (1,))
+
+    check_refused(partial(running.result, 60), store, session_id)
+
+
 # Leases.
 
 
@@ -156,6 +241,17 @@ def test_what_an_application_writes_into_the_row_during_a_run_stays(
 
     assert running.go_on().run.metadata["label"] == "x"
     assert store.get_run("run_1").metadata["label"] == "x"
+
+
+def test_a_run_goes_on_when_an_application_replaces_its_metadata(
+    store: Any, session_id: str, manager: Any, in_background: InBackground
+) -> None:
+    running = Running(manager, session_id, in_background)
+    changed = store.update_run("run_1", lambda run: replace(run, metadata={"label": "x"}))
+
+    ended = running.go_on().run
+    assert changed.metadata == ended.metadata == {"asm": lease(ended), "label": "x"}
+    assert manager.run(session_id, answer(), "Hi").text == "Hello."
 
 
 def test_recover_ends_the_runs_that_nobody_is_running(store: Any, session_id: str, manager: Any) -> None:
@@ -558,6 +654,24 @@ def test_a_run_that_nobody_is_running_is_cancelled_at_once(store: Any, session_i
     assert types(store.get_events(session_id))[-1] == "run_cancelled"
 
 
+def test_of_the_runs_of_one_id_that_of_the_session_is_cancelled(
+    store: Any, session_id: str, manager: Any, another: Any, in_background: InBackground
+) -> None:
+    others = [manager.start_session("assistant").id for _ in range(2)]
+    first = Running(manager, session_id, in_background)
+    second = Running(manager, others[0], in_background)
+    third = Running(another, others[1], in_background)
+
+    assert manager.cancel("run_1", session_id=session_id).session_id == session_id
+    assert isinstance(first.future.exception(60), asm.RunCancelled)
+    manager.cancel("run_1", session_id=others[1])
+    third.gate.open()
+    assert isinstance(third.future.exception(60), asm.RunCancelled)
+    store.save_run(replace(store.get_run("run_1", session_id=session_id), started_at=datetime.now(UTC)))
+    assert manager.cancel("run_1").session_id == others[0]
+    assert isinstance(second.future.exception(60), asm.RunCancelled)
+
+
 def test_a_run_that_does_not_exist_is_not_cancelled(manager: Any) -> None:
     with pytest.raises(asm.RunNotFound):
         manager.cancel("run_typo")
@@ -824,6 +938,23 @@ def test_a_providers_own_session_is_continued_with_what_is_new(
     fresh = native()
     manager.run(session_id, fresh, "Fourth", history=False)
     assert fresh.requests[0].resume is None
+
+
+def test_another_attempt_does_not_continue_the_providers_session_of_the_first(
+    session_id: str, manager: Any
+) -> None:
+    begun = said("Half.", provider_session_id="p-1")
+    failing = Scripted([begun, asm.ProviderError("no")], capabilities=["resume"])
+    with pytest.raises(asm.ProviderError):
+        manager.run(session_id, failing, "Question", run_id="order-7")
+    adapter = Scripted([said("Hello.", provider_session_id="p-2")], capabilities=["resume"])
+
+    manager.run(session_id, adapter, "Question", run_id="order-7", again=True)
+    assert (adapter.requests[0].resume, adapter.messages) == (
+        *(None, [{"role": "user", "content": "Question"}]),
+    )
+    manager.run(session_id, adapter, "Next")
+    assert adapter.requests[-1].resume == "p-2"
 
 
 @pytest.mark.parametrize(

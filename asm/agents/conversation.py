@@ -108,6 +108,9 @@ class Conversation:
         known = provider_sessions.find(session, adapter.provider)
         if "resume" not in adapter.capabilities or known is None:
             return 0
+        if known.run_id == self._claim.run.id:
+            # An earlier attempt of the run, which the other adapters are not told either.
+            return 0
         last = await self._store.get_events(session.id, run_id=known.run_id, last=1)
         if not last:
             return 0

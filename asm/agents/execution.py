@@ -19,7 +19,7 @@ from asm.agents.conversation import Conversation
 from asm.agents.lifecycle import Claim, Lifecycle
 from asm.agents.outcomes import Outcome, outcome_of, provider_failure, stored_error
 from asm.agents.plans import Plan
-from asm.agents.recording import Show, event_id_prefix
+from asm.agents.recording import Show, event_id_prefix, redact_failure
 from asm.agents.results import RunResult
 from asm.agents.tools import cancelled
 from asm.engine.shielding import run_to_completion
@@ -34,8 +34,6 @@ from asm.shown import identifier, message
 END_TIMEOUT_S = 5.0
 """How long a run that does not complete tries to store its end."""
 
-REDACT_FAILED = "redact_failed"
-
 _log = logging.getLogger("asm")
 
 
@@ -45,6 +43,7 @@ class Execution:
     def __init__(self, lifecycle: Lifecycle, plan: Plan, show: Show, keep_deltas_s: float | None) -> None:
         self.run_id: str | None = None
         """That of the run, once it is claimed."""
+        self.session_id = plan.session_id
         self._lifecycle = lifecycle
         self._store = lifecycle.store
         self._plan = plan
@@ -244,9 +243,7 @@ class Execution:
             last = recorder.make(outcome.type, outcome.data)
             stored = recorder.redacted(last)
         except Exception as failure:
-            # Nothing of the event may be stored, not even the message of the exception.
-            reason = f"redact raised {type(failure).__name__}"
-            last = stored = recorder.make(outcome.type, {"code": REDACT_FAILED, "message": reason})
+            last = stored = recorder.make(outcome.type, redact_failure(failure))
         recorder.hold_as(last, stored)
         outcome = replace(outcome, data=dict(stored.data))
         if self._plan.new_session is not None:

@@ -17,7 +17,7 @@ from typing import TypeVar
 from asm.agents.outcomes import Outcome, abandoned, cancelled
 from asm.agents.plans import Plan, event_type_of
 from asm.agents.progress import with_usages
-from asm.agents.recording import Recorder, Redact, Show, event_id_prefix, redacted
+from asm.agents.recording import Recorder, Redact, Show, event_id_prefix, redact_failure, redacted
 from asm.async_store import AsyncSessionStore, run_operation
 from asm.documents import Document
 from asm.engine.script import Operation
@@ -68,8 +68,8 @@ class Lifecycle:
                 if not is_stale(found.run):
                     raise claims.run_active(found.run) from None
                 await self.abandon(found.run)
-            except claims.RunChanged:
-                # Another client began or ended the run of this id.
+            except claims.ReadAgain:
+                # Another client changed the session, or began or ended the run of this id.
                 continue
 
     async def _session(self, plan: Plan) -> Session:
@@ -97,12 +97,12 @@ class Lifecycle:
     async def _claim(self, plan: Plan, show: Show, session: Session, before: Run | None) -> Claim:
         run = self._new_run(plan, before)
         recorder = Recorder(self.store, run, self.redact, show)
-        status = None if session.status == SessionStatus.ACTIVE else SessionStatus.ACTIVE
-        if session is plan.new_session:
+        read = None if session is plan.new_session else session
+        if read is None:
             recorder.hold(recorder.make(EventType.SESSION_CREATED, {"provider": run.provider}))
             recorder.hold(recorder.make(EventType.SESSION_STARTED, {}))
         else:
-            if status is not None:
+            if session.status != SessionStatus.ACTIVE:
                 is_new = session.status == SessionStatus.PENDING
                 type = EventType.SESSION_STARTED if is_new else EventType.SESSION_RESUMED
                 recorder.hold(recorder.make(type, {}))
@@ -111,9 +111,9 @@ class Lifecycle:
         run = run if input is run.input else replace(run, input=input)
         claim: Operation[list[Event]]
         if plan.run_id is None:
-            claim = claims.claim_run(run, session, recorder.held, status)
+            claim = claims.claim_run(run, session, recorder.held, read)
         else:
-            claim = claims.claim_named_run(run, session, recorder.held, status, before)
+            claim = claims.claim_named_run(run, session, recorder.held, read, before)
         events = await self.run("claim_run", claim)
         recorder.confirm(events)
         return Claim(run, session, recorder)
@@ -163,22 +163,25 @@ class Lifecycle:
         last = await self.store.get_events(run.session_id, run_id=run.id, last=1)
         return await self._end_of_another(run, abandoned(run, last[-1].sequence_number or 0 if last else 0))
 
-    async def cancel(self, run_id: str, reason: str | None) -> Run:
+    async def cancel(self, run_id: str, reason: str | None, session_id: str | None) -> Run:
         """Ask the program that runs a run to cancel it, or end a run that nobody is running."""
-        run = await self.store.get_run(run_id)
+        run = await self.store.get_run(run_id, session_id=session_id)
         if run.status.is_terminal or ("cancel_requested" in lease(run) and not is_stale(run)):
             return run
         if is_stale(run) or lease_end(run) is None:
             ended = await self._end_of_another(run, cancelled(reason))
             return ended or await self.store.get_run(run_id, session_id=run.session_id)
         data = {} if reason is None else {"reason": reason}
-        event = self._event(run, new_id("evt_"), CANCEL_REQUESTED, data)
+        event = redacted(self.redact, self._event(run, new_id("evt_"), CANCEL_REQUESTED, data))
         return await self.run("cancel_run", claims.request_cancel(run, event))
 
     async def _end_of_another(self, run: Run, outcome: Outcome) -> Run | None:
         """End a run that nobody is running. None if it has changed since it was read."""
         id = f"{event_id_prefix(run)}{outcome.type}"
-        events = [self._event(run, id, outcome.type, outcome.data)]
+        try:
+            events = [redacted(self.redact, self._event(run, id, outcome.type, outcome.data))]
+        except Exception as failure:
+            events = [self._event(run, id, outcome.type, redact_failure(failure))]
         outcome = replace(outcome, data=dict(events[0].data))
         status = None
         if lease(run).get("ends_session"):
@@ -188,9 +191,8 @@ class Lifecycle:
         stored = await self.store.get_events(run.session_id, run_id=run.id, type=types)
         reports = [event for event in stored if event.id.startswith(event_id_prefix(run))]
         usages = [event.data for event in reports if event.type == EventType.TOKEN_USAGE_UPDATED]
-        ended = with_usages(
-            run,
-            usages,
+        ended = replace(
+            with_usages(run, usages),
             turn_count=len(reports) - len(usages),
             status=outcome.status,
             error=outcome.error,
@@ -202,10 +204,9 @@ class Lifecycle:
             return None
 
     def _event(self, run: Run, id: str, type: str, data: Document) -> Event:
-        event = Event(
+        return Event(
             id=id, type=type, session_id=run.session_id, run_id=run.id, data=data, provider=run.provider
         )
-        return redacted(self.redact, event)
 
     async def run(self, name: str, operation: Operation[T]) -> T:
         """Run an operation that is no method of a store: `asm.operations.claims` says why."""

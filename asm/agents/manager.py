@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,12 +18,13 @@ from asm.agents.transcript import Transcript, read_events
 from asm.async_store import AsyncSessionStore
 from asm.documents import Document
 from asm.enums import EventType, SessionStatus
-from asm.errors import ValidationError
+from asm.errors import ConnectionFailed, StoreClosed, ValidationError
 from asm.methods import set_signature
 from asm.models import Event, Run, Session, new_id
 from asm.operations import claims
+from asm.shown import identifier, message
 from asm.store import SessionStore
-from asm.validation import a_type, function, safe_repr, seconds, text
+from asm.validation import a_type, function, optional_text, safe_repr, seconds, text
 from asm.validation import count as number_of
 
 P = ParamSpec("P")
@@ -34,6 +36,8 @@ CANCEL_WAIT_S = 30.0
 LEASE_MAX_S = 86_400 * 7
 
 STREAM_CLOSED = "its stream was closed"
+
+_log = logging.getLogger("asm")
 
 _STREAM = """The events of a run as they are stored, and the deltas of its messages, which are not.
 
@@ -92,7 +96,7 @@ class AsyncSessionManager:
         self._redact = None if redact is None else function(redact, "redact")
         self._keep_deltas_s = None if keep_deltas is None else _duration(keep_deltas, "keep_deltas")
         self._lifecycle = Lifecycle(store, _duration(lease, "lease"), self._redact)
-        self._executions: set[Execution] = set()
+        self._executions: dict[Execution, None] = {}
 
     async def run_once(
         self,
@@ -121,33 +125,50 @@ class AsyncSessionManager:
     run = _run_method(Plan)
     stream = _stream_method(Plan)
 
-    async def cancel(self, run_id: str, *, reason: str | None = None) -> Run:
+    async def cancel(self, run_id: str, *, reason: str | None = None, session_id: str | None = None) -> Run:
         """Cancel a run, and return it as it is stored.
 
         A run of this manager has ended when the call returns. One of another program is asked to end: it
         finds that out when it next appends an event or renews its lease, and is still running when the call
         returns. One that nobody is running any more is ended. A run that has ended is returned as it is.
+
+        Without `session_id`, and with several sessions that have a run of that id, it is the last one that
+        this manager began of those that go on, or the one that `get_run` returns.
         """
-        run_id = text(run_id, "run_id")
+        run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
         if reason is not None and not isinstance(reason, str):
             raise ValidationError(f"reason must be a string, not {a_type(reason)}", path="reason")
-        execution = next((each for each in self._executions if each.run_id == run_id), None)
+        of_id = (each for each in reversed(self._executions) if each.run_id == run_id)
+        execution = next((each for each in of_id if session_id in (None, each.session_id)), None)
         if execution is None:
-            return await self._lifecycle.cancel(run_id, reason)
+            return await self._lifecycle.cancel(run_id, reason, session_id)
         execution.stop(claims.run_cancelled(run_id, reason))
         await execution.ended(CANCEL_WAIT_S)
-        return await self._store.get_run(run_id)
+        return await self._store.get_run(run_id, session_id=execution.session_id)
 
     async def recover(self, *, grace: float = 30.0) -> list[Run]:
         """End the runs that nobody is running any more as failed, and return them.
 
         These are runs of a manager whose lease ended at least `grace` seconds ago, which allows for clocks
         that differ between machines. Others, also those of programs without a manager, are left alone. It can
-        be called at any time, by several programs at once, beside live runs.
+        be called at any time, by several programs at once, beside live runs. If a run cannot be ended, the
+        others are, and then the error is raised.
         """
-        stale = await self._store.maintenance.list_stale_runs(grace=grace)
-        ended = [await self._lifecycle.abandon(run) for run in stale]
-        return [run for run in ended if run is not None]
+        ended: list[Run] = []
+        failure: Exception | None = None
+        for run in await self._store.maintenance.list_stale_runs(grace=grace):
+            try:
+                recovered = await self._lifecycle.abandon(run)
+            except (ConnectionFailed, StoreClosed):
+                raise
+            except Exception as error:
+                _log.warning("run %s was not recovered: %s", identifier(run.id), message(repr(error)))
+                failure = failure or error
+            else:
+                ended += [] if recovered is None else [recovered]
+        if failure is not None:
+            raise failure
+        return ended
 
     async def transcript(
         self,
@@ -222,8 +243,8 @@ class AsyncSessionManager:
 
     def _start(self, plan: Plan, show: Show = lambda _: None) -> Execution:
         execution = Execution(self._lifecycle, plan, show, self._keep_deltas_s)
-        self._executions.add(execution)
-        execution.task.add_done_callback(lambda _: self._executions.discard(execution))
+        self._executions[execution] = None
+        execution.task.add_done_callback(lambda _: self._executions.pop(execution))
         return execution
 
     async def _stream(self, plan: Plan) -> AsyncIterator[Event]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from asm.agents.limits import Limits
 from asm.agents.transcript import plain_text
 from asm.content import ToolCall, read_content
-from asm.documents import Document
+from asm.documents import Document, dump_object
 from asm.enums import EventType
+from asm.errors import ValidationError
 from asm.models import Run
 from asm.provider_usage import TOKEN_COUNTS, token_usage
-from asm.usage import add_usage
+from asm.usage import add_usage, check_cost
 
 
 class Progress:
@@ -29,7 +30,6 @@ class Progress:
         self.provider_session_id: str | None = None
         self._run = run
         self._limits = limits
-        self._usages: list[Document] = []
         self._messages: list[Document] = []
         self._stop_reason: str | None = None
         self._call_count = 0
@@ -64,8 +64,9 @@ class Progress:
         counts = {name: value for name, value in data.items() if name not in ("model", "cost_usd")}
         if not counts.keys() <= set(TOKEN_COUNTS):
             counts |= token_usage(counts, provider=self._run.provider)
-        self._usages.append({**counts, **more})
-        return self._usages[-1]
+        usage = {**counts, **more}
+        self._run = with_usage(self._run, usage)
+        return usage
 
     def check_limits(self) -> None:
         if self._limits is not None:
@@ -73,7 +74,7 @@ class Progress:
 
     def row(self, **changes: Any) -> Run:
         """The run with its turns and its usage so far."""
-        return with_usages(self._run, self._usages, turn_count=self.turns, **changes)
+        return replace(self._run, turn_count=self.turns, **changes)
 
     def output(self) -> Document:
         """The output of the run, as it is shown to the caller."""
@@ -89,21 +90,26 @@ class Progress:
         return output
 
 
-def with_usages(run: Run, usages: Iterable[Document], **changes: Any) -> Run:
-    """The run with the tokens and the cost of model calls added, the model of the last one, and changes."""
-    total: Counter[str] = Counter()
-    cost_usd, model = run.cost_usd, run.provider_metadata.get("model")
+def with_usages(run: Run, usages: Iterable[Document]) -> Run:
+    """The run with the usage of model calls added. What cannot be added is left out, so that the run ends."""
     for usage in usages:
-        total.update({name: usage[name] for name in TOKEN_COUNTS if usage.get(name) is not None})
-        model = usage.get("model", model)
-        if usage.get("cost_usd") is not None:
-            cost_usd = (cost_usd or 0.0) + usage["cost_usd"]
+        with suppress(ValidationError):
+            run = with_usage(run, usage)
+    return run
+
+
+def with_usage(run: Run, usage: Document) -> Run:
+    """The run with a usage added: tokens, cost and model. ValidationError if it cannot be added."""
+    dump_object(usage, "token_usage")
+    counts = {name: usage[name] for name in TOKEN_COUNTS if usage.get(name) is not None}
+    cost_usd, model = usage.get("cost_usd"), usage.get("model")
     return replace(
         run,
-        token_usage=add_usage(run.token_usage, dict(total)) if run.token_usage else dict(total),
-        cost_usd=cost_usd,
+        token_usage=add_usage(run.token_usage, counts),
+        cost_usd=run.cost_usd
+        if cost_usd is None
+        else (run.cost_usd or 0.0) + check_cost(cost_usd, "cost_usd"),
         provider_metadata=run.provider_metadata
         if model is None
         else {**run.provider_metadata, "model": model},
-        **changes,
     )

@@ -1,7 +1,7 @@
 """Storing the events of a run, and showing them when they are stored.
 
-Each event has an id made of the run's id, its attempt and a number, so that what is appended again after a
-lost response is stored once.
+Each event has an id made of the run's id, its attempt, a part of its claim and a number, so that what is
+appended again after a lost response is stored once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from asm.async_store import AsyncSessionStore
 from asm.documents import Document, check_object
 from asm.errors import ValidationError
 from asm.models import Event, Run, event_from_row, event_type, now
-from asm.operations.runs import lease
+from asm.operations.runs import lease, owner
 from asm.validation import a_type, optional_text
 
 Redact = Callable[[Event], Event]
@@ -34,6 +34,14 @@ def redacted(redact: Redact | None, event: Event) -> Event:
         if getattr(stored, name) != getattr(event, name):
             raise ValidationError(f"redact must keep the {name} of an event", path="redact")
     return stored
+
+
+def redact_failure(error: Exception) -> Document:
+    """The data of the event that a run ended, where `redact` raised.
+
+    Nothing of the event may be stored, not even the message of the exception.
+    """
+    return {"code": "redact_failed", "message": f"redact raised {type(error).__name__}"}
 
 
 class _Held(NamedTuple):
@@ -146,6 +154,11 @@ class Recorder:
 
 
 def event_id_prefix(run: Run) -> str:
-    """How the ids of the events of a run's last attempt begin."""
-    attempt = lease(run).get("attempt", 1)
-    return f"{run.id}." if attempt == 1 else f"{run.id}.{attempt}."
+    """How the ids of the events of a run's last attempt begin.
+
+    The random part of the owner tells them from older events of the same run: a fork has these without the
+    row of the run, and an application may have replaced the row.
+    """
+    if (claimed_by := owner(run)) is None:
+        return f"{run.id}."
+    return f"{run.id}.{lease(run).get('attempt', 1)}.{str(claimed_by).rpartition(':')[2][:8]}."

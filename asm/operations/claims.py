@@ -39,8 +39,8 @@ class ActiveRunFound(Exception):
         self.run = run
 
 
-class RunChanged(Exception):
-    """The run of that id is not as it was read, so that nothing is claimed."""
+class ReadAgain(Exception):
+    """The session, or the run of that id, is not as it was read, so that nothing is claimed."""
 
 
 class Ended(NamedTuple):
@@ -55,35 +55,38 @@ class Ended(NamedTuple):
 
 
 def claim_run(
-    run: Run, session: Session, events: Sequence[Event], status: SessionStatus | None
+    run: Run, session: Session, events: Sequence[Event], read: Session | None
 ) -> Batchable[list[Event]]:
     """Save a running run with its first events; ActiveRunFound if another one of the session is running.
 
-    The session is inserted if it is absent, and else its `updated_at` moves, and its status if one is given.
+    The session becomes active; ReadAgain if it is not as it was `read`. If none was, it is inserted.
     """
-    batch = _with_session(session, events)
-    guard = Query("refuse_active_run", {"session_id": session.id}, no_result)
-    more = [*_activation(session, status), guard, runs.save_run(run)]
+    batch = _first_events(session, events, read)
+    guards = [_refuse_active_run(run)]
+    if read is not None:
+        guards = [_refuse_changed_session(read, batch[0]), *guards, _activation(session)]
+    more = [*guards, runs.save_run(run)]
 
     def script() -> Script[Results]:
-        stored = yield from _claim(run, session, batch, status)
+        stored = yield from _claim(run, session, batch, read)
         return Results(stored, [None] * len(more))
 
     return append_followed_by(batch, more, script, lambda results: results.events)
 
 
 def claim_named_run(
-    run: Run, session: Session, events: Sequence[Event], status: SessionStatus | None, before: Run | None
+    run: Run, session: Session, events: Sequence[Event], read: Session | None, before: Run | None
 ) -> UnitOfWork[list[Event]]:
-    """claim_run of a run whose id others may use; RunChanged if the stored one is not `before` any more."""
-    batch = _with_session(session, events)
-    check = partial(_check_unchanged, run, before)
-    return UnitOfWork(partial(_claim, run, session, batch, status, check), sessions=(session.id,))
+    """claim_run of a run whose id others may use; ReadAgain if the stored one is not `before` any more."""
+    batch = _first_events(session, events, read)
+    check = partial(_check_unchanged, before)
+    return UnitOfWork(partial(_claim, run, session, batch, read, check), sessions=(session.id,))
 
 
-def _with_session(session: Session, events: Sequence[Event]) -> list[EncodedEvent]:
+def _first_events(session: Session, events: Sequence[Event], read: Session | None) -> list[EncodedEvent]:
     batch = encoded(events, "claim_run")
-    attach(session, batch, "claim_run")
+    if read is None:
+        attach(session, batch, "claim_run")
     return batch
 
 
@@ -91,33 +94,55 @@ def _claim(
     run: Run,
     session: Session,
     batch: Sequence[EncodedEvent],
-    status: SessionStatus | None,
-    check: Callable[[], Script[None]] | None = None,
+    read: Session | None,
+    check: Callable[[Run | None], None] | None = None,
 ) -> Script[list[Event]]:
     stored = yield from append_idempotently(batch)
-    for active in (yield from runs.list_runs(session.id, status=RunStatus.RUNNING)):
-        # It is the caller's own if the response to the first commit was lost.
-        if owner(active) != owner(run):
-            raise ActiveRunFound(active)
+    known = yield from _find_run(run)
+    if known is not None and owner(known) == owner(run):
+        # The response to the first commit was lost. Others may have changed the run since.
+        return stored
+    if read is not None:
+        yield from _check_session(read)
+    for active in (yield from runs.list_runs(session.id, status=RunStatus.RUNNING, limit=1)):
+        raise ActiveRunFound(active)
     if check is not None:
-        yield from check()
-    for query in _activation(session, status):
-        yield from query
+        check(known)
+    if read is not None:
+        yield from _activation(session)
     yield from runs.save_run(run)
     return stored
 
 
-def _check_unchanged(run: Run, before: Run | None) -> Script[None]:
+def _refuse_active_run(run: Run) -> Query[Any]:
+    return Query("refuse_active_run", {"session_id": run.session_id}, no_result)
+
+
+def _refuse_changed_session(read: Session, first: EncodedEvent) -> Query[Any]:
+    params = {"session_id": read.id, "status": str(read.status), "deleted_at": read.deleted_at}
+    return Query("refuse_changed_session", {**params, "event_id": first.event.id}, no_result)
+
+
+def _check_session(read: Session) -> Script[None]:
+    session = yield from Query("lock_session", {"id": read.id}, _read_session)
+    if session is None or (session.status, session.deleted_at) != (read.status, read.deleted_at):
+        raise ReadAgain
+
+
+def _find_run(run: Run) -> Script[Run | None]:
     try:
-        stored = yield from runs.get_run(run.id, session_id=run.session_id)
+        return (yield from runs.get_run(run.id, session_id=run.session_id))
     except RunNotFound:
-        stored = None
-    if stored != before and (stored is None or owner(stored) != owner(run)):
-        raise RunChanged
+        return None
 
 
-def _activation(session: Session, status: SessionStatus | None) -> list[Query[Any]]:
-    return [] if status is None else [_touch(session.id, session.updated_at, status)]
+def _check_unchanged(before: Run | None, stored: Run | None) -> None:
+    if stored != before:
+        raise ReadAgain
+
+
+def _activation(session: Session) -> Query[Any]:
+    return _touch(session.id, session.updated_at, SessionStatus.ACTIVE)
 
 
 # Leases.

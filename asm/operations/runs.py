@@ -66,11 +66,19 @@ def update_run(
     but make a run of the same id and session; it may be called again after a failure, and in another thread.
     If it raises, nothing is written. The update is applied at most once: if the response to the commit is
     lost and its outcome cannot be determined, ConnectionFailed has `details["outcome"] == "unknown"`.
+
+    A run of a SessionManager keeps its lease, `metadata["asm"]`, if the result leaves that out.
     """
     run_id, session_id = text(run_id, "run_id"), optional_text(session_id, "session_id")
-    return UnitOfWork(
-        partial(change_run, run_id, session_id, plain_function(change, "change")), idempotent=False
-    )
+    kept = partial(_keeping_lease, plain_function(change, "change"))
+    return UnitOfWork(partial(change_run, run_id, session_id, kept), idempotent=False)
+
+
+def _keeping_lease(change: Change[Run], stored: Run) -> Run:
+    changed = change(stored)
+    if lease_end(stored) is None or not isinstance(changed, Run):
+        return changed
+    return replace(changed, metadata={"asm": stored.metadata["asm"], **changed.metadata})
 
 
 def change_run(run_id: str, session_id: str | None, change: Change[Run]) -> Script[Run]:

@@ -8,17 +8,21 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 
 import asm
+from asm.agents import AdapterEvent
+from asm.agents.lifecycle import Lifecycle
 from asm.operations.runs import lease, with_lease
 from tests.agents.conftest import manager_of, types
 from tests.agents.scripted import Gate, Scripted, answer, call, delta, pause, said, used, with_tool
 from tests.conftest import POSTGRES, Where
 from tests.contract.other_clients import only
+from tests.fault.concurrent_writers import wait_until
 
 InBackground = Callable[..., Future[Any]]
 
@@ -113,6 +117,88 @@ def test_a_run_of_a_program_without_a_manager_is_not_touched(
     assert manager.run(session_id, answer(), "Hi").text == "Hello."
 
 
+class Between(NamedTuple):
+    """What another program does after a manager has read a session, and before it claims it."""
+
+    change: Callable[[Any, Any, str], Any]
+    check: Callable[[Any, Any, str], None]
+
+
+def deleted(session: asm.Session) -> asm.Session:
+    return replace(session, deleted_at=datetime.now(UTC))
+
+
+def check_resumed(run: Callable[[], Any], store: Any, session_id: str) -> None:
+    result = run()
+    assert store.get_session(session_id).status == result.session.status == "active"
+    stored = types(store.get_events(session_id))
+    assert stored[2:5] == ["session_completed", "session_resumed", "run_started"]
+
+
+def check_refused(run: Callable[[], Any], store: Any, session_id: str) -> None:
+    with pytest.raises(asm.Conflict, match="is deleted"):
+        run()
+    assert (store.list_runs(session_id), store.get_latest_sequence(session_id)) == ([], 2)
+
+
+def check_not_found(run: Callable[[], Any], store: Any, session_id: str) -> None:
+    with pytest.raises(asm.SessionNotFound):
+        run()
+    assert (store.list_runs(session_id), store.get_latest_sequence(session_id)) == ([], 0)
+
+
+BETWEEN = {
+    "completed": Between(lambda manager, store, session: manager.complete(session), check_resumed),
+    "soft-deleted": Between(
+        lambda manager, store, session: store.update_session(session, deleted), check_refused
+    ),
+    "deleted": Between(lambda manager, store, session: store.delete_session(session), check_not_found),
+}
+
+
+@pytest.mark.parametrize("run_id", [None, "order-7"])
+@pytest.mark.parametrize("between", BETWEEN)
+def test_a_claim_reads_a_session_again_that_has_changed_since(
+    between: str,
+    run_id: str | None,
+    store: Any,
+    session_id: str,
+    manager: Any,
+    another: Any,
+    in_background: InBackground,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_read = Gate()
+    read = Lifecycle._stored_run
+
+    async def then_wait(lifecycle: Lifecycle, plan: Any) -> Any:
+        await has_read.wait()
+        return await read(lifecycle, plan)
+
+    monkeypatch.setattr(Lifecycle, "_stored_run", then_wait)
+    running = in_background(manager.run, session_id, answer(), "Hi", run_id=run_id)
+    assert has_read.reached.wait(60)
+
+    BETWEEN[between].change(another, store, session_id)
+    has_read.open()
+
+    BETWEEN[between].check(partial(running.result, 60), store, session_id)
+
+
+@only(POSTGRES, why="one transaction at a time writes a file")
+def test_a_claim_waits_for_a_change_of_its_session_that_is_not_committed(
+    store: Any, session_id: str, manager: Any, where: Where, in_background: InBackground
+) -> None:
+    with psycopg.connect(where.dsn) as connection:
+        connection.execute("update asm_sessions set deleted_at = now()")
+        running = in_background(manager.run, session_id, answer(), "Hi")
+        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+        with psycopg.connect(where.dsn, autocommit=True) as other:
+            wait_until(lambda: other.execute(waiting).fetchone() == (1,))
+
+    check_refused(partial(running.result, 60), store, session_id)
+
+
 # Leases.
 
 
@@ -157,12 +243,23 @@ def test_what_an_application_writes_into_the_row_during_a_run_stays(
     assert store.get_run("run_1").metadata["label"] == "x"
 
 
+def test_a_run_goes_on_when_an_application_replaces_its_metadata(
+    store: Any, session_id: str, manager: Any, in_background: InBackground
+) -> None:
+    running = Running(manager, session_id, in_background)
+    changed = store.update_run("run_1", lambda run: replace(run, metadata={"label": "x"}))
+
+    ended = running.go_on().run
+    assert changed.metadata == ended.metadata == {"asm": lease(ended), "label": "x"}
+    assert manager.run(session_id, answer(), "Hi").text == "Hello."
+
+
 def test_recover_ends_the_runs_that_nobody_is_running(store: Any, session_id: str, manager: Any) -> None:
     run = abandoned_run(store, session_id)
     usage = {"input_tokens": 10, "output_tokens": 5, "model": "gpt-4o"}
     for type, data in (("token_usage_updated", usage), ("turn_completed", {"turn": 1})):
         store.append_event(
-            asm.Event(id=f"{run.id}.{type}", type=type, session_id=session_id, run_id=run.id, data=data)
+            asm.Event(id=f"{run.id}.1.aa.{type}", type=type, session_id=session_id, run_id=run.id, data=data)
         )
 
     (ended,) = manager.recover()
@@ -174,6 +271,73 @@ def test_recover_ends_the_runs_that_nobody_is_running(store: Any, session_id: st
     assert (last.type, last.data["code"], last.run_id) == ("run_failed", "abandoned", run.id)
     assert manager.recover() == []
     assert store.get_session(session_id).status == "active"
+
+
+def test_recover_leaves_out_a_usage_that_cannot_be_added(store: Any, session_id: str, manager: Any) -> None:
+    run = abandoned_run(store, session_id)
+    usages = [{"input_tokens": 10}, *UNUSABLE, {"input_tokens": 5, "cost_usd": 0.5}]
+    for n, data in enumerate(usages):
+        event = asm.Event(
+            id=f"{run.id}.1.aa.{n}", type="token_usage_updated", session_id=session_id, data=data
+        )
+        store.append_event(replace(event, run_id=run.id))
+
+    (ended,) = manager.recover()
+
+    assert (ended.status, ended.token_usage, ended.cost_usd) == ("failed", {"input_tokens": 15}, 0.5)
+
+
+UNUSABLE: list[dict[str, Any]] = [
+    {"input_tokens": "12"},
+    {"input_tokens": -5},
+    {"input_tokens": 1.5},
+    {"input_tokens": 10**13},
+    {"input_tokens": 3, "cost_usd": "0.1"},
+]
+
+
+@pytest.mark.parametrize("usage", [*UNUSABLE, {"input_tokens": 3, "cost_usd": float("nan")}], ids=str)
+def test_a_usage_that_cannot_be_added_fails_the_run_and_is_not_stored(
+    usage: Any, store: Any, session_id: str, manager: Any
+) -> None:
+    adapter = Scripted([said("Hello."), used(10, 5), AdapterEvent("token_usage_updated", usage)])
+
+    with pytest.raises(asm.ValidationError, match=r"tokens|cost_usd"):
+        manager.run(session_id, adapter, "Hi", run_id="run_1")
+
+    run = store.get_run("run_1")
+    assert (run.status, run.token_usage) == ("failed", {"input_tokens": 10, "output_tokens": 5})
+    assert types(store.get_events(session_id)).count("token_usage_updated") == 1
+    assert manager.run(session_id, answer(), "Hi").text == "Hello."
+
+
+def test_recover_ends_the_others_before_it_raises_what_one_run_raises(
+    store: Any, session_id: str, manager: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    full, other = abandoned_run(store, "ses_full"), abandoned_run(store, session_id)
+    last = "update asm_session_sequences set last_sequence = 9223372036854775807"
+    store.run_transaction(lambda tx: tx.execute(f"{last} where session_id = 'ses_full'"))
+
+    with pytest.raises(asm.Conflict):
+        manager.recover()
+
+    assert [store.get_run(run.id).status for run in (full, other)] == ["running", "failed"]
+    assert f"run {full.id} was not recovered" in caplog.text
+
+
+def test_recover_ends_a_run_whose_end_redact_refuses(store: Any, session_id: str) -> None:
+    def refuse(event: asm.Event) -> asm.Event:
+        if event.run_id == refused.id:
+            raise LookupError("found secret")
+        return event
+
+    refused, other = abandoned_run(store, session_id), abandoned_run(store, session_id)
+    manager = manager_of(store, redact=refuse)
+
+    assert {run.id for run in manager.recover()} == {refused.id, other.id}
+    error = {"code": "redact_failed", "message": "redact raised LookupError"}
+    assert store.get_run(refused.id).error == error
+    assert store.get_events(session_id, run_id=refused.id, last=1)[0].data == error
 
 
 def test_recover_leaves_a_lease_alone_until_its_grace_is_over(
@@ -490,6 +654,24 @@ def test_a_run_that_nobody_is_running_is_cancelled_at_once(store: Any, session_i
     assert types(store.get_events(session_id))[-1] == "run_cancelled"
 
 
+def test_of_the_runs_of_one_id_that_of_the_session_is_cancelled(
+    store: Any, session_id: str, manager: Any, another: Any, in_background: InBackground
+) -> None:
+    others = [manager.start_session("assistant").id for _ in range(2)]
+    first = Running(manager, session_id, in_background)
+    second = Running(manager, others[0], in_background)
+    third = Running(another, others[1], in_background)
+
+    assert manager.cancel("run_1", session_id=session_id).session_id == session_id
+    assert isinstance(first.future.exception(60), asm.RunCancelled)
+    manager.cancel("run_1", session_id=others[1])
+    third.gate.open()
+    assert isinstance(third.future.exception(60), asm.RunCancelled)
+    store.save_run(replace(store.get_run("run_1", session_id=session_id), started_at=datetime.now(UTC)))
+    assert manager.cancel("run_1").session_id == others[0]
+    assert isinstance(second.future.exception(60), asm.RunCancelled)
+
+
 def test_a_run_that_does_not_exist_is_not_cancelled(manager: Any) -> None:
     with pytest.raises(asm.RunNotFound):
         manager.cancel("run_typo")
@@ -534,9 +716,9 @@ def test_a_run_that_failed_is_raised_as_it_ended_unless_it_is_to_run_again(
     result = manager.run(session_id, answer(), "Hi", run_id="order-7", again=True)
     assert (result.run.id, result.run.status, result.run.error) == ("order-7", "completed", None)
     ids = [event.id for event in store.get_events(session_id, run_id="order-7")]
-    assert "order-7.000001" in ids
-    assert "order-7.2.000001" in ids
+    assert [id.split(".")[1] for id in ids] == sorted(id.split(".")[1] for id in ids)
     assert [event.id for event in result.events] == [id for id in ids if id.startswith("order-7.2.")]
+    assert ids[0].startswith("order-7.1.")
     assert manager.run(session_id, answer(), "Hi", run_id="order-7") == result
 
 
@@ -575,6 +757,36 @@ def test_a_run_id_that_is_running_is_active(
         manager.run(session_id, answer(), "Hi", run_id="run_1", again=True)
 
     running.go_on()
+
+
+def test_a_run_in_a_fork_is_stored_beside_the_copied_events_of_its_id(
+    store: Any, session_id: str, manager: Any
+) -> None:
+    manager.run(session_id, answer("In the parent."), "First", run_id="order-7")
+    fork = store.fork_session(session_id)
+    copied = store.get_events(fork.id)
+
+    result = manager.run(fork.id, answer("In the fork."), "Second", run_id="order-7")
+
+    assert store.get_events(fork.id, after=len(copied)) == list(result.events)
+    assert [each.data["content"] for each in result.events if "content" in each.data] == [
+        *("Second", "In the fork."),
+    ]
+
+
+def test_another_attempt_is_stored_when_the_application_has_replaced_the_row(
+    store: Any, session_id: str, manager: Any
+) -> None:
+    with pytest.raises(asm.ProviderError):
+        manager.run(session_id, Scripted([said("Half"), asm.ProviderError("no")]), "Hi", run_id="order-7")
+    store.save_run(replace(store.get_run("order-7"), metadata={"note": 1}))
+    before = store.get_latest_sequence(session_id)
+
+    result = manager.run(session_id, answer("Whole."), "Again", run_id="order-7", again=True)
+
+    assert store.get_events(session_id, after=before) == list(result.events)
+    assert result.text == "Whole."
+    assert types(result.events)[:2] == ["run_started", "message_sent"]
 
 
 def test_the_attempts_of_a_run_are_one_in_the_transcript(store: Any, session_id: str, manager: Any) -> None:
@@ -726,6 +938,23 @@ def test_a_providers_own_session_is_continued_with_what_is_new(
     fresh = native()
     manager.run(session_id, fresh, "Fourth", history=False)
     assert fresh.requests[0].resume is None
+
+
+def test_another_attempt_does_not_continue_the_providers_session_of_the_first(
+    session_id: str, manager: Any
+) -> None:
+    begun = said("Half.", provider_session_id="p-1")
+    failing = Scripted([begun, asm.ProviderError("no")], capabilities=["resume"])
+    with pytest.raises(asm.ProviderError):
+        manager.run(session_id, failing, "Question", run_id="order-7")
+    adapter = Scripted([said("Hello.", provider_session_id="p-2")], capabilities=["resume"])
+
+    manager.run(session_id, adapter, "Question", run_id="order-7", again=True)
+    assert (adapter.requests[0].resume, adapter.messages) == (
+        *(None, [{"role": "user", "content": "Question"}]),
+    )
+    manager.run(session_id, adapter, "Next")
+    assert adapter.requests[-1].resume == "p-2"
 
 
 @pytest.mark.parametrize(

@@ -621,7 +621,7 @@ PARAMETERS = {
     "run_once": "adapter input *agent_id=None *run_id=None *metadata=None *context=None *tags=() **run",
     "run": "session_id adapter input *run_id=None *again=False *history=True *on_tool=None *tools=() "
     "*system=None *model=None *timeout=None *max_turns=16 *limits=None *required=()",
-    "cancel": "run_id *reason=None",
+    "cancel": "run_id *reason=None *session_id=None",
     "recover": "*grace=30.0",
     "transcript": "session_id *max_messages=None *max_chars=None *max_tokens=None *count=None *after=0",
     "pause": "session_id",

@@ -139,6 +139,30 @@ def test_a_claim_that_fails_in_a_shared_commit_fails_no_other(where: Where) -> N
     with_store(where.dsn, test)
 
 
+@pytest.mark.parametrize("is_named", [False, True], ids=["a new id", "an id of the caller's"])
+def test_a_claim_that_is_sent_again_keeps_what_others_stored_since(where: Where, is_named: bool) -> None:
+    def claim(run: asm.Run) -> Operation[list[asm.Event]]:
+        if not is_named:
+            return a_claim(run)
+        session = asm.Session(id=run.session_id, agent_id="agent", status="active")
+        return claims.claim_named_run(run, session, [of_run(run, "run_started")], None, None)
+
+    async def test(store: asm.AsyncSessionStore) -> None:
+        run = a_run("ses_1")
+        claimed = await run_operation(store, claim(run))
+        event = of_run(run, "asm.cancel_requested")
+        requested = await run_operation(store, claims.request_cancel(run, event))
+
+        assert await run_operation(store, claim(run)) == claimed
+        assert await store.get_run(run.id) == requested
+
+        ended = await store.update_run(run.id, lambda stored: stored.set_error("abandoned"))
+        assert await run_operation(store, claim(run)) == claimed
+        assert await store.get_run(run.id) == ended
+
+    with_store(where.dsn, test)
+
+
 def test_an_end_that_fails_in_a_shared_commit_fails_no_other(where: Where) -> None:
     async def test(store: asm.AsyncSessionStore) -> None:
         runs = [a_run(f"ses_{n}") for n in range(NUMBER)]

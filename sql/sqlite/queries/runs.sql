@@ -101,6 +101,26 @@ select id, session_id, status, metadata, turn_count, token_usage, started_at, pr
    and status = 'running'
  limit 1;
 
+-- refuse_changed_session
+-- Fails with a unique violation unless a session has the status and the time of its deletion that
+-- were read: it inserts the first event of the claim again.
+insert into asm_events (
+    id, type, timestamp, session_id, run_id, sequence_number,
+    data, metadata, schema_version, provider, correlation_id
+)
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = :session_id
+   and id = :event_id
+   and not exists (
+       select 1
+         from asm_sessions
+        where id = :session_id
+          and status = :status
+          and deleted_at is :deleted_at
+   );
+
 -- end_run
 -- Stores how a run ended, if it is running and its owner's, and nobody asked to cancel it. The
 -- metadata stay, because others may have changed them. The lease, or its owner, is compared as

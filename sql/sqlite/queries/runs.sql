@@ -122,8 +122,8 @@ select id, type, timestamp, session_id, run_id, sequence_number,
    );
 
 -- refuse_lost_run
--- Fails with a unique violation unless a run is running and its owner's: it inserts an event of the
--- transaction again. The owner is compared as text, as in end_run.
+-- Fails with a unique violation unless a run is running and its owner's: it inserts an event of
+-- the transaction again. The owner is compared as text, as in end_run.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id

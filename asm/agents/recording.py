@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from asm.async_store import AsyncSessionStore
+from asm.async_store import AsyncSessionStore, run_operation
 from asm.documents import Document, check_object
 from asm.errors import ValidationError
 from asm.models import Event, Run, event_from_row, event_type, now
+from asm.operations.claims import append_own
 from asm.operations.runs import lease, owner
 from asm.validation import a_type, optional_text
 
@@ -136,7 +137,9 @@ class Recorder:
     async def append(self) -> bool:
         """Append the events that are held. Returns whether others appended to the session meanwhile."""
         before = self.events[-1].sequence_number if self.events else None
-        stored = await self._store.append_events(self.held)
+        append = append_own(self._run, self.held)
+        append.name = "append_events"
+        stored = await run_operation(self._store, append)
         self.confirm(stored)
         return stored[0].sequence_number != (before or 0) + 1
 

@@ -161,6 +161,27 @@ def renewed(run: Run, until: datetime, stored: Run) -> Run:
     return with_lease(check_own(run, stored), until)
 
 
+def append_own(run: Run, events: Sequence[Event]) -> Batchable[list[Event]]:
+    """Append events of a run of the caller's; RunLost if it is not the caller's, and nothing is stored."""
+    batch = encoded(events, "append_events")
+    params = {"session_id": run.session_id, "id": run.id, "lease": _owner_text(run)}
+    guard = Query("refuse_lost_run", {**params, "event_id": batch[0].event.id}, no_result)
+
+    def script() -> Script[Results]:
+        stored = yield from append_idempotently(batch)
+        known = yield from _find_run(run)
+        if known is None:
+            raise run_lost(run, "it was deleted")
+        check_own(run, known)
+        return Results(stored, [None])
+
+    return append_followed_by(batch, [guard], script, lambda results: results.events)
+
+
+def _owner_text(run: Run) -> str:
+    return f'"owner":{dump(owner(run), "owner")}'
+
+
 def request_cancel(run: Run, event: Event) -> UnitOfWork[Run]:
     """Ask the program that runs a run to cancel it: with an event, and beside the lease of the run."""
 
@@ -190,7 +211,7 @@ def end_run(
     its metadata is stored. Its session moves to the time of the last event, to the status if one is given,
     and to what `keep` makes of it.
     """
-    return _end_run(run, events, status, keep, partial(_ended, run), f'"owner":{dump(owner(run), "owner")}')
+    return _end_run(run, events, status, keep, partial(_ended, run), _owner_text(run))
 
 
 def end_run_of_another(

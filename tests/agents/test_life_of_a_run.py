@@ -417,6 +417,22 @@ def test_a_program_whose_run_was_ended_by_another_finds_that_out_and_writes_no_e
     assert running.adapter.is_closed.is_set()
 
 
+def test_what_a_program_appends_to_a_run_that_it_has_lost_is_not_stored(
+    store: Any, session_id: str, manager: Any, another: Any, in_background: InBackground
+) -> None:
+    running = Running(manager, session_id, in_background, more=[Gate().wait])
+    expire(store, "run_1")
+    another.run(session_id, answer("Mine."), "Hi")
+    before = store.get_latest_sequence(session_id)
+
+    with pytest.raises(asm.RunLost, match="another program ended it as failed"):
+        running.go_on()
+
+    assert store.get_latest_sequence(session_id) == before
+    contents = [each["content"] for each in manager.transcript(session_id).messages]
+    assert contents == ["Hi", "Hi", "Mine."]
+
+
 def test_a_program_whose_run_was_claimed_again_stops(
     store: Any, session_id: str, manager: Any, another: Any, in_background: InBackground
 ) -> None:

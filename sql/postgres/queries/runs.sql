@@ -121,7 +121,7 @@ select id, session_id, status, metadata, turn_count, token_usage, started_at, pr
 
 -- refuse_changed_session
 -- Fails with a unique violation unless a session has the status and the time of its deletion that
--- were read: it inserts the first event of the claim again. It locks the row of the session, so that
+-- were read: it inserts the first event of the claim again. It locks the session's row, so that
 -- nobody changes it before the commit.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
@@ -139,6 +139,27 @@ select id, type, timestamp, session_id, run_id, sequence_number,
           and status = %(status)s
           and deleted_at is not distinct from %(deleted_at)s::timestamptz
           for no key update
+   );
+
+-- refuse_lost_run
+-- Fails with a unique violation unless a run is running and its owner's: it inserts an event of
+-- the transaction again. The owner is compared as text, as in end_run.
+insert into asm_events (
+    id, type, timestamp, session_id, run_id, sequence_number,
+    data, metadata, schema_version, provider, correlation_id
+)
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = %(session_id)s
+   and id = %(event_id)s
+   and not exists (
+       select 1
+         from asm_runs
+        where session_id = %(session_id)s
+          and id = %(id)s
+          and status = 'running'
+          and pg_catalog.strpos(metadata::text, %(lease)s) > 0
    );
 
 -- end_run

@@ -121,6 +121,27 @@ select id, type, timestamp, session_id, run_id, sequence_number,
           and deleted_at is :deleted_at
    );
 
+-- refuse_lost_run
+-- Fails with a unique violation unless a run is running and its owner's: it inserts an event of
+-- the transaction again. The owner is compared as text, as in end_run.
+insert into asm_events (
+    id, type, timestamp, session_id, run_id, sequence_number,
+    data, metadata, schema_version, provider, correlation_id
+)
+select id, type, timestamp, session_id, run_id, sequence_number,
+       data, metadata, schema_version, provider, correlation_id
+  from asm_events
+ where session_id = :session_id
+   and id = :event_id
+   and not exists (
+       select 1
+         from asm_runs
+        where session_id = :session_id
+          and id = :id
+          and status = 'running'
+          and instr(metadata, :lease) > 0
+   );
+
 -- end_run
 -- Stores how a run ended, if it is running and its owner's, and nobody asked to cancel it. The
 -- metadata stay, because others may have changed them. The lease, or its owner, is compared as

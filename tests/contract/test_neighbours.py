@@ -16,7 +16,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import asm
-from asm.migrations.runner import status
+from asm.engine.schema_version import OPTIONAL
+from asm.migrations.runner import migrate_with, status
 from tests import neighbours
 from tests.conftest import POSTGRES, Cluster, Colour, an_artifact, an_event
 from tests.contract.other_clients import STEPS, fetch_rows, only, opened_pool
@@ -43,6 +44,7 @@ def crowd(clusters: Callable[[str], Cluster]) -> Iterator[Callable[[str], str]]:
         @cache
         def crowded(kind: str) -> str:
             with clusters(kind).database(migrated=True) as migrated:
+                migrate_with(OPTIONAL, migrated)
                 used = neighbours.resolve(migrated)
             dsn = databases.enter_context(clusters(kind).database(migrated=False))
             neighbours.move_in(dsn, "public", used)

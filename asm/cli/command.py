@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EPIPE
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any
 
 import click
@@ -87,8 +86,9 @@ def _discard_what_cannot_be_written() -> None:
         try:
             sys.stdout.flush()
         except OSError:
-            with Path(os.devnull).open("wb") as nothing:
-                os.dup2(nothing.fileno(), sys.stdout.fileno())
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, sys.stdout.fileno())
+            os.close(nothing)
 
 
 @click.group(cls=_Asm, context_settings={"help_option_names": ["-h", "--help"]})

@@ -214,6 +214,8 @@ def test_token_counts_add_up_beyond_64_bits(store: Any, migrated: str) -> None:
         store.save_run(asm.Run(session_id="a", id=f"run_{number}", status=status, provider="claude"))
     fetch_rows(migrated, "alter table asm_runs drop constraint asm_runs_token_counts_within_bounds")
     fetch_rows(migrated, f"update asm_runs set input_tokens = {LAST}, total_tokens = {LAST}")
+    final = f"final_input_tokens = {LAST}, final_total_tokens = {LAST}"
+    fetch_rows(migrated, f"update asm_runs set {final} where final_total_tokens is not null")
 
     assert store.query.get_usage_summary().input_tokens == 6 * LAST
     assert store.query.get_session_stats("a").token_totals["total_tokens"] == 6 * LAST

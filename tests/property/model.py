@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 import asm
+from asm.operations.runs import lease_end
 
 Events: TypeAlias = list[asm.Event]
 
@@ -118,6 +119,8 @@ class World:
         changed = change(run)
         if (changed.id, changed.session_id) != (run.id, run.session_id):
             raise asm.ValidationError("")
+        if lease_end(run) is not None:
+            changed = replace(changed, metadata={"asm": run.metadata["asm"], **changed.metadata})
         self.save_run(changed)
         return changed
 

@@ -63,7 +63,7 @@ _POLICY: Sequence[Callable[[Any], Any]] = (
     _limit(
         "--hard-delete-after-days",
         _DEFAULTS.hard_delete_after_days,
-        "Delete sessions for good this many days after they were soft-deleted and last updated.",
+        "Delete sessions for good this many days after they were soft-deleted.",
     ),
     _limit("--max-events-per-session", _DEFAULTS.max_events_per_session, "Prune each session to N events."),
     _limit("--max-total-events", _DEFAULTS.max_total_events, "Prune all sessions to N events in total."),

@@ -36,8 +36,7 @@ class RetentionPolicy:
 
     Completed, failed and cancelled sessions are soft-deleted when they were not updated for
     `max_completed_session_age_days`, any session when it was not updated for
-    `max_session_age_days`. A session that was soft-deleted, and not updated since, is hard-deleted
-    after `hard_delete_after_days`; one that was updated since, as many days after its last update.
+    `max_session_age_days`. A soft-deleted session is hard-deleted after `hard_delete_after_days`.
     Sessions in one of the `exempt_statuses` or with one of the `exempt_tags` are not deleted.
 
     Each session keeps `max_events_per_session` events, and all sessions together keep

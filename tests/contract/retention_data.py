@@ -25,15 +25,9 @@ def days_ago(days: float) -> datetime:
 
 
 def a_session(
-    id: str = "ses_1",
-    *,
-    updated_days_ago: float | None = None,
-    deleted_days_ago: float | None = None,
-    **fields: Any,
+    id: str = "ses_1", *, updated_days_ago: float = 0, deleted_days_ago: float | None = None, **fields: Any
 ) -> Any:
-    """A session that was last updated when it was deleted, or now, without `updated_days_ago`."""
-    age = deleted_days_ago or 0 if updated_days_ago is None else updated_days_ago
-    rest: dict[str, Any] = {"agent_id": "a", "status": "completed", "updated_at": days_ago(age)}
+    rest: dict[str, Any] = {"agent_id": "a", "status": "completed", "updated_at": days_ago(updated_days_ago)}
     deleted_at = None if deleted_days_ago is None else days_ago(deleted_days_ago)
     return asm.Session(id=id, deleted_at=deleted_at, **(rest | fields))
 

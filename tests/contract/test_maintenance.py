@@ -129,27 +129,6 @@ def test_a_session_that_was_soft_deleted_long_enough_ago_is_hard_deleted(store: 
     assert (number, session_ids(store)) == (1, ["live", "young"])
 
 
-def test_a_soft_deleted_session_that_is_used_again_is_hard_deleted_when_it_has_not_been_used_for_as_long(
-    store: Any,
-) -> None:
-    for name in ("used", "idle"):
-        store.save_session(a_session(name, updated_days_ago=100, deleted_days_ago=31))
-    store.append_event(an_event("used"), session=a_session("used", updated_days_ago=29))
-
-    assert store.maintenance.hard_delete_expired_sessions(a_policy()) == 1
-    assert (session_ids(store), stored_numbers(store, "used")) == (["used"], [1])
-    assert store.maintenance.hard_delete_expired_sessions(a_policy(hard_delete_after_days=28)) == 1
-
-
-def test_a_soft_deleted_session_that_is_used_again_counts_and_is_pruned(store: Any) -> None:
-    store.save_session(a_session("used", updated_days_ago=0, deleted_days_ago=31))
-    append_types(store, "used", *["message_sent"] * 20)
-
-    report = store.maintenance.execute(a_policy(max_total_events=8, max_events_per_session=9))
-
-    assert (report.sessions_hard_deleted, report.events_pruned) == (0, 12)
-
-
 def test_no_session_is_hard_deleted_without_a_waiting_time(store: Any) -> None:
     store.save_session(a_session(deleted_days_ago=10_000))
 

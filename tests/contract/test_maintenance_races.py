@@ -106,7 +106,6 @@ def test_a_session_that_is_soft_deleted_concurrently_keeps_its_deletion_time(pla
 RESTORED: dict[str, dict[str, Any]] = {
     "restored": {"deleted_days_ago": None},
     "deleted again": {"deleted_days_ago": 1},
-    "used again": {"deleted_days_ago": 31, "updated_days_ago": 0},
     "tagged": {"deleted_days_ago": 31, "tags": ("pinned",)},
     "active again": {"deleted_days_ago": 31, "status": "active"},
 }

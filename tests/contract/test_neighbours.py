@@ -164,6 +164,6 @@ def remove(store: Any) -> None:
     done = store.maintenance.execute(policy)
     assert dry.errors == done.errors == []
     assert (done.sessions_soft_deleted, done.events_pruned > 0, done.artifacts_cleaned) == (1, True, 1)
-    store.save_session(replace(session, updated_at=LONG_AGO, deleted_at=LONG_AGO))
+    store.save_session(replace(session, deleted_at=LONG_AGO))
     assert store.maintenance.hard_delete_expired_sessions(policy) == 1
     assert store.maintenance.clean_orphaned_sequences() == 0

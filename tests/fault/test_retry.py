@@ -309,7 +309,7 @@ def test_a_flush_without_events_and_a_deletion_wait_for_each_other(
     migrated: str, opened: Opener, delete: Callable[[Any], Any]
 ) -> None:
     store = opened(migrated, retry_for=0)
-    session, run = replace(SESSION, updated_at=LONG_AGO, deleted_at=LONG_AGO), asm.Run(session_id="ses_1")
+    session, run = replace(SESSION, deleted_at=LONG_AGO), asm.Run(session_id="ses_1")
     store.flush(session, run)
     with driver_connection(migrated) as other, ThreadPoolExecutor(2) as threads:
         other.execute("begin; select 1 from asm_runs for update")

@@ -492,8 +492,7 @@ class World:
             for session in self.sessions.values()
             if policy.hard_delete_after_days is not None
             and session.deleted_at is not None
-            and max(session.deleted_at, session.updated_at)
-            <= at - timedelta(days=policy.hard_delete_after_days)
+            and session.deleted_at <= at - timedelta(days=policy.hard_delete_after_days)
             and not _is_exempt(session, policy)
         ]
         for session_id in due:

@@ -334,7 +334,7 @@ def everything_of(store: Any, id: str) -> Any:
 
 def delete_into(store: Any, id: str, folder: Path) -> None:
     """Have retention archive and delete a session."""
-    store.save_session(replace(store.get_session(id), updated_at=LONG_AGO, deleted_at=LONG_AGO))
+    store.save_session(replace(store.get_session(id), deleted_at=LONG_AGO))
     report = store.maintenance.execute(asm.RetentionPolicy(archive=folder))
     assert (report.errors, report.sessions_hard_deleted) == ([], 1)
     assert id not in alive(store)

@@ -134,7 +134,7 @@ def is_due(session: ModelSession, policy: asm.RetentionPolicy) -> bool:
     return (
         days is not None
         and session.deleted_days_ago is not None
-        and min(session.deleted_days_ago, session.updated_days_ago) >= days
+        and session.deleted_days_ago >= days
         and not session.is_exempt(policy)
     )
 

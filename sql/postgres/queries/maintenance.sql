@@ -31,12 +31,11 @@ update asm_sessions
 returning id;
 
 -- find_due_sessions
--- Sessions that were soft-deleted at `due_until` or before, and not updated since `due_until`, the
--- oldest first. Uses asm_sessions_deleted.
+-- Sessions that were soft-deleted at `due_until` or before, the oldest first. Uses
+-- asm_sessions_deleted.
 select deleted_at, id
   from asm_sessions
  where deleted_at <= %(due_until)s
-   and updated_at <= %(due_until)s
    and status <> all(%(exempt_statuses)s::text[])
    and not tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
    and (deleted_at, id) > (%(last_at)s, %(last_id)s)       -- if last_at and last_id
@@ -50,7 +49,6 @@ select id
   from asm_sessions
  where id = any(%(session_ids)s::text[])
    and deleted_at <= %(due_until)s
-   and updated_at <= %(due_until)s
    and status <> all(%(exempt_statuses)s::text[])
    and not tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
  order by id
@@ -83,7 +81,6 @@ select session_id, last_sequence, pruned_events
    and (
        select tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
               or deleted_at <= %(due_until)s::timestamptz
-              and updated_at <= %(due_until)s::timestamptz
               and status <> all(%(exempt_statuses)s::text[])
          from asm_sessions
         where id = counter.session_id
@@ -206,7 +203,6 @@ select totals.upper - due.upper as upper, totals.lower - due.lower as lower
          from asm_sessions as session
          join asm_session_sequences as counter on counter.session_id = session.id
         where session.deleted_at <= %(due_until)s::timestamptz
-          and session.updated_at <= %(due_until)s::timestamptz
           and session.status <> all(%(exempt_statuses)s::text[])
           and not session.tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
   ) as due;
@@ -224,7 +220,6 @@ select totals.stored - due.stored as number
          from asm_sessions as session
          join asm_events as event on event.session_id = session.id
         where session.deleted_at <= %(due_until)s::timestamptz
-          and session.updated_at <= %(due_until)s::timestamptz
           and session.status <> all(%(exempt_statuses)s::text[])
           and not session.tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
   ) as due;
@@ -241,7 +236,6 @@ select oldest.session_id, counter.last_sequence, counter.pruned_events,
         where (session.tags operator(pg_catalog.&&) %(exempt_tags)s::text[]) is not true
           and (
               session.deleted_at <= %(due_until)s::timestamptz
-              and session.updated_at <= %(due_until)s::timestamptz
               and session.status <> all(%(exempt_statuses)s::text[])
           ) is not true
           and event.type = any(%(types)s::text[])          -- if types
@@ -265,7 +259,6 @@ select pg_catalog.count(*) as number
           and (session.tags operator(pg_catalog.&&) %(exempt_tags)s::text[]) is not true
           and (
               session.deleted_at <= %(due_until)s::timestamptz
-              and session.updated_at <= %(due_until)s::timestamptz
               and session.status <> all(%(exempt_statuses)s::text[])
           ) is not true
           and session.id is not null                       -- if requires_row

@@ -33,12 +33,11 @@ update asm_sessions
 returning id;
 
 -- find_due_sessions
--- Sessions that were soft-deleted at `due_until` or before, and not updated since `due_until`, the
--- oldest first. Uses asm_sessions_deleted.
+-- Sessions that were soft-deleted at `due_until` or before, the oldest first. Uses
+-- asm_sessions_deleted.
 select deleted_at, id
   from asm_sessions
  where deleted_at <= :due_until
-   and updated_at <= :due_until
    and status not in (select value from json_each(:exempt_statuses))
    and not exists (
        select 1
@@ -57,7 +56,6 @@ update asm_sessions
    set deleted_at = deleted_at
  where id in (select value from json_each(:session_ids))
    and deleted_at <= :due_until
-   and updated_at <= :due_until
    and status not in (select value from json_each(:exempt_statuses))
    and not exists (
        select 1
@@ -94,7 +92,6 @@ select session_id, last_sequence, pruned_events
    )
    and (
        select deleted_at <= :due_until
-              and updated_at <= :due_until
               and status not in (select value from json_each(:exempt_statuses))
          from asm_sessions
         where id = counter.session_id
@@ -198,7 +195,6 @@ select totals.upper - due.upper as upper, totals.lower - due.lower as lower
          from asm_sessions as session
          join asm_session_sequences as counter on counter.session_id = session.id
         where session.deleted_at <= :due_until
-          and session.updated_at <= :due_until
           and session.status not in (select value from json_each(:exempt_statuses))
           and not exists (
               select 1
@@ -221,7 +217,6 @@ select totals.stored - due.stored as number
          from asm_sessions as session
          join asm_events as event on event.session_id = session.id
         where session.deleted_at <= :due_until
-          and session.updated_at <= :due_until
           and session.status not in (select value from json_each(:exempt_statuses))
           and not exists (
               select 1
@@ -248,7 +243,6 @@ select oldest.session_id, counter.last_sequence, counter.pruned_events, count(*)
           )
           and (
               session.deleted_at <= :due_until
-              and session.updated_at <= :due_until
               and session.status not in (select value from json_each(:exempt_statuses))
           ) is not true
           and event.type in (select value from json_each(:types)) -- if types
@@ -277,7 +271,6 @@ select count(*) as number
           )
           and (
               session.deleted_at <= :due_until
-              and session.updated_at <= :due_until
               and session.status not in (select value from json_each(:exempt_statuses))
           ) is not true
           and session.id is not null                       -- if requires_row

@@ -35,7 +35,7 @@ OPTIONAL: Mapping[str, OptionalTables] = {
         ("langgraph-0001-checkpoints",), "check_checkpoint_tables", "count_checkpoint_rows"
     ),
 }
-"""What `asm migrate` has an option for, by its name. Its files are in `sql/<dialect>/optional/`."""
+"""The optional migrations, by the options of `asm migrate`. Their files are in `sql/<dialect>/optional/`."""
 
 
 def list_applied(dialect: Dialect) -> Query[list[str]] | Pipeline[list[str]]:

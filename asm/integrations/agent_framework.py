@@ -9,7 +9,7 @@ from typing import Any
 
 import asm
 from asm.errors import missing_extra
-from asm.integrations.common import awaited, joined_id, plain_id, save_run, settled, usage_or
+from asm.integrations.common import Appends, awaited, joined_id, plain_id, save_run, usage_or
 
 try:
     from agent_framework import AgentResponse, AgentSession, HistoryProvider, Message, SessionContext
@@ -59,6 +59,7 @@ class AsmHistoryProvider(HistoryProvider):
             store_outputs=store_outputs,
         )
         self._store = awaited(store, "AsmHistoryProvider")
+        self._appends = Appends(self._store)
 
     def asm_session_id(self, session_id: str | None) -> str:
         """The id that a session of the framework has in asm. Sessions without an id share one."""
@@ -84,7 +85,7 @@ class AsmHistoryProvider(HistoryProvider):
             return
         id = self.asm_session_id(session_id)
         events = [asm.Event(type=TYPE, session_id=id, data={"item": each.to_dict()}) for each in messages]
-        await settled(self._store.append_events(events, session=self._row(session_id)))
+        await self._appends.append(events, self._row(session_id))
 
     async def after_run(
         self, *, agent: Any, session: AgentSession, context: SessionContext, state: dict[str, Any]

@@ -4,9 +4,9 @@ A transcript is a session, and each of its entries is an event `claude.entry` wi
 The transcript of a subagent is a session of its own whose parent is the main one, because it can be deleted
 by itself and may repeat the uuids of the main transcript.
 
-An append is one round trip. What is derived from entries (the summary, the title, the runs with their token
-usage) is stored when summaries are listed: from the entries after number `metadata["through"]`, and in one
-transaction with that number, so that each entry counts once whatever is appended and listed meanwhile.
+An append is one round trip, but for a look at the row once an hour. The summary, the title and the runs with
+their token usage are derived from the entries, and stored when summaries are listed: from the entries after
+number `metadata["through"]`, and in one transaction with that number, so that each entry counts once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from asm.integrations.claude_transcripts import (
     through,
     title_of,
 )
-from asm.integrations.common import awaited, settled
+from asm.integrations.common import Appends, awaited, settled
 from asm.models import Event, Run, Session
 from asm.store import SessionStore
 
@@ -59,11 +59,12 @@ class AsmSessionStore(sdk.SessionStore):
     """Keeps the transcripts of the Claude Agent SDK in a store, which is lent and is not closed.
 
     With a SessionStore any number of event loops may use it, with an AsyncSessionStore the one in which that
-    was opened. A transcript that is soft-deleted is in no list, but can be loaded and appended to.
+    was opened. A transcript that is soft-deleted is in no list, but can be loaded; an append restores it.
     """
 
     def __init__(self, store: SessionStore | AsyncSessionStore) -> None:
         self._store = awaited(store, "AsmSessionStore")
+        self._appends = Appends(self._store)
 
     async def append(self, key: sdk.SessionKey, entries: list[sdk.SessionStoreEntry]) -> None:
         """Append entries as one block. An entry whose uuid is stored already is not appended again."""
@@ -71,7 +72,7 @@ class AsmSessionStore(sdk.SessionStore):
             # A title is only needed by a new transcript. Later entries have a parent.
             begins = entries[0].get("parentUuid") is None
             session = new_session(key, _summary(key, entries) if begins else {})
-            await settled(self._store.append_events(events_of(session.id, entries), session=session))
+            await self._appends.append(events_of(session.id, entries), session)
 
     async def load(self, key: sdk.SessionKey) -> list[sdk.SessionStoreEntry] | None:
         """The entries of a transcript in the order in which they were appended; None if there are none."""

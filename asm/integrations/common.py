@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Coroutine
+import math
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from asm.async_store import AsyncSessionStore, AsyncTransaction
 from asm.awaited import in_threads
 from asm.engine.shielding import run_to_completion
-from asm.errors import ValidationError
-from asm.models import Run, Session
+from asm.errors import SessionNotFound, ValidationError
+from asm.models import Event, Run, Session
 from asm.provider_usage import token_usage
 from asm.store import SessionStore
 from asm.usage import check_usage
@@ -24,6 +29,9 @@ T = TypeVar("T")
 
 ID_LENGTH_MAX = 200
 """A longer id is replaced by its hash. An id of the store has at most 255 characters."""
+
+LOOK_UP_AFTER_S = 3_600.0
+LOOKED_UP_MAX = 10_000
 
 
 def awaited(store: SessionStore | AsyncSessionStore, caller: str) -> AsyncSessionStore:
@@ -61,6 +69,42 @@ def _hash(value: str) -> str:
 async def settled(write: Coroutine[Any, Any, T]) -> T:
     """The result of a write, which goes on if the task is cancelled: its outcome is known, then it raises."""
     return await run_to_completion(write)
+
+
+class Appends:
+    """Appends to the conversations of a store, and restores those that retention has soft-deleted.
+
+    Otherwise a conversation that goes on would be hard-deleted with what was said since. A session is looked
+    up before the first append, and again after an hour: retention counts in days.
+    """
+
+    def __init__(self, store: AsyncSessionStore) -> None:
+        self._store = store
+        self._looked_up: dict[str, float] = {}
+
+    async def append(self, events: Sequence[Event], session: Session) -> None:
+        """Append events to a session, whose row is inserted if it is absent. It is awaited to its outcome."""
+        await settled(self._append(events, session))
+
+    async def _append(self, events: Sequence[Event], session: Session) -> None:
+        if time.monotonic() - self._looked_up.get(session.id, -math.inf) > LOOK_UP_AFTER_S:
+            await self._restore(session.id)
+        await self._store.append_events(events, session=session)
+
+    async def _restore(self, id: str) -> None:
+        for found in await self._store.get_sessions([id]):
+            if found.deleted_at is not None:
+                with suppress(SessionNotFound):
+                    await self._store.update_session(id, restored)
+        if len(self._looked_up) >= LOOKED_UP_MAX:
+            self._looked_up.clear()
+        self._looked_up[id] = time.monotonic()
+
+
+def restored(session: Session) -> Session:
+    """A session that is in use: not soft-deleted, and updated now."""
+    now = max(session.updated_at, datetime.now(UTC))
+    return replace(session, deleted_at=None, updated_at=now)
 
 
 async def save_run(store: AsyncSessionStore, run: Run, session: Session) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from asm.async_store import AsyncSessionStore, AsyncTransaction
 from asm.errors import missing_extra
-from asm.integrations.common import awaited, save_run, settled, usage_or
+from asm.integrations.common import Appends, awaited, save_run, settled, usage_or
 from asm.models import Event, Run, Session
 from asm.provider_usage import token_usage
 from asm.store import SessionStore
@@ -53,6 +53,7 @@ class AsmSession:
         self.session_settings: SessionSettings | None = coerce_session_settings(session_settings or {})
         self._agent_id = Session(agent_id=agent_id).agent_id
         self._store = awaited(store, "AsmSession")
+        self._appends = Appends(self._store)
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The latest `limit` items, the oldest first; without `limit`, as many as `session_settings` say.
@@ -66,7 +67,7 @@ class AsmSession:
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Append items, all or none. A ValidationError names the path of a value that JSON does not have."""
-        await settled(self._store.append_events(self._events(items), session=self._row()))
+        await self._appends.append(self._events(items), self._row())
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Delete the newest item and return it; None if there is none.

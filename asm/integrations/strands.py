@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asm
 from asm.errors import missing_extra
-from asm.integrations.common import counts_of, joined_id, plain_id
+from asm.integrations.common import (
+    LOOK_UP_AFTER_S,
+    LOOKED_UP_MAX,
+    counts_of,
+    joined_id,
+    plain_id,
+    restored,
+)
 
 try:
     from strands.session.session_repository import SessionRepository
@@ -32,10 +41,6 @@ if TYPE_CHECKING:
     from strands.multiagent import MultiAgentBase
 
 TYPE = "strands.message"
-
-TOUCH_AFTER = timedelta(hours=1)
-TOUCHED_MAX = 10_000
-_NEVER = datetime.min.replace(tzinfo=UTC)
 
 _AGENT, _MULTI_AGENT = "strands.agent", "strands.multi_agent"
 """The first part of the id of a row, and its tag."""
@@ -62,7 +67,7 @@ class AsmSessionRepository(SessionRepository):
         self._store = store
         self._provider = provider
         self._model = {} if model is None else {"model": model}
-        self._touched: dict[str, datetime] = {}
+        self._touched: dict[str, float] = {}
 
     # Sessions.
 
@@ -110,7 +115,7 @@ class AsmSessionRepository(SessionRepository):
         event, run = self._event(session_id, agent_id, session_message)
         row = self._row(event.session_id, {}, agent_id, _AGENT, parent=_session_id(session_id))
         stored = self._store.run_transaction(partial(_append, event, row, run), idempotent=True)
-        self._touch(session_id)
+        self._touch(session_id, event.session_id)
         if stored.data != event.data:
             raise SessionException(
                 f"Agent {agent_id} in session {session_id} has another message {session_message.message_id}: "
@@ -201,19 +206,20 @@ class AsmSessionRepository(SessionRepository):
         except asm.SessionNotFound as error:
             raise SessionException(f"{id} in session {session_id} does not exist") from error
 
-    def _touch(self, session_id: str) -> None:
-        """Move `updated_at` of a session that is in use, now and then, so that it does not expire."""
-        now, id = datetime.now(UTC), _session_id(session_id)
-        if now - self._touched.get(id, _NEVER) < TOUCH_AFTER:
+    def _touch(self, session_id: str, agent_row_id: str) -> None:
+        """Restore and touch the rows of a conversation that is in use, at most once an hour."""
+        now, id = time.monotonic(), _session_id(session_id)
+        if now - self._touched.get(agent_row_id, -math.inf) < LOOK_UP_AFTER_S:
             return
+        self._store.update_session(agent_row_id, restored)
         try:
-            self._store.update_session(id, lambda row: replace(row, updated_at=max(row.updated_at, now)))
+            self._store.update_session(id, restored)
         except asm.SessionNotFound:
             with suppress(SessionException):
                 self.create_session(Session(session_id, SessionType.AGENT))
-        if len(self._touched) == TOUCHED_MAX:
+        if len(self._touched) == LOOKED_UP_MAX:
             self._touched.clear()
-        self._touched[id] = now
+        self._touched[agent_row_id] = now
 
     def _event(
         self, session_id: str, agent_id: str, message: SessionMessage

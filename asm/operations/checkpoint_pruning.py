@@ -30,7 +30,7 @@ AGE_DAYS_MAX = 36_500
 
 
 class Outline(NamedTuple):
-    """What says of a checkpoint whether it is to be kept, and which values it has."""
+    """The columns that decide whether a checkpoint is kept, and its values."""
 
     namespace: str
     id: str

@@ -23,6 +23,7 @@ from claude_agent_sdk.testing import run_session_store_conformance
 
 import asm
 from asm.integrations import claude_agent_sdk as integration
+from asm.integrations import common
 from asm.integrations.claude_agent_sdk import AsmSessionStore
 from asm.integrations.claude_transcripts import session_id
 from asm.integrations.common import ID_LENGTH_MAX
@@ -168,7 +169,14 @@ def test_an_empty_subpath_is_refused(transcripts: Any) -> None:
         transcripts.append({**KEY, "subpath": ""}, [prompt("u1", "Hello")])
 
 
-def test_an_append_is_one_statement(transcripts: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_append_is_one_statement_after_the_row_was_looked_up(
+    transcripts: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "asm"):
+        transcripts.append(KEY, [prompt("u0", "First")])
+    assert len(caplog.messages) == 2, caplog.messages
+    caplog.clear()
+
     for entries in ([prompt("u1", "Hello")], [prompt("u2", "Again"), answer("u3", "Yes")]):
         with caplog.at_level(logging.DEBUG, "asm"):
             transcripts.append(KEY, entries)
@@ -724,7 +732,10 @@ def test_retention_by_age_takes_whole_transcripts(store: Any, transcripts: Any) 
     assert store.maintenance.health_check() == []
 
 
-def test_a_soft_deleted_transcript_can_be_resumed_and_is_kept(store: Any, transcripts: Any) -> None:
+def test_a_soft_deleted_transcript_can_be_resumed_and_is_kept(
+    store: Any, transcripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "LOOK_UP_AFTER_S", 0.0)
     for key in (KEY, SUB):
         transcripts.append(key, [prompt("u1", "Hello")])
     for each in store.list_sessions():

@@ -14,8 +14,8 @@ select 'checkpoint_writes', pg_catalog.count(*) from asm_checkpoint_writes;
 -- put_checkpoint
 -- Inserts a checkpoint, or replaces the stored one, with the values that it is the first to have
 -- in their versions. The session is inserted if it is absent; of a stored one only `updated_at`
--- changes, and only if it is older than `stale_before`: its change writes to every index. Its row
--- is locked until the commit, even if it does not change.
+-- changes, and only if it is older than `stale_before`: its change writes to every index. A
+-- soft-deleted one is restored. The row is locked until the commit, even if it does not change.
 with ensured as (
     insert into asm_sessions as session (
         id, agent_id, status, parent_session_id, metadata, context, tags,
@@ -26,8 +26,10 @@ with ensured as (
         %(created_at)s::timestamptz, %(created_at)s::timestamptz, null
     )
     on conflict (id) do update
-       set updated_at = excluded.updated_at
+       set updated_at = excluded.updated_at,
+           deleted_at = null
      where session.updated_at < %(stale_before)s::timestamptz
+        or session.deleted_at is not null
 ), blobs as (
     insert into asm_checkpoint_blobs (
         session_id, checkpoint_ns, channel, version, type, value
@@ -192,7 +194,7 @@ select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
   ) as parts;
 
 -- outline_thread
--- What says of each checkpoint of a thread whether it is to be kept, and which values it has. The
+-- The columns that decide whether each checkpoint of a thread is kept, and its values. The
 -- newest of a namespace precedes the others.
 select checkpoint_ns, checkpoint_id, parent_checkpoint_id,
        metadata -> 'parents'::text ->> ''::text as root_checkpoint_id,

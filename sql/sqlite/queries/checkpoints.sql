@@ -15,7 +15,7 @@ select 'checkpoint_writes', count(*) from asm_checkpoint_writes;
 -- Inserts a checkpoint, or replaces the stored one, with the values that it is the first to have
 -- in their versions. The session is inserted if it is absent; of a stored one only `updated_at`
 -- changes, and with it that of its tags, and only if it is older than `stale_before`: its change
--- writes to four indexes.
+-- writes to four indexes. A soft-deleted one is restored.
 insert into asm_sessions as session (
     id, agent_id, status, parent_session_id, metadata, context, tags,
     created_at, updated_at, deleted_at
@@ -24,12 +24,14 @@ values (
     :session_id, :agent_id, 'active', null, '{}', :context, '[]', :created_at, :created_at, null
 )
 on conflict (id) do update
-   set updated_at = excluded.updated_at
- where session.updated_at < :stale_before;
+   set updated_at = excluded.updated_at,
+       deleted_at = null
+ where session.updated_at < :stale_before
+    or session.deleted_at is not null;
 update asm_session_tags
-   set updated_at = :created_at
+   set updated_at = (select updated_at from asm_sessions where id = :session_id)
  where id = :session_id
-   and updated_at < :stale_before;
+   and updated_at < (select updated_at from asm_sessions where id = :session_id);
 insert into asm_checkpoint_blobs (session_id, checkpoint_ns, channel, version, type, value)
 select :session_id, :checkpoint_ns, :channels, :versions, :types, :values
  where :channels is not null
@@ -185,7 +187,7 @@ select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
   ) as parts;
 
 -- outline_thread
--- What says of each checkpoint of a thread whether it is to be kept, and which values it has. The
+-- The columns that decide whether each checkpoint of a thread is kept, and its values. The
 -- newest of a namespace precedes the others.
 select checkpoint_ns, checkpoint_id, parent_checkpoint_id,
        json_extract(metadata, '$.parents.""') as root_checkpoint_id,

@@ -168,7 +168,7 @@ def get_checkpoint(config: Config) -> Query[StoredCheckpoint | None]:
     """A checkpoint, or the newest of a namespace; None if there is none."""
     session_id, namespace, checkpoint_id = key_of(config)
     params = {"session_id": session_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}
-    return Query("get_checkpoint", params, lambda rows: next(iter(_read(rows)), None))
+    return Query("list_checkpoints", {**params, "limit": 1}, lambda rows: next(iter(_read(rows)), None))
 
 
 def page_sizes(limit: int | None) -> Iterator[int]:

@@ -81,59 +81,10 @@ on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update
        value = excluded.value
  where excluded.idx < 0;
 
--- get_checkpoint
--- A checkpoint, or the newest of a namespace: a row of its own, one for each value of a channel,
--- which has no task, and one for each write. All from one snapshot.
-select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata, task_id,
-       task_path, idx, channel, type, value
-  from (
-       with head as materialized (
-           select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata, type,
-                  value, blob_versions
-             from asm_checkpoints
-            where session_id = %(session_id)s
-              and checkpoint_ns = %(checkpoint_ns)s
-              and checkpoint_id = %(checkpoint_id)s                        -- if checkpoint_id
-            order by checkpoint_id desc
-            limit 1
-       )
-       select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
-              null as task_id, null as task_path, null::bigint as idx, null as channel,
-              type, value
-         from head
-       union all
-       select blob.session_id, blob.checkpoint_ns, head.checkpoint_id, null, null,
-              null, null, null, blob.channel, blob.type, blob.value
-         from head
-        cross join pg_catalog.json_each_text(head.blob_versions) as used (channel, version)
-        cross join lateral (
-              select session_id, checkpoint_ns, channel, type, value
-                from asm_checkpoint_blobs
-               where session_id = head.session_id
-                 and checkpoint_ns = head.checkpoint_ns
-                 and channel = used.channel
-                 and version = used.version
-               limit 1
-        ) as blob
-       union all
-       select stored.session_id, stored.checkpoint_ns, stored.checkpoint_id, null, null,
-              stored.task_id, stored.task_path, stored.idx, stored.channel, stored.type,
-              stored.value
-         from head
-        cross join lateral (
-              select session_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel,
-                     type, value
-                from asm_checkpoint_writes
-               where session_id = head.session_id
-                 and checkpoint_ns = head.checkpoint_ns
-                 and checkpoint_id = head.checkpoint_id
-              offset 0
-        ) as stored
-  ) as parts;
-
 -- list_checkpoints
--- A page of checkpoints, the newest first, as get_checkpoint returns one; the rows of the page
--- are in no order. A value of the filter equals that of the metadata; null equals an absent one.
+-- A page of checkpoints, the newest first. Of each a row of its own, one for each value of a
+-- channel, which has no task, and one for each write, in no order; all from one snapshot.
+-- A value of the filter equals that of the metadata; null equals an absent one.
 select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata, task_id,
        task_path, idx, channel, type, value
   from (

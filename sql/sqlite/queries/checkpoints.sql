@@ -71,49 +71,10 @@ on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update
        value = excluded.value
  where excluded.idx < 0;
 
--- get_checkpoint
--- A checkpoint, or the newest of a namespace: a row of its own, one for each value of a channel,
--- which has no task, and one for each write. All from one snapshot.
-select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata, task_id,
-       task_path, idx, channel, type, value
-  from (
-       with head as materialized (
-           select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata, type,
-                  value, blob_versions
-             from asm_checkpoints
-            where session_id = :session_id
-              and checkpoint_ns = :checkpoint_ns
-              and checkpoint_id = :checkpoint_id                           -- if checkpoint_id
-            order by checkpoint_id desc
-            limit 1
-       )
-       select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
-              null as task_id, null as task_path, null as idx, null as channel, type, value
-         from head
-       union all
-       select blob.session_id, blob.checkpoint_ns, head.checkpoint_id, null, null,
-              null, null, null, blob.channel, blob.type, blob.value
-         from head
-        cross join json_each(head.blob_versions) as used
-        cross join asm_checkpoint_blobs as blob
-        where blob.session_id = head.session_id
-          and blob.checkpoint_ns = head.checkpoint_ns
-          and blob.channel = used.key
-          and blob.version = used.value
-       union all
-       select stored.session_id, stored.checkpoint_ns, stored.checkpoint_id, null, null,
-              stored.task_id, stored.task_path, stored.idx, stored.channel, stored.type,
-              stored.value
-         from head
-        cross join asm_checkpoint_writes as stored
-        where stored.session_id = head.session_id
-          and stored.checkpoint_ns = head.checkpoint_ns
-          and stored.checkpoint_id = head.checkpoint_id
-  ) as parts;
-
 -- list_checkpoints
--- A page of checkpoints, the newest first, as get_checkpoint returns one; the rows of the page
--- are in no order. A value of the filter equals that of the metadata; null equals an absent one.
+-- A page of checkpoints, the newest first. Of each a row of its own, one for each value of a
+-- channel, which has no task, and one for each write, in no order; all from one snapshot.
+-- A value of the filter equals that of the metadata; null equals an absent one.
 -- Equal containers have as many items, each equal to the one in its place; of the metadata itself,
 -- only the items that the filter has are compared. Booleans are numbers in SQLite, so types are
 -- compared, too; there is one of numbers. The plus keeps numbers from being compared as text.

@@ -2,8 +2,9 @@
 
 All of these lock the counter of the session first, mostly by an append of events, until the commit, so that
 what is read after that cannot change: of several clients that claim a session, or end a run, the others wait,
-and find what the first one did. Mostly nothing is in the way. Then a few statements after the append do it
-all, whose guards fail with a unique violation if something is; and a script that looks takes their place.
+and find what the first one did. Usually one pipeline does it: the append, then statements that fail with a
+unique violation if another run is active, or the run or its session has changed. Then the operation runs
+again as a script, which reads first and raises the exact error.
 
 A store has no methods for these, because only a manager needs them. `asm.async_store.run_operation` runs
 them: what they lock, check and write has to be one transaction, and with the methods of a store it would take
@@ -164,8 +165,7 @@ def renewed(run: Run, until: datetime, stored: Run) -> Run:
 def append_own(run: Run, events: Sequence[Event]) -> Batchable[list[Event]]:
     """Append events of a run of the caller's; RunLost if it is not the caller's, and nothing is stored."""
     batch = encoded(events, "append_events")
-    params = {"session_id": run.session_id, "id": run.id, "lease": _owner_text(run)}
-    guard = Query("refuse_lost_run", {**params, "event_id": batch[0].event.id}, no_result)
+    guard = _refuse_changed_run(run, batch[0].event, RunStatus.RUNNING, lease=_owner_text(run))
 
     def script() -> Script[Results]:
         stored = yield from append_idempotently(batch)
@@ -176,6 +176,11 @@ def append_own(run: Run, events: Sequence[Event]) -> Batchable[list[Event]]:
         return Results(stored, [None])
 
     return append_followed_by(batch, [guard], script, lambda results: results.events)
+
+
+def _refuse_changed_run(run: Run, event: Event, status: RunStatus | str, **fields: Any) -> Query[Any]:
+    key = {"session_id": run.session_id, "id": run.id, "event_id": event.id}
+    return Query("refuse_changed_run", {**key, "status": str(status), **fields}, no_result)
 
 
 def _owner_text(run: Run) -> str:
@@ -254,7 +259,8 @@ def _end_run(
 
     if keep is not None:
         return UnitOfWork(ended, sessions=(run.session_id,))
-    more: list[Query[Any]] = [touch, _end_query(run, lease_text), _check_end(run, events[-1])]
+    guard = _refuse_changed_run(run, events[-1], run.status, ended_at=run.ended_at)
+    more: list[Query[Any]] = [touch, _end_query(run, lease_text), guard]
     return append_followed_by(batch, more, script, read)
 
 
@@ -271,14 +277,6 @@ def _end_query(run: Run, lease_text: str) -> Query[Run]:
 
 _KEPT = ("input", "metadata", "started_at", "provider")
 """The columns of a run that do not change when it ends."""
-
-
-def _check_end(run: Run, last: Event) -> Query[None]:
-    """Fail if the run has not ended."""
-    ended = {"status": str(run.status), "ended_at": run.ended_at}
-    return Query(
-        "check_end", {"session_id": run.session_id, "id": run.id, "event_id": last.id, **ended}, no_result
-    )
 
 
 def _ended(ended: Run, stored: Run) -> Run:

@@ -141,9 +141,9 @@ select id, type, timestamp, session_id, run_id, sequence_number,
           for no key update
    );
 
--- refuse_lost_run
--- Fails with a unique violation unless a run is running and its owner's: it inserts an event of
--- the transaction again. The owner is compared as text, as in end_run.
+-- refuse_changed_run
+-- Fails with a unique violation unless a run has a status, and the end or the owner: it inserts an
+-- event of the transaction again. The owner is compared as text, as in end_run.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id
@@ -158,8 +158,9 @@ select id, type, timestamp, session_id, run_id, sequence_number,
          from asm_runs
         where session_id = %(session_id)s
           and id = %(id)s
-          and status = 'running'
-          and pg_catalog.strpos(metadata::text, %(lease)s) > 0
+          and status = %(status)s
+          and ended_at = %(ended_at)s                             -- if ended_at
+          and pg_catalog.strpos(metadata::text, %(lease)s) > 0    -- if lease
    );
 
 -- end_run
@@ -193,27 +194,6 @@ update asm_runs
    and pg_catalog.strpos(metadata::text, %(lease)s) > 0
    and pg_catalog.strpos(metadata::text, '"cancel_requested":') = 0
 returning metadata;
-
--- check_end
--- Fails with a unique violation unless end_run, before it in the transaction, has ended the run:
--- it inserts an event of the end again.
-insert into asm_events (
-    id, type, timestamp, session_id, run_id, sequence_number,
-    data, metadata, schema_version, provider, correlation_id
-)
-select id, type, timestamp, session_id, run_id, sequence_number,
-       data, metadata, schema_version, provider, correlation_id
-  from asm_events
- where session_id = %(session_id)s
-   and id = %(event_id)s
-   and not exists (
-       select 1
-         from asm_runs
-        where session_id = %(session_id)s
-          and id = %(id)s
-          and status = %(status)s
-          and ended_at = %(ended_at)s
-   );
 
 -- search_runs
 -- A page of runs in the order of their start. The filter by tokens is written so that the planner

@@ -121,9 +121,9 @@ select id, type, timestamp, session_id, run_id, sequence_number,
           and deleted_at is :deleted_at
    );
 
--- refuse_lost_run
--- Fails with a unique violation unless a run is running and its owner's: it inserts an event of
--- the transaction again. The owner is compared as text, as in end_run.
+-- refuse_changed_run
+-- Fails with a unique violation unless a run has a status, and the end or the owner: it inserts an
+-- event of the transaction again. The owner is compared as text, as in end_run.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id
@@ -138,8 +138,9 @@ select id, type, timestamp, session_id, run_id, sequence_number,
          from asm_runs
         where session_id = :session_id
           and id = :id
-          and status = 'running'
-          and instr(metadata, :lease) > 0
+          and status = :status
+          and ended_at = :ended_at                                -- if ended_at
+          and instr(metadata, :lease) > 0                         -- if lease
    );
 
 -- end_run
@@ -167,27 +168,6 @@ update asm_runs
    and instr(metadata, :lease) > 0
    and instr(metadata, '"cancel_requested":') = 0
 returning metadata;
-
--- check_end
--- Fails with a unique violation unless end_run, before it in the transaction, has ended the run:
--- it inserts an event of the end again.
-insert into asm_events (
-    id, type, timestamp, session_id, run_id, sequence_number,
-    data, metadata, schema_version, provider, correlation_id
-)
-select id, type, timestamp, session_id, run_id, sequence_number,
-       data, metadata, schema_version, provider, correlation_id
-  from asm_events
- where session_id = :session_id
-   and id = :event_id
-   and not exists (
-       select 1
-         from asm_runs
-        where session_id = :session_id
-          and id = :id
-          and status = :status
-          and ended_at = :ended_at
-   );
 
 -- search_runs
 -- A page of runs in the order of their start.

@@ -14,7 +14,7 @@ from asm.migrations.runner import migrate_with, status
 from asm.operations import checkpoints
 from tests.conftest import POSTGRES
 from tests.contract.other_clients import STEPS, fetch_rows, only, tables
-from tests.contract.retention_data import a_session, days_ago
+from tests.contract.retention_data import a_session
 
 OPTIONAL = ["langgraph-0001-checkpoints"]
 CHECKPOINTS = {"asm_checkpoints", "asm_checkpoint_blobs", "asm_checkpoint_writes"}
@@ -99,10 +99,9 @@ def test_a_session_with_checkpoints_is_not_deleted_where_the_policy_has_an_archi
 ) -> None:
     migrate_with(["langgraph"], dsn)
     store = opened(dsn)
+    put(store, "ses_1")
     for name in ("ses_1", "ses_2"):
         store.save_session(a_session(name, updated_days_ago=60, deleted_days_ago=31))
-    put(store, "ses_1")
-    fetch_rows(dsn, f"update asm_sessions set updated_at = '{days_ago(60):%Y-%m-%dT%H:%M:%S.%fZ}'")
     archived: list[asm.SessionExport] = []
     policy = asm.RetentionPolicy(archive=archived.append)
     foreseen = store.maintenance.execute(policy, dry_run=True)

@@ -141,26 +141,36 @@ select id, type, timestamp, session_id, run_id, sequence_number,
           for no key update
    );
 
--- refuse_changed_run
--- Fails with a unique violation unless a run has a status, and the end or the owner: it inserts an
--- event of the transaction again. The owner is compared as text, as in end_run.
+-- refuse_changed_runs
+-- Fails with a unique violation unless each run has its status, and its end or its owner if they
+-- are given: it inserts an event of the transaction again. The owner is compared as text, as in
+-- end_run.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id
 )
-select id, type, timestamp, session_id, run_id, sequence_number,
-       data, metadata, schema_version, provider, correlation_id
-  from asm_events
- where session_id = %(session_id)s
-   and id = %(event_id)s
-   and not exists (
+select event.id, event.type, event.timestamp, event.session_id, event.run_id,
+       event.sequence_number, event.data, event.metadata, event.schema_version, event.provider,
+       event.correlation_id
+  from (
+       select pg_catalog.unnest(%(session_ids)s::text[]) as session_id,
+              pg_catalog.unnest(%(ids)s::text[]) as id,
+              pg_catalog.unnest(%(event_ids)s::text[]) as event_id,
+              pg_catalog.unnest(%(statuses)s::text[]) as status,
+              pg_catalog.unnest(%(ended_at_list)s::text[])::timestamptz as ended_at,
+              pg_catalog.unnest(%(owners)s::text[]) as owner
+  ) as expected
+  join asm_events as event
+    on event.session_id = expected.session_id and event.id = expected.event_id
+ where not exists (
        select 1
-         from asm_runs
-        where session_id = %(session_id)s
-          and id = %(id)s
-          and status = %(status)s
-          and ended_at = %(ended_at)s                             -- if ended_at
-          and pg_catalog.strpos(metadata::text, %(lease)s) > 0    -- if lease
+         from asm_runs as run
+        where run.session_id = expected.session_id
+          and run.id = expected.id
+          and run.status = expected.status
+          and (expected.ended_at is null or run.ended_at = expected.ended_at)
+          and (expected.owner is null
+               or pg_catalog.strpos(run.metadata::text, expected.owner) > 0)
    );
 
 -- end_run

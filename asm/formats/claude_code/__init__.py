@@ -1,8 +1,8 @@
 """Claude Code's logs: one file of JSON records per session, and one per sub-agent.
 
-`log` divides the records of a file among the conversations that it has, `conversation` makes sessions, runs
-and events of them, `runs` counts, and `records` reads single records. docs/formats/claude-code.md has the
-mapping.
+`log` divides the records of a file among the conversations that it has. `conversation` reads the records of
+one, `session` makes its row and its events, `runs` its runs, and `records` knows single records.
+docs/formats/claude-code.md has the mapping.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from asm.errors import ValidationError
 from asm.formats import text
 from asm.formats.base import Reader
 from asm.formats.claude_code import records
-from asm.formats.claude_code.conversation import FORMAT, agent_session_id
 from asm.formats.claude_code.log import ClaudeCodeLog, agent_of, session_of
+from asm.formats.claude_code.session import FORMAT, agent_session_id
 
 _LINES_MAX = 20
 

@@ -12,7 +12,8 @@ from asm.errors import ValidationError
 from asm.formats import text
 from asm.formats.base import Transcript
 from asm.formats.claude_code import records
-from asm.formats.claude_code.conversation import EARLY_MAX, FORMAT, Conversation, agent_session_id
+from asm.formats.claude_code.conversation import EARLY_MAX, Conversation
+from asm.formats.claude_code.session import FORMAT, SessionBuilder, agent_session_id
 from asm.models import SessionStatus
 from asm.validation import is_text
 
@@ -114,15 +115,11 @@ class ClaudeCodeLog:
         self, id: str, log_id: str, metadata: Document, parent_id: str | None, *tags: str
     ) -> Conversation:
         is_old = datetime.now(UTC) - self._modified_at > COMPLETED_AFTER
-        return Conversation(
-            id,
-            log_id=log_id,
-            fallback_at=self._modified_at,
-            metadata=metadata,
-            status=SessionStatus.COMPLETED if is_old else SessionStatus.ACTIVE,
-            parent_id=parent_id,
-            tags=tags,
+        status = SessionStatus.COMPLETED if is_old else SessionStatus.ACTIVE
+        builder = SessionBuilder(
+            id, at=self._modified_at, metadata=metadata, status=status, parent_id=parent_id, tags=tags
         )
+        return Conversation(builder, log_id)
 
     def _fork_parent(self, record: Document, metadata: Document) -> str | None:
         """The session of which this one is a fork, whose first records are copies."""

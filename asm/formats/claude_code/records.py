@@ -15,7 +15,7 @@ from asm.documents import Document
 from asm.models import EventType
 from asm.validation import is_text
 
-Kind: TypeAlias = Literal["prompt", "results", "summary", "interruption", "output", "note"]
+Kind: TypeAlias = Literal["prompt", "results", "interruption", "output", "note"]
 
 SYNTHETIC = "<synthetic>"
 """The model of messages that Claude Code writes itself."""
@@ -85,8 +85,6 @@ def kind_of(record: Mapping[str, Any], content: str | list[Any]) -> Kind:
     """What a `user` record is: only some are what a person typed."""
     if any(is_result(block) for block in blocks_of(content)):
         return "results"
-    if record.get("isCompactSummary") is True:
-        return "summary"
     text = joined_text(content).strip()
     if _INTERRUPTION.fullmatch(text):
         return "interruption"
@@ -108,9 +106,14 @@ def is_output(text: str) -> bool:
     return text.lstrip().startswith(_OUTPUT_STARTS)
 
 
-def is_command(content: Any) -> bool:
-    """Whether a text is such a command, or what it printed."""
-    return isinstance(content, str) and (is_output(content) or typed(content) != content)
+def is_command(text: str) -> bool:
+    """Whether a text is a command to Claude Code itself, such as /clear, or to the shell, such as !ls."""
+    return typed(text) != text
+
+
+def is_summary(record: Mapping[str, Any]) -> bool:
+    """Whether a `user` record is what a compaction leaves of the conversation."""
+    return record.get("isCompactSummary") is True
 
 
 def queued_prompt(record: Mapping[str, Any]) -> str | list[Any] | None:
@@ -249,3 +252,30 @@ def api_error(record: Mapping[str, Any]) -> Document:
 
 def _first(documents: Any, name: str) -> Any:
     return next((each[name] for each in documents if isinstance(each.get(name), str | int)), None)
+
+
+# Records of the system.
+
+
+def compaction(record: Mapping[str, Any]) -> Document:
+    """Why a conversation was compacted, and the tokens that it had."""
+    details = record.get("compactMetadata")
+    names = {"trigger": "trigger", "preTokens": "pre_tokens", "postTokens": "post_tokens"}
+    found = details if isinstance(details, dict) else {}
+    return {own: found[name] for name, own in names.items() if found.get(name) is not None}
+
+
+def turn(record: Mapping[str, Any]) -> Document:
+    """How long a turn took, {} if the record does not say it."""
+    took = record.get("durationMs")
+    if isinstance(took, bool) or not isinstance(took, int | float) or not 0 <= took < _DURATION_MS_MAX:
+        return {}
+    return {"duration_s": took / 1000}
+
+
+_DURATION_MS_MAX = 10**15
+
+
+def with_content(rest: Document, content: str | list[Any]) -> Document:
+    """The rest of a record with the content that its event shows in another way."""
+    return {**rest, "message": {**rest.get("message", {}), "content": content}}

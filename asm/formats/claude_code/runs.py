@@ -104,11 +104,14 @@ class CountedMessages:
             }
         )
 
-    def count(self, key: str, increase: Counter[str]) -> None:
+    def count(self, key: str, usage: Any) -> Counter[str]:
+        """Count the tokens of a message that have not been counted for it before, and return them."""
+        increase = self.increase(key, usage)
         counted = self._counts.get(key, (0,) * len(_COUNTS))
         self._counts[key] = tuple(
             before + increase[name] for name, before in zip(_COUNTS, counted, strict=True)
         )
+        return increase
 
 
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")

@@ -209,7 +209,7 @@ class Conversation:
         is_counted = message.get("model") != records.SYNTHETIC and not is_copy
         if self._run is None and (is_counted or is_copy):
             self._open_run(None)
-        self._add_blocks(record, message)
+        self._add_blocks(record, message, is_counted=is_counted)
         if self._run is not None and (is_counted or is_copy):
             self._answer(self._run, message)
             if is_counted:
@@ -220,10 +220,13 @@ class Conversation:
             # Only the last record of a message has a reason.
             self._close_message()
 
-    def _add_blocks(self, record: Document, message: Document) -> None:
-        counted = ("model", "usage") if isinstance(message.get("usage"), dict) else ()
-        rest = self._builder.rest_around(record, message, inner=("id", *counted))
-        for index, draft in enumerate(records.drafts_of(message)):
+    def _add_blocks(self, record: Document, message: Document, *, is_counted: bool) -> None:
+        drafts = list(records.drafts_of(message))
+        known = ("id",) if drafts and "message_id" in drafts[0].data else ()
+        # The event of the usage has these.
+        counted = ("model", "usage") if is_counted and isinstance(message.get("usage"), dict) else ()
+        rest = self._builder.rest_around(record, message, inner=(*known, *counted))
+        for index, draft in enumerate(drafts):
             self._builder.add(replace(draft, rest={**rest, **draft.rest}), str(index) if index else "")
             if draft.type == EventType.TOOL_CALL_STARTED:
                 self._remember_call(draft)

@@ -136,7 +136,8 @@ def typed(text: str) -> str:
     if start.startswith("<command-"):
         return f"{_between(text, 'command-name')} {_between(text, 'command-args')}".strip() or text
     if start.startswith("<bash-input>"):
-        return f"!{_between(text, 'bash-input')}"
+        command = _between(text, "bash-input")
+        return f"!{command}" if command else text
     return text
 
 

@@ -12,6 +12,7 @@ import pytest
 from asm import ValidationError
 from asm.formats.claude_code import READER
 from asm.formats.claude_code.log import ClaudeCodeLog
+from asm.formats.claude_code.records import without
 from tests.formats.claude_logs import REAL, SAMPLE, SESSION, Record, Told, Writer, read, total, write
 
 OTHER = "0b7e6a52-93c4-4d1f-8e20-6c5a9f3d7b14"
@@ -107,9 +108,9 @@ def test_everything_that_a_log_says_is_in_the_session(file: Path) -> None:
         rows = [one.session, *one.runs.values(), *one.events]
         kept |= {value for row in rows for value in values_of(row.to_dict())}
     for number, record in enumerate(records_of(file), 1):
-        # The usage of a message is that of its last record, and the type of an event says that of its record.
+        # The usage of a message is that of its last record, and an event has a type, a time and seconds.
         message = {name: each for name, each in record.get("message", {}).items() if name != "usage"}
-        said = {name: each for name, each in record.items() if name not in ("timestamp", "message")}
+        said = without(record, "timestamp", "message", "durationMs")
         types = {record["type"], record.get("subtype"), "text", "thinking", "tool_use", "tool_result"}
         lost = set(values_of([said, message])) - kept - types
         assert not lost, f"line {number}"

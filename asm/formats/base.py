@@ -19,7 +19,7 @@ class Transcript:
     """
 
     session: Session
-    run: Run
+    runs: list[Run]
     events: list[Event]
 
 
@@ -61,4 +61,6 @@ class Reader:
 
     name: str
     sniff: Callable[[Path, bytes], bool]
-    read: Callable[[Path], Iterable[Parsed]]
+    read: Callable[[Path], Iterable[Parsed]] | None = None
+    log: object = None
+    session_id: object = None

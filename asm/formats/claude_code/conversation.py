@@ -6,7 +6,6 @@ Records come one after the other. An event is made as soon as no later record ca
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -63,7 +62,6 @@ class Conversation:
         self._has_changed = True
         self._builder.begin_record(record)
         self._read(record)
-        self._builder.end_record(record)
 
     def take(self) -> Transcript | None:
         """What was added since the last time, None if nothing was."""
@@ -183,7 +181,7 @@ class Conversation:
     def _add_result(self, draft: Draft, result: Any, rest: Document, part: str) -> None:
         self._link(draft, result)
         metadata = {} if result is None else {"toolUseResult": result}
-        self._builder.add(replace(draft, rest={**rest, **draft.rest}), part, metadata)
+        self._builder.add(draft, part, rest, metadata)
 
     def _link(self, draft: Draft, result: Any) -> None:
         """Add the session of a sub-agent to the result of its call."""
@@ -227,7 +225,7 @@ class Conversation:
         counted = ("model", "usage") if is_counted and isinstance(message.get("usage"), dict) else ()
         rest = self._builder.rest_around(record, message, inner=(*known, *counted))
         for index, draft in enumerate(drafts):
-            self._builder.add(replace(draft, rest={**rest, **draft.rest}), str(index) if index else "")
+            self._builder.add(draft, str(index) if index else "", rest)
             if draft.type == EventType.TOOL_CALL_STARTED:
                 self._remember_call(draft)
             rest = {}
@@ -284,7 +282,7 @@ class Conversation:
             data: Document = {**increase, **({} if message.model is None else {"model": message.model})}
             draft = Draft(EventType.TOKEN_USAGE_UPDATED, data)
             record_id, metadata = f"message {message.key}", {"usage": message.usage}
-            self._builder.add_at(record_id, message.at, draft, part, metadata, run_id=message.run.id)
+            self._builder.add_at(record_id, message.at, draft, part, metadata=metadata, run_id=message.run.id)
 
     def _row(self, run: OpenRun) -> Run:
         message = self._message

@@ -15,7 +15,7 @@ from typing import Any
 from asm.documents import Document
 from asm.errors import ValidationError
 from asm.models import Run, RunStatus
-from asm.provider_usage import token_usage
+from asm.provider_usage import TOKENS_MAX, token_usage
 
 
 @dataclass(slots=True)
@@ -115,9 +115,16 @@ class CountedMessages:
 
 
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
+_LOGGED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+"""The names of the counts in a log."""
 
 
 def _counts_of(usage: Any) -> Counter[str]:
+    if isinstance(usage, dict) and usage.keys() >= set(_LOGGED[:2]):
+        # As Anthropic reports it. Reading any provider's usage takes 20 times as long.
+        logged = [usage.get(name) or 0 for name in _LOGGED]
+        if all(type(count) is int and 0 <= count <= TOKENS_MAX for count in logged):
+            return Counter(dict(zip(_COUNTS, logged, strict=True)))
     try:
         return (
             Counter(token_usage(usage, provider="anthropic"))

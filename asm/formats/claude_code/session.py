@@ -71,6 +71,8 @@ class SessionBuilder:
         """The uuids of the records, and whether a message follows the record."""
         self._equal: Counter[bytes] = Counter()
         self._uuid: str | None = None
+        self._previous_uuid: str | None = None
+        self._has_time = False
         self._before: Document = {}
         """The repeated fields of the record before."""
         self._titles: dict[str, str] = {}
@@ -93,20 +95,16 @@ class SessionBuilder:
 
     def begin_record(self, record: Document) -> None:
         """Go on to the next record."""
-        uuid = records.text_of(record.get("uuid"))
-        self.at = records.time_of(record) or self.at
+        uuid, at = records.text_of(record.get("uuid")), records.time_of(record)
+        self._has_time = at is not None
+        self.at = self.at if at is None else at
         self._updated_at = max(self._updated_at, self.at)
         self.record_id = self._numbered(record) if uuid is None else uuid
-
-    def end_record(self, record: Document) -> None:
-        """Remember a record, so that it is known when it is repeated."""
-        uuid = records.text_of(record.get("uuid"))
-        if uuid is None:
-            return
-        self._seen[_key(uuid)] = False
-        self._uuid = uuid
-        if uuid in self._titles_of:
-            self._titles["summary"] = self._titles_of.pop(uuid)
+        if uuid is not None:
+            self._previous_uuid, self._uuid = self._uuid, uuid
+            self._seen[_key(uuid)] = False
+            if uuid in self._titles_of:
+                self._titles["summary"] = self._titles_of.pop(uuid)
 
     def has_read(self, record: Document) -> bool:
         """Whether a record has been read before."""
@@ -135,18 +133,21 @@ class SessionBuilder:
     def rest(self, record: Document, *names: str) -> Document:
         """The fields of a record, without these and without those that say what the records before said."""
         rest = records.without(record, *names)
-        if records.time_of(record) is not None:
-            rest.pop("timestamp")
-        for name in _REPEATED & record.keys():
-            if self._before.get(name) == record[name]:
-                rest.pop(name, None)
-            self._before[name] = record[name]
-        for name, own in _SESSION_FIELDS.items():
-            if isinstance(record.get(name), str):
-                self.metadata.setdefault(own, record[name])
-        if rest.get("parentUuid") == self._uuid:
+        if self._has_time:
+            rest.pop("timestamp", None)
+        if rest.get("parentUuid") == self._previous_uuid:
             rest.pop("parentUuid", None)
+        for name in _REPEATED & rest.keys():
+            if self._before.get(name) == rest[name]:
+                del rest[name]
+            else:
+                self._before[name] = rest[name]
+                self._describe(name, rest[name])
         return rest
+
+    def _describe(self, name: str, value: Any) -> None:
+        if name in _SESSION_FIELDS and isinstance(value, str):
+            self.metadata.setdefault(_SESSION_FIELDS[name], value)
 
     def rest_around(
         self, record: Document, message: Document, *names: str, inner: tuple[str, ...] = ()
@@ -161,9 +162,14 @@ class SessionBuilder:
 
     # Events.
 
-    def add(self, draft: Draft, part: str = "", metadata: Document | None = None) -> None:
-        """Add an event of the record that is read. Of several events of a record, each is a part."""
-        self.add_at(self.record_id, self.at, draft, part, metadata, run_id=self.run_id)
+    def add(
+        self, draft: Draft, part: str = "", rest: Document | None = None, metadata: Document | None = None
+    ) -> None:
+        """Add an event of the record that is read. Of several events of a record, each is a part.
+
+        `rest` is what no event of the record has.
+        """
+        self.add_at(self.record_id, self.at, draft, part, rest, metadata, run_id=self.run_id)
 
     def add_at(
         self,
@@ -171,11 +177,15 @@ class SessionBuilder:
         at: datetime,
         draft: Draft,
         part: str = "",
+        rest: Document | None = None,
         metadata: Document | None = None,
         *,
         run_id: str | None,
     ) -> None:
         """Add an event of a record that was read before."""
+        metadata = metadata or {}
+        if rest := {**(rest or {}), **draft.rest}:
+            metadata["rest"] = rest
         self._events.append(
             Event(
                 id=self.id_of("evt_", record_id, part),
@@ -184,7 +194,7 @@ class SessionBuilder:
                 session_id=self.id,
                 run_id=run_id,
                 data=draft.data,
-                metadata={**(metadata or {}), **({"rest": draft.rest} if draft.rest else {})},
+                metadata=metadata,
                 provider=PROVIDER,
                 correlation_id=draft.correlation_id,
             )
@@ -248,8 +258,9 @@ def agent_session_id(log_id: str, agent_id: str) -> str:
     return id if is_text(id) else _id("ses_", log_id, agent_id)
 
 
-def _id(prefix: str, *words: Any) -> str:
-    return prefix + sha256(json.dumps([FORMAT, *words]).encode()).hexdigest()[:32]
+def _id(prefix: str, *words: str) -> str:
+    # No word has a NUL.
+    return prefix + sha256("\0".join((FORMAT, *words)).encode()).hexdigest()[:32]
 
 
 def _key(uuid: str) -> bytes | str:

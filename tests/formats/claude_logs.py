@@ -112,6 +112,8 @@ def read(path: Path, *, taken_after: Iterable[int] = ()) -> dict[str, Told]:
                 one.session = transcript.session
                 one.runs |= {run.id: run for run in transcript.runs}
                 one.events += transcript.events
+    for one in told.values():
+        assert len({event.id for event in one.events}) == len(one.events)
     return told
 
 

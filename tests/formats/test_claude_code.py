@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from asm import ValidationError
 from asm.formats.claude_code import READER
+from asm.formats.claude_code.conversation import EARLY_MAX
 from asm.formats.claude_code.log import ClaudeCodeLog
 from asm.formats.claude_code.records import without
 from tests.formats.claude_logs import REAL, SAMPLE, SESSION, Record, Told, Writer, read, total, write
@@ -131,8 +135,6 @@ def test_where_a_log_is_divided_makes_no_difference(file: Path) -> None:
     whole = read(file)
     lines = range(len(records_of(file)))
     assert read(file, taken_after=lines) == whole
-    for one in whole.values():
-        assert len({event.id for event in one.events}) == len(one.events)
 
 
 def test_a_record_without_a_uuid_is_an_event_as_often_as_it_is_in_the_log(told: Callable[..., Told]) -> None:
@@ -140,6 +142,56 @@ def test_a_record_without_a_uuid_is_an_event_as_often_as_it_is_in_the_log(told: 
     writer = Writer()
     one = told(mode, writer.user("Hello"), mode, mode)
     assert len(one.of("claude_code.permission_mode")) == 3
+
+
+def test_a_log_may_begin_with_any_number_of_records_without_a_time(told: Callable[..., Told]) -> None:
+    mode = {"type": "permission-mode", "permissionMode": "plan", "sessionId": SESSION}
+    assert len(told(*[mode] * (EARLY_MAX + 1)).events) == EARLY_MAX + 2
+
+
+def test_a_log_without_a_session_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    log = ClaudeCodeLog(write(tmp_path / "any.jsonl", []))
+    for _ in range(EARLY_MAX):
+        log.add(b'{"type": "summary"}')
+    with pytest.raises(ValidationError, match="none of the first 1,000 records has a sessionId"):
+        log.add(b'{"type": "summary"}')
+
+
+def test_an_event_has_the_fields_that_each_record_has_only_where_they_change(
+    told: Callable[..., Told],
+) -> None:
+    writer = Writer(version="2.1", gitBranch="main")
+    first, second = writer.user("Hello"), writer.says("Hi", requestId="req_1")
+    writer.common["gitBranch"] = "other"
+    one = told(first, second, writer.says("Ho", id="msg_2"))
+    rests = [event.metadata["rest"] for event in one.of("message_sent", "message_received")]
+    assert rests[0].keys() == {"uuid", "isSidechain", "cwd", "sessionId", "version", "gitBranch"}
+    assert rests[1] == {"uuid": second["uuid"], "requestId": "req_1"}
+    assert rests[2] == {"uuid": writer.last, "gitBranch": "other"}
+    assert one.session.metadata | {"cwd": "/home/ada", "version": "2.1", "git_branch": "main"} == (
+        one.session.metadata
+    )
+
+
+@pytest.mark.parametrize(("days", "status"), [(0, "active"), (2, "completed")])
+def test_a_session_is_completed_when_its_log_has_not_grown_for_a_day(
+    tmp_path: Path, days: int, status: str
+) -> None:
+    file = write(tmp_path / f"{SESSION}.jsonl", [Writer().user("Hello")])
+    at = time.time() - days * 86_400
+    os.utime(file, (at, at))
+    assert read(file)[SESSION].session.status == status
+
+
+def test_a_time_without_a_zone_is_utc(told: Callable[..., Told], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        one = told(Writer().user("Hello") | {"timestamp": "2026-02-03T09:00:00"})
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert one.events[-1].timestamp == datetime(2026, 2, 3, 9, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +250,10 @@ def test_the_last_record_of_a_message_has_its_tokens(told: Callable[..., Told]) 
     assert (run.token_usage, run.turn_count) == (tokens, 2)
     assert [data["output_tokens"] for data in one.data("token_usage_updated")] == [30, 5]
     assert total(one.data("token_usage_updated")) == tokens
-    assert one.of("token_usage_updated")[0].data["model"] == "claude-opus-4-5"
+    usage = one.of("token_usage_updated")[0]
+    assert usage.data["model"] == "claude-opus-4-5"
+    assert usage.timestamp == one.of("tool_call_started")[-1].timestamp
+    assert run.provider_metadata == {"model": "claude-opus-4-5"}
 
 
 def test_a_message_that_may_go_on_has_no_usage_event_yet_but_its_run_has_the_tokens(
@@ -264,8 +319,9 @@ def test_a_message_without_an_id_counts_for_itself(told: Callable[..., Told]) ->
 
 def test_a_run_with_several_models_names_them_all(told: Callable[..., Told]) -> None:
     writer = Writer()
-    one = told(writer.user("Hello"), writer.says("Hi", model="a"), writer.says("Ho", id="msg_2", model="b"))
-    assert one.run.provider_metadata == {"model": "b", "models": ["a", "b"]}
+    answers = [writer.says("Hi", id=f"msg_{number}", model=model) for number, model in enumerate("aba")]
+    one = told(writer.user("Hello"), *answers)
+    assert one.run.provider_metadata == {"model": "a", "models": ["b", "a"]}
 
 
 # Prompts and runs.
@@ -352,6 +408,28 @@ def test_a_failed_request_is_an_error_and_not_a_message(told: Callable[..., Told
     assert (one.run.error, one.run.token_usage) == (one.data("error_occurred")[1], {})
 
 
+def test_a_message_of_claude_code_itself_is_no_run(told: Callable[..., Told]) -> None:
+    one = told(Writer().says("No response requested.", model="<synthetic>"))
+    assert (one.runs, len(one.of("message_received"))) == ({}, 1)
+
+
+def test_what_a_command_prints_after_an_answer_does_not_end_the_run(told: Callable[..., Told]) -> None:
+    writer = Writer()
+    one = told(
+        writer.user("Hello"),
+        writer.says("Hi"),
+        writer.user("<local-command-stdout>Compacted</local-command-stdout>"),
+        writer.calls(A_CALL, id="msg_2"),
+    )
+    assert (one.run.output, one.run.turn_count) == ("Hi", 2)
+
+
+def test_a_prompt_without_a_text_is_the_input_as_it_is(told: Callable[..., Told]) -> None:
+    image = {"type": "image", "source": {"type": "base64", "data": "iVBORw0KGgo="}}
+    one = told(Writer().user([image]))
+    assert (one.run.input, one.data("message_sent")[0]["content"]) == ([image], [image])
+
+
 @pytest.mark.parametrize("beside_a_result", [False, True])
 def test_an_interruption_cancels_a_run(told: Callable[..., Told], beside_a_result: bool) -> None:
     writer = Writer()
@@ -392,8 +470,9 @@ def test_a_command_is_shown_as_it_was_typed_and_costs_nothing(
             writer.user(text) if is_user else writer.record("system", subtype="local_command", content=text)
         )
 
-    one = told(record(command), record(output), writer.user("Now to work"), writer.says("Yes"))
-    first, second = one.runs.values()
+    work = [writer.user("Now to work"), writer.says("Yes"), writer.user("More")]
+    one = told(record(command), record(output), *work)
+    first, second, _ = one.runs.values()
     assert (first.input, first.output, first.status, first.cost_usd) == (typed, printed, "completed", 0)
     assert (second.input, second.cost_usd) == ("Now to work", None)
     assert one.data("message_sent")[:2] == [
@@ -415,8 +494,16 @@ def test_a_command_that_the_model_answers_is_a_prompt(told: Callable[..., Told])
     assert (one.run.input, one.run.output, one.run.turn_count) == ("/review", "It is fine.", 1)
 
 
-@pytest.mark.parametrize("text", ["<command-name>", "<bash-input>ls", "<command-x></command-x>"])
-def test_a_prompt_that_only_looks_like_a_command_is_left_as_it_is(
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<command-name>",
+        "<bash-input>ls",
+        "<command-x></command-x>",
+        "[Request interrupted by user] is what it says",
+    ],
+)
+def test_a_prompt_that_only_looks_like_something_else_is_left_as_it_is(
     told: Callable[..., Told], text: str
 ) -> None:
     assert told(Writer().user(text)).run.input == text
@@ -437,11 +524,12 @@ def test_what_is_typed_while_the_agent_works_is_a_message_of_the_same_run(told: 
     one = told(
         writer.user("Hello"),
         queued("Be quick", "prompt", "human"),
-        queued("<task-notification>", "task-notification", "task-notification"),
+        queued("<task-notification>", "task-notification", "human"),
+        queued("<task-notification>", "prompt", "task-notification"),
         writer.says("Hi"),
     )
     assert [data["content"] for data in one.data("message_sent")] == ["Hello", "Be quick"]
-    assert len(one.of("claude_code.attachment")) == 1
+    assert len(one.of("claude_code.attachment")) == 2
     assert one.run.input == "Hello"
 
 
@@ -458,6 +546,7 @@ def test_messages_without_a_prompt_have_a_run_that_counts_their_tokens(told: Cal
 def test_the_order_is_that_of_the_log(told: Callable[..., Told]) -> None:
     writer = Writer()
     prompt, answer = writer.user("Hello"), writer.says("Hi")
+    answer["timestamp"] = "2026-02-03T08:30:00.000Z"
     late = writer.user("Bye") | {"timestamp": "2026-02-03T08:00:00.000Z", "parentUuid": "of another log"}
     one = told(prompt, answer, late)
     assert [event.data.get("content") for event in one.of("message_sent", "message_received")] == [
@@ -465,20 +554,21 @@ def test_the_order_is_that_of_the_log(told: Callable[..., Told]) -> None:
         "Hi",
         "Bye",
     ]
-    _, run = one.runs.values()
-    assert (run.started_at, run.ended_at) == (one.events[-1].timestamp, one.events[-1].timestamp)
-    assert one.session.updated_at > one.events[-1].timestamp
+    assert [run.started_at == run.ended_at for run in one.runs.values()] == [True, True]
+    assert one.session.updated_at == one.of("message_sent")[0].timestamp > one.events[-1].timestamp
     assert one.events[-1].metadata["rest"]["parentUuid"] == "of another log"
 
 
-def test_a_rewind_keeps_both_branches_and_says_where_the_second_begins(told: Callable[..., Told]) -> None:
+@pytest.mark.parametrize("place", [0, 1], ids=["before the answer", "after the answer"])
+def test_a_rewind_keeps_both_branches_and_says_where_the_second_begins(
+    told: Callable[..., Told], place: int
+) -> None:
     writer = Writer()
     first = [writer.user("Hello"), writer.says("Hi")]
-    before = writer.last
     abandoned = [writer.user("In French"), writer.says("Bonjour", id="msg_2")]
-    writer.last = before
+    writer.last = first[place]["uuid"]
     one = told(*first, *abandoned, writer.user("In Dutch"), writer.says("Hoi", id="msg_3"))
-    assert one.data("claude_code.rewound") == [{"to": before}]
+    assert one.data("claude_code.rewound") == [{"to": first[place]["uuid"]}]
     contents = [event.data["content"] for event in one.of("message_sent", "message_received")]
     assert contents == ["Hello", "Hi", "In French", "Bonjour", "In Dutch", "Hoi"]
     assert len(one.runs) == 3
@@ -548,6 +638,12 @@ def test_what_a_log_repeats_of_a_session_is_left_to_the_log_of_that_session(tmp_
     write(tmp_path / f"{OTHER}.jsonl", records)
     told = read(write(tmp_path / f"{SESSION}.jsonl", [*records[:2], second.user("Again")]))
     assert list(told) == [SESSION]
+
+
+def test_the_id_of_a_session_is_no_path(tmp_path: Path) -> None:
+    write(tmp_path / "other.jsonl", [])
+    file = write(tmp_path / "logs" / f"{SESSION}.jsonl", [Writer("../other").user("Hello")])
+    assert list(read(file)) == ["../other"]
 
 
 def test_a_log_of_any_name_has_the_session_of_its_records(tmp_path: Path) -> None:
@@ -699,6 +795,22 @@ def test_the_result_of_a_tool_is_what_it_returned_or_why_it_failed(
     assert event.metadata["toolUseResult"] == {"stdout": "done"}
 
 
+def test_a_record_with_two_results_is_two_events(told: Callable[..., Told]) -> None:
+    writer = Writer()
+    blocks = [{"type": "tool_result", "tool_use_id": f"toolu_{name}", "content": name} for name in "ab"]
+    one = told(writer.user("Hello"), writer.user(blocks, toolUseResult="a", sourceToolAssistantUUID="u"))
+    first, second = one.of("tool_call_completed")
+    assert (first.correlation_id, second.correlation_id) == ("toolu_a", "toolu_b")
+    assert (first.metadata["toolUseResult"], first.metadata["rest"]["sourceToolAssistantUUID"]) == ("a", "u")
+    assert second.metadata == {}
+
+
+def test_a_text_block_with_other_fields_stays_a_block(told: Callable[..., Told]) -> None:
+    block = {"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}
+    one = told(Writer().user([block]))
+    assert (one.run.input, one.data("message_sent")[0]["content"]) == ("Hello", [block])
+
+
 def test_a_lone_surrogate_and_a_long_integer_are_kept(tmp_path: Path) -> None:
     line = json.dumps(Writer().user("\ud83d", n=10**40)) + "\n"
     file = tmp_path / f"{SESSION}.jsonl"
@@ -721,6 +833,14 @@ def test_a_turn_has_its_duration(told: Callable[..., Told]) -> None:
     writer = Writer()
     turn = writer.record("system", subtype="turn_duration", durationMs=1500)
     assert told(writer.user("Hello"), turn).data("turn_completed") == [{"duration_s": 1.5}]
+
+
+@pytest.mark.parametrize("duration", [-1, 10**400, True, "long"], ids=["negative", "huge", "bool", "text"])
+def test_a_duration_that_is_none_is_kept_as_it_is(told: Callable[..., Told], duration: Any) -> None:
+    writer = Writer()
+    turn = writer.record("system", subtype="turn_duration", durationMs=duration)
+    event = told(writer.user("Hello"), turn).events[-1]
+    assert (event.data, event.metadata["rest"]["durationMs"]) == ({}, duration)
 
 
 # Recognition.

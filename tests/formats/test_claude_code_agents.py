@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -140,16 +141,19 @@ def side_records(name: str) -> list[Record]:
     ]
 
 
-def test_two_sub_agents_with_the_same_prompt_belong_to_two_calls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_parallel", [False, True])
+def test_two_sub_agents_with_the_same_prompt_belong_to_two_calls(tmp_path: Path, is_parallel: bool) -> None:
     main = Writer()
-    calls = [main.calls(f"toolu_{number}", name="Task", prompt="Find a.") for number in (1, 2)]
-    results = [main.result(f"toolu_{number}") for number in (1, 2)]
-    told = read(
-        write(
-            tmp_path / f"{SESSION}.jsonl",
-            [main.user("Ask"), *calls, *side_records("a"), *side_records("a"), *results],
-        )
+    prompt = main.user("Ask")
+    calls = [[main.calls(f"toolu_{number}", name="Task", prompt="Find a.")] for number in (1, 2)]
+    results = [[main.result(f"toolu_{number}")] for number in (1, 2)]
+    sides = [side_records("a"), side_records("a")]
+    parts = (
+        [*calls, *sides, *results]
+        if is_parallel
+        else [calls[0], sides[0], results[0], calls[1], sides[1], results[1]]
     )
+    told = read(write(tmp_path / f"{SESSION}.jsonl", [prompt, *chain.from_iterable(parts)]))
     links = [event.data["session_id"] for event in told[SESSION].of("tool_call_completed")]
     assert sorted(links) == sorted(id for id in told if id != SESSION)
 
@@ -159,3 +163,19 @@ def test_a_record_whose_parent_was_not_written_belongs_to_the_sub_agent_before_i
     records[2]["parentUuid"] = "of a progress record that was not written"
     (told,) = read(write(tmp_path / f"{SESSION}.jsonl", records)).values()
     assert_is_the_agent(told, f"{SESSION}/agent-{records[0]['uuid']}")
+
+
+def test_a_sub_agent_whose_id_is_too_long_for_a_session_has_one_that_is_derived_from_it(
+    tmp_path: Path,
+) -> None:
+    id = "x" * 250
+    writer = Writer()
+    call, result = (
+        writer.calls("toolu_1", name="Task"),
+        writer.result("toolu_1", toolUseResult={"agentId": id}),
+    )
+    records = [writer.user("Ask"), call, *agent_records(agentId=id), result]
+    told = read(write(tmp_path / f"{SESSION}.jsonl", records))
+    (own_id,) = told.keys() - {SESSION}
+    assert_is_the_agent(told[own_id], own_id)
+    assert told[SESSION].data("tool_call_completed")[0]["session_id"] == own_id

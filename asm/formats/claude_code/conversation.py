@@ -278,7 +278,6 @@ class Conversation:
         increase = self._counted.count(message.key, message.usage)
         if increase:
             message.run.tokens += increase
-            self._runs[message.run.id] = message.run
             data: Document = {**increase, **({} if message.model is None else {"model": message.model})}
             draft = Draft(EventType.TOKEN_USAGE_UPDATED, data)
             record_id, metadata = f"message {message.key}", {"usage": message.usage}
@@ -353,4 +352,5 @@ class Conversation:
 
     def _move_end(self) -> None:
         if self._run is not None:
+            # The times in a log sometimes run back.
             self._run.ended_at = max(self._run.ended_at, self._builder.at)

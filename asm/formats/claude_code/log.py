@@ -81,7 +81,7 @@ class ClaudeCodeLog:
 
     def _is_elsewhere(self, id: str) -> bool:
         """Whether records of a session that this log repeats are in the log of that session."""
-        if self._agent is not None or self._named in (None, id):
+        if self._named in (None, id):
             return False
         if id not in self._elsewhere:
             name = f"{id}.jsonl"

@@ -63,8 +63,7 @@ class OpenRun:
             turn_count=self.turns,
             token_usage=dict(tokens),
             started_at=self.started_at,
-            # The times in a log sometimes run back.
-            ended_at=max(self.started_at, self.ended_at),
+            ended_at=self.ended_at,
             provider=provider,
             provider_metadata=details,
             # No model was asked, as for the command /clear. Without a cost it would be a run without a price.

@@ -19,7 +19,7 @@ class Transcript:
     """
 
     session: Session
-    runs: list[Run]
+    run: Run
     events: list[Event]
 
 
@@ -61,6 +61,4 @@ class Reader:
 
     name: str
     sniff: Callable[[Path, bytes], bool]
-    read: Callable[[Path], Iterable[Parsed]] | None = None
-    log: object = None
-    session_id: object = None
+    read: Callable[[Path], Iterable[Parsed]]

@@ -15,7 +15,7 @@ import pytest
 from asm import ValidationError
 from asm.formats.claude_code import READER
 from asm.formats.claude_code.conversation import EARLY_MAX
-from asm.formats.claude_code.log import ClaudeCodeLog
+from asm.formats.claude_code.log import SESSIONS_MAX, ClaudeCodeLog
 from asm.formats.claude_code.records import without
 from tests.formats.claude_logs import REAL, SAMPLE, SESSION, Record, Told, Writer, read, total, write
 
@@ -155,6 +155,14 @@ def test_a_log_without_a_session_is_refused_before_it_fills_the_memory(tmp_path:
         log.add(b'{"type": "summary"}')
     with pytest.raises(ValidationError, match="none of the first 1,000 records has a sessionId"):
         log.add(b'{"type": "summary"}')
+
+
+def test_a_log_of_too_many_sessions_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    log = ClaudeCodeLog(write(tmp_path / "any.jsonl", []))
+    for number in range(SESSIONS_MAX):
+        log.add(b'{"sessionId": "%d"}' % number)
+    with pytest.raises(ValidationError, match="records of more than 10,000 sessions"):
+        log.add(b'{"sessionId": "one more"}')
 
 
 def test_an_event_has_the_fields_that_each_record_has_only_where_they_change(

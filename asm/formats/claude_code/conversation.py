@@ -12,7 +12,7 @@ from typing import Any
 from asm.documents import Document
 from asm.formats.base import Transcript
 from asm.formats.claude_code import records
-from asm.formats.claude_code.records import Draft
+from asm.formats.claude_code.records import Draft, Kind
 from asm.formats.claude_code.runs import CountedMessages, OpenMessage, OpenRun
 from asm.formats.claude_code.session import PROVIDER, SessionBuilder, agent_session_id
 from asm.models import EventType, Run
@@ -86,13 +86,14 @@ class Conversation:
     def _read(self, record: Document) -> None:
         kind, message = record.get("type"), records.message_of(record)
         boundary, self._boundary = self._boundary, None
-        if kind == "user" and message is not None and records.is_summary(record):
+        said = records.kind_of(record, message["content"]) if kind == "user" and message else None
+        if message is not None and said == "summary":
             self._add_summary(record, message, boundary)
             return
         if boundary is not None:
             self._builder.add_at(*boundary, run_id=self._builder.run_id)
-        if kind == "user" and message is not None:
-            self._add_user(record, message)
+        if message is not None and said is not None:
+            self._add_user(record, message, said)
         elif kind == "assistant" and message is not None:
             self._add_assistant(record, message)
         elif kind == "system":
@@ -102,9 +103,8 @@ class Conversation:
 
     # What is said to the model.
 
-    def _add_user(self, record: Document, message: Document) -> None:
+    def _add_user(self, record: Document, message: Document, kind: Kind) -> None:
         content = message["content"]
-        kind = records.kind_of(record, content)
         if kind == "results":
             self._add_results(record, message)
             return

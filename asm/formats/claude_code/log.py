@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from asm.documents import Document
 from asm.errors import ValidationError
@@ -22,6 +21,9 @@ SUBAGENT = "subagent"
 
 COMPLETED_AFTER = timedelta(days=1)
 """A log to which nothing was added for as long is that of a completed session."""
+
+SESSIONS_MAX = 10_000
+"""The sessions of a log, of which each is held in memory. Real logs have a few dozen, with sub-agents."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _AGENT_FILE = re.compile(r"agent-(.{1,100})\.jsonl")
@@ -76,6 +78,8 @@ class ClaudeCodeLog:
         agent = self._agent or (self._agent_of(record) if record.get("isSidechain") is True else None)
         conversation = self._conversations.get((id, agent))
         if conversation is None:
+            if len(self._conversations) == SESSIONS_MAX:
+                raise ValidationError(f"the log has records of more than {SESSIONS_MAX:,} sessions")
             conversation = self._conversations[id, agent] = self._begin(id, agent, record)
         conversation.add(record)
 
@@ -139,12 +143,7 @@ class ClaudeCodeLog:
         for call_id, input in main.agent_calls.items():
             if input.get("prompt") == prompt and call_id not in main.agent_sessions:
                 main.agent_sessions[call_id] = own_id
-                return {
-                    "tool_use_id": call_id,
-                    **_titled(
-                        {"description": input.get("description"), "agentType": input.get("subagent_type")}
-                    ),
-                }
+                return {"tool_use_id": call_id, **_described(input, "subagent_type")}
         return {}
 
     def _about_agent(self) -> Document:
@@ -157,7 +156,7 @@ class ClaudeCodeLog:
         except (OSError, ValidationError):
             # Older versions have no such file.
             return about
-        return {**about, "agent": meta, **_titled(meta)} if isinstance(meta, dict) else about
+        return {**about, "agent": meta, **_described(meta, "agentType")} if isinstance(meta, dict) else about
 
 
 def agent_of(path: Path) -> str | None:
@@ -175,6 +174,6 @@ def session_of(path: Path) -> str | None:
     return name if _UUID.fullmatch(name) else None
 
 
-def _titled(about: Document) -> Document:
-    names: dict[str, Any] = {"title": about.get("description"), "agent_type": about.get("agentType")}
+def _described(about: Document, type: str) -> Document:
+    names = {"title": about.get("description"), "agent_type": about.get(type)}
     return {name: value for name, value in names.items() if isinstance(value, str) and value}

@@ -15,7 +15,7 @@ from asm.documents import Document
 from asm.models import EventType
 from asm.validation import TEXT_LENGTH_MAX, is_text
 
-Kind: TypeAlias = Literal["prompt", "results", "interruption", "output", "note"]
+Kind: TypeAlias = Literal["prompt", "results", "summary", "interruption", "output", "note"]
 
 SYNTHETIC = "<synthetic>"
 """The model of messages that Claude Code writes itself."""
@@ -90,6 +90,8 @@ def kind_of(record: Mapping[str, Any], content: str | list[Any]) -> Kind:
     """What a `user` record is: only some are what a person typed."""
     if any(is_result(block) for block in blocks_of(content)):
         return "results"
+    if record.get("isCompactSummary") is True:
+        return "summary"
     text = joined_text(content).strip()
     if _INTERRUPTION.fullmatch(text):
         return "interruption"
@@ -114,11 +116,6 @@ def is_output(text: str) -> bool:
 def is_command(text: str) -> bool:
     """Whether a text is a command to Claude Code itself, such as /clear, or to the shell, such as !ls."""
     return typed(text) != text
-
-
-def is_summary(record: Mapping[str, Any]) -> bool:
-    """Whether a `user` record is what a compaction leaves of the conversation."""
-    return record.get("isCompactSummary") is True
 
 
 def queued_prompt(record: Mapping[str, Any]) -> str | list[Any] | None:

@@ -274,7 +274,9 @@ def test_a_message_that_may_go_on_has_no_usage_event_yet_but_its_run_has_the_tok
     assert one.run.token_usage["output_tokens"] == 3
 
 
-@pytest.mark.parametrize("end", ["stop_reason", "turn_duration", "interruption", "compaction", "API error"])
+@pytest.mark.parametrize(
+    "end", ["stop_reason", "turn_duration", "stop_hook_summary", "interruption", "compaction", "API error"]
+)
 def test_the_usage_of_a_message_is_an_event_when_the_message_has_ended(
     told: Callable[..., Told], end: str
 ) -> None:
@@ -283,6 +285,8 @@ def test_the_usage_of_a_message_is_an_event_when_the_message_has_ended(
     records = [writer.user("Hello"), writer.says("Hi", output=3, stop_reason=stop_reason)]
     if end == "turn_duration":
         records.append(writer.record("system", subtype="turn_duration", durationMs=1500))
+    elif end == "stop_hook_summary":
+        records.append(writer.record("system", subtype="stop_hook_summary", hookCount=1))
     elif end == "interruption":
         records.append(writer.user("[Request interrupted by user]"))
     elif end == "compaction":
@@ -488,6 +492,33 @@ def test_a_command_is_shown_as_it_was_typed_and_costs_nothing(
         {"role": "tool", "content": printed},
     ]
     assert one.session.metadata["title"] == "Now to work"
+
+
+def test_what_an_editor_adds_to_a_prompt_is_not_its_title(told: Callable[..., Told]) -> None:
+    writer = Writer()
+    context = {"type": "text", "text": "<ide_opened_file>The user opened greet.py</ide_opened_file>"}
+    texts = [{"type": "text", "text": text} for text in ("Explain this", "Shorten it")]
+    one = told(*[writer.user([context, text]) for text in texts])
+    assert one.session.metadata["title"] == "Explain this"
+    assert one.data("message_sent")[0] == {"role": "user", "content": [context, texts[0]]}
+
+
+def test_a_title_is_only_made_of_a_prompt_if_the_first_message_says_something_else(
+    told: Callable[..., Told],
+) -> None:
+    writer = Writer()
+    one = told(writer.user("Hello"), writer.user("<command-name>/clear</command-name>"), writer.user("Again"))
+    assert "title" not in one.session.metadata
+
+
+def test_the_end_of_a_task_in_the_background_begins_a_run_but_is_not_said_by_the_user(
+    told: Callable[..., Told],
+) -> None:
+    writer = Writer()
+    one = told(
+        writer.user("<task-notification><task-id>b1</task-id></task-notification>"), writer.says("Good.")
+    )
+    assert (one.data("message_sent")[0]["role"], one.run.output) == ("system", "Good.")
 
 
 def test_a_command_that_the_model_answers_is_a_prompt(told: Callable[..., Told]) -> None:
@@ -894,5 +925,6 @@ def test_a_file_of_another_format_is_not_recognised(start: str) -> None:
     ],
 )
 def test_the_session_of_a_log_is_known_from_its_path_or_its_head(path: str, id: str) -> None:
-    head = '{"type":"summary"}\n' + json.dumps(Writer(OTHER).user("Hello")) + '\n{"cut'
-    assert READER.session_id(Path(path), head.encode()) == id
+    for length in (5, 9_000):
+        head = '{"type":"summary"}\n' + json.dumps(Writer(OTHER).user("x" * length)) + '\n{"cut'
+        assert READER.session_id(Path(path), head.encode()[:4_096]) == id

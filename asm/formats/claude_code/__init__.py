@@ -28,6 +28,8 @@ _MARKERS = re.compile(
 )
 """The types of records without a message, with which logs begin."""
 
+_SESSION = re.compile(rb'"sessionId"\s*:\s*"([^"\\]{1,255})"')
+
 _MARKER_FIELDS = (b'"sessionId"', b'"leafUuid"', b'"messageId"')
 
 
@@ -55,8 +57,9 @@ def _session_of(line: bytes) -> str | None:
     try:
         record = text.parse_json(line)
     except ValidationError:
-        # The last line of the head is not all there.
-        return None
+        # The last line of the head is not all there. In a text the quotation marks are escaped.
+        found = _SESSION.search(line)
+        return records.text_of(found[1].decode("ascii", "ignore")) if found else None
     return records.text_of(record.get("sessionId")) if isinstance(record, dict) else None
 
 

@@ -43,6 +43,7 @@ class Conversation:
         self._counted = CountedMessages()
         self._repeated = 0
         self._has_commands = False
+        self._is_named = False
         # What has not been taken.
         self._runs: dict[str, OpenRun] = {}
         self._has_changed = False
@@ -124,7 +125,8 @@ class Conversation:
         said = records.plain(content)
         if isinstance(said, str) and (shown := records.typed(said)) != said:
             rest, said = records.with_content(rest, content), shown
-        self._add_message("user", said, rest)
+        role = "system" if isinstance(said, str) and records.is_notification(said) else "user"
+        self._add_message(role, said, rest)
 
     def _add_message(self, role: str, content: str | list[Any], rest: Document, part: str = "") -> None:
         data = {"role": role, "content": records.plain(content)}
@@ -312,6 +314,9 @@ class Conversation:
         elif subtype == "local_command" and isinstance(content, str) and records.is_output(content):
             self._add_output(content, self._builder.rest(record, "content"))
         else:
+            if subtype == "stop_hook_summary":
+                # The hooks ran at the end of the turn.
+                self._close_message()
             self._add_other(record)
 
     def _add_other(self, record: Document) -> None:
@@ -334,11 +339,20 @@ class Conversation:
             self._builder.add(Draft("claude_code.rewound", {"to": parent}), "rewind")
         said = records.joined_text(content)
         self._open_run(records.typed(said) if said.strip() else content)
-        # A session that begins with a command, such as /clear, is not about that.
-        is_command = records.is_command(said)
-        if self._has_commands and not is_command:
-            self._builder.name_by_prompt(said)
-        self._has_commands |= is_command
+        if not self._is_named:
+            self._name(said, records.own_text(content))
+
+    def _name(self, said: str, own: str) -> None:
+        """Name the session after its first prompt, if the first message of a user says something else.
+
+        That may be a command such as /clear, or what an editor adds to the prompt.
+        """
+        if records.is_command(said):
+            self._has_commands = True
+            return
+        self._is_named = True
+        if self._has_commands or own != said:
+            self._builder.name_by_prompt(own)
 
     def _open_run(self, input: Any) -> None:
         id = self._builder.id_of("run_", self._builder.record_id)

@@ -26,6 +26,8 @@ NO_CONTENT = "(no content)"
 _INTERRUPTION = re.compile(r"\[Request interrupted by user[^\]]{0,40}\]")
 _OUTPUT_TAGS = ("local-command-stdout", "local-command-stderr", "bash-stdout", "bash-stderr")
 _OUTPUT_STARTS = tuple(f"<{tag}>" for tag in _OUTPUT_TAGS)
+_CONTEXT_STARTS = ("<ide_", "<system-reminder>")
+_NOTIFICATION_START = "<task-notification>"
 _CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 _TYPE_LENGTH_MAX = 60
 
@@ -108,6 +110,11 @@ def is_interruption(block: Any) -> bool:
     return isinstance(text, str) and _INTERRUPTION.fullmatch(text.strip()) is not None
 
 
+def is_notification(text: str) -> bool:
+    """Whether a text is what Claude Code says of a task that has ended in the background."""
+    return text.lstrip().startswith(_NOTIFICATION_START)
+
+
 def is_output(text: str) -> bool:
     """Whether a text is what a command printed that Claude Code runs itself."""
     return text.lstrip().startswith(_OUTPUT_STARTS)
@@ -141,6 +148,12 @@ def typed(text: str) -> str:
         command = _between(text, "bash-input")
         return f"!{command}" if command else text
     return text
+
+
+def own_text(content: str | list[Any]) -> str:
+    """The text of a prompt without the blocks in which an editor says what it shows."""
+    others = [block for block in blocks_of(content) if not joined_text([block]).startswith(_CONTEXT_STARTS)]
+    return joined_text(others) if isinstance(content, list) else content
 
 
 def printed(text: str) -> str:

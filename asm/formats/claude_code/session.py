@@ -246,10 +246,10 @@ class SessionBuilder:
             self._titles_of[leaf] = title
 
     def name_by_prompt(self, prompt: str) -> None:
-        """Take the first prompt as the title that is used if there is no other."""
+        """Take a prompt as the title that is used if there is no other."""
         title = session_title({"title": prompt}, [])
         if title is not None:
-            self._titles.setdefault("prompt", title)
+            self._titles["prompt"] = title
 
 
 def agent_session_id(log_id: str, agent_id: str) -> str:

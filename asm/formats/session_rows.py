@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from asm.documents import Document
+from asm.errors import ValidationError
 from asm.formats.base import Transcript
 from asm.models import Event, EventType, Run, RunStatus, Session, SessionStatus
 from asm.provider_usage import TOKEN_COUNTS, TOKENS_MAX
@@ -20,6 +22,9 @@ from asm.validation import is_text
 
 COMPLETED_AFTER = timedelta(days=1)
 """A session to which nothing was added for as long is completed."""
+
+EVENTS_MAX = 200_000
+"""The events of a session that are held in memory at a time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -153,6 +158,8 @@ class SessionRows:
 
         `rest` is what no event of the record has.
         """
+        if len(self._events) == EVENTS_MAX:
+            raise ValidationError(f"session {self.id!r} has more than {EVENTS_MAX:,} parts")
         metadata = dict(metadata or {})
         if kept := without(rest or {}):
             metadata["rest"] = kept
@@ -250,6 +257,17 @@ def hashed_id(prefix: str, *words: str) -> str:
 def without(document: Mapping[str, Any], *names: str) -> Document:
     """The other fields of a document that have a value."""
     return {name: value for name, value in document.items() if name not in names and value is not None}
+
+
+def object_of(document: Mapping[str, Any], name: str) -> Document:
+    """The object that a field has, {} if it has another value."""
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def modified_at(path: Path) -> datetime:
+    """The time of the last modification of a file; now, if it is not in the years 1 to 9999."""
+    return time_of(path.stat().st_mtime * 1000) or datetime.now(UTC)
 
 
 def is_settled(at: datetime) -> bool:

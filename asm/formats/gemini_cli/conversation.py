@@ -1,8 +1,8 @@
 """A conversation with Gemini CLI, made of its messages in the order in which the file has them.
 
-A log repeats a message when it gets more parts: the results of its calls, and its tokens. Each part becomes an
-event once. A part that was changed, which happens when a conversation is compressed, becomes an event of its
-own, and so does a rewind: what was read before stays.
+A log repeats a message when it gets more parts: the results of its calls, and its tokens. Each part becomes
+an event once. A part that was changed, which happens when a conversation is compressed, becomes an event of
+its own, and so does a rewind: what was read before stays.
 """
 
 from __future__ import annotations

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from asm.documents import Document, dump
 from asm.errors import ValidationError
 from asm.export_files import text
 from asm.formats.base import Reader, Transcript
 from asm.formats.gemini_cli.conversation import Conversation
-from asm.formats.session_rows import SessionRows, hashed_id, is_settled, time_of
+from asm.formats.session_rows import SessionRows, hashed_id, is_settled, modified_at, time_of
 from asm.models import SessionStatus
 from asm.validation import is_text
 
@@ -24,9 +22,6 @@ PROVIDER = "google"
 
 SUBAGENT = "subagent"
 """The kind of a sub-agent's file, and the tag of its session."""
-
-MESSAGES_MAX = 100_000
-"""The messages of a document, whose events are held in memory."""
 
 EARLY_MAX = 100
 """The lines that a log may have before its head."""
@@ -122,7 +117,7 @@ class GeminiLog:
         for record in (*early, {name: value for name, value in head.items() if name != "messages"}):
             self._add(conversation, record)
         if isinstance(messages := head.get("messages"), list):
-            conversation.add_history(_checked(messages))
+            conversation.add_history(messages)
         self._conversation = conversation
 
     def _add(self, conversation: Conversation, record: Document) -> None:
@@ -134,7 +129,7 @@ class GeminiLog:
         elif isinstance(values, dict):
             conversation.describe(values)
             if isinstance(messages := values.get("messages"), list):
-                conversation.add_history(_checked(messages))
+                conversation.add_history(messages)
         elif isinstance(record.get("sessionId"), str):
             conversation.describe(record)
         else:
@@ -147,7 +142,7 @@ def _read_document(path: Path) -> Iterator[Transcript]:
         raise ValidationError("expected an object with a list named `messages`")
     conversation = _conversation(path, document)
     conversation.describe(document)
-    for number, message in enumerate(_checked(document["messages"])):
+    for number, message in enumerate(document["messages"]):
         if not isinstance(message, dict):
             raise ValidationError(f"messages[{number}] must be an object, not {type(message).__name__}")
         id = message.get("id")
@@ -161,17 +156,17 @@ def _read_saved(path: Path) -> Iterator[Transcript]:
     history = document.get("history") if isinstance(document, dict) else document
     if not isinstance(history, list):
         raise ValidationError("expected a list of messages, or an object with a list named `history`")
-    about = {"format": FORMAT, "file": path.name, "usage": "not saved"}
+    about: Document = {"format": FORMAT, "file": path.name, "usage": "not saved"}
     if isinstance(document, dict) and len(document) > 1:
         about["rest"] = {name: value for name, value in document.items() if name != "history"}
     content = sha256(dump(history, "history").encode()).hexdigest()
-    at = _modified_at(path)
+    at = modified_at(path)
     rows = SessionRows(
         FORMAT, hashed_id("ses_", FORMAT, content), agent_id=AGENT, provider=PROVIDER, at=at, metadata=about
     )
     rows.begin(at)
     conversation = Conversation(rows)
-    for number, message in enumerate(_checked(history)):
+    for number, message in enumerate(history):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise ValidationError(f"message {number} must be an object with a role")
         rest = {name: value for name, value in message.items() if name not in ("role", "parts", "id")}
@@ -188,32 +183,20 @@ def _conversation(path: Path, head: Document) -> Conversation:
         raise ValidationError(f"sessionId must be a text of at least one character, not {type(id).__name__}")
     is_subagent = head.get("kind") == SUBAGENT
     own, parent = _ids(path, id, is_subagent)
-    modified_at = _modified_at(path)
+    at = modified_at(path)
     rows = SessionRows(
         FORMAT,
         own,
         agent_id=AGENT,
         provider=PROVIDER,
-        at=modified_at,
+        at=at,
         metadata={"format": FORMAT, "file": path.name},
         parent_id=parent,
         tags=(SUBAGENT,) if is_subagent else (),
-        status=SessionStatus.COMPLETED if is_settled(modified_at) else SessionStatus.ACTIVE,
+        status=SessionStatus.COMPLETED if is_settled(at) else SessionStatus.ACTIVE,
     )
     rows.begin(time_of(head.get("startTime")))
     return Conversation(rows)
-
-
-def _modified_at(path: Path) -> datetime:
-    return time_of(path.stat().st_mtime * 1000) or datetime.now(UTC)
-
-
-def _checked(messages: list[Any]) -> list[Any]:
-    if len(messages) > MESSAGES_MAX:
-        raise ValidationError(
-            f"the file has {len(messages):,} messages in one document, more than the maximum of {MESSAGES_MAX:,}"
-        )
-    return messages
 
 
 READERS = (

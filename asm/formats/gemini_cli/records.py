@@ -161,6 +161,8 @@ def _is_thought(part: Any) -> bool:
 def _thoughts(record: Mapping[str, Any]) -> Iterator[Draft]:
     thoughts = record.get("thoughts")
     for number, thought in enumerate(thoughts if isinstance(thoughts, list) else []):
+        if not thought:
+            continue
         said = [_field(thought, name) for name in ("subject", "description")]
         subject, description = (text if isinstance(text, str) else "" for text in said)
         text = "\n".join(filter(None, (f"**{subject}**" if subject else "", description)))
@@ -271,7 +273,9 @@ class Response:
         output = _output([self.part], id)
         said = response.get("response")
         if isinstance(said, dict) and said.keys() == {"error"}:
-            failed = output if isinstance(output, str) and output else {"message": "failed", "content": output}
+            failed = (
+                output if isinstance(output, str) and output else {"message": "failed", "content": output}
+            )
             return _result(id, {"error": failed}, None, response, {})
         return _result(id, {"output": output}, None, response, {})
 

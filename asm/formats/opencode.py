@@ -160,7 +160,8 @@ class _Conversation:
         if info.get("role") == "assistant":
             is_final = is_final or times.get("completed") is not None or info.get("error") is not None
             self._add_answer(id, info, parts, is_final)
-        else:
+        elif parts or is_final:
+            # Its parts are written after it.
             self._add_prompt(id, info, parts)
 
     # The user's.

@@ -77,7 +77,7 @@ class OpenRun:
             provider_metadata=about,
             # A run without a turn has asked no model. Of the others the price list knows the cost, if the
             # tool does not.
-            cost_usd=min(self.cost_usd, _COST_MAX) or (None if self.turns else 0.0),
+            cost_usd=round(min(self.cost_usd, _COST_MAX), 9) or (None if self.turns else 0.0),
         )
 
 

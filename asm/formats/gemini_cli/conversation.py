@@ -23,6 +23,13 @@ from asm.models import EventType
 _DESCRIBED = {"projectHash": "project_hash", "kind": "kind", "directories": "directories"}
 
 
+def _said_of_session(values: Document) -> Document:
+    rest = without(values, "messages", "sessionId", "lastUpdated", "startTime")
+    if isinstance(rest.get("summary"), str):
+        del rest["summary"]
+    return rest
+
+
 @dataclass(slots=True)
 class _Message:
     """What was read of a message."""
@@ -56,18 +63,28 @@ class Conversation:
 
     # What is not a message.
 
-    def describe(self, values: Document) -> None:
-        """Take what a head, or an update of it, says of the session."""
-        about = self._rows.metadata
-        rest = without(values, "messages", "sessionId", "lastUpdated", "startTime")
-        if isinstance(title := rest.get("summary"), str) and title.strip():
-            about["title"] = rest.pop("summary")
-        for name, own in _DESCRIBED.items():
-            if name in rest:
-                about[own] = rest.pop(name)
+    def describe(self, head: Document) -> None:
+        """Take what the head of a file says of the session."""
+        rest = _said_of_session(head)
+        self._take_title(head)
+        for name in _DESCRIBED.keys() & rest.keys():
+            self._rows.metadata[_DESCRIBED[name]] = rest.pop(name)
         if rest:
-            about["rest"] = {**about.get("rest", {}), **rest}
-        self._rows.touch(time_of(values.get("lastUpdated")))
+            self._rows.metadata["rest"] = rest
+        self._rows.touch(time_of(head.get("lastUpdated")))
+
+    def change(self, values: Document) -> None:
+        """Take what a later record says of the session: the title, and else an event."""
+        self._take_title(values)
+        self._rows.go_to(time_of(values.get("lastUpdated")))
+        rest = _said_of_session(values)
+        rest |= without({"summary": values.get("summary")})
+        if rest:
+            self._note("gemini_cli.session_changed", rest)
+
+    def _take_title(self, values: Document) -> None:
+        if isinstance(title := values.get("summary"), str) and title.strip():
+            self._rows.metadata["title"] = title
 
     def add_history(self, messages: list[Any]) -> None:
         """Take a list of all messages, which replaces those that were read before."""
@@ -75,8 +92,8 @@ class Conversation:
         last = len(messages) - 1
         for number, message in enumerate(messages):
             if isinstance(message, dict) and isinstance(message.get("id"), str):
-                # Those before the last one are a summary and what it summarises, and no prompts.
-                self.add(message, may_prompt=number == last)
+                # Those before the last one are a summary, what it summarises, and what was read before.
+                self.add(message, is_new=number == last)
             else:
                 self.add_record({"message": message})
         if dropped := [id for id in before if id not in self._kept]:
@@ -100,14 +117,17 @@ class Conversation:
 
     # Messages.
 
-    def add(self, record: Document, *, may_prompt: bool = True) -> None:
-        """Add a message, or what it has more than when it was read before."""
+    def add(self, record: Document, *, is_new: bool = True) -> None:
+        """Add a message, or what it has more than when it was read before.
+
+        `is_new` says that it was written by a person or a model now, so that the run goes on.
+        """
         id = record["id"]
         self._kept[id] = None
         at = self._rows.go_to(time_of(record.get("timestamp")))
         message, rest = self._messages.get(id), {}
         if message is None:
-            message = self._messages[id] = self._begin(id, record, may_prompt)
+            message = self._messages[id] = self._begin(id, record, is_new)
             rest = records.rest_of(record)
         drafts = records.drafts_of(record)
         for draft in drafts:
@@ -115,15 +135,16 @@ class Conversation:
                 rest = {}
         for response in records.responses_of(record):
             self._add_response(message, response, at)
-        if rest:
+        if rest.keys() - {"model"}:
             self._add(message, Draft("message", "gemini_cli.message", rest), at, {})
         self._add_tokens(message, record, at)
-        self._end(message, record)
+        if is_new:
+            self._end(message, record)
 
-    def _begin(self, id: str, record: Document, may_prompt: bool) -> _Message:
-        if may_prompt and records.is_prompt(record):
+    def _begin(self, id: str, record: Document, is_new: bool) -> _Message:
+        if is_new and records.is_prompt(record):
             self._rows.begin_run(id, records.prompt_of(record))
-        if record.get("type") in ("gemini", "model"):
+        if is_new and record.get("type") in ("gemini", "model"):
             self._rows.add_turn(self._rows.run, record.get("model"))
         return _Message(id, self._rows.run)
 

@@ -114,7 +114,8 @@ class GeminiLog:
     def _begin(self, head: Document) -> None:
         conversation = _conversation(self._path, head)
         early, self._early = self._early, []
-        for record in (*early, {name: value for name, value in head.items() if name != "messages"}):
+        conversation.describe(head)
+        for record in early:
             self._add(conversation, record)
         if isinstance(messages := head.get("messages"), list):
             conversation.add_history(messages)
@@ -127,11 +128,11 @@ class GeminiLog:
         elif isinstance(record.get("id"), str):
             conversation.add(record)
         elif isinstance(values, dict):
-            conversation.describe(values)
+            conversation.change(values)
             if isinstance(messages := values.get("messages"), list):
                 conversation.add_history(messages)
         elif isinstance(record.get("sessionId"), str):
-            conversation.describe(record)
+            conversation.change(record)
         else:
             conversation.add_record(record)
 

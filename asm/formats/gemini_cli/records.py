@@ -195,7 +195,7 @@ def _calls(record: Mapping[str, Any]) -> Iterator[Draft]:
             rest = {**without(call, "id", "name", "args"), **without(part, "functionCall")}
             yield _started(id, call, rest)
     calls = record.get("toolCalls")
-    recorded = calls if _is_list_of_objects(calls) else []
+    recorded: Any = calls if _is_list_of_objects(calls) else []
     for number, call in enumerate(recorded):
         id, has_ended = _id_of(call, number, record), call.get("status") in _FINAL
         rest = without(call, *_CALL_FIELDS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asm.documents import Document
 from asm.errors import ValidationError
-from asm.formats import text
+from asm.export_files import text
 from asm.formats.base import Transcript
 from asm.formats.claude_code import records
 from asm.formats.claude_code.conversation import EARLY_MAX, Conversation

@@ -16,7 +16,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import asm
-from asm.formats import jsonl
+from asm.export_files import jsonl
 from tests.conftest import POSTGRES
 from tests.contract.other_clients import only
 from tests.contract.planted_files import VICTIM, names_in, plant

@@ -18,7 +18,7 @@ import asm
 from asm import documents
 from asm.cli.command import cli
 from asm.cli.importing import import_into
-from asm.formats import jsonl
+from asm.export_files import jsonl
 from tests.conftest import an_artifact, an_event, events_of
 from tests.contract.test_cli import SMALL, exports_of, invoke, output_of
 

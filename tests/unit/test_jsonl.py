@@ -14,7 +14,7 @@ import pytest
 
 import asm
 from asm.formats import jsonl, registry
-from asm.formats.base import ExportedSession
+from asm.export_files.exported import ExportedSession
 from asm.operations.imports import batches_of
 from asm.shown import UNSAFE
 

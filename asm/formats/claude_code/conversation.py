@@ -12,6 +12,7 @@ from typing import Any
 from asm.documents import Document
 from asm.formats.base import Transcript
 from asm.formats.claude_code import records
+from asm.formats.claude_code.agents import AgentCalls
 from asm.formats.claude_code.records import Draft, Kind
 from asm.formats.claude_code.runs import CountedMessages, OpenMessage, OpenRun
 from asm.formats.claude_code.session import PROVIDER, SessionBuilder, agent_session_id
@@ -20,18 +21,12 @@ from asm.models import EventType, Run
 EARLY_MAX = 1_000
 """The records without a time that are kept until the first one with a time. Real logs begin with a few."""
 
-_AGENT_TOOLS = ("Task", "Agent")
-_CALLS_MAX = 1_000
-
 
 class Conversation:
     """Makes a session, its runs and its events of records. `log_id` is the session of the whole log."""
 
     def __init__(self, builder: SessionBuilder, log_id: str) -> None:
-        self.agent_calls: dict[str, Document] = {}
-        """The inputs of the calls that begin a sub-agent and have no result yet, by their ids."""
-        self.agent_sessions: dict[str, str] = {}
-        """The sessions of sub-agents that the log itself has, by the ids of their calls."""
+        self.agents = AgentCalls()
         self._builder = builder
         self._log_id = log_id
         self._early: list[Document] = []
@@ -187,10 +182,8 @@ class Conversation:
 
     def _link(self, draft: Draft, result: Any) -> None:
         """Add the session of a sub-agent to the result of its call."""
-        call = draft.correlation_id or ""
-        self.agent_calls.pop(call, None)
         agent = records.text_of(result.get("agentId")) if isinstance(result, dict) else None
-        own = self.agent_sessions.pop(call, None)
+        own = self.agents.end(draft.correlation_id)
         session_id = own if agent is None else agent_session_id(self._log_id, agent)
         if session_id is not None:
             draft.data["session_id"] = session_id
@@ -228,8 +221,8 @@ class Conversation:
         rest = self._builder.rest_around(record, message, inner=(*known, *counted))
         for index, draft in enumerate(drafts):
             self._builder.add(draft, str(index) if index else "", rest)
-            if draft.type == EventType.TOOL_CALL_STARTED:
-                self._remember_call(draft)
+            if draft.type == EventType.TOOL_CALL_STARTED and draft.correlation_id is not None:
+                self.agents.begin(draft.correlation_id, draft.data)
             rest = {}
 
     def _answer(self, run: OpenRun, message: Document) -> None:
@@ -237,13 +230,6 @@ class Conversation:
         said = records.joined_text(message["content"])
         if said.strip() not in ("", records.NO_CONTENT):
             run.output = said
-
-    def _remember_call(self, draft: Draft) -> None:
-        input = draft.data["input"]
-        if draft.data["name"] in _AGENT_TOOLS and draft.correlation_id and isinstance(input, dict):
-            if len(self.agent_calls) == _CALLS_MAX:
-                self.agent_calls.pop(next(iter(self.agent_calls)))
-            self.agent_calls[draft.correlation_id] = input
 
     def _add_api_error(self, record: Document, message: Document) -> None:
         """A request that failed, which Claude Code writes in place of the model's message."""

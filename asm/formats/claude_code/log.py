@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asm.documents import Document
 from asm.errors import ValidationError
-from asm.formats import text
+from asm.export_files import text
 from asm.formats.base import Transcript
 from asm.formats.claude_code import records
 from asm.formats.claude_code.conversation import EARLY_MAX, Conversation
@@ -144,12 +144,11 @@ class ClaudeCodeLog:
         message = records.message_of(record)
         if main is None or message is None:
             return {}
-        prompt = records.joined_text(message["content"])
-        for call_id, input in main.agent_calls.items():
-            if input.get("prompt") == prompt and call_id not in main.agent_sessions:
-                main.agent_sessions[call_id] = own_id
-                return {"tool_use_id": call_id, **_described(input, "subagent_type")}
-        return {}
+        found = main.agents.find(records.joined_text(message["content"]), own_id)
+        if found is None:
+            return {}
+        call_id, input = found
+        return {"tool_use_id": call_id, **_described(input, "subagent_type")}
 
     def _about_agent(self) -> Document:
         """What the file beside the log of a sub-agent says of it."""

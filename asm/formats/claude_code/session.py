@@ -10,7 +10,7 @@ from typing import Any
 
 from asm.content import session_title
 from asm.documents import Document
-from asm.formats import text
+from asm.export_files import text
 from asm.formats.claude_code import records
 from asm.formats.claude_code.records import Draft
 from asm.models import Event, EventType, Session, SessionStatus

@@ -671,7 +671,6 @@ def test_records_that_a_compaction_repeats_count_once(told: Callable[..., Told])
     one = told(*records, *again, writer.says("Ho", "msg_3"))
     assert len(one.of("message_sent", "message_received", "tool_call_started", "tool_call_completed")) == 5
     assert one.run.turn_count == 3
-    assert one.session.metadata["repeated_records"] == 4
     assert one.session.metadata["cwd"] == "/home/ada"
 
 

@@ -36,7 +36,6 @@ class Conversation:
         self._boundary: tuple[str, datetime, Draft] | None = None
         """A compaction whose summary may follow."""
         self._counted = CountedMessages()
-        self._repeated = 0
         self._has_commands = False
         self._is_named = False
         # What has not been taken.
@@ -46,8 +45,6 @@ class Conversation:
     def add(self, record: Document) -> None:
         """Read the next record."""
         if self._builder.has_read(record):
-            self._repeated += 1
-            self._has_changed = True
             return
         if not self._builder.has_begun:
             at = records.time_of(record)
@@ -66,8 +63,6 @@ class Conversation:
         self._has_changed = False
         runs = [self._row(run) for run in self._runs.values()]
         self._runs = {} if self._run is None else {self._run.id: self._run}
-        if self._repeated:
-            self._builder.metadata["repeated_records"] = self._repeated
         return Transcript(self._builder.session(), runs, self._builder.take_events())
 
     def _must_begin(self, record: Document) -> bool:

@@ -44,16 +44,16 @@ class Conversation:
 
     def add(self, record: Document) -> None:
         """Read the next record."""
-        if self._builder.has_read(record):
+        uuid, at = records.text_of(record.get("uuid")), records.time_of(record)
+        if self._builder.has_read(uuid):
             return
         if not self._builder.has_begun:
-            at = records.time_of(record)
             if at is None and not self._must_begin(record):
                 self._early.append(record)
                 return
             self._begin(at)
         self._has_changed = True
-        self._builder.begin_record(record)
+        self._builder.begin_record(record, uuid, at)
         self._read(record)
 
     def take(self) -> Transcript | None:
@@ -189,7 +189,8 @@ class Conversation:
         if record.get("isApiErrorMessage") is True:
             self._add_api_error(record, message)
             return
-        key = records.text_of(message.get("id")) or self._builder.record_id
+        id = records.text_of(message.get("id"))
+        key = id or self._builder.record_id
         if self._message is not None and self._message.key != key:
             self._close_message()
         # The original of a copy has its usage.
@@ -197,7 +198,7 @@ class Conversation:
         is_counted = message.get("model") != records.SYNTHETIC and not is_copy
         if self._run is None and (is_counted or is_copy):
             self._open_run(None)
-        self._add_blocks(record, message, is_counted=is_counted)
+        self._add_blocks(record, message, id, is_counted=is_counted)
         if self._run is not None and (is_counted or is_copy):
             self._answer(self._run, message)
             if is_counted:
@@ -208,8 +209,8 @@ class Conversation:
             # Only the last record of a message has a reason.
             self._close_message()
 
-    def _add_blocks(self, record: Document, message: Document, *, is_counted: bool) -> None:
-        drafts = list(records.drafts_of(message))
+    def _add_blocks(self, record: Document, message: Document, id: str | None, *, is_counted: bool) -> None:
+        drafts = list(records.drafts_of(message["content"], id))
         known = ("id",) if drafts and "message_id" in drafts[0].data else ()
         # The event of the usage has these.
         counted = ("model", "usage") if is_counted and isinstance(message.get("usage"), dict) else ()

@@ -68,9 +68,11 @@ class ClaudeCodeLog:
                 raise ValidationError(f"none of the first {EARLY_MAX:,} records has a sessionId")
             self._early.append(document)
             return
-        early, self._early = self._early, []
-        for each in (*early, document):
-            self._add(records.text_of(each.get("sessionId")) or self._log_id, each)
+        if self._early:
+            early, self._early = self._early, []
+            for each in early:
+                self._add(self._log_id, each)
+        self._add(id or self._log_id, document)
 
     def take(self) -> list[Transcript]:
         """What was added since the last time, one for each session."""

@@ -16,7 +16,7 @@ import asm
 from asm import documents
 from asm.export_files import jsonl, text
 from asm.export_files.exported import ExportedSession
-from asm.formats import registry
+from asm.formats import registry, swe_agent
 from asm.formats.base import Transcript
 from asm.validation import REFERENCE_LENGTH_MAX, TAGS_MAX, TEXT_LENGTH_MAX
 

@@ -18,8 +18,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from asm import files
+from asm import documents, files
 from asm.documents import Document
+from asm.enums import SessionStatus
 from asm.errors import AsmError, Conflict, RunNotFound, SessionNotFound, ValidationError
 from asm.export_files import text
 from asm.export_files.exported import ExportedSession
@@ -232,7 +233,7 @@ class Importer:
         for transcripts in reading.read():
             for transcript in transcripts:
                 id = transcript.session.id
-                sessions, runs, events = self._import(transcript, reading.source)
+                sessions, runs, events = self._import(transcript, reading.source, grows=True)
                 before = added.get(id, (0, 0, 0))
                 added[id] = (max(before[0], sessions), before[1] + runs, before[2] + events)
         self._remember(file.session_id or next(iter(added), None), reading.source)
@@ -254,7 +255,9 @@ class Importer:
         else:
             self.report.unchanged += 1
 
-    def _import(self, transcript: Transcript, source: Document | None) -> tuple[int, int, int]:
+    def _import(
+        self, transcript: Transcript, source: Document | None, *, grows: bool = False
+    ) -> tuple[int, int, int]:
         """Store what a transcript has. Returns how many sessions, runs and events that added."""
         events = transcript.events
         added = (0, 0, 0)
@@ -262,7 +265,8 @@ class Importer:
             part = events[start : start + EVENTS_PER_TRANSACTION]
             is_last = start + EVENTS_PER_TRANSACTION >= len(events)
             one = Transcript(transcript.session, transcript.runs if is_last else [], part)
-            counts = self._store.run_transaction(_Storing(one, source if is_last else None), idempotent=True)
+            work = _Storing(one, source if is_last else None, grows=grows)
+            counts = self._store.run_transaction(work, idempotent=True)
             added = (max(added[0], counts[0]), added[1] + counts[1], added[2] + counts[2])
         return added
 
@@ -276,9 +280,14 @@ class Importer:
 class _Storing:
     """The transaction that stores a transcript."""
 
-    def __init__(self, transcript: Transcript, source: Document | None) -> None:
+    def __init__(self, transcript: Transcript, source: Document | None, *, grows: bool) -> None:
+        """Unless the file `grows`, its rows change only together with new events.
+
+        A file without times gives its own time to all that it has.
+        """
         self._transcript = transcript
         self._source = source
+        self._grows = grows
 
     def __call__(self, tx: Transaction) -> tuple[int, int, int]:
         given, runs, events = self._transcript.session, self._transcript.runs, self._transcript.events
@@ -286,33 +295,41 @@ class _Storing:
         # The counter is locked first, as by every append.
         stored = tx.append_events(events) if events else []
         after = max((event.sequence_number or 0 for event in stored), default=before)
-        is_new = False
+        is_new, is_changed = False, self._grows or after > before
         try:
-            tx.update_session(given.id, partial(_merged, given, self._source))
+            tx.update_session(given.id, partial(_merged, given, self._source, is_changed))
         except SessionNotFound:
             is_new = True
             tx.save_session(_new(given, self._source))
-        changed = [run for run in runs if is_new or _is_changed(tx, run)]
+        changed = [run for run in runs if is_new or _is_changed(tx, run, unless_known=not is_changed)]
         for run in changed:
             tx.save_run(run)
         return int(is_new), len(changed), max(after - before, 0)
 
 
-def _is_changed(tx: Transaction, run: Run) -> bool:
+def _is_changed(tx: Transaction, run: Run, *, unless_known: bool) -> bool:
     try:
-        return tx.get_run(run.id, session_id=run.session_id) != run
+        return tx.get_run(run.id, session_id=run.session_id) != run and not unless_known
     except RunNotFound:
         return True
 
 
 def _new(given: Session, source: Document | None) -> Session:
-    return replace(given, metadata={**given.metadata, **_with_source([], source, _told(given))})
+    return replace(
+        given, metadata={**given.metadata, **_with_source([], source, _told(given.metadata, given.status))}
+    )
 
 
-def _told(given: Session) -> Document:
-    """What a later import may replace, unless it was changed in the store."""
-    title = given.metadata.get("title")
-    return {"status": str(given.status), **({} if title is None else {"title": title})}
+def _told(values: Document, status: SessionStatus) -> dict[str, str]:
+    """Marks of the values that a file has given: a later import replaces those that are still the same."""
+    return {name: _mark(value) for name, value in {**values, _STATUS: str(status)}.items() if name != SOURCE}
+
+
+_STATUS = ".status"
+
+
+def _mark(value: Any) -> str:
+    return sha256(documents.dump(value, "metadata").encode(errors="surrogatepass")).hexdigest()[:8]
 
 
 def _with_read(source: Document, stored: Session) -> Session:
@@ -323,9 +340,8 @@ def _with_read(source: Document, stored: Session) -> Session:
     return replace(stored, metadata={**stored.metadata, SOURCE: sources[0] if len(sources) == 1 else sources})
 
 
-def _merged(given: Session, source: Document | None, stored: Session) -> Session:
+def _merged(given: Session, source: Document | None, is_changed: bool, stored: Session) -> Session:
     """The row of a session after an import, which keeps what was changed in the store."""
-    told = _told(given)
     if stored.metadata.get("format") != given.metadata.get("format"):
         raise Conflict(
             f"session {given.id!r} was not imported from a file of this format: delete it, or import into "
@@ -333,17 +349,22 @@ def _merged(given: Session, source: Document | None, stored: Session) -> Session
             session_id=given.id,
         )
     before = _sources(stored)
-    imported: Any = before[0].get("told", {}) if before else {}
-    added = {
+    told: Any = before[0].get("told", {}) if before else {}
+    if not is_changed:
+        return replace(stored, metadata={**stored.metadata, **_with_source(before, source, told)})
+    unchanged = {
+        name for name, mark in _told(stored.metadata, stored.status).items() if told.get(name) == mark
+    }
+    new = {
         name: value
         for name, value in given.metadata.items()
-        if name not in stored.metadata or (name in imported and stored.metadata[name] == imported[name])
+        if name not in stored.metadata or name in unchanged
     }
-    is_as_imported = str(stored.status) == imported.get("status", str(stored.status))
+    marks = {**told, **_told(new, given.status)}
     return replace(
         stored,
-        status=given.status if is_as_imported else stored.status,
-        metadata={**stored.metadata, **added, **_with_source(before, source, told)},
+        status=given.status if _STATUS in unchanged else stored.status,
+        metadata={**stored.metadata, **new, **_with_source(before, source, marks)},
         updated_at=max(stored.updated_at, given.updated_at),
     )
 

@@ -227,10 +227,26 @@ def test_a_record_that_is_not_known_is_an_event_of_its_own(told: Callable[..., T
     assert set(values_of(record)) <= set(values_of(event.to_dict()))
 
 
+def test_records_that_have_lost_the_line_break_between_them_are_read(tmp_path: Path) -> None:
+    writer = Writer()
+    records = [writer.user("Grüße \ud83d"), writer.says("Hi"), writer.says("Ho")]
+    line = "".join(json.dumps(record, ensure_ascii=False) for record in records)
+    file = tmp_path / f"{SESSION}.jsonl"
+    file.write_bytes(line.encode("utf-8", "surrogatepass") + b"\n")
+    contents = [data["content"] for data in read(file)[SESSION].data("message_sent", "message_received")]
+    assert contents == ["Grüße \ud83d", "Hi", "Ho"]
+
+
 @pytest.mark.parametrize(
     ("line", "error"),
-    [(b"[1]", "an object, not list"), (b'{"a": NaN}', "not a JSON number"), (b'{"type": "us', "not JSON")],
-    ids=["a list", "NaN", "cut"],
+    [
+        (b"[1]", "an object, not list"),
+        (b"{}" * 17, "more than 16 records"),
+        (b'{} {"a', "not JSON at column 2"),
+        (b'{"a": NaN}', "not a JSON number"),
+        (b'{"type": "us', "not JSON"),
+    ],
+    ids=["a list", "too many", "cut after another", "NaN", "cut"],
 )
 def test_a_line_that_is_not_a_record_is_refused(line: bytes, error: str) -> None:
     with pytest.raises(ValidationError, match=error):
@@ -655,7 +671,6 @@ def test_records_that_a_compaction_repeats_count_once(told: Callable[..., Told])
     one = told(*records, *again, writer.says("Ho", "msg_3"))
     assert len(one.of("message_sent", "message_received", "tool_call_started", "tool_call_completed")) == 5
     assert one.run.turn_count == 3
-    assert one.session.metadata["repeated_records"] == 4
     assert one.session.metadata["cwd"] == "/home/ada"
 
 

@@ -158,6 +158,15 @@ def test_two_sub_agents_with_the_same_prompt_belong_to_two_calls(tmp_path: Path,
     assert sorted(links) == sorted(id for id in told if id != SESSION)
 
 
+def test_two_calls_with_the_same_id_do_no_harm(tmp_path: Path) -> None:
+    main = Writer()
+    calls = [main.calls("toolu_1", name="Task", prompt=f"Find {name}.") for name in "ab"]
+    records = [main.user("Ask"), *calls, *side_records("b"), *side_records("a"), main.result("toolu_1")]
+    told = read(write(tmp_path / f"{SESSION}.jsonl", records))
+    (result,) = told[SESSION].of("tool_call_completed")
+    assert told[result.data["session_id"]].run.input == "Find a."
+
+
 def test_a_record_whose_parent_was_not_written_belongs_to_the_sub_agent_before_it(tmp_path: Path) -> None:
     records = agent_records()
     records[2]["parentUuid"] = "of a progress record that was not written"

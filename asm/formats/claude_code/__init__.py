@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from asm.errors import ValidationError
-from asm.formats import text
+from asm.export_files import text
 from asm.formats.base import Reader
 from asm.formats.claude_code import records
 from asm.formats.claude_code.log import ClaudeCodeLog, agent_of, session_of

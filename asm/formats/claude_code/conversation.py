@@ -12,6 +12,7 @@ from typing import Any
 from asm.documents import Document
 from asm.formats.base import Transcript
 from asm.formats.claude_code import records
+from asm.formats.claude_code.agents import AgentCalls
 from asm.formats.claude_code.records import Draft, Kind
 from asm.formats.claude_code.runs import CountedMessages, OpenMessage, OpenRun
 from asm.formats.claude_code.session import PROVIDER, SessionBuilder, agent_session_id
@@ -20,18 +21,12 @@ from asm.models import EventType, Run
 EARLY_MAX = 1_000
 """The records without a time that are kept until the first one with a time. Real logs begin with a few."""
 
-_AGENT_TOOLS = ("Task", "Agent")
-_CALLS_MAX = 1_000
-
 
 class Conversation:
     """Makes a session, its runs and its events of records. `log_id` is the session of the whole log."""
 
     def __init__(self, builder: SessionBuilder, log_id: str) -> None:
-        self.agent_calls: dict[str, Document] = {}
-        """The inputs of the calls that begin a sub-agent and have no result yet, by their ids."""
-        self.agent_sessions: dict[str, str] = {}
-        """The sessions of sub-agents that the log itself has, by the ids of their calls."""
+        self.agents = AgentCalls()
         self._builder = builder
         self._log_id = log_id
         self._early: list[Document] = []
@@ -41,7 +36,6 @@ class Conversation:
         self._boundary: tuple[str, datetime, Draft] | None = None
         """A compaction whose summary may follow."""
         self._counted = CountedMessages()
-        self._repeated = 0
         self._has_commands = False
         self._is_named = False
         # What has not been taken.
@@ -50,18 +44,16 @@ class Conversation:
 
     def add(self, record: Document) -> None:
         """Read the next record."""
-        if self._builder.has_read(record):
-            self._repeated += 1
-            self._has_changed = True
+        uuid, at = records.text_of(record.get("uuid")), records.time_of(record)
+        if self._builder.has_read(uuid):
             return
         if not self._builder.has_begun:
-            at = records.time_of(record)
             if at is None and not self._must_begin(record):
                 self._early.append(record)
                 return
             self._begin(at)
         self._has_changed = True
-        self._builder.begin_record(record)
+        self._builder.begin_record(record, uuid, at)
         self._read(record)
 
     def take(self) -> Transcript | None:
@@ -71,8 +63,6 @@ class Conversation:
         self._has_changed = False
         runs = [self._row(run) for run in self._runs.values()]
         self._runs = {} if self._run is None else {self._run.id: self._run}
-        if self._repeated:
-            self._builder.metadata["repeated_records"] = self._repeated
         return Transcript(self._builder.session(), runs, self._builder.take_events())
 
     def _must_begin(self, record: Document) -> bool:
@@ -187,10 +177,8 @@ class Conversation:
 
     def _link(self, draft: Draft, result: Any) -> None:
         """Add the session of a sub-agent to the result of its call."""
-        call = draft.correlation_id or ""
-        self.agent_calls.pop(call, None)
         agent = records.text_of(result.get("agentId")) if isinstance(result, dict) else None
-        own = self.agent_sessions.pop(call, None)
+        own = self.agents.end(draft.correlation_id)
         session_id = own if agent is None else agent_session_id(self._log_id, agent)
         if session_id is not None:
             draft.data["session_id"] = session_id
@@ -201,7 +189,8 @@ class Conversation:
         if record.get("isApiErrorMessage") is True:
             self._add_api_error(record, message)
             return
-        key = records.text_of(message.get("id")) or self._builder.record_id
+        id = records.text_of(message.get("id"))
+        key = id or self._builder.record_id
         if self._message is not None and self._message.key != key:
             self._close_message()
         # The original of a copy has its usage.
@@ -209,7 +198,7 @@ class Conversation:
         is_counted = message.get("model") != records.SYNTHETIC and not is_copy
         if self._run is None and (is_counted or is_copy):
             self._open_run(None)
-        self._add_blocks(record, message, is_counted=is_counted)
+        self._add_blocks(record, message, id, is_counted=is_counted)
         if self._run is not None and (is_counted or is_copy):
             self._answer(self._run, message)
             if is_counted:
@@ -220,16 +209,16 @@ class Conversation:
             # Only the last record of a message has a reason.
             self._close_message()
 
-    def _add_blocks(self, record: Document, message: Document, *, is_counted: bool) -> None:
-        drafts = list(records.drafts_of(message))
+    def _add_blocks(self, record: Document, message: Document, id: str | None, *, is_counted: bool) -> None:
+        drafts = list(records.drafts_of(message["content"], id))
         known = ("id",) if drafts and "message_id" in drafts[0].data else ()
         # The event of the usage has these.
         counted = ("model", "usage") if is_counted and isinstance(message.get("usage"), dict) else ()
         rest = self._builder.rest_around(record, message, inner=(*known, *counted))
         for index, draft in enumerate(drafts):
             self._builder.add(draft, str(index) if index else "", rest)
-            if draft.type == EventType.TOOL_CALL_STARTED:
-                self._remember_call(draft)
+            if draft.type == EventType.TOOL_CALL_STARTED and draft.correlation_id is not None:
+                self.agents.begin(draft.correlation_id, draft.data)
             rest = {}
 
     def _answer(self, run: OpenRun, message: Document) -> None:
@@ -237,13 +226,6 @@ class Conversation:
         said = records.joined_text(message["content"])
         if said.strip() not in ("", records.NO_CONTENT):
             run.output = said
-
-    def _remember_call(self, draft: Draft) -> None:
-        input = draft.data["input"]
-        if draft.data["name"] in _AGENT_TOOLS and draft.correlation_id and isinstance(input, dict):
-            if len(self.agent_calls) == _CALLS_MAX:
-                self.agent_calls.pop(next(iter(self.agent_calls)))
-            self.agent_calls[draft.correlation_id] = input
 
     def _add_api_error(self, record: Document, message: Document) -> None:
         """A request that failed, which Claude Code writes in place of the model's message."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from json import JSONDecodeError
 from pathlib import Path
 
 from asm.documents import Document
 from asm.errors import ValidationError
-from asm.formats import text
+from asm.export_files import text
 from asm.formats.base import Transcript
 from asm.formats.claude_code import records
 from asm.formats.claude_code.conversation import EARLY_MAX, Conversation
@@ -24,6 +25,9 @@ COMPLETED_AFTER = timedelta(days=1)
 
 SESSIONS_MAX = 10_000
 """The sessions of a log, of which each is held in memory. Real logs have a few dozen, with sub-agents."""
+
+RECORDS_PER_LINE_MAX = 16
+"""Finding one takes as long as reading the rest of the line."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _AGENT_FILE = re.compile(r"agent-(.{1,100})\.jsonl")
@@ -53,9 +57,10 @@ class ClaudeCodeLog:
 
     def add(self, record: bytes) -> None:
         """Read the next line. Raises ValidationError if it is not a record."""
-        document = text.parse_json(record)
-        if not isinstance(document, dict):
-            raise ValidationError(f"expected an object, not {type(document).__name__}")
+        for document in _parsed(record):
+            self._add_document(document)
+
+    def _add_document(self, document: Document) -> None:
         id = records.text_of(document.get("sessionId"))
         self._log_id = self._log_id or id
         if self._log_id is None:
@@ -63,9 +68,11 @@ class ClaudeCodeLog:
                 raise ValidationError(f"none of the first {EARLY_MAX:,} records has a sessionId")
             self._early.append(document)
             return
-        early, self._early = self._early, []
-        for each in (*early, document):
-            self._add(records.text_of(each.get("sessionId")) or self._log_id, each)
+        if self._early:
+            early, self._early = self._early, []
+            for each in early:
+                self._add(self._log_id, each)
+        self._add(id or self._log_id, document)
 
     def take(self) -> list[Transcript]:
         """What was added since the last time, one for each session."""
@@ -139,12 +146,11 @@ class ClaudeCodeLog:
         message = records.message_of(record)
         if main is None or message is None:
             return {}
-        prompt = records.joined_text(message["content"])
-        for call_id, input in main.agent_calls.items():
-            if input.get("prompt") == prompt and call_id not in main.agent_sessions:
-                main.agent_sessions[call_id] = own_id
-                return {"tool_use_id": call_id, **_described(input, "subagent_type")}
-        return {}
+        found = main.agents.find(records.joined_text(message["content"]), own_id)
+        if found is None:
+            return {}
+        call_id, input = found
+        return {"tool_use_id": call_id, **_described(input, "subagent_type")}
 
     def _about_agent(self) -> Document:
         """What the file beside the log of a sub-agent says of it."""
@@ -172,6 +178,33 @@ def session_of(path: Path) -> str | None:
     folders = [parent.name for parent in path.parents]
     name = folders[folders.index("subagents") + 1] if "subagents" in folders[:-1] else ""
     return name if _UUID.fullmatch(name) else None
+
+
+def _parsed(line: bytes) -> list[Document]:
+    """The records of a line. In one log of 50 a record has lost its line break, and another follows it."""
+    found: list[Document] = []
+    while line:
+        if len(found) == RECORDS_PER_LINE_MAX:
+            raise ValidationError(f"the line has more than {RECORDS_PER_LINE_MAX} records")
+        end = len(line)
+        try:
+            document = text.parse_json(line)
+        except ValidationError as error:
+            end = _end_of_first(error)
+            document = text.parse_json(line[:end])
+        if not isinstance(document, dict):
+            raise ValidationError(f"expected an object, not {type(document).__name__}")
+        found.append(document)
+        line = line[end:].lstrip()
+    return found
+
+
+def _end_of_first(error: ValidationError) -> int:
+    """Where the first value of a line ends that has several. Raises the error if that is not what it says."""
+    cause = error.__cause__
+    if not isinstance(cause, JSONDecodeError) or cause.msg != "Extra data":
+        raise error
+    return len(cause.doc[: cause.pos].encode("utf-8", "surrogatepass"))
 
 
 def _described(about: Document, type: str) -> Document:

@@ -32,7 +32,7 @@ _CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 _TYPE_LENGTH_MAX = 60
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
     """An event before it has an id, a time and a session. `rest` is what the data does not have."""
 
@@ -59,6 +59,8 @@ def time_of(record: Mapping[str, Any]) -> datetime | None:
     """The time of a record in UTC, or None if it has none that can be read."""
     try:
         time = datetime.fromisoformat(record["timestamp"])
+        if time.tzinfo is UTC:
+            return time
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
@@ -196,11 +198,10 @@ def is_result(block: Any) -> bool:
     return isinstance(type, str) and type.endswith("tool_result")
 
 
-def drafts_of(message: Document) -> Iterator[Draft]:
+def drafts_of(content: str | list[Any], message_id: str | None) -> Iterator[Draft]:
     """The events of an assistant's message, one for each block."""
-    content, id = message["content"], text_of(message.get("id"))
     for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-        yield _draft(block, id)
+        yield _draft(block, message_id)
 
 
 def _draft(block: Any, message_id: str | None) -> Draft:

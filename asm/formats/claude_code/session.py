@@ -6,11 +6,10 @@ import json
 from collections import Counter
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
 
 from asm.content import session_title
 from asm.documents import Document
-from asm.formats import text
+from asm.export_files import text
 from asm.formats.claude_code import records
 from asm.formats.claude_code.records import Draft
 from asm.models import Event, EventType, Session, SessionStatus
@@ -67,14 +66,13 @@ class SessionBuilder:
         self._tags = tags
         self._created_at: datetime | None = None
         self._updated_at = at
-        self._seen: dict[bytes | str, bool] = {}
+        self._seen: dict[str, bool] = {}
         """The uuids of the records, and whether a message follows the record."""
         self._equal: Counter[bytes] = Counter()
-        self._uuid: str | None = None
-        self._previous_uuid: str | None = None
         self._has_time = False
         self._before: Document = {}
-        """The repeated fields of the record before."""
+        """The repeated fields of the record before, and as the parent of this one its uuid."""
+        self._uuid: str | None = None
         self._titles: dict[str, str] = {}
         self._titles_of: dict[str, str] = {}
         """Titles by the uuid of a record that has not been read. It may be in another log."""
@@ -93,30 +91,31 @@ class SessionBuilder:
         self.record_id = "session"
         self.add(Draft(EventType.SESSION_CREATED))
 
-    def begin_record(self, record: Document) -> None:
-        """Go on to the next record."""
-        uuid, at = records.text_of(record.get("uuid")), records.time_of(record)
+    def begin_record(self, record: Document, uuid: str | None, at: datetime | None) -> None:
+        """Go on to the next record, with this uuid and this time."""
         self._has_time = at is not None
-        self.at = self.at if at is None else at
-        self._updated_at = max(self._updated_at, self.at)
-        self.record_id = self._numbered(record) if uuid is None else uuid
-        if uuid is not None:
-            self._previous_uuid, self._uuid = self._uuid, uuid
-            self._seen[_key(uuid)] = False
-            if uuid in self._titles_of:
-                self._titles["summary"] = self._titles_of.pop(uuid)
+        if at is not None:
+            self.at = at
+            self._updated_at = max(self._updated_at, at)
+        if uuid is None:
+            self.record_id = self._numbered(record)
+            return
+        self.record_id = uuid
+        self._before["parentUuid"], self._uuid = self._uuid, uuid
+        self._seen[uuid] = False
+        if uuid in self._titles_of:
+            self._titles["summary"] = self._titles_of.pop(uuid)
 
-    def has_read(self, record: Document) -> bool:
-        """Whether a record has been read before."""
-        uuid = records.text_of(record.get("uuid"))
-        return uuid is not None and _key(uuid) in self._seen
+    def has_read(self, uuid: str | None) -> bool:
+        """Whether the record of a uuid has been read."""
+        return uuid in self._seen
 
     def mark_parent(self, record: Document) -> str | None:
         """Note that a message follows the parent of a record, and return the parent if one did before."""
         parent = records.text_of(record.get("parentUuid"))
-        if parent is None or (has_child := self._seen.get(_key(parent))) is None:
+        if parent is None or (has_child := self._seen.get(parent)) is None:
             return None
-        self._seen[_key(parent)] = True
+        self._seen[parent] = True
         return parent if has_child else None
 
     def _numbered(self, record: Document) -> str:
@@ -132,31 +131,31 @@ class SessionBuilder:
 
     def rest(self, record: Document, *names: str) -> Document:
         """The fields of a record, without these and without those that say what the records before said."""
-        rest = records.without(record, *names)
+        before = self._before.get
+        rest = {
+            name: value
+            for name, value in record.items()
+            if value is not None and name not in names and before(name) != value
+        }
         if self._has_time:
             rest.pop("timestamp", None)
-        if rest.get("parentUuid") == self._previous_uuid:
-            rest.pop("parentUuid", None)
         for name in _REPEATED & rest.keys():
-            if self._before.get(name) == rest[name]:
-                del rest[name]
-            else:
-                self._before[name] = rest[name]
-                self._describe(name, rest[name])
+            self._before[name] = rest[name]
+            if name in _SESSION_FIELDS and isinstance(rest[name], str):
+                self.metadata.setdefault(_SESSION_FIELDS[name], rest[name])
         return rest
-
-    def _describe(self, name: str, value: Any) -> None:
-        if name in _SESSION_FIELDS and isinstance(value, str):
-            self.metadata.setdefault(_SESSION_FIELDS[name], value)
 
     def rest_around(
         self, record: Document, message: Document, *names: str, inner: tuple[str, ...] = ()
     ) -> Document:
         """The same of a record with a message, and the fields of the message without `inner`."""
         rest = self.rest(record, "type", "message", *names)
-        said = ("role",) if message.get("role") == record["type"] else ()
-        typed = ("type",) if message.get("type") == "message" else ()
-        if others := records.without(message, "content", *said, *typed, *inner):
+        others = records.without(message, "content", *inner)
+        if others.get("role") == record["type"]:
+            del others["role"]
+        if others.get("type") == "message":
+            del others["type"]
+        if others:
             rest["message"] = others
         return rest
 
@@ -240,7 +239,7 @@ class SessionBuilder:
         leaf = records.text_of(record.get("leafUuid"))
         if title is None:
             return
-        if kind != "summary" or (leaf is not None and _key(leaf) in self._seen):
+        if kind != "summary" or (leaf is not None and leaf in self._seen):
             self._titles[kind] = title
         elif leaf is not None and len(self._titles_of) < TITLES_MAX:
             self._titles_of[leaf] = title
@@ -261,14 +260,3 @@ def agent_session_id(log_id: str, agent_id: str) -> str:
 def _id(prefix: str, *words: str) -> str:
     # No word has a NUL.
     return prefix + sha256("\0".join((FORMAT, *words)).encode()).hexdigest()[:32]
-
-
-def _key(uuid: str) -> bytes | str:
-    """A uuid in half of the memory."""
-    try:
-        return bytes.fromhex(uuid.replace("-", "")) if len(uuid) == _UUID_LENGTH else uuid
-    except ValueError:
-        return uuid
-
-
-_UUID_LENGTH = 36

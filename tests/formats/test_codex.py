@@ -128,9 +128,8 @@ def test_every_record_of_a_real_log_is_an_event_or_told_twice() -> None:
     lines = [json.loads(each) for each in path.read_text().splitlines()]
     told = read(path)
 
-    hosted = sum(
-        each["payload"].get("type") in ("web_search_call", "image_generation_call") for each in lines
-    )
+    hosted = ("web_search_call", "image_generation_call")
+    results = sum(each["payload"].get("type") in hosted for each in lines)
     # The session has an event of its own, and a hosted call also one for its result.
     assert len(told.events) == 1 + len(lines) + results - told.session.metadata["told_twice"]
 

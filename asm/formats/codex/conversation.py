@@ -73,8 +73,8 @@ class Conversation:
         self._has_ended = False
         self._was_answer = False
         self._model: Any = None
-        self._context: Document = {}
-        self._counted: Document = {}
+        self._context: Document | None = None
+        self._counted: Document | None = None
         # What is told twice.
         self._told_twice = 0
         self._prompts: dict[str, str] = {}

@@ -1,6 +1,7 @@
 """Codex's rollouts: a file of JSON records per session.
 
-`log` reads the lines, `conversation` makes the rows of the session of them, and `tokens` counts.
+`log` reads the lines, `conversation` makes the rows of the session of them. `records` knows
+single records, `screen` what is told twice, and `tokens` counts.
 docs/formats/codex.md has the mapping.
 """
 

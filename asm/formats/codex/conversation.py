@@ -7,9 +7,7 @@ screen, before or after the item, and are left out: `metadata["told_twice"]` cou
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -19,17 +17,20 @@ from asm.documents import Document
 from asm.export_files import text
 from asm.formats import openai_items
 from asm.formats.base import Transcript
+from asm.formats.codex.records import (
+    Record,
+    error_of,
+    is_context,
+    is_plain_text,
+    is_text_of,
+    text_of,
+    title_of,
+)
 from asm.formats.codex.screen import Screen, UntoldText, not_empty
 from asm.formats.codex.tokens import TokenTotal
 from asm.formats.openai_items import Draft
 from asm.formats.session_rows import OpenRun, SessionRows, snake_case, without
 from asm.models import EventType
-
-_CONTEXT = re.compile(r"\s*(?:<[a-zA-Z_]{1,40}[ >]|# AGENTS\.md instructions|Warning: )")
-"""How a message begins that Codex adds itself, as the user's. A prompt of a person may begin so, too."""
-
-_REQUEST = re.compile(r"^## My request for Codex:[ \t]*\n", re.MULTILINE)
-"""An editor writes before this what is open in it."""
 
 _SCREEN = {
     "agent_message": ("message", "content"),
@@ -37,25 +38,6 @@ _SCREEN = {
     "agent_reasoning_raw_content": ("text", "thinking"),
 }
 """The field that has the text, and that of the event if no item has it, by the type of an `event_msg`."""
-
-
-@dataclass(slots=True, frozen=True)
-class Record:
-    """A line of a log. `is_bare` if it is one without a payload, as before September 2025."""
-
-    type: str
-    payload: Document
-    at: datetime | None
-    is_bare: bool = False
-
-    @property
-    def kind(self) -> str:
-        """The type of the payload."""
-        return snake_case(self.payload.get("type")) if "type" in self.payload else ""
-
-    @property
-    def starts_turn(self) -> bool:
-        return self.type == "turn_context" or self.kind in ("task_started", "turn_started")
 
 
 class Conversation:
@@ -140,7 +122,7 @@ class Conversation:
             return
         (held, id, at), self._held = self._held, None
         own, self._record_id = self._record_id, id
-        is_prompt = record.kind == "user_message" and _is_text_of(held, record.payload.get("message"))
+        is_prompt = record.kind == "user_message" and is_text_of(held, record.payload.get("message"))
         self._rows.go_to(at)
         self._add_user_item(held, is_prompt=is_prompt)
         self._record_id = own
@@ -148,7 +130,7 @@ class Conversation:
     def _add_user_item(self, record: Record, *, is_prompt: bool) -> None:
         (draft,) = openai_items.drafts_of(record.payload, _own_type)
         if is_prompt:
-            self._begin_prompt(_text_of(record), draft.data["content"], "response_item")
+            self._begin_prompt(text_of(record), draft.data["content"], "response_item")
         else:
             draft.data["role"] = "system"
             draft.rest["role"] = "user"
@@ -165,7 +147,7 @@ class Conversation:
             self._rows.note(run)
         self._was_answer = False
         self._prompts[said.strip()] = told_by
-        if "title" not in self._rows.metadata and (title := _title_of(said)):
+        if "title" not in self._rows.metadata and (title := title_of(said)):
             self._rows.metadata["title"] = title
 
     def _begin_run(self, turn_id: str | None) -> OpenRun:
@@ -212,11 +194,11 @@ class Conversation:
 
     def _add_message_of_user(self, record: Record) -> None:
         texts = openai_items.texts_of(record.payload.get("content"))
-        said = next((each for each in self._prompts if _is_text_of(record, each)), None)
+        said = next((each for each in self._prompts if is_text_of(record, each)), None)
         if said is not None and self._prompts[said] == "event_msg":
             del self._prompts[said]
             self._add_beside(record.payload)
-        elif texts and not all(map(_CONTEXT.match, texts)):
+        elif texts and not all(map(is_context, texts)):
             self._add_user_item(record, is_prompt=True)
         elif record.is_bare:
             self._add_user_item(record, is_prompt=not texts)
@@ -227,7 +209,7 @@ class Conversation:
         """Of a prompt that was told already, add what a `user_message` does not have, such as images."""
         self._leave_out()
         content = item.get("content")
-        blocks = [each for each in content if not _is_plain_text(each)] if isinstance(content, list) else []
+        blocks = [each for each in content if not is_plain_text(each)] if isinstance(content, list) else []
         if blocks:
             self._rows.add(EventType.MESSAGE_SENT, self._record_id, {"role": "user", "content": blocks})
 
@@ -324,7 +306,7 @@ class Conversation:
         run, error = self._rows.run, payload.get("error")
         rest = without(payload, "type", "last_agent_message", "error")
         if error is not None:
-            data = _error_of(error if isinstance(error, dict) else {"message": error})
+            data = error_of(error if isinstance(error, dict) else {"message": error})
             self._rows.add(EventType.RUN_FAILED, self._record_id, data, rest=rest)
         else:
             data = without({"output": payload.get("last_agent_message")})
@@ -345,7 +327,7 @@ class Conversation:
         self._has_ended = True
 
     def _add_error(self, payload: Document, *, is_fatal: bool) -> None:
-        data = _error_of(payload)
+        data = error_of(payload)
         self._rows.add(
             EventType.ERROR_OCCURRED,
             self._record_id,
@@ -396,26 +378,3 @@ _CALLS = (EventType.TOOL_CALL_STARTED, EventType.TOOL_CALL_COMPLETED, EventType.
 
 def _own_type(name: str) -> str:
     return f"codex.{name}"
-
-
-def _text_of(record: Record) -> str:
-    return "".join(openai_items.texts_of(record.payload.get("content")))
-
-
-def _is_text_of(record: Record, said: Any) -> bool:
-    """Whether a message has this text: all of it, or one of its blocks."""
-    texts = openai_items.texts_of(record.payload.get("content"))
-    return isinstance(said, str) and said.strip() in ("".join(texts).strip(), *map(str.strip, texts))
-
-
-def _is_plain_text(block: Any) -> bool:
-    return isinstance(block, dict) and block.get("type") in ("input_text", "text")
-
-
-def _title_of(said: str) -> str | None:
-    found = _REQUEST.search(said)
-    return session_title({"title": said[found.end() :] if found else said}, [])
-
-
-def _error_of(payload: Document) -> Document:
-    return without({"code": payload.get("codex_error_info"), "message": payload.get("message")})

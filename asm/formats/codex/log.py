@@ -17,7 +17,8 @@ from asm.documents import Document
 from asm.errors import ValidationError
 from asm.export_files import text
 from asm.formats.base import Reader, Transcript
-from asm.formats.codex.conversation import Conversation, Record
+from asm.formats.codex.conversation import Conversation
+from asm.formats.codex.records import Record
 from asm.formats.session_rows import (
     SessionRows,
     hashed_id,

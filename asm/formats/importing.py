@@ -131,12 +131,17 @@ class Importer:
 
     # Finding files.
 
-    def find(self, paths: Sequence[Path], excluded: Callable[[Path], bool]) -> list[FoundFile]:
-        """The files at some paths, without those that are read with another one."""
+    def find(
+        self, paths: Sequence[Path], excluded: Callable[[Path], bool], *, may_be_empty: bool = False
+    ) -> list[FoundFile]:
+        """The files at some paths, without those that are read with another one.
+
+        A folder without any fails, unless it `may_be_empty`.
+        """
         found: list[FoundFile] = []
         for path in paths:
             if path.is_dir():
-                found += self._find_in(path, excluded)
+                found += self._find_in(path, excluded, may_be_empty=may_be_empty)
             elif excluded(path):
                 self._fail(
                     str(path),
@@ -149,14 +154,16 @@ class Importer:
             self._look_up(found[start : start + LOOKED_UP])
         return [file for file in found if file.named or file.main is None]
 
-    def _find_in(self, folder: Path, excluded: Callable[[Path], bool]) -> list[FoundFile]:
+    def _find_in(
+        self, folder: Path, excluded: Callable[[Path], bool], *, may_be_empty: bool
+    ) -> list[FoundFile]:
         contents = registry.read_folder(
             folder, excluded=lambda file: "a file of the store" if excluded(file) else None
         )
         self.report.skipped += [(str(file), reason) for file, reason in contents.skipped]
         for failure in contents.failures:
             self._fail(str(failure.details.get("path", folder)), failure, named=False)
-        if not contents.files and not contents.failures:
+        if not (contents.files or contents.failures or may_be_empty):
             self._fail(
                 str(folder), ValidationError("no file in this folder has a format that asm reads"), named=True
             )

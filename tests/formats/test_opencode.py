@@ -201,6 +201,14 @@ def test_a_compaction_is_no_prompt(told: Callable[..., Transcript]) -> None:
     assert data(found, "opencode.compaction") == [{"auto": True}]
 
 
+def test_a_message_of_another_role_is_no_prompt(told: Callable[..., Transcript]) -> None:
+    message = asked(text="You are helpful.")
+    message["info"]["role"] = "system"
+    found = told(message)
+    assert found.runs == []
+    assert data(found, "message_sent") == [{"role": "system", "content": "You are helpful."}]
+
+
 def test_an_error_fails_the_run(told: Callable[..., Transcript]) -> None:
     error = {"name": "ProviderAuthError", "data": {"message": "no key", "providerID": "openai"}}
     found = told(asked(), answered(error=error))

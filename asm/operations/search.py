@@ -34,9 +34,11 @@ T = TypeVar("T")
 LIMIT_MAX = 1_000
 """The items on a page, at most."""
 
-SessionOrder: TypeAlias = Literal["created_at_asc", "created_at_desc", "updated_at_asc", "updated_at_desc"]
+SessionOrder: TypeAlias = Literal[
+    "created_at_asc", "created_at_desc", "updated_at_asc", "updated_at_desc", "relevance"
+]
 RunOrder: TypeAlias = Literal["started_at_asc", "started_at_desc", "token_usage_desc"]
-EventOrder: TypeAlias = Literal["sequence_asc", "timestamp_asc", "timestamp_desc"]
+EventOrder: TypeAlias = Literal["sequence_asc", "timestamp_asc", "timestamp_desc", "relevance"]
 
 
 def search_sessions(
@@ -46,6 +48,7 @@ def search_sessions(
     provider: Texts | None = None,
     tags: Texts | None = None,
     parent_session_id: Texts | None = None,
+    text: str | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     include_deleted: bool = False,
@@ -68,10 +71,11 @@ def search_sessions(
     filters = _session_filters(
         agent_id, status, provider, tags, parent_session_id, created_after, created_before, include_deleted
     )
-    page = _session_search(filters, order_by, _limit(limit)).page(cursor)
+    search = _session_search(filters, text, order_by, _limit(limit))
+    page = search.page(cursor)
     if not flag(count_total, "count_total"):
         return page
-    total = _count("count_sessions_by_tag" if "tags" in filters else "count_sessions", filters)
+    total = _count_sessions(search)
     return UnitOfWork(partial(_with_total, page, total), snapshot=True)
 
 
@@ -82,6 +86,7 @@ def iter_sessions(
     provider: Texts | None = None,
     tags: Texts | None = None,
     parent_session_id: Texts | None = None,
+    text: str | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     include_deleted: bool = False,
@@ -98,7 +103,7 @@ def iter_sessions(
     filters = _session_filters(
         agent_id, status, provider, tags, parent_session_id, created_after, created_before, include_deleted
     )
-    return _session_search(filters, order_by, _page_size(page_size))
+    return _session_search(filters, text, order_by, _page_size(page_size))
 
 
 def search_runs(
@@ -156,6 +161,7 @@ def search_events(
     since: datetime | None = None,
     until: datetime | None = None,
     correlation_id: Texts | None = None,
+    text: str | None = None,
     order_by: EventOrder = "sequence_asc",
     limit: int = 100,
     cursor: str | None = None,
@@ -170,7 +176,7 @@ def search_events(
     None on the last.
     """
     filters = _event_filters(session_ids, run_ids, types, providers, since, until, correlation_id)
-    return _event_search(filters, order_by, _limit(limit)).page(cursor)
+    return _event_search(filters, text, order_by, _limit(limit)).page(cursor)
 
 
 def iter_events(
@@ -182,6 +188,7 @@ def iter_events(
     since: datetime | None = None,
     until: datetime | None = None,
     correlation_id: Texts | None = None,
+    text: str | None = None,
     order_by: EventOrder = "sequence_asc",
     page_size: int = 1_000,
 ) -> Search[Event]:
@@ -191,7 +198,7 @@ def iter_events(
     connection is held in between. Events that are added meanwhile neither hide nor repeat others.
     """
     filters = _event_filters(session_ids, run_ids, types, providers, since, until, correlation_id)
-    return _event_search(filters, order_by, _page_size(page_size))
+    return _event_search(filters, text, order_by, _page_size(page_size))
 
 
 def count_events(
@@ -203,18 +210,26 @@ def count_events(
     since: datetime | None = None,
     until: datetime | None = None,
     correlation_id: Texts | None = None,
+    text: str | None = None,
 ) -> Query[int] | UnitOfWork[int]:
     """How many events `search_events` finds with the same filters, on all pages together."""
     filters = _event_filters(session_ids, run_ids, types, providers, since, until, correlation_id)
+    if text is not None:
+        return _event_search(filters, text, "sequence_asc", LIMIT_MAX).count("count_events_by_text")
     return _count("count_events", filters)
 
 
 # Searches.
 
 
-def _session_search(filters: Mapping[str, Any], order_by: SessionOrder, limit: int) -> Search[Session]:
+def _session_search(
+    filters: dict[str, Any], text: str | None, order_by: SessionOrder, limit: int
+) -> Search[Session]:
+    order = _text_order(order_by, text, SESSION_ORDERS, SESSION_RELEVANCE)
+    if text is not None:
+        return session_search(parse_text(text), filters, order, limit)
     query = "search_sessions_by_tag" if "tags" in filters else "search_sessions"
-    return Search(query, filters, _order(order_by, SESSION_ORDERS), limit, sessions.read_sessions)
+    return Search(query, filters, order, limit, sessions.read_sessions)
 
 
 def _run_search(filters: Mapping[str, Any], order_by: RunOrder, limit: int) -> Search[Run]:
@@ -223,8 +238,13 @@ def _run_search(filters: Mapping[str, Any], order_by: RunOrder, limit: int) -> S
     return Search(query, filters, order, limit, runs.read_runs)
 
 
-def _event_search(filters: Mapping[str, Any], order_by: EventOrder, limit: int) -> Search[Event]:
-    return Search("search_events", filters, _order(order_by, EVENT_ORDERS), limit, read_events)
+def _event_search(
+    filters: dict[str, Any], text: str | None, order_by: EventOrder, limit: int
+) -> Search[Event]:
+    order = _text_order(order_by, text, EVENT_ORDERS, EVENT_RELEVANCE)
+    if text is not None:
+        return event_search(parse_text(text), filters, order, limit)
+    return Search("search_events", filters, order, limit, read_events)
 
 
 def _limit(limit: int) -> int:

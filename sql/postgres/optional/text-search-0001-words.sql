@@ -1,0 +1,66 @@
+-- The words of events' data, for searches by text.
+-- depends: 0001-agent-sessions
+
+-- asm finds the words, in the program, so that a search finds the same events on both databases.
+
+create table if not exists asm_event_words (
+    session_id text collate "C" not null,
+    sequence_number bigint not null,
+    words tsvector not null,
+    word_count bigint not null,
+    constraint asm_event_words_pkey primary key (session_id, sequence_number),
+    -- An event that is deleted, by whatever statement, takes its words along. The check sees what
+    -- other transactions have committed, whatever the isolation level, and runs with the rights of
+    -- the owner: a role that may delete an event needs no grant on this table.
+    constraint asm_event_words_of_event
+        foreign key (session_id, sequence_number)
+        references asm_events (session_id, sequence_number) on delete cascade
+);
+
+create index if not exists asm_event_words_by_word on asm_event_words using gin (words);
+
+-- The events that are not indexed yet, as ranges of sequence numbers. To index an event takes
+-- longer than to append it, so a statement that appends inserts only a row here. It updates none,
+-- so that appends wait neither for each other nor for the program that indexes.
+create table if not exists asm_unindexed_events (
+    id bigint generated always as identity,
+    session_id text collate "C" not null,
+    first_sequence bigint not null,
+    last_sequence bigint not null,
+    constraint asm_unindexed_events_pkey primary key (id)
+);
+
+-- The tables are those in the schema of asm_events, whatever the search_path is; set_config is
+-- undone at the end of the function, which has a setting of its own. The rights are those of the
+-- owner: a role that may append needs no grant on asm_unindexed_events.
+create or replace function asm_note_unindexed_events() returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform pg_catalog.set_config(
+        'search_path', pg_catalog.format('pg_catalog, %I, pg_temp', tg_table_schema), true
+    );
+    insert into asm_unindexed_events (session_id, first_sequence, last_sequence)
+    select session_id, pg_catalog.min(sequence_number), pg_catalog.max(sequence_number)
+      from added
+     group by session_id;
+    return null;
+end
+$$;
+
+-- Nobody else may make a trigger of it: it would write, with the rights of the owner, into the
+-- tables of another schema. The trigger below needs no grant.
+revoke execute on function asm_note_unindexed_events() from public;
+
+-- It waits for the transactions that are appending, so the rows below cover their events.
+create or replace trigger asm_events_note_unindexed
+ after insert on asm_events
+ referencing new table as added
+   for each statement execute function asm_note_unindexed_events();
+
+insert into asm_unindexed_events (session_id, first_sequence, last_sequence)
+select session_id, 1, last_sequence
+  from asm_session_sequences
+ where last_sequence > 0;

@@ -36,7 +36,8 @@ def check_text_index() -> Script[None]:
     """ValidationError if the database has no index of words."""
     if not (yield from has_text_index()):
         raise ValidationError(
-            f"this database has no index of the words in events: create it with `asm migrate --{TEXT_SEARCH}`",
+            "this database has no index of the words in events, which `text` needs: create it with "
+            f"`asm migrate --{TEXT_SEARCH}`",
             path="text",
         )
 
@@ -82,7 +83,7 @@ def _index_batch() -> Script[tuple[int, bool]]:
 
 
 def _insert_words(rows: Rows) -> Query[None]:
-    # Ranges may overlap. One order for all programs, so that those that delete events wait and do not deadlock.
+    # Ranges may overlap.
     events = sorted({(session_id, number, id): data for _, session_id, number, id, data in rows}.items())
     words = [words_of(data) for _, data in events]
     params = {
@@ -95,7 +96,9 @@ def _insert_words(rows: Rows) -> Query[None]:
     return Query("insert_event_words", params, no_result)
 
 
-def find_unindexed(limit: int, *, ids: tuple[int, ...] | None = None, after: Row | None = None) -> Query[Rows]:
+def find_unindexed(
+    limit: int, *, ids: tuple[int, ...] | None = None, after: Row | None = None
+) -> Query[Rows]:
     """Events that are not in the index, of all ranges or of some, after a row of these: a page of them.
 
     A row has the id of its range, the id of the session, the sequence number, the id and the data, cut off.

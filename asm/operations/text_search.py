@@ -100,7 +100,9 @@ class TextSearch(Search[T]):
         return self._query("find_matching_events", params, found)
 
 
-def event_search(text: TextQuery, filters: dict[str, Any], order: Order[Any], limit: int) -> TextSearch[Event]:
+def event_search(
+    text: TextQuery, filters: dict[str, Any], order: Order[Any], limit: int
+) -> TextSearch[Event]:
     query = f"search_events_by_{RELEVANCE if order is EVENT_RELEVANCE else 'text'}"
     return TextSearch(query, filters, order, limit, read_events, text, _event_snippets)
 
@@ -112,9 +114,9 @@ def session_search(
     return TextSearch(query, filters, order, limit, sessions.read_sessions, text, _session_snippets)
 
 
-def _event_snippets(search: TextSearch[Any], rows: Rows, found: str) -> Script[list[str]]:
+def _event_snippets(search: TextSearch[Any], rows: Rows, _found: str) -> Script[list[str]]:
     yield from ()
-    return [snippet(search.text, _text(row[6])) for row in rows]
+    return [snippet(search.text, row[6]) for row in rows]
 
 
 def _session_snippets(search: TextSearch[Any], rows: Rows, found: str) -> Script[list[str]]:
@@ -122,22 +124,20 @@ def _session_snippets(search: TextSearch[Any], rows: Rows, found: str) -> Script
     if not rows:
         return []
     ids = [row[0] for row in rows]
-    data = dict((yield search.newest_matches(ids, found)))
-    return [snippet(search.text, _text(data[id])) for id in ids]
-
-
-def _text(data: str | bytes) -> str:
-    return data if isinstance(data, str) else data.decode()
+    newest = yield search.newest_matches(ids, found)
+    data = dict[str, str](newest)
+    # In an application's transaction, a session may have lost the event since.
+    return [snippet(search.text, data.get(id, "")) for id in ids]
 
 
 def _find_in_unindexed(text: TextQuery, *, ranked: bool) -> Script[str]:
-    """Which of the events that are not in the index match, as JSON, with their relevance if it is asked for."""
+    """Which of the events that are not in the index match, as JSON, with their relevance if it counts."""
     found: dict[tuple[str, int], int | None] = {}
     last: Row | None = None
     while True:
         rows = yield from find_unindexed(_PAGE_SIZE, after=last)
         for _, session_id, number, _, data in rows:
-            words = words_of(_text(data))
+            words = words_of(data)
             if text.matches(words):
                 found[session_id, number] = _relevance(text, words) if ranked else None
         if len(rows) < _PAGE_SIZE:

@@ -103,7 +103,7 @@ with matching as materialized (
      where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
            pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
                '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union all
+    union
     select found.session_id collate "C", found.sequence_number
       from pg_catalog.json_to_recordset(%(found)s::json)
            as found (session_id text, sequence_number bigint, rank bigint)
@@ -152,7 +152,7 @@ with matching as materialized (
      where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
            pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
                '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union all
+    union
     select found.session_id collate "C", found.sequence_number, found.rank
       from pg_catalog.json_to_recordset(%(found)s::json)
            as found (session_id text, sequence_number bigint, rank bigint)
@@ -189,7 +189,7 @@ with matching as materialized (
      where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
            pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
                '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union all
+    union
     select found.session_id collate "C", found.sequence_number
       from pg_catalog.json_to_recordset(%(found)s::json)
            as found (session_id text, sequence_number bigint, rank bigint)
@@ -221,7 +221,7 @@ with matching as materialized (
      where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
            pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
                '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union all
+    union
     select found.session_id collate "C", found.sequence_number
       from pg_catalog.json_to_recordset(%(found)s::json)
            as found (session_id text, sequence_number bigint, rank bigint)
@@ -268,7 +268,7 @@ with matching as materialized (
      where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
            pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
                '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union all
+    union
     select found.session_id collate "C", found.sequence_number, found.rank
       from pg_catalog.json_to_recordset(%(found)s::json)
            as found (session_id text, sequence_number bigint, rank bigint)
@@ -308,7 +308,7 @@ with matching as materialized (
      where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
            pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
                '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union all
+    union
     select found.session_id collate "C", found.sequence_number
       from pg_catalog.json_to_recordset(%(found)s::json)
            as found (session_id text, sequence_number bigint, rank bigint)
@@ -340,7 +340,7 @@ with matching as materialized (
            pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
                '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
        and word.session_id = any(%(session_ids)s::text[])
-    union all
+    union
     select found.session_id collate "C", found.sequence_number
       from pg_catalog.json_to_recordset(%(found)s::json)
            as found (session_id text, sequence_number bigint, rank bigint)

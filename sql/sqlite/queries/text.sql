@@ -72,7 +72,7 @@ with matching as materialized (
       from asm_event_words_index as indexed
      cross join asm_event_words as word on word.id = indexed.rowid
      where indexed.asm_event_words_index match :match
-    union all
+    union
     select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
       from json_each(:found)
 )
@@ -121,7 +121,7 @@ with hits as materialized (
      cross join asm_event_words as word on word.id = indexed.rowid
       left join hits on hits.id = word.id
      where indexed.asm_event_words_index match :match
-    union all
+    union
     select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number'),
            json_extract(value, '$.rank')
       from json_each(:found)
@@ -157,7 +157,7 @@ with matching as materialized (
       from asm_event_words_index as indexed
      cross join asm_event_words as word on word.id = indexed.rowid
      where indexed.asm_event_words_index match :match
-    union all
+    union
     select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
       from json_each(:found)
 )
@@ -187,7 +187,7 @@ with matching as materialized (
       from asm_event_words_index as indexed
      cross join asm_event_words as word on word.id = indexed.rowid
      where indexed.asm_event_words_index match :match
-    union all
+    union
     select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
       from json_each(:found)
 )
@@ -240,7 +240,7 @@ with hits as materialized (
      cross join asm_event_words as word on word.id = indexed.rowid
       left join hits on hits.id = word.id
      where indexed.asm_event_words_index match :match
-    union all
+    union
     select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number'),
            json_extract(value, '$.rank')
       from json_each(:found)
@@ -285,7 +285,7 @@ with matching as materialized (
       from asm_event_words_index as indexed
      cross join asm_event_words as word on word.id = indexed.rowid
      where indexed.asm_event_words_index match :match
-    union all
+    union
     select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
       from json_each(:found)
 )
@@ -321,7 +321,7 @@ with matching as materialized (
      cross join asm_event_words as word on word.id = indexed.rowid
      where indexed.asm_event_words_index match :match
        and word.session_id in (select value from json_each(:session_ids))
-    union all
+    union
     select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
       from json_each(:found)
      where json_extract(value, '$.session_id')

@@ -1,4 +1,6 @@
-drop trigger if exists asm_events_note_unindexed on asm_events;
+drop trigger if exists asm_session_sequences_note_advanced on asm_session_sequences;
+
+drop trigger if exists asm_session_sequences_note_new on asm_session_sequences;
 
 drop function if exists asm_note_unindexed_events();
 

@@ -20,8 +20,9 @@ create table if not exists asm_event_words (
 create index if not exists asm_event_words_by_word on asm_event_words using gin (words);
 
 -- The events that are not indexed yet, as ranges of sequence numbers. To index an event takes
--- longer than to append it, so a statement that appends inserts only a row here. It updates none,
--- so that appends wait neither for each other nor for the program that indexes.
+-- longer than to append it, so a statement that appends only inserts a row here for each of its
+-- sessions. It updates none, so that appends wait neither for each other nor for the program that
+-- indexes.
 create table if not exists asm_unindexed_events (
     id bigint generated always as identity,
     session_id text collate "C" not null,
@@ -30,7 +31,9 @@ create table if not exists asm_unindexed_events (
     constraint asm_unindexed_events_pkey primary key (id)
 );
 
--- The tables are those in the schema of asm_events, whatever the search_path is; set_config is
+-- Whatever inserts events advances the counter of their session in the same transaction. A trigger
+-- on the counters runs once for a batch.
+-- The tables are those in the schema of the counters, whatever the search_path is; set_config is
 -- undone at the end of the function, which has a setting of its own. The rights are those of the
 -- owner: a role that may append needs no grant on asm_unindexed_events.
 create or replace function asm_note_unindexed_events() returns trigger
@@ -43,22 +46,29 @@ begin
         'search_path', pg_catalog.format('pg_catalog, %I, pg_temp', tg_table_schema), true
     );
     insert into asm_unindexed_events (session_id, first_sequence, last_sequence)
-    select session_id, pg_catalog.min(sequence_number), pg_catalog.max(sequence_number)
-      from added
-     group by session_id;
+    values (
+        new.session_id,
+        case when tg_op = 'INSERT' then 1 else old.last_sequence + 1 end,
+        new.last_sequence
+    );
     return null;
 end
 $$;
 
 -- Nobody else may make a trigger of it: it would write, with the rights of the owner, into the
--- tables of another schema. The trigger below needs no grant.
+-- tables of another schema. The triggers below need no grant.
 revoke execute on function asm_note_unindexed_events() from public;
 
--- It waits for the transactions that are appending, so the rows below cover their events.
-create or replace trigger asm_events_note_unindexed
- after insert on asm_events
- referencing new table as added
-   for each statement execute function asm_note_unindexed_events();
+-- They wait for the transactions that are appending, so the rows below cover their events.
+create or replace trigger asm_session_sequences_note_new
+ after insert on asm_session_sequences
+   for each row when (new.last_sequence > 0)
+       execute function asm_note_unindexed_events();
+
+create or replace trigger asm_session_sequences_note_advanced
+ after update of last_sequence on asm_session_sequences
+   for each row when (new.last_sequence > old.last_sequence)
+       execute function asm_note_unindexed_events();
 
 insert into asm_unindexed_events (session_id, first_sequence, last_sequence)
 select session_id, 1, last_sequence

@@ -1,6 +1,8 @@
 drop trigger if exists asm_events_delete_words;
 
-drop trigger if exists asm_events_note_unindexed;
+drop trigger if exists asm_session_sequences_note_advanced;
+
+drop trigger if exists asm_session_sequences_note_new;
 
 drop table if exists asm_unindexed_events;
 

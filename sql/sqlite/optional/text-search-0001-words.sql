@@ -29,12 +29,25 @@ create table if not exists asm_unindexed_events (
     last_sequence integer not null
 ) strict;
 
-create trigger if not exists asm_events_note_unindexed
- after insert on asm_events
-   for each row
+-- Whatever inserts events advances the counter of their session in the same transaction. A trigger
+-- on the counters runs once for a batch; one on the events would double the time of a batch.
+create trigger if not exists asm_session_sequences_note_new
+ after insert on asm_session_sequences
+   for each row when new.last_sequence > 0
 begin
     insert into asm_unindexed_events (session_id, first_sequence, last_sequence)
-    values (new.session_id, new.sequence_number, new.sequence_number)
+    values (new.session_id, 1, new.last_sequence)
+    on conflict (session_id) do update
+       set first_sequence = 1,
+           last_sequence = max(last_sequence, excluded.last_sequence);
+end;
+
+create trigger if not exists asm_session_sequences_note_advanced
+ after update of last_sequence on asm_session_sequences
+   for each row when new.last_sequence > old.last_sequence
+begin
+    insert into asm_unindexed_events (session_id, first_sequence, last_sequence)
+    values (new.session_id, old.last_sequence + 1, new.last_sequence)
     on conflict (session_id) do update
        set first_sequence = min(first_sequence, excluded.first_sequence),
            last_sequence = max(last_sequence, excluded.last_sequence);

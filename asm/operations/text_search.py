@@ -41,8 +41,10 @@ def _session_relevance(row: Row) -> Keyset:
     return {"last_rank": row[-1], "last_id": row[0]}
 
 
-EVENT_RELEVANCE = Order("events", RELEVANCE, ("last_rank", "last_session", "last_sequence"), _event_relevance)
-SESSION_RELEVANCE = Order("sessions", RELEVANCE, ("last_rank", "last_id"), _session_relevance)
+EVENT_RELEVANCE: Order[Any] = Order(
+    "events", RELEVANCE, ("last_rank", "last_session", "last_sequence"), _event_relevance
+)
+SESSION_RELEVANCE: Order[Any] = Order("sessions", RELEVANCE, ("last_rank", "last_id"), _session_relevance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,9 @@ class TextSearch(Search[T]):
         if match_none(self.filters):
             return Page(items=[], snippets=[])
         found = yield from _find_in_unindexed(self.text, ranked=self.is_ranked)
-        params = {**self.filters, **self._order_params(), **after, "limit": self.limit + 1}
+        params = {**self.filters, self.order.name: True, **after, "limit": self.limit + 1}
+        if self.is_ranked:
+            params["ranges"] = _ranges(self.text)
         rows = yield self._query(self.query, params, found)
         shown = rows[: self.limit]
         items = self.read([row[:-1] for row in shown] if self.is_ranked else shown)
@@ -81,9 +83,6 @@ class TextSearch(Search[T]):
             last: Any = shown[-1] if self.is_ranked else items[-1]
             cursor = self.order.cursor(last)
         return Page(items=items, cursor=cursor, snippets=(yield from self.snippets(self, shown, found)))
-
-    def _order_params(self) -> dict[str, Any]:
-        return {"ranges": _ranges(self.text)} if self.is_ranked else {self.order.name: True}
 
     def _count(self, query: str) -> Script[int]:
         yield from check_text_index()
@@ -105,14 +104,14 @@ class TextSearch(Search[T]):
 def event_search(
     text: TextQuery, filters: dict[str, Any], order: Order[Any], limit: int
 ) -> TextSearch[Event]:
-    query = f"search_events_by_{RELEVANCE if order is EVENT_RELEVANCE else 'text'}"
+    query = "search_events_by_relevance" if order is EVENT_RELEVANCE else "search_events_by_text"
     return TextSearch(query, filters, order, limit, read_events, text, _event_snippets)
 
 
 def session_search(
     text: TextQuery, filters: dict[str, Any], order: Order[Any], limit: int
 ) -> TextSearch[Session]:
-    query = f"search_sessions_by_{RELEVANCE if order is SESSION_RELEVANCE else 'text'}"
+    query = "search_sessions_by_relevance" if order is SESSION_RELEVANCE else "search_sessions_by_text"
     return TextSearch(query, filters, order, limit, sessions.read_sessions, text, _session_snippets)
 
 

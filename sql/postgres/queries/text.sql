@@ -97,20 +97,20 @@ update asm_unindexed_events
 -- search_events_by_text
 -- As search_events, of the events that have words. `found` are those that are not indexed yet.
 -- `match` is in the language of FTS5, of which a tsquery is made by replacing the operators.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence
-      from asm_event_words as word
-     where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
-           pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
-               '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union
-    select found.session_id collate "C", found.sequence_number
-      from pg_catalog.json_to_recordset(%(found)s::json)
-           as found (session_id text, sequence_number bigint, rank bigint)
-)
 select id, type, timestamp, session_id, run_id, sequence_number,
        data, metadata, schema_version, provider, correlation_id
-  from matching
+  from (
+       select word.session_id as found_session, word.sequence_number as found_sequence
+         from asm_event_words as word
+        where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
+              pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+                  %(match)s::text, '"', ''''), ' + ', '<->'),
+                  ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
+       union
+       select found.session_id collate "C", found.sequence_number
+         from pg_catalog.json_to_recordset(%(found)s::json)
+              as found (session_id text, sequence_number bigint, rank bigint)
+  ) as matching
   join asm_events
     on session_id = found_session
    and sequence_number = found_sequence
@@ -139,28 +139,28 @@ select id, type, timestamp, session_id, run_id, sequence_number,
 
 -- search_events_by_relevance
 -- As search_events_by_text, those first of whose words the largest part are the words sought.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence,
-           1000000 * (
-               select coalesce(pg_catalog.sum(pg_catalog.cardinality(each.positions)), 0)
-                 from pg_catalog.unnest(word.words) as each (lexeme, positions, weights),
-                      pg_catalog.json_to_recordset(%(ranges)s::json)
-                          as range (first text, last text)
-                where each.lexeme collate "C" between range.first and range.last
-           )::bigint / (word.word_count + 50) as rank
-      from asm_event_words as word
-     where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
-           pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
-               '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union
-    select found.session_id collate "C", found.sequence_number, found.rank
-      from pg_catalog.json_to_recordset(%(found)s::json)
-           as found (session_id text, sequence_number bigint, rank bigint)
-)
 select id, type, timestamp, session_id, run_id, sequence_number,
        data, metadata, schema_version, provider, correlation_id,
        rank
-  from matching
+  from (
+       select word.session_id as found_session, word.sequence_number as found_sequence,
+              1000000 * (
+                  select coalesce(pg_catalog.sum(pg_catalog.cardinality(each.positions)), 0)
+                    from pg_catalog.unnest(word.words) as each (lexeme, positions, weights),
+                         pg_catalog.json_to_recordset(%(ranges)s::json)
+                             as range (first text, last text)
+                   where each.lexeme collate "C" between range.first and range.last
+              )::bigint / (word.word_count + 50) as rank
+         from asm_event_words as word
+        where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
+              pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+                  %(match)s::text, '"', ''''), ' + ', '<->'),
+                  ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
+       union
+       select found.session_id collate "C", found.sequence_number, found.rank
+         from pg_catalog.json_to_recordset(%(found)s::json)
+              as found (session_id text, sequence_number bigint, rank bigint)
+  ) as matching
   join asm_events
     on session_id = found_session
    and sequence_number = found_sequence
@@ -176,26 +176,26 @@ select id, type, timestamp, session_id, run_id, sequence_number,
    and correlation_id = any(%(correlation_ids)s::text[])   -- if correlation_ids
    and timestamp >= %(since)s                              -- if since
    and timestamp < %(until)s                               -- if until
-   and (rank, session_id, sequence_number)                 -- if last_rank
-       < (%(last_rank)s, %(last_session)s, %(last_sequence)s) -- if last_rank
- order by rank desc, session_id desc, sequence_number desc
+   and (rank, session_id, sequence_number)                 -- if relevance and last_rank
+       < (%(last_rank)s, %(last_session)s, %(last_sequence)s) -- if relevance and last_rank
+ order by rank desc, session_id desc, sequence_number desc -- if relevance
  limit %(limit)s;
 
 -- count_events_by_text
 -- How many events search_events_by_text finds on all pages together.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence
-      from asm_event_words as word
-     where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
-           pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
-               '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union
-    select found.session_id collate "C", found.sequence_number
-      from pg_catalog.json_to_recordset(%(found)s::json)
-           as found (session_id text, sequence_number bigint, rank bigint)
-)
 select pg_catalog.count(*)
-  from matching
+  from (
+       select word.session_id as found_session, word.sequence_number as found_sequence
+         from asm_event_words as word
+        where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
+              pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+                  %(match)s::text, '"', ''''), ' + ', '<->'),
+                  ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
+       union
+       select found.session_id collate "C", found.sequence_number
+         from pg_catalog.json_to_recordset(%(found)s::json)
+              as found (session_id text, sequence_number bigint, rank bigint)
+  ) as matching
   join asm_events
     on session_id = found_session
    and sequence_number = found_sequence
@@ -215,21 +215,24 @@ select pg_catalog.count(*)
 
 -- search_sessions_by_text
 -- As search_sessions, of the sessions with an event that has words.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence
-      from asm_event_words as word
-     where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
-           pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
-               '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union
-    select found.session_id collate "C", found.sequence_number
-      from pg_catalog.json_to_recordset(%(found)s::json)
-           as found (session_id text, sequence_number bigint, rank bigint)
-)
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at
   from asm_sessions
- where id in (select found_session from matching)
+ where id in (
+       select found_session
+         from (
+              select word.session_id as found_session, word.sequence_number as found_sequence
+                from asm_event_words as word
+               where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
+                     pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+                         %(match)s::text, '"', ''''), ' + ', '<->'),
+                         ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
+              union
+              select found.session_id collate "C", found.sequence_number
+                from pg_catalog.json_to_recordset(%(found)s::json)
+                     as found (session_id text, sequence_number bigint, rank bigint)
+         ) as matching
+       )
    and agent_id = %(agent_id)s                             -- if agent_id
    and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
@@ -255,32 +258,32 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
 
 -- search_sessions_by_relevance
 -- As search_sessions_by_text, by the most relevant event of each session.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence,
-           1000000 * (
-               select coalesce(pg_catalog.sum(pg_catalog.cardinality(each.positions)), 0)
-                 from pg_catalog.unnest(word.words) as each (lexeme, positions, weights),
-                      pg_catalog.json_to_recordset(%(ranges)s::json)
-                          as range (first text, last text)
-                where each.lexeme collate "C" between range.first and range.last
-           )::bigint / (word.word_count + 50) as rank
-      from asm_event_words as word
-     where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
-           pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
-               '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union
-    select found.session_id collate "C", found.sequence_number, found.rank
-      from pg_catalog.json_to_recordset(%(found)s::json)
-           as found (session_id text, sequence_number bigint, rank bigint)
-), best as materialized (
-    select found_session, pg_catalog.max(rank) as rank
-      from matching
-     group by found_session
-)
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at,
        rank
-  from best
+  from (
+       select found_session, pg_catalog.max(rank) as rank
+         from (
+              select word.session_id as found_session, word.sequence_number as found_sequence,
+                     1000000 * (
+                         select coalesce(pg_catalog.sum(pg_catalog.cardinality(each.positions)), 0)
+                           from pg_catalog.unnest(word.words) as each (lexeme, positions, weights),
+                                pg_catalog.json_to_recordset(%(ranges)s::json)
+                                    as range (first text, last text)
+                          where each.lexeme collate "C" between range.first and range.last
+                     )::bigint / (word.word_count + 50) as rank
+                from asm_event_words as word
+               where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
+                     pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+                         %(match)s::text, '"', ''''), ' + ', '<->'),
+                         ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
+              union
+              select found.session_id collate "C", found.sequence_number, found.rank
+                from pg_catalog.json_to_recordset(%(found)s::json)
+                     as found (session_id text, sequence_number bigint, rank bigint)
+         ) as matching
+        group by found_session
+  ) as best
   join asm_sessions on id = found_session
  where true
    and agent_id = %(agent_id)s                             -- if agent_id
@@ -296,26 +299,29 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
    and created_at < %(created_before)s                     -- if created_before
    and deleted_at is null                                  -- if exclude_deleted
    and tags operator(pg_catalog.@>) %(tags)s::text[]       -- if tags
-   and (rank, id) < (%(last_rank)s, %(last_id)s)           -- if last_rank
- order by rank desc, id desc
+   and (rank, id) < (%(last_rank)s, %(last_id)s)           -- if relevance and last_rank
+ order by rank desc, id desc                               -- if relevance
  limit %(limit)s;
 
 -- count_sessions_by_text
 -- How many sessions search_sessions_by_text finds on all pages together.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence
-      from asm_event_words as word
-     where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
-           pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
-               '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-    union
-    select found.session_id collate "C", found.sequence_number
-      from pg_catalog.json_to_recordset(%(found)s::json)
-           as found (session_id text, sequence_number bigint, rank bigint)
-)
 select pg_catalog.count(*)
   from asm_sessions
- where id in (select found_session from matching)
+ where id in (
+       select found_session
+         from (
+              select word.session_id as found_session, word.sequence_number as found_sequence
+                from asm_event_words as word
+               where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
+                     pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+                         %(match)s::text, '"', ''''), ' + ', '<->'),
+                         ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
+              union
+              select found.session_id collate "C", found.sequence_number
+                from pg_catalog.json_to_recordset(%(found)s::json)
+                     as found (session_id text, sequence_number bigint, rank bigint)
+         ) as matching
+       )
    and agent_id = %(agent_id)s                             -- if agent_id
    and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
@@ -333,26 +339,26 @@ select pg_catalog.count(*)
 
 -- find_matching_events
 -- The newest event with the words of each requested session, with the beginning of its data.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence
-      from asm_event_words as word
-     where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
-           pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(%(match)s::text,
-               '"', ''''), ' + ', '<->'), ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
-       and word.session_id = any(%(session_ids)s::text[])
-    union
-    select found.session_id collate "C", found.sequence_number
-      from pg_catalog.json_to_recordset(%(found)s::json)
-           as found (session_id text, sequence_number bigint, rank bigint)
-     where found.session_id = any(%(session_ids)s::text[])
-), newest as materialized (
-    select found_session, pg_catalog.max(found_sequence) as found_sequence
-      from matching
-     group by found_session
-)
 select event.session_id,
        pg_catalog."left"(event.data::text, %(length_max)s::integer) as data
-  from newest
+  from (
+       select found_session, pg_catalog.max(found_sequence) as found_sequence
+         from (
+              select word.session_id as found_session, word.sequence_number as found_sequence
+                from asm_event_words as word
+               where word.words operator(pg_catalog.@@) pg_catalog.replace(pg_catalog.replace(
+                     pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+                         %(match)s::text, '"', ''''), ' + ', '<->'),
+                         ' AND ', '&'), ' NOT ', '&!'), ' *', ':*')::tsquery
+                 and word.session_id = any(%(session_ids)s::text[])
+              union
+              select found.session_id collate "C", found.sequence_number
+                from pg_catalog.json_to_recordset(%(found)s::json)
+                     as found (session_id text, sequence_number bigint, rank bigint)
+               where found.session_id = any(%(session_ids)s::text[])
+         ) as matching
+        group by found_session
+  ) as newest
   join asm_events as event
     on event.session_id = found_session
    and event.sequence_number = found_sequence;

@@ -67,18 +67,17 @@ update asm_unindexed_events
 
 -- search_events_by_text
 -- As search_events, of the events that have words. `found` are those that are not indexed yet.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence
-      from asm_event_words_index as indexed
-     cross join asm_event_words as word on word.id = indexed.rowid
-     where indexed.asm_event_words_index match :match
-    union
-    select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
-      from json_each(:found)
-)
 select id, type, timestamp, session_id, run_id, sequence_number,
        data, metadata, schema_version, provider, correlation_id
-  from matching
+  from (
+       select word.session_id as found_session, word.sequence_number as found_sequence
+         from asm_event_words_index as indexed
+        cross join asm_event_words as word on word.id = indexed.rowid
+        where indexed.asm_event_words_index match :match
+       union
+       select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
+         from json_each(:found)
+  ) as matching
  cross join asm_events as event
     on session_id = found_session
    and sequence_number = found_sequence
@@ -107,29 +106,28 @@ select id, type, timestamp, session_id, run_id, sequence_number,
 
 -- search_events_by_relevance
 -- As search_events_by_text, those first of whose words the largest part are the words sought.
-with hits as materialized (
-    select place.doc as id, count(*) as number
-      from json_each(:ranges) as range
-     cross join asm_event_words_places as place
-        on place.term between json_extract(range.value, '$.first')
-                          and json_extract(range.value, '$.last')
-     group by place.doc
-), matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence,
-           1000000 * coalesce(hits.number, 0) / (word.word_count + 50) as rank
-      from asm_event_words_index as indexed
-     cross join asm_event_words as word on word.id = indexed.rowid
-      left join hits on hits.id = word.id
-     where indexed.asm_event_words_index match :match
-    union
-    select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number'),
-           json_extract(value, '$.rank')
-      from json_each(:found)
-)
 select id, type, timestamp, session_id, run_id, sequence_number,
        data, metadata, schema_version, provider, correlation_id,
        rank
-  from matching
+  from (
+       select word.session_id as found_session, word.sequence_number as found_sequence,
+              1000000 * coalesce(hits.number, 0) / (word.word_count + 50) as rank
+         from asm_event_words_index as indexed
+        cross join asm_event_words as word on word.id = indexed.rowid
+         left join (
+              select place.doc as id, count(*) as number
+                from json_each(:ranges) as range
+               cross join asm_event_words_places as place
+                  on place.term between json_extract(range.value, '$.first')
+                                    and json_extract(range.value, '$.last')
+               group by place.doc
+         ) as hits on hits.id = word.id
+        where indexed.asm_event_words_index match :match
+       union
+       select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number'),
+              json_extract(value, '$.rank')
+         from json_each(:found)
+  ) as matching
  cross join asm_events as event
     on session_id = found_session
    and sequence_number = found_sequence
@@ -145,24 +143,23 @@ select id, type, timestamp, session_id, run_id, sequence_number,
    and correlation_id in (select value from json_each(:correlation_ids)) -- if correlation_ids
    and timestamp >= :since                                 -- if since
    and timestamp < :until                                  -- if until
-   and (rank, session_id, sequence_number)                 -- if last_rank
-       < (:last_rank, :last_session, :last_sequence)       -- if last_rank
- order by rank desc, session_id desc, sequence_number desc
+   and (rank, session_id, sequence_number)                 -- if relevance and last_rank
+       < (:last_rank, :last_session, :last_sequence)       -- if relevance and last_rank
+ order by rank desc, session_id desc, sequence_number desc -- if relevance
  limit :limit;
 
 -- count_events_by_text
 -- How many events search_events_by_text finds on all pages together.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence
-      from asm_event_words_index as indexed
-     cross join asm_event_words as word on word.id = indexed.rowid
-     where indexed.asm_event_words_index match :match
-    union
-    select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
-      from json_each(:found)
-)
 select count(*)
-  from matching
+  from (
+       select word.session_id as found_session, word.sequence_number as found_sequence
+         from asm_event_words_index as indexed
+        cross join asm_event_words as word on word.id = indexed.rowid
+        where indexed.asm_event_words_index match :match
+       union
+       select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
+         from json_each(:found)
+  ) as matching
  cross join asm_events as event
     on session_id = found_session
    and sequence_number = found_sequence
@@ -182,19 +179,21 @@ select count(*)
 
 -- search_sessions_by_text
 -- As search_sessions, of the sessions with an event that has words.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence
-      from asm_event_words_index as indexed
-     cross join asm_event_words as word on word.id = indexed.rowid
-     where indexed.asm_event_words_index match :match
-    union
-    select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
-      from json_each(:found)
-)
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at
   from asm_sessions
- where id in (select found_session from matching)
+ where id in (
+       select found_session
+         from (
+              select word.session_id as found_session, word.sequence_number as found_sequence
+                from asm_event_words_index as indexed
+               cross join asm_event_words as word on word.id = indexed.rowid
+               where indexed.asm_event_words_index match :match
+              union
+              select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
+                from json_each(:found)
+         ) as matching
+       )
    and agent_id = :agent_id                                -- if agent_id
    and agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
    and status = :status                                    -- if status
@@ -226,33 +225,32 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
 
 -- search_sessions_by_relevance
 -- As search_sessions_by_text, by the most relevant event of each session.
-with hits as materialized (
-    select place.doc as id, count(*) as number
-      from json_each(:ranges) as range
-     cross join asm_event_words_places as place
-        on place.term between json_extract(range.value, '$.first')
-                          and json_extract(range.value, '$.last')
-     group by place.doc
-), matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence,
-           1000000 * coalesce(hits.number, 0) / (word.word_count + 50) as rank
-      from asm_event_words_index as indexed
-     cross join asm_event_words as word on word.id = indexed.rowid
-      left join hits on hits.id = word.id
-     where indexed.asm_event_words_index match :match
-    union
-    select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number'),
-           json_extract(value, '$.rank')
-      from json_each(:found)
-), best as materialized (
-    select found_session, max(rank) as rank
-      from matching
-     group by found_session
-)
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at,
        rank
-  from best
+  from (
+       select found_session, max(rank) as rank
+         from (
+              select word.session_id as found_session, word.sequence_number as found_sequence,
+                     1000000 * coalesce(hits.number, 0) / (word.word_count + 50) as rank
+                from asm_event_words_index as indexed
+               cross join asm_event_words as word on word.id = indexed.rowid
+                left join (
+                     select place.doc as id, count(*) as number
+                       from json_each(:ranges) as range
+                      cross join asm_event_words_places as place
+                         on place.term between json_extract(range.value, '$.first')
+                                           and json_extract(range.value, '$.last')
+                      group by place.doc
+                ) as hits on hits.id = word.id
+               where indexed.asm_event_words_index match :match
+              union
+              select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number'),
+                     json_extract(value, '$.rank')
+                from json_each(:found)
+         ) as matching
+        group by found_session
+  ) as best
  cross join asm_sessions on id = found_session
  where true
    and agent_id = :agent_id                                -- if agent_id
@@ -274,24 +272,26 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
         where not exists (select 1 from asm_session_tags as tagged -- if tags
                            where tagged.tag = value        -- if tags
                              and tagged.id = asm_sessions.id)) -- if tags
-   and (rank, id) < (:last_rank, :last_id)                 -- if last_rank
- order by rank desc, id desc
+   and (rank, id) < (:last_rank, :last_id)                 -- if relevance and last_rank
+ order by rank desc, id desc                               -- if relevance
  limit :limit;
 
 -- count_sessions_by_text
 -- How many sessions search_sessions_by_text finds on all pages together.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence
-      from asm_event_words_index as indexed
-     cross join asm_event_words as word on word.id = indexed.rowid
-     where indexed.asm_event_words_index match :match
-    union
-    select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
-      from json_each(:found)
-)
 select count(*)
   from asm_sessions
- where id in (select found_session from matching)
+ where id in (
+       select found_session
+         from (
+              select word.session_id as found_session, word.sequence_number as found_sequence
+                from asm_event_words_index as indexed
+               cross join asm_event_words as word on word.id = indexed.rowid
+               where indexed.asm_event_words_index match :match
+              union
+              select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
+                from json_each(:found)
+         ) as matching
+       )
    and agent_id = :agent_id                                -- if agent_id
    and agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
    and status = :status                                    -- if status
@@ -315,25 +315,24 @@ select count(*)
 
 -- find_matching_events
 -- The newest event with the words of each requested session, with the beginning of its data.
-with matching as materialized (
-    select word.session_id as found_session, word.sequence_number as found_sequence
-      from asm_event_words_index as indexed
-     cross join asm_event_words as word on word.id = indexed.rowid
-     where indexed.asm_event_words_index match :match
-       and word.session_id in (select value from json_each(:session_ids))
-    union
-    select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
-      from json_each(:found)
-     where json_extract(value, '$.session_id')
-           in (select wanted.value from json_each(:session_ids) as wanted)
-), newest as materialized (
-    select found_session, max(found_sequence) as found_sequence
-      from matching
-     group by found_session
-)
 select event.session_id,
        substr(event.data, 1, :length_max) as data
-  from newest
+  from (
+       select found_session, max(found_sequence) as found_sequence
+         from (
+              select word.session_id as found_session, word.sequence_number as found_sequence
+                from asm_event_words_index as indexed
+               cross join asm_event_words as word on word.id = indexed.rowid
+               where indexed.asm_event_words_index match :match
+                 and word.session_id in (select value from json_each(:session_ids))
+              union
+              select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
+                from json_each(:found)
+               where json_extract(value, '$.session_id')
+                     in (select wanted.value from json_each(:session_ids) as wanted)
+         ) as matching
+        group by found_session
+  ) as newest
  cross join asm_events as event
     on event.session_id = found_session
    and event.sequence_number = found_sequence;

@@ -52,17 +52,20 @@ def index_events(progress: Progress | None = None) -> Job[int]:
     indexed = 0
     if not (yield from run_step(has_text_index())):
         return indexed
-    while True:
+    is_done = False
+    while not is_done:
         number, is_done = yield from run_step(UnitOfWork(_index_batch))
         indexed += number
-        if is_done:
-            return indexed
         if progress is not None:
             progress(indexed)
+    return indexed
 
 
 def _index_batch() -> Script[tuple[int, bool]]:
-    """Index the events of some ranges, and return how many, and whether there was no range."""
+    """Index the events of some ranges, and return how many, and whether these were all.
+
+    With these the job is done, so that it ends while other programs append.
+    """
     ranges = yield from Query("lock_unindexed_events", {"limit": _RANGES_PER_BATCH}, list)
     if not ranges:
         return 0, True
@@ -72,7 +75,7 @@ def _index_batch() -> Script[tuple[int, bool]]:
         yield from _insert_words(rows)
     if len(rows) < BATCH_SIZE:
         yield from Query("delete_unindexed_events", {"ids": ids}, no_result)
-        return len(rows), False
+        return len(rows), len(ranges) < _RANGES_PER_BATCH
     # The rest of the last range is for the next batch. Those before it are complete.
     last_range, _, last_sequence, *_ = rows[-1]
     if complete := tuple(id for id in ids if id < last_range):

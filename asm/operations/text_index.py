@@ -8,7 +8,7 @@ whoever searches finds every event.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from asm.engine.jobs import Job, run_step
@@ -71,23 +71,23 @@ def _index_batch() -> Script[tuple[int, bool]]:
         return 0, True
     ids = tuple(id for (id,) in ranges)
     rows = yield from find_unindexed(BATCH_SIZE, ids=ids)
-    if rows:
-        yield from _insert_words(rows)
+    # Ranges may overlap.
+    events = sorted({(session_id, number, id): data for _, session_id, number, id, data in rows}.items())
+    if events:
+        yield from _insert_words(events)
     if len(rows) < BATCH_SIZE:
         yield from Query("delete_unindexed_events", {"ids": ids}, no_result)
-        return len(rows), len(ranges) < _RANGES_PER_BATCH
+        return len(events), len(ranges) < _RANGES_PER_BATCH
     # The rest of the last range is for the next batch. Those before it are complete.
     last_range, _, last_sequence, *_ = rows[-1]
     if complete := tuple(id for id in ids if id < last_range):
         yield from Query("delete_unindexed_events", {"ids": complete}, no_result)
     rest = {"id": last_range, "first_sequence": last_sequence + 1}
     yield from Query("narrow_unindexed_events", rest, no_result)
-    return len(rows), False
+    return len(events), False
 
 
-def _insert_words(rows: Rows) -> Query[None]:
-    # Ranges may overlap.
-    events = sorted({(session_id, number, id): data for _, session_id, number, id, data in rows}.items())
+def _insert_words(events: Sequence[tuple[tuple[str, int, str], str]]) -> Query[None]:
     words = [words_of(data) for _, data in events]
     params = {
         "session_ids": [session_id for (session_id, _, _), _ in events],

@@ -362,7 +362,7 @@ def test_every_way_to_insert_events_is_noted(searchable: Any, migrated: str) -> 
         tx.append_event(said("needle"))
         assert tx.query.count_events(text="needle") == 5
     searchable.fork_session("ses_1", id="ses_2")
-    export = searchable.export_session("ses_1")
+    export = searchable.query.export_session("ses_1")
     searchable.delete_session("ses_1")
     searchable.import_session(export)
 

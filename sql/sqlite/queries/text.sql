@@ -111,18 +111,21 @@ select id, type, timestamp, session_id, run_id, sequence_number,
        rank
   from (
        select word.session_id as found_session, word.sequence_number as found_sequence,
-              1000000 * coalesce(hits.number, 0) / (word.word_count + 50) as rank
-         from asm_event_words_index as indexed
-        cross join asm_event_words as word on word.id = indexed.rowid
-         left join (
+              1000000 * hits.number / (word.word_count + 50) as rank
+         from (
               select place.doc as id, count(*) as number
                 from json_each(:ranges) as range
                cross join asm_event_words_places as place
                   on place.term between json_extract(range.value, '$.first')
                                     and json_extract(range.value, '$.last')
                group by place.doc
-         ) as hits on hits.id = word.id
-        where indexed.asm_event_words_index match :match
+         ) as hits
+        cross join asm_event_words as word on word.id = hits.id
+        where word.id in (
+              select indexed.rowid
+                from asm_event_words_index as indexed
+               where indexed.asm_event_words_index match :match
+              )
        union
        select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number'),
               json_extract(value, '$.rank')
@@ -232,18 +235,21 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
        select found_session, max(rank) as rank
          from (
               select word.session_id as found_session, word.sequence_number as found_sequence,
-                     1000000 * coalesce(hits.number, 0) / (word.word_count + 50) as rank
-                from asm_event_words_index as indexed
-               cross join asm_event_words as word on word.id = indexed.rowid
-                left join (
+                     1000000 * hits.number / (word.word_count + 50) as rank
+                from (
                      select place.doc as id, count(*) as number
                        from json_each(:ranges) as range
                       cross join asm_event_words_places as place
                          on place.term between json_extract(range.value, '$.first')
                                            and json_extract(range.value, '$.last')
                       group by place.doc
-                ) as hits on hits.id = word.id
-               where indexed.asm_event_words_index match :match
+                ) as hits
+               cross join asm_event_words as word on word.id = hits.id
+               where word.id in (
+                     select indexed.rowid
+                       from asm_event_words_index as indexed
+                      where indexed.asm_event_words_index match :match
+                     )
               union
               select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number'),
                      json_extract(value, '$.rank')

@@ -103,9 +103,9 @@ def parse_text(value: Any) -> TextQuery:
         raise _refused(f"text has {len(value):,} characters, more than the maximum of {LENGTH_MAX:,}")
     wanted, excluded = list[Term](), list[Term]()
     for found in _TERM.finditer(value):
-        quoted = found["phrase"] is not None
-        words = tuple(words_in(found["phrase"] if quoted else found["word"]))
-        is_prefix = found["star"] is not None if quoted else found["word"].endswith("*")
+        said = found["word"] if found["phrase"] is None else found["phrase"]
+        words = tuple(words_in(said))
+        is_prefix = said.endswith("*") or found["star"] is not None
         if words:
             (excluded if found["minus"] else wanted).append(Term(words, is_prefix))
     if (number := sum(len(term.words) for term in (*wanted, *excluded))) > WORDS_MAX:

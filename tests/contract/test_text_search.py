@@ -66,6 +66,7 @@ TEXTS: dict[str, list[int]] = {
     "-retry connection": [1],
     "conn*": [1, 2],
     '"refused conn"*': [2],
+    '"refused conn*"': [2],
     "conn": [],
     "CONNECTION": [1, 2],
     "cafe": [3],

@@ -45,7 +45,7 @@ def model(query: str) -> Callable[[list[str]], bool] | None:
     for minus, quote, phrase, after, word in re.findall(r'(-?)(?:(")([^"]*)("\*|"|$)|([^\s"]+))', query):
         words = folded(phrase if quote else word)
         if words:
-            term = (words, after == '"*' if quote else word.endswith("*"))
+            term = (words, after == '"*' or (phrase if quote else word).endswith("*"))
             (excluded if minus else wanted).append(term)
     if not wanted:
         return None

@@ -217,9 +217,8 @@ select pg_catalog.count(*)
 -- As search_sessions, of the sessions with an event that has words.
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at
-  from asm_sessions
- where id in (
-       select found_session
+  from (
+       select distinct found_session
          from (
               select word.session_id as found_session, word.sequence_number as found_sequence
                 from asm_event_words as word
@@ -232,7 +231,9 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
                 from pg_catalog.json_to_recordset(%(found)s::json)
                      as found (session_id text, sequence_number bigint, rank bigint)
          ) as matching
-       )
+  ) as found_sessions
+  join asm_sessions on id = found_session
+ where true
    and agent_id = %(agent_id)s                             -- if agent_id
    and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status
@@ -306,9 +307,8 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
 -- count_sessions_by_text
 -- How many sessions search_sessions_by_text finds on all pages together.
 select pg_catalog.count(*)
-  from asm_sessions
- where id in (
-       select found_session
+  from (
+       select distinct found_session
          from (
               select word.session_id as found_session, word.sequence_number as found_sequence
                 from asm_event_words as word
@@ -321,7 +321,9 @@ select pg_catalog.count(*)
                 from pg_catalog.json_to_recordset(%(found)s::json)
                      as found (session_id text, sequence_number bigint, rank bigint)
          ) as matching
-       )
+  ) as found_sessions
+  join asm_sessions on id = found_session
+ where true
    and agent_id = %(agent_id)s                             -- if agent_id
    and agent_id = any(%(agent_ids)s::text[])               -- if agent_ids
    and status = %(status)s                                 -- if status

@@ -184,9 +184,8 @@ select count(*)
 -- As search_sessions, of the sessions with an event that has words.
 select id, agent_id, status, parent_session_id, metadata, context, tags,
        created_at, updated_at, deleted_at
-  from asm_sessions
- where id in (
-       select found_session
+  from (
+       select distinct found_session
          from (
               select word.session_id as found_session, word.sequence_number as found_sequence
                 from asm_event_words_index as indexed
@@ -196,7 +195,9 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
               select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
                 from json_each(:found)
          ) as matching
-       )
+  ) as found_sessions
+ cross join asm_sessions on id = found_session
+ where true
    and agent_id = :agent_id                                -- if agent_id
    and agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
    and status = :status                                    -- if status
@@ -285,9 +286,8 @@ select id, agent_id, status, parent_session_id, metadata, context, tags,
 -- count_sessions_by_text
 -- How many sessions search_sessions_by_text finds on all pages together.
 select count(*)
-  from asm_sessions
- where id in (
-       select found_session
+  from (
+       select distinct found_session
          from (
               select word.session_id as found_session, word.sequence_number as found_sequence
                 from asm_event_words_index as indexed
@@ -297,7 +297,9 @@ select count(*)
               select json_extract(value, '$.session_id'), json_extract(value, '$.sequence_number')
                 from json_each(:found)
          ) as matching
-       )
+  ) as found_sessions
+ cross join asm_sessions on id = found_session
+ where true
    and agent_id = :agent_id                                -- if agent_id
    and agent_id in (select value from json_each(:agent_ids)) -- if agent_ids
    and status = :status                                    -- if status

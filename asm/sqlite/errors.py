@@ -96,7 +96,7 @@ def _translation(error: sqlite3.Error, path: str) -> AsmError:
         return known(
             f"{message}{f' ({path})' if path else ''}: {error}", sqlite_errorname=error.sqlite_errorname
         )
-    if str(error) == _NO_FTS5:
+    if str(error).startswith(_NO_FTS5):
         return StorageError(
             f"the SQLite library of this Python, {sqlite3.sqlite_version}, was built without FTS5, which "
             f"searches by text need: use a Python whose SQLite has it ({error})",

@@ -386,29 +386,28 @@ def test_a_copied_store_is_searched_like_the_first(
     assert opened(other).query.count_events(text="needle") == 3
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        " ".join(f"w{n}" for n in range(50_000)),
-        "needle " * 50_000,
-        "x" * 3_000_000,
-        "x" * 100 + " \U00010400" * 100_000,
-        "漢" * 300_000,
-        '\\"\n' * 500_000,
-    ],
-    ids=["many words", "one word", "a long word", "long characters", "words of a character", "escapes"],
-)
+LARGE = {
+    "many words": " ".join(f"w{n}" for n in range(50_000)),
+    "one word": "needle " * 50_000,
+    "a long word": "x" * 3_000_000,
+    "long characters": "x" * 100 + " \U00010400" * 100_000,
+    "words of a character": "漢" * 300_000,
+    "escapes": '\\"\n' * 500_000,
+}
+
+
 def test_an_event_of_any_size_is_appended_and_indexed_as_far_as_it_fits(
-    searchable: Any, migrated: str, content: str
+    searchable: Any, migrated: str
 ) -> None:
-    searchable.append_event(an_event(data={"first": "beginning", "content": content, "last": "end"}))
-    before = [found(searchable, text) for text in ["beginning", "w15000", "needle", f"{'x' * 64}*", "漢漢"]]
+    for content in LARGE.values():
+        searchable.append_event(an_event(data={"first": "beginning", "content": content, "last": "end"}))
+    texts = ["beginning", "w15000", "w49999", '"needle needle"', f"{'x' * 64}", "x*", "漢漢", "𐐨"]
+    before = {text: found(searchable, text) for text in texts}
     index_stored_events(migrated)
 
-    assert before[0] == [("ses_1", 1)]
-    assert [
-        found(searchable, text) for text in ["beginning", "w15000", "needle", f"{'x' * 64}*", "漢漢"]
-    ] == before
+    assert before["beginning"] == [("ses_1", n) for n in range(1, len(LARGE) + 1)]
+    assert [len(before[text]) for text in texts[1:]] == [1, 0, 1, 2, 2, 1, 1]
+    assert {text: found(searchable, text) for text in texts} == before
 
 
 # The migration.

@@ -1,6 +1,7 @@
 """What does an append cost in a database with the index of words?
 
-The floor is the same call of a store without the index. At most 1.3 times as long is at least 0.77 of the rate.
+The floor is the same call of a store without the index. At most 1.3 times as long is at least 0.77 of its
+rate.
 """
 
 from __future__ import annotations

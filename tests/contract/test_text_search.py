@@ -389,10 +389,10 @@ def test_a_copied_store_is_searched_like_the_first(
 LARGE = {
     "many words": " ".join(f"w{n}" for n in range(50_000)),
     "one word": "needle " * 50_000,
-    "a long word": "x" * 3_000_000,
+    "a long word": "x" * 300_000,
     "long characters": "x" * 100 + " \U00010400" * 100_000,
     "words of a character": "漢" * 300_000,
-    "escapes": '\\"\n' * 500_000,
+    "escapes": '\\"\n' * 100_000,
 }
 
 
@@ -401,13 +401,12 @@ def test_an_event_of_any_size_is_appended_and_indexed_as_far_as_it_fits(
 ) -> None:
     for content in LARGE.values():
         searchable.append_event(an_event(data={"first": "beginning", "content": content, "last": "end"}))
-    texts = ["beginning", "w15000", "w49999", '"needle needle"', f"{'x' * 64}", "x*", "漢漢", "𐐨"]
-    before = {text: found(searchable, text) for text in texts}
+    texts = ["beginning", "w15000", "w49999", f"{'x' * 64}", "漢漢", "𐐨"]
+    before = [searchable.query.count_events(text=text) for text in texts]
     index_stored_events(migrated)
 
-    assert before["beginning"] == [("ses_1", n) for n in range(1, len(LARGE) + 1)]
-    assert [len(before[text]) for text in texts[1:]] == [1, 0, 1, 2, 2, 1, 1]
-    assert {text: found(searchable, text) for text in texts} == before
+    assert before == [len(LARGE), 1, 0, 2, 1, 1]
+    assert [searchable.query.count_events(text=text) for text in texts] == before
 
 
 # The migration.

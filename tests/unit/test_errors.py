@@ -144,7 +144,7 @@ def test_only_a_closed_connection_of_sqlite_is_a_closed_store() -> None:
 
 
 def test_a_sqlite_without_fts5_is_named_as_the_cause() -> None:
-    with pytest.raises(asm.StorageError, match="was built without FTS5, which searches by text need"):
-        with closing(sqlite3.connect(":memory:")) as connection, translated():
-            # This name begins like those of the modules that FTS5 has.
-            connection.execute("create virtual table t using fts5_of_nobody (words)")
+    without = pytest.raises(asm.StorageError, match="was built without FTS5, which searches by text need")
+    with closing(sqlite3.connect(":memory:")) as connection, without, translated():
+        # This name begins like those of the modules that FTS5 has.
+        connection.execute("create virtual table t using fts5_of_nobody (words)")

@@ -22,6 +22,7 @@ BATCH_SIZE = 200
 
 _RANGES_PER_BATCH = 1_000
 _TABLE = "asm_event_words"
+_INDEX = "asm_event_words_by_word"
 
 Progress = Callable[[int], object]
 """Is called with the number of events that were indexed by now."""
@@ -58,6 +59,8 @@ def index_events(progress: Progress | None = None) -> Job[int]:
         indexed += number
         if progress is not None:
             progress(indexed)
+    if indexed:
+        yield from run_step(Query("clean_text_index", {"index_name": _INDEX}, no_result))
     return indexed
 
 

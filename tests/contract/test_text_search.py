@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 from json import loads
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -447,6 +448,18 @@ def test_the_index_of_a_schema_is_of_that_schema_alone(dsn: str, opened: Opener)
 
 
 # The command.
+
+
+def test_what_the_command_imports_is_indexed(searchable: Any, migrated: str, tmp_path: Path) -> None:
+    searchable.append_event(said("needle"), session=asm.Session(id="ses_1", agent_id="a"))
+    file = tmp_path / "sessions.jsonl"
+    invoke = CliRunner().invoke
+    assert invoke(cli, ["export", "ses_1", "--output", str(file), "--dsn", migrated]).exit_code == 0
+    searchable.delete_session("ses_1")
+    imported = invoke(cli, ["import", str(file), "--dsn", migrated])
+
+    assert (imported.exit_code, fetch_rows(migrated, WORDS)) == (0, [("ses_1", 1)]), imported.output
+    assert found(searchable, "needle") == [("ses_1", 1)]
 
 
 def test_the_command_searches_by_text(searchable: Any, migrated: str) -> None:

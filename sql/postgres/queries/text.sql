@@ -94,6 +94,16 @@ update asm_unindexed_events
    set first_sequence = %(first_sequence)s
  where id = %(id)s;
 
+-- clean_text_index
+-- Moves the entries that were inserted last into the index, which only its owner may do. Every
+-- search reads those that are not moved.
+select pg_catalog.gin_clean_pending_list(indexed.oid::regclass) as pages
+  from pg_catalog.pg_type as event
+  join pg_catalog.pg_class as indexed on indexed.relnamespace = event.typnamespace
+ where event.oid = pg_catalog.pg_typeof(null::asm_events)::oid
+   and indexed.relname = %(index_name)s::name
+   and pg_catalog.pg_has_role(indexed.relowner, 'USAGE');
+
 -- search_events_by_text
 -- As search_events, of the events that have words. `found` are those that are not indexed yet.
 -- `match` is in the language of FTS5, of which a tsquery is made by replacing the operators.

@@ -65,6 +65,11 @@ update asm_unindexed_events
    set first_sequence = :first_sequence
  where id = :id;
 
+-- clean_text_index
+-- FTS5 merges its entries itself.
+select 0 as pages
+ where :index_name is null;
+
 -- search_events_by_text
 -- As search_events, of the events that have words. `found` are those that are not indexed yet.
 select id, type, timestamp, session_id, run_id, sequence_number,

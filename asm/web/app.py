@@ -14,14 +14,14 @@ from starlette.staticfiles import StaticFiles
 
 from asm import AsyncSessionStore
 from asm.errors import AsmError, NotFound, StorageError, ValidationError
-from asm.web import sessions
+from asm.web import exports, live, session, sessions
 from asm.web.pages import Pages
 from asm.web.security import Guard
 
 _STATIC = Path(__file__).parent / "static"
 _STATUSES: dict[type[AsmError], int] = {NotFound: 404, ValidationError: 400, StorageError: 503}
 
-ROUTES: list[BaseRoute] = [*sessions.routes]
+ROUTES: list[BaseRoute] = [*sessions.routes, *live.routes, *exports.routes, *session.routes]
 
 
 def app(store: AsyncSessionStore, *, token: str | None = None, name: str = "") -> Starlette:

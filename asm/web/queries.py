@@ -25,16 +25,23 @@ class Listed:
         return self.summary.title or "Untitled session"
 
 
+async def list_session(store: AsyncSessionStore, session: Session) -> Listed:
+    """The figures of one session."""
+    summaries, figures = await asyncio.gather(
+        run_operation(store, summarize_sessions([session])), _figures(store, session.id)
+    )
+    return Listed(session, summaries[session.id], *figures)
+
+
 async def list_sessions(store: AsyncSessionStore, sessions: Sequence[Session]) -> list[Listed]:
     """The figures of the sessions of one page, each read by the index of its runs."""
-    summaries, *figures = await asyncio.gather(
-        run_operation(store, summarize_sessions(sessions)),
-        *(_figures(store, each.id) for each in sessions),
-    )
+    summaries = await run_operation(store, summarize_sessions(sessions))
+    # One that was deleted meanwhile has no summary.
+    found = [each for each in sessions if each.id in summaries]
+    figures = await asyncio.gather(*(_figures(store, each.id) for each in found))
     return [
         Listed(session, summaries[session.id], *figure)
-        for session, figure in zip(sessions, figures, strict=True)
-        if session.id in summaries
+        for session, figure in zip(found, figures, strict=True)
     ]
 
 

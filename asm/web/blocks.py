@@ -13,10 +13,13 @@ from markupsafe import Markup
 
 from asm import Event, EventType, Session
 from asm.content import RESULTS, Media, Other, Text, Thinking, ToolCall, ToolResult, error_text
+from asm.content.fields import text_or_none
 from asm.conversation import SHELLS, Entry, as_text, entries_of, multiline
 from asm.shown import prose
+from asm.validation import is_number
 from asm.web import code, markdown
 from asm.web.budget import Budget
+from asm.web.wording import short
 
 ERRORS = (
     EventType.TOOL_CALL_FAILED,
@@ -291,10 +294,29 @@ class _Reader:
             return [Block("diff", self._pre(text))]
         if not data:
             return []
+        if entry.event.type == EventType.TOKEN_USAGE_UPDATED and (counts := _usage(data)):
+            return [Block("usage", summary=counts)]
         words = error_text(data) if entry.event.type in ERRORS or "message" in data else as_text(data)
         return [Block("note", self._pre(_json(data), "json"), summary=_summary(words))]
 
 
+def _usage(data: Mapping[str, Any]) -> str:
+    """The token counts that are not 0."""
+    known = []
+    for name, word in _COUNTS.items():
+        count: Any = data.get(name)
+        if is_number(count) and 0 < count < _COUNT_MAX:
+            known.append(f"{short(count)} {word}")
+    return ", ".join(known and [*known, *filter(None, [text_or_none(data.get("model"))])])
+
+
+_COUNT_MAX = 10**15
+_COUNTS = {
+    "input_tokens": "in",
+    "output_tokens": "out",
+    "cache_read_tokens": "from cache",
+    "cache_creation_tokens": "to cache",
+}
 _PATHS = ("file_path", "path", "filename", "notebook_path")
 _LONG = {
     "command": "bash",
@@ -325,10 +347,9 @@ def _is_edit(edit: Any) -> bool:
 
 def _kind(entry: Entry) -> str:
     if entry.is_message:
-        tools = entry.content.parts and all(
-            isinstance(part, ToolCall | ToolResult) for part in entry.content.parts
-        )
-        return "tool" if tools else "message"
+        parts = entry.content.parts
+        is_aside = parts and all(isinstance(part, ToolCall | ToolResult | Thinking) for part in parts)
+        return "tool" if is_aside else "message"
     type = entry.event.type
     if type == EventType.TOOL_CALL_STARTED or type in RESULTS:
         return "tool"

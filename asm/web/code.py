@@ -80,12 +80,14 @@ def is_diff(text: str) -> bool:
 
 def diff(text: str) -> Markup:
     """A diff with its lines coloured."""
-    return Markup("").join(_line(prose(line)) for line in text.split("\n"))
+    return Markup("").join(_line(prose(line)) for line in text.rstrip("\n").split("\n"))
 
 
 def changes(old: str, new: str) -> Markup:
     """What differs between two texts, as the lines of a diff."""
-    return Markup("").join(_line(prose(line)) for line in _compared(old.split("\n"), new.split("\n")))
+    return Markup("").join(
+        _line(prose(line)) for line in _compared(old.rstrip("\n").split("\n"), new.rstrip("\n").split("\n"))
+    )
 
 
 def _compared(old: list[str], new: list[str]) -> list[str]:
@@ -109,5 +111,4 @@ _KINDS = {"+": "add", "-": "del", "@": "hunk", "*": "hunk"}
 
 def _line(line: str) -> Markup:
     kind = "hunk" if line.startswith(("+++", "---", "diff ", "index ")) else _KINDS.get(line[:1])
-    text = escape(line) + "\n"
-    return Markup(text if kind is None else f'<span class="{kind}">{text}</span>')
+    return Markup(f'<span class="{kind or "same"}">{escape(line)}\n</span>')

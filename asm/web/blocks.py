@@ -32,6 +32,7 @@ ERRORS = (
 """The types of events that are counted as errors."""
 
 _SUMMARY_LENGTH = 160
+_NAME_LENGTH = 80
 _OPEN_LINES_MAX = 24
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 """An SVG image is a document, which may contain links and scripts."""
@@ -151,7 +152,7 @@ class _Reader:
             number=event.sequence_number or 0,
             last=entry.last,
             kind=_kind(entry),
-            role=entry.role if entry.is_message else "",
+            role=entry.role[:_NAME_LENGTH] if entry.is_message else "",
             label=_label(entry),
             blocks=[],
             is_error=event.type in ERRORS,
@@ -175,7 +176,7 @@ class _Reader:
 
     def _answer(self, entry: Entry, result: ToolResult) -> bool:
         """Show a result in its call, if that is on the same page."""
-        id = result.id or entry.event.correlation_id
+        id = _known_id(result.id or entry.event.correlation_id)
         call = self._open.pop(id, None) if id is not None else None
         if call is None:
             return False
@@ -197,8 +198,8 @@ class _Reader:
         if isinstance(part, ToolResult):
             result = self._result(item.event, part, None)
             item.is_error |= result.failed
-            id = part.id or item.event.correlation_id
-            return [Block("result", name=part.name or "", call_id=id, result=result)]
+            id = _known_id(part.id or item.event.correlation_id)
+            return [Block("result", name=(part.name or "")[:_NAME_LENGTH], call_id=id, result=result)]
         if isinstance(part, Media):
             return [self._media(part)]
         assert isinstance(part, Other)
@@ -223,8 +224,10 @@ class _Reader:
         return Body(code.changes(before, after), "diff", label, left_out + more_left_out)
 
     def _call(self, item: Item, call: ToolCall) -> Block:
-        id = call.id or item.event.correlation_id
-        block = Block("call", name=call.name or "tool", summary=_call_summary(call), call_id=id)
+        id = _known_id(call.id or item.event.correlation_id)
+        block = Block(
+            "call", name=(call.name or "tool")[:_NAME_LENGTH], summary=_call_summary(call), call_id=id
+        )
         block.bodies = self._input(call)
         block.children = list(self._children.get(id, ())) if id is not None else []
         block.is_open = any(
@@ -240,7 +243,7 @@ class _Reader:
             text = multiline(given)
             return [self._pre(text, "bash" if (call.name or "").lower() in SHELLS else "")] if text else []
         rest = dict(given)
-        path = next((str(rest[name]) for name in _PATHS if isinstance(rest.get(name), str)), "")
+        path = next((_summary(rest[name]) for name in _PATHS if isinstance(rest.get(name), str)), "")
         bodies = [
             self._changes(rest.pop(old), rest.pop(new), path)
             for old, new in (("old_string", "new_string"), ("old_str", "new_str"))
@@ -339,6 +342,11 @@ _TELLING = (
 )
 
 
+def _known_id(id: str | None) -> str | None:
+    """The id of a call, if it is no longer than ids are."""
+    return id if id is not None and len(id) <= 255 else None
+
+
 def _is_edit(edit: Any) -> bool:
     return isinstance(edit, dict) and all(
         isinstance(edit.get(name), str) for name in ("old_string", "new_string")
@@ -358,7 +366,7 @@ def _kind(entry: Entry) -> str:
 
 def _label(entry: Entry) -> str:
     if entry.is_message:
-        return entry.role
+        return entry.role[:_NAME_LENGTH]
     type = str(entry.event.type)
     return type if "." in type else type.replace("_", " ")
 

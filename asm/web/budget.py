@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asm.shown import prose
+
+_LEAST = 200
+"""Characters of a text that are shown when nothing is left."""
+
 TEXT_MAX = 12_000
 """Characters of one text on the page of a session. The page of its event shows more."""
 
@@ -25,17 +30,20 @@ class Budget:
     left: int = PAGE_MAX
     markup_left: int = MARKUP_MAX
     image_left: int = 4_000_000
-    is_cut: bool = False
 
     def take(self, text: str) -> tuple[str, int]:
         """As much of a text as the page shows, and how many characters it leaves out."""
-        length = max(min(self.each, self.left, len(text)), min(len(text), 200))
+        length = max(min(self.each, self.left, len(text)), min(len(text), _LEAST))
         # The last line is whole, unless it is very long.
-        if length < len(text) and (end := text.rfind("\n", length - 400, length)) > 0:
+        if length < len(text) and (end := text.rfind("\n", max(0, length - 400), length)) > 0:
             length = end
-        self.left -= length
-        self.is_cut |= length < len(text)
-        return text[:length], len(text) - length
+        # Characters that nobody sees take up to ten times as many.
+        shown = prose(text[:length])
+        if len(shown) > max(length, _LEAST) and len(shown) > self.each // 2:
+            length //= 10
+            shown = prose(text[:length])
+        self.left -= len(shown)
+        return shown, len(text) - length
 
     def take_markup(self, text: str) -> bool:
         """Whether a text may still be made into markup."""

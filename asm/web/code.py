@@ -20,6 +20,7 @@ HIGHLIGHTED_MAX = 12_000
 """Characters of a code that is highlighted. Lexers are regular expressions, slow on some odd input."""
 
 _LINE_MAX = 1_000
+_BLANK_MAX = 30
 _DIFFED_LINES_MAX = 400
 _CONTEXT = 3
 
@@ -32,7 +33,6 @@ _LEXERS = {
     **dict.fromkeys(("go", "golang"), "go"),
     **dict.fromkeys(("html", "xml", "svg"), "html"),
     **dict.fromkeys(("ini", "cfg", "toml"), "ini"),
-    **dict.fromkeys(("java", "kotlin", "kt"), "java"),
     **dict.fromkeys(("javascript", "js", "jsx", "mjs", "typescript", "ts", "tsx"), "javascript"),
     **dict.fromkeys(("json", "jsonl"), "json"),
     **dict.fromkeys(("python", "py", "python3", "pyi"), "python"),
@@ -51,9 +51,19 @@ def highlighted(text: str, language: str) -> Markup:
     """Code with the parts of its language marked, or as it is if the language is not known."""
     text = prose(text)
     name = _LEXERS.get(language.strip().lower())
-    if name is None or len(text) > HIGHLIGHTED_MAX or any(len(line) > _LINE_MAX for line in text.split("\n")):
+    if name is None or len(text) > HIGHLIGHTED_MAX or not _is_code(text):
         return Markup(escape(text))
     return Markup(highlight(text, _lexer(name), _formatter()).rstrip("\n"))
+
+
+def _is_code(text: str) -> bool:
+    """Whether no line is very long, and no gap between lines. Some lexers take the square of either."""
+    blank = 0
+    for line in text.split("\n"):
+        blank = 0 if line.strip() else blank + 1
+        if len(line) > _LINE_MAX or blank > _BLANK_MAX:
+            return False
+    return True
 
 
 @cache

@@ -14,6 +14,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from asm import Session
+from asm.content import session_title
 from asm.shown import identifier, prose
 from asm.web import wording
 
@@ -42,13 +44,17 @@ class Pages:
                 "count": wording.count,
                 "date": wording.date,
                 "duration": wording.duration,
-                "identifier": identifier,
+                "identifier": _identifier,
                 "short": wording.short,
                 "usd": wording.usd,
             }
         )
         self._environment.globals.update(
-            navigation=NAVIGATION, store_name=name, version=_version(), session_url=session_url
+            navigation=NAVIGATION,
+            store_name=name,
+            version=_version(),
+            session_url=session_url,
+            name_of=name_of,
         )
 
     async def render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
@@ -69,10 +75,23 @@ def session_url(session_id: str, *path: str, **query: object) -> str:
     return f"{url}?{urlencode(given)}" if given else url
 
 
+def name_of(session: Session) -> str:
+    """The title that a session has itself, or else its agent."""
+    return session_title(session.metadata, ()) or session.agent_id
+
+
 def page_url(path: str, query: list[tuple[str, str]], **changes: str | None) -> str:
     """The address of the same page with other values for some of its parameters; None takes one away."""
     kept = [(name, value) for name, value in query if name not in changes]
     return f"{path}?{urlencode([*kept, *((n, v) for n, v in changes.items() if v is not None)])}".rstrip("?")
+
+
+def _identifier(text: str) -> str:
+    return identifier(text[:_ID_LENGTH])
+
+
+_ID_LENGTH = 255
+"""A name that an event contains may be of any length."""
 
 
 def _visible(value: Any) -> Any:

@@ -64,7 +64,7 @@ class About:
 
     @property
     def models(self) -> list[str]:
-        return sorted({str(m) for run in self.runs if (m := run.provider_metadata.get("model"))})[:6]
+        return sorted({str(m)[:80] for run in self.runs if (m := run.provider_metadata.get("model"))})[:6]
 
 
 def _title_of(input: Any) -> str:

@@ -29,13 +29,15 @@ async def read(
 
     path, _, query = path.partition("?")
     scope = {
-        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "root_path": "",
-
-            "query_string": query.encode(),
-            "scheme": "http",
-            "http_version": "1.1",
-            "server": ("localhost", 80)
-        ,
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": query.encode(),
+        "scheme": "http",
+        "http_version": "1.1",
+        "server": ("localhost", 80),
         "headers": [(b"host", b"localhost"), *headers],
         "asgi": {"version": "3.0", "spec_version": "2.3"},
     }

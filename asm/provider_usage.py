@@ -19,6 +19,8 @@ from asm.validation import count, did_you_mean, optional_text, safe_repr
 TOKEN_COUNTS = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_creation_tokens")
 """The keys of `token_usage` that the store reads. Other keys are stored as they are."""
 
+_OWN_NAMES = frozenset(TOKEN_COUNTS)
+
 TOKENS_MAX = 10**12
 
 LEVELS_MAX = 4
@@ -269,6 +271,9 @@ def read_counts(document: Document, name: str, provider: str | None) -> Counts:
     values = _known_values(document, name)
     if not values:
         raise _unknown_shape(document, name)
+    if document.keys() <= _OWN_NAMES:
+        # Most usages that are added to another have been read already.
+        return {key: values[key,] for key in TOKEN_COUNTS if (key,) in values}
     readings = [found for shape in _SHAPES if (found := _read_as(shape, values))]
     best = [each for each in readings if not any(other.explains_more_than(each) for other in readings)]
     possible = [each for each in best if _cached(each.counts) <= _input_limit(each)]

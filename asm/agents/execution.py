@@ -27,7 +27,8 @@ from asm.enums import EventType, RunStatus, SessionStatus
 from asm.errors import AsmError, ProviderError, RunLost, RunTimeout
 from asm.models import Run, now
 from asm.observing import ObservedRun, observer_of
-from asm.operations.claims import Ended, cancel_requested, end_run
+from asm.operations.owned_runs import cancel_requested
+from asm.operations.run_ends import Ended, end_run
 from asm.operations.runs import lease
 from asm.shown import identifier, message
 

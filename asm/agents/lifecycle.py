@@ -25,7 +25,7 @@ from asm.enums import EventType, RunStatus, SessionStatus
 from asm.errors import Conflict, RunLost, RunNotFound, SessionNotFound
 from asm.models import Event, Run, Session, new_id, now
 from asm.observing import observer_of
-from asm.operations import claims
+from asm.operations import claims, owned_runs, run_ends
 from asm.operations.runs import is_stale, lease, lease_end, lease_metadata
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Lifecycle:
                 return await self._claim(plan, show, session, stored)
             except claims.ActiveRunFound as found:
                 if not is_stale(found.run):
-                    raise claims.run_active(found.run) from None
+                    raise owned_runs.run_active(found.run) from None
                 await self.abandon(found.run)
             except claims.ReadAgain:
                 # Another client changed the session, or began or ended the run of this id.
@@ -148,13 +148,13 @@ class Lifecycle:
 
     async def own(self, run: Run, *, renews: bool = False) -> Run:
         """The stored run, with its lease renewed or not. RunLost if it is not the caller's any more."""
-        change = partial(claims.renewed, run, self._lease_until())
+        change = partial(owned_runs.renewed, run, self._lease_until())
         try:
             if renews:
                 return await self.store.update_run(run.id, change, session_id=run.session_id)
-            return claims.check_own(run, await self.store.get_run(run.id, session_id=run.session_id))
+            return owned_runs.check_own(run, await self.store.get_run(run.id, session_id=run.session_id))
         except RunNotFound as error:
-            raise claims.run_lost(run, "it was deleted") from error
+            raise owned_runs.run_lost(run, "it was deleted") from error
 
     # Ends.
 
@@ -173,7 +173,7 @@ class Lifecycle:
             return ended or await self.store.get_run(run_id, session_id=run.session_id)
         data = {} if reason is None else {"reason": reason}
         event = redacted(self.redact, self._event(run, new_id("evt_"), CANCEL_REQUESTED, data))
-        return await self.run("cancel_run", claims.request_cancel(run, event))
+        return await self.run("cancel_run", owned_runs.request_cancel(run, event))
 
     async def _end_of_another(self, run: Run, outcome: Outcome) -> Run | None:
         """End a run that nobody is running. None if it has changed since it was read."""
@@ -199,7 +199,7 @@ class Lifecycle:
             ended_at=now(),
         )
         try:
-            return (await self.run("end_run", claims.end_run_of_another(run, ended, events, status))).run
+            return (await self.run("end_run", run_ends.end_run_of_another(run, ended, events, status))).run
         except RunLost:
             return None
 

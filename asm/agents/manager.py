@@ -21,7 +21,7 @@ from asm.enums import EventType, SessionStatus
 from asm.errors import ConnectionFailed, StoreClosed, ValidationError
 from asm.methods import set_signature
 from asm.models import Event, Run, Session, new_id
-from asm.operations import claims
+from asm.operations import owned_runs, session_status
 from asm.shown import identifier, message
 from asm.store import SessionStore
 from asm.validation import a_type, function, optional_text, safe_repr, seconds, text
@@ -142,7 +142,7 @@ class AsyncSessionManager:
         execution = next((each for each in of_id if session_id in (None, each.session_id)), None)
         if execution is None:
             return await self._lifecycle.cancel(run_id, reason, session_id)
-        execution.stop(claims.run_cancelled(run_id, reason))
+        execution.stop(owned_runs.run_cancelled(run_id, reason))
         await execution.ended(CANCEL_WAIT_S)
         return await self._store.get_run(run_id, session_id=execution.session_id)
 
@@ -210,7 +210,7 @@ class AsyncSessionManager:
         session = _new_session(agent_id, id, metadata, context, tags, parent_session_id)
         types = (EventType.SESSION_CREATED, EventType.SESSION_STARTED)
         events = [self._event(session.id, type) for type in types]
-        await self._lifecycle.run("start_session", claims.start_session(session, events))
+        await self._lifecycle.run("start_session", session_status.start_session(session, events))
         return session
 
     async def pause(self, session_id: str) -> Session:
@@ -234,7 +234,9 @@ class AsyncSessionManager:
         self, session_id: str, status: SessionStatus, type: EventType, data: Document | None = None
     ) -> Session:
         event = self._event(session_id, type, data)
-        return await self._lifecycle.run("change_status", claims.change_status(session_id, status, event))
+        return await self._lifecycle.run(
+            "change_status", session_status.change_status(session_id, status, event)
+        )
 
     def _event(self, session_id: str, type: EventType, data: Document | None = None) -> Event:
         return redacted(self._redact, Event(session_id=session_id, type=type, data=data or {}))
@@ -256,7 +258,7 @@ class AsyncSessionManager:
                 yield event
             execution.task.result()
         finally:
-            execution.stop(claims.run_cancelled("", STREAM_CLOSED))
+            execution.stop(owned_runs.run_cancelled("", STREAM_CLOSED))
             await execution.ended()
 
 

@@ -16,7 +16,7 @@ from asm.async_store import AsyncSessionStore, run_operation
 from asm.documents import Document, check_object
 from asm.errors import ValidationError
 from asm.models import Event, Run, event_from_row, event_type, now
-from asm.operations.claims import append_own
+from asm.operations.owned_runs import append_own
 from asm.operations.runs import lease, owner
 from asm.validation import a_type, optional_text
 

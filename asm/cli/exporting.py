@@ -21,7 +21,7 @@ from asm.cli.store_files import StoreFiles
 from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
 from asm.errors import SessionNotFound, ValidationError
-from asm.formats import jsonl, text
+from asm.export_files import jsonl, text
 from asm.operations.exports import SessionExport
 from asm.store import SessionStore
 

@@ -31,7 +31,7 @@ from typing import Any
 
 from asm.documents import Document
 from asm.errors import ValidationError
-from asm.formats import text
+from asm.export_files import text
 from asm.formats.base import Reader, Transcript
 from asm.models import Event, EventType, Run, RunStatus, Session, SessionStatus
 from asm.validation import is_text
@@ -81,10 +81,10 @@ def read(path: Path) -> Transcript:
         )
         for number, draft in enumerate(_events(document, run), 1)
     ]
-    return Transcript(session, run, events)
+    return Transcript(session, [run], events)
 
 
-READER = Reader(FORMAT, sniff, lambda path: [read(path)])
+READER = Reader(FORMAT, sniff, read=lambda path: [read(path)])
 
 
 def _modified_at(path: Path) -> datetime:

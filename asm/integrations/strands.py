@@ -6,7 +6,6 @@ import math
 import time
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,7 @@ from asm.errors import missing_extra
 from asm.integrations.common import (
     LOOK_UP_AFTER_S,
     LOOKED_UP_MAX,
-    counts_of,
     joined_id,
-    plain_id,
     restored,
 )
 
@@ -37,13 +34,24 @@ except ImportError as error:
         raise
     raise missing_extra(__name__, "strands-agents", "strands") from error
 
+from asm.integrations.strands_messages import (
+    AGENT,
+    MULTI_AGENT,
+    SESSION,
+    TYPE,
+    append,
+    event_id,
+    event_of,
+    replace_message,
+    row_of,
+    run_of,
+    session_row_id,
+    with_new_state,
+    with_state,
+)
+
 if TYPE_CHECKING:
     from strands.multiagent import MultiAgentBase
-
-TYPE = "strands.message"
-
-_AGENT, _MULTI_AGENT = "strands.agent", "strands.multi_agent"
-"""The first part of the id of a row, and its tag."""
 
 
 class AsmSessionRepository(SessionRepository):
@@ -66,7 +74,7 @@ class AsmSessionRepository(SessionRepository):
             )
         self._store = store
         self._provider = provider
-        self._model = {} if model is None else {"model": model}
+        self._model = model
         self._touched: dict[str, float] = {}
 
     # Sessions.
@@ -74,7 +82,7 @@ class AsmSessionRepository(SessionRepository):
     def create_session(self, session: Session, **kwargs: Any) -> Session:
         """Store a new session. SessionException if there is one of its id."""
         id = session.session_id
-        row = self._row(_session_id(id), session.to_dict(), "strands", "strands.session")
+        row = row_of(session_row_id(id), session.to_dict(), "strands", SESSION)
         row = replace(row, metadata={"session_id": id})
         created = asm.Event(type="session_created", session_id=row.id)
         try:
@@ -85,7 +93,7 @@ class AsmSessionRepository(SessionRepository):
 
     def read_session(self, session_id: str, **kwargs: Any) -> Session | None:
         """The session of that id, or None. It exists as long as one of its agents does."""
-        id = _session_id(session_id)
+        id = session_row_id(session_id)
         if (found := self._read(id)) is not None:
             return Session.from_dict(found)
         agents = self._store.query.search_sessions(parent_session_id=id, limit=1)
@@ -95,16 +103,16 @@ class AsmSessionRepository(SessionRepository):
 
     def create_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
         """Store a new agent of a session, or replace the one of its id."""
-        self._save(_AGENT, session_id, session_agent.agent_id, session_agent.to_dict())
+        self._save(AGENT, session_id, session_agent.agent_id, session_agent.to_dict())
 
     def read_agent(self, session_id: str, agent_id: str, **kwargs: Any) -> SessionAgent | None:
         """The agent of that id, or None."""
-        found = self._read(joined_id(_AGENT, session_id, agent_id))
+        found = self._read(joined_id(AGENT, session_id, agent_id))
         return None if found is None else SessionAgent.from_dict(found)
 
     def update_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
         """Replace the state of an agent, except when it was created. SessionException if there is none."""
-        self._update(_AGENT, session_id, session_agent.agent_id, session_agent.to_dict())
+        self._update(AGENT, session_id, session_agent.agent_id, session_agent.to_dict())
 
     # Messages.
 
@@ -112,9 +120,10 @@ class AsmSessionRepository(SessionRepository):
         self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any
     ) -> None:
         """Append a message of an agent, once. SessionException if there is another one of its id."""
-        event, run = self._event(session_id, agent_id, session_message)
-        row = self._row(event.session_id, {}, agent_id, _AGENT, parent=_session_id(session_id))
-        stored = self._store.run_transaction(partial(_append, event, row, run), idempotent=True)
+        run = run_of(session_id, agent_id, session_message, self._provider, self._model)
+        event = event_of(session_id, agent_id, session_message, run)
+        row = row_of(event.session_id, {}, agent_id, AGENT, parent=session_row_id(session_id))
+        stored = self._store.run_transaction(partial(append, event, row, run), idempotent=True)
         self._touch(session_id, event.session_id)
         if stored.data != event.data:
             raise SessionException(
@@ -127,7 +136,7 @@ class AsmSessionRepository(SessionRepository):
     ) -> SessionMessage | None:
         """The message of that id, or None."""
         try:
-            event = self._store.get_event(joined_id(_AGENT, session_id, agent_id), _event_id(message_id))
+            event = self._store.get_event(joined_id(AGENT, session_id, agent_id), event_id(message_id))
         except asm.EventNotFound:
             return None
         return SessionMessage.from_dict(event.data["item"])
@@ -136,9 +145,9 @@ class AsmSessionRepository(SessionRepository):
         self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any
     ) -> None:
         """Replace a message, except when it was created. SessionException if there is none of its id."""
-        event, _ = self._event(session_id, agent_id, session_message)
+        event = event_of(session_id, agent_id, session_message, None)
         try:
-            self._store.run_transaction(partial(_replace, event), idempotent=True)
+            self._store.run_transaction(partial(replace_message, event), idempotent=True)
         except asm.EventNotFound as error:
             raise SessionException(f"Message {session_message.message_id} does not exist") from error
 
@@ -146,7 +155,7 @@ class AsmSessionRepository(SessionRepository):
         self, session_id: str, agent_id: str, limit: int | None = None, offset: int = 0, **kwargs: Any
     ) -> list[SessionMessage]:
         """The messages of an agent in the order of their ids, without the first `offset`, at most `limit`."""
-        events = self._store.get_events(joined_id(_AGENT, session_id, agent_id), type=TYPE)
+        events = self._store.get_events(joined_id(AGENT, session_id, agent_id), type=TYPE)
         if not events and self.read_agent(session_id, agent_id) is None:
             raise SessionException(f"Agent {agent_id} in session {session_id} does not exist")
         messages = sorted((event.data["item"] for event in events), key=lambda item: item["message_id"])
@@ -158,38 +167,25 @@ class AsmSessionRepository(SessionRepository):
     def create_multi_agent(self, session_id: str, multi_agent: MultiAgentBase, **kwargs: Any) -> None:
         """Store the state of a new multi-agent of a session, or replace the one of its id."""
         self._save(
-            _MULTI_AGENT, session_id, multi_agent.id, encode_bytes_values(multi_agent.serialize_state())
+            MULTI_AGENT, session_id, multi_agent.id, encode_bytes_values(multi_agent.serialize_state())
         )
 
     def read_multi_agent(self, session_id: str, multi_agent_id: str, **kwargs: Any) -> dict[str, Any] | None:
         """The state of the multi-agent of that id, or None."""
-        found = self._read(joined_id(_MULTI_AGENT, session_id, multi_agent_id))
+        found = self._read(joined_id(MULTI_AGENT, session_id, multi_agent_id))
         return None if found is None else decode_bytes_values(found)
 
     def update_multi_agent(self, session_id: str, multi_agent: MultiAgentBase, **kwargs: Any) -> None:
         """Replace the state of a multi-agent. SessionException if there is none of its id."""
         state = encode_bytes_values(multi_agent.serialize_state())
-        self._update(_MULTI_AGENT, session_id, multi_agent.id, state)
+        self._update(MULTI_AGENT, session_id, multi_agent.id, state)
 
     # Rows.
 
-    def _row(
-        self, id: str, state: dict[str, Any], agent_id: str, tag: str, parent: str | None = None
-    ) -> asm.Session:
-        context = {"state": state} if state else {}
-        return asm.Session(
-            id=id,
-            agent_id=plain_id(agent_id),
-            status="active",
-            parent_session_id=parent,
-            context=context,
-            tags=[tag],
-        )
-
     def _save(self, kind: str, session_id: str, id: str, state: dict[str, Any]) -> None:
-        row = self._row(joined_id(kind, session_id, id), state, id, kind, parent=_session_id(session_id))
+        row = row_of(joined_id(kind, session_id, id), state, id, kind, parent=session_row_id(session_id))
         try:
-            self._store.update_session(row.id, partial(_with_state, state))
+            self._store.update_session(row.id, partial(with_state, state))
         except asm.SessionNotFound:
             self._store.save_session(replace(row, metadata={"session_id": session_id, "id": id}))
 
@@ -202,13 +198,13 @@ class AsmSessionRepository(SessionRepository):
 
     def _update(self, kind: str, session_id: str, id: str, state: dict[str, Any]) -> None:
         try:
-            self._store.update_session(joined_id(kind, session_id, id), partial(_with_new_state, state))
+            self._store.update_session(joined_id(kind, session_id, id), partial(with_new_state, state))
         except asm.SessionNotFound as error:
             raise SessionException(f"{id} in session {session_id} does not exist") from error
 
     def _touch(self, session_id: str, agent_row_id: str) -> None:
         """Restore and touch the rows of a conversation that is in use, at most once an hour."""
-        now, id = time.monotonic(), _session_id(session_id)
+        now, id = time.monotonic(), session_row_id(session_id)
         if now - self._touched.get(agent_row_id, -math.inf) < LOOK_UP_AFTER_S:
             return
         self._store.update_session(agent_row_id, restored)
@@ -220,73 +216,3 @@ class AsmSessionRepository(SessionRepository):
         if len(self._touched) == LOOKED_UP_MAX:
             self._touched.clear()
         self._touched[agent_row_id] = now
-
-    def _event(
-        self, session_id: str, agent_id: str, message: SessionMessage
-    ) -> tuple[asm.Event, asm.Run | None]:
-        """The event of a message, and the run that its token usage is stored in."""
-        item = message.to_dict()
-        if item["redact_message"] is not None:
-            item["message"] = item["redact_message"]
-        row_id = joined_id(_AGENT, session_id, agent_id)
-        usage = item["message"].get("metadata", {}).get("usage") or {}
-        run, now = None, datetime.now(UTC)
-        counts = counts_of(usage, self._provider or "bedrock")
-        if any(counts.values()):
-            run = asm.Run(
-                id=_event_id(message.message_id),
-                session_id=row_id,
-                status="completed",
-                started_at=now,
-                ended_at=now,
-                turn_count=1,
-                provider=self._provider,
-                provider_metadata=self._model,
-                token_usage=counts,
-            )
-        event = asm.Event(
-            id=_event_id(message.message_id),
-            type=TYPE,
-            session_id=row_id,
-            run_id=None if run is None else run.id,
-            data={"item": item},
-        )
-        return event, run
-
-
-def _session_id(session_id: str) -> str:
-    return joined_id("strands.session", session_id)
-
-
-def _event_id(message_id: int) -> str:
-    return f"message-{message_id}"
-
-
-# Transactions.
-
-
-def _append(event: asm.Event, row: asm.Session, run: asm.Run | None, tx: asm.Transaction) -> asm.Event:
-    stored = tx.append_event(event, session=row)
-    if run is not None and stored.data == event.data:
-        tx.save_run(run)
-    return stored
-
-
-def _replace(event: asm.Event, tx: asm.Transaction) -> None:
-    before = tx.get_event(event.session_id, event.id)
-    item = {**event.data["item"], "created_at": before.data["item"]["created_at"]}
-    if tx.delete_events(event.session_id, ids=[event.id]) == 0:
-        # Deleted, with its agent, since it was read.
-        raise asm.EventNotFound(event.id)
-    tx.append_event(replace(event, run_id=before.run_id, data={"item": item}))
-
-
-def _with_state(state: dict[str, Any], row: asm.Session) -> asm.Session:
-    return replace(row, context={**row.context, "state": state}, updated_at=datetime.now(UTC))
-
-
-def _with_new_state(state: dict[str, Any], row: asm.Session) -> asm.Session:
-    """The row with another state, which was created when the one before it was."""
-    before = row.context.get("state", {})
-    kept = {"created_at": before["created_at"]} if "created_at" in before else {}
-    return _with_state({**state, **kept}, row)

@@ -14,7 +14,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from asm.documents import dump, load
-from asm.engine.script import Batchable, Pipeline, Query, Rows, Script, UnitOfWork
+from asm.engine.script import Batchable, Pipeline, Query, Rows, Script, UnitOfWork, no_result
 from asm.errors import SequenceConflict, ValidationError, counter_at_end
 from asm.models import Event, Session
 from asm.operations.encoding import (
@@ -123,21 +123,25 @@ def append_followed_by(
     more: Sequence[Query[Any]],
     script: Callable[[], Script[Results]],
     read: Callable[[Results], T],
+    *,
+    guard: Query[None] | None = None,
 ) -> Batchable[T]:
     """Append new events of one session, and send `more` after them in the same transaction.
 
-    Those of many callers share a transaction, as appends do. If any of it fails, each caller's are sent by
-    themselves, and `script` takes the place of those that fail alone.
+    Those of many callers share a transaction, as appends do, and the last statement of it is one for all
+    their guards, whose values are columns. If any of it fails, each caller's are sent by themselves, and
+    `script` takes the place of those that fail alone.
     """
-    batch[0].more = more
+    batch[0].more, batch[0].guard = more, guard
 
     def merge(items: Sequence[EncodedEvent]) -> Query[Any] | Pipeline[Any]:
         if len(items) > len(batch):
             return _merge(items)
-        alone = append_pipeline(batch, partial(append_idempotently, batch), [*_ensure(batch), *more])
+        following = [*_ensure(batch), *more, *_merged_guards(batch)]
+        alone = append_pipeline(batch, partial(append_idempotently, batch), following)
 
         def read_all(results: list[Any]) -> Results:
-            return Results(alone.read(results), results[-len(more) :])
+            return Results(alone.read(results), results[alone.size - len(following) :][: len(more)])
 
         return Pipeline(alone.queries, read_all, script, size=alone.size, sessions=alone.sessions)
 
@@ -201,7 +205,7 @@ def _merge(batch: Sequence[EncodedEvent]) -> Query[StoredEvents] | Pipeline[Merg
     """One statement for events that are new, as most are; append_idempotently for others."""
     if len(batch) > 1:
         query = _append_many(_distinct(batch), _ensured(batch))
-        if followed := [new for new in batch if new.more]:
+        if followed := [new for new in batch if new.more or new.guard]:
             return _followed(query, batch, followed)
     else:
         (new,) = batch
@@ -220,12 +224,22 @@ def _followed(
     """The statement of a batch, and what follows it. If any of it fails, the batch is divided."""
     # In the order of the sessions, so that two batches cannot deadlock.
     more = [each for new in sorted(followed, key=attrgetter("session_id")) for each in new.more]
+    more += _merged_guards(followed)
 
     def read(results: list[Any]) -> Merged:
         return {**results[0], **dict(zip(more, results[1:], strict=True))}
 
     sessions = tuple({new.session_id for new in batch})
     return Pipeline(lambda: [query, *more], read, None, size=1 + len(more), sessions=sessions)
+
+
+def _merged_guards(batch: Iterable[EncodedEvent]) -> list[Query[None]]:
+    """One query for all the guards of a batch, if there are any."""
+    guards = [new.guard for new in batch if new.guard is not None]
+    if len(guards) < 2:
+        return guards
+    columns = {name: [value for guard in guards for value in guard.params[name]] for name in guards[0].params}
+    return [Query(guards[0].query, columns, no_result)]
 
 
 def _append_by_key(batch: Sequence[EncodedEvent]) -> Script[StoredEvents]:

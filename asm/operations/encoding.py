@@ -21,7 +21,7 @@ Key: TypeAlias = tuple[str, str]
 class EncodedEvent:
     """An event to append, with its documents as JSON text. Encoding is the last check of them."""
 
-    __slots__ = ("data", "ensured", "event", "key", "metadata", "more", "session_id", "size_bytes")
+    __slots__ = ("data", "ensured", "event", "guard", "key", "metadata", "more", "session_id", "size_bytes")
 
     def __init__(self, event: Event) -> None:
         self.event = event
@@ -34,6 +34,8 @@ class EncodedEvent:
         """The session whose row is ensured with the event."""
         self.more: Sequence[Query[Any]] = ()
         """What is sent after the event in its transaction."""
+        self.guard: Query[None] | None = None
+        """What is sent at the end of that transaction, and fails it unless it may be committed."""
 
     def params(self) -> dict[str, Any]:
         event = self.event
@@ -88,11 +90,11 @@ class EncodedSession:
             "ensured_tags": orjson.dumps(session.tags).decode() if session.tags else "[]",
             "ensured_created_at": session.created_at,
             "ensured_updated_at": session.updated_at,
-            "ensured_deleted_at": _iso_text(session.deleted_at),
+            "ensured_deleted_at": iso_text(session.deleted_at),
         }
 
 
-def _iso_text(at: datetime | None) -> str | None:
+def iso_text(at: datetime | None) -> str | None:
     """A time as text, in the form that SQLite stores.
 
     Of most sessions it is None, and a list of nothing but None is sent as a list of text.

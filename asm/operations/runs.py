@@ -56,6 +56,11 @@ def get_run(run_id: str, *, session_id: str | None = None) -> Query[Run]:
     return _one("get_run", text(run_id, "run_id"), optional_text(session_id, "session_id"))
 
 
+def find_run(run: Run) -> Query[Run | None]:
+    """What is stored of a run; None if nothing is."""
+    return Query("get_run", {"id": run.id, "session_id": run.session_id}, _first_or_none)
+
+
 def update_run(
     run_id: str, change: Callable[[Run], Run], *, session_id: str | None = None
 ) -> UnitOfWork[Run]:

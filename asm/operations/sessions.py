@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 
 from asm.documents import dump_object, load
@@ -59,6 +60,21 @@ def change_session(session_id: str, change: Change[Session]) -> Script[Session]:
     session = applied(change, (yield from _one("lock_session", session_id)), "id")
     yield from save_session(session)
     return session
+
+
+def lock_session(session_id: str) -> Query[Session | None]:
+    """The session, whose row is locked until the transaction ends; None if there is none."""
+    return Query("lock_session", {"id": session_id}, _read_optional)
+
+
+def touch_session(session_id: str, at: datetime, status: SessionStatus | None) -> Query[Session | None]:
+    """Move the session to a time, if that is later, and to a status. Returns it; None if there is none."""
+    params = {"id": session_id, "status": None if status is None else str(status), "updated_at": at}
+    return Query("touch_session", params, _read_optional)
+
+
+def _read_optional(rows: Rows) -> Session | None:
+    return read_session(rows[0]) if rows else None
 
 
 def _one(query: str, session_id: str) -> Query[Session]:

@@ -13,7 +13,7 @@ import pytest
 import asm
 from asm.async_store import run_operation
 from asm.engine.script import Batchable, Operation, Pipeline
-from asm.operations import appending, claims
+from asm.operations import appending, claims, owned_runs, run_ends
 from asm.operations.runs import with_lease
 from tests.agents.conftest import types
 from tests.conftest import POSTGRES, Where, an_event
@@ -48,10 +48,10 @@ def a_claim(run: asm.Run) -> Operation[list[asm.Event]]:
     return claims.claim_run(run, session, [of_run(run, "session_started"), of_run(run, "run_started")], None)
 
 
-def an_end(run: asm.Run) -> Operation[claims.Ended]:
+def an_end(run: asm.Run) -> Operation[run_ends.Ended]:
     ended = run.set_output({"text": "Done."})
     status = asm.SessionStatus.COMPLETED
-    return claims.end_run(ended, [of_run(run, "run_completed"), of_run(run, "session_completed")], status)
+    return run_ends.end_run(ended, [of_run(run, "run_completed"), of_run(run, "session_completed")], status)
 
 
 async def together(
@@ -113,9 +113,10 @@ def test_what_follows_the_appends_of_several_sessions_is_in_the_order_of_the_ses
     merged = batchable[0].merge([item for each in batchable for item in each.items])
 
     assert isinstance(merged, Pipeline)
-    _append, *more = merged.queries()
+    _append, *more, guard = merged.queries()
     sessions = [query.params.get("session_id", query.params.get("id")) for query in more]
     assert sessions == sorted(sessions)
+    assert (guard.query, guard.params["session_ids"]) == ("refuse_changed_runs", ["ses_5", "ses_4"])
     assert {*sessions} == {f"ses_{n}" for n in range(1, 6)}
 
 
@@ -151,7 +152,7 @@ def test_a_claim_that_is_sent_again_keeps_what_others_stored_since(where: Where,
         run = a_run("ses_1")
         claimed = await run_operation(store, claim(run))
         event = of_run(run, "asm.cancel_requested")
-        requested = await run_operation(store, claims.request_cancel(run, event))
+        requested = await run_operation(store, owned_runs.request_cancel(run, event))
 
         assert await run_operation(store, claim(run)) == claimed
         assert await store.get_run(run.id) == requested
@@ -167,15 +168,17 @@ def test_an_end_that_fails_in_a_shared_commit_fails_no_other(where: Where) -> No
     async def test(store: asm.AsyncSessionStore) -> None:
         runs = [a_run(f"ses_{n}") for n in range(NUMBER)]
         await together(store, list(map(a_claim, runs)))
-        await run_operation(store, claims.request_cancel(runs[2], of_run(runs[2], "asm.cancel_requested")))
+        await run_operation(
+            store, owned_runs.request_cancel(runs[2], of_run(runs[2], "asm.cancel_requested"))
+        )
         await store.update_run(runs[5].id, lambda run: with_lease(run, datetime.now(UTC), owner="host:2:bb"))
 
         _, outcomes = await together(store, [*map(an_end, runs), an_end(a_run("ses_none"))])
 
-        kinds = dict.fromkeys(range(NUMBER), claims.Ended) | {2: asm.RunCancelled, 5: asm.RunLost}
+        kinds = dict.fromkeys(range(NUMBER), run_ends.Ended) | {2: asm.RunCancelled, 5: asm.RunLost}
         assert [type(each) for each in outcomes] == [*kinds.values(), asm.RunLost]
         for n, kind in kinds.items():
-            status = "completed" if kind is claims.Ended else "running"
+            status = "completed" if kind is run_ends.Ended else "running"
             assert (await store.get_run(runs[n].id)).status == status
             assert ("run_completed" in types(await store.get_events(f"ses_{n}"))) == (status == "completed")
         assert await store.get_events("ses_none") == []

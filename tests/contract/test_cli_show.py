@@ -254,6 +254,16 @@ def test_only_the_wanted_events_are_shown(
     assert [event["sequence_number"] for event in document["events"]] == expected
 
 
+def test_the_result_of_a_sub_agent_has_the_whole_id_of_its_session(
+    migrated: str, store: asm.SessionStore
+) -> None:
+    id = f"{'0' * 60}/agent-a1"
+    session = a_session(store, ("tool_call_completed", {"output": "Done.", "session_id": id, "files": 3}))
+    seen = terminal_output("show", session.id, "--dsn", migrated, "--no-color", columns=80)
+    assert id in seen
+    assert "└ files: 3" in seen
+
+
 def test_a_failure_names_its_tool_where_the_call_is_not_shown(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(
         store,

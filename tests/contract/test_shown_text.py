@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 import asm
 from asm.cli.command import cli
-from asm.formats import jsonl
+from asm.export_files import jsonl
 from tests.conftest import POSTGRES, Blocking, an_artifact, an_event
 from tests.contract.other_clients import only
 from tests.contract.test_cli import COLOUR

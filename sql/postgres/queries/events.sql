@@ -207,15 +207,21 @@ select session_id, last_sequence, pruned_events, updated_at as changed_at
  where session_id = any(%(session_ids)s::text[]);
 
 -- find_events
--- The requested events that are stored.
-select id, type, timestamp, session_id, run_id, sequence_number,
-       data, metadata, schema_version, provider, correlation_id
-  from asm_events
-  join rows from (
+-- The requested events that are stored. `offset 0` has each looked up by its key. Otherwise a plan
+-- that was made while the table was empty would read all of it, until it is analyzed.
+select event.id, event.type, event.timestamp, event.session_id, event.run_id,
+       event.sequence_number, event.data, event.metadata, event.schema_version, event.provider,
+       event.correlation_id
+  from rows from (
            pg_catalog.unnest(%(session_ids)s::text[]),
            pg_catalog.unnest(%(ids)s::text[])
        ) as requested (session_id, id)
- using (session_id, id);
+ cross join lateral (
+       select *
+         from asm_events
+        where session_id = requested.session_id and id = requested.id
+       offset 0
+  ) as event;
 
 -- get_event
 select id, type, timestamp, session_id, run_id, sequence_number,

@@ -109,7 +109,8 @@ select id, session_id, status, input, output, error, metadata, turn_count, token
 
 -- refuse_active_run
 -- Fails with a unique violation if a run of the session is running: it inserts that run again. The
--- caller has locked the session's counter, so no other client claims the session meanwhile.
+-- caller has locked the session's counter, so no other client claims the session meanwhile. The
+-- final counts are null while a run is running: asm_runs_open has such runs by their session.
 insert into asm_runs (
     id, session_id, status, metadata, turn_count, token_usage, started_at, provider_metadata
 )
@@ -117,6 +118,7 @@ select id, session_id, status, metadata, turn_count, token_usage, started_at, pr
   from asm_runs
  where session_id = %(session_id)s
    and status = 'running'
+   and final_total_tokens is null
  limit 1;
 
 -- refuse_changed_session
@@ -141,32 +143,48 @@ select id, type, timestamp, session_id, run_id, sequence_number,
           for no key update
    );
 
--- refuse_changed_run
--- Fails with a unique violation unless a run has a status, and the end or the owner: it inserts an
--- event of the transaction again. The owner is compared as text, as in end_run.
+-- refuse_changed_runs
+-- Fails with a unique violation unless each run has its status, and its end or its owner if they
+-- are given: it inserts an event of the transaction again. The owner is compared as text, as in
+-- end_run. `offset 0` has each row looked up by its key. Otherwise a plan that was made while the
+-- tables were empty would read them as a whole, until they are analyzed.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id
 )
-select id, type, timestamp, session_id, run_id, sequence_number,
-       data, metadata, schema_version, provider, correlation_id
-  from asm_events
- where session_id = %(session_id)s
-   and id = %(event_id)s
-   and not exists (
-       select 1
+select event.id, event.type, event.timestamp, event.session_id, event.run_id,
+       event.sequence_number, event.data, event.metadata, event.schema_version, event.provider,
+       event.correlation_id
+  from (
+       select pg_catalog.unnest(%(session_ids)s::text[]) as session_id,
+              pg_catalog.unnest(%(ids)s::text[]) as id,
+              pg_catalog.unnest(%(event_ids)s::text[]) as event_id,
+              pg_catalog.unnest(%(statuses)s::text[]) as status,
+              pg_catalog.unnest(%(ended_at_list)s::text[])::timestamptz as ended_at,
+              pg_catalog.unnest(%(owners)s::text[]) as owner
+  ) as expected
+  left join lateral (
+       select status, ended_at, metadata
          from asm_runs
-        where session_id = %(session_id)s
-          and id = %(id)s
-          and status = %(status)s
-          and ended_at = %(ended_at)s                             -- if ended_at
-          and pg_catalog.strpos(metadata::text, %(lease)s) > 0    -- if lease
-   );
+        where session_id = expected.session_id and id = expected.id
+       offset 0
+  ) as run on true
+  cross join lateral (
+       select *
+         from asm_events
+        where session_id = expected.session_id and id = expected.event_id
+       offset 0
+  ) as event
+ where (run.status = expected.status
+        and (expected.ended_at is null or run.ended_at = expected.ended_at)
+        and (expected.owner is null
+             or pg_catalog.strpos(run.metadata::text, expected.owner) > 0)) is not true;
 
 -- end_run
 -- Stores how a run ended, if it is running and its owner's, and nobody asked to cancel it. The
 -- metadata stay, because others may have changed them. The lease, or its owner, is compared as
--- text, as in find_stale_runs.
+-- text, as in find_stale_runs. Without `is true` a plan that was made while the table was empty
+-- would read all that are running.
 update asm_runs
    set status = %(status)s,
        output = %(output)s,
@@ -190,7 +208,7 @@ update asm_runs
        final_cache_creation_tokens = %(cache_creation_tokens)s
  where session_id = %(session_id)s
    and id = %(id)s
-   and status = 'running'
+   and (status = 'running') is true
    and pg_catalog.strpos(metadata::text, %(lease)s) > 0
    and pg_catalog.strpos(metadata::text, '"cancel_requested":') = 0
 returning metadata;

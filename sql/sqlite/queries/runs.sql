@@ -121,9 +121,10 @@ select id, type, timestamp, session_id, run_id, sequence_number,
           and deleted_at is :deleted_at
    );
 
--- refuse_changed_run
--- Fails with a unique violation unless a run has a status, and the end or the owner: it inserts an
--- event of the transaction again. The owner is compared as text, as in end_run.
+-- refuse_changed_runs
+-- Fails with a unique violation unless each run has its status, and its end or its owner if they
+-- are given: it inserts an event of the transaction again. The owner is compared as text, as in
+-- end_run.
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id
@@ -131,16 +132,16 @@ insert into asm_events (
 select id, type, timestamp, session_id, run_id, sequence_number,
        data, metadata, schema_version, provider, correlation_id
   from asm_events
- where session_id = :session_id
-   and id = :event_id
+ where session_id = :session_ids
+   and id = :event_ids
    and not exists (
        select 1
          from asm_runs
-        where session_id = :session_id
-          and id = :id
-          and status = :status
-          and ended_at = :ended_at                                -- if ended_at
-          and instr(metadata, :lease) > 0                         -- if lease
+        where session_id = :session_ids
+          and id = :ids
+          and status = :statuses
+          and (:ended_at_list is null or ended_at = :ended_at_list)
+          and (:owners is null or instr(metadata, :owners) > 0)
    );
 
 -- end_run

@@ -1,0 +1,39 @@
+"""A sample of each format, for tests of what all importers promise."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+DATA = Path(__file__).parents[1] / "data"
+
+MODIFIED_AT = 1_770_000_000
+"""The time of the files: the sessions in them are completed."""
+
+
+class Sample(NamedTuple):
+    """A file of a format, in a folder with the files that are read with it."""
+
+    name: str
+    path: Path
+    grows: bool = False
+    """Whether it is a log, to which lines are appended."""
+
+    def copied(self, folder: Path) -> Path:
+        """The file in a copy of its folder."""
+        beside = self.path.with_suffix("")
+        if beside.is_dir():
+            shutil.copytree(beside, folder / beside.name, dirs_exist_ok=True)
+        copy = shutil.copyfile(self.path, folder / self.path.name)
+        for file in folder.rglob("*"):
+            os.utime(file, (MODIFIED_AT, MODIFIED_AT))
+        return copy
+
+
+SAMPLES = (
+    Sample("Claude Code", DATA / "claude-code" / "5e1f0c2a-7b3d-4c8e-9a61-2f4d8b7c1e90.jsonl", grows=True),
+    Sample("SWE-agent trajectory", DATA / "small.traj"),
+)
+LOGS = [sample for sample in SAMPLES if sample.grows]

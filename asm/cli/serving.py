@@ -12,6 +12,7 @@ from urllib.parse import quote
 import click
 
 from asm.async_store import AsyncSessionStore
+from asm.cli.html import check_installed
 from asm.cli.options import dsn_argument
 from asm.dsn import parse_dsn
 from asm.errors import ValidationError
@@ -46,10 +47,7 @@ def serve(dsn: str | None, schema: str | None, *, host: str, port: int, no_brows
     asm serve
     asm serve sqlite:///agents.db --port 0 --no-browser
     """
-    try:
-        import asm.web  # noqa: F401
-    except ImportError as error:
-        raise ValidationError(str(error)) from error
+    check_installed()
     with _listening(host, port) as listener:
         asyncio.run(_serve(listener, dsn, schema, host, opens=not no_browser and sys.stdout.isatty()))
 

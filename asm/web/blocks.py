@@ -75,6 +75,7 @@ class Block:
     source: Markup | None = None
     children: list[Session] = field(default_factory=list)
     is_open: bool = False
+    is_left_out: bool = False
 
 
 @dataclass(slots=True)
@@ -286,7 +287,7 @@ class _Reader:
         if shows and self._budget.take_image(media.encoded) and _BASE64.match(media.encoded):
             source = Markup(f"data:{media.media_type};base64,{''.join(media.encoded.split())}")
             return Block("image", name=media.kind, summary=_summary(media.description), source=source)
-        return Block("media", name=media.kind, summary=_summary(media.description))
+        return Block("media", name=media.kind, summary=_summary(media.description), is_left_out=bool(shows))
 
     def _note(self, entry: Entry) -> list[Block]:
         """What is not a message, a call or a result: its most telling words, and all of it folded."""

@@ -29,7 +29,7 @@ class Budget:
     each: int = TEXT_MAX
     left: int = PAGE_MAX
     markup_left: int = MARKUP_MAX
-    image_left: int = 4_000_000
+    image_left: int = 500_000
 
     def take(self, text: str) -> tuple[str, int]:
         """As much of a text as the page shows, and how many characters it leaves out."""

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from asm import AsyncSessionStore, Event
-from asm.formats import jsonl
+from asm.export_files import jsonl
 from asm.web.blocks import items_of
 from asm.web.budget import Budget
 from asm.web.pages import Pages

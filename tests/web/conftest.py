@@ -21,7 +21,7 @@ def opened_viewer(migrated: str) -> Iterator[Callable[..., tuple[TestClient, asm
         def open_viewer(**options: Any) -> tuple[TestClient, asm.SessionStore]:
             writer = stack.enter_context(asm.SessionStore(migrated))
             store = asm.AsyncSessionStore(migrated)
-            client = stack.enter_context(TestClient(_opening(store, **options), base_url="http://localhost"))
+            client = stack.enter_context(TestClient(opening(store, **options), base_url="http://localhost"))
             return client, writer
 
         yield open_viewer
@@ -34,7 +34,7 @@ def viewer(
     return opened_viewer()
 
 
-def _opening(store: asm.AsyncSessionStore, **options: Any) -> Any:
+def opening(store: asm.AsyncSessionStore, **options: Any) -> Any:
     """The application of a store that is opened and closed in the event loop of its client."""
     viewer = app(store, **options)
 

@@ -181,7 +181,7 @@ SLOW = {
     "entities": "&" * 60_000,
     "html": "<" * 60_000,
     "lines": "\n" * 60_000,
-    "one line": "x" * 3_000_000,
+    "one line": "x" * 1_000_000,
     "code": "```python\n" + "'" * 30_000 + "\n```",
     "many codes": "```json\n{\n```\n" * 4_000,
     "strings": "```js\n" + '"\\' * 5_900 + "\n```",
@@ -201,7 +201,7 @@ def test_a_page_is_bounded_whatever_its_events_contain(viewer: Viewer, name: str
     page = client.get("/sessions/ses_1")
     took = time.process_time() - before
     assert page.status_code == 200
-    assert len(page.content) < 2 * PAGE_BYTES_MAX
+    assert len(page.content) < PAGE_BYTES_MAX
     # A backtracking pattern takes minutes, or for ever.
     assert took < 10
     assert len(client.get("/").content) < 50_000

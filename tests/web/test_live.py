@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -18,7 +18,7 @@ from tests.conftest import an_event
 
 async def read(
     viewer: Any, path: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """The messages of a stream, from the application itself. The reader leaves when this is closed."""
     sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     left = asyncio.Event()

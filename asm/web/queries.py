@@ -33,6 +33,13 @@ async def list_session(store: AsyncSessionStore, session: Session) -> Listed:
     return Listed(session, summaries[session.id], *figures)
 
 
+async def titles_of(store: AsyncSessionStore, sessions: Sequence[Session]) -> dict[str, str]:
+    """The titles of sessions by their ids; that of one without a title is its agent."""
+    summaries = await run_operation(store, summarize_sessions(sessions))
+    titles = {id: summary.title for id, summary in summaries.items()}
+    return {each.id: titles.get(each.id) or each.agent_id for each in sessions}
+
+
 async def list_sessions(store: AsyncSessionStore, sessions: Sequence[Session]) -> list[Listed]:
     """The figures of the sessions of one page, each read by the index of its runs."""
     summaries = await run_operation(store, summarize_sessions(sessions))

@@ -7,6 +7,7 @@ import secrets
 import socket
 import sys
 import webbrowser
+from functools import partial
 from urllib.parse import quote
 
 import click
@@ -16,6 +17,7 @@ from asm.cli.html import check_installed
 from asm.cli.options import dsn_argument
 from asm.dsn import parse_dsn
 from asm.errors import ValidationError
+from asm.migrations import runner
 
 _GRACE_S = 1
 """Readers that follow a session would keep the server from ending."""
@@ -73,7 +75,12 @@ async def _serve(
     token = None if host in LOOPBACK else secrets.token_urlsafe(32)
     # A reader at a page sees at once that the server of the store is down.
     async with AsyncSessionStore(dsn, schema=schema, retry_for=0) as store:
-        viewer = app(store, token=token, name=str(parse_dsn(dsn, schema)))
+        viewer = app(
+            store,
+            token=token,
+            name=str(parse_dsn(dsn, schema)),
+            status=partial(runner.status, dsn, schema=schema),
+        )
         config = uvicorn.Config(
             viewer,
             # A line of the access log would contain the token.

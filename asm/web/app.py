@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,27 +15,43 @@ from starlette.staticfiles import StaticFiles
 
 from asm import AsyncSessionStore
 from asm.errors import AsmError, NotFound, StorageError, ValidationError
-from asm.web import exports, live, session, sessions
+from asm.migrations.runner import StoreStatus
+from asm.web import exports, health, live, session, sessions, usage
 from asm.web.pages import Pages
 from asm.web.security import Guard
 
 _STATIC = Path(__file__).parent / "static"
 _STATUSES: dict[type[AsmError], int] = {NotFound: 404, ValidationError: 400, StorageError: 503}
 
-ROUTES: list[BaseRoute] = [*sessions.routes, *live.routes, *exports.routes, *session.routes]
+ROUTES: list[BaseRoute] = [
+    *sessions.routes,
+    *live.routes,
+    *exports.routes,
+    *session.routes,
+    *usage.routes,
+    *health.routes,
+]
 
 
-def app(store: AsyncSessionStore, *, token: str | None = None, name: str = "") -> Starlette:
+def app(
+    store: AsyncSessionStore,
+    *,
+    token: str | None = None,
+    name: str = "",
+    status: Callable[[], StoreStatus] | None = None,
+) -> Starlette:
     """The viewer of an open store, which the caller closes.
 
     Without a `token` it answers only requests whose `Host` is this machine. With one it answers every host,
     and whoever has the token: it is taken from the query once, and kept in a cookie. `name` is what
-    pages call the store.
+    pages call the store. `status` finds its migrations and its numbers of rows, for the page of its health.
     """
     static = Mount("/static", StaticFiles(directory=_STATIC), name="static")
     viewer = Starlette(routes=[*ROUTES, static], exception_handlers=_handlers())
     viewer.state.store = store
     viewer.state.pages = Pages(name)
+    viewer.state.status = status
+    viewer.state.health_lock = asyncio.Lock()
     viewer.add_middleware(Guard, token=token)
     return viewer
 

@@ -19,7 +19,7 @@ from asm.web import wording
 
 _FOLDER = Path(__file__).parent
 
-NAVIGATION: list[tuple[str, str]] = [("Sessions", "/")]
+NAVIGATION: list[tuple[str, str]] = [("Sessions", "/"), ("Usage", "/usage"), ("Health", "/health")]
 """The pages that every page links to: what they are called, and their addresses."""
 
 

@@ -23,6 +23,7 @@ PATHS = (
         "/sessions/ses_1/runs/run_1",
     ),
     *("/sessions/ses_1/events/1", "/sessions/ses_1/events/1.json", "/sessions/ses_none", "/static/app.css"),
+    *("/usage", "/usage?agent=a&from=2026-01-01", "/health", "/health?check=1"),
     *("/sessions/ses_1/export.html", "/sessions/ses_1/export.jsonl", "/sessions/ses_1?after=x"),
 )
 

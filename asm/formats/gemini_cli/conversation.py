@@ -71,7 +71,7 @@ class Conversation:
             self._rows.metadata[_DESCRIBED[name]] = rest.pop(name)
         if rest:
             self._rows.metadata["rest"] = rest
-        self._rows.touch(time_of(head.get("lastUpdated")))
+        self._rows.move_to(time_of(head.get("lastUpdated")))
 
     def change(self, values: Document) -> None:
         """Take what a later record says of the session: the title, and else an event."""

@@ -194,9 +194,8 @@ class Conversation:
 
     def _add_tokens(self, message: _Message, record: Document, at: datetime) -> None:
         """Add the tokens of a message that were not counted yet. They never get fewer."""
-        counts = records.usage_of(record)
-        more = Counter({name: counts[name] - message.tokens[name] for name in counts})
-        more = +more
+        # Only what is more than 0 stays.
+        more = records.usage_of(record) - message.tokens
         if not more:
             return
         message.tokens += more

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text as Line
 
-from asm.cli.conversation import command_text, failure_text, read_entry
 from asm.cli.display import ERROR_TYPES, model_of, style_of, usage_of
 from asm.cli.printer import Part, Printer
-from asm.cli.text import age, as_text, inline, multiline, shortened
+from asm.cli.text import age, inline, shortened
 from asm.content import Content, Media, Other, Text, Thinking, ToolCall, ToolResult
+from asm.conversation import as_text, command_text, failure_text, multiline, read_entry
 from asm.models import Event, EventType, Run, Session
 from asm.operations.listing import SessionSummary
 from asm.shown import identifier, prose

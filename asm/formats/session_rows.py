@@ -18,6 +18,7 @@ from asm.errors import ValidationError
 from asm.formats.base import Transcript
 from asm.models import Event, EventType, Run, RunStatus, Session, SessionStatus
 from asm.provider_usage import TOKEN_COUNTS, TOKENS_MAX
+from asm.usage import COST_USD_MAX
 from asm.validation import is_text
 
 COMPLETED_AFTER = timedelta(days=1)
@@ -77,11 +78,8 @@ class OpenRun:
             provider_metadata=about,
             # A run without a turn has asked no model. Of the others the price list knows the cost, if the
             # tool does not.
-            cost_usd=round(min(self.cost_usd, _COST_MAX), 9) or (None if self.turns else 0.0),
+            cost_usd=round(min(self.cost_usd, float(COST_USD_MAX)), 9) or (None if self.turns else 0.0),
         )
-
-
-_COST_MAX = 1e9
 
 
 class SessionRows:

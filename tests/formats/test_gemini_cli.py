@@ -417,11 +417,31 @@ def test_a_log_without_a_head_is_refused_after_some_lines() -> None:
     assert log.take() == []
 
 
-def test_a_document_without_messages_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        ({**HEAD, "messages": 1}, "a list named `messages`"),
+        ({**HEAD, "messages": [1]}, r"messages\[0\] must be an object, not int"),
+        ({**HEAD, "sessionId": None, "messages": []}, "sessionId must be a text"),
+        ([{"role": "user", "parts": []}, 1], "message 1 must be an object with a role"),
+        ([{"role": "user", "parts": []}, {"role": 1}], "message 1 must be an object with a role"),
+    ],
+)
+def test_a_document_of_another_shape_is_refused_with_the_place(
+    tmp_path: Path, document: Any, fault: str
+) -> None:
     path = tmp_path / "session.json"
-    path.write_text(json.dumps({**HEAD, "messages": 1}, indent=2))
-    with pytest.raises(ValidationError, match="a list named `messages`"):
+    path.write_text(json.dumps(document, indent=2))
+    with pytest.raises(ValidationError, match=fault):
         read(path)
+
+
+def test_calls_with_one_id_are_one_call_and_its_changes(told: Callable[..., Told]) -> None:
+    calls = [call("c"), {**call("c"), "name": "grep"}]
+    content = [{"functionCall": {"id": "d", "name": name}} for name in ("glob", "grep")]
+    found = told(message("1", "gemini", content, toolCalls=calls))
+    assert [data["name"] for data in found.data("tool_call_started")] == ["glob", "glob"]
+    assert [data["part"] for data in found.data("gemini_cli.message_changed")] == ["call d", "call c"]
 
 
 def test_a_resumed_log_goes_on_in_the_same_session(tmp_path: Path) -> None:

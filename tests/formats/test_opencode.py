@@ -201,6 +201,14 @@ def test_a_compaction_is_no_prompt(told: Callable[..., Transcript]) -> None:
     assert data(found, "opencode.compaction") == [{"auto": True}]
 
 
+def test_a_message_of_another_role_is_no_prompt(told: Callable[..., Transcript]) -> None:
+    message = asked(text="You are helpful.")
+    message["info"]["role"] = "system"
+    found = told(message)
+    assert found.runs == []
+    assert data(found, "message_sent") == [{"role": "system", "content": "You are helpful."}]
+
+
 def test_an_error_fails_the_run(told: Callable[..., Transcript]) -> None:
     error = {"name": "ProviderAuthError", "data": {"message": "no key", "providerID": "openai"}}
     found = told(asked(), answered(error=error))
@@ -359,8 +367,15 @@ def test_a_file_of_a_hostile_name_is_opened_as_it_is(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("path", [EXPORT])
-def test_the_head_of_an_export_tells_its_session(path: Path) -> None:
-    reader = registry.find_reader(path)
+def test_the_head_of_an_export_tells_its_session() -> None:
+    reader = registry.find_reader(EXPORT)
     assert reader is not None
-    assert reader.session_id(path, path.read_bytes()[:300]) == SESSION
+    assert reader.session_id(EXPORT, EXPORT.read_bytes()[:300]) == SESSION
+
+
+def test_an_export_whose_id_no_store_can_have_does_not_stop_the_import_of_others(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"info": {"id": "ses_\xff\0", "projectID": "p"}, "messages": []}')
+    (tmp_path / "b.json").write_bytes(EXPORT.read_bytes())
+    with asm.SessionStore("sqlite://", migrate=True) as store:
+        report = import_files(store, [tmp_path])
+        assert (report.sessions, len(report.failures)) == (1, 1)

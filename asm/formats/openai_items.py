@@ -226,7 +226,9 @@ def _of_text(output: str) -> Result:
     whole = decoded(output) if output.startswith('{"output"') else None
     match whole:
         case {"output": inner, "metadata": dict() as about}:
-            result = Result(inner, _exit_code(about.get("exit_code")), _seconds(about.get("duration_seconds")))
+            result = Result(
+                inner, _exit_code(about.get("exit_code")), _seconds(about.get("duration_seconds"))
+            )
             known = [name for name in _MEASURED if getattr(result, _MEASURED[name]) is not None]
             result.rest = {
                 **without(whole, "output", "metadata"),

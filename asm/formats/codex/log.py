@@ -58,7 +58,9 @@ def _sniff(_path: Path, head: bytes) -> bool:
 def _session_id(path: Path, head: bytes) -> str | None:
     line = head.partition(b"\n")[0]
     found = _ID.search(line) if b'"session_meta"' in line[:200] or _OLD_HEAD.match(line) else None
-    return _own_id(path, line if found is None else None, found[1].decode("utf-8", "replace") if found else "")
+    return _own_id(
+        path, line if found is None else None, found[1].decode("utf-8", "replace") if found else ""
+    )
 
 
 def _own_id(path: Path, line: bytes | None, id: Any) -> str:

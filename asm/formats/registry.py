@@ -19,7 +19,7 @@ from asm import files
 from asm.errors import ValidationError
 from asm.export_files import jsonl, text
 from asm.export_files.exported import ExportedSession
-from asm.formats import claude_code, swe_agent
+from asm.formats import claude_code, codex, gemini_cli, opencode, swe_agent
 from asm.formats.base import Log, Parsed, Reader, Transcript
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ _SQLITE = b"SQLite format 3\0"
 EXPORT = Reader("asm export", jsonl.sniff, read=jsonl.iterate)
 
 # An export is recognised before all others: it may contain text that looks like another format.
-READERS = (EXPORT, claude_code.READER, swe_agent.READER)
+READERS = (EXPORT, claude_code.READER, codex.READER, *gemini_cli.READERS, *opencode.READERS, swe_agent.READER)
 
 
 @dataclass(slots=True)
@@ -166,13 +166,18 @@ def find_reader(path: Path) -> Reader | None:
     return next((reader for reader in READERS if reader.sniff(path, head)), None)
 
 
+def is_unfinished(file: Path) -> bool:
+    """Whether `files.replacing` writes a file, or was interrupted."""
+    return file.name.startswith(".") and file.name.endswith(".new")
+
+
 def _why_skipped(file: Path) -> str | None:
     """Why a file in a folder is not read; None if it is."""
     if file.is_dir():
         return "a symbolic link to a folder"
     if not file.is_file():
         return "a broken symbolic link" if file.is_symlink() and not file.exists() else "not a regular file"
-    if file.name.startswith(".") and file.name.endswith(".new"):
+    if is_unfinished(file):
         return "an unfinished export"
     try:
         return None if find_reader(file) else _why_unknown(file)
@@ -186,4 +191,4 @@ def _why_unknown(file: Path) -> str:
         return "the file is empty"
     if head.startswith(_SQLITE):
         return "a SQLite database, and `asm copy` copies stores"
-    return "unknown file format"
+    return gemini_cli.why_no_session(file, head) or "unknown file format"

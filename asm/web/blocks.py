@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -32,6 +32,10 @@ ERRORS = (
 """The types of events that are counted as errors."""
 
 _SUMMARY_LENGTH = 160
+_INSTRUCTING = ("system", "developer")
+_FOLDED_LENGTH = 400
+"""Characters of instructions that are shown at once. They are the same in many sessions."""
+
 _NAME_LENGTH = 80
 _OPEN_LINES_MAX = 24
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
@@ -39,6 +43,13 @@ _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*\Z")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Child(NamedTuple):
+    """A session that this one began, such as a sub-agent's, and its title."""
+
+    session: Session
+    title: str
 
 
 @dataclass(slots=True)
@@ -73,7 +84,7 @@ class Block:
     bodies: list[Body] = field(default_factory=list)
     result: Result | None = None
     source: Markup | None = None
-    children: list[Session] = field(default_factory=list)
+    children: list[Child] = field(default_factory=list)
     is_open: bool = False
     is_left_out: bool = False
 
@@ -106,7 +117,7 @@ class _OpenCall:
     item: Item
 
 
-def items_of(events: Sequence[Event], budget: Budget, children: Iterable[Session] = ()) -> list[Item]:
+def items_of(events: Sequence[Event], budget: Budget, children: Iterable[Child] = ()) -> list[Item]:
     """The items of consecutive events. A result stands in the call that it answers."""
     reader = _Reader(budget, _by_call(children))
     items = [item for entry in entries_of(events) if (item := reader.item(entry)) is not None]
@@ -114,12 +125,12 @@ def items_of(events: Sequence[Event], budget: Budget, children: Iterable[Session
     return items
 
 
-def _by_call(children: Iterable[Session]) -> Mapping[str, list[Session]]:
+def _by_call(children: Iterable[Child]) -> Mapping[str, list[Child]]:
     """The sub-sessions by the ids of the tool calls that began them, which their metadata names."""
-    found: dict[str, list[Session]] = {}
+    found: dict[str, list[Child]] = {}
     for child in children:
         for name in ("tool_use_id", "tool_call_id", "call_id", "source_call_id"):
-            if isinstance(id := child.metadata.get(name), str):
+            if isinstance(id := child.session.metadata.get(name), str):
                 found.setdefault(id, []).append(child)
                 break
     return found
@@ -140,7 +151,7 @@ def _set_anchors(items: list[Item], events: Sequence[Event]) -> None:
 
 
 class _Reader:
-    def __init__(self, budget: Budget, children: Mapping[str, list[Session]]) -> None:
+    def __init__(self, budget: Budget, children: Mapping[str, list[Child]]) -> None:
         self._budget = budget
         self._children = children
         self._open: dict[str, _OpenCall] = {}
@@ -190,7 +201,9 @@ class _Reader:
 
     def _blocks(self, item: Item, part: Any) -> list[Block]:
         if isinstance(part, Text):
-            return [Block("text", self._text(part.text))]
+            is_folded = item.role in _INSTRUCTING and len(part.text) > _FOLDED_LENGTH
+            kind = "folded" if is_folded else "text"
+            return [Block(kind, self._text(part.text), summary=_summary(part.text) if is_folded else "")]
         if isinstance(part, Thinking):
             body = self._text(part.text)
             return [Block("thinking", body, summary=_summary(part.text))]

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from asm import AsyncSessionStore, Event
 from asm.export_files import jsonl
-from asm.web.blocks import items_of
+from asm.web.blocks import Child, items_of
 from asm.web.budget import Budget
 from asm.web.pages import Pages
 from asm.web.session import about, id_of
@@ -53,8 +53,8 @@ async def html_page(
 _PLACE = "<!-- the items -->"
 
 
-def _items(pages: Pages, events: list[Event], children: object, runs: object) -> str:
-    items = items_of(events, Budget(), children)  # type: ignore[arg-type]
+def _items(pages: Pages, events: list[Event], children: list[Child], runs: object) -> str:
+    items = items_of(events, Budget(), children)
     return pages.text("items.html", items=items, runs=runs, session_id=None)
 
 

@@ -34,6 +34,8 @@ async def live(request: Request) -> Response:
     text = request.headers.get("last-event-id") or request.query_params.get("after", "0")
     after = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
     session = await store.get_session(id_of(request))
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream")
     if getattr(state, "followers", 0) >= FOLLOWERS_MAX:
         return PlainTextResponse("Too many pages are open.", 503)
 

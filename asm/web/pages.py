@@ -14,8 +14,6 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from asm import Session
-from asm.content import session_title
 from asm.shown import identifier, prose
 from asm.web import wording
 
@@ -54,7 +52,6 @@ class Pages:
             store_name=name,
             version=_version(),
             session_url=session_url,
-            name_of=name_of,
         )
 
     async def render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
@@ -73,11 +70,6 @@ def session_url(session_id: str, *path: str, **query: object) -> str:
     url = "/".join(("/sessions", quote(session_id, safe=""), *(quote(each, safe="") for each in path)))
     given = {name: value for name, value in query.items() if value is not None}
     return f"{url}?{urlencode(given)}" if given else url
-
-
-def name_of(session: Session) -> str:
-    """The title that a session has itself, or else its agent."""
-    return session_title(session.metadata, ()) or session.agent_id
 
 
 def page_url(path: str, query: list[tuple[str, str]], **changes: str | None) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asm import AsyncSessionStore, CostSummary, Session, UsageSummary
+from asm import AsyncSessionStore, CostSummary, Session, UsageSummary, ValidationError
 from asm.async_store import run_operation
 from asm.operations.listing import SessionSummary, summarize_sessions
 
@@ -31,6 +31,22 @@ async def list_session(store: AsyncSessionStore, session: Session) -> Listed:
         run_operation(store, summarize_sessions([session])), _figures(store, session.id)
     )
     return Listed(session, summaries[session.id], *figures)
+
+
+async def has_text_search(store: AsyncSessionStore) -> bool:
+    """Whether the store has the optional index of words."""
+    try:
+        await store.query.search_events(text="a", session_ids="asm", limit=1)
+    except ValidationError:
+        return False
+    return True
+
+
+async def titles_of(store: AsyncSessionStore, sessions: Sequence[Session]) -> dict[str, str]:
+    """The titles of sessions by their ids; that of one without a title is its agent."""
+    summaries = await run_operation(store, summarize_sessions(sessions))
+    titles = {id: summary.title for id, summary in summaries.items()}
+    return {each.id: titles.get(each.id) or each.agent_id for each in sessions}
 
 
 async def list_sessions(store: AsyncSessionStore, sessions: Sequence[Session]) -> list[Listed]:

@@ -23,10 +23,10 @@ from asm import (
     ValidationError,
 )
 from asm.content import read_content, session_title
-from asm.web.blocks import ERRORS, items_of
+from asm.web.blocks import ERRORS, Child, items_of
 from asm.web.budget import Budget, of_event
 from asm.web.pages import Pages, session_url
-from asm.web.queries import Listed, list_session
+from asm.web.queries import Listed, list_session, titles_of
 from asm.web.timeline import Timeline, timeline_of
 
 PAGE_EVENTS = 100
@@ -48,10 +48,9 @@ class About:
     listed: Listed
     stats: SessionStats
     runs: list[Run]
-    children: list[Session]
+    children: list[Child]
     errors: list[int]
     error_count: int
-    last_number: int
     timeline: Timeline | None
 
     @property
@@ -89,14 +88,15 @@ async def about(store: AsyncSessionStore, session_id: str) -> About:
             parent_session_id=session_id, order_by="created_at_asc", limit=_CHILDREN_MAX
         ),
     )
-    errors, error_count, last = await asyncio.gather(
+    errors, error_count = await asyncio.gather(
         store.get_events(session_id, type=ERRORS, limit=_ERRORS_MAX),
         store.query.count_events(session_ids=session_id, types=ERRORS),
-        store.get_latest_sequence(session_id),
     )
     numbers = [event.sequence_number or 0 for event in errors]
     timeline = timeline_of(runs)
-    return About(listed, stats, runs, children.items, numbers, error_count, last, timeline)
+    titles = await titles_of(store, children.items)
+    known = [Child(each, titles[each.id]) for each in children.items]
+    return About(listed, stats, runs, known, numbers, error_count, timeline)
 
 
 async def session(request: Request) -> Response:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from html import escape
 from typing import Any
 
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from asm import AsyncSessionStore, SessionStatus, ValidationError
+from asm.shown import prose
 from asm.web.pages import Pages, page_url
-from asm.web.queries import list_sessions
+from asm.web.queries import has_text_search, list_sessions
 
 PAGE_SIZE = 50
 
@@ -25,19 +29,39 @@ async def sessions(request: Request) -> Response:
     store: AsyncSessionStore = request.app.state.store
     pages: Pages = request.app.state.pages
     query = [(name, value) for name, value in request.query_params.multi_items() if value.strip()]
+    is_searchable = await _is_searchable(request)
     page = await store.query.search_sessions(**_filters(query), limit=PAGE_SIZE)
+    ids = [session.id for session in page.items]
     return await pages.render(
         request,
         "sessions.html",
         listed=await list_sessions(store, page.items),
         next_url=page.cursor and page_url("/", query, cursor=page.cursor),
         given=dict(query),
+        is_searchable=is_searchable,
+        snippets={id: _marked(text) for id, text in zip(ids, page.snippets or (), strict=False)},
         is_filtered=any(name != "cursor" for name, _ in query),
         tags=[value for name, value in query if name == "tag"],
         statuses=[status.value for status in SessionStatus],
         windows=list(_WINDOWS),
         url=lambda **changes: page_url("/", query, cursor=None, **changes),
     )
+
+
+async def _is_searchable(request: Request) -> bool:
+    """Whether the store has the index of words, which may be created while pages are open."""
+    state = request.app.state
+    if not getattr(state, "is_searchable", False):
+        state.is_searchable = await has_text_search(state.store)
+    return bool(state.is_searchable)
+
+
+def _marked(snippet: str) -> Markup:
+    """A line of what was found, with the words that were sought marked."""
+    return Markup(_FOUND.sub(r"<mark>\1</mark>", escape(prose(snippet))))
+
+
+_FOUND = re.compile("⟦([^⟦⟧]*)⟧")
 
 
 def _filters(query: list[tuple[str, str]]) -> dict[str, Any]:
@@ -53,6 +77,8 @@ def _filters(query: list[tuple[str, str]]) -> dict[str, Any]:
         found["parent_session_id"] = given["parent"]
     if "since" in given:
         found["created_after"] = _since(given["since"][-1])
+    if "text" in given:
+        found["text"], found["order_by"] = given["text"][-1], "relevance"
     if "cursor" in given:
         found["cursor"] = given["cursor"][-1]
     return found

@@ -34,6 +34,11 @@ class Sample(NamedTuple):
 
 SAMPLES = (
     Sample("Claude Code", DATA / "claude-code" / "5e1f0c2a-7b3d-4c8e-9a61-2f4d8b7c1e90.jsonl", grows=True),
+    Sample("Gemini CLI", DATA / "gemini-cli" / "session-2026-02-03T09-00-6d1f0c2a.jsonl", grows=True),
+    Sample("Gemini CLI (2025)", DATA / "gemini-cli" / "session-2025-10-18T14-57-91ff4a35.json"),
+    Sample("Gemini CLI checkpoint", DATA / "gemini-cli" / "checkpoint-before.json"),
+    Sample("opencode", DATA / "opencode" / "ses_3d9f1c7a2ffe8Kq2mVb5xYtRw1.json"),
+    Sample("opencode database", DATA / "opencode" / "opencode.db"),
     Sample("SWE-agent trajectory", DATA / "small.traj"),
 )
 LOGS = [sample for sample in SAMPLES if sample.grows]

@@ -101,6 +101,16 @@ def test_a_page_without_news_gets_heartbeats(migrated: str, monkeypatch: pytest.
     asyncio.run(follow())
 
 
+def test_no_more_pages_are_followed_than_the_server_can_bear(
+    viewer: tuple[TestClient, asm.SessionStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, store = viewer
+    store.save_session(asm.Session(agent_id="a", id="ses_1"))
+    monkeypatch.setattr(live, "FOLLOWERS_MAX", 0)
+    assert client.get("/sessions/ses_1/live").status_code == 503
+    assert client.head("/sessions/ses_1/live").status_code == 200
+
+
 def test_the_newest_page_is_live_and_earlier_ones_are_not(
     viewer: tuple[TestClient, asm.SessionStore],
 ) -> None:

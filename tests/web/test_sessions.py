@@ -67,3 +67,21 @@ def test_a_filter_that_cannot_be_read_is_an_error_that_says_so(viewer: Viewer) -
         answer = client.get(f"/?{query}")
         assert answer.status_code == 400, query
         assert message in answer.text
+
+
+def test_the_words_of_events_are_searched_where_the_store_has_their_index(
+    viewer: Viewer, migrated: str
+) -> None:
+    client, store = viewer
+    for id, text in (("ses_1", "a <b>heron</b> by the lake"), ("ses_2", "two sparrows")):
+        store.save_session(asm.Session(agent_id="coder", id=id))
+        store.append_event(an_event(id, data={"role": "user", "content": text}))
+    assert 'name="text"' not in client.get("/").text
+    answer = client.get("/?text=heron")
+    assert answer.status_code == 400
+    assert "--text-search" in answer.text
+    asm.migrate(migrated, text_search=True)
+    assert 'name="text"' in client.get("/").text
+    page = client.get("/?text=heron").text
+    assert re.findall(r'data-key="(\w+)"', page) == ["ses_1"]
+    assert "&lt;b&gt;<mark>heron</mark>&lt;/b&gt;" in page

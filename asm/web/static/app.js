@@ -85,7 +85,14 @@ function follow(items, status) {
       const result = added.querySelector(".result");
       result.id = `event-${number}`;
       asked.querySelector(".pending")?.remove();
-      if (result.classList.contains("failed")) { asked.classList.add("failed"); asked.open = true; }
+      if (result.classList.contains("failed")) {
+        asked.classList.add("failed");
+        asked.open = true;
+        const flag = document.createElement("span");
+        flag.className = "flag";
+        flag.textContent = "failed";
+        asked.querySelector(".took")?.append(flag);
+      }
       asked.append(document.adoptNode(result));
     } else {
       streamed?.remove();

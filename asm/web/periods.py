@@ -53,7 +53,7 @@ def last_days(number: int, end: date) -> Period:
 
 
 def split(period: Period) -> tuple[str, list[Period]]:
-    """What the parts of a period are, and the parts: days, weeks, months or years, so that they are at most 62.
+    """What the parts of a period are, and the parts: days, weeks, months or years, at most 62 of them.
 
     The first and the last one may be shorter.
     """
@@ -64,11 +64,8 @@ def split(period: Period) -> tuple[str, list[Period]]:
         ("month", _by_months(period, 1)),
         ("year" if years == 1 else f"{years} years", _by_months(period, 12 * years)),
     )
-    for name, parts in kinds:
-        found = list(islice(parts, PERIODS_MAX + 1))
-        if len(found) <= PERIODS_MAX:
-            break
-    return name, found
+    read = ((name, list(islice(parts, PERIODS_MAX + 1))) for name, parts in kinds)
+    return next((name, found) for name, found in read if len(found) <= PERIODS_MAX)
 
 
 def _by_days(period: Period, length: int) -> Iterator[Period]:

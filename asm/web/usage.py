@@ -122,7 +122,7 @@ async def _newest_day(store: AsyncSessionStore, filters: Mapping[str, Any]) -> d
 async def _figures(
     store: AsyncSessionStore, name: str | None, period: Period, filters: Mapping[str, Any]
 ) -> Total:
-    window = {"since": period.since, "until": period.until}
+    window: dict[str, Any] = {"since": period.since, "until": period.until}
     used = await store.query.get_usage_summary(**filters, **window)
     if not used.run_count:
         return Total(
@@ -155,9 +155,7 @@ async def _by_agent(store: AsyncSessionStore, period: Period, filters: Mapping[s
     if "agent_id" in filters:
         names[filters["agent_id"]] = None
     else:
-        found = await store.query.search_sessions(
-            provider=filters.get("provider"), created_before=period.until, limit=_SESSIONS_MAX
-        )
+        found = await store.query.search_sessions(provider=filters.get("provider"), limit=_SESSIONS_MAX)
         seen = len(found.items)
         names = dict.fromkeys(session.agent_id for session in found.items)
     chosen = list(names)[:AGENTS_MAX]

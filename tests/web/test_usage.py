@@ -16,6 +16,8 @@ from asm.migrations import runner
 from asm.web.periods import PERIODS_MAX, Period, split
 from asm.web.plots import HEIGHT, plot
 
+NONE = "\N{EN DASH}"
+
 Viewer = tuple[TestClient, asm.SessionStore]
 
 DAY = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -51,11 +53,11 @@ def test_usage_is_summed_by_day_agent_provider_and_model(viewer: Viewer) -> None
     page = client.get("/usage").text
     assert "$3.25" in page
     rows = dict(rows_of(page))
-    assert rows["2026-03-10"] == ["2", "2.00k", "1.00k", "–", "–", "3.00k", "$2.00"]
-    assert rows["2026-03-07"] == ["1", "1.00k", "500", "–", "–", "1.50k", "$1.25"]
-    assert rows["coder"] == ["2", "2.00k", "1.00k", "–", "–", "3.00k", "$3.25"]
+    assert rows["2026-03-10"] == ["2", "2.00k", "1.00k", NONE, NONE, "3.00k", "$2.00"]
+    assert rows["2026-03-07"] == ["1", "1.00k", "500", NONE, NONE, "1.50k", "$1.25"]
+    assert rows["coder"] == ["2", "2.00k", "1.00k", NONE, NONE, "3.00k", "$3.25"]
     assert rows["anthropic"] == rows["claude-x"] == rows["coder"]
-    assert rows["own"] == rows["house-1"] == rows["writer"] == ["1", "1.00k", "500", "–", "–", "1.50k", "?"]
+    assert rows["own"] == rows["house-1"] == rows["writer"] == ["1", "1.00k", "500", NONE, NONE, "1.50k", "?"]
 
 
 def test_what_has_no_price_is_named(viewer: Viewer) -> None:
@@ -154,7 +156,7 @@ def test_names_of_agents_and_models_are_no_markup(viewer: Viewer) -> None:
 
 def test_the_health_check_runs_only_when_it_is_asked_for(viewer: Viewer) -> None:
     client, store = viewer
-    store.append_event(asm.Event(session_id="ses_gone", type="note"))
+    store.append_event(asm.Event(session_id="ses_gone", type="message_sent"))
     assert "ses_gone" not in client.get("/health").text
     assert "ses_gone" in client.get("/health?check=1").text
 

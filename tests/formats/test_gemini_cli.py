@@ -310,6 +310,17 @@ def test_a_session_begins_with_its_creation(path: Path) -> None:
     assert [event.type for event in read(path).events][:2] == ["session_created", "message_sent"]
 
 
+def test_a_message_without_content_is_no_message(told: Callable[..., Told]) -> None:
+    found = told(message("1", "user", "Hi"), message("2", "gemini", ""), message("3", "gemini", None))
+    assert found.of("message_received") == []
+    assert found.runs[0].turn_count == 2
+
+
+def test_a_response_of_another_shape_is_the_output(told: Callable[..., Told]) -> None:
+    part = {"functionResponse": {"id": "c", "name": "glob", "response": "a.py"}}
+    assert told(message("1", "user", [part])).data("tool_call_completed") == [{"output": [part]}]
+
+
 def test_a_field_without_a_value_is_no_field(told: Callable[..., Told]) -> None:
     found = told(message("1", "gemini", "Hello", toolCalls=None, thoughts=None, tokens=None, model=None))
     assert [event.metadata for event in found.of("message_received")] == [{}]

@@ -25,7 +25,7 @@ from asm.formats import registry
 from asm.formats.base import Log, Parsed, Reader, Transcript
 from asm.formats.export_imports import import_export
 from asm.formats.log_reading import LogReading
-from asm.formats.sources import is_unchanged, source_of, source_of_file, with_read
+from asm.formats.sources import is_unchanged, source_of, source_of_file, unfinished, with_read
 from asm.formats.storing import Storing
 from asm.store import SessionStore
 from asm.validation import a_type
@@ -292,7 +292,7 @@ class Importer:
             part = events[start : start + EVENTS_PER_TRANSACTION]
             is_last = start + EVENTS_PER_TRANSACTION >= len(events)
             one = Transcript(transcript.session, transcript.runs if is_last else [], part)
-            work = Storing(one, source if is_last else None, grows=grows)
+            work = Storing(one, source if is_last else unfinished(source), grows=grows)
             counts = self._store.run_transaction(work, idempotent=True)
             added = (max(added[0], counts[0]), added[1] + counts[1], added[2] + counts[2])
         return added

@@ -56,6 +56,11 @@ def source_of_file(path: Path) -> Document | None:
     return {"path": absolute(path), "size": found.st_size, "time": found.st_mtime, "offset": found.st_size}
 
 
+def unfinished(source: Document | None) -> Document | None:
+    """The source while only a part of what was read is stored: the file is read from its start again."""
+    return None if source is None else {"path": source["path"], "size": 0, "time": 0.0, "offset": 0}
+
+
 def is_unchanged(path: Path, source: Mapping[str, Any]) -> bool:
     found = path.stat()
     return (found.st_size, found.st_mtime) == (source.get("size"), source.get("time"))

@@ -1,4 +1,4 @@
-"""Items of OpenAI's Responses, as Codex and the OpenAI Agents SDK store them, and the events that they become.
+"""Items of OpenAI's Responses, as Codex and the OpenAI Agents SDK store them, as events.
 
 The functions know one item and no session. An item is foreign data: any field may be absent or have another
 type, and is then left as it is.
@@ -224,17 +224,8 @@ def read_output(output: Any) -> Result:
 
 def _of_text(output: str) -> Result:
     whole = decoded(output) if output.startswith('{"output"') else None
-    match whole:
-        case {"output": inner, "metadata": dict() as about}:
-            result = Result(
-                inner, _exit_code(about.get("exit_code")), _seconds(about.get("duration_seconds"))
-            )
-            known = [name for name in _MEASURED if getattr(result, _MEASURED[name]) is not None]
-            result.rest = {
-                **without(whole, "output", "metadata"),
-                **({"metadata": others} if (others := without(about, *known)) else {}),
-            }
-            return result
+    if isinstance(whole, dict) and isinstance(about := whole.get("metadata"), dict):
+        return _measured(whole.get("output"), about, without(whole, "output", "metadata"))
     found = dict(_HEADER.findall("\n".join(_header(output))))
     code = found.get("Exit code: ", found.get("Process exited with code "))
     wall = found.get("Wall time: ")
@@ -243,7 +234,13 @@ def _of_text(output: str) -> Result:
     )
 
 
-_MEASURED = {"exit_code": "exit_code", "duration_seconds": "duration_s"}
+def _measured(output: Any, about: Document, rest: Document) -> Result:
+    result = Result(output, _exit_code(about.get("exit_code")), _seconds(about.get("duration_seconds")))
+    read = {"exit_code": result.exit_code, "duration_seconds": result.duration_s}
+    if others := without(about, *without(read)):
+        rest["metadata"] = others
+    result.rest = rest
+    return result
 
 
 def _header(output: str) -> Iterator[str]:

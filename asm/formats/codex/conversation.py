@@ -19,13 +19,11 @@ from asm.documents import Document
 from asm.export_files import text
 from asm.formats import openai_items
 from asm.formats.base import Transcript
+from asm.formats.codex.screen import Screen, UntoldText, not_empty
 from asm.formats.codex.tokens import TokenTotal
 from asm.formats.openai_items import Draft
 from asm.formats.session_rows import OpenRun, SessionRows, snake_case, without
 from asm.models import EventType
-
-UNTOLD_MAX = 1_000
-"""The texts of the screen that wait for their items. A turn has a few at a time."""
 
 _CONTEXT = re.compile(r"\s*(?:<[a-zA-Z_]{1,40}[ >]|# AGENTS\.md instructions|Warning: )")
 """How a message begins that Codex adds itself, as the user's. A prompt of a person may begin so, too."""
@@ -60,17 +58,6 @@ class Record:
         return self.type == "turn_context" or self.kind in ("task_started", "turn_started")
 
 
-@dataclass(slots=True)
-class _Untold:
-    """A text of the screen whose item was not read."""
-
-    record_id: str
-    at: datetime
-    name: str
-    text: str
-    rest: Document
-
-
 class Conversation:
     """Makes the rows of a session of its records."""
 
@@ -79,6 +66,8 @@ class Conversation:
         self._equal: Counter[bytes] = Counter()
         self._total = TokenTotal()
         self._record_id = ""
+        self._number = 0
+        """Of the record in the log."""
         # The turn.
         self._turn_id: str | None = None
         self._has_ended = False
@@ -92,9 +81,7 @@ class Conversation:
         """The prompts of the turn that were told once, and the type of the record that told them."""
         self._held: tuple[Record, str, datetime] | None = None
         """A message that only a `user_message` behind it makes a prompt."""
-        self._said: Counter[bytes] = Counter()
-        """The texts of the turn's items that the screen has not told."""
-        self._untold: list[_Untold] = []
+        self._screen = Screen()
 
     def take(self) -> Transcript | None:
         """What was added since the last time."""
@@ -135,6 +122,7 @@ class Conversation:
             raise text.too_deep() from error
         digest = sha256(content.encode()).digest()
         self._equal[digest] += 1
+        self._number += 1
         return f"{digest.hex()} {self._equal[digest]}"
 
     def _note(self, type: str, data: Document, **fields: Any) -> None:
@@ -198,7 +186,7 @@ class Conversation:
             self._begin_prompt(said, said, "event_msg")
             data: Document = {"role": "user", "content": said}
             self._rows.add(
-                EventType.MESSAGE_SENT, self._record_id, data, rest=_not_empty(payload, "type", "message")
+                EventType.MESSAGE_SENT, self._record_id, data, rest=not_empty(payload, "type", "message")
             )
 
     # Items.
@@ -217,7 +205,8 @@ class Conversation:
             else openai_items.texts_of(item.get("content"))
         )
         for each in said if openai_items.is_answer(item) else ():
-            self._tell(each)
+            if self._screen.say(each):
+                self._leave_out()
         if item.get("role") == "assistant" and self._rows.run is not None:
             self._rows.run.output = openai_items.plain(item.get("content"))
 
@@ -265,38 +254,23 @@ class Conversation:
 
     # What the screen tells.
 
-    def _tell(self, said: str) -> None:
-        """Note that an item has a text."""
-        for number, each in enumerate(self._untold):
-            if each.text == said:
-                del self._untold[number]
-                self._leave_out()
-                return
-        self._said[_digest(said)] += 1
-
     def _add_screen_text(self, payload: Document, name: str, own: str) -> None:
         said = payload.get(name)
         if not isinstance(said, str):
             self._note(f"codex.{snake_case(payload.get('type'))}", without(payload, "type"))
-        elif self._said[_digest(said)]:
-            self._said[_digest(said)] -= 1
+            return
+        rest = not_empty(payload, "type", name)
+        is_told = self._screen.tell(UntoldText(self._number, self._record_id, self._rows.at, own, said, rest))
+        if is_told:
             self._leave_out()
-        else:
-            if len(self._untold) == UNTOLD_MAX:
-                self._add_untold(self._untold.pop(0))
-            rest = _not_empty(payload, "type", name)
-            self._untold.append(_Untold(self._record_id, self._rows.at, own, said, rest))
+        if self._screen.is_full:
+            self._end_turn()
 
     def _end_turn(self) -> None:
         """Add the texts of the screen that no item has."""
-        for each in self._untold:
-            self._add_untold(each)
-        self._untold = []
-        self._said.clear()
-
-    def _add_untold(self, untold: _Untold) -> None:
-        data = {"role": "assistant", untold.name: untold.text}
-        self._rows.add(EventType.MESSAGE_RECEIVED, untold.record_id, data, at=untold.at, rest=untold.rest)
+        for untold in self._screen.end_turn():
+            data = {"role": "assistant", untold.name: untold.text}
+            self._rows.add(EventType.MESSAGE_RECEIVED, untold.record_id, data, at=untold.at, rest=untold.rest)
 
     # Other records.
 
@@ -445,11 +419,3 @@ def _title_of(said: str) -> str | None:
 
 def _error_of(payload: Document) -> Document:
     return without({"code": payload.get("codex_error_info"), "message": payload.get("message")})
-
-
-def _not_empty(payload: Document, *names: str) -> Document:
-    return {name: value for name, value in without(payload, *names).items() if value not in ([], {}, "")}
-
-
-def _digest(said: str) -> bytes:
-    return sha256(said.encode("utf-8", "surrogatepass")).digest()[:16]

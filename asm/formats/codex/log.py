@@ -58,18 +58,16 @@ def _sniff(_path: Path, head: bytes) -> bool:
 def _session_id(path: Path, head: bytes) -> str | None:
     line = head.partition(b"\n")[0]
     found = _ID.search(line) if b'"session_meta"' in line[:200] or _OLD_HEAD.match(line) else None
-    return _own_id(
-        path, line if found is None else None, found[1].decode("utf-8", "replace") if found else ""
-    )
+    return _own_id(path, line, found[1].decode("utf-8", "replace") if found else None)
 
 
-def _own_id(path: Path, line: bytes | None, id: Any) -> str:
+def _own_id(path: Path, line: bytes, id: Any) -> str:
     """The id of a session: its own, else that in the name of the file, else one made of its first line."""
     if isinstance(id, str) and is_text(id):
         return id
     if named := _IN_NAME.match(path.name):
         return named[1]
-    return f"ses_{sha256(line or b'').hexdigest()[:32]}"
+    return f"ses_{sha256(line).hexdigest()[:32]}"
 
 
 class CodexLog:

@@ -32,6 +32,7 @@ from asm.formats.session_rows import (
     without,
 )
 from asm.models import EventType, SessionStatus
+from asm.usage import COST_USD_MAX
 from asm.validation import is_number, is_text
 
 FORMAT = "opencode"
@@ -42,7 +43,7 @@ SUBAGENT = "subagent"
 _EXPORT = re.compile(rb'\{\s*"info"\s*:\s*\{')
 _SESSION = re.compile(rb'"id"\s*:\s*"(ses_[^"\\]{1,250})"')
 _PART_FIELDS = ("id", "messageID", "sessionID", "type")
-_MESSAGE_FIELDS = ("id", "sessionID", "role", "error", "tokens", "cost", "modelID", "providerID")
+_MESSAGE_FIELDS = ("id", "sessionID", "role", "error", "modelID")
 _ABORTED = "MessageAbortedError"
 
 
@@ -52,7 +53,7 @@ def _is_export(_path: Path, head: bytes) -> bool:
 
 def _session_id(_path: Path, head: bytes) -> str | None:
     found = _SESSION.search(head)
-    return None if found is None else found[1].decode("utf-8", "surrogateescape")
+    return None if found is None else _own_id(found[1].decode("utf-8", "surrogateescape"))
 
 
 def _read_export(path: Path) -> Iterator[Transcript]:
@@ -110,7 +111,7 @@ def _transcript(path: Path, info: Document, messages: Iterable[tuple[Document, l
     if isinstance(revert := info.get("revert"), dict) and isinstance(revert.get("messageID"), str):
         point = f"{revert['messageID']} {revert.get('partID') or ''}"
         rows.add("opencode.reverted", f"revert {point}", without(revert), at=updated_at)
-    rows.touch(updated_at)
+    rows.move_to(updated_at)
     taken = rows.take()
     assert taken is not None
     return taken
@@ -201,27 +202,17 @@ class _Conversation:
     def _end(
         self, id: str, info: Document, parts: list[Any], run: OpenRun | None, provider: str | None
     ) -> None:
-        times = object_of(info, "time")
-        at = time_of(times.get("completed"))
+        """Add how a message has ended, and its tokens."""
+        at = time_of(object_of(info, "time").get("completed"))
         if (error := info.get("error")) is not None:
-            said = _error(error)
-            self._rows.add(
-                EventType.ERROR_OCCURRED, id, said, part="error", at=at, run=run, provider=provider
-            )
-            if run is not None:
-                run.is_cancelled = said.get("code") == _ABORTED
-                run.error = None if run.is_cancelled else said
+            self._add_error(id, _error(error), at, run, provider)
         usages = [part.get("tokens") for part in parts if _kind(part) == "step-finish"]
         # A message has the tokens of its last step, and the cost of all.
         counts = _sum(usages) or _sum([info.get("tokens")])
-        cost: Any = info.get("cost")
-        cost_usd = float(cost) if is_number(cost) and 0 < cost < 1e9 else 0.0
+        cost_usd = _cost(info.get("cost"))
         self._rows.add_usage(run, counts, cost_usd)
-        data: Document = {**counts, **without({"model": info.get("modelID")})}
-        if cost_usd:
-            data["cost_usd"] = cost_usd
+        data = {**counts, **without({"model": info.get("modelID"), "cost_usd": cost_usd or None})}
         rest = without(info, *_MESSAGE_FIELDS)
-        rest |= without({"tokens": info.get("tokens"), "providerID": info.get("providerID")})
         self._rows.add(
             EventType.TOKEN_USAGE_UPDATED if counts else "opencode.message_completed",
             id,
@@ -232,6 +223,14 @@ class _Conversation:
             rest=rest,
             provider=provider,
         )
+
+    def _add_error(
+        self, id: str, said: Document, at: datetime | None, run: OpenRun | None, provider: str | None
+    ) -> None:
+        self._rows.add(EventType.ERROR_OCCURRED, id, said, part="error", at=at, run=run, provider=provider)
+        if run is not None:
+            run.is_cancelled = said.get("code") == _ABORTED
+            run.error = None if run.is_cancelled else said
 
     # Parts.
 
@@ -393,6 +392,11 @@ def _sum(usages: list[Any]) -> Any:
         if isinstance(usage, dict):
             total.update(_counts(usage))
     return total
+
+
+def _cost(value: Any) -> float:
+    """A cost in US dollars, 0 for what is none."""
+    return float(value) if is_number(value) and 0 < value < COST_USD_MAX else 0.0
 
 
 def _counts(usage: Document) -> Any:

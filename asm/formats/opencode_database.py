@@ -46,7 +46,7 @@ def sniff(path: Path, head: bytes) -> bool:
     try:
         with _connected(path) as connection:
             return _has_tables(connection)
-    except (sqlite3.Error, OSError):
+    except (sqlite3.Error, UnicodeError, OSError):
         return False
 
 
@@ -58,7 +58,8 @@ def reading(path: Path) -> Iterator[Database]:
             # One transaction: opencode may write between two queries.
             connection.execute("begin")
             yield Database(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
+        # A UnicodeError is raised for a schema that is not UTF-8.
         raise ValidationError(f"the database cannot be read: {error}") from error
 
 
@@ -108,8 +109,8 @@ def _bounded(rows: Iterator[Document], session_id: Any) -> Iterator[Document]:
     """The rows of a session, which is held in memory."""
     length, before = 0, None
     for row in rows:
-        length += _ROW_LENGTH + len(row["part_data"] or "")
-        length += len(row["data"] or "") if row["id"] != before else 0
+        length += _ROW_LENGTH + _length(row["part_data"])
+        length += _length(row["data"]) if row["id"] != before else 0
         before = row["id"]
         if length > _LENGTH_MAX:
             raise ValidationError(
@@ -117,6 +118,10 @@ def _bounded(rows: Iterator[Document], session_id: Any) -> Iterator[Document]:
                 "of a session in a database"
             )
         yield row
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
 @contextmanager

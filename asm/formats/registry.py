@@ -166,13 +166,18 @@ def find_reader(path: Path) -> Reader | None:
     return next((reader for reader in READERS if reader.sniff(path, head)), None)
 
 
+def is_unfinished(file: Path) -> bool:
+    """Whether `files.replacing` writes a file, or was interrupted."""
+    return file.name.startswith(".") and file.name.endswith(".new")
+
+
 def _why_skipped(file: Path) -> str | None:
     """Why a file in a folder is not read; None if it is."""
     if file.is_dir():
         return "a symbolic link to a folder"
     if not file.is_file():
         return "a broken symbolic link" if file.is_symlink() and not file.exists() else "not a regular file"
-    if file.name.startswith(".") and file.name.endswith(".new"):
+    if is_unfinished(file):
         return "an unfinished export"
     try:
         return None if find_reader(file) else _why_unknown(file)

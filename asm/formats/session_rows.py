@@ -18,6 +18,7 @@ from asm.errors import ValidationError
 from asm.formats.base import Transcript
 from asm.models import Event, EventType, Run, RunStatus, Session, SessionStatus
 from asm.provider_usage import TOKEN_COUNTS, TOKENS_MAX
+from asm.usage import COST_USD_MAX
 from asm.validation import is_text
 
 COMPLETED_AFTER = timedelta(days=1)
@@ -77,11 +78,8 @@ class OpenRun:
             provider_metadata=about,
             # A run without a turn has asked no model. Of the others the price list knows the cost, if the
             # tool does not.
-            cost_usd=round(min(self.cost_usd, _COST_MAX), 9) or (None if self.turns else 0.0),
+            cost_usd=round(min(self.cost_usd, float(COST_USD_MAX)), 9) or (None if self.turns else 0.0),
         )
-
-
-_COST_MAX = 1e9
 
 
 class SessionRows:
@@ -131,10 +129,10 @@ class SessionRows:
     def go_to(self, at: datetime | None) -> datetime:
         """Go on to a record, which has this time or that of the record before."""
         self.at = at or self.at
-        self.touch(self.at)
+        self.move_to(self.at)
         return self.at
 
-    def touch(self, at: datetime | None) -> None:
+    def move_to(self, at: datetime | None) -> None:
         """Note that something of the session has changed, at this time if it is known."""
         self._has_changed = True
         if at is not None:
@@ -180,7 +178,7 @@ class SessionRows:
                 correlation_id=correlation_id,
             )
         )
-        self.touch(at)
+        self.move_to(at)
         if run is not None:
             run.ended_at = max(run.ended_at, at)
             self.note(run)

@@ -244,7 +244,7 @@ def test_records_that_have_lost_the_line_break_between_them_are_read(tmp_path: P
         (b"{}" * 17, "more than 16 records"),
         (b'{} {"a', "not JSON at column 2"),
         (b'{"a": NaN}', "not a JSON number"),
-        (b'{"type": "us', "not JSON"),
+        (b'{"type": "us', "not JSON at column 10: Unterminated string"),
     ],
     ids=["a list", "too many", "cut after another", "NaN", "cut"],
 )
@@ -329,7 +329,14 @@ def test_a_message_that_goes_on_after_another_counts_once(told: Callable[..., To
     assert total(one.data("token_usage_updated")) == run.token_usage
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"input_tokens": -1}, {"input_tokens": "many"}, [5]], ids=str)
+@pytest.mark.parametrize(
+    "usage",
+    [
+        *(None, {}, [5], {"input_tokens": -1}, {"input_tokens": "many"}),
+        *({"input_tokens": 1, "output_tokens": each} for each in (-1, True, 10**13)),
+    ],
+    ids=str,
+)
 def test_a_usage_that_cannot_be_read_counts_nothing(told: Callable[..., Told], usage: Any) -> None:
     writer = Writer()
     one = told(writer.user("Hello"), writer.says("Hi", usage=usage), writer.user("Bye"))
@@ -863,6 +870,12 @@ def test_a_text_block_with_other_fields_stays_a_block(told: Callable[..., Told])
     block = {"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}
     one = told(Writer().user([block]))
     assert (one.run.input, one.data("message_sent")[0]["content"]) == ("Hello", [block])
+
+
+def test_what_a_message_says_of_itself_is_kept_if_it_is_not_the_usual(told: Callable[..., Told]) -> None:
+    record = Writer().user("Hello")
+    record["message"] |= {"role": "developer", "type": "note"}
+    assert told(record).events[-1].metadata["rest"]["message"] == {"role": "developer", "type": "note"}
 
 
 def test_a_lone_surrogate_and_a_long_integer_are_kept(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from asm.formats.claude_code.agents import CALLS_MAX
 from tests.formats.claude_logs import SAMPLE, SESSION, Record, Told, Writer, read, write
 
 AGENT = "a7c41e9"
@@ -156,6 +157,29 @@ def test_two_sub_agents_with_the_same_prompt_belong_to_two_calls(tmp_path: Path,
     told = read(write(tmp_path / f"{SESSION}.jsonl", [prompt, *chain.from_iterable(parts)]))
     links = [event.data["session_id"] for event in told[SESSION].of("tool_call_completed")]
     assert sorted(links) == sorted(id for id in told if id != SESSION)
+
+
+@pytest.mark.parametrize("name", ["Task", "WebFetch"])
+def test_a_sub_agent_is_not_that_of_a_call_that_has_ended_or_of_another_tool(
+    tmp_path: Path, name: str
+) -> None:
+    main = Writer()
+    other = [main.calls("toolu_1", name=name, prompt="Find a."), main.result("toolu_1")]
+    if name == "WebFetch":
+        other = other[:1]
+    call = main.calls("toolu_2", name="Task", prompt="Find a.")
+    records = [main.user("Ask"), *other, call, *side_records("a"), main.result("toolu_2")]
+    told = read(write(tmp_path / f"{SESSION}.jsonl", records))
+    (child,) = (one for id, one in told.items() if id != SESSION)
+    assert child.session.metadata["tool_use_id"] == "toolu_2"
+
+
+def test_calls_without_a_result_do_not_fill_the_memory(tmp_path: Path) -> None:
+    main = Writer()
+    calls = [main.calls(f"toolu_{number}", name="Task", prompt="Find a.") for number in range(CALLS_MAX + 1)]
+    told = read(write(tmp_path / f"{SESSION}.jsonl", [*calls, *side_records("a")]))
+    (child,) = (one for id, one in told.items() if id != SESSION)
+    assert child.session.metadata["tool_use_id"] == "toolu_1"
 
 
 def test_two_calls_with_the_same_id_do_no_harm(tmp_path: Path) -> None:

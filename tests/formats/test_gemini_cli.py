@@ -116,6 +116,7 @@ def test_the_session_of_a_log_has_its_id_its_title_and_its_time() -> None:
     )
     assert session.created_at.isoformat() == "2026-02-03T09:00:00+00:00"
     assert session.metadata["project_hash"] == "3f5a9b7c"
+    assert "rest" not in session.metadata
 
 
 def test_what_a_log_repeats_is_one_event() -> None:
@@ -297,6 +298,41 @@ def test_a_response_to_no_known_call_is_an_event(told: Callable[..., Told]) -> N
     assert found.runs == []
 
 
+def test_a_response_without_an_id_belongs_to_a_call_that_has_no_result(told: Callable[..., Told]) -> None:
+    calls = [call("c"), call("d", "executing")]
+    found = told(message("1", "gemini", toolCalls=calls), message("2", "user", [response(None, "b.py")]))
+    ended = found.of("tool_call_completed")
+    assert [(event.correlation_id, event.data["output"]) for event in ended] == [("c", "a.py"), ("d", "b.py")]
+
+
+@pytest.mark.parametrize("path", [LOG, DOCUMENT, CHECKPOINT], ids=["log", "document", "saved"])
+def test_a_session_begins_with_its_creation(path: Path) -> None:
+    assert [event.type for event in read(path).events][:2] == ["session_created", "message_sent"]
+
+
+def test_a_message_without_content_is_no_message(told: Callable[..., Told]) -> None:
+    found = told(message("1", "user", "Hi"), message("2", "gemini", ""), message("3", "gemini", None))
+    assert found.of("message_received") == []
+    assert found.runs[0].turn_count == 2
+
+
+def test_a_response_of_another_shape_is_the_output(told: Callable[..., Told]) -> None:
+    part = {"functionResponse": {"id": "c", "name": "glob", "response": "a.py"}}
+    assert told(message("1", "user", [part])).data("tool_call_completed") == [{"output": [part]}]
+
+
+def test_a_field_without_a_value_is_no_field(told: Callable[..., Told]) -> None:
+    found = told(message("1", "gemini", "Hello", toolCalls=None, thoughts=None, tokens=None, model=None))
+    assert [event.metadata for event in found.of("message_received")] == [{}]
+
+
+def test_the_time_of_the_last_change_is_no_event(told: Callable[..., Told]) -> None:
+    found = told({"$set": {"lastUpdated": "2026-02-04T09:00:00.000Z", "sessionId": SESSION}})
+    assert [event.type for event in found.events] == ["session_created"]
+    assert found.session is not None
+    assert found.session.updated_at.isoformat() == "2026-02-04T09:00:00+00:00"
+
+
 def test_a_part_that_is_replaced_stays_and_its_change_is_an_event(told: Callable[..., Told]) -> None:
     found = told(
         message("1", "user", "Hi"),
@@ -417,11 +453,31 @@ def test_a_log_without_a_head_is_refused_after_some_lines() -> None:
     assert log.take() == []
 
 
-def test_a_document_without_messages_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        ({**HEAD, "messages": 1}, "a list named `messages`"),
+        ({**HEAD, "messages": [1]}, r"messages\[0\] must be an object, not int"),
+        ({**HEAD, "sessionId": None, "messages": []}, "sessionId must be a text"),
+        ([{"role": "user", "parts": []}, 1], "message 1 must be an object with a role"),
+        ([{"role": "user", "parts": []}, {"role": 1}], "message 1 must be an object with a role"),
+    ],
+)
+def test_a_document_of_another_shape_is_refused_with_the_place(
+    tmp_path: Path, document: Any, fault: str
+) -> None:
     path = tmp_path / "session.json"
-    path.write_text(json.dumps({**HEAD, "messages": 1}, indent=2))
-    with pytest.raises(ValidationError, match="a list named `messages`"):
+    path.write_text(json.dumps(document, indent=2))
+    with pytest.raises(ValidationError, match=fault):
         read(path)
+
+
+def test_calls_with_one_id_are_one_call_and_its_changes(told: Callable[..., Told]) -> None:
+    calls = [call("c"), {**call("c"), "name": "grep"}]
+    content = [{"functionCall": {"id": "d", "name": name}} for name in ("glob", "grep")]
+    found = told(message("1", "gemini", content, toolCalls=calls))
+    assert [data["name"] for data in found.data("tool_call_started")] == ["glob", "glob"]
+    assert [data["part"] for data in found.data("gemini_cli.message_changed")] == ["call d", "call c"]
 
 
 def test_a_resumed_log_goes_on_in_the_same_session(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import asm
 from asm import ValidationError
-from asm.formats import import_files, registry
+from asm.formats import import_files, opencode_database, registry
 from asm.formats.base import Transcript
 
 DATA = Path(__file__).parents[1] / "data" / "opencode"
@@ -201,6 +201,14 @@ def test_a_compaction_is_no_prompt(told: Callable[..., Transcript]) -> None:
     assert data(found, "opencode.compaction") == [{"auto": True}]
 
 
+def test_a_message_of_another_role_is_no_prompt(told: Callable[..., Transcript]) -> None:
+    message = asked(text="You are helpful.")
+    message["info"]["role"] = "system"
+    found = told(message)
+    assert found.runs == []
+    assert data(found, "message_sent") == [{"role": "system", "content": "You are helpful."}]
+
+
 def test_an_error_fails_the_run(told: Callable[..., Transcript]) -> None:
     error = {"name": "ProviderAuthError", "data": {"message": "no key", "providerID": "openai"}}
     found = told(asked(), answered(error=error))
@@ -273,6 +281,23 @@ def test_an_export_of_another_shape_is_refused_with_the_place(
         read(path)
 
 
+@pytest.mark.parametrize(
+    "url", ["file:///srv/fail.png", "data:image/png,raw", "https://a.example/x;base64,aWc="]
+)
+def test_a_file_that_is_not_in_the_message_stays_an_address(
+    told: Callable[..., Transcript], url: str
+) -> None:
+    message = asked()
+    message["parts"].append({"id": "prt_2", "type": "file", "mime": "image/png", "url": url})
+    block = {"type": "file", "mime": "image/png", "url": url}
+    assert data(told(message), "message_sent")[1] == {"role": "user", "content": [block]}
+
+
+def test_the_end_of_a_step_is_a_turn() -> None:
+    turns = data(read(EXPORT)[SESSION], "turn_completed")
+    assert [turn["stop_reason"] for turn in turns] == ["tool-calls", "tool-calls", "stop"]
+
+
 # The database.
 
 
@@ -343,6 +368,12 @@ def test_another_database_is_not_one_of_opencode(
     assert registry.find_reader(path) is None
 
 
+def test_a_session_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opencode_database, "_LENGTH_MAX", 5_000)
+    with pytest.raises(ValidationError, match="more than 5,000 characters of messages"):
+        read(DATABASE)
+
+
 def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "opencode.db"
     content = bytearray(DATABASE.read_bytes())
@@ -359,8 +390,15 @@ def test_a_file_of_a_hostile_name_is_opened_as_it_is(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("path", [EXPORT])
-def test_the_head_of_an_export_tells_its_session(path: Path) -> None:
-    reader = registry.find_reader(path)
+def test_the_head_of_an_export_tells_its_session() -> None:
+    reader = registry.find_reader(EXPORT)
     assert reader is not None
-    assert reader.session_id(path, path.read_bytes()[:300]) == SESSION
+    assert reader.session_id(EXPORT, EXPORT.read_bytes()[:300]) == SESSION
+
+
+def test_an_export_whose_id_no_store_can_have_does_not_stop_the_import_of_others(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"info": {"id": "ses_\xff\0", "projectID": "p"}, "messages": []}')
+    (tmp_path / "b.json").write_bytes(EXPORT.read_bytes())
+    with asm.SessionStore("sqlite://", migrate=True) as store:
+        report = import_files(store, [tmp_path])
+        assert (report.sessions, len(report.failures)) == (1, 1)

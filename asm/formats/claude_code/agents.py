@@ -8,7 +8,7 @@ from __future__ import annotations
 from asm.documents import Document
 
 _TOOLS = ("Task", "Agent")
-_CALLS_MAX = 1_000
+CALLS_MAX = 1_000
 """The calls without a result that are remembered. An agent makes a few at a time."""
 
 
@@ -29,7 +29,7 @@ class AgentCalls:
         prompt = input.get("prompt") if call["name"] in _TOOLS and isinstance(input, dict) else None
         if not isinstance(prompt, str) or id in self._inputs:
             return
-        if len(self._inputs) == _CALLS_MAX:
+        if len(self._inputs) == CALLS_MAX:
             self._forget(next(iter(self._inputs)))
         self._inputs[id] = input
         self._ids.setdefault(prompt, {})[id] = None

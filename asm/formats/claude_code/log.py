@@ -14,6 +14,7 @@ from asm.formats.base import Transcript
 from asm.formats.claude_code import records
 from asm.formats.claude_code.conversation import EARLY_MAX, Conversation
 from asm.formats.claude_code.session import FORMAT, SessionBuilder, agent_session_id
+from asm.formats.times import modified_at
 from asm.models import SessionStatus
 from asm.validation import is_text
 
@@ -47,7 +48,7 @@ class ClaudeCodeLog:
         self._named = session_of(path)
         """The session by the path."""
         self._log_id = self._named
-        self._modified_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        self._modified_at = modified_at(path)
         self._conversations: dict[tuple[str, str | None], Conversation] = {}
         self._early: list[Document] = []
         self._elsewhere: dict[str, bool] = {}

@@ -186,21 +186,18 @@ def _is_response(part: Any) -> bool:
 
 def _calls(record: Mapping[str, Any]) -> Iterator[Draft]:
     """The calls of a message and the results of those that have ended. A content may repeat the calls."""
-    begun = set()
+    said = set()
     for number, part in enumerate(filter(_is_call, parts_of(record.get("content")))):
         call = part["functionCall"]
         id = _id_of(call, number, record)
-        if id not in begun:
-            begun.add(id)
-            rest = {**without(call, "id", "name", "args"), **without(part, "functionCall")}
-            yield _started(id, call, rest)
+        said.add(id)
+        yield _started(id, call, {**without(call, "id", "name", "args"), **without(part, "functionCall")})
     calls = record.get("toolCalls")
     recorded: Any = calls if _is_list_of_objects(calls) else []
     for number, call in enumerate(recorded):
         id, has_ended = _id_of(call, number, record), call.get("status") in _FINAL
         rest = without(call, *_CALL_FIELDS)
-        if id not in begun:
-            begun.add(id)
+        if id not in said:
             yield _started(id, call, {} if has_ended else rest)
         if has_ended:
             yield _ended(id, call, rest)
@@ -298,11 +295,9 @@ def usage_of(record: Mapping[str, Any]) -> Counter[str]:
     tokens = record.get("tokens")
     if not isinstance(tokens, dict):
         return Counter()
-    counts = {name: token_number(value) for name, value in tokens.items()}
-    asked = counts.get("input", 0) + counts.get("tool", 0)
-    cached = min(counts.get("cached", 0), asked)
+    names = ("input", "tool", "cached", "output", "thoughts")
+    given, tool, cached, said, thought = (token_number(tokens.get(name)) for name in names)
+    cached = min(cached, given + tool)
     return counts_of(
-        input_tokens=asked - cached,
-        output_tokens=counts.get("output", 0) + counts.get("thoughts", 0),
-        cache_read_tokens=cached,
+        input_tokens=given + tool - cached, output_tokens=said + thought, cache_read_tokens=cached
     )

@@ -104,7 +104,7 @@ def _with_record(content: bytes, random: Random, change: Callable[[str], str]) -
         return change(content.decode()).encode()
     except json.JSONDecodeError:
         lines = content.decode().splitlines()
-        number = random.randrange(len(lines))
+        number = random.choice([number for number, line in enumerate(lines) if line])
         lines[number] = change(lines[number])
         return "\n".join([*lines, ""]).encode()
 

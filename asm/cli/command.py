@@ -21,6 +21,7 @@ from asm.cli.options import Group
 from asm.cli.running import recover, runs
 from asm.cli.running import run as run_agent
 from asm.cli.search import search, sessions
+from asm.cli.serving import serve
 from asm.cli.show import show
 from asm.cli.summaries import cost, stats, usage
 from asm.cli.text import one_line
@@ -113,7 +114,7 @@ def cli() -> None:
 
 for command in (
     *(migrate, status, rollback),
-    *(sessions, show, search),
+    *(sessions, show, search, serve),
     *(stats, usage, cost),
     *(import_, export, copy),
     *(run_agent, runs, recover),

@@ -5,20 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import click
+from rich.console import Console
 
 from asm.cli.display import show_status
 from asm.cli.options import dsn_argument, json_option, print_json
 from asm.cli.printer import Printer
-from asm.cli.text import one_line
+from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
+from asm.engine.schema_version import TEXT_SEARCH
 from asm.migrations import runner
 from asm.migrations.files import list_files
 from asm.migrations.migrator import StoreStatus
+from asm.migrations.text_index import index_stored_events
 
 
 @click.command()
 @dsn_argument
 @click.option("--langgraph", is_flag=True, help="Also create the tables of LangGraph's checkpoints.")
+@click.option("--text-search", is_flag=True, help="Also index the words in events, for searches by text.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL of what is pending, and change nothing.")
 def migrate(dsn: str | None, schema: str | None, *, as_sql: bool, **optional: bool) -> None:
     """Create the tables, or bring them up to date.
@@ -27,21 +31,40 @@ def migrate(dsn: str | None, schema: str | None, *, as_sql: bool, **optional: bo
 
     Optional tables are created where an option asks for them, and kept up to date from then on.
 
+    --text-search also indexes the events that are not in the index yet, in short transactions of their own.
+    Run it from time to time: a search reads the events that are not in the index. It can be stopped and run
+    again, beside programs that append.
+
     The output of --sql is a script for psql or sqlite3, which also marks the migrations as applied.
 
     \b
     asm migrate sqlite:///agents.db
     asm migrate postgresql://app@db/agents --sql | psql postgresql://app@db/agents
     """
-    asked = [name for name, is_asked in optional.items() if is_asked]
+    asked = [name.replace("_", "-") for name, is_asked in optional.items() if is_asked]
     if as_sql:
         click.echo(runner.migration_script(dsn, schema=schema, optional=asked), nl=False)
         return
     applied = runner.migrate_with(asked, dsn, schema=schema)
     for migration in applied:
         click.echo(f"applied {migration}")
-    if not applied:
+    indexed = _index(dsn, schema) if TEXT_SEARCH in asked else 0
+    if not applied and not indexed:
         click.echo("up to date")
+
+
+def _index(dsn: str | None, schema: str | None) -> int:
+    """Index the events that are not in the index yet, and return how many there were."""
+    console = Console(stderr=True)
+    with console.status("Indexing") as status:
+        indexed = index_stored_events(
+            dsn,
+            schema=schema,
+            progress=lambda number: status.update(f"Indexing: {quantity(number, 'event')}"),
+        )
+    if indexed:
+        click.echo(f"indexed {quantity(indexed, 'event')}")
+    return indexed
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from threading import Event
@@ -19,8 +20,10 @@ from asm.cli.options import dsn_option, open_store
 from asm.cli.store_files import StoreFiles
 from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
-from asm.errors import Conflict, ValidationError
+from asm.engine.jobs import run_job
+from asm.errors import Conflict, StorageError, ValidationError
 from asm.formats.importing import FoundFile, Importer, ImportReport
+from asm.operations.text_index import index_events
 from asm.store import SessionStore
 
 _STANDARD_INPUT = Path("-")
@@ -80,6 +83,9 @@ def import_(
             _follow(Importer(store, logs_kept=_LOGS_KEPT), paths, own, console)
             return
         report = _import_all(store, paths, own, console)
+        # A role that may not write to the index leaves the events to the searches.
+        with suppress(StorageError), console.status("Indexing"):
+            run_job(index_events(), store._database)
     _print_problems(report, console)
     click.echo(_summary(report))
     sys.exit(1 if any(failure.named or strict for failure in report.failures) else 0)

@@ -7,20 +7,9 @@ from dataclasses import replace
 
 from rich.text import Text as Line
 
-from asm.cli.conversation import (
-    SHELLS,
-    Entry,
-    Repetitions,
-    UnfinishedMessage,
-    command_text,
-    entries_of,
-    failure_text,
-    read_entry,
-    with_parts,
-)
 from asm.cli.display import ERROR_TYPES, tokens_text
 from asm.cli.printer import Printer
-from asm.cli.text import duration, inline, multiline
+from asm.cli.text import duration, inline
 from asm.content import (
     RESULTS,
     Delta,
@@ -33,6 +22,18 @@ from asm.content import (
     ToolResult,
     error_text,
     read_delta,
+)
+from asm.conversation import (
+    SHELLS,
+    Entry,
+    Repetitions,
+    UnfinishedMessage,
+    command_text,
+    entries_of,
+    failure_text,
+    multiline,
+    read_entry,
+    with_parts,
 )
 from asm.models import Event, EventType, Run
 from asm.shown import identifier, prose

@@ -111,7 +111,7 @@ def _transcript(path: Path, info: Document, messages: Iterable[tuple[Document, l
     if isinstance(revert := info.get("revert"), dict) and isinstance(revert.get("messageID"), str):
         point = f"{revert['messageID']} {revert.get('partID') or ''}"
         rows.add("opencode.reverted", f"revert {point}", without(revert), at=updated_at)
-    rows.touch(updated_at)
+    rows.move_to(updated_at)
     taken = rows.take()
     assert taken is not None
     return taken

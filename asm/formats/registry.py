@@ -19,7 +19,7 @@ from asm import files
 from asm.errors import ValidationError
 from asm.export_files import jsonl, text
 from asm.export_files.exported import ExportedSession
-from asm.formats import claude_code, gemini_cli, opencode, swe_agent
+from asm.formats import claude_code, codex, gemini_cli, opencode, swe_agent
 from asm.formats.base import Log, Parsed, Reader, Transcript
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ _SQLITE = b"SQLite format 3\0"
 EXPORT = Reader("asm export", jsonl.sniff, read=jsonl.iterate)
 
 # An export is recognised before all others: it may contain text that looks like another format.
-READERS = (EXPORT, claude_code.READER, *gemini_cli.READERS, *opencode.READERS, swe_agent.READER)
+READERS = (EXPORT, claude_code.READER, codex.READER, *gemini_cli.READERS, *opencode.READERS, swe_agent.READER)
 
 
 @dataclass(slots=True)

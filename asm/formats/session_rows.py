@@ -129,10 +129,10 @@ class SessionRows:
     def go_to(self, at: datetime | None) -> datetime:
         """Go on to a record, which has this time or that of the record before."""
         self.at = at or self.at
-        self.touch(self.at)
+        self.move_to(self.at)
         return self.at
 
-    def touch(self, at: datetime | None) -> None:
+    def move_to(self, at: datetime | None) -> None:
         """Note that something of the session has changed, at this time if it is known."""
         self._has_changed = True
         if at is not None:
@@ -178,7 +178,7 @@ class SessionRows:
                 correlation_id=correlation_id,
             )
         )
-        self.touch(at)
+        self.move_to(at)
         if run is not None:
             run.ended_at = max(run.ended_at, at)
             self.note(run)

@@ -11,22 +11,34 @@ from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 
 from asm import dsn as dsns
+from asm.engine.schema_version import TEXT_SEARCH
 from asm.errors import ValidationError
 from asm.migrations.migrator import Migrator
 from asm.migrations.migrator import StoreStatus as StoreStatus
 from asm.migrations.sqlite import SQLiteMigrator
 from asm.sqlite.connection import open_file
-from asm.validation import count
+from asm.validation import count, flag
 
 
-def migrate(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
+def migrate(dsn: str | None = None, *, schema: str | None = None, text_search: bool = False) -> list[str]:
     """Apply all pending migrations or none, and return their ids in the order applied.
 
     Returns [] when the database is up to date, which needs no right to write. Several processes may call
     it at the same time. Conflict when the file of an applied migration has changed since.
+
+    `text_search` creates the index of the words in events that searches by `text` need, and adds to it the
+    events that are not in it yet, in short transactions of their own. If that is stopped, the next call goes
+    on with it.
     """
     dsn = dsns.as_secret(dsn)
-    return migrate_with((), dsn, schema=schema)
+    if not flag(text_search, "text_search"):
+        return migrate_with((), dsn, schema=schema)
+    applied = migrate_with([TEXT_SEARCH], dsn, schema=schema)
+    # Imported here, because most programs have no such index.
+    from asm.migrations.text_index import index_stored_events
+
+    index_stored_events(dsn, schema=schema)
+    return applied
 
 
 def migrate_with(

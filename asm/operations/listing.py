@@ -27,8 +27,8 @@ SHORT_ID_LENGTH = 12
 _AFTER_PREFIX = "\U0010ffff"
 """Greater than any character with which an id goes on."""
 
-_MESSAGES_PER_SESSION = 3
-"""The first message may be a system prompt."""
+_MESSAGES_PER_SESSION = 5
+"""The first messages may be a system prompt, and what a program wrote in the user's name."""
 
 _MESSAGE_BYTES_MAX = 256 * 1024
 """A longer message is not read for a title."""

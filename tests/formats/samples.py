@@ -13,6 +13,9 @@ MODIFIED_AT = 1_770_000_000
 """The time of the files: the sessions in them are completed."""
 
 
+CODEX = "019c2300-0000-7000-8000-000000000001"
+
+
 class Sample(NamedTuple):
     """A file of a format, in a folder with the files that are read with it."""
 
@@ -39,6 +42,11 @@ SAMPLES = (
     Sample("Gemini CLI checkpoint", DATA / "gemini-cli" / "checkpoint-before.json"),
     Sample("opencode", DATA / "opencode" / "ses_3d9f1c7a2ffe8Kq2mVb5xYtRw1.json"),
     Sample("opencode database", DATA / "opencode" / "opencode.db"),
+    Sample(
+        "Codex",
+        DATA / "codex" / "rollout-2026-02-03T09-00-00-019c2300-0000-7000-8000-000000000001.jsonl",
+        grows=True,
+    ),
     Sample("SWE-agent trajectory", DATA / "small.traj"),
 )
 LOGS = [sample for sample in SAMPLES if sample.grows]

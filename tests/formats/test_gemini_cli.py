@@ -116,6 +116,7 @@ def test_the_session_of_a_log_has_its_id_its_title_and_its_time() -> None:
     )
     assert session.created_at.isoformat() == "2026-02-03T09:00:00+00:00"
     assert session.metadata["project_hash"] == "3f5a9b7c"
+    assert "rest" not in session.metadata
 
 
 def test_what_a_log_repeats_is_one_event() -> None:
@@ -295,6 +296,41 @@ def test_a_response_to_no_known_call_is_an_event(told: Callable[..., Told]) -> N
     found = told(message("1", "user", [response("lost", "x")]), message("2", "user", [response(None, "y")]))
     assert found.data("tool_call_completed") == [{"output": "x"}, {"output": "y"}]
     assert found.runs == []
+
+
+def test_a_response_without_an_id_belongs_to_a_call_that_has_no_result(told: Callable[..., Told]) -> None:
+    calls = [call("c"), call("d", "executing")]
+    found = told(message("1", "gemini", toolCalls=calls), message("2", "user", [response(None, "b.py")]))
+    ended = found.of("tool_call_completed")
+    assert [(event.correlation_id, event.data["output"]) for event in ended] == [("c", "a.py"), ("d", "b.py")]
+
+
+@pytest.mark.parametrize("path", [LOG, DOCUMENT, CHECKPOINT], ids=["log", "document", "saved"])
+def test_a_session_begins_with_its_creation(path: Path) -> None:
+    assert [event.type for event in read(path).events][:2] == ["session_created", "message_sent"]
+
+
+def test_a_message_without_content_is_no_message(told: Callable[..., Told]) -> None:
+    found = told(message("1", "user", "Hi"), message("2", "gemini", ""), message("3", "gemini", None))
+    assert found.of("message_received") == []
+    assert found.runs[0].turn_count == 2
+
+
+def test_a_response_of_another_shape_is_the_output(told: Callable[..., Told]) -> None:
+    part = {"functionResponse": {"id": "c", "name": "glob", "response": "a.py"}}
+    assert told(message("1", "user", [part])).data("tool_call_completed") == [{"output": [part]}]
+
+
+def test_a_field_without_a_value_is_no_field(told: Callable[..., Told]) -> None:
+    found = told(message("1", "gemini", "Hello", toolCalls=None, thoughts=None, tokens=None, model=None))
+    assert [event.metadata for event in found.of("message_received")] == [{}]
+
+
+def test_the_time_of_the_last_change_is_no_event(told: Callable[..., Told]) -> None:
+    found = told({"$set": {"lastUpdated": "2026-02-04T09:00:00.000Z", "sessionId": SESSION}})
+    assert [event.type for event in found.events] == ["session_created"]
+    assert found.session is not None
+    assert found.session.updated_at.isoformat() == "2026-02-04T09:00:00+00:00"
 
 
 def test_a_part_that_is_replaced_stays_and_its_change_is_an_event(told: Callable[..., Told]) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import asm
 from asm import ValidationError
-from asm.formats import import_files, registry
+from asm.formats import import_files, opencode_database, registry
 from asm.formats.base import Transcript
 
 DATA = Path(__file__).parents[1] / "data" / "opencode"
@@ -281,6 +281,23 @@ def test_an_export_of_another_shape_is_refused_with_the_place(
         read(path)
 
 
+@pytest.mark.parametrize(
+    "url", ["file:///srv/fail.png", "data:image/png,raw", "https://a.example/x;base64,aWc="]
+)
+def test_a_file_that_is_not_in_the_message_stays_an_address(
+    told: Callable[..., Transcript], url: str
+) -> None:
+    message = asked()
+    message["parts"].append({"id": "prt_2", "type": "file", "mime": "image/png", "url": url})
+    block = {"type": "file", "mime": "image/png", "url": url}
+    assert data(told(message), "message_sent")[1] == {"role": "user", "content": [block]}
+
+
+def test_the_end_of_a_step_is_a_turn() -> None:
+    turns = data(read(EXPORT)[SESSION], "turn_completed")
+    assert [turn["stop_reason"] for turn in turns] == ["tool-calls", "tool-calls", "stop"]
+
+
 # The database.
 
 
@@ -349,6 +366,12 @@ def test_another_database_is_not_one_of_opencode(
     path, connection = database
     connection.executescript(change)
     assert registry.find_reader(path) is None
+
+
+def test_a_session_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opencode_database, "_LENGTH_MAX", 5_000)
+    with pytest.raises(ValidationError, match="more than 5,000 characters of messages"):
+        read(DATABASE)
 
 
 def test_a_damaged_database_is_refused(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Conversation:
             self._rows.metadata[_DESCRIBED[name]] = rest.pop(name)
         if rest:
             self._rows.metadata["rest"] = rest
-        self._rows.touch(time_of(head.get("lastUpdated")))
+        self._rows.move_to(time_of(head.get("lastUpdated")))
 
     def change(self, values: Document) -> None:
         """Take what a later record says of the session: the title, and else an event."""
@@ -194,9 +194,8 @@ class Conversation:
 
     def _add_tokens(self, message: _Message, record: Document, at: datetime) -> None:
         """Add the tokens of a message that were not counted yet. They never get fewer."""
-        counts = records.usage_of(record)
-        more = Counter({name: counts[name] - message.tokens[name] for name in counts})
-        more = +more
+        # Only what is more than 0 stays.
+        more = records.usage_of(record) - message.tokens
         if not more:
             return
         message.tokens += more

@@ -295,11 +295,9 @@ def usage_of(record: Mapping[str, Any]) -> Counter[str]:
     tokens = record.get("tokens")
     if not isinstance(tokens, dict):
         return Counter()
-    counts = {name: token_number(value) for name, value in tokens.items()}
-    asked = counts.get("input", 0) + counts.get("tool", 0)
-    cached = min(counts.get("cached", 0), asked)
+    names = ("input", "tool", "cached", "output", "thoughts")
+    given, tool, cached, said, thought = (token_number(tokens.get(name)) for name in names)
+    cached = min(cached, given + tool)
     return counts_of(
-        input_tokens=asked - cached,
-        output_tokens=counts.get("output", 0) + counts.get("thoughts", 0),
-        cache_read_tokens=cached,
+        input_tokens=given + tool - cached, output_tokens=said + thought, cache_read_tokens=cached
     )

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from asm.cli.store_files import StoreFiles, identity_of
+from asm.errors import StorageError
 from asm.formats import registry
 from asm.formats.importing import Importer, ImportFailure
 
@@ -53,7 +54,13 @@ class Follower:
         changed = {_database_of(path) for path in paths} | self._again
         wanted = sorted(path for path in changed if self._is_wanted(path))
         if wanted:
-            self._importer.import_changed(wanted)
+            try:
+                self._importer.import_changed(wanted)
+            except StorageError as error:
+                if not error.retryable:
+                    raise
+                lost = [ImportFailure(str(path), error, named=False) for path in wanted]
+                self._importer.report.failures += lost
             self.report_failures(wanted)
 
     def report_failures(self, paths: Iterable[Path]) -> None:

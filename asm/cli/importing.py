@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from threading import Event
@@ -84,7 +84,9 @@ def import_(
             return
         report = _import_all(store, paths, own, console)
         # A role that may not write to the index leaves the events to the searches.
-        with suppress(StorageError), console.status("Indexing"):
+        # Without a terminal no thread is needed that shows the status.
+        shown = console.status("Indexing") if console.is_terminal else nullcontext()
+        with suppress(StorageError), shown:
             run_job(index_events(), store._database)
     _print_problems(report, console)
     click.echo(_summary(report))

@@ -35,8 +35,8 @@ def main(dsn: str) -> None:
         (run,) = store.list_runs(session.id)
         print(f"\nRun {run.id} is {run.status} in {store}, with {run.turn_count} turns.")
     show, serve = ("show", session.id, "--dsn", dsn), ("serve", dsn)
-    print(f"\nThis prints it again, as a conversation:\n\n    {command_line('cli', 'rich', *show)}")
     print(f"\nThis shows it on a page:\n\n    {command_line('cli,web', 'starlette', *serve)}")
+    print(f"\nThis prints it again, as a conversation:\n\n    {command_line('cli', 'rich', *show)}")
 
 
 def command_line(extra: str, module: str, *arguments: str) -> str:

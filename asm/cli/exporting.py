@@ -60,7 +60,7 @@ def export(
     artifacts: bool,
     format: str,
 ) -> None:
-    """Export sessions with their runs and events as JSON Lines, or one of them as a page.
+    """Export sessions as JSON Lines, or one of them as a page.
 
     SESSION is the id of a session or its beginning, if no other id begins so. Each session is a
     consistent snapshot. `asm import` reads the output.

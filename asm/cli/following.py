@@ -145,11 +145,21 @@ def _watch(folders: Sequence[Path], stop: threading.Event) -> Iterator[set[Path]
             ignore_permission_denied=True,
         )
         for changed in found:
-            yield None if is_first else {Path(name) for _, name in changed}
+            yield None if is_first else _files_in({Path(name) for _, name in changed})
             is_first = False
     except OSError:
         # There are no more watches, or a folder is gone.
         yield from _poll(folders, stop)
+
+
+def _files_in(changed: set[Path]) -> set[Path]:
+    """The paths that changed, and the files of folders among them.
+
+    The system does not report what a new folder gets before it is watched.
+    """
+    return changed | {
+        Path(parent, name) for path in changed for parent, _, names in os.walk(path) for name in names
+    }
 
 
 def _poll(folders: Sequence[Path], stop: threading.Event) -> Iterator[set[Path] | None]:

@@ -18,13 +18,13 @@ from asm.cli import copying
 from asm.cli.html import check_installed, write_html
 from asm.cli.ids import complete_session_id, find_session_id
 from asm.cli.options import dsn_option, open_store
-from asm.cli.store_files import StoreFiles
 from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
 from asm.errors import SessionNotFound, ValidationError
 from asm.export_files import jsonl, text
 from asm.operations.exports import SessionExport
 from asm.store import SessionStore
+from asm.store_files import StoreFiles
 
 _STANDARD_OUTPUT = Path("-")
 _HEAD_BYTES = 4_096

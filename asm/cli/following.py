@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from asm.cli.store_files import StoreFiles, identity_of
 from asm.errors import StorageError
 from asm.formats import registry
 from asm.formats.importing import Importer, ImportFailure
+from asm.store_files import StoreFiles, identity_of
 
 LATENCY_MS = 300
 """Changes are collected for so long at most."""

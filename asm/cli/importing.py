@@ -17,7 +17,6 @@ from rich.text import Text
 
 from asm.cli.following import Follower, changes, stopped_by_signals
 from asm.cli.options import dsn_option, open_store
-from asm.cli.store_files import StoreFiles
 from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
 from asm.engine.jobs import run_job
@@ -25,6 +24,7 @@ from asm.errors import Conflict, StorageError, ValidationError
 from asm.formats.importing import FoundFile, Importer, ImportReport
 from asm.operations.text_index import index_events
 from asm.store import SessionStore
+from asm.store_files import StoreFiles
 
 _STANDARD_INPUT = Path("-")
 

@@ -28,6 +28,7 @@ from asm.formats.log_reading import LogReading
 from asm.formats.sources import is_unchanged, source_of, source_of_file, unfinished, with_read
 from asm.formats.storing import Storing
 from asm.store import SessionStore
+from asm.store_files import StoreFiles
 from asm.validation import a_type
 
 EVENTS_PER_TRANSACTION = 5_000
@@ -82,20 +83,20 @@ def import_files(
     *,
     strict: bool = False,
     progress: Progress | None = None,
-    excluded: Callable[[Path], bool] = lambda _: False,
 ) -> ImportReport:
     """Import files, folders of files and pipes, and return what that added.
 
     Importing again adds what is new. What was changed in the store stays: tags, the status, the metadata, a
     deletion. A file that cannot be imported is among the `failures` of the report, and the others are
     imported; with `strict` the first failure is raised. `progress(done, number, path)` is called before each
-    file. Files for which `excluded(path)` is true are not opened. An AsyncSessionStore has no use here:
-    open a SessionStore of the same DSN.
+    file. The files of the store itself are not opened. An AsyncSessionStore has no use here: open a
+    SessionStore of the same DSN.
     """
     if not isinstance(store, SessionStore):
         raise ValidationError(f"import_files takes a SessionStore, not {a_type(store)}", path="store")
     importer = Importer(store, strict=strict)
-    found = importer.find([Path(path) for path in paths], excluded)
+    own = StoreFiles(store._dsn_target)
+    found = importer.find([Path(path) for path in paths], own.__contains__)
     for number, file in enumerate(found):
         if progress is not None:
             progress(number, len(found), str(file.path))

@@ -23,14 +23,13 @@ from asm.formats.session_rows import (
     SessionRows,
     counts_of,
     hashed_id,
-    is_settled,
-    modified_at,
     object_of,
     snake_case,
     time_of,
     token_number,
     without,
 )
+from asm.formats.times import is_settled, modified_at
 from asm.models import EventType, SessionStatus
 from asm.usage import COST_USD_MAX
 from asm.validation import is_number, is_text

@@ -60,8 +60,8 @@ def read_stream(file: BufferedReader, name: str) -> Iterator[Parsed]:
 def _read(path: Path) -> Iterator[Parsed]:
     reader = find_reader(path)
     if reader is None:
-        names = " and ".join(each.name for each in READERS)
-        raise ValidationError(f"{_why_unknown(path)}; asm reads {names} files")
+        names = ", ".join(dict.fromkeys(each.name for each in READERS))
+        raise ValidationError(f"{_why_unknown(path)}; asm reads {names}")
     if reader.read is not None:
         yield from reader.read(path)
     elif reader.log is not None:

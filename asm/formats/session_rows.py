@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from asm.documents import Document
@@ -20,9 +19,6 @@ from asm.models import Event, EventType, Run, RunStatus, Session, SessionStatus
 from asm.provider_usage import TOKEN_COUNTS, TOKENS_MAX
 from asm.usage import COST_USD_MAX
 from asm.validation import is_text
-
-COMPLETED_AFTER = timedelta(days=1)
-"""A session to which nothing was added for as long is completed."""
 
 EVENTS_MAX = 200_000
 """The events of a session that are held in memory at a time."""
@@ -261,16 +257,6 @@ def object_of(document: Mapping[str, Any], name: str) -> Document:
     """The object that a field has, {} if it has another value."""
     value = document.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def modified_at(path: Path) -> datetime:
-    """The time of the last modification of a file; now, if it is not in the years 1 to 9999."""
-    return time_of(path.stat().st_mtime * 1000) or datetime.now(UTC)
-
-
-def is_settled(at: datetime) -> bool:
-    """Whether what was changed last at this time will not change any more."""
-    return datetime.now(UTC) - at > COMPLETED_AFTER
 
 
 def time_of(value: Any) -> datetime | None:

@@ -2,8 +2,8 @@
 
 The database notes which events were inserted, and nothing else: to find the words of an event, and to insert
 them into an index, takes several times as long as to append it. So a program adds events to the index later,
-in batches of its own, and until then a search reads them. Whoever appends does not wait for the index, and
-whoever searches finds every event.
+in batches of its own, and until then a search reads them. An append does not wait for the index, and a search
+finds every event.
 """
 
 from __future__ import annotations

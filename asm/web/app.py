@@ -42,9 +42,9 @@ def app(
 ) -> Starlette:
     """The viewer of an open store, which the caller closes.
 
-    Without a `token` it answers only requests whose `Host` is this machine. With one it answers every host,
-    and whoever has the token: it is taken from the query once, and kept in a cookie. `name` is what
-    pages call the store. `status` finds its migrations and its numbers of rows, for the page of its health.
+    Without a `token` it answers only requests whose `Host` is this machine. With one it answers requests for
+    every host that have the token: it is taken from the query once, and kept in a cookie. `name` is how
+    pages name the store. `status` finds its migrations and its numbers of rows, for the page of its health.
     """
     static = Mount("/static", StaticFiles(directory=_STATIC), name="static")
     viewer = Starlette(routes=[*ROUTES, static], exception_handlers=_handlers())

@@ -26,6 +26,7 @@ class Sample(NamedTuple):
 
     def copied(self, folder: Path) -> Path:
         """The file in a copy of its folder."""
+        folder.mkdir(exist_ok=True)
         beside = self.path.with_suffix("")
         if beside.is_dir():
             shutil.copytree(beside, folder / beside.name, dirs_exist_ok=True)

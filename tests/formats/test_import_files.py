@@ -120,3 +120,16 @@ def test_strict_raises_the_first_failure_with_the_name_of_the_file(migrated: str
         pytest.raises(asm.ValidationError, match=r"bad\.traj: not JSON"),
     ):
         import_files(store, [tmp_path / "bad.traj"], strict=True)
+
+
+def test_the_files_of_the_store_are_not_opened(tmp_path: Path) -> None:
+    """Closing one would end the locks that SQLite has on it."""
+    SAMPLES[0].copied(tmp_path)
+    with a_store(tmp_path / "store.db") as store:
+        report = import_files(store, [tmp_path, tmp_path / "store.db"])
+
+    own = {tmp_path / f"store.db{suffix}" for suffix in ("", "-wal", "-shm")}
+    assert {path for path, reason in report.skipped if reason == "a file of the store"} == set(map(str, own))
+    (failure,) = report.failures
+    assert "to copy a store use `asm copy`" in str(failure)
+    assert report.sessions > 0

@@ -109,6 +109,21 @@ def test_a_line_that_is_no_record_is_named_and_what_is_before_it_is_stored_once(
         assert contents(store) == expected
 
 
+@grown
+def test_an_older_copy_of_a_log_takes_nothing_back(sample: Sample, tmp_path: Path) -> None:
+    path = sample.copied(tmp_path)
+    with a_store(tmp_path / "store.db") as store:
+        imported(store, path)
+        before = contents(store)
+
+        older = sample.copied(tmp_path / "backup")
+        lines = older.read_bytes().splitlines(keepends=True)
+        _write(older, b"".join(lines[: len(lines) // 2]))
+        imported(store, older)
+
+        assert contents(store) == before
+
+
 @named
 def test_an_export_of_what_was_imported_is_imported_as_it_is(sample: Sample, tmp_path: Path) -> None:
     path = sample.copied(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
 from json import JSONDecodeError
 from pathlib import Path
 
@@ -14,15 +13,12 @@ from asm.formats.base import Transcript
 from asm.formats.claude_code import records
 from asm.formats.claude_code.conversation import EARLY_MAX, Conversation
 from asm.formats.claude_code.session import FORMAT, SessionBuilder, agent_session_id
-from asm.formats.times import modified_at
+from asm.formats.times import is_settled, modified_at
 from asm.models import SessionStatus
 from asm.validation import is_text
 
 SUBAGENT = "subagent"
 """The tag of the sessions of sub-agents."""
-
-COMPLETED_AFTER = timedelta(days=1)
-"""A log to which nothing was added for as long is that of a completed session."""
 
 SESSIONS_MAX = 10_000
 """The sessions of a log, of which each is held in memory. Real logs have a few dozen, with sub-agents."""
@@ -126,7 +122,7 @@ class ClaudeCodeLog:
     def _conversation(
         self, id: str, log_id: str, metadata: Document, parent_id: str | None, *tags: str
     ) -> Conversation:
-        is_old = datetime.now(UTC) - self._modified_at > COMPLETED_AFTER
+        is_old = is_settled(self._modified_at)
         status = SessionStatus.COMPLETED if is_old else SessionStatus.ACTIVE
         builder = SessionBuilder(
             id, at=self._modified_at, metadata=metadata, status=status, parent_id=parent_id, tags=tags

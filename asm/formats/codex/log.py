@@ -22,13 +22,12 @@ from asm.formats.codex.records import Record
 from asm.formats.session_rows import (
     SessionRows,
     hashed_id,
-    is_settled,
-    modified_at,
     object_of,
     snake_case,
     time_of,
     without,
 )
+from asm.formats.times import is_settled, modified_at
 from asm.models import SessionStatus
 from asm.validation import is_text
 

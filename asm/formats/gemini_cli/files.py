@@ -12,7 +12,8 @@ from asm.errors import ValidationError
 from asm.export_files import text
 from asm.formats.base import Reader, Transcript
 from asm.formats.gemini_cli.conversation import Conversation
-from asm.formats.session_rows import SessionRows, hashed_id, is_settled, modified_at, time_of
+from asm.formats.session_rows import SessionRows, hashed_id, time_of
+from asm.formats.times import is_settled, modified_at
 from asm.models import SessionStatus
 from asm.validation import is_text
 

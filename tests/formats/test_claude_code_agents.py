@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from asm.formats import import_files
 from asm.formats.claude_code.agents import CALLS_MAX
 from tests.formats.claude_logs import SAMPLE, SESSION, Record, Told, Writer, read, write
+from tests.formats.samples import SAMPLES
+from tests.formats.test_properties import a_store
 
 AGENT = "a7c41e9"
 CHILD = f"{SESSION}/agent-{AGENT}"
@@ -212,3 +215,12 @@ def test_a_sub_agent_whose_id_is_too_long_for_a_session_has_one_that_is_derived_
     (own_id,) = told.keys() - {SESSION}
     assert_is_the_agent(told[own_id], own_id)
     assert told[SESSION].data("tool_call_completed")[0]["session_id"] == own_id
+
+
+def test_the_file_that_describes_a_sub_agent_is_read_with_its_log(tmp_path: Path) -> None:
+    copy = SAMPLES[0].copied(tmp_path)
+    with a_store(tmp_path / "store.db") as store:
+        report = import_files(store, [copy.with_suffix("")])
+
+        assert (report.sessions, report.failures, report.skipped) == (1, [], [])
+        assert store.get_session(CHILD).metadata["title"] == "Look for callers"

@@ -33,9 +33,16 @@ _SESSION = re.compile(rb'"sessionId"\s*:\s*"([^"\\]{1,255})"')
 _MARKER_FIELDS = (b'"sessionId"', b'"leafUuid"', b'"messageId"')
 
 
-def sniff(_path: Path, head: bytes) -> bool:
-    """Whether a file begins with records of Claude Code."""
-    return any(map(_is_record, head.split(b"\n", _LINES_MAX)[:_LINES_MAX]))
+def sniff(path: Path, head: bytes) -> bool:
+    """Whether a file begins with records of Claude Code, or is read with one that does."""
+    return main_file(path) is not None or any(map(_is_record, head.split(b"\n", _LINES_MAX)[:_LINES_MAX]))
+
+
+def main_file(path: Path) -> Path | None:
+    """The log of the sub-agent that a file describes."""
+    name = path.name.removesuffix(".meta.json")
+    log = path.with_name(f"{name}.jsonl")
+    return log if name != path.name and agent_of(log) is not None and log.is_file() else None
 
 
 def _is_record(line: bytes) -> bool:
@@ -63,4 +70,4 @@ def _session_of(line: bytes) -> str | None:
     return records.text_of(record.get("sessionId")) if isinstance(record, dict) else None
 
 
-READER = Reader(FORMAT, sniff, log=ClaudeCodeLog, session_id=session_id)
+READER = Reader(FORMAT, sniff, log=ClaudeCodeLog, session_id=session_id, main_file=main_file)

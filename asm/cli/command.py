@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,8 @@ def run() -> None:
     """Run the command with the arguments of the process."""
     # The limit that the environment sets may be lower than the digits of an integer to show.
     sys.set_int_max_str_digits(DIGITS_MAX)
+    # A connection that is lost, or that Ctrl-C interrupts, is what the command itself reports, if anything.
+    logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -84,7 +84,7 @@ def test_exports_that_were_joined_are_read_with_their_byte_order_marks(tmp_path:
     ("content", "fault"),
     [
         (b"", "the file is empty"),
-        (b"remember the milk", "unknown file format; asm reads asm export and "),
+        (b"remember the milk", "unknown file format; asm reads asm export, Claude Code, Codex, Gemini CLI, "),
         (b"\x1f\x8b", "unknown file format"),
         (b"SQLite format 3\0", "a SQLite database, and `asm copy` copies stores"),
     ],

@@ -70,7 +70,9 @@ class Database:
 
     def tables_with(self, column: str) -> list[str]:
         """The names of the tables whose definition has this word."""
-        sql = "select name from sqlite_master where type = 'table' and instr(lower(sql), :column) order by name"
+        sql = (
+            "select name from sqlite_master where type = 'table' and instr(lower(sql), :column) order by name"
+        )
         return [row["name"] for row in self.rows(sql, column=column)]
 
     def referenced(self, table: str, column: str) -> str | None:

@@ -19,7 +19,15 @@ from asm import files
 from asm.errors import ValidationError
 from asm.export_files import jsonl, text
 from asm.export_files.exported import ExportedSession
-from asm.formats import claude_code, codex, databases, gemini_cli, opencode, swe_agent
+from asm.formats import (
+    claude_code,
+    codex,
+    databases,
+    gemini_cli,
+    openai_agents,
+    opencode,
+    swe_agent,
+)
 from asm.formats.base import Log, Parsed, Reader, Transcript
 
 T = TypeVar("T")
@@ -30,7 +38,15 @@ HEAD_BYTES = 4_096
 EXPORT = Reader("asm export", jsonl.sniff, read=jsonl.iterate)
 
 # An export is recognised before all others: it may contain text that looks like another format.
-READERS = (EXPORT, claude_code.READER, codex.READER, *gemini_cli.READERS, *opencode.READERS, swe_agent.READER)
+READERS = (
+    EXPORT,
+    claude_code.READER,
+    codex.READER,
+    *gemini_cli.READERS,
+    *opencode.READERS,
+    openai_agents.READER,
+    swe_agent.READER,
+)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from asm.formats import (
     codex,
     databases,
     gemini_cli,
+    mini_swe_agent,
     openai_agents,
     opencode,
     swe_agent,
@@ -45,6 +46,7 @@ READERS = (
     *gemini_cli.READERS,
     *opencode.READERS,
     openai_agents.READER,
+    mini_swe_agent.READER,
     swe_agent.READER,
 )
 

@@ -49,6 +49,7 @@ SAMPLES = (
         grows=True,
     ),
     Sample("OpenAI Agents database", DATA / "openai-agents" / "sessions.db"),
+    Sample("mini-swe-agent trajectory", DATA / "mini-swe-agent" / "ada__sums-1.traj.json"),
     Sample("SWE-agent trajectory", DATA / "small.traj"),
 )
 LOGS = [sample for sample in SAMPLES if sample.grows]

@@ -310,7 +310,10 @@ class _Reader:
             return []
         if entry.event.type == EventType.TOKEN_USAGE_UPDATED and (counts := _usage(data)):
             return [Block("usage", summary=counts)]
-        words = error_text(data) if entry.event.type in errors.TYPES or "message" in data else as_text(data)
+        is_told = entry.event.type in errors.TYPES or "message" in data
+        words = error_text(data) if is_told else _fields(data)
+        if not is_told and _is_brief(data):
+            return [Block("brief", summary=words)]
         return [Block("note", self._pre(_json(data), "json"), summary=_summary(words))]
 
 
@@ -394,8 +397,22 @@ def _call_summary(call: ToolCall) -> str:
         for name in _TELLING:
             if isinstance(value := given.get(name), str | list) and value:
                 return _summary(" ".join(map(as_text, value)) if isinstance(value, list) else value)
-        return _summary(", ".join(f"{key}: {as_text(value)[:80]}" for key, value in list(given.items())[:6]))
+        return _summary(_fields(given))
     return _summary(as_text(given) if given is not None else "")
+
+
+def _fields(data: Mapping[str, Any]) -> str:
+    """The first fields of an object, without the marks of JSON."""
+    return ", ".join(f"{key}: {as_text(value)[:80]}" for key, value in list(data.items())[:6])
+
+
+def _is_brief(data: Mapping[str, Any]) -> bool:
+    """Whether `_fields` says all that an object has."""
+    return len(data) <= 6 and all(
+        len(key) <= 40
+        and (isinstance(each, bool | int | float | None) or (isinstance(each, str) and len(each) <= 80))
+        for key, each in data.items()
+    )
 
 
 def _summary(text: str) -> str:

@@ -1,13 +1,11 @@
-"""One conversation, as an agent of each framework has it and its integration stores it.
+"""The conversation about the museum, as an agent of each framework has it and its integration stores it.
 
-A user asks when the museum opens, and mostly shows a picture. The model thinks, calls a tool that fails,
-calls it again, and answers. Each function returns the id of the session.
+No model is asked: it is a script. Each function returns the id of the session.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -46,25 +44,19 @@ from asm.integrations.google_adk import AsmSessionService
 from asm.integrations.openai_agents import AsmSession
 from asm.integrations.pydantic_ai import AsmConversationStore
 from asm.integrations.strands import AsmSessionRepository
-
-QUESTION = "When does the **museum** open?"
-THOUGHT = "The table of hours has it."
-ANSWER = "At `ten`, and *not* on Mondays."
-FAILED, FOUND = "Nowhere", "Bergen"
-"""The inputs of the two calls of the tool."""
-
-ERROR, HOURS = "There is no such city.", "ten to six"
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+from tests.web.museum import (
+    ANSWER,
+    ASKED,
+    ERROR,
+    FAILED,
+    FOUND,
+    HOURS,
+    IMAGE,
+    PNG,
+    QUESTION,
+    THOUGHT,
+    hours,
 )
-IMAGE = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
-
-
-def hours(city: str) -> str:
-    """The hours of a museum."""
-    if city == FAILED:
-        raise ValueError(ERROR)
-    return HOURS
 
 
 def openai_agents(store: asm.SessionStore) -> str:
@@ -265,7 +257,7 @@ def strands_(store: asm.SessionStore) -> str:
 
 
 def claude_agent_sdk(store: asm.SessionStore) -> str:
-    """What the program of the SDK writes: its transcript, and that of a subagent."""
+    """What the program of the SDK writes to the transcript."""
     usage = {"input_tokens": 400, "output_tokens": 100, "cache_read_input_tokens": 600}
     numbers = iter(range(100))
     parent: str | None = None
@@ -295,10 +287,8 @@ def claude_agent_sdk(store: asm.SessionStore) -> str:
         result = {"type": "tool_result", "tool_use_id": f"toolu_{city}", "content": content, **more}
         return entry("user", [result], toolUseResult=content)
 
-    image = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(PNG).decode()}
-    said = [{"type": "text", "text": QUESTION}, {"type": "image", "source": image}]
     entries: Any = [
-        entry("user", said),
+        entry("user", ASKED),
         entry("assistant", [{"type": "thinking", "thinking": THOUGHT, "signature": "sig"}]),
         entry("assistant", [called(FAILED)]),
         returned(FAILED, ERROR, is_error=True),

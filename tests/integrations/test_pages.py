@@ -12,10 +12,21 @@ import pytest
 from starlette.testclient import TestClient
 
 import asm
+from tests.agents.adapters.test_claude_code import (
+    INIT,
+    THINKING,
+    Program,
+    ended,
+    message,
+    program,
+    results,
+    said,
+)
 from tests.integrations import plays
 from tests.web.conftest import opened_viewer, viewer
+from tests.web.museum import ANSWER, ASKED, ERROR, FAILED, FOUND, HOURS, QUESTION, THOUGHT, check_conversation
 
-__all__ = ["opened_viewer", "viewer"]
+__all__ = ["opened_viewer", "program", "viewer"]
 
 Viewer = tuple[TestClient, asm.SessionStore]
 
@@ -28,7 +39,7 @@ class Expected(NamedTuple):
     tokens: tuple[int, int, int]
     """Input, output, and read from a cache."""
 
-    error: str = plays.ERROR
+    error: str = ERROR
     is_told: bool = True
     """Whether the framework says that a call has failed, and not only the words of its result."""
 
@@ -47,31 +58,6 @@ PLAYS = {
 }
 
 
-def articles_of(page: str) -> list[str]:
-    return re.findall(r'<article class="item (.*?)</article>', page, re.DOTALL)
-
-
-def checked(conversation: str, expected: Expected) -> None:
-    """A conversation reads as it was: who said what, what was thought, called and returned."""
-    asked, *_, answered = articles_of(conversation.partition("session created</p>")[2] or conversation)
-    assert asked.startswith("message person")
-    assert "<p>When does the <strong>museum</strong> open?</p>" in asked
-    assert f'<img src="{plays.IMAGE}"' in asked
-    assert answered.startswith("message agent")
-    assert "<p>At <code>ten</code>, and <em>not</em> on Mondays.</p>" in answered
-    (thought,) = re.findall(r'<details class="fold thinking">(.*?)</details>', conversation, re.DOTALL)
-    assert plays.THOUGHT in thought
-    failed, found = re.findall(r'<details class="fold call(.*?)</details>', conversation, re.DOTALL)
-    for call, city, output in ((failed, plays.FAILED, expected.error), (found, plays.FOUND, plays.HOURS)):
-        about, _, result = call.partition('<div class="result')
-        assert re.search(rf'<span class="name">hours</span><span class="about">city: {city}<', about)
-        assert re.search(rf'<pre class="code" tabindex="0">(\w+: )?{output}', result)
-    assert [each.startswith(" failed") for each in (failed, found)] == [expected.is_told, False]
-    # Nothing is a result without its call, or JSON of a kind that is not known.
-    assert "Other" not in conversation
-    assert "fold note" not in conversation
-
-
 @pytest.mark.parametrize("framework", PLAYS)
 def test_the_pages_of_a_session_show_what_was_said_thought_called_and_used(
     viewer: Viewer, framework: str
@@ -82,9 +68,10 @@ def test_the_pages_of_a_session_show_what_was_said_thought_called_and_used(
     url = f"/sessions/{quote(session_id, safe='')}"
     page = client.get(url).text
 
-    checked(page, expected)
-    checked(client.get(f"{url}/export.html").text, expected)
-    assert f"<h1>{plays.QUESTION}</h1>" in page
+    check_conversation(page, error=expected.error, is_told=expected.is_told)
+    exported = client.get(f"{url}/export.html").text
+    check_conversation(exported, error=expected.error, is_told=expected.is_told)
+    assert f"<h1>{QUESTION}</h1>" in page
     assert f"<span>{expected.model}</span>" in page
     input, output, cached = (f"{count:,}" for count in expected.tokens)
     assert f"input {input}, output {output}, cache read {cached}," in page
@@ -98,7 +85,7 @@ def test_the_pages_of_a_session_show_what_was_said_thought_called_and_used(
 
 def assert_listed(client: TestClient, url: str) -> None:
     listed = client.get("/").text
-    assert re.search(rf'href="{re.escape(url)}">{re.escape(plays.QUESTION)}</a>', listed)
+    assert re.search(rf'href="{re.escape(url)}">{re.escape(QUESTION)}</a>', listed)
 
 
 def assert_used(client: TestClient, expected: Expected) -> None:
@@ -116,3 +103,30 @@ def assert_reached(client: TestClient, url: str) -> None:
     answer = client.get(f"{url}/error", follow_redirects=False)
     path, _, anchor = answer.headers["Location"].partition("#")
     assert f'<div class="result failed" id="{anchor}">' in client.get(path).text
+
+
+def test_a_run_of_the_adapter_of_claude_code_is_shown_with_its_calls_and_its_cost(
+    viewer: Viewer, program: Program
+) -> None:
+    client, store = viewer
+    calls = [
+        {"type": "tool_use", "id": f"toolu_{city}", "name": "hours", "input": {"city": city}}
+        for city in (FAILED, FOUND)
+    ]
+    program.says(
+        INIT,
+        *message("msg_1", {**THINKING, "thinking": THOUGHT}, calls[0], stop_reason="tool_use"),
+        results({"tool_use_id": calls[0]["id"], "content": ERROR, "is_error": True}),
+        *message("msg_2", calls[1], stop_reason="tool_use"),
+        results({"tool_use_id": calls[1]["id"], "content": HOURS}),
+        *message("msg_3", said(ANSWER), stop_reason="end_turn"),
+        ended(),
+    )
+    manager = asm.SessionManager(store)
+    session = manager.start_session("guide")
+    manager.run(session.id, program.adapter(), [{"role": "user", "content": ASKED}])
+
+    page = client.get(f"/sessions/{session.id}").text
+    check_conversation(page)
+    assert "<h2>1 error</h2>" in page
+    assert "<span>$0.25</span>" in page

@@ -19,7 +19,6 @@ from asm import (
     EventType,
     Run,
     Session,
-    SessionStats,
     ValidationError,
 )
 from asm.content import read_content, session_title
@@ -46,7 +45,6 @@ class About:
     """What the rail of a session shows."""
 
     listed: Listed
-    stats: SessionStats
     runs: list[Run]
     children: list[Child]
     errors: Errors
@@ -79,9 +77,8 @@ def id_of(request: Request) -> str:
 
 async def about(store: AsyncSessionStore, session_id: str) -> About:
     session = await store.get_session(session_id)
-    listed, stats, runs, children, errors = await asyncio.gather(
+    listed, runs, children, errors = await asyncio.gather(
         list_session(store, session),
-        store.query.get_session_stats(session_id),
         store.list_runs(session_id, limit=_RUNS_MAX),
         store.query.search_sessions(
             parent_session_id=session_id, order_by="created_at_asc", limit=_CHILDREN_MAX
@@ -91,7 +88,7 @@ async def about(store: AsyncSessionStore, session_id: str) -> About:
     timeline = timeline_of(runs)
     titles = await titles_of(store, children.items)
     known = [Child(each, titles[each.id]) for each in children.items]
-    return About(listed, stats, runs, known, errors, timeline)
+    return About(listed, runs, known, errors, timeline)
 
 
 async def session(request: Request) -> Response:

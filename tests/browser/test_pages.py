@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -12,9 +14,8 @@ from tests.browser import seeds
 from tests.browser.conftest import SCREENSHOTS, Viewer, Watched
 from tests.formats.samples import SAMPLES
 
-WIDTHS = (400, 1_000, 1_600)
+WIDTHS = (1_600, 1_000, 400)
 SCHEMES = ("light", "dark")
-_SHOT_HEIGHT_MAX = 4_000
 
 PAGES = {
     "sessions": "/",
@@ -31,34 +32,45 @@ PAGES = {
     "error-404": "/sessions/ses_none",
     "error-400": f"/sessions/{seeds.LONG}?after=x",
     "file": "file",
-    **{f"sample {sample.name}": "sample" for sample in SAMPLES},
+    **{sample.name: "sample" for sample in SAMPLES},
 }
 
 
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_fits_its_width_is_accessible_and_loads_nothing_else(
-    opened_page: Callable[..., Watched], viewer: Viewer, name: str, width: int
+    opened_page: Callable[..., Watched], viewer: Viewer, name: str
 ) -> None:
     url = PAGES[name]
     if url == "file":
         url = viewer.file.as_uri()
     elif url == "sample":
-        url = f"/sessions/{viewer.imported[name.removeprefix('sample ')]}"
-    watched = opened_page(url, viewport={"width": width, "height": 900})
+        url = f"/sessions/{viewer.imported[name]}"
+    watched = opened_page(url)
     page = watched.page
-    for scheme in SCHEMES:
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        take_screenshot(page, f"{name.replace(' ', '-')}-{width}-{scheme}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert found_by_axe(page, scheme) == []
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 1_400})
+        if width == WIDTHS[-1]:
+            page.reload()  # what is folded on a narrow page is folded when it is loaded
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            take_screenshot(page, f"{name}-{width}-{scheme}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            if width != WIDTHS[0]:
+                assert found_by_axe(page, scheme) == [], (width, scheme)
     assert watched.faults == []
 
 
 def found_by_axe(page: Page, scheme: str) -> list[str]:
-    """The findings of the accessibility check. The schemes differ in nothing but their colours."""
-    rules = {} if scheme == SCHEMES[0] else {"runOnly": ["color-contrast"]}
-    found = Axe().run(page, options={"resultTypes": ["violations"], **rules}).response["violations"]
+    """The findings of the accessibility check.
+
+    The schemes differ in nothing but their colours, and a page of 1,600 pixels has no style that one of
+    1,000 does not have.
+    """
+    options: dict[str, Any] = {"resultTypes": ["violations"], "preload": False}
+    if scheme == SCHEMES[1]:
+        options["runOnly"] = ["color-contrast"]
+    page.evaluate(f"window.axe || ({_axe()})")
+    found = page.evaluate("async (options) => (await axe.run(document, options)).violations", options)
     return [
         f"{each['impact']} {each['id']}: {node['html'][:200]} {node.get('failureSummary', '')}"
         for each in found
@@ -66,8 +78,11 @@ def found_by_axe(page: Page, scheme: str) -> list[str]:
     ]
 
 
+@cache
+def _axe() -> str:
+    return f"() => {{ {Axe().axe_script} }}"
+
+
 def take_screenshot(page: Page, name: str) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    height = min(page.evaluate("document.documentElement.scrollHeight"), _SHOT_HEIGHT_MAX)
-    clip = {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": height}  # type: ignore[index]
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True, clip=clip)  # type: ignore[arg-type]
+    page.screenshot(path=SCREENSHOTS / f"{name.replace(' ', '-')}.png")

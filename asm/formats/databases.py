@@ -18,6 +18,7 @@ from asm import files
 from asm.documents import Document
 from asm.errors import ValidationError
 from asm.export_files import text
+from asm.formats.failures import raise_together
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,9 +29,6 @@ _LOG_SUFFIX = "-wal"
 
 LENGTH_MAX = text.FILE_SIZE_MAX
 """Characters of a value, and of all rows of a session, as of an export that has them."""
-
-NAMED_MAX = 20
-"""Sessions that an error names."""
 
 _ROW_LENGTH = 100
 _WAIT_S = 5.0
@@ -164,12 +162,7 @@ def each(database: Database, ids: Iterable[T], read: Callable[[T], R]) -> Iterat
             failures.append(error)
         else:
             yield found
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        named = "; ".join(map(str, failures[:NAMED_MAX]))
-        more = f"; and {len(failures) - NAMED_MAX:,} more" if len(failures) > NAMED_MAX else ""
-        raise ValidationError(f"{len(failures):,} sessions cannot be read: {named}{more}")
+    raise_together(failures)
 
 
 class SessionSize:

@@ -179,8 +179,9 @@ class Importer:
                 head = text.read_head(file.path, registry.HEAD_BYTES)
                 file.reader = registry.find_reader(file.path)
                 if file.reader is not None:
-                    file.session_id = file.reader.session_id(file.path, head)
                     file.main = file.reader.main_file(file.path)
+                    if file.named or file.main is None:
+                        file.session_id = file.reader.session_id(file.path, head)
             except (OSError, ValidationError):
                 # Importing it says why.
                 continue

@@ -5,14 +5,12 @@ The first ones have no ids, no times, and no `args` and `extras`: all their fiel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asm.documents import Document
+from asm.formats.openhands.conversation import Conversation
 from asm.formats.openhands.tokens import Usage, metrics_of, usage_of
 from asm.formats.session_rows import object_of, without
-
-if TYPE_CHECKING:
-    from asm.formats.openhands.conversation import Conversation
 
 _KEPT_ACTIONS = (
     *("null", "recall", "change_agent_state", "condensation", "condensation_request", "summarize"),
@@ -26,7 +24,7 @@ _KEPT_OBSERVATIONS = (
 )
 """Observations that are no results of calls."""
 
-_IDENTITY = ("id", "timestamp", "cause")
+_IDENTITY = ("id", "timestamp")
 
 
 def add_action(conversation: Conversation, id: str, record: Document) -> None:
@@ -38,6 +36,9 @@ def add_action(conversation: Conversation, id: str, record: Document) -> None:
         conversation.keep(id, kind, record)
     elif kind == "system":
         conversation.instruct(id, args.get("content"), rest | without(args, "content"))
+    elif kind == "message" and is_user and conversation.delegations:
+        # The task of an agent to which another one has delegated it.
+        conversation.instruct(id, _content(args), rest | without(args, "content"), role="user")
     elif kind == "message" and is_user:
         conversation.prompt(id, _content(args), rest | without(args, "content", "image_urls", "images_urls"))
     else:
@@ -79,6 +80,7 @@ def _add_answer(
     else:
         if thought or reasoning:
             conversation.say(id, thought, {}, thinking=reasoning)
+        conversation.delegations += kind == "delegate"
         call_id = _call_id(about) or f"action {id}"
         name = about.get("function_name") or kind
         conversation.call(id, call_id, name, without(args, "thought"), rest)
@@ -93,6 +95,8 @@ def add_observation(conversation: Conversation, id: str, record: Document) -> No
         if kind == "agent_state_changed":
             conversation.go_into(extras.get("agent_state"), extras.get("reason"))
         return
+    if kind == "delegate":
+        conversation.delegations = max(conversation.delegations - 1, 0)
     call_id = _call_of(conversation, record)
     content = record.get("content")
     rest = _rest(record) | without({"extras": extras or None, "observation": kind})

@@ -9,8 +9,6 @@ from datetime import datetime
 from typing import Any
 
 from asm.documents import Document
-from asm.errors import ValidationError
-from asm.formats.openhands import actions, sdk_events
 from asm.formats.openhands.tokens import Meter, Stats, Usage, is_model
 from asm.formats.session_rows import SessionRows, snake_case, time_of, without
 from asm.formats.swe_agent import provider_of
@@ -43,6 +41,8 @@ class Conversation:
         """The calls that have no result yet, by the ids of their actions."""
         self.last_call: str | None = None
         self.has_prompt = False
+        self.delegations = 0
+        """How many agents work for the one with whom the user talks."""
         self._model = model
         self._has_one_run = has_one_run
         self._usages = usages or {}
@@ -51,33 +51,13 @@ class Conversation:
         self._state: str | None = None
         self._error: Document | None = None
 
-    # Records.
-
-    def add(self, record: Any) -> None:
-        """Read the next record. Older files have pairs of an action and its observation."""
-        if isinstance(record, list):
-            for each in record:
-                if each:
-                    self._add(each)
-        else:
-            self._add(record)
-
-    def _add(self, record: Any) -> None:
-        if not isinstance(record, dict):
-            raise ValidationError(f"expected an event, which is an object, not {type(record).__name__}")
-        id = self._record_id(record.get("id"))
+    def begin_record(self, record: Document) -> str:
+        """Go on to a record. Returns its id."""
         at = record.get("timestamp")
         self.rows.go_to(time_of(at))
         if is_naive(at):
             self.rows.metadata["naive_times"] = True
-        if isinstance(record.get("kind"), str):
-            sdk_events.add(self, id, record)
-        elif isinstance(record.get("action"), str):
-            actions.add_action(self, id, record)
-        elif isinstance(record.get("observation"), str):
-            actions.add_observation(self, id, record)
-        else:
-            self.keep(id, "record", record)
+        return self._record_id(record.get("id"))
 
     def _record_id(self, id: Any) -> str:
         """The id of a record, or its number. An id that occurs again is told apart."""
@@ -93,11 +73,11 @@ class Conversation:
             self.rows.begin_run(id, content)
             self._state, self._error = None, None
         self.has_prompt = True
-        self.rows.add(EventType.MESSAGE_SENT, id, {"role": role, "content": content}, rest=rest)
+        self._add(EventType.MESSAGE_SENT, id, {"role": role, "content": content}, rest=rest)
 
     def instruct(self, id: str, content: Any, rest: Document, role: str = "system") -> None:
         """A message to the agent that is not the user's."""
-        self.rows.add(EventType.MESSAGE_SENT, id, {"role": role, "content": content}, rest=rest)
+        self._add(EventType.MESSAGE_SENT, id, {"role": role, "content": content}, rest=rest)
 
     def say(
         self, id: str, content: Any, rest: Document, *, thinking: Any = None, is_answer: bool = False
@@ -109,7 +89,7 @@ class Conversation:
             **without({"thinking": thinking or None}),
         }
         part = "" if is_answer else "thought"
-        self.rows.add(EventType.MESSAGE_RECEIVED, id, data, part=part, rest=rest)
+        self._add(EventType.MESSAGE_RECEIVED, id, data, part=part, rest=rest)
         if content and (run := self.rows.run) is not None:
             run.output = content
             self.rows.note(run)
@@ -119,22 +99,25 @@ class Conversation:
     ) -> None:
         self.calls[action_id or id] = self.last_call = call_id
         data = without({"name": name, "input": input})
-        self.rows.add(EventType.TOOL_CALL_STARTED, id, data, part="call", correlation_id=call_id, rest=rest)
+        self._add(EventType.TOOL_CALL_STARTED, id, data, part="call", correlation_id=call_id, rest=rest)
 
     def result(self, id: str, call_id: str | None, data: Document, rest: Document) -> None:
         """What a call returned, or the `error` with which it failed."""
         type = EventType.TOOL_CALL_FAILED if "error" in data else EventType.TOOL_CALL_COMPLETED
-        self.rows.add(type, id, data, part="result", correlation_id=call_id, rest=rest)
+        self._add(type, id, data, part="result", correlation_id=call_id, rest=rest)
 
     def fail(self, id: str, error: Document, rest: Document) -> None:
         """An error that is no result of a call."""
         self._error = error
-        self.rows.add(EventType.ERROR_OCCURRED, id, error, rest=rest)
+        self._add(EventType.ERROR_OCCURRED, id, error, rest=rest)
 
     def keep(self, id: str, kind: str, record: Document) -> None:
         """A record that has no type of ours."""
         word = snake_case(" ".join(_WORD.split(kind[:60]))).removesuffix("_event")
-        self.rows.add(f"openhands.{word}", id, without(record, "id", "timestamp", "kind"))
+        self._add(f"openhands.{word}", id, without(record, "id", "timestamp", "kind"))
+
+    def _add(self, type: str, id: str, data: Document, **fields: Any) -> None:
+        self.rows.add(type, id, data, metadata={"event_id": id}, **fields)
 
     # The model.
 
@@ -148,7 +131,7 @@ class Conversation:
         run.error, run.is_cancelled, self._state = None, False, None
         usage = self.usage_of(response_id)
         model = next((each for each in (model, usage and usage.model, self._model) if is_model(each)), None)
-        run.provider = provider_of(model) or run.provider
+        run.provider = _provider(model) or run.provider
         self.rows.add_turn(run, model)
         return True
 
@@ -169,7 +152,7 @@ class Conversation:
         if usage.counts:
             name = next((each for each in (model, usage.model, self._model) if is_model(each)), None)
             data = {**usage.counts, **without({"model": name, "cost_usd": usage.cost_usd or None})}
-            self.rows.add(EventType.TOKEN_USAGE_UPDATED, id, data, part="usage")
+            self._add(EventType.TOKEN_USAGE_UPDATED, id, data, part="usage")
 
     def count_total(self, stats: Stats) -> None:
         """Count in the run what no record says. It becomes no event, because it changes until the end."""
@@ -198,6 +181,11 @@ class Conversation:
             run.is_cancelled, run.error = False, None
         self._state = state
         self.rows.note(run)
+
+
+def _provider(model: str | None) -> str | None:
+    """The provider of a model, which may be behind a proxy, as in "litellm_proxy/claude-sonnet-4-5"."""
+    return provider_of(model and model.rpartition("/")[2]) or provider_of(model)
 
 
 def is_naive(at: Any) -> bool:

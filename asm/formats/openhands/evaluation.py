@@ -15,6 +15,7 @@ from asm.errors import ValidationError
 from asm.export_files import text
 from asm.formats.base import Reader, Transcript
 from asm.formats.failures import raise_together
+from asm.formats.openhands import records
 from asm.formats.openhands.conversation import Conversation
 from asm.formats.openhands.files import AGENT, FORMAT
 from asm.formats.openhands.tokens import Stats, metrics_of
@@ -92,7 +93,7 @@ def _session(document: Any, file: str, at: datetime) -> Transcript:
     conversation = Conversation(rows, model=_model(document), has_one_run=True, usages=usages)
     for number, event in enumerate(history):
         try:
-            conversation.add(event)
+            records.add(conversation, event)
         except ValidationError as error:
             raise ValidationError(f"history[{number}]: {error}") from error
     _add_end(conversation, document)

@@ -20,6 +20,7 @@ from asm.documents import Document, dump
 from asm.errors import ValidationError
 from asm.export_files import text
 from asm.formats.base import Reader, Transcript
+from asm.formats.openhands import records
 from asm.formats.openhands.conversation import Conversation
 from asm.formats.openhands.sdk_events import state_of
 from asm.formats.openhands.tokens import Stats
@@ -65,7 +66,9 @@ def _is_part(path: Path, head: bytes) -> bool:
     """Whether a file is a part of a conversation in a folder."""
     if path.name == BASE_STATE:
         return head.startswith(b"{") and (path.parent / EVENTS).is_dir()
-    return _number(path) is not None and path.parent.name == EVENTS and is_event(head, in_list=False)
+    if path.parent.name != EVENTS or _number(path) is None:
+        return False
+    return head.startswith(b"{") if path.name.startswith("event-") else is_event(head, in_list=False)
 
 
 def _is_log(path: Path, head: bytes) -> bool:
@@ -246,7 +249,7 @@ def _transcripts(
     conversation.rows.begin(_time(events[0]))
     for number, event in enumerate(events):
         try:
-            conversation.add(event)
+            records.add(conversation, event)
         except ValidationError as error:
             raise ValidationError(f"event {number:,}: {error}", event=number) from error
     if stats is not None:
@@ -293,7 +296,7 @@ class EventLog:
         event = text.parse_json(record)
         if self._conversation is None:
             self._conversation = self._begun(event)
-        self._conversation.add(event)
+        records.add(self._conversation, event)
 
     def take(self) -> list[Transcript]:
         """What was added since the last time."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asm.documents import Document
 from asm.export_files import text
+from asm.formats.openhands.conversation import Conversation
 from asm.formats.openhands.tokens import Stats
 from asm.formats.session_rows import object_of, without
-
-if TYPE_CHECKING:
-    from asm.formats.openhands.conversation import Conversation
 
 _IDENTITY = ("id", "timestamp", "kind")
 _STATES = ("execution_status", "agent_status")

@@ -109,7 +109,7 @@ def add_observation(conversation: Conversation, id: str, record: Document) -> No
     elif kind == "user_rejected":
         conversation.result(id, call_id, {"error": {"code": "rejected", "message": content}}, rest)
     else:
-        output = content if content is not None else extras.get("outputs")
+        output = content if content not in (None, "") else extras.get("outputs", content)
         code = next((each for each in _exit_codes(record, extras) if type(each) is int), None)
         conversation.result(id, call_id, {"output": output, **without({"exit_code": code})}, rest)
 

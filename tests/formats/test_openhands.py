@@ -429,9 +429,32 @@ def test_an_output_is_imported_line_by_line_and_the_lines_that_fail_are_named(tm
         assert (report.sessions, report.unchanged, len(store.list_sessions())) == (1, 2, 3)
 
 
+def test_attempts_that_failed_at_once_are_sessions_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "output.jsonl"
+    line = {"instance_id": "ada__sums-7", "instruction": "Add a licence.", "history": []}
+    path.write_text("\n".join(json.dumps({**line, "error": error}) for error in ("No image", "No space")))
+    assert [each.runs[0].error for each in read(path)] == [{"message": "No image"}, {"message": "No space"}]
+    assert len({each.session.id for each in read(path)}) == 2
+
+
+def test_a_damaged_first_event_is_a_failure_and_not_passed_over(tmp_path: Path) -> None:
+    modern = _copied(tmp_path / CONVERSATION.name)
+    min((modern / "events").iterdir()).write_text("")
+    older = tmp_path / "sessions" / "older" / "events"
+    older.mkdir(parents=True)
+    (older / "0.json").write_text("{")
+    (older / "1.json").write_text(json.dumps({"id": 1, **user("Hi")}))
+    with asm.SessionStore("sqlite://", migrate=True) as store:
+        failures = sorted(str(failure) for failure in import_files(store, [tmp_path]).failures)
+    assert len(failures) == 2
+    assert "event-00000" in failures[0]
+    assert "0.json: not JSON" in failures[1]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        ("event-00000-7d1c4b01.json", json.dumps({"id": "7d1c4b01", **user("Hi")})),
         ("predictions.jsonl", '{"instance_id": "a", "model_patch": ""}'),
         ("1.json", '{"id": 1, "timestamp": "2026"}'),
         ("list.json", '[{"id": 1, "source": "agent"}]'),

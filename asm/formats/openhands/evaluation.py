@@ -81,7 +81,7 @@ def _session(document: Any, file: str, at: datetime) -> Transcript:
     name = _name(document)
     rows = SessionRows(
         FORMAT,
-        _id(name, history),
+        _id(name, history, document),
         agent_id=AGENT,
         at=at,
         metadata=_metadata(document, name, file),
@@ -127,8 +127,10 @@ def _name(document: Document) -> str | None:
     return None
 
 
-def _id(name: str | None, history: list[Any]) -> str:
-    content = sha256(dump(history, "history").encode(errors="surrogatepass")).hexdigest()
+def _id(name: str | None, history: list[Any], document: Document) -> str:
+    """The id of a session. Attempts that failed before their first event differ by how they failed."""
+    told = history or [document.get("attempt"), document.get("error")]
+    content = sha256(dump(told, "history").encode(errors="surrogatepass")).hexdigest()
     return hashed_id("ses_", FORMAT, name or "", content)
 
 

@@ -45,6 +45,7 @@ _SOURCE = re.compile(rb'"source"\s*:\s*"(?:agent|user|environment|hook)"')
 _ID = re.compile(rb'\{\s*"id"\s*:\s*"([^"\\]{1,255})"')
 _NAMED = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
+_HEAD_BYTES = 4_096
 _FIRST_LINE_BYTES = 1024 * 1024
 
 
@@ -68,11 +69,12 @@ def _is_part(path: Path, head: bytes) -> bool:
         return head.startswith(b"{") and (path.parent / EVENTS).is_dir()
     if path.parent.name != EVENTS or _number(path) is None:
         return False
-    return head.startswith(b"{") if path.name.startswith("event-") else is_event(head, in_list=False)
+    return path.name.startswith("event-") or is_event(head, in_list=False)
 
 
 def _is_log(path: Path, head: bytes) -> bool:
-    return is_event(head, in_list=False) and not _is_part(path, head)
+    # An event that lies elsewhere than the others of its conversation is no conversation.
+    return is_event(head, in_list=False) and not (_is_part(path, head) or path.name.startswith("event-"))
 
 
 def _is_list(_path: Path, head: bytes) -> bool:
@@ -98,7 +100,8 @@ def _event_files(folder: Path) -> list[Path]:
 @lru_cache(maxsize=8)
 def _first_event(folder: Path, _changed_at: int) -> Path | None:
     """The first event in a folder. Events are only added behind it, so that it may be remembered."""
-    return next(iter(_event_files(folder)), None)
+    found = (path for path in _event_files(folder) if _is_part(path, text.read_head(path, _HEAD_BYTES)))
+    return next(found, None)
 
 
 def _conversation_folder(path: Path) -> Path:

@@ -31,6 +31,12 @@ LENGTH_MAX = text.FILE_SIZE_MAX
 NAMED_MAX = 20
 """Sessions that an error names."""
 
+STEPS_MAX = 10**8
+STEPS_PER_BYTE = 10
+"""Instructions of SQLite's virtual machine for reading a database, and for each byte of it. It takes a tenth
+of these, unless the tables lack their indexes and each session is a search of all rows."""
+
+_STEPS_AT_A_TIME = 100_000
 _ROW_LENGTH = 100
 _WAIT_S = 5.0
 
@@ -40,6 +46,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._steps = STEPS_MAX + STEPS_PER_BYTE * path.stat().st_size
         self._open()
 
     def _open(self) -> None:
@@ -61,6 +68,17 @@ class Database:
         # No function that the schema names is called.
         self._connection.execute("pragma trusted_schema = off")
         self._connection.execute("pragma query_only = on")
+        self._connection.set_progress_handler(self._take_steps, _STEPS_AT_A_TIME)
+
+    def _take_steps(self) -> bool:
+        """Count steps of a query. It ends with an error if this is true."""
+        self._steps -= _STEPS_AT_A_TIME
+        return self.is_exhausted
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether reading has taken too many steps."""
+        return self._steps < 0
 
     def close(self) -> None:
         self._connection.close()
@@ -157,12 +175,16 @@ def contains(path: Path, head: bytes, is_ours: Callable[[Database], bool]) -> bo
 @contextmanager
 def reading(path: Path) -> Iterator[Database]:
     """A database, open for reading. Raises ValidationError if it cannot be read."""
+    database: Database | None = None
     try:
         with closing(Database(path)) as database:
             yield database
     except (sqlite3.Error, UnicodeError) as error:
         # A UnicodeError is raised for a schema that is not UTF-8.
-        raise ValidationError(f"the database cannot be read: {error}") from error
+        reason = str(error)
+        if database is not None and database.is_exhausted:
+            reason = "it takes too long, because its tables lack the indexes that its program makes"
+        raise ValidationError(f"the database cannot be read: {reason}") from error
 
 
 # Reading.

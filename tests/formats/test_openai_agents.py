@@ -280,6 +280,21 @@ def test_a_session_that_is_too_large_is_refused(writer: Writer, monkeypatch: pyt
         read(writer.path)
 
 
+def test_a_database_in_which_each_session_is_a_search_of_all_rows_is_refused(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "STEPS_MAX", 0)
+    writer.execute("begin")
+    for number in range(500):
+        writer.add(f"s{number}", ASKED, SAID)
+    writer.execute("commit")
+    writer.execute("pragma wal_checkpoint(truncate)")
+    with pytest.raises(ValidationError, match="its tables lack the indexes"):
+        read(writer.path)
+    writer.execute("create index by_session on agent_messages (session_id, id)")
+    assert len(read(writer.path)) == 500
+
+
 # Growth.
 
 

@@ -283,7 +283,8 @@ def test_a_session_that_is_too_large_is_refused(writer: Writer, monkeypatch: pyt
 def test_a_database_in_which_each_session_is_a_search_of_all_rows_is_refused(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "STEPS_MAX", 0)
+    monkeypatch.setattr(databases, "STEPS_MAX", 500_000)
+    monkeypatch.setattr(databases, "STEPS_PER_BYTE", 0)
     writer.execute("begin")
     for number in range(500):
         writer.add(f"s{number}", ASKED, SAID)

@@ -1,8 +1,7 @@
-"""How people use the pages: by keyboard, without JavaScript, while a session goes on, and with hostile content."""
+"""The pages in use: by keyboard, without JavaScript, while a session goes on, and with hostile content."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import pytest
@@ -73,7 +72,9 @@ def test_a_call_is_unfolded_and_folded_by_the_keyboard(opened_page: Open, key: s
     call.locator("> summary").focus()
     for is_open in (True, False):
         page.keyboard.press(key)
-        expect(call).to_have_attribute("open", "") if is_open else expect(call).not_to_have_attribute("open", "")
+        expect(call).to_have_attribute("open", "") if is_open else expect(call).not_to_have_attribute(
+            "open", ""
+        )
         expect(call.locator(".result")).to_be_visible(visible=is_open)
 
 
@@ -182,7 +183,9 @@ def test_new_events_appear_on_the_page_of_a_session_and_the_session_rises_in_the
             an_event("ses_first", type="message_streamed", data={"delta": "a word"}),
             an_event("ses_first", type="message_received", data={"role": "assistant", "content": "*Whole*"}),
             an_event("ses_first", type="tool_call_started", correlation_id="c", data=call),
-            an_event("ses_first", type="tool_call_failed", correlation_id="c", data={"error": "no such file"}),
+            an_event(
+                "ses_first", type="tool_call_failed", correlation_id="c", data={"error": "no such file"}
+            ),
         ):
             session = asm.Session(agent_id="live", id="ses_first")
             number = store.append_event(event, session=session).sequence_number

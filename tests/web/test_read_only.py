@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import aclosing, closing, contextmanager
 from functools import partial
 from html import unescape
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
 import pytest
 from psycopg.conninfo import make_conninfo
-from starlette.routing import Match
+from starlette.routing import Match, Route
 from starlette.testclient import TestClient
 
 import asm
@@ -26,6 +26,7 @@ from tests.web.test_live import read
 
 STARTS = ("/", "/usage", "/health", "/sessions/ses_1?after=100", "/sessions/ses_1?before=101", "/?cursor=x")
 VALUES = ("1", "a", "active", "week", "2026-01-01")
+PATTERNS = [each for each in ROUTES if isinstance(each, Route)]
 LIVE = "/sessions/{session_id}/live"
 
 
@@ -39,7 +40,7 @@ def test_every_route_with_every_parameter_only_reads(migrated: str) -> None:
             visited = visit(client)
         asyncio.run(follow(dsn))
     # A form or a link leads to each of them.
-    assert {route for route, _ in visited} == {route_of(each.path) for each in ROUTES} - {LIVE}  # type: ignore[attr-defined]
+    assert {route for route, _ in visited} == {each.path for each in PATTERNS} - {LIVE}
     given = {name for _, names in visited for name in names}
     assert given == {
         *("agent", "status", "tag", "since", "text", "cursor", "after", "before", "to"),
@@ -74,19 +75,20 @@ def unwritable(dsn: str) -> Iterator[str]:
 
 
 def visit(client: TestClient) -> set[tuple[str, frozenset[str]]]:
-    """Follow all links and send all forms, but no two with the same route and the same parameters."""
+    """Send all forms, and follow all links, but no two with the same route and the same parameters."""
     visited: set[tuple[str, frozenset[str]]] = set()
+    sent: set[str] = set()
     urls = list(STARTS)
     while urls:
         url = urls.pop()
         path, _, query = url.partition("?")
         route = route_of(path), frozenset(name for name, _ in parse_qsl(query))
-        if route[0] in ("", LIVE) or route in visited:
+        if route[0] in ("", LIVE) or (url in sent if is_sent(url) else route in visited):
             continue
         visited.add(route)
+        sent.add(url)
         page = client.get(url)
         assert page.status_code in (200, 400, 404), (url, page.text)
-        assert client.head(url).status_code == page.status_code
         if "html" in page.headers["Content-Type"]:
             urls += links(page.text)
     return visited
@@ -95,14 +97,19 @@ def visit(client: TestClient) -> set[tuple[str, frozenset[str]]]:
 def route_of(path: str) -> str:
     """The pattern of the route that a path has; "" of a file, and of another site."""
     scope = {"type": "http", "method": "GET", "path": path}
-    return next((route.path for route in ROUTES if route.matches(scope)[0] is Match.FULL), "")  # type: ignore[attr-defined]
+    return next((each.path for each in PATTERNS if each.matches(scope)[0] is Match.FULL), "")
+
+
+def is_sent(url: str) -> bool:
+    """Whether a form may have made an address."""
+    return url.count("=") == 1 and url.endswith(tuple(f"={value}" for value in VALUES))
 
 
 def links(page: str) -> list[str]:
     found = [unescape(url).partition("#")[0] for url in re.findall(r'(?:href|data-jump)="(/[^"]*)', page)]
     for action, fields in re.findall(r'<form[^>]* action="([^"]*)"(.*?)</form>', page, re.DOTALL):
         for name in re.findall(r' name="([^"]*)"', fields):
-            found += [f"{unescape(action)}?{name}={quote(value)}" for value in VALUES]
+            found += [f"{unescape(action)}?{name}={value}" for value in VALUES]
     return found
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import datetime
 from hashlib import sha256
 
 from asm.content import session_title
 from asm.documents import Document
-from asm.export_files import text
 from asm.formats.claude_code import records
 from asm.formats.claude_code.records import Draft
+from asm.formats.session_rows import digest_of, new_event
 from asm.models import Event, EventType, Session, SessionStatus
 from asm.validation import is_text
 
@@ -120,10 +119,7 @@ class SessionBuilder:
 
     def _numbered(self, record: Document) -> str:
         """The id of a record without a uuid: its content, and its number among equal ones."""
-        try:
-            digest = sha256(json.dumps(record, sort_keys=True).encode()).digest()
-        except RecursionError as error:
-            raise text.too_deep() from error
+        digest = digest_of(record)
         self._equal[digest] += 1
         return f"{digest.hex()} {self._equal[digest]}"
 
@@ -186,10 +182,10 @@ class SessionBuilder:
         if rest := {**(rest or {}), **draft.rest}:
             metadata["rest"] = rest
         self._events.append(
-            Event(
-                id=self.id_of("evt_", record_id, part),
-                type=draft.type,
-                timestamp=at,
+            new_event(
+                self.id_of("evt_", record_id, part),
+                draft.type,
+                at=at,
                 session_id=self.id,
                 run_id=run_id,
                 data=draft.data,

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from asm.documents import Document
+from asm.documents import Document, check_parsed
 from asm.errors import ValidationError
 from asm.export_files import text
 from asm.formats.base import Transcript
@@ -269,9 +269,12 @@ def new_event(
 ) -> Event:
     """An event of a record. The time is in UTC, and the texts are such as `is_text` accepts.
 
-    What its documents have is checked when it is appended, and not here, too: the check takes as long as
-    all else that is done with an event before.
+    All values of the documents were in the record. They are checked here, so that an error has the number
+    of the line.
     """
+    check_parsed(data, "data")
+    if metadata:
+        check_parsed(metadata, "metadata")
     own = event_type(type)
     return event_from_row(id, own, at, session_id, run_id, None, data, metadata, 1, provider, correlation_id)
 

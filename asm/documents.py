@@ -126,7 +126,8 @@ def load(text: str | bytes) -> Any:
 def parse(text: str | bytes) -> Any:
     """The value of a JSON text that another program wrote, every number and character of it kept.
 
-    A ValidationError says that an integer has too many digits, or that a number is not JSON, such as NaN.
+    A ValidationError says that an integer has too many digits, that a number is not JSON, such as NaN, or
+    that a float would be infinite.
     Other faults raise what `json.loads` raises: JSONDecodeError, UnicodeDecodeError or RecursionError.
     """
     if isinstance(text, bytes) and _LONG_NUMBER not in text.translate(_DIGITS):
@@ -193,10 +194,16 @@ def _refuse_constant(name: str) -> None:
     raise ValidationError(f"{name} is not a JSON number")
 
 
+def _finite(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValidationError(f"the number {_shortened(digits)} is {value} as a float: make it a string")
+    return value
+
+
 _STORED = _Decoders(json.JSONDecoder(), json.JSONDecoder(parse_int=_integer))
 _FOREIGN = _Decoders(
-    json.JSONDecoder(parse_constant=_refuse_constant),
-    json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer),
+    json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite),
+    json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer),
 )
 
 

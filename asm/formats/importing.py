@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BufferedReader
@@ -112,11 +113,22 @@ class FoundFile:
 
     path: Path
     named: bool
-    reader: Reader | None = None
-    session_id: str | None = None
+    recognised: registry.Recognised | None = None
+    """What it is; None if it was not opened, or cannot be."""
     source: Mapping[str, Any] | None = None
-    main: Path | None = None
-    """The file with which it is read."""
+
+    @property
+    def reader(self) -> Reader | None:
+        return None if self.recognised is None else self.recognised.reader
+
+    @property
+    def session_id(self) -> str | None:
+        return None if self.recognised is None else self.recognised.session_id
+
+    @property
+    def main(self) -> Path | None:
+        """The file with which it is read."""
+        return None if self.recognised is None else self.recognised.main
 
 
 class Importer:
@@ -168,22 +180,15 @@ class Importer:
             self._fail(
                 str(folder), ValidationError("no file in this folder has a format that asm reads"), named=True
             )
-        return [FoundFile(file, named=False) for file in contents.files]
+        return [FoundFile(file, named=False, recognised=found) for file, found in contents.files.items()]
 
     def _look_up(self, found: Sequence[FoundFile]) -> None:
         """Find out what is stored of some files."""
         for file in found:
-            if file.path.is_fifo():
-                continue
-            try:
-                head = text.read_head(file.path, registry.HEAD_BYTES)
-                file.reader = registry.find_reader(file.path)
-                if file.reader is not None:
-                    file.session_id = file.reader.session_id(file.path, head)
-                    file.main = file.reader.main_file(file.path)
-            except (OSError, ValidationError):
-                # Importing it says why.
-                continue
+            if file.recognised is None:
+                # If it fails, importing the file says why.
+                with suppress(OSError, ValidationError):
+                    file.recognised = registry.recognise(file.path)
         ids = {file.session_id for file in found if file.session_id is not None}
         stored = {session.id: session for session in self._store.get_sessions(sorted(ids))}
         for file in found:

@@ -324,7 +324,7 @@ def test_a_change_of_the_write_ahead_log_is_one_of_its_database(
     importer = Importer(store)
     importer.import_changed([log])
     assert importer.report.events == 2
-    assert registry.read_folder(writer.path.parent).files == [writer.path, log]
+    assert list(registry.read_folder(writer.path.parent).files) == [writer.path, log]
     assert [found.path for found in importer.find([writer.path.parent], lambda _: False)] == [writer.path]
 
 

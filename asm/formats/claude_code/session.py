@@ -54,6 +54,7 @@ class SessionBuilder:
         tags: tuple[str, ...] = (),
     ) -> None:
         self.id = id
+        self._id_start = f"{FORMAT}\0{id}"
         self.metadata = metadata
         self.at = at
         """The time of the record that is read, or of the one before it that has a time."""
@@ -204,7 +205,7 @@ class SessionBuilder:
 
     def id_of(self, prefix: str, record_id: str, part: str = "") -> str:
         """The id of an event or a run that is made of a record."""
-        return _id(prefix, self.id, record_id, part)
+        return _hashed(prefix, f"{self._id_start}\0{record_id}\0{part}")
 
     def take_events(self) -> list[Event]:
         """The events that were added since the last time."""
@@ -250,9 +251,9 @@ class SessionBuilder:
 def agent_session_id(log_id: str, agent_id: str) -> str:
     """The id of the session of a sub-agent. `log_id` is that of the session which began it."""
     id = f"{log_id}/agent-{agent_id}"
-    return id if is_text(id) else _id("ses_", log_id, agent_id)
+    return id if is_text(id) else _hashed("ses_", f"{FORMAT}\0{log_id}\0{agent_id}")
 
 
-def _id(prefix: str, *words: str) -> str:
+def _hashed(prefix: str, words: str) -> str:
     # No word has a NUL.
-    return prefix + sha256("\0".join((FORMAT, *words)).encode()).hexdigest()[:32]
+    return prefix + sha256(words.encode()).hexdigest()[:32]

@@ -251,13 +251,17 @@ class Importer:
     def _import_log(self, file: FoundFile, reading: LogReading) -> None:
         """Read a log, and store what it says behind the offset up to which it is stored."""
         added: dict[str, tuple[int, int, int]] = {}
+        remembered: dict[str, Document] = {}
         for transcripts in reading.read():
             for transcript in transcripts:
                 id = transcript.session.id
                 sessions, runs, events = self._import(transcript, reading.source, grows=True)
                 before = added.get(id, (0, 0, 0))
                 added[id] = (max(before[0], sessions), before[1] + runs, before[2] + events)
-        self._remember(file.session_id or next(iter(added), None), reading.source)
+                remembered[id] = dict(reading.source)
+        session_id = file.session_id or next(iter(added), None)
+        if session_id is not None and remembered.get(session_id) != reading.source:
+            self._remember(session_id, reading.source)
         for counts in added.values() or [(0, 0, 0)]:
             self._count(*counts)
 
@@ -274,10 +278,8 @@ class Importer:
         if len(self._readings) > self._logs_kept:
             del self._readings[next(iter(self._readings))]
 
-    def _remember(self, session_id: str | None, source: Document) -> None:
+    def _remember(self, session_id: str, source: Document) -> None:
         """Have a session keep what was read of its file, if the last lines said nothing of the session."""
-        if session_id is None:
-            return
         for stored in self._store.get_sessions([session_id]):
             known = source_of(stored, Path(source["path"]))
             if known is not None and {**known, **source} != known:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BufferedReader
@@ -112,11 +113,22 @@ class FoundFile:
 
     path: Path
     named: bool
-    reader: Reader | None = None
-    session_id: str | None = None
+    recognised: registry.Recognised | None = None
+    """What it is; None if it was not opened, or cannot be."""
     source: Mapping[str, Any] | None = None
-    main: Path | None = None
-    """The file with which it is read."""
+
+    @property
+    def reader(self) -> Reader | None:
+        return None if self.recognised is None else self.recognised.reader
+
+    @property
+    def session_id(self) -> str | None:
+        return None if self.recognised is None else self.recognised.session_id
+
+    @property
+    def main(self) -> Path | None:
+        """The file with which it is read."""
+        return None if self.recognised is None else self.recognised.main
 
 
 class Importer:
@@ -168,23 +180,15 @@ class Importer:
             self._fail(
                 str(folder), ValidationError("no file in this folder has a format that asm reads"), named=True
             )
-        return [FoundFile(file, named=False) for file in contents.files]
+        return [FoundFile(file, named=False, recognised=found) for file, found in contents.files.items()]
 
     def _look_up(self, found: Sequence[FoundFile]) -> None:
         """Find out what is stored of some files."""
         for file in found:
-            if file.path.is_fifo():
-                continue
-            try:
-                head = text.read_head(file.path, registry.HEAD_BYTES)
-                file.reader = registry.find_reader(file.path)
-                if file.reader is not None:
-                    file.main = file.reader.main_file(file.path)
-                    if file.named or file.main is None:
-                        file.session_id = file.reader.session_id(file.path, head)
-            except (OSError, ValidationError):
-                # Importing it says why.
-                continue
+            if file.recognised is None:
+                # If it fails, importing the file says why.
+                with suppress(OSError, ValidationError):
+                    file.recognised = registry.recognise(file.path)
         ids = {file.session_id for file in found if file.session_id is not None}
         stored = {session.id: session for session in self._store.get_sessions(sorted(ids))}
         for file in found:
@@ -252,13 +256,17 @@ class Importer:
     def _import_log(self, file: FoundFile, reading: LogReading) -> None:
         """Read a log, and store what it says behind the offset up to which it is stored."""
         added: dict[str, tuple[int, int, int]] = {}
+        remembered: dict[str, Document] = {}
         for transcripts in reading.read():
             for transcript in transcripts:
                 id = transcript.session.id
                 sessions, runs, events = self._import(transcript, reading.source, grows=True)
                 before = added.get(id, (0, 0, 0))
                 added[id] = (max(before[0], sessions), before[1] + runs, before[2] + events)
-        self._remember(file.session_id or next(iter(added), None), reading.source)
+                remembered[id] = dict(reading.source)
+        session_id = file.session_id or next(iter(added), None)
+        if session_id is not None and remembered.get(session_id) != reading.source:
+            self._remember(session_id, reading.source)
         for counts in added.values() or [(0, 0, 0)]:
             self._count(*counts)
 
@@ -275,10 +283,8 @@ class Importer:
         if len(self._readings) > self._logs_kept:
             del self._readings[next(iter(self._readings))]
 
-    def _remember(self, session_id: str | None, source: Document) -> None:
+    def _remember(self, session_id: str, source: Document) -> None:
         """Have a session keep what was read of its file, if the last lines said nothing of the session."""
-        if session_id is None:
-            return
         for stored in self._store.get_sessions([session_id]):
             known = source_of(stored, Path(source["path"]))
             if known is not None and {**known, **source} != known:

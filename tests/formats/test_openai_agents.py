@@ -250,7 +250,7 @@ def test_an_item_that_is_no_object_is_kept_as_it_is(writer: Writer, said: str) -
     ("item", "fault"),
     [
         ({"__enc__": 1, "v": 1, "kid": "hkdf-v1", "payload": "gAAAAA"}, "the session is encrypted"),
-        ('{"role": "user", "content": 1e999}', "content is inf"),
+        (f'{{"role": "user", "content": {"[" * 600}{"]" * 600}}}', "is nested deeper than 500 levels"),
     ],
 )
 def test_a_session_that_cannot_be_read_is_named_and_the_others_are_imported(

@@ -68,3 +68,6 @@ class Reader:
     """The session that keeps what was read of the file, by its path and its first text, if these tell."""
     main_file: Callable[[Path], Path | None] = _alone
     """The file with which this one is read, if it is not read by itself."""
+    has_times: bool = False
+    """Whether a file that is read as a whole has times of its own: what it says of a run or a session may
+    then change without a new event."""

@@ -232,13 +232,14 @@ class Importer:
 
     def _import_all(self, file: FoundFile, parsed: Iterable[Parsed]) -> None:
         source = source_of_file(file.path)
+        grows = file.reader is not None and file.reader.has_times
         for each in parsed:
             try:
                 if isinstance(each, ExportedSession):
                     counts = import_export(self._store, each)
                     self._count(any(counts), counts.runs, counts.events)
                 else:
-                    self._count(*self._import(each, source))
+                    self._count(*self._import(each, source, grows=grows))
             except Conflict as error:
                 self._fail(str(file.path), error, file.named)
 

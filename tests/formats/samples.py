@@ -48,6 +48,8 @@ SAMPLES = (
         DATA / "codex" / "rollout-2026-02-03T09-00-00-019c2300-0000-7000-8000-000000000001.jsonl",
         grows=True,
     ),
+    Sample("OpenAI Agents database", DATA / "openai-agents" / "sessions.db"),
+    Sample("mini-swe-agent trajectory", DATA / "mini-swe-agent" / "ada__sums-1.traj.json"),
     Sample("SWE-agent trajectory", DATA / "small.traj"),
 )
 LOGS = [sample for sample in SAMPLES if sample.grows]

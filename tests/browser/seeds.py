@@ -88,7 +88,9 @@ def _save_everything(store: asm.SessionStore) -> None:
     )
     child = {"title": "Look for other callers", "tool_use_id": "call_4"}
     store.save_session(
-        asm.Session(agent_id="claude-code", id=f"{EVERYTHING}/agent", parent_session_id=EVERYTHING, metadata=child)
+        asm.Session(
+            agent_id="claude-code", id=f"{EVERYTHING}/agent", parent_session_id=EVERYTHING, metadata=child
+        )
     )
     for number, status in enumerate(("completed", "failed", "running"), 1):
         store.save_run(_a_run(number, status))
@@ -118,7 +120,11 @@ def _a_run(number: int, status: str) -> asm.Run:
 
 
 def _conversation() -> list[asm.Event]:
-    edit = {"file_path": "/src/cache.py", "old_string": "if entry:", "new_string": "if entry and entry.is_new:"}
+    edit = {
+        "file_path": "/src/cache.py",
+        "old_string": "if entry:",
+        "new_string": "if entry and entry.is_new:",
+    }
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": _PNG}}
     system = "You are an agent that mends programs. " * 20
     parts: list[tuple[str, int, str | None, dict[str, Any]]] = [
@@ -130,8 +136,18 @@ def _conversation() -> list[asm.Event]:
             None,
             {"role": "assistant", "thinking": "Where is it filled?\n\nAsk grep.", "content": _ANSWER},
         ),
-        ("tool_call_started", 1, "call_1", {"name": "Bash", "input": {"command": "grep -rn 'cache' src\nls -l"}}),
-        ("tool_call_completed", 1, "call_1", {"output": "src/cache.py:1: " + "x" * 400 + "\n" + "line\n" * 60}),
+        (
+            "tool_call_started",
+            1,
+            "call_1",
+            {"name": "Bash", "input": {"command": "grep -rn 'cache' src\nls -l"}},
+        ),
+        (
+            "tool_call_completed",
+            1,
+            "call_1",
+            {"output": "src/cache.py:1: " + "x" * 400 + "\n" + "line\n" * 60},
+        ),
         ("tool_call_started", 1, "call_2", {"name": "Read", "input": {"file_path": "/src/missing.py"}}),
         ("tool_call_failed", 1, "call_2", {"error": "No such file: /src/missing.py"}),
         ("tool_call_started", 1, "call_3", {"name": "Edit", "input": edit}),
@@ -139,7 +155,12 @@ def _conversation() -> list[asm.Event]:
         ("tool_call_started", 2, "call_4", {"name": "Task", "input": {"prompt": "Look for other callers"}}),
         ("tool_call_completed", 2, "call_4", {"output": {"callers": ["a.py", "b.py"], "total": 2}}),
         ("token_usage_updated", 2, None, {"input_tokens": 1_200, "output_tokens": 800, "model": "claude"}),
-        ("message_sent", 2, None, {"role": "user", "content": [{"type": "text", "text": "This one:"}, image]}),
+        (
+            "message_sent",
+            2,
+            None,
+            {"role": "user", "content": [{"type": "text", "text": "This one:"}, image]},
+        ),
         ("workspace_diff_computed", 2, None, {"diff": _PATCH}),
         ("claude_code.file_history_snapshot", 2, None, {"files": {"/src/cache.py": {"version": 2}}}),
         ("run_failed", 2, None, {"code": "overloaded", "message": "The provider is overloaded"}),
@@ -164,7 +185,9 @@ def _save_long(store: asm.SessionStore) -> None:
     words = "Every line of this message says the same, so that it takes some room on the page. " * 3
     store.append_events(
         [
-            an_event(LONG, type="message_received", data={"role": "assistant", "content": f"Number {n}. {words}"})
+            an_event(
+                LONG, type="message_received", data={"role": "assistant", "content": f"Number {n}. {words}"}
+            )
             for n in range(1, LONG_EVENTS + 1)
         ]
     )

@@ -106,10 +106,10 @@ class CheckpointSummary(NamedTuple):
     """A checkpoint without its values. `source` and `step` are LangGraph's."""
 
     namespace: str
-    source: str | None
-    step: str | None
     created_at: datetime
-    count: int
+    source: str
+    step: str
+    total: int
     """How many checkpoints the thread has."""
 
 
@@ -241,9 +241,9 @@ def describe_checkpoints(session_id: str, limit: int) -> Query[list[CheckpointSu
     def read(rows: Rows) -> list[CheckpointSummary]:
         return [
             CheckpointSummary(
-                namespace, *(None if each is None else str(each) for each in (source, step)), at, n
+                namespace, created_at, str(source or ""), "" if step is None else str(step), total
             )
-            for namespace, source, step, at, n in rows
+            for namespace, created_at, source, step, total in rows
         ]
 
     return Query("describe_checkpoints", {"session_id": session_id, "limit": limit}, read)

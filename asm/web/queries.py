@@ -50,15 +50,24 @@ _RARE_WORD = "xq7zv"
 """A word that is found in no time, because the index does not have it."""
 
 
-async def checkpoints_of(store: AsyncSessionStore, session: Session) -> list[CheckpointSummary]:
-    """The newest checkpoints of a thread of LangGraph. Nobody but LangGraph can read their values."""
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The newest checkpoints of a thread of LangGraph, and how many it has."""
+
+    listed: list[CheckpointSummary]
+    total: int
+
+
+async def checkpoints_of(store: AsyncSessionStore, session: Session) -> Checkpoints | None:
+    """The checkpoints of a session that LangGraph began. Nobody but LangGraph can read their values."""
     if session.agent_id != AGENT_ID:
-        return []
+        return None
     try:
-        return await run_operation(store, describe_checkpoints(session.id, CHECKPOINTS_MAX))
+        found = await run_operation(store, describe_checkpoints(session.id, CHECKPOINTS_MAX))
     except MigrationRequired:
         # The session was copied to a store without the tables of checkpoints.
-        return []
+        return None
+    return Checkpoints(found, found[0].total) if found else None
 
 
 async def titles_of(store: AsyncSessionStore, sessions: Sequence[Session]) -> dict[str, str]:

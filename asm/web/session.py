@@ -26,7 +26,7 @@ from asm.web.blocks import Child, items_of
 from asm.web.budget import Budget, of_event, size_of
 from asm.web.errors import Errors, find_errors, next_error
 from asm.web.pages import Pages, session_url
-from asm.web.queries import CheckpointSummary, Listed, checkpoints_of, list_session, titles_of
+from asm.web.queries import Checkpoints, Listed, checkpoints_of, list_session, titles_of
 from asm.web.timeline import Timeline, timeline_of
 
 PAGE_EVENTS = 100
@@ -49,7 +49,7 @@ class About:
     children: list[Child]
     errors: Errors
     timeline: Timeline | None
-    checkpoints: list[CheckpointSummary]
+    checkpoints: Checkpoints | None
 
     @property
     def session(self) -> Session:

@@ -146,7 +146,8 @@ select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
 
 -- describe_checkpoints
 -- What a list shows of a thread's checkpoints, the newest first, and how many there are.
-select checkpoint_ns, metadata ->> 'source'::text as source, metadata ->> 'step'::text as step, created_at,
+select checkpoint_ns, created_at,
+       metadata ->> 'source'::text as source, metadata ->> 'step'::text as step,
        pg_catalog.count(*) over () as checkpoint_count
   from asm_checkpoints
  where session_id = %(session_id)s

@@ -149,7 +149,8 @@ select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
 
 -- describe_checkpoints
 -- What a list shows of a thread's checkpoints, the newest first, and how many there are.
-select checkpoint_ns, json_extract(metadata, '$.source') as source, json_extract(metadata, '$.step') as step, created_at,
+select checkpoint_ns, created_at,
+       json_extract(metadata, '$.source') as source, json_extract(metadata, '$.step') as step,
        count(*) over () as checkpoint_count
   from asm_checkpoints
  where session_id = :session_id

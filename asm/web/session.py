@@ -26,7 +26,7 @@ from asm.web.blocks import Child, items_of
 from asm.web.budget import Budget, of_event, size_of
 from asm.web.errors import Errors, find_errors, next_error
 from asm.web.pages import Pages, session_url
-from asm.web.queries import Listed, list_session, titles_of
+from asm.web.queries import Checkpoints, Listed, checkpoints_of, list_session, titles_of
 from asm.web.timeline import Timeline, timeline_of
 
 PAGE_EVENTS = 100
@@ -49,6 +49,7 @@ class About:
     children: list[Child]
     errors: Errors
     timeline: Timeline | None
+    checkpoints: Checkpoints | None
 
     @property
     def session(self) -> Session:
@@ -77,18 +78,19 @@ def id_of(request: Request) -> str:
 
 async def about(store: AsyncSessionStore, session_id: str) -> About:
     session = await store.get_session(session_id)
-    listed, runs, children, errors = await asyncio.gather(
+    listed, runs, children, errors, checkpoints = await asyncio.gather(
         list_session(store, session),
         store.list_runs(session_id, limit=_RUNS_MAX),
         store.query.search_sessions(
             parent_session_id=session_id, order_by="created_at_asc", limit=_CHILDREN_MAX
         ),
         find_errors(store, session_id),
+        checkpoints_of(store, session),
     )
     timeline = timeline_of(runs)
     titles = await titles_of(store, children.items)
     known = [Child(each, titles[each.id]) for each in children.items]
-    return About(listed, runs, known, errors, timeline)
+    return About(listed, runs, known, errors, timeline, checkpoints)
 
 
 async def session(request: Request) -> Response:

@@ -40,7 +40,7 @@ class Timeline:
 
 
 def timeline_of(runs: Sequence[Run]) -> Timeline | None:
-    """The timeline of several runs. One run alone has nothing to compare.
+    """The timeline of several runs that took some time or tokens. One run alone has nothing to compare.
 
     The time between runs, in which a person thinks or sleeps, is left out: a session of twenty minutes may be
     spread over a week.
@@ -57,6 +57,8 @@ def timeline_of(runs: Sequence[Run]) -> Timeline | None:
     total = sum(lengths)
     counts = [_counts(run) for run in runs]
     highest = max(sum(each.values()) for each in counts)
+    if not highest and not any(spans):
+        return None
     bars, x = [], 0.0
     for number, (run, length, count) in enumerate(zip(runs, lengths, counts, strict=True), 1):
         width = _WIDTH_MIN + free * length / total

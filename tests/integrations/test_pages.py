@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from html import unescape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
+from langgraph.graph import START, StateGraph
 from starlette.testclient import TestClient
 
 import asm
+from asm.integrations import langgraph
 from tests.agents.adapters.test_claude_code import (
     INIT,
     THINKING,
@@ -23,6 +25,7 @@ from tests.agents.adapters.test_claude_code import (
     said,
 )
 from tests.integrations import plays
+from tests.integrations.test_langgraph_graphs import State, thread
 from tests.web.conftest import opened_viewer, viewer
 from tests.web.museum import ANSWER, ASKED, ERROR, FAILED, FOUND, HOURS, QUESTION, THOUGHT, check_conversation
 
@@ -130,3 +133,23 @@ def test_a_run_of_the_adapter_of_claude_code_is_shown_with_its_calls_and_its_cos
     check_conversation(page)
     assert "<h2>1 error</h2>" in page
     assert "<span>$0.25</span>" in page
+
+
+def test_the_checkpoints_of_a_thread_of_langgraph_are_listed_and_folded(
+    viewer: Viewer, migrated: str
+) -> None:
+    client, store = viewer
+    langgraph.migrate(migrated)
+    graph: Any = StateGraph(State)
+    graph.add_node("greet", lambda _: {"messages": ["Hello."]})
+    graph.add_edge(START, "greet")
+    graph.compile(checkpointer=langgraph.AsmSaver(store)).invoke({"messages": ["Hi."]}, thread())
+
+    page = client.get("/sessions/thread_1").text
+    assert "<h1>thread_1</h1>" in page
+    assert ">thread_1</a>" in client.get("/").text
+    for shown in (page, client.get("/sessions/thread_1/export.html").text):
+        (folded,) = re.findall(r'<details class="fold note">(.*?)</details>', shown, re.DOTALL)
+        assert "3 checkpoints of LangGraph" in folded
+        steps = re.findall(r'<td class="n">(-?\d+)</td><td>(\w+)</td>', folded)
+        assert steps == [("1", "loop"), ("0", "loop"), ("-1", "input")]

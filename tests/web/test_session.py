@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -231,3 +233,49 @@ def test_what_is_not_there_is_an_error_that_says_so(viewer: Viewer) -> None:
         answer = client.get(f"/sessions/ses_none{path}")
         assert answer.status_code == 404, path
     assert client.get("/sessions/ses_none?after=x").status_code == 400
+
+
+def test_the_timeline_has_what_the_runs_took(viewer: Viewer) -> None:
+    client, store = viewer
+    saved(store, an_event())
+
+    def timeline() -> list[str]:
+        return re.findall(
+            r'<rect class="(?:bar|output)[^>]* width="([0-9.]+)"', client.get("/sessions/ses_1").text
+        )
+
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    runs = [
+        asm.Run(session_id="ses_1", id=f"run_{n}", status="completed", started_at=at, ended_at=at)
+        for n in (1, 2)
+    ]
+    for run in runs:
+        store.save_run(run)
+    assert timeline() == []
+    for run in runs:
+        store.save_run(replace(run, token_usage={"output_tokens": 10}))
+    # Frameworks that tell of a model call when it has ended give it no time.
+    assert timeline() == ["499.0", "499.0"]
+    store.save_run(replace(runs[1], ended_at=at + timedelta(minutes=1)))
+    assert timeline() == ["2.0", "996.0", "2.0"]
+
+
+def test_failed_results_of_items_are_errors_that_can_be_reached(viewer: Viewer) -> None:
+    client, store = viewer
+
+    def item(is_error: bool) -> asm.Event:
+        block = {"type": "tool_result", "tool_use_id": "a", "content": "no", "is_error": is_error}
+        return an_event(
+            type="claude.entry",
+            data={"item": {"type": "user", "message": {"role": "user", "content": [block]}}},
+        )
+
+    saved(store, item(False), item(True), an_event(type="error_occurred", data={"message": "no"}))
+    store.append_events([item(number == 1_200) for number in range(1_300)])
+    page = client.get("/sessions/ses_1").text
+    # Only the first items are read for the page, and the others when somebody asks for the next error.
+    assert "<h2>2+ errors</h2>" in page
+    assert re.findall(r'class="bad" href="[^"]*to=(\d+)"', page) == ["2", "3"]
+    for after, number in ((0, 2), (2, 3), (3, 1_204), (1_204, 2)):
+        answer = client.get(f"/sessions/ses_1/error?after={after}", follow_redirects=False)
+        assert answer.headers["Location"].endswith(f"#event-{number}")

@@ -27,6 +27,7 @@ BENCHMARKS = (
     "operations",
     "running",
     "forks",
+    "imports",
     "sqlite",
     "growth",
     "thin",
@@ -89,9 +90,9 @@ def main(
 ) -> None:
     """Compare the store with its floors: every BENCHMARK, or those named.
 
-    single_append, async_append, batches, reads, flush, saves, operations, running, forks, sqlite, growth,
-    thin, frames, telemetry, text_search, callers, indexes, queries, waiting; and peers, which runs only when
-    it is named.
+    single_append, async_append, batches, reads, flush, saves, operations, running, forks, imports, sqlite,
+    growth, thin, frames, telemetry, text_search, callers, indexes, queries, waiting; and peers, which runs
+    only when it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)

@@ -80,14 +80,10 @@ def import_(
     console = Console(stderr=True)
     with open_store(dsn, schema, migrate=target.is_new_file) as store:
         if follow:
-            _follow(Importer(store, logs_kept=_LOGS_KEPT), paths, own, console)
+            _follow(store, paths, own, console)
             return
         report = _import_all(store, paths, own, console)
-        # A role that may not write to the index leaves the events to the searches.
-        # Without a terminal no thread is needed that shows the status.
-        shown = console.status("Indexing") if console.is_terminal else nullcontext()
-        with suppress(StorageError), shown:
-            run_job(index_events(), store._database)
+        _index(store, console)
     _print_problems(report, console)
     click.echo(_summary(report))
     sys.exit(1 if any(failure.named or strict for failure in report.failures) else 0)
@@ -117,19 +113,44 @@ def _import_found(
             progress.advance(task)
 
 
-def _follow(importer: Importer, folders: Sequence[Path], own: StoreFiles, console: Console) -> None:
+class _Stopped(Exception):
+    """The command is to end between two batches of the index."""
+
+
+def _index(store: SessionStore, console: Console, stop: Event | None = None) -> None:
+    """Add what was imported to the index of words, if the store has one.
+
+    A role that may not write to the index leaves the events to the searches.
+    """
+
+    def check(_: int) -> None:
+        if stop is not None and stop.is_set():
+            raise _Stopped
+
+    # Without a terminal no thread is needed that shows the status.
+    shown = console.status("Indexing") if console.is_terminal else nullcontext()
+    with suppress(StorageError, _Stopped), shown:
+        run_job(index_events(check), store._database)
+
+
+def _follow(store: SessionStore, folders: Sequence[Path], own: StoreFiles, console: Console) -> None:
     """Import what is in some folders, and then what changes there."""
+    importer = Importer(store, logs_kept=_LOGS_KEPT)
     follower = Follower(importer, own, lambda failure: _print_error(console, str(failure)))
     is_first = True
     with stopped_by_signals() as stop:
         for changed in changes(folders, stop):
             if changed is not None:
+                before = importer.report.events
                 follower.import_changed(changed)
+                if importer.report.events != before:
+                    _index(store, console, stop)
                 continue
             found = importer.find(folders, own.__contains__, may_be_empty=True)
             _import_found(importer, found, console, stop)
             follower.report_failures(file.path for file in found)
             importer.report.skipped.clear()
+            _index(store, console, stop)
             if is_first:
                 click.echo(_summary(importer.report))
                 _print_error(console, f"following {quantity(len(folders), 'folder')}, Ctrl-C ends it")

@@ -19,7 +19,17 @@ from asm import files
 from asm.errors import ValidationError
 from asm.export_files import jsonl, text
 from asm.export_files.exported import ExportedSession
-from asm.formats import claude_code, codex, gemini_cli, opencode, swe_agent
+from asm.formats import (
+    claude_code,
+    codex,
+    databases,
+    gemini_cli,
+    mini_swe_agent,
+    openai_agents,
+    opencode,
+    openhands,
+    swe_agent,
+)
 from asm.formats.base import Log, Parsed, Reader, Transcript
 
 T = TypeVar("T")
@@ -27,12 +37,20 @@ T = TypeVar("T")
 HEAD_BYTES = 4_096
 """How many bytes of a file `sniff` is given at most."""
 
-_SQLITE = b"SQLite format 3\0"
-
 EXPORT = Reader("asm export", jsonl.sniff, read=jsonl.iterate)
 
 # An export is recognised before all others: it may contain text that looks like another format.
-READERS = (EXPORT, claude_code.READER, codex.READER, *gemini_cli.READERS, *opencode.READERS, swe_agent.READER)
+READERS = (
+    EXPORT,
+    claude_code.READER,
+    codex.READER,
+    *gemini_cli.READERS,
+    *opencode.READERS,
+    openai_agents.READER,
+    *openhands.READERS,
+    mini_swe_agent.READER,
+    swe_agent.READER,
+)
 
 
 @dataclass(slots=True)
@@ -189,6 +207,6 @@ def _why_unknown(file: Path) -> str:
     head = text.read_head(file, HEAD_BYTES)
     if not head:
         return "the file is empty"
-    if head.startswith(_SQLITE):
+    if head.startswith(databases.MAGIC):
         return "a SQLite database, and `asm copy` copies stores"
     return gemini_cli.why_no_session(file, head) or "unknown file format"

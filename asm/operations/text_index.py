@@ -99,7 +99,7 @@ def _insert_words(events: Sequence[tuple[tuple[str, int, str], str]]) -> Query[N
         "texts": [" ".join(each) for each in words],
         "word_counts": [word_count(each) for each in words],
     }
-    return Query("insert_event_words", params, no_result)
+    return Query("insert_event_words", params, no_result, prepare=False)
 
 
 def find_unindexed(

@@ -17,19 +17,9 @@ from asm.content.fields import text_or_none
 from asm.conversation import SHELLS, Entry, as_text, entries_of, multiline
 from asm.shown import prose
 from asm.validation import is_number
-from asm.web import code, markdown
+from asm.web import code, errors, markdown
 from asm.web.budget import Budget
 from asm.web.wording import short
-
-ERRORS = (
-    EventType.TOOL_CALL_FAILED,
-    EventType.ERROR_OCCURRED,
-    EventType.POLICY_VIOLATION,
-    EventType.RUN_FAILED,
-    EventType.RUN_TIMEOUT,
-    EventType.SESSION_FAILED,
-)
-"""The types of events that are counted as errors."""
 
 _SUMMARY_LENGTH = 160
 _INSTRUCTING = ("system", "developer")
@@ -41,7 +31,10 @@ _OPEN_LINES_MAX = 24
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 """An SVG image is a document, which may contain links and scripts."""
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*\Z")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s_-]+={0,2}\s*\Z")
+_OF_ADDRESSES = str.maketrans("-_", "+/")
+"""Google's SDK and pydantic-ai have the variant of base64 that is meant for addresses."""
+
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -167,7 +160,7 @@ class _Reader:
             role=entry.role[:_NAME_LENGTH] if entry.is_message else "",
             label=_label(entry),
             blocks=[],
-            is_error=event.type in ERRORS,
+            is_error=event.type in errors.TYPES,
             is_partial=event.data.get("partial") is True,
         )
         parts = entry.content.parts
@@ -217,6 +210,8 @@ class _Reader:
         if isinstance(part, Media):
             return [self._media(part)]
         assert isinstance(part, Other)
+        if (text := _instructions(part.value)) is not None:
+            return [Block("folded", self._text(text), summary=_summary(text))]
         return [Block("other", self._pre(_json(part.value), "json"), summary=_summary(as_text(part.value)))]
 
     def _text(self, text: str) -> Body:
@@ -298,7 +293,9 @@ class _Reader:
     def _media(self, media: Media) -> Block:
         shows = media.kind == "image" and media.media_type in _IMAGES and media.encoded
         if shows and self._budget.take_image(media.encoded) and _BASE64.match(media.encoded):
-            source = Markup(f"data:{media.media_type};base64,{''.join(media.encoded.split())}")
+            source = Markup(
+                f"data:{media.media_type};base64,{''.join(media.encoded.split()).translate(_OF_ADDRESSES)}"
+            )
             return Block("image", name=media.kind, summary=_summary(media.description), source=source)
         return Block("media", name=media.kind, summary=_summary(media.description), is_left_out=bool(shows))
 
@@ -313,7 +310,10 @@ class _Reader:
             return []
         if entry.event.type == EventType.TOKEN_USAGE_UPDATED and (counts := _usage(data)):
             return [Block("usage", summary=counts)]
-        words = error_text(data) if entry.event.type in ERRORS or "message" in data else as_text(data)
+        is_told = entry.event.type in errors.TYPES or "message" in data
+        words = error_text(data) if is_told else _fields(data)
+        if not is_told and _is_brief(data):
+            return [Block("brief", summary=words)]
         return [Block("note", self._pre(_json(data), "json"), summary=_summary(words))]
 
 
@@ -361,6 +361,12 @@ def _known_id(id: str | None) -> str | None:
     return id if id is not None and len(id) <= 255 else None
 
 
+def _instructions(value: Any) -> str | None:
+    """The text of a system prompt, which pydantic-ai has in a message of the user."""
+    is_prompt = isinstance(value, dict) and value.keys() == {"system"}
+    return text_or_none(value["system"]) if is_prompt else None
+
+
 def _is_edit(edit: Any) -> bool:
     return isinstance(edit, dict) and all(
         isinstance(edit.get(name), str) for name in ("old_string", "new_string")
@@ -375,7 +381,7 @@ def _kind(entry: Entry) -> str:
     type = entry.event.type
     if type == EventType.TOOL_CALL_STARTED or type in RESULTS:
         return "tool"
-    return "error" if type in ERRORS else "note"
+    return "error" if type in errors.TYPES else "note"
 
 
 def _label(entry: Entry) -> str:
@@ -391,8 +397,22 @@ def _call_summary(call: ToolCall) -> str:
         for name in _TELLING:
             if isinstance(value := given.get(name), str | list) and value:
                 return _summary(" ".join(map(as_text, value)) if isinstance(value, list) else value)
-        return _summary(", ".join(f"{key}: {as_text(value)[:80]}" for key, value in list(given.items())[:6]))
+        return _summary(_fields(given))
     return _summary(as_text(given) if given is not None else "")
+
+
+def _fields(data: Mapping[str, Any]) -> str:
+    """The first fields of an object, without the marks of JSON."""
+    return ", ".join(f"{key}: {as_text(value)[:80]}" for key, value in list(data.items())[:6])
+
+
+def _is_brief(data: Mapping[str, Any]) -> bool:
+    """Whether `_fields` says all that an object has."""
+    return len(data) <= 6 and all(
+        len(key) <= 40
+        and (isinstance(each, bool | int | float | None) or (isinstance(each, str) and len(each) <= 80))
+        for key, each in data.items()
+    )
 
 
 def _summary(text: str) -> str:

@@ -19,12 +19,12 @@ from asm import (
     EventType,
     Run,
     Session,
-    SessionStats,
     ValidationError,
 )
 from asm.content import read_content, session_title
-from asm.web.blocks import ERRORS, Child, items_of
-from asm.web.budget import Budget, of_event
+from asm.web.blocks import Child, items_of
+from asm.web.budget import Budget, of_event, size_of
+from asm.web.errors import Errors, find_errors, next_error
 from asm.web.pages import Pages, session_url
 from asm.web.queries import Listed, list_session, titles_of
 from asm.web.timeline import Timeline, timeline_of
@@ -38,7 +38,6 @@ _PAGE_CHARACTERS = 3_000_000
 
 _RUNS_MAX = 200
 _CHILDREN_MAX = 100
-_ERRORS_MAX = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +45,9 @@ class About:
     """What the rail of a session shows."""
 
     listed: Listed
-    stats: SessionStats
     runs: list[Run]
     children: list[Child]
-    errors: list[int]
-    error_count: int
+    errors: Errors
     timeline: Timeline | None
 
     @property
@@ -80,23 +77,18 @@ def id_of(request: Request) -> str:
 
 async def about(store: AsyncSessionStore, session_id: str) -> About:
     session = await store.get_session(session_id)
-    listed, stats, runs, children = await asyncio.gather(
+    listed, runs, children, errors = await asyncio.gather(
         list_session(store, session),
-        store.query.get_session_stats(session_id),
         store.list_runs(session_id, limit=_RUNS_MAX),
         store.query.search_sessions(
             parent_session_id=session_id, order_by="created_at_asc", limit=_CHILDREN_MAX
         ),
+        find_errors(store, session_id),
     )
-    errors, error_count = await asyncio.gather(
-        store.get_events(session_id, type=ERRORS, limit=_ERRORS_MAX),
-        store.query.count_events(session_ids=session_id, types=ERRORS),
-    )
-    numbers = [event.sequence_number or 0 for event in errors]
     timeline = timeline_of(runs)
     titles = await titles_of(store, children.items)
     known = [Child(each, titles[each.id]) for each in children.items]
-    return About(listed, stats, runs, known, numbers, error_count, timeline)
+    return About(listed, runs, known, errors, timeline)
 
 
 async def session(request: Request) -> Response:
@@ -187,9 +179,8 @@ async def error(request: Request) -> Response:
     """To the page of the next error after an event, or of the first one."""
     store: AsyncSessionStore = request.app.state.store
     session_id, after = id_of(request), _number(request, "after") or 0
-    found = await store.get_events(session_id, type=ERRORS, after=after, limit=1)
-    found = found or await store.get_events(session_id, type=ERRORS, limit=1)
-    return await _to_event(store, session_id, found[0].sequence_number or 1 if found else max(after, 1))
+    found = await next_error(store, session_id, after) or await next_error(store, session_id, 0)
+    return await _to_event(store, session_id, found or max(after, 1))
 
 
 async def _to_event(store: AsyncSessionStore, session_id: str, number: int) -> Response:
@@ -235,20 +226,11 @@ async def _page(
     while len(events) < PAGE_EVENTS and size < _PAGE_CHARACTERS:
         found = await store.get_events(session_id, after=after, before=before, limit=_BATCH)
         events += found
-        size += sum(_size(each.data) for each in found)
+        size += sum(size_of(each.data) for each in found)
         if len(found) < _BATCH:
             break
         after = found[-1].sequence_number
     return events
-
-
-def _size(value: Any) -> int:
-    """About how many characters a document has."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(len(key) + _size(each) for key, each in value.items())
-    return sum(map(_size, value)) if isinstance(value, list) else 8
 
 
 async def _is_any(

@@ -52,12 +52,14 @@ def timeline_of(runs: Sequence[Run]) -> Timeline | None:
         max(0.0, (run.ended_at - run.started_at).total_seconds()) if run.ended_at else 0.0 for run in runs
     ]
     free = WIDTH - len(runs) * (_GAP + _WIDTH_MIN)
-    total = sum(spans) or 1.0
+    # Some frameworks tell of a model call only when it has ended.
+    lengths = spans if any(spans) else [1.0 for _ in spans]
+    total = sum(lengths)
     counts = [_counts(run) for run in runs]
     highest = max(sum(each.values()) for each in counts)
     bars, x = [], 0.0
-    for number, (run, span, count) in enumerate(zip(runs, spans, counts, strict=True), 1):
-        width = _WIDTH_MIN + free * span / total
+    for number, (run, length, count) in enumerate(zip(runs, lengths, counts, strict=True), 1):
+        width = _WIDTH_MIN + free * length / total
         bars.append(
             Bar(run, number, round(x, 2), round(width, 2), sum(count.values()), _parts(count, highest))
         )

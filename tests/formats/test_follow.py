@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 import asm
+from asm.migrations.runner import status
 from tests.contract.other_clients import ROOT, read_line
+from tests.fault.concurrent_writers import wait_until
 from tests.formats.claude_logs import Record, Writer, write
 
 WAIT_S = 60.0
@@ -94,6 +96,19 @@ def test_files_are_imported_as_they_are_written_replaced_and_deleted(
         assert prompts(store, IDS[3], 1) == ["after a deletion"]
         assert len(prompts(store, IDS[0], 3)) == 3
         assert store.maintenance.health_check() == []
+
+
+def test_what_is_imported_is_indexed(
+    follow: Callable[[Path], Iterator[object]], migrated: str, tmp_path: Path
+) -> None:
+    log = Writer(IDS[0])
+    asm.migrate(migrated, text_search=True)
+    path = write(tmp_path / "logs" / f"{IDS[0]}.jsonl", [log.user("at first")])
+    with asm.SessionStore(migrated) as store, follow(path.parent):  # type: ignore[attr-defined]
+        append(path, log.user("grown"))
+        assert len(prompts(store, IDS[0], 2)) == 2
+        wait_until(lambda: status(migrated).rows["unindexed_events"] == 0)
+        assert status(migrated).rows["event_words"] == store.get_latest_sequence(IDS[0])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -19,6 +19,7 @@ from asm import files
 from asm.documents import Document
 from asm.errors import ValidationError
 from asm.export_files import text
+from asm.formats.failures import raise_together
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,9 +28,6 @@ MAGIC = b"SQLite format 3\0"
 
 LENGTH_MAX = text.FILE_SIZE_MAX
 """Characters of a value, and of all rows of a session, as of an export that has them."""
-
-NAMED_MAX = 20
-"""Sessions that an error names."""
 
 STEPS_MAX = 10**8
 STEPS_PER_BYTE = 10
@@ -203,12 +201,7 @@ def each(database: Database, ids: Sequence[T], read: Callable[[T], R]) -> Iterat
             failures.append(error)
         else:
             yield found
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        named = "; ".join(map(str, failures[:NAMED_MAX]))
-        more = f"; and {len(failures) - NAMED_MAX:,} more" if len(failures) > NAMED_MAX else ""
-        raise ValidationError(f"{len(failures):,} sessions cannot be read: {named}{more}")
+    raise_together(failures)
 
 
 class SessionSize:

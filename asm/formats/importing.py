@@ -179,8 +179,9 @@ class Importer:
                 head = text.read_head(file.path, registry.HEAD_BYTES)
                 file.reader = registry.find_reader(file.path)
                 if file.reader is not None:
-                    file.session_id = file.reader.session_id(file.path, head)
                     file.main = file.reader.main_file(file.path)
+                    if file.named or file.main is None:
+                        file.session_id = file.reader.session_id(file.path, head)
             except (OSError, ValidationError):
                 # Importing it says why.
                 continue
@@ -195,7 +196,7 @@ class Importer:
     def import_file(self, file: FoundFile) -> None:
         """Import one file, unless it has not changed."""
         try:
-            if file.source is not None and is_unchanged(file.path, file.source):
+            if file.source is not None and is_unchanged(_parts_of(file), file.source):
                 self.report.unchanged += 1
             elif (reading := self._reading_of(file)) is not None:
                 self._import_log(file, reading)
@@ -217,7 +218,12 @@ class Importer:
         """
         found = [FoundFile(path, named=False) for path in dict.fromkeys(paths)]
         self._look_up(found)
-        mains = [FoundFile(file.main, named=False) for file in found if file.main is not None]
+        changed = {file.path for file in found}
+        mains = [
+            FoundFile(path, named=False)
+            for path in dict.fromkeys(file.main for file in found)
+            if path is not None and path not in changed
+        ]
         self._look_up(mains)
         for file in [*found, *mains]:
             if file.main is None and file.reader is not None:
@@ -231,7 +237,7 @@ class Importer:
             self._fail(name, error, named=True)
 
     def _import_all(self, file: FoundFile, parsed: Iterable[Parsed]) -> None:
-        source = source_of_file(file.path)
+        source = source_of_file(file.path, _parts_of(file))
         grows = file.reader is not None and file.reader.has_times
         for each in parsed:
             try:
@@ -304,6 +310,10 @@ class Importer:
         if self._strict:
             raise registry.in_file(path, error) if isinstance(error, ValidationError) else error
         self.report.failures.append(failure)
+
+
+def _parts_of(file: FoundFile) -> Sequence[Path]:
+    return [file.path] if file.reader is None else file.reader.parts(file.path)
 
 
 def _log_of(file: FoundFile) -> Log | None:

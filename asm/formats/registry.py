@@ -27,6 +27,7 @@ from asm.formats import (
     mini_swe_agent,
     openai_agents,
     opencode,
+    openhands,
     swe_agent,
 )
 from asm.formats.base import Log, Parsed, Reader, Transcript
@@ -46,6 +47,7 @@ READERS = (
     *gemini_cli.READERS,
     *opencode.READERS,
     openai_agents.READER,
+    *openhands.READERS,
     mini_swe_agent.READER,
     swe_agent.READER,
 )

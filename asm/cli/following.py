@@ -48,10 +48,11 @@ class Follower:
         self._report = report
         self._failed: dict[str, str] = {}
         self._again: set[Path] = set()
+        self._logs: dict[Path, tuple[int, int, int] | None] = {}
 
     def import_changed(self, paths: Iterable[Path]) -> None:
         """Import those files that have changed, and those that failed because of the store."""
-        changed = {_database_of(path) for path in paths} | self._again
+        changed = {_database_of(path) for path in paths if self._is_changed(path)} | self._again
         wanted = sorted(path for path in changed if self._is_wanted(path))
         if wanted:
             try:
@@ -73,6 +74,14 @@ class Follower:
         self._failed = {path: message for path, message in self._failed.items() if path not in reported}
         self._failed |= {failure.path: str(failure) for failure in failures}
         self._again = {Path(failure.path) for failure in failures if failure.error.retryable}
+
+    def _is_changed(self, path: Path) -> bool:
+        """Whether a file that was reported has changed: SQLite opens a log for writing to read a database."""
+        if _database_of(path) == path:
+            return True
+        state = _state_of(path)
+        before, self._logs[path] = self._logs.get(path), state
+        return state is None or state != before
 
     def _is_wanted(self, path: Path) -> bool:
         return path.is_file() and path not in self._own and not registry.is_unfinished(path)
@@ -179,9 +188,15 @@ def _state(folders: Sequence[Path]) -> Mapping[Path, tuple[int, int, int]]:
         for parent, _, names in os.walk(folder):
             for name in names:
                 path = Path(parent, name)
-                try:
-                    stat = path.stat()
-                except OSError:
-                    continue
-                found[path] = stat.st_ino, stat.st_size, stat.st_mtime_ns
+                if (state := _state_of(path)) is not None:
+                    found[path] = state
     return found
+
+
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file does; None if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ import pytest
 
 import asm
 from asm import ValidationError
+from asm.cli.following import Follower
 from asm.formats import databases, import_files, registry
 from asm.formats.base import Transcript
+from asm.formats.importing import Importer
+from asm.store_files import StoreFiles
 
 DATA = Path(__file__).parents[1] / "data"
 SAMPLE = DATA / "openai-agents" / "sessions.db"
@@ -329,6 +332,36 @@ def test_a_program_can_write_while_its_sessions_are_stored(writer: Writer, mode:
     for found in registry.read(writer.path):
         assert isinstance(found, Transcript)
         writer.add("c", SAID)
+
+
+class Recorded(Importer):
+    """An importer that notes which files it is given."""
+
+    def __init__(self, store: asm.SessionStore) -> None:
+        super().__init__(store)
+        self.given: list[Path] = []
+
+    def import_changed(self, paths: Iterable[Path]) -> None:
+        given = list(paths)
+        self.given += given
+        super().import_changed(given)
+
+
+def test_a_database_is_read_again_only_when_its_log_has_changed(
+    store: asm.SessionStore, writer: Writer
+) -> None:
+    writer.add(PLAIN, ASKED)
+    log = writer.path.with_name(writer.path.name + "-wal")
+    importer = Recorded(store)
+    follower = Follower(importer, StoreFiles(store._dsn_target), print)
+    for _ in range(3):
+        # Reading it is reported like a change of its log.
+        follower.import_changed([log])
+    assert importer.given == [writer.path]
+    writer.add(PLAIN, SAID)
+    follower.import_changed([log])
+    assert importer.given == [writer.path] * 2
+    assert [event.type for event in store.get_events(PLAIN)[1:]] == ["message_sent", "message_received"]
 
 
 def test_reading_changes_nothing_in_the_folder_of_a_database(writer: Writer) -> None:

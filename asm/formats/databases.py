@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from asm import files
 from asm.documents import Document
 from asm.errors import ValidationError
 from asm.export_files import text
+from asm.formats.failures import raise_together
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 MAGIC = b"SQLite format 3\0"
-_LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
-_LOG_SUFFIX = "-wal"
 
 LENGTH_MAX = text.FILE_SIZE_MAX
 """Characters of a value, and of all rows of a session, as of an export that has them."""
 
-NAMED_MAX = 20
-"""Sessions that an error names."""
+STEPS_MAX = 10**8
+STEPS_PER_BYTE = 10
+"""Instructions of SQLite's virtual machine for reading a database, and for each byte of it. It takes a tenth
+of these, unless the tables lack their indexes and each session is a search of all rows."""
 
+_STEPS_AT_A_TIME = 100_000
 _ROW_LENGTH = 100
 _WAIT_S = 5.0
 
@@ -39,8 +42,70 @@ _WAIT_S = 5.0
 class Database:
     """A database that is open for reading."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._steps = STEPS_MAX + STEPS_PER_BYTE * path.stat().st_size
+        self._open()
+
+    def _open(self) -> None:
+        # Not a pipe or a device. SQLite opens the file by its name.
+        with files.reading(self._path, follow_links=True) as file:
+            has_log = file.read(len(MAGIC) + 3)[-1:] == b"\x02"
+        self._state = _state_of(self._path)
+        # SQLite makes an empty log where there is none, and leaves it there. A program that has the
+        # database open has made one, so that without one nothing changes the file, and no log is needed.
+        self._is_alone = has_log and not self._state.has_log
+        address = f"file:{quote(str(self._path.absolute()))}?mode=ro"
+        self._connection = sqlite3.connect(
+            f"{address}&immutable=1" if self._is_alone else address,
+            uri=True,
+            timeout=_WAIT_S,
+            isolation_level=None,
+        )
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LENGTH_MAX)
+        # No function that the schema names is called.
+        self._connection.execute("pragma trusted_schema = off")
+        self._connection.execute("pragma query_only = on")
+        self._connection.set_progress_handler(self._take_steps, _STEPS_AT_A_TIME)
+
+    def _take_steps(self) -> bool:
+        """Count steps of a query. It ends with an error if this is true."""
+        self._steps -= _STEPS_AT_A_TIME
+        return self.is_exhausted
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether reading has taken too many steps."""
+        return self._steps < 0
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def read(self, read: Callable[[], R]) -> R:
+        """What a function reads in one transaction. A writer may have to wait for its end.
+
+        The function is called again if a program has begun to write the file.
+        """
+        while True:
+            try:
+                self._connection.execute("begin")
+                try:
+                    found = read()
+                finally:
+                    self._connection.rollback()
+            except (sqlite3.Error, UnicodeError, ValidationError):
+                if not self._is_reopened():
+                    raise
+            else:
+                if not self._is_reopened():
+                    return found
+
+    def _is_reopened(self) -> bool:
+        if not self._is_alone or _state_of(self._path) == self._state:
+            return False
+        self.close()
+        self._open()
+        return True
 
     def rows(self, sql: str, **values: Any) -> Iterator[Document]:
         """The rows of a query, one by one."""
@@ -48,15 +113,6 @@ class Database:
         names = [column[0] for column in cursor.description]
         for row in cursor:
             yield dict(zip(names, row, strict=True))
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """A block in which all queries see the same rows. A writer may have to wait for its end."""
-        self._connection.execute("begin")
-        try:
-            yield
-        finally:
-            self._connection.rollback()
 
     def has_table(self, name: str, columns: Set[str]) -> bool:
         """Whether there is a plain table with these columns: no view, no virtual table, nothing computed."""
@@ -85,91 +141,67 @@ def _is_virtual(sql: object) -> bool:
     return "virtual" in str(sql)[:20].lower()
 
 
+class _State(NamedTuple):
+    """What of a file changes when a program writes it or has it open."""
+
+    inode: int
+    size_bytes: int
+    time_ns: int
+    has_log: bool
+
+
+def _state_of(path: Path) -> _State:
+    found = path.stat()
+    has_log = Path(f"{os.path.realpath(path)}-wal").exists()
+    return _State(found.st_ino, found.st_size, found.st_mtime_ns, has_log)
+
+
 # Opening.
 
 
 def contains(path: Path, head: bytes, is_ours: Callable[[Database], bool]) -> bool:
-    """Whether a file is a database with the tables that are asked for, or the write-ahead log of one."""
-    if head.startswith(_LOG_MAGIC):
-        if (main := main_file(path)) is None or not main.is_file():
-            return False
-        path, head = main, text.read_head(main, len(MAGIC))
+    """Whether a file is a database with the tables that are asked for."""
     if not head.startswith(MAGIC):
         return False
     try:
-        with _connected(path) as connection:
-            return is_ours(Database(connection))
+        with closing(Database(path)) as database:
+            return database.read(lambda: is_ours(database))
     except (sqlite3.Error, UnicodeError, OSError):
         return False
-
-
-def main_file(path: Path) -> Path | None:
-    """The database of a write-ahead log, None for another file.
-
-    While a program has the database open, only its log changes.
-    """
-    is_log = path.name.endswith(_LOG_SUFFIX) and path.name != _LOG_SUFFIX
-    return path.with_name(path.name.removesuffix(_LOG_SUFFIX)) if is_log else None
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[Database]:
     """A database, open for reading. Raises ValidationError if it cannot be read."""
+    database: Database | None = None
     try:
-        with _connected(main_file(path) or path) as connection:
-            yield Database(connection)
+        with closing(Database(path)) as database:
+            yield database
     except (sqlite3.Error, UnicodeError) as error:
         # A UnicodeError is raised for a schema that is not UTF-8.
-        raise ValidationError(f"the database cannot be read: {error}") from error
-
-
-@contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
-    # Not a pipe or a device. SQLite opens the file by its name.
-    with files.reading(path, follow_links=True) as file:
-        is_logged = file.read(len(MAGIC) + 3)[-1:] == b"\x02"
-    mode = "rw" if is_logged and not _is_open(path) else "ro"
-    address = f"file:{quote(str(path.absolute()))}?mode={mode}"
-    with closing(sqlite3.connect(address, uri=True, timeout=_WAIT_S, isolation_level=None)) as connection:
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LENGTH_MAX)
-        # No function that the schema names is called.
-        connection.execute("pragma trusted_schema = off")
-        connection.execute("pragma query_only = on")
-        yield connection
-
-
-def _is_open(path: Path) -> bool:
-    """Whether a program has the database open, or was killed while it had.
-
-    Otherwise SQLite makes an empty log for the time of reading, and removes it only if it may write.
-    """
-    name = os.path.realpath(path)
-    return any(Path(name + suffix).exists() for suffix in (_LOG_SUFFIX, "-journal"))
+        reason = str(error)
+        if database is not None and database.is_exhausted:
+            reason = "it takes too long, because its tables lack the indexes that its program makes"
+        raise ValidationError(f"the database cannot be read: {reason}") from error
 
 
 # Reading.
 
 
-def each(database: Database, ids: Iterable[T], read: Callable[[T], R]) -> Iterator[R]:
+def each(database: Database, ids: Sequence[T], read: Callable[[T], R]) -> Iterator[R]:
     """What is read of each session, as it is then.
 
     Those that cannot be read are named in one ValidationError at the end.
     """
     failures: list[ValidationError] = []
-    for id in list(ids):
+    for id in ids:
         try:
-            with database.snapshot():
-                found = read(id)
+            found = database.read(partial(read, id))
         except ValidationError as error:
             failures.append(error)
         else:
             yield found
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        named = "; ".join(map(str, failures[:NAMED_MAX]))
-        more = f"; and {len(failures) - NAMED_MAX:,} more" if len(failures) > NAMED_MAX else ""
-        raise ValidationError(f"{len(failures):,} sessions cannot be read: {named}{more}")
+    raise_together(failures)
 
 
 class SessionSize:

@@ -188,7 +188,7 @@ class Importer:
             if file.recognised is None:
                 # If it fails, importing the file says why.
                 with suppress(OSError, ValidationError):
-                    file.recognised = registry.recognise(file.path)
+                    file.recognised = registry.recognise(file.path, named=file.named)
         ids = {file.session_id for file in found if file.session_id is not None}
         stored = {session.id: session for session in self._store.get_sessions(sorted(ids))}
         for file in found:
@@ -200,7 +200,7 @@ class Importer:
     def import_file(self, file: FoundFile) -> None:
         """Import one file, unless it has not changed."""
         try:
-            if file.source is not None and is_unchanged(file.path, file.source):
+            if file.source is not None and is_unchanged(_parts_of(file), file.source):
                 self.report.unchanged += 1
             elif (reading := self._reading_of(file)) is not None:
                 self._import_log(file, reading)
@@ -222,7 +222,12 @@ class Importer:
         """
         found = [FoundFile(path, named=False) for path in dict.fromkeys(paths)]
         self._look_up(found)
-        mains = [FoundFile(file.main, named=False) for file in found if file.main is not None]
+        changed = {file.path for file in found}
+        mains = [
+            FoundFile(path, named=False)
+            for path in dict.fromkeys(file.main for file in found)
+            if path is not None and path not in changed
+        ]
         self._look_up(mains)
         for file in [*found, *mains]:
             if file.main is None and file.reader is not None:
@@ -236,7 +241,7 @@ class Importer:
             self._fail(name, error, named=True)
 
     def _import_all(self, file: FoundFile, parsed: Iterable[Parsed]) -> None:
-        source = source_of_file(file.path)
+        source = source_of_file(file.path, _parts_of(file))
         grows = file.reader is not None and file.reader.has_times
         for each in parsed:
             try:
@@ -311,6 +316,10 @@ class Importer:
         if self._strict:
             raise registry.in_file(path, error) if isinstance(error, ValidationError) else error
         self.report.failures.append(failure)
+
+
+def _parts_of(file: FoundFile) -> Sequence[Path]:
+    return [file.path] if file.reader is None else file.reader.parts(file.path)
 
 
 def _log_of(file: FoundFile) -> Log | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
+from collections import OrderedDict
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +31,9 @@ from asm.validation import is_text
 FORMAT = "mini-swe-agent trajectory"
 AGENT = "mini-swe-agent"
 SUBMITTED = "Submitted"
+
+MESSAGES_MAX = 100_000
+"""Messages of a trajectory, whose events are held in memory."""
 
 _START = re.compile(rb'\s*\{\s*"info"\s*:\s*\{\s*"(?:model_stats|exit_status|mini_version)"\s*:')
 _FORMAT = re.compile(rb'"trajectory_format"\s*:\s*"mini-swe-agent')
@@ -60,6 +63,10 @@ def _check(document: Any) -> None:
     for name, type_, what in (("messages", list, "a list"), ("info", dict, "an object")):
         if not isinstance(value := document.get(name), type_):
             raise ValidationError(f"{name} must be {what}, not {type(value).__name__}", path=name)
+    if (count := len(document["messages"])) > MESSAGES_MAX:
+        raise ValidationError(
+            f"the trajectory has {count:,} messages, more than the maximum of {MESSAGES_MAX:,}"
+        )
     for number, message in enumerate(document["messages"]):
         if not isinstance(message, dict):
             place = f"messages[{number}]"
@@ -84,7 +91,7 @@ class _Trajectory:
         self._status = self._info.get("exit_status") or None
         self._submission = self._info.get("submission") or None
         self._model = _model_of(self._info)
-        self._waiting: deque[str] = deque()
+        self._waiting: OrderedDict[str, None] = OrderedDict()
         """The calls of the last answer that have no result."""
         self._run: OpenRun | None = None
         self._has_ended = False
@@ -148,7 +155,7 @@ class _Trajectory:
         elif message.is_result:
             self._add_result(record_id, message, _call_id(message) or record_id)
         elif self._waiting and message.may_be_result:
-            self._add_result(record_id, message, self._waiting[0])
+            self._add_result(record_id, message, next(iter(self._waiting)))
         else:
             self._add_other(record_id, message)
 
@@ -171,8 +178,7 @@ class _Trajectory:
             )
 
     def _add_result(self, record_id: str, message: Message, call_id: str) -> None:
-        if call_id in self._waiting:
-            self._waiting.remove(call_id)
+        self._waiting.pop(call_id, None)
         self._add_draft(record_id, messages.result_draft(message, call_id))
 
     def _add_other(self, record_id: str, message: Message) -> None:
@@ -191,7 +197,7 @@ class _Trajectory:
         call_id = draft.call_id
         if draft.type == EventType.TOOL_CALL_STARTED:
             call_id = call_id or f"{record_id[:32]} {part}"
-            self._waiting.append(call_id)
+            self._waiting[call_id] = None
         self._rows.add(draft.type, record_id, draft.data, part=part, correlation_id=call_id, rest=draft.rest)
 
     # The end.

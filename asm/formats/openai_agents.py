@@ -61,15 +61,17 @@ _COUNTED = (
 
 def _read(path: Path) -> Iterator[Transcript]:
     with databases.reading(path) as database:
-        found = [
-            (tables, id)
-            for tables in openai_agents_tables.tables_of(database)
-            for id in openai_agents_tables.session_ids(database, tables)
-        ]
+        found = database.read(lambda: list(_sessions(database)))
         yield from databases.each(database, found, lambda each: _transcript(path, database, *each))
 
 
-READER = Reader(FORMAT, openai_agents_tables.sniff, read=_read, main_file=databases.main_file, has_times=True)
+READER = Reader(FORMAT, openai_agents_tables.sniff, read=_read, has_times=True)
+
+
+def _sessions(database: Database) -> Iterator[tuple[Tables, Any]]:
+    for tables in openai_agents_tables.tables_of(database):
+        for id in openai_agents_tables.session_ids(database, tables):
+            yield tables, id
 
 
 def _transcript(path: Path, database: Database, tables: Tables, id: Any) -> Transcript:
@@ -147,7 +149,7 @@ class _Prompt:
     run: OpenRun
     at: datetime
     place: Turn | None = None
-    contents: list[Any] = field(default_factory=list)
+    messages: list[Document] = field(default_factory=list)
 
     def goes_on(self, at: datetime, places: list[Turn]) -> bool:
         """Whether another message was added together with these. Each has a turn of its own."""
@@ -157,11 +159,9 @@ class _Prompt:
         return not places or (isinstance(turn, int) and places[0] == (branch, turn + 1))
 
     def add(self, content: Any, places: list[Turn]) -> None:
-        self.contents.append(content)
         self.place = places[0] if places else None
-        self.run.input = content
-        if len(self.contents) > 1:
-            self.run.input = [{"role": "user", "content": each} for each in self.contents]
+        self.messages.append({"role": "user", "content": content})
+        self.run.input = content if len(self.messages) == 1 else self.messages
 
 
 class _Conversation:

@@ -81,7 +81,8 @@ def _read_database(path: Path) -> Iterator[Transcript]:
             info = opencode_database.session(database, id)
             return [_transcript(path, info, opencode_database.messages(database, id))] if info else []
 
-        for found in databases.each(database, opencode_database.session_ids(database), read):
+        ids = database.read(lambda: list(opencode_database.session_ids(database)))
+        for found in databases.each(database, ids, read):
             yield from found
 
 
@@ -91,7 +92,6 @@ READERS = (
         f"{FORMAT} database",
         opencode_database.sniff,
         read=_read_database,
-        main_file=databases.main_file,
         has_times=True,
     ),
 )

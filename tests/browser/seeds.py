@@ -10,10 +10,10 @@ import asm
 from asm.formats import import_files
 from tests.conftest import an_event
 from tests.formats.samples import SAMPLES
-from tests.web.test_hostile_content import LINKS, MARKUP, save
+from tests.web.test_hostile_content import LINKS, MARKUP, everywhere, save
 
 LONG = "ses_long"
-LONG_EVENTS = 250
+LONG_EVENTS = 220
 HOSTILE = "ses_hostile"
 EVERYTHING = "ses_everything"
 FAILED_EVENT = 7
@@ -54,6 +54,14 @@ _PATCH = """diff --git a/cache.py b/cache.py
 """
 
 
+_HOSTILE_TEXT = "\n\n".join((*MARKUP, *LINKS))
+
+
+def hostile_events() -> list[asm.Event]:
+    """Events that have markup in every place that a page shows."""
+    return everywhere(_HOSTILE_TEXT, HOSTILE)
+
+
 def fill(dsn: str) -> dict[str, str]:
     """Write the sessions into a new database. Returns the first session of each sample of a format."""
     asm.migrate(dsn, text_search=True)
@@ -61,7 +69,7 @@ def fill(dsn: str) -> dict[str, str]:
         imported = {sample.name: _imported(store, sample.path) for sample in SAMPLES}
         _save_everything(store)
         _save_long(store)
-        save(store, "\n\n".join((*MARKUP, *LINKS)), HOSTILE)
+        save(store, _HOSTILE_TEXT, HOSTILE)
         store.append_event(an_event("ses_without_a_row"))
     return imported
 

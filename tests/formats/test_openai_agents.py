@@ -15,7 +15,6 @@ import asm
 from asm import ValidationError
 from asm.formats import databases, import_files, registry
 from asm.formats.base import Transcript
-from asm.formats.importing import Importer
 
 DATA = Path(__file__).parents[1] / "data"
 SAMPLE = DATA / "openai-agents" / "sessions.db"
@@ -281,6 +280,22 @@ def test_a_session_that_is_too_large_is_refused(writer: Writer, monkeypatch: pyt
         read(writer.path)
 
 
+def test_a_database_in_which_each_session_is_a_search_of_all_rows_is_refused(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "STEPS_MAX", 500_000)
+    monkeypatch.setattr(databases, "STEPS_PER_BYTE", 0)
+    writer.execute("begin")
+    for number in range(500):
+        writer.add(f"s{number}", ASKED, SAID)
+    writer.execute("commit")
+    writer.execute("pragma wal_checkpoint(truncate)")
+    with pytest.raises(ValidationError, match="its tables lack the indexes"):
+        read(writer.path)
+    writer.execute("create index by_session on agent_messages (session_id, id)")
+    assert len(read(writer.path)) == 500
+
+
 # Growth.
 
 
@@ -316,25 +331,29 @@ def test_a_program_can_write_while_its_sessions_are_stored(writer: Writer, mode:
         writer.add("c", SAID)
 
 
-def test_a_change_of_the_write_ahead_log_is_one_of_its_database(
-    store: asm.SessionStore, writer: Writer
-) -> None:
-    writer.add(PLAIN, ASKED)
-    log = writer.path.with_name(writer.path.name + "-wal")
-    importer = Importer(store)
-    importer.import_changed([log])
-    assert importer.report.events == 2
-    assert list(registry.read_folder(writer.path.parent).files) == [writer.path, log]
-    assert [found.path for found in importer.find([writer.path.parent], lambda _: False)] == [writer.path]
-
-
-def test_nothing_is_left_beside_a_database_that_no_program_has_open(writer: Writer) -> None:
+def test_reading_changes_nothing_in_the_folder_of_a_database(writer: Writer) -> None:
     writer.add("a", ASKED)
     writer.connection.close()
-    before = writer.path.read_bytes(), writer.path.stat().st_mtime_ns
+    before = writer.path.read_bytes(), writer.path.parent.stat().st_mtime_ns
     assert len(read(writer.path)) == 1
-    assert [path.name for path in writer.path.parent.iterdir()] == [writer.path.name]
-    assert (writer.path.read_bytes(), writer.path.stat().st_mtime_ns) == before
+    assert (writer.path.read_bytes(), writer.path.parent.stat().st_mtime_ns) == before
+
+
+def test_a_program_that_begins_to_write_meanwhile_is_seen(writer: Writer) -> None:
+    writer.add("a", ASKED)
+    writer.add("b", ASKED)
+    writer.connection.close()
+    found = registry.read(writer.path)
+    next(found)
+    with closing(sqlite3.connect(writer.path, isolation_level=None)) as connection:
+        answered = json.dumps(SAID)
+        connection.execute(
+            "insert into agent_messages (session_id, message_data) values ('b', ?)", (answered,)
+        )
+        connection.execute("vacuum")
+        (last,) = found
+    assert isinstance(last, Transcript)
+    assert last.runs[0].output == "Sunny."
 
 
 # Tokens.

@@ -7,9 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+import pytest
 from starlette.testclient import TestClient
 
 import asm
+from asm.web import session
 from tests.conftest import an_event
 
 _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -123,6 +125,33 @@ def test_pruned_events_leave_no_gap_in_the_pages(viewer: Viewer) -> None:
     page = client.get("/sessions/ses_1").text
     assert re.findall(r'class="item[^"]*" id="event-(\d+)"', page) == ["1", "2", "3", "498", "499", "500"]
     assert 'id="event-3"' in client.get("/sessions/ses_1?before=498").text
+
+
+def test_every_event_is_reached_where_large_ones_make_the_pages_shorter(
+    viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, store = viewer
+    monkeypatch.setattr(session, "_PAGE_CHARACTERS", 1)  # a page ends with the first batch, of 25 events
+    saved(store, *(an_event(data={"content": str(n)}) for n in range(210)))
+    for number in (1, 26, 99, 137, 210):
+        assert f'id="event-{number}"' in client.get(f"/sessions/ses_1/jump?to={number}").text
+    url, read = "/sessions/ses_1/last", list[int]()
+    while url:
+        page = client.get(url).text
+        read = [*map(int, re.findall(r'class="item[^"]*" id="event-(\d+)"', page)), *read]
+        url = next(iter(re.findall(r'<link rel="prev" href="([^"]+)"', page)), "")
+    assert read == list(range(1, 211))
+
+
+def test_the_columns_of_a_table_are_aligned_as_it_says(viewer: Viewer) -> None:
+    client, store = viewer
+    table = (
+        '| a | b | c |\n|:-:|---|--:|\n| 1 | <td style="text-align:right" | `<td style="text-align:right"` |'
+    )
+    saved(store, an_event(data={"content": table}))
+    page = client.get("/sessions/ses_1").text
+    assert re.findall(r"<td( class=\"[^\"]*\")?>", page) == [' class="to-center"', "", ' class="to-right"']
+    assert '<td class="to-right"><code>&lt;td style=' in page
 
 
 def test_a_sub_session_is_linked_at_the_call_that_began_it(viewer: Viewer) -> None:

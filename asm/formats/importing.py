@@ -188,7 +188,7 @@ class Importer:
             if file.recognised is None:
                 # If it fails, importing the file says why.
                 with suppress(OSError, ValidationError):
-                    file.recognised = registry.recognise(file.path)
+                    file.recognised = registry.recognise(file.path, named=file.named)
         ids = {file.session_id for file in found if file.session_id is not None}
         stored = {session.id: session for session in self._store.get_sessions(sorted(ids))}
         for file in found:

@@ -86,11 +86,10 @@ def read_stream(file: BufferedReader, name: str) -> Iterator[Parsed]:
 
 
 def _read(path: Path) -> Iterator[Parsed]:
-    found = recognise(path)
-    reader = found.reader
+    reader, head = _sniffed(path)
     if reader is None:
         names = ", ".join(dict.fromkeys(each.name for each in READERS))
-        raise ValidationError(f"{found.why_unknown}; asm reads {names}")
+        raise ValidationError(f"{_why_unknown(path, head)}; asm reads {names}")
     if reader.read is not None:
         yield from reader.read(path)
     elif reader.log is not None:
@@ -183,7 +182,7 @@ def read_folder(path: Path, *, excluded: Callable[[Path], str | None] = lambda _
                 continue
             try:
                 recognised = recognise(file)
-            except OSError:
+            except (OSError, ValidationError):
                 found.files[file] = None
                 continue
             if recognised.reader is None:
@@ -195,20 +194,29 @@ def read_folder(path: Path, *, excluded: Callable[[Path], str | None] = lambda _
 
 def find_reader(path: Path) -> Reader | None:
     """The reader of a file, None if its format is unknown."""
-    return recognise(path).reader
+    return _sniffed(path)[0]
 
 
-def recognise(path: Path) -> Recognised:
-    """What a file is. It is opened once."""
-    if path.is_fifo():
-        # Reading the head of a pipe would consume it.
-        return Recognised(EXPORT)
-    head = text.read_head(path, HEAD_BYTES)
-    reader = next((reader for reader in READERS if reader.sniff(path, head)), None)
+def recognise(path: Path, *, named: bool = False) -> Recognised:
+    """What a file is. It is opened once, and not for its session if it is read with another one.
+
+    One whose path the user has `named` is read by itself.
+    """
+    reader, head = _sniffed(path)
     if reader is None:
         return Recognised(why_unknown=_why_unknown(path, head))
     main = reader.main_file(path)
-    return Recognised(reader, None if main is not None else reader.session_id(path, head), main)
+    session_id = reader.session_id(path, head) if named or main is None else None
+    return Recognised(reader, session_id, main)
+
+
+def _sniffed(path: Path) -> tuple[Reader | None, bytes]:
+    """The reader of a file, and its first text."""
+    if path.is_fifo():
+        # Reading the head of a pipe would consume it.
+        return EXPORT, b""
+    head = text.read_head(path, HEAD_BYTES)
+    return next((reader for reader in READERS if reader.sniff(path, head)), None), head
 
 
 def is_unfinished(file: Path) -> bool:

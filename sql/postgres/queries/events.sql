@@ -190,7 +190,8 @@ on conflict (id) do update
 -- lock_counters
 -- Locks the counters of these sessions until the transaction ends, in the order of the session
 -- ids, and creates those that are missing, because only a row can be locked. `where false` locks a
--- stored row without writing a new version of it. Returns the sessions whose counters were missing.
+-- stored row without writing a new version of it. Returns the sessions whose counters were
+-- missing.
 insert into asm_session_sequences (session_id, last_sequence, updated_at)
 select session_id, 0, pg_catalog.now()
   from pg_catalog.unnest(%(session_ids)s::text[]) as requested (session_id)

@@ -111,7 +111,7 @@ RUNNING = [
 
 IMPORT = Target("SQLite: import of a tree of logs", "orjson.loads of each line and executemany", 0.5)
 IMPORT_AGAIN = Target("SQLite: import of the same tree again", "os.walk and os.stat")
-IMPORT_LONG = Target("SQLite: import of one log of 200 MB", "a log of 20 MB", 0.8)
+IMPORT_LONG = Target("SQLite: import of one log of 200 MB", "a log of 20 MB", 0.8, peak_mb=100)
 
 APPENDING = "the append itself"
 FOLLOWERS = (1, 100, 1_000)

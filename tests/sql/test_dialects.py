@@ -255,7 +255,10 @@ def test_every_query_is_used() -> None:
 
 
 def test_every_query_that_is_used_exists() -> None:
-    assert set(_used()) - set(names("postgres")) == set()
+    # The readers of other programs' databases have a method `rows`, too, which is given SQL.
+    used = {name for name in _used() if name.isidentifier()}
+
+    assert used - set(names("postgres")) == set()
 
 
 def _filters(lines: Iterable[TemplateLine]) -> set[tuple[str, str]]:

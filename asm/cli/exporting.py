@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from asm import files
+from asm.awaited import in_threads
 from asm.cli import copying
 from asm.cli.html import check_installed, write_html
 from asm.cli.ids import complete_session_id, find_session_id
@@ -22,6 +24,7 @@ from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
 from asm.errors import SessionNotFound, ValidationError
 from asm.export_files import jsonl, text
+from asm.formats import atif_export
 from asm.operations.exports import SessionExport
 from asm.store import SessionStore
 from asm.store_files import StoreFiles
@@ -44,10 +47,10 @@ _HEAD_BYTES = 4_096
 )
 @click.option(
     "--format",
-    type=click.Choice(["jsonl", "html"]),
+    type=click.Choice(["jsonl", "atif", "html"]),
     default="jsonl",
     show_default=True,
-    help="jsonl is what `asm import` reads. html is a page of one session.",
+    help="jsonl has all there is. atif is a trajectory, html a page of one session.",
 )
 @dsn_option
 def export(
@@ -60,10 +63,10 @@ def export(
     artifacts: bool,
     format: str,
 ) -> None:
-    """Export sessions as JSON Lines, or one of them as a page.
+    """Export sessions as JSON Lines, or one of them as a trajectory or a page.
 
     SESSION is the id of a session or its beginning, if no other id begins so. Each session is a
-    consistent snapshot. `asm import` reads the output.
+    consistent snapshot. `asm import` reads JSON Lines and trajectories.
 
     FILE gets its name when the export is complete. A new file can only be read by its owner. An empty file
     or an earlier export is replaced and keeps its permissions. Any other file is kept, and the exit status
@@ -73,12 +76,13 @@ def export(
     asm export ses_1 ses_2 -o sessions.jsonl
     asm export --all --artifacts | gzip > store.jsonl.gz
     asm export ses_1 --format html -o session.html
+    asm export ses_1 --format atif -o trajectory.json
     """
     if bool(sessions) == all_sessions:
         raise click.UsageError("Name the sessions to export, or give --all.")
+    if format != "jsonl" and (len(sessions) != 1 or artifacts):
+        raise click.UsageError(f"--format {format} exports one session, without --artifacts.")
     if format == "html":
-        if len(sessions) != 1 or artifacts:
-            raise click.UsageError("--format html exports one session, without --artifacts.")
         check_installed()
     if output in StoreFiles(parse_dsn(dsn, schema)):
         raise click.UsageError(f"{output} is a file of the store: name another file.")
@@ -87,6 +91,8 @@ def export(
         ids = None if all_sessions else dict.fromkeys(find_session_id(store, each) for each in sessions)
         if ids is not None and format == "html":
             exported = _Exported(1, write_html(dsn, schema, next(iter(ids)), file))
+        elif ids is not None and format == "atif":
+            exported = _write_atif(store, next(iter(ids)), file)
         else:
             exported = _write_lines(store, ids, output, file, artifacts=artifacts)
     if output != _STANDARD_OUTPUT:
@@ -120,6 +126,13 @@ def _write_lines(
         exports = _exports(store, ids, artifacts=artifacts)
         file.writelines(jsonl.dump(exported.count(exports, advance)))
     return exported
+
+
+def _write_atif(store: SessionStore, session_id: str, file: BinaryIO) -> _Exported:
+    tree = asyncio.run(atif_export.read_tree(in_threads(store), session_id))
+    file.write(atif_export.dump(tree))
+    trees = list(tree.all())
+    return _Exported(len(trees), sum(len(each.export.events) for each in trees))
 
 
 def _exports(
@@ -169,7 +182,7 @@ def _opened(path: Path, target: Path) -> AbstractContextManager[BinaryIO]:
         return files.writing_into(path)
     if target.exists():
         head = text.read_head(target, _HEAD_BYTES)
-        if head and not jsonl.sniff(target, head):
+        if head and not (jsonl.sniff(target, head) or atif_export.sniff(head)):
             raise ValidationError(
                 f"{path} exists and is no export: name another file, or delete it", path=str(path)
             )

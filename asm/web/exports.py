@@ -1,4 +1,4 @@
-"""A session as a file: a page of its own, or JSON Lines."""
+"""A session as a file: a page of its own, JSON Lines, or a trajectory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from asm import AsyncSessionStore, Event
 from asm.export_files import jsonl
+from asm.formats import atif_export
 from asm.web.blocks import Child, items_of
 from asm.web.budget import Budget
 from asm.web.pages import Pages
@@ -73,6 +74,14 @@ async def export_jsonl(request: Request) -> Response:
     return StreamingResponse(lines, media_type="application/jsonl", headers=_as_file(name, "jsonl"))
 
 
+async def export_atif(request: Request) -> Response:
+    store: AsyncSessionStore = request.app.state.store
+    tree = await atif_export.read_tree(store, id_of(request))
+    document = await asyncio.to_thread(atif_export.dump, tree)
+    headers = _as_file(tree.export.session.id, "atif.json")
+    return Response(document, media_type="application/json", headers=headers)
+
+
 def _as_file(session_id: str, ending: str) -> dict[str, str]:
     """Have a browser save the answer, under a name that no file system reads as a path."""
     name = _UNSAFE.sub("_", session_id)[:100].lstrip(".") or "session"
@@ -82,4 +91,5 @@ def _as_file(session_id: str, ending: str) -> dict[str, str]:
 routes = [
     Route("/sessions/{session_id}/export.html", export_html),
     Route("/sessions/{session_id}/export.jsonl", export_jsonl),
+    Route("/sessions/{session_id}/export.atif.json", export_atif),
 ]

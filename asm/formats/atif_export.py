@@ -1,0 +1,398 @@
+"""A session as a trajectory in Harbor's format ATIF: one JSON document.
+
+A turn of the model is a step of the agent, with what it said and thought, the tools that it called and their
+results. What others said is a step of its own. Sub-agents, which are sessions whose parent this one is, are
+inside the document. What ATIF has no place for is left out, and `notes` says how much that is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from asm import documents
+from asm.async_store import AsyncSessionStore
+from asm.content import Media, Other, Text, Thinking, ToolCall, ToolResult, error_text
+from asm.conversation import Entry, as_text, entries_of
+from asm.documents import Document
+from asm.enums import EventType
+from asm.errors import ValidationError
+from asm.models import Event, Run
+from asm.operations.exports import SessionExport
+from asm.provider_usage import token_usage
+
+SCHEMA_VERSION = "ATIF-v1.7"
+
+DEPTH_MAX = 8
+"""Levels of sub-agents."""
+
+SUBAGENTS_MAX = 1_000
+"""Sub-agents of one document, which is held in memory."""
+
+_CALL_IDS = ("tool_use_id", "tool_call_id", "call_id", "source_call_id")
+"""The names in the metadata of a session under which it has the call that began it."""
+
+_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_ERRORS = (
+    EventType.ERROR_OCCURRED,
+    EventType.POLICY_VIOLATION,
+    EventType.RUN_FAILED,
+    EventType.RUN_TIMEOUT,
+    EventType.SESSION_FAILED,
+)
+_NOT_COUNTED = (EventType.RUN_STARTED, EventType.RUN_COMPLETED, EventType.TURN_COMPLETED)
+"""Events that say what the document has without them."""
+
+_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A session, and the sessions that it began."""
+
+    export: SessionExport
+    children: list[Tree]
+
+    def all(self) -> Iterator[Tree]:
+        yield self
+        for child in self.children:
+            yield from child.all()
+
+
+async def read_tree(store: AsyncSessionStore, session_id: str) -> Tree:
+    """Read a session with its sub-agents. Each is a consistent snapshot of its own."""
+    return await _read_tree(store, session_id, {session_id}, 0)
+
+
+async def _read_tree(store: AsyncSessionStore, session_id: str, seen: set[str], depth: int) -> Tree:
+    export = await store.query.export_session(session_id)
+    children: list[Tree] = []
+    for id in await _children(store, session_id):
+        if id in seen:
+            continue
+        seen.add(id)
+        if len(seen) > SUBAGENTS_MAX or depth == DEPTH_MAX:
+            raise ValidationError(
+                f"session {session_id!r} has more than {SUBAGENTS_MAX:,} sub-agents or {DEPTH_MAX} levels of "
+                "them, the maximum of one document: export it as JSON Lines",
+                session_id=session_id,
+            )
+        children.append(await _read_tree(store, id, seen, depth + 1))
+    return Tree(export, children)
+
+
+async def _children(store: AsyncSessionStore, session_id: str) -> list[str]:
+    found: list[str] = []
+    cursor: str | None = None
+    while not found or cursor is not None:
+        page = await store.query.search_sessions(
+            parent_session_id=session_id, order_by="created_at_asc", cursor=cursor
+        )
+        found += [session.id for session in page]
+        cursor = page.cursor
+        if not found:
+            break
+    return found
+
+
+def sniff(head: bytes) -> bool:
+    """Whether a file begins as `dump` writes it."""
+    return head.startswith(b'{\n  "schema_version": "ATIF-v')
+
+
+def dump(tree: Tree) -> bytes:
+    """The document of a session, in UTF-8."""
+    document = _trajectory(tree)
+    try:
+        return orjson.dumps(document, option=_OPTIONS)
+    except TypeError:
+        # Integers of more than 64 bits, and halves of surrogate pairs, which an event may have.
+        return orjson.dumps(_encoded(document), option=_OPTIONS)
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_encoded(each) for each in value]
+    if isinstance(value, dict):
+        return {
+            name: orjson.Fragment(documents.dump(each, name)) if name == "arguments" else _encoded(each)
+            for name, each in value.items()
+        }
+    return orjson.Fragment(documents.dump(value, "value"))
+
+
+def _trajectory(tree: Tree, trajectory_id: str | None = None) -> Document:
+    export = tree.export
+    session = export.session
+    models = {run.id: model for run in export.runs if (model := _model(run)) is not None}
+    steps = _Steps(models, _by_call(tree.children))
+    for entry in entries_of(export.events):
+        steps.add(entry)
+    version = session.metadata.get("version")
+    metrics = _final_metrics(export.runs, steps.steps)
+    agent = {
+        "name": session.agent_id,
+        "version": version if isinstance(version, str) and version else "unknown",
+        "model_name": next(reversed(models.values()), None),
+    }
+    return _present(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "session_id": session.id,
+            "trajectory_id": trajectory_id or session.id,
+            "agent": _present(agent),
+            "steps": [step.document(number) for number, step in enumerate(steps.steps, 1)]
+            or [{"step_id": 1, "source": "system", "message": "The session has no messages."}],
+            "notes": steps.notes(),
+            "final_metrics": {**metrics, "total_steps": max(len(steps.steps), 1)},
+            "subagent_trajectories": [_trajectory(child) for child in tree.children] or None,
+        }
+    )
+
+
+def _by_call(children: Iterable[Tree]) -> Mapping[str, list[str]]:
+    """The ids of sub-agents by the calls that began them."""
+    found: dict[str, list[str]] = {}
+    for child in children:
+        metadata = child.export.session.metadata
+        call = next((id for name in _CALL_IDS if isinstance(id := metadata.get(name), str)), None)
+        if call is not None:
+            found.setdefault(call, []).append(child.export.session.id)
+    return found
+
+
+@dataclass(slots=True)
+class _Step:
+    """A step before it has its number."""
+
+    source: str
+    event: Event
+    texts: list[str | Document] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[Document] = field(default_factory=list)
+    results: list[Document] = field(default_factory=list)
+    counts: Document = field(default_factory=dict)
+    cost_usd: float | None = None
+    model: str | None = None
+
+    def document(self, number: int) -> Document:
+        is_agent = self.source == "agent"
+        message: Any = "\n".join(text for text in self.texts if isinstance(text, str))
+        if any(isinstance(text, dict) for text in self.texts):
+            message = [
+                {"type": "text", "text": text} if isinstance(text, str) else text for text in self.texts
+            ]
+        return _present(
+            {
+                "step_id": number,
+                "timestamp": self.event.timestamp.isoformat().replace("+00:00", "Z"),
+                "source": self.source,
+                "model_name": self.model if is_agent else None,
+                "message": message,
+                "reasoning_content": "\n".join(self.thoughts) or None,
+                "tool_calls": self.calls or None,
+                "observation": {"results": self.results} if self.results else None,
+                "metrics": self._metrics(),
+                "is_copied_context": True if self.event.metadata.get("copied") else None,
+            }
+        )
+
+    def _metrics(self) -> Document | None:
+        if not self.counts and self.cost_usd is None:
+            return None
+        return _present({**_metrics(self.counts), "cost_usd": self.cost_usd})
+
+
+def _metrics(counts: Mapping[str, int]) -> Document:
+    """Counts as ATIF has them, whose prompt tokens include the cached ones."""
+    cached, created = counts.get("cache_read_tokens"), counts.get("cache_creation_tokens")
+    prompt = [counts[name] for name in _COUNTS if name != "output_tokens" and name in counts]
+    return _present(
+        {
+            "prompt_tokens": sum(prompt) if prompt else None,
+            "completion_tokens": counts.get("output_tokens"),
+            "cached_tokens": cached,
+            "extra": None if created is None else {"cache_creation_input_tokens": created},
+        }
+    )
+
+
+class _Steps:
+    """Makes the steps of the events of a session."""
+
+    def __init__(self, models: Mapping[str, str], children: Mapping[str, list[str]]) -> None:
+        self.steps: list[_Step] = []
+        self._models = models
+        self._children = children
+        self._turns: dict[str | None, _Step] = {}
+        """The last step of the agent in each run, if it may still get calls."""
+        self._last: dict[str | None, _Step] = {}
+        """The last step of the agent in each run."""
+        self._calls: dict[str, tuple[_Step, Document]] = {}
+        self._answered: set[str] = set()
+        self._left_out = 0
+
+    def add(self, entry: Entry) -> None:
+        event = entry.event
+        if event.type == EventType.TOKEN_USAGE_UPDATED:
+            self._count(event)
+        elif event.type in _ERRORS:
+            self._begin("system", event).texts.append(error_text(event.data))
+        elif entry.is_message or any(isinstance(part, ToolCall | ToolResult) for part in entry.content.parts):
+            self._add_content(entry)
+        elif event.type not in _NOT_COUNTED:
+            self._left_out += 1
+
+    def notes(self) -> str | None:
+        if not self._left_out:
+            return None
+        return f"Events that have no place in ATIF and are left out: {self._left_out}"
+
+    def _add_content(self, entry: Entry) -> None:
+        parts = entry.content.parts
+        source = _source(entry) if entry.is_message else "agent"
+        says = entry.is_message and (
+            not parts or any(not isinstance(part, ToolCall | ToolResult) for part in parts)
+        )
+        step = self._begin(source, entry.event) if says and entry.role != "tool" else None
+        for number, part in enumerate(parts):
+            if isinstance(part, ToolCall):
+                self._call(entry, part, number, step if source == "agent" else None)
+            elif isinstance(part, ToolResult):
+                self._result(entry, part)
+            elif step is None:
+                # What a tool said, as a message of its own.
+                self._observe(entry.event, {"content": _text(part)})
+            elif isinstance(part, Thinking) and source == "agent":
+                step.thoughts.append(part.text)
+            else:
+                step.texts.append(_image(part) or _text(part))
+
+    def _begin(self, source: str, event: Event) -> _Step:
+        step = _Step(source, event, model=self._models.get(event.run_id or ""))
+        self.steps.append(step)
+        if source == "agent":
+            self._turns[event.run_id] = self._last[event.run_id] = step
+        else:
+            self._turns.pop(event.run_id, None)
+        return step
+
+    def _turn(self, event: Event) -> _Step:
+        """The step of the agent to which a call belongs: the last, unless it has results already."""
+        step = self._turns.get(event.run_id)
+        return step if step is not None and not step.results else self._begin("agent", event)
+
+    def _call(self, entry: Entry, call: ToolCall, number: int, step: _Step | None) -> None:
+        event = entry.event
+        id = call.id or event.correlation_id or f"{event.id}-{number}"
+        given = call.input if isinstance(call.input, dict) else {"input": call.input}
+        arguments = {} if call.input is None else given
+        found = {"tool_call_id": id, "function_name": call.name or "unknown", "arguments": arguments}
+        if id in self._calls and id not in self._answered and self._calls[id][1] == found:
+            # The message and an event of its own both have it.
+            return
+        self._answered.discard(id)
+        step = step or self._turn(event)
+        step.calls.append(found)
+        self._calls[id] = step, found
+
+    def _result(self, entry: Entry, result: ToolResult) -> None:
+        event = entry.event
+        id = result.id or event.correlation_id
+        words = result.error if result.failed and result.error else result.output
+        found = _present({"content": words if isinstance(words, str) else as_text(words)})
+        if id is None or id not in self._calls:
+            self._observe(event, found)
+            return
+        refs = [{"trajectory_id": child, "session_id": child} for child in self._children.get(id, ())]
+        if refs and id not in self._answered:
+            found["subagent_trajectory_ref"] = refs
+        self._answered.add(id)
+        self._calls[id][0].results.append({"source_call_id": id, **found})
+
+    def _observe(self, event: Event, result: Document) -> None:
+        """Add what was returned, by a call that is not known, to the step before it."""
+        step = self._turns.get(event.run_id) or self._begin("system", event)
+        step.results.append(result)
+
+    def _count(self, event: Event) -> None:
+        step = self._last.get(event.run_id)
+        if step is None:
+            return
+        counts = _counts(event.data)
+        for name, number in counts.items():
+            step.counts[name] = step.counts.get(name, 0) + number
+        cost = event.data.get("cost_usd")
+        if isinstance(cost, int | float) and not isinstance(cost, bool):
+            step.cost_usd = (step.cost_usd or 0) + cost
+        if isinstance(model := event.data.get("model"), str) and step.model is None:
+            step.model = model
+
+
+def _source(entry: Entry) -> str:
+    role = entry.role
+    if role in ("user", "human"):
+        return "user"
+    return "system" if role in ("system", "developer", "tool") else "agent"
+
+
+def _text(part: Any) -> str:
+    if isinstance(part, Text | Thinking):
+        return part.text
+    if isinstance(part, Media):
+        return f"[{part.kind}: {part.description}]"
+    return as_text(part.value) if isinstance(part, Other) else as_text(part)
+
+
+def _image(part: Any) -> Document | None:
+    if not (isinstance(part, Media) and part.media_type in _IMAGES and part.encoded):
+        return None
+    source = {"media_type": part.media_type, "path": f"data:{part.media_type};base64,{part.encoded}"}
+    return {"type": "image", "source": source}
+
+
+def _counts(usage: Mapping[str, Any]) -> dict[str, int]:
+    try:
+        return token_usage({name: each for name, each in usage.items() if name in _COUNTS})
+    except ValidationError:
+        return {}
+
+
+def _model(run: Run) -> str | None:
+    model = run.provider_metadata.get("model")
+    return model if isinstance(model, str) else None
+
+
+def _final_metrics(runs: Iterable[Run], steps: Iterable[_Step]) -> Document:
+    """The sums of the runs, or of the steps where no run has counts."""
+    runs, steps = list(runs), list(steps)
+    found = [counts for run in runs if (counts := _counts(run.token_usage))] or [
+        step.counts for step in steps
+    ]
+    sums = {
+        name: sum(each[name] for each in found if name in each)
+        for name in _COUNTS
+        if any(name in each for each in found)
+    }
+    costs = [run.cost_usd for run in runs if run.cost_usd is not None]
+    costs = costs or [step.cost_usd for step in steps if step.cost_usd is not None]
+    metrics = _metrics(sums)
+    return _present(
+        {
+            "total_prompt_tokens": metrics.get("prompt_tokens"),
+            "total_completion_tokens": metrics.get("completion_tokens"),
+            "total_cached_tokens": metrics.get("cached_tokens"),
+            "total_cost_usd": math.fsum(costs) if costs else None,
+            "extra": metrics.get("extra"),
+        }
+    )
+
+
+def _present(values: Document) -> Document:
+    return {name: value for name, value in values.items() if value is not None}

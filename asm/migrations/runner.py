@@ -16,17 +16,48 @@ from asm.migrations.migrator import Migrator
 from asm.migrations.migrator import StoreStatus as StoreStatus
 from asm.migrations.sqlite import SQLiteMigrator
 from asm.sqlite.connection import open_file
-from asm.validation import count
+from asm.validation import count, flag
+
+SHARDS_MAX = 64_000
+"""What Citus takes at most."""
 
 
-def migrate(dsn: str | None = None, *, schema: str | None = None) -> list[str]:
+def migrate(
+    dsn: str | None = None, *, schema: str | None = None, distributed: bool = False, shards: int = 32
+) -> list[str]:
     """Apply all pending migrations or none, and return their ids in the order applied.
 
     Returns [] when the database is up to date, which needs no right to write. Several processes may call
     it at the same time. Conflict when the file of an applied migration has changed since.
+
+    With `distributed`, the tables are distributed over the workers of Citus by the id of the session, in
+    `shards` parts, in the same transaction. The database is that of the coordinator. Tables that are
+    distributed already stay as they are. StorageError if there are rows, no workers, or no extension.
     """
     dsn = dsns.as_secret(dsn)
+    if flag(distributed, "distributed"):
+        return migrate_distributed((), dsn, schema=schema, shards=shards)
     return migrate_with((), dsn, schema=schema)
+
+
+def migrate_distributed(
+    optional: Collection[str],
+    dsn: str | None = None,
+    *,
+    schema: str | None = None,
+    shards: int = 32,
+    with_rows: bool = False,
+) -> list[str]:
+    """The same with optional migrations. `with_rows` moves the rows that there are."""
+    dsn = dsns.as_secret(dsn)
+    shards = count(shards, "shards", SHARDS_MAX, minimum=1)
+    address = dsns.parse_dsn(dsn, schema)
+    if address.dialect != "postgres":
+        raise ValidationError("only PostgreSQL with the extension citus distributes tables, not SQLite")
+    from asm.migrations.postgres import connected_migrator
+
+    with connected_migrator(address.address, address.schema) as migrator:
+        return migrator.migrate_distributed(optional, shards=shards, with_rows=with_rows)
 
 
 def migrate_with(

@@ -255,7 +255,10 @@ def _append_many(
     offsets = _offsets_from_last(batch, counters)
 
     def read(rows: Rows) -> StoredEvents:
-        last = load(rows[0][0])
+        # Distributed tables give a row for each session.
+        last = (
+            load(rows[0][0]) if len(rows) == 1 else {id: n for row in rows for id, n in load(row[0]).items()}
+        )
         return {
             new.key: new.with_sequence_number(last[new.session_id] - offset)
             for new, offset in zip(batch, offsets, strict=True)

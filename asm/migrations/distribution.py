@@ -26,6 +26,8 @@ def distribute(
     appended is created again in any case, because a newer asm may have another one.
     """
     _check_cluster(connection)
+    # Citus creates a function in a transaction only if that has one connection to each worker.
+    connection.execute("set local citus.multi_shard_modify_mode to 'sequential'")
     is_new = not _is_distributed(connection)
     if is_new:
         if not with_rows:

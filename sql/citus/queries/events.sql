@@ -16,13 +16,13 @@ insert into asm_sessions as session (
     id, agent_id, status, parent_session_id, metadata, context, tags,
     created_at, updated_at, deleted_at
 )
-values (
-    %(session_id)s, %(ensured_agent_id)s, %(ensured_status)s, %(ensured_parent_session_id)s,
-    %(ensured_metadata)s::json, %(ensured_context)s::json,
-    array(select pg_catalog.json_array_elements_text(%(ensured_tags)s::json)),
-    %(ensured_created_at)s::timestamptz, %(ensured_updated_at)s::timestamptz,
-    %(ensured_deleted_at)s::text::timestamptz
-)
+select session_id, %(ensured_agent_id)s, %(ensured_status)s, %(ensured_parent_session_id)s,
+       %(ensured_metadata)s::json, %(ensured_context)s::json,
+       array(select pg_catalog.json_array_elements_text(%(ensured_tags)s::json)),
+       %(ensured_created_at)s::timestamptz, %(ensured_updated_at)s::timestamptz,
+       %(ensured_deleted_at)s::text::timestamptz
+  from asm_session_sequences
+ where session_id = %(session_id)s
 on conflict (id) do update
    set updated_at = excluded.updated_at
  where session.updated_at < excluded.updated_at;
@@ -44,7 +44,7 @@ values (%(session_id)s, pg_catalog.cardinality(%(ids)s::text[]), pg_catalog.now(
 on conflict (session_id) do update
    set last_sequence = counter.last_sequence + excluded.last_sequence,
        updated_at = excluded.updated_at
-returning pg_catalog.json_build_object(session_id, last_sequence) as last_sequences;
+returning session_id, last_sequence;
 insert into asm_events (
     id, type, timestamp, session_id, run_id, sequence_number,
     data, metadata, schema_version, provider, correlation_id
@@ -73,27 +73,20 @@ values (%(session_id)s, pg_catalog.cardinality(%(ids)s::text[]), pg_catalog.now(
 on conflict (session_id) do update
    set last_sequence = counter.last_sequence + excluded.last_sequence,
        updated_at = excluded.updated_at
-returning pg_catalog.json_build_object(session_id, last_sequence) as last_sequences;
+returning session_id, last_sequence;
 insert into asm_sessions as session (
     id, agent_id, status, parent_session_id, metadata, context, tags,
     created_at, updated_at, deleted_at
 )
-select session_id, agent_id, status, parent_session_id, metadata, context,
-       array(select pg_catalog.json_array_elements_text(tags)),
-       created_at, given.updated_at, deleted_at
-  from (
-       select pg_catalog.unnest(%(ensured_agent_id)s::text[]) as agent_id,
-              pg_catalog.unnest(%(ensured_status)s::text[]) as status,
-              pg_catalog.unnest(%(ensured_parent_session_id)s::text[]) as parent_session_id,
-              pg_catalog.unnest(%(ensured_metadata)s::text[])::json as metadata,
-              pg_catalog.unnest(%(ensured_context)s::text[])::json as context,
-              pg_catalog.unnest(%(ensured_tags)s::text[])::json as tags,
-              pg_catalog.unnest(%(ensured_created_at)s::timestamptz[]) as created_at,
-              pg_catalog.unnest(%(ensured_updated_at)s::timestamptz[]) as updated_at,
-              pg_catalog.unnest(%(ensured_deleted_at)s::text[])::timestamptz as deleted_at
-  ) as given
- cross join asm_session_sequences
+select session_id, (%(ensured_agent_id)s::text[])[1], (%(ensured_status)s::text[])[1],
+       (%(ensured_parent_session_id)s::text[])[1], (%(ensured_metadata)s::text[])[1]::json,
+       (%(ensured_context)s::text[])[1]::json,
+       array(select pg_catalog.json_array_elements_text((%(ensured_tags)s::text[])[1]::json)),
+       (%(ensured_created_at)s::timestamptz[])[1], (%(ensured_updated_at)s::timestamptz[])[1],
+       (%(ensured_deleted_at)s::text[])[1]::timestamptz
+  from asm_session_sequences
  where session_id = %(session_id)s
+   and pg_catalog.cardinality(%(ensured_id)s::text[]) = 1
 on conflict (id) do update
    set updated_at = excluded.updated_at
  where session.updated_at < excluded.updated_at;

@@ -28,6 +28,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import asm
+from asm.engine.registry import TABLES
 from tests.servers import Server, installations
 
 # Processes that tests start print UTF-8 in every locale.
@@ -42,8 +43,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEST_DSN = os.environ.get("ASM_TEST_DSN")
-INSTALLATIONS = {} if TEST_DSN else {f"postgres-{each.version}": each for each in installations()}
-POSTGRES = ["postgres"] if TEST_DSN else list(INSTALLATIONS)
+CITUS_DSN = os.environ.get("ASM_TEST_CITUS_DSN")
+"""A coordinator of Citus, in whose database the tests may create and drop schemas. They run there in place
+of PostgreSQL, and one at a time."""
+INSTALLATIONS = (
+    {} if TEST_DSN or CITUS_DSN else {f"postgres-{each.version}": each for each in installations()}
+)
+POSTGRES = ["postgres-citus"] if CITUS_DSN else ["postgres"] if TEST_DSN else list(INSTALLATIONS)
 DATABASES = ["sqlite", *POSTGRES]
 
 # No test data has to survive a crash of the machine, so nothing has to be synced to the disk.
@@ -124,6 +130,53 @@ class Cluster:
 
     def _drop(self, name: str) -> None:
         self._admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+class DistributedCluster(Cluster):
+    """A coordinator of Citus, where a database is a schema. One that has tables is emptied and used again."""
+
+    SHARDS = 4
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self._migrated: list[str] = []
+
+    @contextmanager
+    def database(self, *, migrated: bool) -> Iterator[str]:
+        name = self._migrated.pop() if migrated and self._migrated else self._created(migrated)
+        try:
+            yield self._dsn_of(name)
+        finally:
+            if migrated and self._is_emptied(name):
+                self._migrated.append(name)
+            else:
+                self._drop_schema(name)
+
+    def close(self) -> None:
+        while self._migrated:
+            self._drop_schema(self._migrated.pop())
+        super().close()
+
+    def _dsn_of(self, schema: str) -> str:
+        return make_conninfo(self.dsn, options=f"-csearch_path={schema}")
+
+    def _created(self, migrated: bool) -> str:
+        name = f"asm_test_{uuid4().hex}"
+        self._admin.execute(sql.SQL("create schema {}").format(sql.Identifier(name)))
+        if migrated:
+            asm.migrate(self._dsn_of(name), distributed=True, shards=self.SHARDS)
+        return name
+
+    def _is_emptied(self, name: str) -> bool:
+        tables = sql.SQL(", ").join(sql.Identifier(name, table) for table in TABLES)
+        try:
+            self._admin.execute(sql.SQL("truncate {}").format(tables))
+        except psycopg.Error:
+            return False
+        return True
+
+    def _drop_schema(self, name: str) -> None:
+        self._admin.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(name)))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -270,7 +323,7 @@ def clusters() -> Iterator[Callable[[str], Cluster]]:
 
     def cluster(kind: str) -> Cluster:
         if kind not in started:
-            started[kind] = Cluster(TEST_DSN) if TEST_DSN else _started(kind)
+            started[kind] = _started(kind)
         return started[kind]
 
     yield cluster
@@ -281,6 +334,10 @@ def clusters() -> Iterator[Callable[[str], Cluster]]:
 
 
 def _started(kind: str) -> Cluster:
+    if CITUS_DSN:
+        return DistributedCluster(CITUS_DSN)
+    if TEST_DSN:
+        return Cluster(TEST_DSN)
     server = Server(INSTALLATIONS[kind], folder=in_memory(), settings=UNSYNCED, hashes_once=True)
     server.start()
     return Cluster(server.dsn(), server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -10,8 +11,8 @@ from asm.engine.registry import TABLES, in_schema, sql_folder
 from asm.errors import StorageError
 from asm.postgres.distributed import REFERENCE_TABLES
 
-_KEYS = {"asm_sessions": "id"}
-"""The column by which a table is distributed, if it is not `session_id`."""
+_FIRST = "asm_sessions"
+"""The table whose shards the others follow: TABLES begins with it."""
 
 _FUNCTION = "asm_append_event"
 _ARGUMENTS = "text,text,text,timestamptz,text,json,json,bigint,text,text"
@@ -19,8 +20,8 @@ _ARGUMENTS = "text,text,text,timestamptz,text,json,json,bigint,text,text"
 
 def distribute(
     connection: psycopg.Connection[Any], schema: str | None, shards: int, *, with_rows: bool
-) -> bool:
-    """Distribute the tables, in the connection's transaction. Returns whether they were not distributed yet.
+) -> None:
+    """Distribute the tables that are not distributed yet, in the connection's transaction.
 
     The names of the tables lead to `schema`, a quoted identifier. The function by which single events are
     appended is created again in any case, because a newer asm may have another one.
@@ -28,13 +29,12 @@ def distribute(
     _check_cluster(connection)
     # Citus creates a function in a transaction only if that has one connection to each worker.
     connection.execute("set local citus.multi_shard_modify_mode to 'sequential'")
-    is_new = not _is_distributed(connection)
-    if is_new:
-        if not with_rows:
-            _check_empty(connection)
-        _distribute_tables(connection, shards)
+    tables = _local_tables(connection)
+    if not with_rows:
+        _check_empty(connection, tables)
+    for table in tables:
+        _distribute_table(connection, table, shards)
     _create_function(connection, schema)
-    return is_new
 
 
 def _check_cluster(connection: psycopg.Connection[Any]) -> None:
@@ -55,17 +55,16 @@ def _check_cluster(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-def _is_distributed(connection: psycopg.Connection[Any]) -> bool:
-    found = connection.execute(
-        "select 1 from pg_catalog.pg_dist_partition where logicalrelid = 'asm_sessions'::regclass"
-    ).fetchone()
-    return found is not None
+def _local_tables(connection: psycopg.Connection[Any]) -> list[str]:
+    """The tables that are not distributed."""
+    query = "select 1 from pg_catalog.pg_dist_partition where logicalrelid = pg_catalog.to_regclass(%s)"
+    return [table for table in TABLES if connection.execute(query, [table]).fetchone() is None]
 
 
-def _check_empty(connection: psycopg.Connection[Any]) -> None:
+def _check_empty(connection: psycopg.Connection[Any], tables: Sequence[str]) -> None:
     filled = [
         table
-        for table in TABLES
+        for table in tables
         if connection.execute(f"select 1 from {table} limit 1".encode()).fetchone() is not None
     ]
     if filled:
@@ -77,16 +76,20 @@ def _check_empty(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-def _distribute_tables(connection: psycopg.Connection[Any], shards: int) -> None:
-    for table in TABLES:
-        if table in REFERENCE_TABLES:
-            connection.execute("select pg_catalog.create_reference_table(%s)", [table])
-        elif table == "asm_sessions":
-            create = "select pg_catalog.create_distributed_table(%s, %s, shard_count := %s)"
-            connection.execute(create, [table, _KEYS[table], shards])
-        else:
-            create = "select pg_catalog.create_distributed_table(%s, 'session_id', colocate_with := %s)"
-            connection.execute(create, [table, "asm_sessions"])
+def _distribute_table(connection: psycopg.Connection[Any], table: str, shards: int) -> None:
+    if table in REFERENCE_TABLES:
+        connection.execute("select pg_catalog.create_reference_table(%s)", [table])
+    elif table == _FIRST:
+        # Not together with the tables of others that have as many shards.
+        create = (
+            "select pg_catalog.create_distributed_table(%s, 'id', shard_count := %s, colocate_with := 'none')"
+        )
+        connection.execute(create, [table, shards])
+    else:
+        create = "select pg_catalog.create_distributed_table(%s, 'session_id', colocate_with := %s)"
+        connection.execute(create, [table, _FIRST])
+    # What it has copied is still there, too, and takes space.
+    connection.execute("select pg_catalog.truncate_local_data_after_distributing_table(%s)", [table])
 
 
 def _create_function(connection: psycopg.Connection[Any], schema: str | None) -> None:
@@ -94,3 +97,8 @@ def _create_function(connection: psycopg.Connection[Any], schema: str | None) ->
     connection.execute("\n".join(in_schema(line, schema) for line in create.splitlines()).encode())
     call = "select pg_catalog.create_distributed_function(%s, 'session', colocate_with := 'asm_events')"
     connection.execute(call, [f"{in_schema(_FUNCTION, schema)}({_ARGUMENTS})"])
+
+
+def drop_function(connection: psycopg.Connection[Any], schema: str | None) -> None:
+    """Drop the function that `distribute` creates, if it is there."""
+    connection.execute(f"drop function if exists {in_schema(_FUNCTION, schema)}({_ARGUMENTS})".encode())

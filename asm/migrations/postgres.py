@@ -11,7 +11,7 @@ import psycopg
 from asm.engine.registry import Dialect, QueryRegistry, quote_identifier
 from asm.engine.schema_version import use_schema_of_tables
 from asm.engine.script import Rows
-from asm.migrations.distribution import distribute
+from asm.migrations.distribution import distribute, drop_function
 from asm.migrations.files import list_files
 from asm.migrations.migrator import Migrator
 from asm.postgres.errors import translated
@@ -75,6 +75,12 @@ class PostgresMigrator(Migrator):
             return applied
 
         return self._with_lock(work)
+
+    def _roll_back(self, steps: int | None, backend: Any) -> list[str]:
+        undone = super()._roll_back(steps, backend)
+        if not self._applied():
+            drop_function(self._connection, self._use_schema())
+        return undone
 
     def backend(self) -> Any:
         from asm.migrations.yoyo_backends import PostgresBackend

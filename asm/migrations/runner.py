@@ -18,12 +18,13 @@ from asm.migrations.sqlite import SQLiteMigrator
 from asm.sqlite.connection import open_file
 from asm.validation import count, flag
 
+SHARDS = 32
 SHARDS_MAX = 64_000
 """What Citus takes at most."""
 
 
 def migrate(
-    dsn: str | None = None, *, schema: str | None = None, distributed: bool = False, shards: int = 32
+    dsn: str | None = None, *, schema: str | None = None, distributed: bool = False, shards: int = SHARDS
 ) -> list[str]:
     """Apply all pending migrations or none, and return their ids in the order applied.
 
@@ -45,7 +46,7 @@ def migrate_distributed(
     dsn: str | None = None,
     *,
     schema: str | None = None,
-    shards: int = 32,
+    shards: int = SHARDS,
     with_rows: bool = False,
 ) -> list[str]:
     """The same with optional migrations. `with_rows` moves the rows that there are."""

@@ -140,6 +140,7 @@ class DistributedCluster(Cluster):
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)
         self._migrated: list[str] = []
+        self._objects: dict[str, list[Any]] = {}
 
     @contextmanager
     def database(self, *, migrated: bool) -> Iterator[str]:
@@ -165,9 +166,21 @@ class DistributedCluster(Cluster):
         self._admin.execute(sql.SQL("create schema {}").format(sql.Identifier(name)))
         if migrated:
             asm.migrate(self._dsn_of(name), distributed=True, shards=self.SHARDS)
+            self._objects[name] = self._objects_of(name)
         return name
 
+    def _objects_of(self, schema: str) -> list[Any]:
+        query = """
+            select oid, relname from pg_class where relnamespace = %(schema)s::regnamespace
+            union all
+            select oid, proname from pg_proc where pronamespace = %(schema)s::regnamespace
+            order by 1
+        """
+        return self._admin.execute(query, {"schema": schema}).fetchall()
+
     def _is_emptied(self, name: str) -> bool:
+        if self._objects_of(name) != self._objects[name]:
+            return False
         tables = sql.SQL(", ").join(sql.Identifier(name, table) for table in TABLES)
         try:
             self._admin.execute(sql.SQL("truncate {}").format(tables))

@@ -34,7 +34,8 @@ def distribute(
         _check_empty(connection, tables)
     for table in tables:
         _distribute_table(connection, table, shards)
-    _create_function(connection, schema)
+    create_function(connection, schema)
+    _distribute_function(connection, schema)
 
 
 def _check_cluster(connection: psycopg.Connection[Any]) -> None:
@@ -92,9 +93,14 @@ def _distribute_table(connection: psycopg.Connection[Any], table: str, shards: i
     connection.execute("select pg_catalog.truncate_local_data_after_distributing_table(%s)", [table])
 
 
-def _create_function(connection: psycopg.Connection[Any], schema: str | None) -> None:
+def create_function(connection: psycopg.Connection[Any], schema: str | None) -> None:
+    """Create the function that appends a single event, whether the tables are distributed or not."""
     create = sql_folder("citus").joinpath("append_event.sql").read_text("utf-8")
     connection.execute("\n".join(in_schema(line, schema) for line in create.splitlines()).encode())
+
+
+def _distribute_function(connection: psycopg.Connection[Any], schema: str | None) -> None:
+    """Have the coordinator hand each call to the worker with the session."""
     call = "select pg_catalog.create_distributed_function(%s, 'session', colocate_with := 'asm_events')"
     connection.execute(call, [f"{in_schema(_FUNCTION, schema)}({_ARGUMENTS})"])
 

@@ -46,7 +46,7 @@ select %(session_id)s::text as session_id, pg_catalog.count(*) as number
                 ) as stored
         )
   ) as unprotected
- where (
+having (
        select tags operator(pg_catalog.&&) %(exempt_tags)s::text[]
          from asm_sessions
         where id = %(session_id)s

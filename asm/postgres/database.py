@@ -251,7 +251,9 @@ class Postgres:
         begin: str,
         commit: Commit[T] | None = None,
     ) -> T:
-        if commit is not None and isinstance(connection, StoreConnection):
+        # Citus hands the settings of a transaction to the workers only if they are `set` by statements.
+        is_fast = isinstance(connection, StoreConnection) and not self._is_distributed
+        if commit is not None and is_fast:
             rest = self._begin_with_first(connection, operation, commit)
             with begun(connection, None, self._timeouts.begin_and_commit, commit):
                 commit.result = run_script(rest, self.executor(connection, operation))

@@ -86,7 +86,7 @@ class Timeouts:
         self.begin_user = begin("read committed")
         """A transaction that the application ends, with no limit on the time between two statements."""
         self.begin = f"{begin('read committed')}; {_LIMIT_IDLE}"
-        self.settings = _settings(timeout, statement_timeout, propagates)
+        self.settings = _settings(timeout, statement_timeout)
         """The settings of `begin` as the columns of a select, for a transaction that has begun."""
         self._begin_snapshot = begin("repeatable read read only")
         self._begin = begin
@@ -123,17 +123,17 @@ def _shortest(*limits_s: float | None) -> float | None:
     return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
 
 
-def _settings(timeout_s: float | None, statement_timeout_s: float | None, propagates: bool) -> str:
+def _settings(timeout_s: float | None, statement_timeout_s: float | None) -> str:
     limits_s = {
         "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_S,
         "lock_timeout": timeout_s,
         "statement_timeout": statement_timeout_s,
     }
-    settings = {_PROPAGATION: "local"} if propagates else {}
-    settings |= {
-        name: str(milliseconds(limit_s)) for name, limit_s in limits_s.items() if limit_s is not None
-    }
-    return ", ".join(f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in settings.items())
+    return ", ".join(
+        f"pg_catalog.set_config('{name}', '{milliseconds(limit_s)}', true)"
+        for name, limit_s in limits_s.items()
+        if limit_s is not None
+    )
 
 
 def _begin(

@@ -260,8 +260,8 @@ class AsyncPostgres:
         commit: Commit[T] | None = None,
     ) -> T:
         # Citus hands the settings of a transaction to the workers only if they are `set` by statements.
-        is_fast = isinstance(connection, AsyncStoreConnection) and not self._is_distributed
-        if commit is not None and is_fast:
+        is_local = not self._is_distributed
+        if commit is not None and is_local and isinstance(connection, AsyncStoreConnection):
             rest = await self._begin_with_first(connection, operation, commit)
             async with begun(connection, None, self._timeouts.begin_and_commit, commit):
                 commit.result = await run_script_async(rest, self.executor(connection, operation))

@@ -252,8 +252,8 @@ class Postgres:
         commit: Commit[T] | None = None,
     ) -> T:
         # Citus hands the settings of a transaction to the workers only if they are `set` by statements.
-        is_fast = isinstance(connection, StoreConnection) and not self._is_distributed
-        if commit is not None and is_fast:
+        is_local = not self._is_distributed
+        if commit is not None and is_local and isinstance(connection, StoreConnection):
             rest = self._begin_with_first(connection, operation, commit)
             with begun(connection, None, self._timeouts.begin_and_commit, commit):
                 commit.result = run_script(rest, self.executor(connection, operation))

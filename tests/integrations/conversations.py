@@ -63,7 +63,8 @@ def strands(store: asm.SessionStore, text: str, number: int) -> int:
 
 
 def google_adk(store: asm.SessionStore, text: str, number: int) -> int:
-    service, key = AsmSessionService(store), {"app_name": "app", "user_id": "u", "session_id": "s"}
+    service = AsmSessionService(store)
+    key: Any = {"app_name": "app", "user_id": "u", "session_id": "s"}
     event = Event(author="user", content=types.Content(role="user", parts=[types.Part(text=text)]))
 
     async def say() -> int:

@@ -47,7 +47,7 @@ def _check_cluster(connection: psycopg.Connection[Any]) -> None:
             "the coordinator and on each worker, in databases of this name"
         )
     workers = connection.execute(
-        "select count(*) from pg_catalog.pg_dist_node where isactive and shouldhaveshards"
+        "select pg_catalog.count(*) from pg_catalog.pg_dist_node where isactive and shouldhaveshards"
     ).fetchone()
     if workers == (0,):
         raise StorageError(

@@ -1,5 +1,5 @@
--- The function by which the coordinator hands an append of one new event to the worker that has its
--- session. An event that is stored already violates a unique constraint.
+-- The function by which the coordinator hands an append of one new event to the worker that has
+-- its session. An event that is stored already violates a unique constraint.
 create or replace function asm_append_event(
     session text, id text, type text, at timestamptz, run_id text, data json, metadata json,
     schema_version bigint, provider text, correlation_id text

@@ -1,6 +1,6 @@
 -- append_event
--- One new event, by the function that `asm migrate --distributed` creates: the coordinator hands the
--- call to the worker with the session, so that it is one round trip and one transaction there.
+-- One new event, by the function that `asm migrate --distributed` creates: the coordinator hands
+-- the call to the worker with the session, so that it is one round trip and one transaction there.
 select asm_append_event(
            %(session_id)s::text, %(id)s::text, %(type)s::text, %(timestamp)s::timestamptz,
            %(run_id)s::text, %(data)s::json, %(metadata)s::json, %(schema_version)s::bigint,

@@ -99,11 +99,11 @@ pip_install = $(@D)/bin/python -m pip install --quiet --disable-pip-version-chec
 	@$(pip_install) -c tests/constraints.txt -e '.[test]'
 	@touch $@
 
-# The demo keeps its session in SQLite, so it needs no libpq. The command line shows the session again.
+# The demo keeps its session in SQLite, so it needs no libpq. The command and the viewer show the session again.
 .venv/demo/installed: pyproject.toml tests/constraints.txt
 	@echo 'Installing asm and its requirements into $(@D).'
 	$(new_environment)
-	@$(pip_install) -c tests/constraints.txt -e '.[cli]'
+	@$(pip_install) -c tests/constraints.txt -e '.[cli,web]'
 	@touch $@
 
 .venv/docs/installed: pyproject.toml tests/constraints.txt tests/docs/constraints.txt

@@ -387,11 +387,16 @@ class ArtifactStats:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Page(Generic[T]):
-    """One page of a search. `cursor` is passed to get the next page; it is None on the last one."""
+    """One page of a search. `cursor` is passed to get the next page; it is None on the last one.
+
+    `snippets` are those of a search by text: for each item a line of the text that was found, with ⟦ and ⟧
+    around the words. Of a session it is a line of its newest event with the words.
+    """
 
     items: list[T]
     cursor: str | None = None
     total_count: int | None = None
+    snippets: list[str] | None = None
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)

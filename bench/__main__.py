@@ -32,6 +32,7 @@ BENCHMARKS = (
     "thin",
     "frames",
     "telemetry",
+    "text_search",
     "callers",
     "indexes",
     "queries",
@@ -89,7 +90,8 @@ def main(
     """Compare the store with its floors: every BENCHMARK, or those named.
 
     single_append, async_append, batches, reads, flush, saves, operations, running, forks, sqlite, growth,
-    thin, frames, telemetry, callers, indexes, queries, waiting; and peers, which runs only when it is named.
+    thin, frames, telemetry, text_search, callers, indexes, queries, waiting; and peers, which runs only when
+    it is named.
     """
     console = Console()
     every = Rounds(rounds, seconds)

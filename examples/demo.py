@@ -34,19 +34,21 @@ def main(dsn: str) -> None:
         manager.complete(session.id)
         (run,) = store.list_runs(session.id)
         print(f"\nRun {run.id} is {run.status} in {store}, with {run.turn_count} turns.")
-    print(f"\nThis prints it again, as a conversation:\n\n    {show_command(session.id, dsn)}")
+    show, serve = ("show", session.id, "--dsn", dsn), ("serve", dsn)
+    print(f"\nThis shows it on a page:\n\n    {command_line('cli,web', 'starlette', *serve)}")
+    print(f"\nThis prints it again, as a conversation:\n\n    {command_line('cli', 'rich', *show)}")
 
 
-def show_command(session_id: str, dsn: str) -> str:
-    """The command line that shows the session, for the Python that runs this."""
+def command_line(extra: str, module: str, *arguments: str) -> str:
+    """The `asm` command with some arguments, for the Python that runs this."""
     asm_command = Path(sys.executable).with_name("asm")
-    if find_spec("click") is None or find_spec("rich") is None:
-        return f"pip install 'asm-store[cli]' && asm show {session_id} --dsn {shlex.quote(dsn)}"
+    if find_spec("click") is None or find_spec(module) is None:
+        return f"pip install 'asm-store[{extra}]' && asm {shlex.join(arguments)}"
     if not asm_command.exists():
-        return shlex.join([sys.executable, "-m", "asm", "show", session_id, "--dsn", dsn])
+        return shlex.join([sys.executable, "-m", "asm", *arguments])
     if asm_command.is_relative_to(Path.cwd()):
         asm_command = asm_command.relative_to(Path.cwd())
-    return shlex.join([str(asm_command), "show", session_id, "--dsn", dsn])
+    return shlex.join([str(asm_command), *arguments])
 
 
 if __name__ == "__main__":

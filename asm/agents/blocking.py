@@ -33,6 +33,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPT_WAIT_S = 15.0
 """How long an interrupted call waits until its run is stored as cancelled."""
 
+STOP_WAIT_S = 0.01
+"""How long a loop that nobody owns waits before it looks again whether its iterators are closed."""
+
 
 def _method(
     method: Callable[Concatenate[AsyncSessionManager, P], Coroutine[Any, Any, T]],
@@ -125,6 +128,8 @@ class _LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
         self._starting = threading.Lock()
+        self._iterators: set[Any] = set()
+        """Those that are not closed yet, each of which may need the loop to end a run."""
 
     def result_of(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of a coroutine. If the caller is interrupted, the coroutine is cancelled first."""
@@ -155,6 +160,8 @@ class _LoopThread:
 
     def iterate(self, events: AsyncIterator[T]) -> Iterator[T]:
         generator = cast(Any, events)
+        loop = self._started()
+        self._iterators.add(generator)
         try:
             while True:
                 reader = threading.get_ident()
@@ -163,10 +170,12 @@ class _LoopThread:
                 except StopAsyncIteration:
                     return
         finally:
-            # The garbage collector may end this in any thread, also in one that the run waits for. Then the
-            # loop closes the events without it, as those of any asynchronous generator that is collected.
+            # The garbage collector may end this in any thread, also in one that the run waits for.
             if threading.get_ident() == reader:
                 self.result_of(partial(_close, generator))
+            else:
+                loop.call_soon_threadsafe(lambda: loop.create_task(_close(generator)))
+            self._iterators.discard(generator)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if os.getpid() != self._process:
@@ -175,7 +184,8 @@ class _LoopThread:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=_run_loop, args=(self._loop,), name="asm runs", daemon=True).start()
-                weakref.finalize(self, self._loop.call_soon_threadsafe, _stop, self._loop)
+                stop = partial(_stop, self._loop, self._iterators)
+                self._collected = weakref.finalize(self, self._loop.call_soon_threadsafe, stop)
         return self._loop
 
 
@@ -187,10 +197,16 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _stop(loop: asyncio.AbstractEventLoop) -> None:
-    """Stop a loop when its last task has ended: an iterator may be collected together with the manager."""
+def _stop(loop: asyncio.AbstractEventLoop, iterators: set[Any]) -> None:
+    """Stop a loop when its last task has ended.
+
+    An iterator may be collected together with the manager. The garbage collector then calls this before it
+    closes the iterator.
+    """
     if tasks := asyncio.all_tasks(loop):
-        loop.create_task(asyncio.wait(tasks)).add_done_callback(lambda _: _stop(loop))
+        loop.create_task(asyncio.wait(tasks)).add_done_callback(lambda _: _stop(loop, iterators))
+    elif iterators:
+        loop.call_later(STOP_WAIT_S, _stop, loop, iterators)
     else:
         loop.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from asm.cli.options import Group
 from asm.cli.running import recover, runs
 from asm.cli.running import run as run_agent
 from asm.cli.search import search, sessions
+from asm.cli.serving import serve
 from asm.cli.show import show
 from asm.cli.summaries import cost, stats, usage
 from asm.cli.text import one_line
@@ -113,7 +115,7 @@ def cli() -> None:
 
 for command in (
     *(migrate, status, rollback),
-    *(sessions, show, search),
+    *(sessions, show, search, serve),
     *(stats, usage, cost),
     *(import_, export, copy),
     *(run_agent, runs, recover),
@@ -126,6 +128,8 @@ def run() -> None:
     """Run the command with the arguments of the process."""
     # The limit that the environment sets may be lower than the digits of an integer to show.
     sys.set_int_max_str_digits(DIGITS_MAX)
+    # A connection that is lost, or that Ctrl-C interrupts, is what the command itself reports, if anything.
+    logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

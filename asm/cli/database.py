@@ -5,20 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import click
+from rich.console import Console
 
 from asm.cli.display import show_status
 from asm.cli.options import dsn_argument, json_option, print_json
 from asm.cli.printer import Printer
-from asm.cli.text import one_line
+from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
+from asm.engine.schema_version import TEXT_SEARCH
 from asm.migrations import runner
 from asm.migrations.files import list_files
 from asm.migrations.migrator import StoreStatus
+from asm.migrations.text_index import index_stored_events
 
 
 @click.command()
 @dsn_argument
 @click.option("--langgraph", is_flag=True, help="Also create the tables of LangGraph's checkpoints.")
+@click.option("--text-search", is_flag=True, help="Also index the words in events, for searches by text.")
 @click.option("--distributed", is_flag=True, help="Also distribute the tables over the workers of Citus.")
 @click.option(
     "--shards", type=click.IntRange(1, runner.SHARDS_MAX), metavar="N", help="In N parts. Default: 32."
@@ -41,6 +45,9 @@ def migrate(
 
     Optional tables are created where an option asks for them, and kept up to date from then on.
 
+    --text-search also indexes the events that are not in the index yet, in short transactions of their own.
+    Run it from time to time: a search reads the events that are not in the index. It can be stopped and run
+    again, beside programs that append.
     --distributed is for the coordinator of a Citus cluster. A session and all that it has are on one worker.
 
     The output of --sql is a script for psql or sqlite3, which also marks the migrations as applied.
@@ -50,7 +57,7 @@ def migrate(
     asm migrate --distributed postgresql://app@coordinator/agents
     asm migrate postgresql://app@db/agents --sql | psql postgresql://app@db/agents
     """
-    asked = [name for name, is_asked in optional.items() if is_asked]
+    asked = [name.replace("_", "-") for name, is_asked in optional.items() if is_asked]
     if not distributed and (shards or with_rows):
         raise click.UsageError("--shards and --with-rows are about --distributed: give that, too.")
     if as_sql and distributed:
@@ -66,8 +73,23 @@ def migrate(
         applied = runner.migrate_with(asked, dsn, schema=schema)
     for migration in applied:
         click.echo(f"applied {migration}")
-    if not applied:
+    indexed = _index(dsn, schema) if TEXT_SEARCH in asked else 0
+    if not applied and not indexed:
         click.echo("up to date")
+
+
+def _index(dsn: str | None, schema: str | None) -> int:
+    """Index the events that are not in the index yet, and return how many there were."""
+    console = Console(stderr=True)
+    with console.status("Indexing") as status:
+        indexed = index_stored_events(
+            dsn,
+            schema=schema,
+            progress=lambda number: status.update(f"Indexing: {quantity(number, 'event')}"),
+        )
+    if indexed:
+        click.echo(f"indexed {quantity(indexed, 'event')}")
+    return indexed
 
 
 @click.command()

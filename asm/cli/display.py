@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asm.cli.printer import Printer
-from asm.cli.text import as_text, one_line, quantity, usd
+from asm.cli.text import one_line, quantity, usd
+from asm.conversation import as_text
 from asm.maintenance.health import HealthIssue
 from asm.maintenance.policy import MaintenanceReport
 from asm.migrations.runner import StoreStatus

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,16 @@ from rich.progress import Progress
 
 from asm import files
 from asm.cli import copying
+from asm.cli.html import check_installed, write_html
 from asm.cli.ids import complete_session_id, find_session_id
 from asm.cli.options import dsn_option, open_store
-from asm.cli.store_files import StoreFiles
 from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
 from asm.errors import SessionNotFound, ValidationError
-from asm.formats import jsonl, text
+from asm.export_files import jsonl, text
 from asm.operations.exports import SessionExport
 from asm.store import SessionStore
+from asm.store_files import StoreFiles
 
 _STANDARD_OUTPUT = Path("-")
 _HEAD_BYTES = 4_096
@@ -41,6 +42,13 @@ _HEAD_BYTES = 4_096
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     help="The output file. Default: -, the standard output.",
 )
+@click.option(
+    "--format",
+    type=click.Choice(["jsonl", "html"]),
+    default="jsonl",
+    show_default=True,
+    help="jsonl is what `asm import` reads. html is a page of one session.",
+)
 @dsn_option
 def export(
     sessions: Sequence[str],
@@ -50,8 +58,9 @@ def export(
     *,
     all_sessions: bool,
     artifacts: bool,
+    format: str,
 ) -> None:
-    """Export sessions with their runs and events as JSON Lines.
+    """Export sessions as JSON Lines, or one of them as a page.
 
     SESSION is the id of a session or its beginning, if no other id begins so. Each session is a
     consistent snapshot. `asm import` reads the output.
@@ -63,19 +72,23 @@ def export(
     \b
     asm export ses_1 ses_2 -o sessions.jsonl
     asm export --all --artifacts | gzip > store.jsonl.gz
+    asm export ses_1 --format html -o session.html
     """
     if bool(sessions) == all_sessions:
         raise click.UsageError("Name the sessions to export, or give --all.")
+    if format == "html":
+        if len(sessions) != 1 or artifacts:
+            raise click.UsageError("--format html exports one session, without --artifacts.")
+        check_installed()
     if output in StoreFiles(parse_dsn(dsn, schema)):
         raise click.UsageError(f"{output} is a file of the store: name another file.")
     with open_store(dsn, schema) as store, _opened_for_writing(output) as file:
         # An unknown id is reported before anything is written.
         ids = None if all_sessions else dict.fromkeys(find_session_id(store, each) for each in sessions)
-        total = copying.count_rows(store)["sessions"] if ids is None else len(ids)
-        exported = _Exported()
-        with _progress(total, disable=output == _STANDARD_OUTPUT) as advance:
-            exports = _exports(store, ids, artifacts=artifacts)
-            file.writelines(jsonl.dump(exported.count(exports, advance)))
+        if ids is not None and format == "html":
+            exported = _Exported(1, write_html(dsn, schema, next(iter(ids)), file))
+        else:
+            exported = _write_lines(store, ids, output, file, artifacts=artifacts)
     if output != _STANDARD_OUTPUT:
         click.echo(f"{exported} to {one_line(str(output))}", err=True)
 
@@ -96,6 +109,17 @@ class _Exported:
 
     def __str__(self) -> str:
         return f"exported {quantity(self.sessions, 'session')} with {quantity(self.events, 'event')}"
+
+
+def _write_lines(
+    store: SessionStore, ids: Collection[str] | None, output: Path, file: BinaryIO, *, artifacts: bool
+) -> _Exported:
+    total = copying.count_rows(store)["sessions"] if ids is None else len(ids)
+    exported = _Exported()
+    with _progress(total, disable=output == _STANDARD_OUTPUT) as advance:
+        exports = _exports(store, ids, artifacts=artifacts)
+        file.writelines(jsonl.dump(exported.count(exports, advance)))
+    return exported
 
 
 def _exports(

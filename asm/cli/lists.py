@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text as Line
 
-from asm.cli.conversation import command_text, failure_text, read_entry
 from asm.cli.display import ERROR_TYPES, model_of, style_of, usage_of
 from asm.cli.printer import Part, Printer
-from asm.cli.text import age, as_text, inline, multiline, shortened
+from asm.cli.text import age, inline, shortened
 from asm.content import Content, Media, Other, Text, Thinking, ToolCall, ToolResult
+from asm.conversation import as_text, command_text, failure_text, multiline, read_entry
 from asm.models import Event, EventType, Run, Session
 from asm.operations.listing import SessionSummary
 from asm.shown import identifier, prose
@@ -63,6 +63,7 @@ def show_sessions(
     *,
     by_creation: bool,
     times: Times,
+    snippets: Sequence[str] | None = None,
 ) -> None:
     """Print sessions. The time is the one by which they are sorted."""
     rows = [
@@ -70,7 +71,7 @@ def show_sessions(
         for session in sessions
     ]
     heading = ["ID", "STATUS", "AGENT", "EVENTS", "CREATED" if by_creation else "UPDATED", "TITLE"]
-    _show_table(printer, "sessions", heading, rows)
+    _show_table(printer, "sessions", heading, rows, snippets)
 
 
 def show_runs(printer: Printer, runs: Sequence[Run], short_ids: Mapping[str, str], *, times: Times) -> None:
@@ -91,7 +92,13 @@ def show_runs(printer: Printer, runs: Sequence[Run], short_ids: Mapping[str, str
 
 
 def show_events(
-    printer: Printer, events: Sequence[Event], short_ids: Mapping[str, str], *, times: Times, full: bool
+    printer: Printer,
+    events: Sequence[Event],
+    short_ids: Mapping[str, str],
+    *,
+    times: Times,
+    full: bool,
+    snippets: Sequence[str] | None = None,
 ) -> None:
     rows = [
         _Row(
@@ -100,11 +107,11 @@ def show_events(
                 identifier(str(event.type)),
                 f"{event.sequence_number:>5}",
                 times.text(event.timestamp),
-                inline(event.data) if full else _event_text(event),
+                inline(event.data) if full else snippet or _event_text(event),
             ],
             "red" if event.type in (*ERROR_TYPES, EventType.TOOL_CALL_FAILED) else "",
         )
-        for event in events
+        for event, snippet in zip(events, snippets or [""] * len(events), strict=True)
     ]
     _show_table(printer, "events", ["SESSION", "TYPE", "  NO.", "TIME", "DATA"], rows)
 
@@ -152,8 +159,17 @@ def _part_text(part: object) -> str:
     return as_text(part.value) if isinstance(part, Other) else ""
 
 
-def _show_table(printer: Printer, plural: str, heading: list[str], rows: Sequence[_Row]) -> None:
-    """Print a line for each row. If the terminal is too narrow for that, a row takes two lines."""
+def _show_table(
+    printer: Printer,
+    plural: str,
+    heading: list[str],
+    rows: Sequence[_Row],
+    notes: Sequence[str] | None = None,
+) -> None:
+    """Print a line for each row, and on a terminal its note below it.
+
+    If the terminal is too narrow for a row, it takes two lines.
+    """
     if not rows:
         printer.line(f"no {plural}")
         return
@@ -163,7 +179,7 @@ def _show_table(printer: Printer, plural: str, heading: list[str], rows: Sequenc
     fits = printer.fits(sum(widths[:-1]) + 2 * len(widths[:-1]) + _LAST_WIDTH_MIN)
     if printer.width is not None and fits:
         printer.truncated((_line(heading, widths), "dim"))
-    for row, cells in zip(rows, table, strict=True):
+    for row, cells, note in zip(rows, table, notes or [""] * len(rows), strict=True):
         id, word, *rest = [
             set_cell_size(cell, width) for cell, width in zip(cells[:-1], widths, strict=False)
         ]
@@ -174,6 +190,8 @@ def _show_table(printer: Printer, plural: str, heading: list[str], rows: Sequenc
             printer.truncated(*start, "  ".join(rest))
             if cells[-1]:
                 printer.truncated("  ", cells[-1])
+        if note and printer.width is not None:
+            printer.truncated("  ", (note, "dim"))
 
 
 def _cut(text: str, width: int) -> str:

@@ -14,11 +14,11 @@ from rich.console import Console
 from asm.cli.display import show_issues, show_report
 from asm.cli.options import F, dsn_option, json_option, open_store, print_json, repeatable_option
 from asm.cli.printer import Printer
-from asm.cli.store_files import StoreFiles
 from asm.cli.text import one_line
 from asm.dsn import parse_dsn
 from asm.maintenance.policy import RetentionPolicy
 from asm.models import SessionStatus
+from asm.store_files import StoreFiles
 
 
 def _positive_or_never(value: str | int) -> int | None:

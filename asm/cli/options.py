@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import click
 
 from asm.cli.dsn_file import given_dsn
-from asm.cli.store_files import StoreFiles
 from asm.dsn import parse_dsn
 from asm.store import SessionStore
+from asm.store_files import StoreFiles
 
 F = TypeVar("F", bound=Callable[..., Any])
 

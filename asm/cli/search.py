@@ -26,9 +26,15 @@ from asm.models import Event, Page, Run, RunStatus, Session, SessionStatus
 from asm.operations import listing
 from asm.operations.cursors import Order
 from asm.operations.search import EVENT_ORDERS, LIMIT_MAX, RUN_ORDERS, SESSION_ORDERS
+from asm.operations.text_search import EVENT_RELEVANCE, SESSION_RELEVANCE
 from asm.store import SessionStore, run_operation
 
 T = TypeVar("T", Session, Run, Event)
+
+
+_text_option = click.option(
+    "--text", metavar="WORDS", help='With words in its data: WORDS, "A PHRASE", PREFIX*, -EXCLUDED.'
+)
 
 
 def _page_options(orders: Sequence[Order[T]], *, order_by: str, limit: int) -> Callable[[F], F]:
@@ -78,6 +84,7 @@ def search() -> None:
     asm search runs --order token_usage_desc --limit 10
     asm search events --type error_occurred --since 2026-01-31
     asm search events --session SESSION --json | jq '.items[].data'
+    asm search sessions --text '"connection refused" retry* -test'
     """
 
 
@@ -93,7 +100,8 @@ def search() -> None:
 @time_option("--created-before", help="Created before this time.")
 @click.option("--include-deleted", is_flag=True, help="Find soft-deleted sessions, too.")
 @click.option("--total", "count_total", is_flag=True, help="Also print the total number of matches.")
-@_page_options(SESSION_ORDERS, order_by="updated_at_desc", limit=50)
+@_text_option
+@_page_options((*SESSION_ORDERS, SESSION_RELEVANCE), order_by="updated_at_desc", limit=50)
 def sessions(
     dsn: str | None, schema: str | None, *, as_json: bool, utc: bool, full: bool, **filters: Any
 ) -> None:
@@ -101,6 +109,9 @@ def sessions(
 
     `asm sessions` and `asm search sessions` are the same command. TITLE is the "title" in the metadata, or
     the first message of the user, and the tags. On a terminal an ID is as short as `asm show` accepts it.
+
+    --text finds the sessions with an event that has words, as in `asm search events`. On a terminal a
+    line of its newest event that has them is below each session.
 
     \b
     asm sessions --agent assistant --status failed --status cancelled
@@ -121,6 +132,7 @@ def sessions(
         summaries,
         by_creation=filters["order_by"].startswith("created"),
         times=Times.of(printer, utc=utc),
+        snippets=page.snippets,
     )
     _print_more(page)
 
@@ -170,7 +182,8 @@ def runs(
 @time_option("--since", help="At this time or later.")
 @time_option("--until", help="Before this time.")
 @click.option("--count", "only_count", is_flag=True, help="Print only the number of matches.")
-@_page_options(EVENT_ORDERS, order_by="sequence_asc", limit=100)
+@_text_option
+@_page_options((*EVENT_ORDERS, EVENT_RELEVANCE), order_by="sequence_asc", limit=100)
 def events(
     dsn: str | None,
     schema: str | None,
@@ -182,6 +195,10 @@ def events(
     **filters: Any,
 ) -> None:
     """Find events.
+
+    --text finds words in the data of events: all of them, phrases in quotes, the beginnings of words before
+    a *, and none of those after a -. Case and accents make no difference. DATA is then the line in which they
+    are. It needs the index that `asm migrate --text-search` creates.
 
     \b
     asm search events --type error_occurred --order timestamp_desc
@@ -199,7 +216,8 @@ def events(
             return
         printer = Printer(full=full)
         short_ids = _short_ids(store, printer, [event.session_id for event in page])
-    show_events(printer, page.items, short_ids, times=Times.of(printer, utc=utc), full=full)
+    times = Times.of(printer, utc=utc)
+    show_events(printer, page.items, short_ids, times=times, full=full, snippets=page.snippets)
     _print_more(page)
 
 
@@ -216,7 +234,8 @@ def _short_ids(store: SessionStore, printer: Printer, session_ids: Sequence[str]
 
 def _print_json(page: Page[Any]) -> None:
     items = [item.to_dict() for item in page]
-    print_json({"items": items, "cursor": page.cursor, "total_count": page.total_count})
+    printed = {"items": items, "cursor": page.cursor, "total_count": page.total_count}
+    print_json(printed if page.snippets is None else {**printed, "snippets": page.snippets})
 
 
 def _print_more(page: Page[Any]) -> None:

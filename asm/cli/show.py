@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import click
 
 from asm.cli.display import ERROR_TYPES
 from asm.cli.heading import SUMMARIZED_TYPES, happenings, show_head
+from asm.cli.html import check_installed, write_html
 from asm.cli.ids import complete_session_id, find_run_id, find_session_id, latest_session_id
 from asm.cli.options import dsn_option, json_option, open_store, print_json, repeatable_option
 from asm.cli.pager import paged
@@ -72,6 +74,7 @@ class _Selection:
 @click.option("--run", metavar="ID", help="Show only events of this run.")
 @click.option("--errors", is_flag=True, help="Show only failed tool calls and other errors.")
 @click.option("-f", "--follow", is_flag=True, help="Show new events as they arrive, until Ctrl-C.")
+@click.option("--html", "as_html", is_flag=True, help="Print one HTML page that needs nothing else.")
 @click.option("--full", is_flag=True, help="Shorten no text. Output to a pipe is not shortened.")
 @click.option(
     "--color/--no-color",
@@ -94,6 +97,7 @@ def show(
     errors: bool,
     follow: bool,
     as_json: bool,
+    as_html: bool,
     full: bool,
     color: bool | None,
     no_pager: bool,
@@ -116,11 +120,16 @@ def show(
     asm show ses_0199a1 --tail 50 --type tool_call_started --type tool_call_failed
     asm show ses_0199a1 --errors --full
     asm show ses_0199a1 --color | less -R
+    asm show ses_0199a1 --html > session.html
     """
     if (session is None) != latest:
         raise click.UsageError("Name a session, or give --latest.")
     if errors and types is not None:
         raise click.UsageError("Give --errors or --type, not both.")
+    if as_html:
+        if as_json or follow or errors or (types, run, after, tail) != (None,) * 4:
+            raise click.UsageError("--html shows a whole session: give it alone.")
+        check_installed()
     with open_store(dsn, schema) as store:
         session_id = latest_session_id(store) if session is None else find_session_id(store, session)
         selection = _Selection(
@@ -130,7 +139,9 @@ def show(
             after=after,
             tail=_FOLLOWED_TAIL if follow and tail is None and after is None else tail,
         )
-        if follow:
+        if as_html:
+            write_html(dsn, schema, session_id, sys.stdout.buffer)
+        elif follow:
             _follow(store, selection, as_json=as_json, full=full, color=color)
         elif as_json:
             print_json(_document(store, selection))

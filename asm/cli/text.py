@@ -6,10 +6,10 @@ as identifiers, all else as prose.
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
 from typing import Any
 
+from asm.conversation import as_text
 from asm.shown import message, prose
 
 
@@ -23,20 +23,6 @@ def inline(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{inline(key)}: {inline(as_text(each))}" for key, each in value.items())
     return prose(as_text(value)).replace("\n", "\\n").replace("\t", "\\t")
-
-
-def multiline(value: Any) -> str:
-    """A value of a document on several lines, without empty lines around it. It is not escaped yet."""
-    if value is None:
-        return ""
-    if isinstance(value, dict):
-        return "\n".join(f"{key}: {as_text(each)}".replace("\n", "\n  ") for key, each in value.items())
-    return as_text(value).replace("\r\n", "\n").lstrip("\n").rstrip()
-
-
-def as_text(value: Any) -> str:
-    """A string as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def shortened(text: str, length: int) -> str:

@@ -7,20 +7,9 @@ from dataclasses import replace
 
 from rich.text import Text as Line
 
-from asm.cli.conversation import (
-    SHELLS,
-    Entry,
-    Repetitions,
-    UnfinishedMessage,
-    command_text,
-    entries_of,
-    failure_text,
-    read_entry,
-    with_parts,
-)
 from asm.cli.display import ERROR_TYPES, tokens_text
 from asm.cli.printer import Printer
-from asm.cli.text import duration, inline, multiline
+from asm.cli.text import duration, inline
 from asm.content import (
     RESULTS,
     Delta,
@@ -33,6 +22,18 @@ from asm.content import (
     ToolResult,
     error_text,
     read_delta,
+)
+from asm.conversation import (
+    SHELLS,
+    Entry,
+    Repetitions,
+    UnfinishedMessage,
+    command_text,
+    entries_of,
+    failure_text,
+    multiline,
+    read_entry,
+    with_parts,
 )
 from asm.models import Event, EventType, Run
 from asm.shown import identifier, prose
@@ -243,7 +244,12 @@ def _show_result(printer: Printer, entry: Entry, result: ToolResult, margin: str
     )
     took = rest.get("duration_s")
     taken = duration(took) if is_number(took) and took is not None else _elapsed(entry)
-    others = {name: value for name, value in rest.items() if name != "duration_s"}
+    session_id = rest.get("session_id")
+    if isinstance(session_id, str):
+        # On a line of its own: `asm show` takes it as it is here.
+        printer.line((f"{_INDENT}└ session ", "dim"), (identifier(session_id), "cyan"))
+    shown = ("duration_s", "session_id") if isinstance(session_id, str) else ("duration_s",)
+    others = {name: value for name, value in rest.items() if name not in shown}
     notes = list(filter(None, [taken, inline(others) if others else None]))
     if notes and entry.event.type in RESULTS:
         printer.truncated((f"{_INDENT}└ {'  '.join(notes)}", "dim"))

@@ -13,10 +13,10 @@ from asm.cli import copying
 from asm.cli.display import show_copied
 from asm.cli.dsn_file import given_dsn
 from asm.cli.printer import Printer
-from asm.cli.store_files import StoreFiles
 from asm.dsn import MEMORY, Target, parse_dsn
 from asm.migrations import runner
 from asm.store import SessionStore
+from asm.store_files import StoreFiles
 
 _SAME = "SRC and DST are the same store."
 

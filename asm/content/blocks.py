@@ -128,7 +128,7 @@ def _read_media(kind: str, block: Document) -> Media:
         words.append(type)
     if encoded:
         words.append(f"{len(encoded) * 3 // 4:,} bytes")
-    return Media(_MEDIA.get(kind, "file"), ", ".join(words))
+    return Media(_MEDIA.get(kind, "file"), ", ".join(words), type, encoded)
 
 
 _MEDIA_TYPES = ("media_type", "mime_type", "mimeType", "format")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -58,11 +59,27 @@ def read_delta(data: Mapping[str, Any]) -> Delta | None:
 
 
 def session_title(metadata: Mapping[str, Any], messages: Iterable[Content]) -> str | None:
-    """What a session is about: `metadata["title"]`, else the first message of a user."""
+    """What a session is about: `metadata["title"]`, else the first message of a user.
+
+    A message that a program wrote in the user's name is the title only if there is no other.
+    """
     if isinstance(title := metadata.get("title"), str) and title.strip():
         return _shortened(title)
-    said = (message.text for message in messages if message.role in (None, "user", "human"))
-    return next((_shortened(text) for text in said if text.strip()), None)
+    said = [message.text.strip() for message in messages if message.role in (None, "user", "human")]
+    texts = [text for text in said if text]
+    written = (text for text in texts if not _is_of_a_program(text))
+    return next((_shortened(text) for text in (*written, *texts)), None)
+
+
+def _is_of_a_program(text: str) -> bool:
+    """Whether a message is what Codex and others insert: an element, or the rules of a project."""
+    opening = _ELEMENT.match(text)
+    if opening is not None:
+        return text.endswith(f"</{opening[1]}>")
+    return text.startswith("# AGENTS.md instructions")
+
+
+_ELEMENT = re.compile(r"<([A-Za-z][\w-]{0,60})>")
 
 
 def _shortened(text: str) -> str:

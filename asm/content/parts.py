@@ -26,10 +26,15 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An image, a sound or a file. `description` has its name, its address, or its type and size."""
+    """An image, a sound or a file. `description` has its name, its address, or its type and size.
+
+    `encoded` is its content in base64, "" if the block has an address only.
+    """
 
     kind: str
     description: str
+    media_type: str | None = field(default=None, compare=False)
+    encoded: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,10 @@ from asm.errors import ValidationError
 Dialect: TypeAlias = Literal["postgres", "sqlite"]
 
 TABLES = ("asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts")
-OPTIONAL_TABLES = ("asm_checkpoints", "asm_checkpoint_blobs", "asm_checkpoint_writes")
+OPTIONAL_TABLES = (
+    *("asm_checkpoints", "asm_checkpoint_blobs", "asm_checkpoint_writes"),
+    *("asm_event_words", "asm_unindexed_events"),
+)
 
 _NAME_LINE = re.compile(r"-- ([a-z][a-z0-9_]*)")
 _OPTIONAL_LINE = re.compile(r"(?P<sql>.*?\S)\s+-- if (?P<condition>.*)")

@@ -30,10 +30,14 @@ class OptionalTables(NamedTuple):
     """A query of the names of their tables, without "asm_", and their numbers of rows."""
 
 
+TEXT_SEARCH = "text-search"
+"""The option of the index for searches by text."""
+
 OPTIONAL: Mapping[str, OptionalTables] = {
     "langgraph": OptionalTables(
         ("langgraph-0001-checkpoints",), "check_checkpoint_tables", "count_checkpoint_rows"
     ),
+    TEXT_SEARCH: OptionalTables(("text-search-0001-words",), "check_text_tables", "count_text_rows"),
 }
 """The optional migrations, by the options of `asm migrate`. Their files are in `sql/<dialect>/optional/`."""
 

@@ -1,5 +1,8 @@
-"""File formats from which sessions are read, and our own, to which they are written.
+"""File formats from which sessions are read, and `import_files`, which imports them into a store.
 
-`registry` finds the format of a file. `jsonl` is our export format, `archives` a folder of exports, and
-each other module the format of one tool. `maintenance` and `cli` import this package.
+`registry` finds the format of a file. Each other module has the format of one tool.
 """
+
+from asm.formats.importing import ImportFailure, ImportReport, import_files
+
+__all__ = ["ImportFailure", "ImportReport", "import_files"]

@@ -2,63 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
-from asm.models import Artifact, Event, Run, Session
-from asm.operations.exports import SequenceCounter, SessionExport
+from asm.export_files.exported import ExportedSession
+from asm.models import Event, Run, Session
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A session with one run, as another tool recorded it. Its events have no sequence numbers yet.
+    """What a file, or a part of a growing one, says of one session, as another tool recorded it.
 
-    Ids are derived from the content, so the same content has the same ids.
+    `session` and `runs` are whole rows, as far as they are known, and `events` are those that were not
+    returned before, in their order and without sequence numbers. Ids are derived from the records or from the
+    content, so the same records have the same ids.
     """
 
     session: Session
-    run: Run
+    runs: list[Run]
     events: list[Event]
 
 
-@dataclass(frozen=True, slots=True)
-class ExportedSession:
-    """A session in an export, with its counter after all its events.
+class Log(Protocol):
+    """Reads a file that grows, record by record.
 
-    Its rows are read and checked when they are taken, once and in order, so that a session of any size can
-    be imported. All are of the session, and they and the counter add up.
+    What it returns follows from the lines alone: the events of all calls of `take` together are the same
+    wherever these are called, and of each run the last row counts. So it returns an event only when no later
+    line can change it.
     """
 
-    session: Session
-    counter: SequenceCounter
-    rows: Iterator[Run | Event | Artifact]
+    def add(self, record: bytes) -> None:
+        """Read the next line, without its line end. Raises ValidationError if it is not a record."""
 
-    def whole(self) -> SessionExport:
-        """The session with all its rows."""
-        rows = list(self.rows)
-        return SessionExport(
-            session=self.session,
-            runs=[row for row in rows if isinstance(row, Run)],
-            events=[row for row in rows if isinstance(row, Event)],
-            artifacts=[row for row in rows if isinstance(row, Artifact)],
-            last_sequence=self.counter.last_sequence,
-            pruned_events=self.counter.pruned_events,
-        )
+    def take(self) -> list[Transcript]:
+        """What was added since the last time, one for each session."""
 
 
 Parsed: TypeAlias = Transcript | ExportedSession
 """What a file may contain."""
 
 
+def _unknown(_path: Path, _head: bytes) -> str | None:
+    return None
+
+
+def _alone(_path: Path) -> Path | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A format: its name, a test of whether a file has it, and a function that reads such a file.
+    """A format: its name, a test of whether a file has it, and a way to read such a file.
 
-    `sniff` is given the path of a file and its first text, as `text.read_head` returns it.
+    `sniff` is given the path of a file and its first text, as `text.read_head` returns it, which may end in
+    the middle of a line. A file that is written once has `read`, one that grows has `log`.
     """
 
     name: str
     sniff: Callable[[Path, bytes], bool]
-    read: Callable[[Path], Iterable[Parsed]]
+    read: Callable[[Path], Iterable[Parsed]] | None = None
+    log: Callable[[Path], Log] | None = None
+    session_id: Callable[[Path, bytes], str | None] = _unknown
+    """The session that keeps what was read of the file, by its path and its first text, if these tell."""
+    main_file: Callable[[Path], Path | None] = _alone
+    """The file with which this one is read, if it is not read by itself."""

@@ -15,9 +15,12 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
+from asm import files
 from asm.errors import ValidationError
-from asm.formats import jsonl, swe_agent, text
-from asm.formats.base import ExportedSession, Parsed, Reader
+from asm.export_files import jsonl, text
+from asm.export_files.exported import ExportedSession
+from asm.formats import claude_code, codex, gemini_cli, opencode, swe_agent
+from asm.formats.base import Log, Parsed, Reader, Transcript
 
 T = TypeVar("T")
 
@@ -26,10 +29,10 @@ HEAD_BYTES = 4_096
 
 _SQLITE = b"SQLite format 3\0"
 
-EXPORT = Reader("asm export", jsonl.sniff, jsonl.iterate)
+EXPORT = Reader("asm export", jsonl.sniff, read=jsonl.iterate)
 
 # An export is recognised before all others: it may contain text that looks like another format.
-READERS = (EXPORT, swe_agent.READER)
+READERS = (EXPORT, claude_code.READER, codex.READER, *gemini_cli.READERS, *opencode.READERS, swe_agent.READER)
 
 
 @dataclass(slots=True)
@@ -57,9 +60,48 @@ def read_stream(file: BufferedReader, name: str) -> Iterator[Parsed]:
 def _read(path: Path) -> Iterator[Parsed]:
     reader = find_reader(path)
     if reader is None:
-        names = " and ".join(each.name for each in READERS)
-        raise ValidationError(f"{_why_unknown(path)}; asm reads {names} files")
-    yield from reader.read(path)
+        names = ", ".join(dict.fromkeys(each.name for each in READERS))
+        raise ValidationError(f"{_why_unknown(path)}; asm reads {names}")
+    if reader.read is not None:
+        yield from reader.read(path)
+    elif reader.log is not None:
+        yield from read_log(reader.log(path), path)
+
+
+def read_log(log: Log, path: Path) -> Iterator[Transcript]:
+    """What a log says as a whole. A last line that is not whole yet is left out."""
+    with files.reading(path, follow_links=True) as file:
+        for number, line in enumerate(whole_lines(text.read_lines(file)), 1):
+            add_line(log, line, number)
+    yield from log.take()
+
+
+def add_line(log: Log, line: bytes, number: int) -> None:
+    """Give a line to a log, unless it is blank. A ValidationError names its number."""
+    if line:
+        try:
+            log.add(line)
+        except ValidationError as error:
+            raise ValidationError(f"line {number:,}: {error}", line=number) from error
+
+
+def whole_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines, without a last one that is not JSON: its writer has not finished it, or was killed."""
+    before: bytes | None = None
+    for line in lines:
+        if before is not None:
+            yield before
+        before = line
+    if before is not None and is_whole(before):
+        yield before
+
+
+def is_whole(line: bytes) -> bool:
+    try:
+        text.parse_json(line)
+    except ValidationError:
+        return not line
+    return True
 
 
 def _of_file(sessions: Iterable[Parsed], name: str) -> Iterator[Parsed]:
@@ -101,9 +143,9 @@ def read_folder(path: Path, *, excluded: Callable[[Path], str | None] = lambda _
         name = error.filename or path
         found.failures.append(ValidationError(f"{name}: {error.strerror}", path=str(name)))
 
-    for parent, folders, files in os.walk(path, onerror=fail):
+    for parent, folders, names in os.walk(path, onerror=fail):
         folders.sort()
-        for name in sorted([*files, *folders]):
+        for name in sorted([*names, *folders]):
             file = Path(parent, name)
             if name in folders and not file.is_symlink():
                 continue
@@ -124,13 +166,18 @@ def find_reader(path: Path) -> Reader | None:
     return next((reader for reader in READERS if reader.sniff(path, head)), None)
 
 
+def is_unfinished(file: Path) -> bool:
+    """Whether `files.replacing` writes a file, or was interrupted."""
+    return file.name.startswith(".") and file.name.endswith(".new")
+
+
 def _why_skipped(file: Path) -> str | None:
     """Why a file in a folder is not read; None if it is."""
     if file.is_dir():
         return "a symbolic link to a folder"
     if not file.is_file():
         return "a broken symbolic link" if file.is_symlink() and not file.exists() else "not a regular file"
-    if file.name.startswith(".") and file.name.endswith(".new"):
+    if is_unfinished(file):
         return "an unfinished export"
     try:
         return None if find_reader(file) else _why_unknown(file)
@@ -144,4 +191,4 @@ def _why_unknown(file: Path) -> str:
         return "the file is empty"
     if head.startswith(_SQLITE):
         return "a SQLite database, and `asm copy` copies stores"
-    return "unknown file format"
+    return gemini_cli.why_no_session(file, head) or "unknown file format"

@@ -24,15 +24,16 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from asm.documents import Document
 from asm.errors import ValidationError
-from asm.formats import text
+from asm.export_files import text
 from asm.formats.base import Reader, Transcript
+from asm.formats.times import modified_at
 from asm.models import Event, EventType, Run, RunStatus, Session, SessionStatus
 from asm.validation import is_text
 
@@ -63,7 +64,7 @@ def read(path: Path) -> Transcript:
     """The session in a trajectory file. Raises ValidationError if the file is invalid."""
     document = text.parse_json(text.read_bytes(path))
     _check_document(document)
-    at = _modified_at(path)
+    at = modified_at(path)
     content = sha256(_canonical(document).encode()).hexdigest()
     session = _session(document, _id("ses_", content), at, path.name)
     run = _run(document, _id("run_", content), session)
@@ -81,21 +82,10 @@ def read(path: Path) -> Transcript:
         )
         for number, draft in enumerate(_events(document, run), 1)
     ]
-    return Transcript(session, run, events)
+    return Transcript(session, [run], events)
 
 
-READER = Reader(FORMAT, sniff, lambda path: [read(path)])
-
-
-def _modified_at(path: Path) -> datetime:
-    modified_at = path.stat().st_mtime
-    try:
-        return datetime.fromtimestamp(modified_at, UTC)
-    except (ValueError, OverflowError) as error:
-        raise ValidationError(
-            f"the time of its last modification, {modified_at:.0f} seconds after 1970, is outside the years "
-            "1 to 9999: change it with `touch`"
-        ) from error
+READER = Reader(FORMAT, sniff, read=lambda path: [read(path)])
 
 
 def _canonical(document: Document) -> str:

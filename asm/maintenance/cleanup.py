@@ -37,7 +37,7 @@ def _find_orphans(run: MaintenanceRun, query: str, last: Row | None) -> Query[Ro
         "after": None if last is None else last[0],
         "limit": run.policy.batch_size,
     }
-    return Query(query, params, all_rows)
+    return Query(query, params, all_rows, prepare=False)
 
 
 def _delete_artifacts(run: MaintenanceRun, found: Rows) -> Job[None]:

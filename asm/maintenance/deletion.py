@@ -92,9 +92,10 @@ def _find_threads(session_ids: Sequence[str]) -> Job[list[str]]:
     """Which of these sessions have checkpoints of LangGraph, whose tables are optional."""
     params = {"session_ids": tuple(session_ids)}
     try:
-        return (yield from run_step(Query("find_threads", params, lambda rows: [id for (id,) in rows])))
+        found = yield from run_step(Query("find_threads", params, all_rows, prepare=False))
     except MigrationRequired:
         return []
+    return [id for (id,) in found]
 
 
 def _not_in_archive(session_id: str) -> Conflict:
@@ -161,7 +162,7 @@ def _delete_if_due(
         if current != archived:
             return 0
     for query in ("delete_sessions", "delete_artifacts_of_sessions"):
-        yield from Query(query, {"session_ids": locked}, no_result)
+        yield from Query(query, {"session_ids": locked}, no_result, prepare=False)
     return len(locked)
 
 

@@ -151,7 +151,7 @@ def _count_prunable_of_all(run: MaintenanceRun, excess: int) -> Job[None]:
             "not_types": PROTECTED_TYPES,
             "limit": excess,
         }
-        number = yield from run_step(Query("count_prunable_events", params, scalar))
+        number = yield from run_step(Query("count_prunable_events", params, scalar, prepare=False))
         yield from run.advance("events_pruned", number - counted)
 
 
@@ -277,7 +277,7 @@ def prune_events(
         "first_types": tuple(first_types),
         "protected_types": tuple(protected_types),
     }
-    return Query("prune_events", params, no_result)
+    return Query("prune_events", params, no_result, prepare=False)
 
 
 def lock_existing_counters(session_ids: Iterable[str]) -> Query[dict[str, SequenceCounter]]:

@@ -107,7 +107,7 @@ def _archiving(archive: Any, export: SessionExport) -> Callback[object]:
     if callable(archive):
         return Callback(partial(archive, export))
     # Imported here, because few programs write archives.
-    from asm.formats import archives
+    from asm.export_files import archives
 
     return Callback(partial(archives.archive_session, Path(archive), export), blocks=True)
 

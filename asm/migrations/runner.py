@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 
 from asm import dsn as dsns
+from asm.engine.schema_version import TEXT_SEARCH
 from asm.errors import ValidationError
 from asm.migrations.migrator import Migrator
 from asm.migrations.migrator import StoreStatus as StoreStatus
@@ -24,21 +25,39 @@ SHARDS_MAX = 64_000
 
 
 def migrate(
-    dsn: str | None = None, *, schema: str | None = None, distributed: bool = False, shards: int = SHARDS
+    dsn: str | None = None,
+    *,
+    schema: str | None = None,
+    text_search: bool = False,
+    distributed: bool = False,
+    shards: int = SHARDS,
 ) -> list[str]:
     """Apply all pending migrations or none, and return their ids in the order applied.
 
     Returns [] when the database is up to date, which needs no right to write. Several processes may call
     it at the same time. Conflict when the file of an applied migration has changed since.
 
+    `text_search` creates the index of the words in events that searches by `text` need, and adds to it the
+    events that are not in it yet, in short transactions of their own. If that is stopped, the next call goes
+    on with it.
+
     With `distributed`, the tables are distributed over the workers of Citus by the id of the session, in
     `shards` parts, in the same transaction. The database is that of the coordinator. Tables that are
-    distributed already stay as they are. StorageError if there are rows, no workers, or no extension.
+    distributed already stay as they are. StorageError if there are rows, no workers, or no extension, and
+    if there is or shall be an index of words: tables that are distributed have none.
     """
     dsn = dsns.as_secret(dsn)
+    optional = [TEXT_SEARCH] if flag(text_search, "text_search") else []
     if flag(distributed, "distributed"):
-        return migrate_distributed((), dsn, schema=schema, shards=shards)
-    return migrate_with((), dsn, schema=schema)
+        applied = migrate_distributed(optional, dsn, schema=schema, shards=shards)
+    else:
+        applied = migrate_with(optional, dsn, schema=schema)
+    if optional:
+        # Imported here, because most programs have no such index.
+        from asm.migrations.text_index import index_stored_events
+
+        index_stored_events(dsn, schema=schema)
+    return applied
 
 
 def migrate_distributed(

@@ -1,7 +1,7 @@
 """Appending events in order, once each, with the row of their session if it is given.
 
 The counter row of a session is the lock of its events. A transaction that advances it holds it until
-it commits, so events become visible in the order of their numbers, and a reader who has seen number n
+it commits, so events become visible in the order of their numbers, and a reader that has seen number n
 can read every event up to n.
 """
 

@@ -71,7 +71,7 @@ def delete_for_runs(run_ids: Iterable[Any]) -> Job[None]:
 
 
 def _delete_for_runs(run_ids: tuple[str, ...]) -> Job[None]:
-    found = yield from run_step(Query("find_threads_of_runs", {"run_ids": run_ids}, _ids))
+    found = yield from run_step(Query("find_threads_of_runs", {"run_ids": run_ids}, _ids, prepare=False))
     for session_id in found:
         yield from _delete(session_id, partial(_made_by, run_ids))
 
@@ -96,7 +96,7 @@ def _expire(choose: Choice) -> Job[int]:
             deleted += yield from _delete(session_id, choose)
         after = session_ids[-1]
     orphaned = {"before": datetime.now(UTC) - ORPHAN_AFTER}
-    yield from run_step(Query("delete_orphaned_checkpoint_writes", orphaned, no_result))
+    yield from run_step(Query("delete_orphaned_checkpoint_writes", orphaned, no_result, prepare=False))
     return deleted
 
 

@@ -91,6 +91,7 @@ def _decode_time(digits: str) -> datetime:
 
 _DECODERS: Mapping[str, Callable[[str], Any]] = {
     "last_at": _decode_time,
+    "last_rank": lambda digits: count(int(digits), "rank"),
     "last_tokens": lambda digits: count(int(digits), "tokens"),
     "last_session": partial(text, name="session_id"),
     "last_sequence": lambda digits: count(int(digits), "sequence_number"),

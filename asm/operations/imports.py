@@ -268,7 +268,7 @@ def _find_missing(table: _Table[M], rows: Sequence[_EncodedRow[M]]) -> Script[li
     missing: list[_EncodedRow[M]] = []
     for chunk in _chunks(rows):
         params = table.params([row.model for row in chunk])
-        existing: list[M] = yield from Query(table.query, params, table.read)
+        existing: list[M] = yield from Query(table.query, params, table.read, prepare=False)
         by_key = {table.key(model): model for model in existing}
         for row in chunk:
             stored = by_key.get(table.key(row.model))
@@ -327,7 +327,7 @@ def _not_stored(event: Event) -> Script[Conflict]:
     """The error about an event that is not stored, and whose number its session has given already."""
     number = event.sequence_number
     params = {"session_ids": [event.session_id], "sequence_numbers": [number]}
-    existing: Rows = yield from Query("find_sequence_numbers", params, list)
+    existing: Rows = yield from Query("find_sequence_numbers", params, list, prepare=False)
     state = f"already has another event {number}" if existing else f"no longer has its event {number}"
     return Conflict(
         f"session {event.session_id!r} {state}, and nothing was written: delete the stored session, or "
@@ -369,7 +369,7 @@ def set_counters(counters: Mapping[str, SequenceCounter]) -> Query[None]:
         "last_sequences": [counter.last_sequence for counter in counters.values()],
         "pruned_events": [counter.pruned_events for counter in counters.values()],
     }
-    return Query("set_counters", params, no_result)
+    return Query("set_counters", params, no_result, prepare=False)
 
 
 def _advanced(before: SequenceCounter, exported: SequenceCounter, added: int) -> SequenceCounter:

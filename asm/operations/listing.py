@@ -27,8 +27,8 @@ SHORT_ID_LENGTH = 12
 _AFTER_PREFIX = "\U0010ffff"
 """Greater than any character with which an id goes on."""
 
-_MESSAGES_PER_SESSION = 3
-"""The first message may be a system prompt."""
+_MESSAGES_PER_SESSION = 5
+"""The first messages may be a system prompt, and what a program wrote in the user's name."""
 
 _MESSAGE_BYTES_MAX = 256 * 1024
 """A longer message is not read for a title."""
@@ -65,7 +65,8 @@ def shorten_ids(session_ids: Iterable[str]) -> Query[dict[str, str]]:
     def read(rows: Rows) -> dict[str, str]:
         return {id: _short(id, before, after) for id, _, before, after in rows}
 
-    return Query("describe_sessions", {"session_ids": tuple(dict.fromkeys(session_ids))}, read)
+    params = {"session_ids": tuple(dict.fromkeys(session_ids))}
+    return Query("describe_sessions", params, read, prepare=False)
 
 
 def _between(prefix: str) -> dict[str, object]:
@@ -81,7 +82,7 @@ def _summarize(sessions: Sequence[Session]) -> Script[dict[str, SessionSummary]]
     if not sessions:
         return {}
     ids = tuple(session.id for session in sessions)
-    described = yield from Query("describe_sessions", {"session_ids": ids}, list)
+    described = yield from Query("describe_sessions", {"session_ids": ids}, list, prepare=False)
     untitled = tuple(session.id for session in sessions if session_title(session.metadata, ()) is None)
     messages = (yield from find_first_messages(untitled)) if untitled else {}
     titles = {each.id: session_title(each.metadata, messages.get(each.id, ())) for each in sessions}

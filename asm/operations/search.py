@@ -10,21 +10,29 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from asm.engine.script import Query, Script, UnitOfWork, one_or_many, scalar
 from asm.enums import run_status, session_status, status_filter
-from asm.errors import ValidationError
-from asm.models import Event, Page, Run, RunStatus, Session, SessionStatus, token_counts
+from asm.models import Event, Page, Run, RunStatus, Session, SessionStatus
 from asm.operations import runs, sessions
-from asm.operations.cursors import Keyset, Order
 from asm.operations.events import Types, read_events
 from asm.operations.events import types as event_types
+from asm.operations.orders import EVENT_ORDERS as EVENT_ORDERS
+from asm.operations.orders import RUN_ORDERS as RUN_ORDERS
+from asm.operations.orders import SESSION_ORDERS as SESSION_ORDERS
+from asm.operations.orders import find_order
 from asm.operations.pages import Search, constant, match_none
+from asm.operations.text_queries import parse_text
+from asm.operations.text_search import (
+    EVENT_RELEVANCE,
+    SESSION_RELEVANCE,
+    TextSearch,
+    event_search,
+    session_search,
+)
 from asm.validation import (
     Texts,
     count,
-    did_you_mean,
     flag,
     optional_count,
     optional_utc_datetime,
-    safe_repr,
     tag_filter,
     text_filter,
 )
@@ -34,9 +42,11 @@ T = TypeVar("T")
 LIMIT_MAX = 1_000
 """The items on a page, at most."""
 
-SessionOrder: TypeAlias = Literal["created_at_asc", "created_at_desc", "updated_at_asc", "updated_at_desc"]
+SessionOrder: TypeAlias = Literal[
+    "created_at_asc", "created_at_desc", "updated_at_asc", "updated_at_desc", "relevance"
+]
 RunOrder: TypeAlias = Literal["started_at_asc", "started_at_desc", "token_usage_desc"]
-EventOrder: TypeAlias = Literal["sequence_asc", "timestamp_asc", "timestamp_desc"]
+EventOrder: TypeAlias = Literal["sequence_asc", "timestamp_asc", "timestamp_desc", "relevance"]
 
 
 def search_sessions(
@@ -46,6 +56,7 @@ def search_sessions(
     provider: Texts | None = None,
     tags: Texts | None = None,
     parent_session_id: Texts | None = None,
+    text: str | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     include_deleted: bool = False,
@@ -61,17 +72,22 @@ def search_sessions(
     the sessions that were forked from a session, and others saved with it as their parent. The window of
     creation times is `created_after` (inclusive) to `created_before` (exclusive).
 
-    `order_by` is created_at_asc, created_at_desc, updated_at_asc or updated_at_desc, `limit` 1 to
-    1,000. The page's `cursor`, given with the same order, returns the next page; it is None on the
-    last. `count_total` fills the page's `total_count`, the number of sessions on all pages together.
+    `text` finds the sessions with an event that has words, as in `search_events`. The page's `snippets` are
+    of the newest event of each session that has them.
+
+    `order_by` is created_at_asc, created_at_desc, updated_at_asc, updated_at_desc or, with `text`,
+    relevance (that of the session's most relevant event), `limit` 1 to 1,000. The page's `cursor`, given
+    with the same order, returns the next page; it is None on the last. `count_total` fills the page's
+    `total_count`, the number of sessions on all pages together.
     """
     filters = _session_filters(
         agent_id, status, provider, tags, parent_session_id, created_after, created_before, include_deleted
     )
-    page = _session_search(filters, order_by, _limit(limit)).page(cursor)
+    search = _session_search(filters, text, order_by, _limit(limit))
+    page = search.page(cursor)
     if not flag(count_total, "count_total"):
         return page
-    total = _count("count_sessions_by_tag" if "tags" in filters else "count_sessions", filters)
+    total = _count_sessions(search)
     return UnitOfWork(partial(_with_total, page, total), snapshot=True)
 
 
@@ -82,6 +98,7 @@ def iter_sessions(
     provider: Texts | None = None,
     tags: Texts | None = None,
     parent_session_id: Texts | None = None,
+    text: str | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     include_deleted: bool = False,
@@ -98,7 +115,7 @@ def iter_sessions(
     filters = _session_filters(
         agent_id, status, provider, tags, parent_session_id, created_after, created_before, include_deleted
     )
-    return _session_search(filters, order_by, _page_size(page_size))
+    return _session_search(filters, text, order_by, _page_size(page_size))
 
 
 def search_runs(
@@ -156,6 +173,7 @@ def search_events(
     since: datetime | None = None,
     until: datetime | None = None,
     correlation_id: Texts | None = None,
+    text: str | None = None,
     order_by: EventOrder = "sequence_asc",
     limit: int = 100,
     cursor: str | None = None,
@@ -165,12 +183,18 @@ def search_events(
     A filter with several values matches any of them; [] matches nothing. The window of timestamps is
     `since` (inclusive) to `until` (exclusive).
 
-    `order_by` is sequence_asc (by session, then by sequence number), timestamp_asc or timestamp_desc,
-    `limit` 1 to 1,000. The page's `cursor`, given with the same order, returns the next page; it is
+    `text` finds words in the strings of events' data: all of its words, "phrases in quotes", prefixes*, and
+    none of the words or phrases after a -minus. Case and accents make no difference. It is a ValidationError
+    without the index that `asm migrate --text-search` creates. The page's `snippets` have a line for each
+    event.
+
+    `order_by` is sequence_asc (by session, then by sequence number), timestamp_asc, timestamp_desc or, with
+    `text`, relevance (the larger the part of an event's words that was sought, the earlier), `limit` 1 to
+    1,000. The page's `cursor`, given with the same order, returns the next page; it is
     None on the last.
     """
     filters = _event_filters(session_ids, run_ids, types, providers, since, until, correlation_id)
-    return _event_search(filters, order_by, _limit(limit)).page(cursor)
+    return _event_search(filters, text, order_by, _limit(limit)).page(cursor)
 
 
 def iter_events(
@@ -182,6 +206,7 @@ def iter_events(
     since: datetime | None = None,
     until: datetime | None = None,
     correlation_id: Texts | None = None,
+    text: str | None = None,
     order_by: EventOrder = "sequence_asc",
     page_size: int = 1_000,
 ) -> Search[Event]:
@@ -191,7 +216,7 @@ def iter_events(
     connection is held in between. Events that are added meanwhile neither hide nor repeat others.
     """
     filters = _event_filters(session_ids, run_ids, types, providers, since, until, correlation_id)
-    return _event_search(filters, order_by, _page_size(page_size))
+    return _event_search(filters, text, order_by, _page_size(page_size))
 
 
 def count_events(
@@ -203,28 +228,42 @@ def count_events(
     since: datetime | None = None,
     until: datetime | None = None,
     correlation_id: Texts | None = None,
+    text: str | None = None,
 ) -> Query[int] | UnitOfWork[int]:
     """How many events `search_events` finds with the same filters, on all pages together."""
     filters = _event_filters(session_ids, run_ids, types, providers, since, until, correlation_id)
+    if text is not None:
+        search = event_search(parse_text(text), filters, EVENT_ORDERS[0], LIMIT_MAX)
+        return search.count("count_events_by_text")
     return _count("count_events", filters)
 
 
 # Searches.
 
 
-def _session_search(filters: Mapping[str, Any], order_by: SessionOrder, limit: int) -> Search[Session]:
+def _session_search(
+    filters: dict[str, Any], text: str | None, order_by: SessionOrder, limit: int
+) -> Search[Session]:
+    order = find_order(order_by, SESSION_ORDERS, text, SESSION_RELEVANCE)
+    if text is not None:
+        return session_search(parse_text(text), filters, order, limit)
     query = "search_sessions_by_tag" if "tags" in filters else "search_sessions"
-    return Search(query, filters, _order(order_by, SESSION_ORDERS), limit, sessions.read_sessions)
+    return Search(query, filters, order, limit, sessions.read_sessions)
 
 
 def _run_search(filters: Mapping[str, Any], order_by: RunOrder, limit: int) -> Search[Run]:
-    order = _order(order_by, RUN_ORDERS)
+    order = find_order(order_by, RUN_ORDERS)
     query = "search_runs_by_tokens" if order.name == "token_usage_desc" else "search_runs"
     return Search(query, filters, order, limit, runs.read_runs)
 
 
-def _event_search(filters: Mapping[str, Any], order_by: EventOrder, limit: int) -> Search[Event]:
-    return Search("search_events", filters, _order(order_by, EVENT_ORDERS), limit, read_events)
+def _event_search(
+    filters: dict[str, Any], text: str | None, order_by: EventOrder, limit: int
+) -> Search[Event]:
+    order = find_order(order_by, EVENT_ORDERS, text, EVENT_RELEVANCE)
+    if text is not None:
+        return event_search(parse_text(text), filters, order, limit)
+    return Search("search_events", filters, order, limit, read_events)
 
 
 def _limit(limit: int) -> int:
@@ -233,6 +272,13 @@ def _limit(limit: int) -> int:
 
 def _page_size(page_size: int) -> int:
     return count(page_size, "page_size", LIMIT_MAX, minimum=1)
+
+
+def _count_sessions(search: Search[Session]) -> Query[int] | UnitOfWork[int]:
+    """How many sessions a search finds on all pages together."""
+    if isinstance(search, TextSearch):
+        return search.count("count_sessions_by_text")
+    return _count("count_sessions_by_tag" if "tags" in search.filters else "count_sessions", search.filters)
 
 
 def _count(query: str, filters: Mapping[str, Any]) -> Query[int] | UnitOfWork[int]:
@@ -244,63 +290,6 @@ def _with_total(
 ) -> Script[Page[T]]:
     found = yield from page
     return replace(found, total_count=(yield from total))
-
-
-# Orders: the values that place a row in each, under the names of the queries' parameters.
-
-
-def _order(name: Any, orders: Iterable[Order[T]]) -> Order[T]:
-    for order in orders:
-        if order.name == name:
-            return order
-    known = [order.name for order in orders]
-    raise ValidationError(
-        f"{safe_repr(name)} is not an order{did_you_mean(name, known)}: give one of {', '.join(known)}",
-        path="order_by",
-    )
-
-
-def _by_creation(session: Session) -> Keyset:
-    return {"last_at": session.created_at, "last_id": session.id}
-
-
-def _by_update(session: Session) -> Keyset:
-    return {"last_at": session.updated_at, "last_id": session.id}
-
-
-def _by_start(run: Run) -> Keyset:
-    return {"last_at": run.started_at, "last_session": run.session_id, "last_id": run.id}
-
-
-def _by_tokens(run: Run) -> Keyset:
-    tokens = token_counts(run.token_usage)["total_tokens"] or 0
-    return {"last_tokens": tokens, "last_session": run.session_id, "last_id": run.id}
-
-
-def _by_number(event: Event) -> Keyset:
-    return {"last_session": event.session_id, "last_sequence": event.sequence_number or 0}
-
-
-def _by_time(event: Event) -> Keyset:
-    return {"last_at": event.timestamp, **_by_number(event)}
-
-
-SESSION_ORDERS = (
-    Order("sessions", "created_at_asc", ("last_at", "last_id"), _by_creation),
-    Order("sessions", "created_at_desc", ("last_at", "last_id"), _by_creation),
-    Order("sessions", "updated_at_asc", ("last_at", "last_id"), _by_update),
-    Order("sessions", "updated_at_desc", ("last_at", "last_id"), _by_update),
-)
-RUN_ORDERS = (
-    Order("runs", "started_at_asc", ("last_at", "last_session", "last_id"), _by_start),
-    Order("runs", "started_at_desc", ("last_at", "last_session", "last_id"), _by_start),
-    Order("runs", "token_usage_desc", ("last_tokens", "last_session", "last_id"), _by_tokens),
-)
-EVENT_ORDERS = (
-    Order("events", "sequence_asc", ("last_session", "last_sequence"), _by_number),
-    Order("events", "timestamp_asc", ("last_at", "last_session", "last_sequence"), _by_time),
-    Order("events", "timestamp_desc", ("last_at", "last_session", "last_sequence"), _by_time),
-)
 
 
 # Filters.

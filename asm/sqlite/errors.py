@@ -96,6 +96,12 @@ def _translation(error: sqlite3.Error, path: str) -> AsmError:
         return known(
             f"{message}{f' ({path})' if path else ''}: {error}", sqlite_errorname=error.sqlite_errorname
         )
+    if str(error).startswith(_NO_FTS5):
+        return StorageError(
+            f"the SQLite library of this Python, {sqlite3.sqlite_version}, was built without FTS5, which "
+            f"searches by text need: use a Python whose SQLite has it ({error})",
+            sqlite_errorname=error.sqlite_errorname,
+        )
     # SQLite has no result code of its own for a missing table or column.
     if _MISSING.match(str(error)):
         return MigrationRequired(f"{error}: run `asm migrate`, or open the store with migrate=True")
@@ -135,6 +141,7 @@ _ROW_EXISTS = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_U
 _NOT_AN_INTEGER = 3_091
 """SQLITE_CONSTRAINT_DATATYPE, which not every sqlite3 has a name for."""
 _CLOSED = re.compile("closed (database|cursor)")
+_NO_FTS5 = "no such module: fts5"
 _MISSING = re.compile(r"no such (table|column): |table \w+ has no column named ")
 _KINDS: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_BUSY: (StorageTimeout, "another connection holds the lock of the file"),

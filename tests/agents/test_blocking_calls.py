@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -126,6 +127,35 @@ def test_a_stream_that_is_collected_together_with_its_manager_is_cancelled(where
         gc.collect()
 
         wait_until(lambda: was_cancelled(store, session_id))
+
+
+def run_twice(loop: asyncio.AbstractEventLoop) -> None:
+    """Wait until a loop has run what is due, and what that left for its next round."""
+    for _ in range(2):
+        ran = threading.Event()
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(ran.set)
+            ran.wait(5)
+
+
+def test_a_loop_whose_manager_is_collected_goes_on_until_its_streams_are_closed(
+    memory: asm.SessionStore,
+) -> None:
+    manager = asm.SessionManager(memory)
+    session_id = manager.start_session("assistant").id
+    events = manager.stream(session_id, answer(), "Hi")
+    next(events)
+    loop = manager._loop._loop
+    assert loop is not None
+    wait_until(lambda: memory.list_runs(session_id)[0].status == "completed")
+    wait_until(lambda: not asyncio.all_tasks(loop))
+
+    # As the garbage collector does, which may close the stream much later.
+    manager._loop._collected()
+    run_twice(loop)
+    del events
+
+    wait_until(loop.is_closed)
 
 
 def test_a_run_whose_end_takes_too_long_is_logged_as_one_that_may_be_stored_and_is(

@@ -18,7 +18,7 @@ import pytest
 
 import asm
 from asm import files
-from asm.formats import archives, jsonl
+from asm.export_files import archives, jsonl
 from tests.conftest import an_artifact, an_event, events_of, in_loop, numbers
 from tests.contract.other_clients import fetch_rows
 from tests.contract.planted_files import (

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 
 import asm
 from asm.cli.command import cli
-from asm.formats import jsonl
+from asm.export_files import jsonl
 from tests.conftest import POSTGRES, an_artifact
 from tests.contract.other_clients import STEP, STEPS, only
 

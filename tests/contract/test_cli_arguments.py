@@ -63,8 +63,8 @@ def test_every_command_takes_the_dsn_as_an_option(command: str) -> None:
     assert "--dsn DSN" in output_of(*command.split(), "--help")
 
 
-def test_the_commands_that_also_take_the_dsn_bare_are_those_for_tables() -> None:
-    assert TAKING_THE_DSN_BARE == ["migrate", "status", "rollback"]
+def test_the_commands_that_also_take_the_dsn_bare_are_those_of_a_whole_store() -> None:
+    assert TAKING_THE_DSN_BARE == ["migrate", "status", "rollback", "serve"]
 
 
 @pytest.mark.parametrize("command", ["migrate", "status"])

@@ -14,6 +14,8 @@ import pytest
 from rich.cells import cell_len
 
 import asm
+from tests.conftest import POSTGRES
+from tests.contract.other_clients import fetch_rows, only
 from tests.contract.test_cli import (
     COLOUR,
     HOSTILE,
@@ -254,6 +256,16 @@ def test_only_the_wanted_events_are_shown(
     assert [event["sequence_number"] for event in document["events"]] == expected
 
 
+def test_the_result_of_a_sub_agent_has_the_whole_id_of_its_session(
+    migrated: str, store: asm.SessionStore
+) -> None:
+    id = f"{'0' * 60}/agent-a1"
+    session = a_session(store, ("tool_call_completed", {"output": "Done.", "session_id": id, "files": 3}))
+    seen = terminal_output("show", session.id, "--dsn", migrated, "--no-color", columns=80)
+    assert id in seen
+    assert "└ files: 3" in seen
+
+
 def test_a_failure_names_its_tool_where_the_call_is_not_shown(migrated: str, store: asm.SessionStore) -> None:
     session = a_session(
         store,
@@ -319,6 +331,28 @@ def test_new_events_are_shown_as_they_arrive_until_ctrl_c(migrated: str, store: 
     assert "assistant" in streamed
     assert "It rains." not in rest
     assert rest.count("It pours.") == 1
+
+
+@only(POSTGRES, why="SQLite has no connection to lose")
+def test_a_lost_connection_is_reported_by_the_command_and_not_by_the_pool(
+    migrated: str, store: asm.SessionStore
+) -> None:
+    session = a_session(store, *TALK)
+    with following(migrated, session, "--json", "--type", "acme.tick") as process:
+        store.append_event(asm.Event(type="acme.tick", session_id=session.id))
+        read_until(process, "\n")
+        fetch_rows(
+            migrated,
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        store.append_event(asm.Event(type="acme.tick", session_id=session.id))
+        read_until(process, "\n")
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.stderr is not None
+        assert "psycopg" not in (printed := process.stderr.read()), printed
+        assert "discarding" not in printed, printed
 
 
 def test_new_events_are_followed_as_json_on_one_line_each(migrated: str, store: asm.SessionStore) -> None:

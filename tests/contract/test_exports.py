@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import asm
 from asm import dsn as dsns
-from asm.formats import archives
+from asm.export_files import archives
 from asm.models import new_id
 from asm.operations import exports, imports
 from tests.conftest import POSTGRES, an_artifact, an_event, events_of, numbers

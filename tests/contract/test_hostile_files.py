@@ -17,8 +17,8 @@ from click.testing import CliRunner
 import asm
 from asm import documents
 from asm.cli.command import cli
-from asm.cli.importing import import_into
-from asm.formats import jsonl
+from asm.export_files import jsonl
+from asm.formats.export_imports import import_export
 from tests.conftest import an_artifact, an_event, events_of
 from tests.contract.test_cli import SMALL, exports_of, invoke, output_of
 
@@ -130,7 +130,7 @@ def test_a_forged_counter_has_no_event_of_another_session_deleted(
 ) -> None:
     for number, content in enumerate([FORGED, FORGED.replace(b"ses_1", b"ses_2")]):
         (tmp_path / f"{number}.jsonl").write_bytes(content)
-    assert invoke("import", tmp_path, "--dsn", migrated).exit_code == 1
+    assert invoke("import", tmp_path, "--strict", "--dsn", migrated).exit_code == 1
     report = store.maintenance.execute(asm.RetentionPolicy(max_total_events=1_000))
     assert (report.events_pruned, report.errors) == (0, [])
     assert len(store.get_events("ses_kept")) == 30
@@ -217,7 +217,7 @@ def test_others_write_while_a_long_session_is_read_whose_writer_may_stall(
                     other.append_event(an_event("ses_kept"))
                 yield line
 
-        (counts,) = [import_into(store, parsed) for parsed in jsonl.iterate_lines(lines())]
+        (counts,) = [import_export(store, parsed) for parsed in jsonl.iterate_lines(lines())]
 
     assert (counts.events, len(store.get_events("ses_1"))) == (2_500, 2_500)
     assert len(store.get_events("ses_kept")) == 35

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm.formats import archives
+from asm.export_files import archives
 from asm.maintenance import run
 from tests.conftest import Where, an_artifact, an_event, events_of
 from tests.contract.other_clients import fetch_rows

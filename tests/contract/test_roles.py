@@ -239,14 +239,15 @@ def test_an_operator_deletes_sessions_with_their_checkpoints_without_a_grant_on_
     assert fetch_rows(roles._dsn, f"select session_id from {SCHEMA}.asm_checkpoints") == [("ses_3",)]
 
 
-def test_no_role_makes_a_trigger_of_the_function_that_deletes_checkpoints(roles: Roles) -> None:
-    migrate_with(["langgraph"], roles.dsn("asm_migrator"), schema=SCHEMA)
-    trigger = (
-        f"create trigger t after delete on s for each row execute function {SCHEMA}.asm_delete_checkpoints()"
-    )
+@pytest.mark.parametrize("function", ["asm_delete_checkpoints", "asm_note_unindexed_events"])
+def test_no_role_makes_a_trigger_of_a_function_with_the_rights_of_the_owner(
+    roles: Roles, function: str
+) -> None:
+    migrate_with(["langgraph", "text-search"], roles.dsn("asm_migrator"), schema=SCHEMA)
+    trigger = f"create trigger t after delete on s for each row execute function {SCHEMA}.{function}()"
     with psycopg.connect(roles.dsn("asm_operator")) as connection:
         connection.execute("create temp table s (id text)")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="asm_delete_checkpoints"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match=function):
             connection.execute(trigger.encode())
 
 
@@ -266,6 +267,22 @@ def test_a_writer_puts_and_deletes_checkpoints_and_a_reader_reads_them(roles: Ro
     deleted = Query("delete_thread_checkpoints", {"session_id": "ses_1"}, no_result)
     run_on(writer, deleted)
     assert fetch_rows(roles._dsn, f"select session_id from {SCHEMA}.asm_checkpoints") == [("ses_2",)]
+
+
+def test_with_the_index_of_words_no_role_needs_another_grant(roles: Roles, opened: Opener) -> None:
+    owner = roles.dsn("asm_migrator")
+    asm.migrate(owner, schema=SCHEMA, text_search=True)
+    writer, reader, operator = (
+        opened(roles.dsn(role), schema=SCHEMA) for role in ("asm_writer", "asm_reader", "asm_operator")
+    )
+    writer.append_events([an_event(data={"content": "needle"}) for _ in range(3)])
+    assert reader.query.count_events(text="needle") == 3
+    asm.migrate(owner, schema=SCHEMA, text_search=True)
+    writer.pop_event("ses_1")
+    assert reader.query.count_events(text="needle") == 2
+    operator.delete_session("ses_1")
+
+    assert fetch_rows(roles._dsn, f"select * from {SCHEMA}.asm_event_words") == []
 
 
 @pytest.mark.parametrize("role", ["asm_reader", "asm_writer", "asm_operator"])

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 import asm
 from asm.cli.command import cli
-from asm.formats import jsonl
+from asm.export_files import jsonl
 from tests.conftest import POSTGRES, Blocking, an_artifact, an_event
 from tests.contract.other_clients import only
 from tests.contract.test_cli import COLOUR
@@ -348,7 +348,8 @@ def _blocks() -> list[dict[str, Any]]:
 COMMANDS = {" ".join(names): command for names, command in commands(cli)}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+# What `asm serve` prints is in test_cli_serving.py: it goes on until it is interrupted.
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "serve"])
 def test_no_command_prints_a_character_that_acts_or_hides(shown_store: str, name: str) -> None:
     for number, arguments in enumerate(arguments_of(shown_store, COMMANDS[name])):
         for environment in ({}, {"FORCE_COLOR": "1", "COLUMNS": "80"}):
@@ -375,7 +376,7 @@ def test_files_of_any_name_and_contents_are_imported_and_refused_in_seen_charact
     (folder / f"1{HOSTILE}.jsonl").write_text('{"format": "asm", "' + "\u202e\u200b" + '": ')
     (folder / f"{HOSTILE}.traj").write_text('{"trajectory": [{"' + "\u202e\u200b" + '": 3}]}')
     (folder / f"{HOSTILE}.txt").write_text(HOSTILE)
-    for arguments in ([str(folder)], [str(each) for each in sorted(folder.iterdir())]):
+    for arguments in (["--strict", str(folder)], [str(each) for each in sorted(folder.iterdir())]):
         result = CliRunner().invoke(cli, ["import", *arguments, "--dsn", shown_store], catch_exceptions=False)
         assert result.exit_code == 1
         assert len(result.stderr.splitlines()) >= 3

@@ -12,7 +12,7 @@ import pytest
 import asm
 from asm.engine.jobs import run_job
 from asm.engine.script import Operation
-from asm.formats import archives
+from asm.export_files import archives
 from asm.maintenance import retention, run
 from tests.conftest import Where, an_event
 from tests.contract.other_clients import read_line, running

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import asm
-from asm.formats import archives, jsonl
+from asm.export_files import archives, jsonl
 from tests.contract.planted_files import names_in
 
 TIMES = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2)]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import asm
-from asm.formats import jsonl
+from asm.export_files import jsonl
 from asm.models import new_id
 from tests.conftest import an_artifact
 from tests.property.strategies import documents, times, values

@@ -6,7 +6,6 @@ import gzip
 import json
 import random
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asm
-from asm.cli.importing import import_into
-from asm.formats import jsonl, registry
+from asm.export_files import jsonl
+from asm.formats import import_files
 from tests.conftest import an_artifact, an_event
 from tests.property.conftest import EXAMPLES
 
@@ -144,13 +143,12 @@ def test_a_hostile_file_is_imported_or_refused_by_its_name(
         if rng.random() < 0.1:
             content = with_other_bytes(gzip.compress(content, 1), rng)
         file.write_bytes(content)
-        try:
-            for parsed in registry.read(file):
-                # What contradicts the store is refused, and the file is read on.
-                with suppress(asm.Conflict):
-                    import_into(store, parsed)
-        except asm.ValidationError as error:
-            refusals.append(str(error))
+        refusals.extend(
+            str(failure)
+            for failure in import_files(store, [file]).failures
+            # What contradicts the store is refused, and the file is read on.
+            if not isinstance(failure.error, asm.Conflict)
+        )
         check_store(store)
 
     refusals: list[str] = []

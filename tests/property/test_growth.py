@@ -23,7 +23,8 @@ import pytest
 
 import asm
 from asm import documents, validation
-from asm.formats import jsonl, registry
+from asm.export_files import jsonl
+from asm.formats import registry
 from tests.conftest import an_artifact, an_event
 
 SIZES = (160, 40, 80, 160)

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 import asm
 from asm.agents import Transcript
 from asm.cli.command import cli
-from asm.formats import archives, jsonl
+from asm.export_files import archives, jsonl
 from asm.models import new_id
 from asm.operations.cursors import Order
 from tests.conftest import an_artifact, an_event

@@ -6,19 +6,52 @@ or longer, and a program may have stored a hundred thousand events by then.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+import asm
 from tests.sql.statements import covering_renderings, names_by_file, numbered, parameters_in_order, queries
 
-FILES = names_by_file("postgres")
-NAMES = [name for file in ("events.sql", "runs.sql", "sessions.sql") for name in FILES[file]]
+ALL_ROWS = {"count_rows", "count_rows_by_counters", "count_stored", "count_stored_by_counters"}
+"""They read whole tables by their meaning."""
 
-# They look for sessions with a run of some provider, in an order, and read all until they have a page.
-SEARCHES = {"search_sessions", "search_sessions_by_tag", "count_sessions", "count_sessions_by_tag"}
+FILES = names_by_file("postgres")
+PLANNED_EACH_TIME = {
+    # Their names are no literals where they are queried.
+    *("search_sessions", "search_sessions_by_tag", "count_sessions", "count_sessions_by_tag"),
+    *("find_matching_events", "find_runs", "delete_sessions", "find_orphaned_artifacts"),
+    # Once a command.
+    *("count_checkpoint_rows", "count_text_rows", "identify_store"),
+}
+
+
+def planned_each_time() -> set[str]:
+    """The queries that the code names and does not prepare."""
+    found = set()
+    for file in Path(asm.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            match node:
+                case ast.Call(
+                    func=ast.Name("Query"),
+                    args=[ast.Constant(str(name)), *_],
+                    keywords=[*_, ast.keyword("prepare", ast.Constant(False))],
+                ):
+                    found.add(name)
+    return found
+
+
+OTHERS = PLANNED_EACH_TIME | planned_each_time() | ALL_ROWS
+PREPARED = [
+    name
+    for file in FILES
+    for name in FILES[file]
+    if file not in ("health.sql", "migrations.sql") and name not in OTHERS
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +61,7 @@ def generic_plans(on_postgres: psycopg.Connection[Any]) -> Iterator[psycopg.Conn
     on_postgres.execute("reset plan_cache_mode")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SEARCHES])
+@pytest.mark.parametrize("name", PREPARED)
 def test_rows_are_found_by_an_index(name: str, generic_plans: psycopg.Connection[Any]) -> None:
     query = queries("postgres")[name]
     for values in covering_renderings(query):

@@ -468,6 +468,9 @@ def test_blocks_of_any_depth_are_read() -> None:
         ({}, ["", "  two\n words"], "two words"),
         ({}, [], None),
         ({}, ["x" * 1_000_000], "x" * 200),
+        ({}, ["<environment_context>\n<cwd>/src</cwd>\n</environment_context>", "fix it"], "fix it"),
+        ({}, ["# AGENTS.md instructions for /src", "<b>bold</b> idea", "fix it"], "<b>bold</b> idea"),
+        ({}, ["<reminder>be brief</reminder>"], "<reminder>be brief</reminder>"),
     ],
 )
 def test_a_title_is_that_of_the_metadata_or_the_first_message(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asm.cli.conversation import Entry, command_text, entries_of
 from asm.content import Part, Text, Thinking, ToolCall, ToolResult
+from asm.conversation import Entry, command_text, entries_of
 from asm.models import Event, EventType
 from tests.unit.test_content import HOSTILE_DATA
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -140,3 +141,10 @@ def test_only_a_closed_connection_of_sqlite_is_a_closed_store() -> None:
     connection.close()
     with pytest.raises(asm.StoreClosed), translated():
         connection.execute("select 1")
+
+
+def test_a_sqlite_without_fts5_is_named_as_the_cause() -> None:
+    without = pytest.raises(asm.StorageError, match="was built without FTS5, which searches by text need")
+    with closing(sqlite3.connect(":memory:")) as connection, without, translated():
+        # This name begins like those of the modules that FTS5 has.
+        connection.execute("create virtual table t using fts5_of_nobody (words)")

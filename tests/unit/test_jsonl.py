@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import asm
-from asm.formats import jsonl, registry
-from asm.formats.base import ExportedSession
+from asm.export_files import jsonl
+from asm.export_files.exported import ExportedSession
+from asm.formats import registry
 from asm.operations.imports import batches_of
 from asm.shown import UNSAFE
 

@@ -48,13 +48,13 @@ delete(key) -> None
 """.strip().splitlines()
 
 QUERIES = """
-search_sessions(*, agent_id=None, status=None, provider=None, tags=None, parent_session_id=None, created_after=None, created_before=None, include_deleted=False, order_by='updated_at_desc', limit=50, cursor=None, count_total=False) -> Page[Session]
+search_sessions(*, agent_id=None, status=None, provider=None, tags=None, parent_session_id=None, text=None, created_after=None, created_before=None, include_deleted=False, order_by='updated_at_desc', limit=50, cursor=None, count_total=False) -> Page[Session]
 search_runs(*, session_id=None, provider=None, status=None, started_after=None, started_before=None, min_tokens=None, order_by='started_at_desc', limit=50, cursor=None) -> Page[Run]
-search_events(*, session_ids=None, run_ids=None, types=None, providers=None, since=None, until=None, correlation_id=None, order_by='sequence_asc', limit=100, cursor=None) -> Page[Event]
-count_events(*, session_ids=None, run_ids=None, types=None, providers=None, since=None, until=None, correlation_id=None) -> int
-iter_sessions(*, agent_id=None, status=None, provider=None, tags=None, parent_session_id=None, created_after=None, created_before=None, include_deleted=False, order_by='updated_at_desc', page_size=1000) -> Iterator[Session]
+search_events(*, session_ids=None, run_ids=None, types=None, providers=None, since=None, until=None, correlation_id=None, text=None, order_by='sequence_asc', limit=100, cursor=None) -> Page[Event]
+count_events(*, session_ids=None, run_ids=None, types=None, providers=None, since=None, until=None, correlation_id=None, text=None) -> int
+iter_sessions(*, agent_id=None, status=None, provider=None, tags=None, parent_session_id=None, text=None, created_after=None, created_before=None, include_deleted=False, order_by='updated_at_desc', page_size=1000) -> Iterator[Session]
 iter_runs(*, session_id=None, provider=None, status=None, started_after=None, started_before=None, min_tokens=None, order_by='started_at_desc', page_size=1000) -> Iterator[Run]
-iter_events(*, session_ids=None, run_ids=None, types=None, providers=None, since=None, until=None, correlation_id=None, order_by='sequence_asc', page_size=1000) -> Iterator[Event]
+iter_events(*, session_ids=None, run_ids=None, types=None, providers=None, since=None, until=None, correlation_id=None, text=None, order_by='sequence_asc', page_size=1000) -> Iterator[Event]
 get_session_stats(session_id) -> SessionStats
 get_usage_summary(*, session_id=None, agent_id=None, provider=None, since=None, until=None) -> UsageSummary
 get_cost_summary(*, session_id=None, agent_id=None, provider=None, since=None, until=None, pricing=None) -> CostSummary
@@ -78,7 +78,7 @@ OPENING = (
 )
 
 MIGRATIONS = {
-    "migrate": "(dsn=None, *, schema=None, distributed=False, shards=32)",
+    "migrate": "(dsn=None, *, schema=None, text_search=False, distributed=False, shards=32)",
     "rollback": "(dsn=None, *, schema=None, steps=1)",
     "pending_migrations": "(dsn=None, *, schema=None)",
 }

@@ -69,7 +69,7 @@ def restored(transcript: Transcript) -> dict[str, Any]:
     parts = {
         "trajectory": list(steps.values()),
         "history": history,
-        "info": transcript.run.metadata.get("info"),
+        "info": transcript.runs[0].metadata.get("info"),
     }
     return transcript.session.context | {name: part for name, part in parts.items() if part}
 
@@ -140,7 +140,7 @@ def test_a_call_and_its_output_share_the_id_of_the_call() -> None:
 
 
 def test_the_run_has_the_tokens_the_cost_and_the_model() -> None:
-    run = read(SMALL).run
+    run = read(SMALL).runs[0]
     assert run.token_usage == {"input_tokens": 1200, "output_tokens": 34}
     assert run.cost_usd == 0.0625
     assert run.turn_count == 5
@@ -155,21 +155,21 @@ def test_the_provider_is_derived_from_the_name_of_the_model(
     name: str, provider: str, new_file: Callable[..., Path]
 ) -> None:
     config = {"agent": {"model": {"name": name}}}
-    assert read(new_file(small(replay_config=config))).run.provider == provider
+    assert read(new_file(small(replay_config=config))).runs[0].provider == provider
 
 
 @pytest.mark.parametrize("status", ["submitted", "submitted (exit_cost)"])
 def test_a_run_that_was_submitted_is_completed(status: str, new_file: Callable[..., Path]) -> None:
     transcript = read(new_file(small(info={"exit_status": status})))
-    assert (transcript.run.status, transcript.session.status) == ("completed", "completed")
+    assert (transcript.runs[0].status, transcript.session.status) == ("completed", "completed")
 
 
 @pytest.mark.parametrize("status", ["exit_cost", "", None])
 def test_a_run_that_was_not_submitted_has_failed(status: str | None, new_file: Callable[..., Path]) -> None:
     transcript = read(new_file(small(info={"exit_status": status})))
-    assert (transcript.run.status, transcript.session.status) == ("failed", "failed")
+    assert (transcript.runs[0].status, transcript.session.status) == ("failed", "failed")
     assert [event.type for event in transcript.events[-2:]] == ["run_failed", "session_failed"]
-    assert transcript.run.error == {"exit_status": status}
+    assert transcript.runs[0].error == {"exit_status": status}
 
 
 def test_a_copy_with_another_name_and_layout_has_the_same_ids(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_copy_with_another_name_and_layout_has_the_same_ids(tmp_path: Path) ->
 
 
 def ids(transcript: Transcript) -> list[str]:
-    return [transcript.session.id, transcript.run.id, *(event.id for event in transcript.events)]
+    return [transcript.session.id, transcript.runs[0].id, *(event.id for event in transcript.events)]
 
 
 def test_other_content_has_other_ids(new_file: Callable[..., Path]) -> None:
@@ -199,7 +199,7 @@ def test_all_times_are_the_last_modification_of_the_file(tmp_path: Path) -> None
     transcript = read(copy)
     times = {
         transcript.session.created_at,
-        transcript.run.ended_at,
+        transcript.runs[0].ended_at,
         *(event.timestamp for event in transcript.events),
     }
     assert times == {datetime.fromtimestamp(1_700_000_000, UTC)}
@@ -303,7 +303,7 @@ def test_a_configuration_that_cannot_be_read_is_kept_as_it_is(new_file: Callable
     for config in ("[" * 100_000, "1" * 5_000, "\ud800", "{"):
         transcript = read(new_file(small(replay_config=config)))
         assert transcript.session.context["replay_config"] == config
-        assert transcript.run.provider is None
+        assert transcript.runs[0].provider is None
 
 
 @pytest.mark.skipif(in_memory() is None, reason="no file system here has such times")

@@ -13,6 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import asm
 
@@ -130,7 +131,7 @@ def _required(requirement: Requirement) -> Iterator[str]:
         required = Requirement(line)
         if required.marker is None or any(required.marker.evaluate({"extra": extra}) for extra in extras):
             if required.name != "asm-store":
-                yield required.name
+                yield canonicalize_name(required.name)
             yield from _required(required)
 
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from asm import files
 from asm.errors import StorageError, StorageTimeout
-from asm.formats import jsonl
+from asm.export_files import jsonl
 from asm.models import Event, Run
 from asm.operations.exports import SessionExport
 

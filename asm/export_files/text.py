@@ -56,6 +56,11 @@ def read_head(path: Path, size_bytes: int) -> bytes:
     return head.removeprefix(codecs.BOM_UTF8).lstrip()
 
 
+def is_compressed(path: Path) -> bool:
+    with files.reading(path, follow_links=True) as file:
+        return file.read(len(_GZIP)) == _GZIP
+
+
 def read_bytes(path: Path) -> bytes:
     """The contents of a file as UTF-8 without a byte order mark."""
     with files.reading(path, follow_links=True) as file:
@@ -72,9 +77,9 @@ def read_lines(file: BufferedReader) -> Iterator[bytes]:
     """The lines of an open file or a pipe as UTF-8, compressed or not."""
     if file.peek(len(_GZIP)).startswith(_GZIP):
         with gzip.open(file) as uncompressed:
-            yield from clean_lines(_undamaged(_lines(uncompressed)))
+            yield from clean_lines(_undamaged(raw_lines(uncompressed)))
     else:
-        yield from clean_lines(_lines(file))
+        yield from clean_lines(raw_lines(file))
 
 
 def clean_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -130,7 +135,8 @@ def _read_all(file: Binary) -> bytes:
     return b"".join(pieces)
 
 
-def _lines(file: Binary) -> Iterator[bytes]:
+def raw_lines(file: Binary) -> Iterator[bytes]:
+    """The lines of an open file with their line ends, as they are. A line that is too long is refused."""
     while line := file.readline(_PIECE_BYTES):
         yield line if len(line) < _PIECE_BYTES else _whole_line(line, file)
 

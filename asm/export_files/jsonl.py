@@ -32,8 +32,8 @@ import orjson
 from asm import documents, files
 from asm.documents import Document
 from asm.errors import ValidationError
-from asm.formats import text
-from asm.formats.base import ExportedSession
+from asm.export_files import text
+from asm.export_files.exported import ExportedSession
 from asm.models import Artifact, Event, Model, Run, Session
 from asm.operations.exports import SequenceCounter, SessionExport, check_sum
 from asm.shown import UNSAFE

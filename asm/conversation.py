@@ -6,13 +6,14 @@ and results are left out where events of their own show them.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from asm.cli.text import multiline
 from asm.content import (
     ITEMS,
     MESSAGES,
@@ -96,6 +97,20 @@ def failure_text(result: ToolResult) -> str:
     """Which tool failed, if the result names it, and with which error."""
     name = identifier(result.name or "")
     return f"{name} failed: {result.error or multiline(result.output)}".strip(" :")
+
+
+def multiline(value: Any) -> str:
+    """A value of a document on several lines, without empty lines around it. It is not escaped yet."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {as_text(each)}".replace("\n", "\n  ") for key, each in value.items())
+    return as_text(value).replace("\r\n", "\n").lstrip("\n").rstrip()
+
+
+def as_text(value: Any) -> str:
+    """A string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 # Deltas.

@@ -1,0 +1,182 @@
+"""Files that were damaged, or made to harm, in the shape of each format."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+import asm
+from asm.formats import import_files
+from tests.formats.samples import SAMPLES, Sample
+
+SEED = 20_260_203
+MUTATIONS = 60
+"""For each format. Each is imported on top of those before, so that ids occur again with another content."""
+
+DEPTH = 1_500
+HUGE = "9" * 5_000
+VALUES = (
+    *('""', '"\\u0000"', '"\\ud800"', '"\\ud83d\\ude00"', '"' + "é" * 300 + '"', '"../../etc/passwd"'),
+    *("null", "true", "[]", "{}", "[null]", '{"": {"": []}}', "[" * DEPTH + "]" * DEPTH),
+    *("0", "-1", "1.5", "1e308", "NaN", "-Infinity", str(2**53), str(2**70), HUGE),
+    *('"0001-01-01T00:00:00+14:00"', '"9999-12-31T23:59:59-14:00"', '"2026-02-03T09:00:00"'),
+)
+"""What a field is replaced by, as JSON texts."""
+
+Mutation = Callable[[bytes, Random], bytes]
+
+
+def cut(content: bytes, random: Random) -> bytes:
+    return content[: random.randrange(len(content))]
+
+
+def with_damage(content: bytes, random: Random) -> bytes:
+    damaged = bytearray(content)
+    for _ in range(random.randint(1, 8)):
+        damaged[random.randrange(len(damaged))] = random.randrange(256)
+    return bytes(damaged)
+
+
+def in_another_order(content: bytes, random: Random) -> bytes:
+    lines = content.splitlines(keepends=True)
+    one, other = random.randrange(len(lines)), random.randrange(len(lines))
+    lines[one], lines[other] = lines[other], lines[one]
+    return b"".join(lines)
+
+
+def with_a_line_twice(content: bytes, random: Random) -> bytes:
+    lines = content.splitlines(keepends=True)
+    lines.insert(random.randrange(len(lines) + 1), random.choice(lines))
+    return b"".join(lines)
+
+
+def without_a_line(content: bytes, random: Random) -> bytes:
+    lines = content.splitlines(keepends=True)
+    del lines[random.randrange(len(lines))]
+    return b"".join(lines)
+
+
+def with_another_value(content: bytes, random: Random) -> bytes:
+    """A field of some record has a value of another kind."""
+    return _with_record(content, random, lambda text: _replaced(text, random, random.choice(VALUES)))
+
+
+def with_the_value_of_another_field(content: bytes, random: Random) -> bytes:
+    def swapped(text: str) -> str:
+        other = random.choice(list(_places(json.loads(text))))
+        return _replaced(text, random, json.dumps(_at(json.loads(text), other)))
+
+    return _with_record(content, random, swapped)
+
+
+def with_equal_ids(content: bytes, random: Random) -> bytes:
+    """All ids of some record are one."""
+    id = random.choice(["one", "", "é" * 300])
+
+    def equal(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                name: id if name.lower().endswith(("id", "uuid")) and isinstance(each, str) else equal(each)
+                for name, each in value.items()
+            }
+        return [equal(each) for each in value] if isinstance(value, list) else value
+
+    return _with_record(content, random, lambda text: json.dumps(equal(json.loads(text))))
+
+
+MUTATE: tuple[Mutation, ...] = (
+    *(cut, with_damage, in_another_order, with_a_line_twice, without_a_line),
+    *(with_another_value,) * 6,
+    *(with_the_value_of_another_field, with_equal_ids) * 2,
+)
+
+
+def _with_record(content: bytes, random: Random, change: Callable[[str], str]) -> bytes:
+    """The content with one of its records changed: a line of a log, or the document."""
+    try:
+        return change(content.decode()).encode()
+    except json.JSONDecodeError:
+        lines = content.decode().splitlines()
+        number = random.choice([number for number, line in enumerate(lines) if line])
+        lines[number] = change(lines[number])
+        return "\n".join([*lines, ""]).encode()
+
+
+def _replaced(text: str, random: Random, value: str) -> str:
+    """The JSON text with another value at one place."""
+    mark = "\x7fhere\x7f"
+    document = json.loads(text)
+    place = random.choice(list(_places(document)))
+    if not place:
+        return value
+    _at(document, place[:-1])[place[-1]] = mark
+    return json.dumps(document).replace(json.dumps(mark), value)
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield place
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in items:
+        yield from _places(each, (*place, key))
+
+
+def _at(value: Any, place: tuple[Any, ...]) -> Any:
+    for key in place:
+        value = value[key]
+    return value
+
+
+def write(path: Path, sample: Sample, random: Random) -> None:
+    """Write a mutation of a sample."""
+    content = sample.path.read_bytes()
+    mutate = random.choice(MUTATE)
+    if not content.startswith(b"SQLite"):
+        path.write_bytes(mutate(content, random))
+        return
+    if mutate in (cut, with_damage):
+        path.write_bytes(mutate(content, random))
+        return
+    path.write_bytes(content)
+    with closing(sqlite3.connect(path)) as connection:
+        _mutate_row(connection, random)
+
+
+def _mutate_row(connection: sqlite3.Connection, random: Random) -> None:
+    """Change a value in some row of a database, in the way of a text or of a JSON document."""
+    tables = connection.execute("select name from sqlite_master where type = 'table'").fetchall()
+    (table,) = random.choice(tables)
+    rows = connection.execute(f"select rowid, * from {table}")
+    names = [column[0] for column in rows.description][1:]
+    id, *values = random.choice(rows.fetchall())
+    index = random.randrange(len(names))
+    new: Any = random.choice(["", "é\0", -1, 2**62, 1e308, b"\xff\xfe", values[index]])
+    with suppress(json.JSONDecodeError, IndexError):
+        # The value is a JSON document.
+        new = with_another_value(str(values[index]).encode(), random).decode()
+    with suppress(sqlite3.IntegrityError):
+        connection.execute(f"update {table} set {names[index]} = ? where rowid = ?", (new, id))
+        connection.commit()
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=[sample.name for sample in SAMPLES])
+def test_a_hostile_file_is_refused_or_leaves_a_healthy_store(sample: Sample, tmp_path: Path) -> None:
+    path = sample.copied(tmp_path)
+    random = Random(SEED)
+    refused = 0
+    with asm.SessionStore("sqlite://", migrate=True) as store:
+        for number in range(MUTATIONS):
+            path.unlink()
+            write(path, sample, random)
+            failures = import_files(store, [path]).failures
+            assert all(isinstance(failure.error, asm.AsmError) for failure in failures), number
+            refused += len(failures)
+            assert store.maintenance.health_check() == [], number
+    # Neither kind is the rule: the test would not say much of the other one.
+    assert 0 < refused < MUTATIONS

@@ -141,6 +141,8 @@ class DistributedCluster(Cluster):
         super().__init__(dsn)
         self._migrated: list[str] = []
         self._objects: dict[str, list[Any]] = {}
+        for name in self._rows("select nspname from pg_namespace where nspname like 'asm\\_test\\_%'"):
+            self._drop_schema(*name)
 
     @contextmanager
     def database(self, *, migrated: bool) -> Iterator[str]:
@@ -148,6 +150,7 @@ class DistributedCluster(Cluster):
         try:
             yield self._dsn_of(name)
         finally:
+            self._end_transactions(name)
             if migrated and self._is_emptied(name):
                 self._migrated.append(name)
             else:
@@ -158,38 +161,70 @@ class DistributedCluster(Cluster):
             self._drop_schema(self._migrated.pop())
         super().close()
 
+    def _rows(self, query: str | sql.Composed, params: Any = None) -> list[Any]:
+        # A test may end all connections to the database, which is that of every test.
+        if self._admin.closed or self._admin.pgconn.status != psycopg.pq.ConnStatus.OK:
+            self._admin = psycopg.connect(self.dsn, autocommit=True)
+        try:
+            found = self._admin.execute(query, params)
+        except psycopg.OperationalError:
+            if not self._admin.closed:
+                raise
+            return self._rows(query, params)
+        return found.fetchall() if found.description else []
+
     def _dsn_of(self, schema: str) -> str:
         return make_conninfo(self.dsn, options=f"-csearch_path={schema}")
 
     def _created(self, migrated: bool) -> str:
         name = f"asm_test_{uuid4().hex}"
-        self._admin.execute(sql.SQL("create schema {}").format(sql.Identifier(name)))
+        self._rows(sql.SQL("create schema {}").format(sql.Identifier(name)))
         if migrated:
             asm.migrate(self._dsn_of(name), distributed=True, shards=self.SHARDS)
             self._objects[name] = self._objects_of(name)
         return name
 
     def _objects_of(self, schema: str) -> list[Any]:
+        """The tables with their columns, constraints and triggers, the functions, and the migrations."""
         query = """
-            select oid, relname from pg_class where relnamespace = %(schema)s::regnamespace
+            with tables as (select oid, relname from pg_class where relnamespace = %(schema)s::regnamespace)
+            select oid, relname from tables
+            union all
+            select attrelid, attname || attnotnull::text from pg_attribute where attrelid in (select oid from tables)
+            union all
+            select oid, conname from pg_constraint where connamespace = %(schema)s::regnamespace
+            union all
+            select oid, tgname from pg_trigger where tgrelid in (select oid from tables)
             union all
             select oid, proname from pg_proc where pronamespace = %(schema)s::regnamespace
-            order by 1
+            order by 1, 2
         """
-        return self._admin.execute(query, {"schema": schema}).fetchall()
+        applied = sql.SQL("select migration_id from {} order by 1").format(
+            sql.Identifier(schema, "_yoyo_migration")
+        )
+        found = self._rows(query, {"schema": schema})
+        return found + (self._rows(applied) if "_yoyo_migration" in (name for _, name in found) else [])
 
     def _is_emptied(self, name: str) -> bool:
         if self._objects_of(name) != self._objects[name]:
             return False
         tables = sql.SQL(", ").join(sql.Identifier(name, table) for table in TABLES)
-        try:
-            self._admin.execute(sql.SQL("truncate {}").format(tables))
-        except psycopg.Error:
-            return False
+        self._rows(sql.SQL("truncate {}").format(tables))
         return True
 
     def _drop_schema(self, name: str) -> None:
-        self._admin.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(name)))
+        self._rows(sql.SQL("drop schema {} cascade").format(sql.Identifier(name)))
+
+    def _end_transactions(self, name: str) -> None:
+        """End the transactions that a failed test has left open, which hold locks."""
+        query = """
+            select pg_terminate_backend(pid)
+              from pg_locks
+             where relation in (select oid from pg_class where relnamespace = %s::regnamespace)
+               and database = (select oid from pg_database where datname = current_database())
+               and pid <> pg_backend_pid()
+        """
+        self._rows(query, [name])
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

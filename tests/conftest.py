@@ -190,7 +190,8 @@ class DistributedCluster(Cluster):
             with tables as (select oid, relname from pg_class where relnamespace = %(schema)s::regnamespace)
             select oid, relname from tables
             union all
-            select attrelid, attname || attnotnull::text from pg_attribute where attrelid in (select oid from tables)
+            select attrelid, attname || attnotnull::text
+              from pg_attribute where attrelid in (select oid from tables)
             union all
             select oid, conname from pg_constraint where connamespace = %(schema)s::regnamespace
             union all

@@ -48,7 +48,9 @@ def migrate(
     --text-search also indexes the events that are not in the index yet, in short transactions of their own.
     Run it from time to time: a search reads the events that are not in the index. It can be stopped and run
     again, beside programs that append.
+
     --distributed is for the coordinator of a Citus cluster. A session and all that it has are on one worker.
+    It excludes the optional tables, which need triggers.
 
     The output of --sql is a script for psql or sqlite3, which also marks the migrations as applied.
 
@@ -67,7 +69,7 @@ def migrate(
         return
     if distributed:
         applied = runner.migrate_distributed(
-            asked, dsn, schema=schema, shards=shards or runner.SHARDS, with_rows=with_rows
+            dsn, schema=schema, optional=asked, shards=shards or runner.SHARDS, with_rows=with_rows
         )
     else:
         applied = runner.migrate_with(asked, dsn, schema=schema)

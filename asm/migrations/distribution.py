@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import psycopg
 
 from asm.engine.registry import TABLES, in_schema, sql_folder
+from asm.engine.schema_version import OPTIONAL
 from asm.errors import StorageError
 from asm.postgres.distributed import REFERENCE_TABLES
 
@@ -19,14 +20,21 @@ _ARGUMENTS = "text,text,text,timestamptz,text,json,json,bigint,text,text"
 
 
 def distribute(
-    connection: psycopg.Connection[Any], schema: str | None, shards: int, *, with_rows: bool
+    connection: psycopg.Connection[Any],
+    schema: str | None,
+    shards: int,
+    *,
+    applied: Collection[str],
+    with_rows: bool,
 ) -> None:
     """Distribute the tables that are not distributed yet, in the connection's transaction.
 
     The names of the tables lead to `schema`, a quoted identifier. The function by which single events are
-    appended is created again in any case, because a newer asm may have another one.
+    appended is created again in any case, because a newer asm may have another one. `applied` are the ids of
+    the applied migrations.
     """
     _check_cluster(connection)
+    _check_no_triggers(applied)
     # Citus creates a function in a transaction only if that has one connection to each worker.
     connection.execute("set local citus.multi_shard_modify_mode to 'sequential'")
     tables = _local_tables(connection)
@@ -40,8 +48,7 @@ def distribute(
 
 def _check_cluster(connection: psycopg.Connection[Any]) -> None:
     """StorageError unless the server is the coordinator of a cluster with workers."""
-    found = connection.execute("select 1 from pg_catalog.pg_extension where extname = 'citus'").fetchone()
-    if found is None:
+    if not _is_citus(connection):
         raise StorageError(
             "this database has no extension citus, which distributes tables: run `create extension citus` on "
             "the coordinator and on each worker, in databases of this name"
@@ -54,6 +61,37 @@ def _check_cluster(connection: psycopg.Connection[Any]) -> None:
             "the coordinator knows no worker that may have shards: add each with "
             "`select citus_add_node('host', 5432)`"
         )
+
+
+def _is_citus(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the database has the extension."""
+    query = "select 1 from pg_catalog.pg_extension where extname = 'citus'"
+    return connection.execute(query).fetchone() is not None
+
+
+def _check_no_triggers(applied: Collection[str]) -> None:
+    found = [option for option, each in OPTIONAL.items() if not set(each.migrations).isdisjoint(applied)]
+    if found:
+        raise StorageError(
+            f"{_options(found)} has created triggers on the tables, and Citus distributes no table that has "
+            "one: run `asm migrate --distributed` in an empty database, and `asm copy` the sessions into it",
+            options=found,
+        )
+
+
+def check_optional(connection: psycopg.Connection[Any], optional: Collection[str]) -> None:
+    """StorageError where the tables are distributed, and cannot have the triggers of optional ones."""
+    if optional and _is_citus(connection) and len(_local_tables(connection)) < len(TABLES):
+        raise StorageError(
+            f"{_options(optional)} needs triggers on the tables, which Citus refuses on tables that are "
+            "distributed: use a database for it that is not distributed",
+            options=sorted(optional),
+        )
+
+
+def _options(names: Collection[str]) -> str:
+    """How the command spells the options of optional migrations."""
+    return f"`asm migrate {' '.join(f'--{name}' for name in sorted(names))}`"
 
 
 def _local_tables(connection: psycopg.Connection[Any]) -> list[str]:

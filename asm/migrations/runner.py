@@ -44,14 +44,14 @@ def migrate(
     With `distributed`, the tables are distributed over the workers of Citus by the id of the session, in
     `shards` parts, in the same transaction. The database is that of the coordinator. Tables that are
     distributed already stay as they are. StorageError if there are rows, no workers, or no extension, and
-    if there is or shall be an index of words: tables that are distributed have none.
+    where the tables have the triggers of optional migrations, which Citus refuses. For the same reason
+    tables that are distributed have no index of words.
     """
     dsn = dsns.as_secret(dsn)
     optional = [TEXT_SEARCH] if flag(text_search, "text_search") else []
     if flag(distributed, "distributed"):
-        applied = migrate_distributed(optional, dsn, schema=schema, shards=shards)
-    else:
-        applied = migrate_with(optional, dsn, schema=schema)
+        return migrate_distributed(dsn, schema=schema, optional=optional, shards=shards)
+    applied = migrate_with(optional, dsn, schema=schema)
     if optional:
         # Imported here, because most programs have no such index.
         from asm.migrations.text_index import index_stored_events
@@ -61,15 +61,23 @@ def migrate(
 
 
 def migrate_distributed(
-    optional: Collection[str],
     dsn: str | None = None,
     *,
     schema: str | None = None,
+    optional: Collection[str] = (),
     shards: int = SHARDS,
     with_rows: bool = False,
 ) -> list[str]:
-    """The same with optional migrations. `with_rows` moves the rows that there are."""
+    """`migrate` with `distributed`. `with_rows` moves the rows that there are.
+
+    ValidationError for `optional` migrations, because all of them create triggers.
+    """
     dsn = dsns.as_secret(dsn)
+    if optional:
+        raise ValidationError(
+            f"{', '.join(sorted(optional))} and distributed tables exclude each other, because Citus refuses "
+            "the triggers: leave one of them out"
+        )
     shards = count(shards, "shards", SHARDS_MAX, minimum=1)
     address = dsns.parse_dsn(dsn, schema)
     if address.dialect != "postgres":
@@ -77,7 +85,7 @@ def migrate_distributed(
     from asm.migrations.postgres import connected_migrator
 
     with connected_migrator(address.address, address.schema) as migrator:
-        return migrator.migrate_distributed(optional, shards=shards, with_rows=with_rows)
+        return migrator.migrate_distributed(shards=shards, with_rows=with_rows)
 
 
 def migrate_with(

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 import asm
 from asm.cli.command import cli
 from asm.engine.registry import TABLES
+from asm.engine.schema_version import OPTIONAL
+from asm.migrations.runner import migrate_with
 from tests.conftest import CITUS_DSN, POSTGRES, an_event
 from tests.contract.other_clients import STEPS, fetch_rows, only, tables
 
@@ -101,6 +103,39 @@ def test_tables_with_rows_are_distributed_only_where_that_is_asked_for(
     assert store.query.export_session("ses_1") == export
     assert store.append_event(an_event("ses_1")).sequence_number == 2
     assert store.maintenance.health_check() == []
+
+
+@pytest.mark.parametrize("option", list(OPTIONAL))
+@only(POSTGRES, why="SQLite distributes nothing")
+def test_tables_with_triggers_are_not_asked_for_together_with_distributed_ones(option: str, dsn: str) -> None:
+    result = CliRunner().invoke(cli, ["migrate", "--distributed", f"--{option}", dsn])
+    assert (result.exit_code != 0, "exclude each other" in result.stderr, tables(dsn)) == (True, True, set())
+
+
+@on_citus
+@pytest.mark.parametrize("option", list(OPTIONAL))
+@only(POSTGRES, why="SQLite distributes nothing")
+def test_distributed_tables_get_no_tables_that_need_triggers(option: str, dsn: str) -> None:
+    asm.migrate(dsn, distributed=True, shards=2)
+    before = tables(dsn)
+
+    for arguments in ([], ["--sql"]):
+        result = CliRunner().invoke(cli, ["migrate", f"--{option}", *arguments, dsn])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"`asm migrate --{option}` needs triggers" in result.stderr
+    assert (tables(dsn), asm.pending_migrations(dsn)) == (before, [])
+
+
+@on_citus
+@pytest.mark.parametrize("option", list(OPTIONAL))
+@only(POSTGRES, why="SQLite distributes nothing")
+def test_tables_with_triggers_are_not_distributed(option: str, dsn: str, opened: Callable[..., Any]) -> None:
+    migrate_with([option], dsn)
+
+    with pytest.raises(asm.StorageError, match=rf"--{option}` has created triggers.*asm copy"):
+        asm.migrate(dsn, distributed=True)
+    assert distributed_tables(dsn) == []
+    assert opened(dsn).append_event(an_event()).sequence_number == 1
 
 
 @on_citus

@@ -135,7 +135,7 @@ class Cluster:
 class DistributedCluster(Cluster):
     """A coordinator of Citus, where a database is a schema. One that has tables is emptied and used again."""
 
-    SHARDS = 4
+    SHARDS = 2
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)

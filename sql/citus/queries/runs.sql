@@ -16,7 +16,7 @@ select event.id, event.type, event.timestamp, event.session_id, event.run_id,
         cross join (
               select pg_catalog.unnest(%(ids)s::text[]) as id,
                      pg_catalog.unnest(%(statuses)s::text[]) as status,
-                     pg_catalog.unnest(%(ended_at_list)s::text[])::timestamptz as ended_at,
+                     pg_catalog.unnest(%(ended_at_list)s::text[]::timestamptz[]) as ended_at,
                      pg_catalog.unnest(%(owners)s::text[]) as owner
         ) as expected
         where run.session_id = %(session_id)s

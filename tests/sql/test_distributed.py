@@ -20,6 +20,7 @@ from asm.migrations.distribution import create_function
 from asm.operations.encoding import EncodedEvent, EncodedSession, event_columns, session_columns
 from asm.postgres.distributed import merged, parts
 from tests.conftest import CITUS_DSN, POSTGRES, Cluster, an_artifact, an_event
+from tests.sql.statements import covering_renderings, explained_on_postgres
 
 pytestmark = pytest.mark.skipif(not POSTGRES, reason="no PostgreSQL server")
 
@@ -225,7 +226,41 @@ def test_no_statement_writes_a_reference_table_and_another_one(name: str) -> Non
         assert written == {REFERENCE} or REFERENCE not in written
 
 
-@pytest.mark.skipif(CITUS_DSN is None, reason="ASM_TEST_CITUS_DSN names no cluster, so Citus is not tested")
+on_citus = pytest.mark.skipif(
+    CITUS_DSN is None, reason="ASM_TEST_CITUS_DSN names no cluster, so Citus is not tested"
+)
+OF_DISTRIBUTED_TABLES = [
+    name
+    for name, query in DISTRIBUTED.items()
+    if not re.search(r"asm_(?:checkpoint|event_words|unindexed)", " ".join(line.sql for line in query.lines))
+]
+"""Without the queries of optional tables."""
+
+
+NOT_EXPLAINED = {
+    "append_event_with_session": "a text without meaning is no time",
+    "insert_fork": "Citus executes it, as the tests of forks show, and does not explain it",
+}
+
+
+@on_citus
+@pytest.mark.parametrize("name", sorted({*OF_DISTRIBUTED_TABLES} - {*NOT_EXPLAINED}))
+def test_citus_plans_every_query(name: str, database: psycopg.Connection[Any]) -> None:
+    """What it does not support, it refuses before it executes anything."""
+    query = DISTRIBUTED[name]
+    for given in covering_renderings(query):
+        for statement in query.render(given).statements:
+            explained_on_postgres(database, statement)
+
+
+@on_citus
+@pytest.mark.parametrize("name", REPLACED)
+def test_citus_executes_every_block(name: str, database: psycopg.Connection[Any]) -> None:
+    for params in CASES[name]:
+        _outcome(database, DISTRIBUTED[name], params)
+
+
+@on_citus
 def test_all_tests_of_the_contract_run_on_the_cluster() -> None:
     assert POSTGRES == ["postgres-citus"]
 

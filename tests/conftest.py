@@ -141,20 +141,24 @@ class DistributedCluster(Cluster):
         super().__init__(dsn)
         self._migrated: list[str] = []
         self._objects: dict[str, list[Any]] = {}
-        for name in self._rows("select nspname from pg_namespace where nspname like 'asm\\_test\\_%'"):
-            self._drop_schema(*name)
+        self._in_use = 0
+        self._drop_what_tests_left()
 
     @contextmanager
     def database(self, *, migrated: bool) -> Iterator[str]:
         name = self._migrated.pop() if migrated and self._migrated else self._created(migrated)
+        self._in_use += 1
         try:
             yield self._dsn_of(name)
         finally:
+            self._in_use -= 1
             self._end_transactions(name)
             if migrated and self._is_emptied(name):
                 self._migrated.append(name)
             else:
                 self._drop_schema(name)
+            if not self._in_use:
+                self._drop_what_tests_left()
 
     def close(self) -> None:
         while self._migrated:
@@ -212,6 +216,19 @@ class DistributedCluster(Cluster):
         tables = sql.SQL(", ").join(sql.Identifier(name, table) for table in TABLES)
         self._rows(sql.SQL("truncate {}").format(tables))
         return True
+
+    def _drop_what_tests_left(self) -> None:
+        """Drop the schemas and tables that tests created, also those of a run that was killed."""
+        schemas = """
+            select nspname from pg_namespace
+             where nspname !~ '^(pg_|citus|columnar)' and nspname not in ('public', 'information_schema')
+        """
+        for (name,) in self._rows(schemas):
+            if name not in self._migrated:
+                self._drop_schema(name)
+        tables = "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'"
+        for (name,) in self._rows(tables):
+            self._rows(sql.SQL("drop table {} cascade").format(sql.Identifier("public", name)))
 
     def _drop_schema(self, name: str) -> None:
         self._rows(sql.SQL("drop schema {} cascade").format(sql.Identifier(name)))

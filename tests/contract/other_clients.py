@@ -96,10 +96,12 @@ def fetch_rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
 
 def tables(dsn: str, schema: str = "public") -> set[str]:
     """The names of all tables, those of other applications included."""
-    name = schema.replace("'", "''")
+    name = "'" + schema.replace("'", "''") + "'"
+    if CITUS_DSN and schema == "public":
+        name = "current_schema()"
     listed = {
         "sqlite": "select name from sqlite_master where type = 'table'",
-        "postgres": f"select tablename from pg_tables where schemaname = '{name}'",
+        "postgres": f"select tablename from pg_tables where schemaname = {name}",
     }
     return {name for (name,) in fetch_rows(dsn, listed[dsns.parse_dsn(dsn).dialect])}
 

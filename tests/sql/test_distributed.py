@@ -54,7 +54,8 @@ def database(clusters: Callable[[str], Cluster]) -> Iterator[psycopg.Connection[
             store.artifacts.register(an_artifact("kept", session_id="ses_1", created_at=START))
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("insert into asm_session_sequences values ('ses_gone', 0, 0, %s)", [START])
-            create_function(connection, None)
+            if not CITUS_DSN:
+                create_function(connection, None)
             yield connection
 
 
@@ -75,6 +76,11 @@ def columns_of(*session_ids: str) -> dict[str, Any]:
         "offsets_from_last": offsets,
         **event_columns(appended(*session_ids)),
     }
+
+
+def imported(*session_ids: str) -> dict[str, Any]:
+    rows = [{**new.params(), "sequence_number": 90 + n} for n, new in enumerate(appended(*session_ids))]
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def ensured(*session_ids: str) -> list[EncodedSession]:
@@ -107,7 +113,19 @@ CASES: dict[str, list[dict[str, Any]]] = {
             "owners": ['"owner":"host:1', None],
         }
     ],
+    "list_sessions": [
+        {
+            "status": None,
+            "statuses": None,
+            "agent_id": "a",
+            "exclude_deleted": True,
+            "limit": limit,
+            "offset": offset,
+        }
+        for limit, offset in ((None, 0), (1, 1), (2**63 - 1, 0), (2**63 - 1, 2**63 - 1))
+    ],
     "lock_fork_parent": [{"session_id": id} for id in ("ses_1", "none")],
+    "import_events": [imported("ses_2", "ses_1", "ses_2")],
     "find_first_messages": [
         {"session_ids": ["ses_2", "none", "ses_1"], "types": ("message_sent",), "limit": 2, "bytes_max": 99}
     ],

@@ -112,8 +112,8 @@ select artifact.session_id, pg_catalog.count(*) as number
  limit %(limit)s;
 
 -- delete_orphaned_artifacts
--- The sessions are found by a subquery of their own, because a delete cannot join a reference table
--- and a distributed one.
+-- The sessions are found by a subquery of their own, because a delete cannot join a reference
+-- table and a distributed one.
 with orphaned as materialized (
     select wanted.id
       from pg_catalog.unnest(%(session_ids)s::text[]) as wanted (id)

@@ -21,7 +21,7 @@ from asm.postgres.adapters import PlainCursor
 from asm.postgres.connections import StoreConnection
 from asm.postgres.fast_path import SQL
 from tests.conftest import CITUS_DSN, POSTGRES, TEST_DSN, Cluster, an_event, in_loop, numbers
-from tests.contract.other_clients import SHORT_S, fetch_rows, only
+from tests.contract.other_clients import SHORT_S, fetch_rows, needs_triggers, only
 from tests.fault.concurrent_writers import wait_until
 
 pytestmark = only(POSTGRES, why="SQLite has no protocol")
@@ -188,7 +188,7 @@ create constraint trigger refused after insert on asm_events
 """
 
 
-@pytest.mark.skipif(CITUS_DSN is not None, reason="Citus refuses triggers on distributed tables")
+@needs_triggers
 @pytest.mark.parametrize("prepare", [True, False])
 def test_a_failure_at_the_commit_is_an_error(
     migrated: str, opened: Callable[..., Any], prepare: bool

@@ -18,6 +18,7 @@ from tests.contract.other_clients import (
     LOCK_WAITS,
     driver_connection,
     fetch_rows,
+    needs_triggers,
     only,
     run_in_fork,
     run_operation,
@@ -482,6 +483,7 @@ SLOW = """
 """
 
 
+@needs_triggers
 @only(POSTGRES[:1], why="the client waits for every version of PostgreSQL, and for SQLite, in the same way")
 def test_a_fork_may_take_longer_than_the_timeout(forked: Any, opened: Opener, migrated: str) -> None:
     fetch_rows(migrated, SLOW)

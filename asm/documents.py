@@ -88,6 +88,17 @@ def check_object(value: Any, name: str) -> Document:
     return checked
 
 
+def check_parsed(value: Document, name: str) -> None:
+    """Raise ValidationError if an object cannot be stored, all of whose values `parse` has returned.
+
+    It takes a third of the time of `check_object`: nothing in it can change when it is encoded.
+    """
+    with suppress(TypeError):
+        if len(orjson.dumps(value)) <= DOCUMENT_LENGTH_MAX:
+            return
+    check_object(value, name)
+
+
 def check_together(texts: Iterable[Any], name: str) -> None:
     """Raise ValidationError if the documents of one row are together too long to store."""
     length = sum(len(text) for text in texts if text is not None)
@@ -115,7 +126,8 @@ def load(text: str | bytes) -> Any:
 def parse(text: str | bytes) -> Any:
     """The value of a JSON text that another program wrote, every number and character of it kept.
 
-    A ValidationError says that an integer has too many digits, or that a number is not JSON, such as NaN.
+    A ValidationError says that an integer has too many digits, that a number is not JSON, such as NaN, or
+    that a float would be infinite.
     Other faults raise what `json.loads` raises: JSONDecodeError, UnicodeDecodeError or RecursionError.
     """
     if isinstance(text, bytes) and _LONG_NUMBER not in text.translate(_DIGITS):
@@ -182,10 +194,16 @@ def _refuse_constant(name: str) -> None:
     raise ValidationError(f"{name} is not a JSON number")
 
 
+def _finite(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValidationError(f"the number {_shortened(digits)} is {value} as a float: make it a string")
+    return value
+
+
 _STORED = _Decoders(json.JSONDecoder(), json.JSONDecoder(parse_int=_integer))
 _FOREIGN = _Decoders(
-    json.JSONDecoder(parse_constant=_refuse_constant),
-    json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer),
+    json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite),
+    json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer),
 )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,34 +21,33 @@ class StoreFiles:
 
     def __init__(self, target: Target) -> None:
         is_file = target.dialect == "sqlite" and target.address != MEMORY
-        self._database = _resolved(Path(target.address)) if is_file else None
+        database = _resolved(Path(target.address)) if is_file else None
+        self._files = (
+            [] if database is None else [database.with_name(database.name + each) for each in _SUFFIXES]
+        )
 
     def __contains__(self, path: Path) -> bool:
         """Whether a path leads to a file of the store, or would if that file existed."""
         found = identity_of(path)
         if found is not None:
-            return any(found == identity_of(file) for file in self._files())
+            return any(found == identity_of(file) for file in self._files)
         path = _resolved(path)
         # Some file systems do not distinguish upper and lower case.
         return any(
             path.name.casefold() == file.name.casefold() and _is_same(path.parent, file.parent)
-            for file in self._files()
+            for file in self._files
         )
 
     def has_output(self) -> bool:
         """Whether the standard output is a file of the store."""
         with suppress(AttributeError, OSError, ValueError):
             found = os.fstat(sys.stdout.fileno())
-            return any((found.st_dev, found.st_ino) == identity_of(file) for file in self._files())
+            return any((found.st_dev, found.st_ino) == identity_of(file) for file in self._files)
         return False
 
     def in_folder(self, folder: Path) -> list[Path]:
         """The files of the store that are in a folder."""
-        return [file for file in self._files() if _is_same(file.parent, folder)]
-
-    def _files(self) -> Iterator[Path]:
-        if self._database is not None:
-            yield from (self._database.with_name(self._database.name + suffix) for suffix in _SUFFIXES)
+        return [file for file in self._files if _is_same(file.parent, folder)]
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:

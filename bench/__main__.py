@@ -27,6 +27,7 @@ BENCHMARKS = (
     "operations",
     "running",
     "forks",
+    "imports",
     "sqlite",
     "growth",
     "thin",
@@ -95,9 +96,9 @@ def main(
 ) -> None:
     """Compare the store with its floors: every BENCHMARK, or those named.
 
-    single_append, async_append, batches, reads, flush, saves, operations, running, forks, sqlite, growth,
-    thin, frames, telemetry, text_search, callers, indexes, queries, waiting; and peers and distributed, which
-    run only when they are named. The last one needs a coordinator of Citus.
+    single_append, async_append, batches, reads, flush, saves, operations, running, forks, imports, sqlite,
+    growth, thin, frames, telemetry, text_search, callers, indexes, queries, waiting; and peers and
+    distributed, which run only when they are named. The last one needs a coordinator of Citus.
     """
     console = Console()
     every = Rounds(rounds, seconds)

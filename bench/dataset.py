@@ -62,6 +62,7 @@ _RUNS = (
     "id, session_id, status, input, output, metadata, turn_count, token_usage, started_at, ended_at, "
     f"provider, provider_metadata, cost_usd, {_COUNTS}, model"
 )
+_FINAL = ", ".join(f"final_{name}" for name in ("cost_usd", *_COUNTS.split(", ")))
 _COUNTERS = "session_id, last_sequence, updated_at"
 
 Values = Sequence[object]
@@ -114,7 +115,7 @@ def of_postgres(rounds: Rounds, databases: Databases, sessions: int) -> Iterator
         def restore() -> None:
             _execute(connection, (*_RESTORED, *_VACUUMED))
 
-        _fill(rounds, "PostgreSQL", sessions, insert, list)
+        _fill(rounds, "PostgreSQL", sessions, insert, list, has_final=True)
         # As autovacuum would leave the tables.
         _execute(connection, (*_VACUUMED, _COPIED))
         with asm.SessionStore(database.dsn, schema=database.schema) as store:
@@ -184,12 +185,25 @@ _CHECKPOINTED: LiteralString = "pragma wal_checkpoint(truncate)"
 
 
 def _fill(
-    rounds: Rounds, database: str, sessions: int, insert: Insert, encode: Callable[[list[str]], object]
+    rounds: Rounds,
+    database: str,
+    sessions: int,
+    insert: Insert,
+    encode: Callable[[list[str]], object],
+    *,
+    has_final: bool = False,
 ) -> None:
-    """Insert everything; `encode` makes a column's value of a list of tags."""
+    """Insert everything; `encode` makes a column's value of a list of tags.
+
+    `has_final` says that runs have the counts at their end in columns of their own.
+    """
     rounds.say(f"{database}: storing {sessions:,} sessions")
     insert("asm_sessions", _SESSIONS, (_session(number, encode) for number in range(sessions)))
-    insert("asm_runs", _RUNS, (_run_of(number, sessions) for number in range(sessions * RUNS)))
+    runs = (_run_of(number, sessions) for number in range(sessions * RUNS))
+    if has_final:
+        insert("asm_runs", f"{_RUNS}, {_FINAL}", map(_with_final, runs))
+    else:
+        insert("asm_runs", _RUNS, runs)
     insert("asm_session_sequences", _COUNTERS, map(_counter, range(sessions)))
     insert("asm_events", payload.COLUMNS, _events(rounds, database, sessions))
 
@@ -237,6 +251,12 @@ def _run_of(number: int, sessions: int) -> Values:
         *counts,
         model,
     )
+
+
+def _with_final(run: Values) -> Values:
+    _, _, status, *_, cost_usd, input_tokens, output_tokens, total, cache_read, cache_creation, _ = run
+    counts = (cost_usd, input_tokens, output_tokens, total, cache_read, cache_creation)
+    return (*run, *(counts if status == "completed" else [None] * len(counts)))
 
 
 def _tokens(number: int) -> tuple[int, int]:

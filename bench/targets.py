@@ -122,6 +122,10 @@ RUNNING = [
     for target in (ONE_RUN, CONCURRENT_RUNS, STALE_RUNS, ENDING)
 ]
 
+IMPORT = Target("SQLite: import of a tree of logs", "orjson.loads of each line and executemany", 0.5)
+IMPORT_AGAIN = Target("SQLite: import of the same tree again", "os.walk and os.stat")
+IMPORT_LONG = Target("SQLite: import of one log of 200 MB", "a log of 20 MB", 0.8)
+
 APPENDING = "the append itself"
 FOLLOWERS = (1, 100, 1_000)
 
@@ -167,6 +171,8 @@ TARGETS = [
     BESIDE_FOLLOWERS,
     *OPERATIONS,
     *RUNNING,
+    IMPORT,
+    IMPORT_LONG,
 ]
 
 LOOKUP = "get_session"

@@ -124,11 +124,18 @@ def _read_media(kind: str, block: Document) -> Media:
         if address.startswith("data:"):
             head, _, encoded = address.partition(",")
             type = type or head[5:].partition(";")[0]
+    kind = _MEDIA.get(kind, "file")
+    if type and "/" in type:
+        # A block of any kind of file says only in its type that it is an image.
+        kind = type.partition("/")[0] if type.startswith(("image/", "audio/", "video/")) else kind
+    elif type and kind != "file":
+        # Bedrock's `{"image": {"format": "png"}}`.
+        type = f"{kind}/{type}"
     if type:
         words.append(type)
     if encoded:
         words.append(f"{len(encoded) * 3 // 4:,} bytes")
-    return Media(_MEDIA.get(kind, "file"), ", ".join(words), type, encoded)
+    return Media(kind, ", ".join(words), type, encoded)
 
 
 _MEDIA_TYPES = ("media_type", "mime_type", "mimeType", "format")
@@ -139,7 +146,7 @@ def _scalars(block: Document, depth: int = 0) -> Iterator[tuple[str, str]]:
     for name, value in block.items():
         if isinstance(value, str):
             yield name, value
-        elif isinstance(value, dict) and depth < 2:
+        elif isinstance(value, dict) and depth < 3:
             yield from _scalars(value, depth + 1)
 
 

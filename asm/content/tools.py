@@ -13,10 +13,11 @@ _IDS = ("tool_call_id", "tool_use_id", "toolCallId", "toolUseId", "call_id", "id
 _NAMES = ("name", "tool_name", "toolName", "tool")
 _INPUTS = ("input", "tool_input", "toolInput", "arguments", "args", "parameters")
 _OUTPUTS = ("output", "tool_output", "toolOutput", "result", "content", "response", "observation")
-_ERRORS = ("error", "tool_error", "error_message")
+_ERRORS = ("error", "tool_error", "error_message", "exception")
 _CALL_TYPES = ("function", "tool_use", "server_tool_use", "mcp_tool_use", "tool_call", "custom")
 _CALL_WRAPPERS = ("function", "function_call", "functionCall", "tool_call", "tool_use", "toolUse", "custom")
-_RESULT_WRAPPERS = ("function_response", "functionResponse", "tool_result", "toolResult")
+_RESPONSE_WRAPPERS = ("function_response", "functionResponse")
+_RESULT_WRAPPERS = (*_RESPONSE_WRAPPERS, "tool_result", "toolResult")
 _RESULT_ENDINGS = ("tool_result", "function_result", "_call_output")
 
 
@@ -55,7 +56,7 @@ def read_call(data: Document) -> tuple[ToolCall, Document]:
 
 def read_result(data: Document, *, failed: bool = False) -> tuple[ToolResult, Document]:
     """A result as its block has it, and the fields that are not part of it."""
-    data = _inside(data, _RESULT_WRAPPERS)
+    data = _inside(_with_response(data), _RESULT_WRAPPERS)
     _, rest = _take_type(data)
     id, rest = take_text(rest, _IDS)
     name, rest = take_text(rest, _NAMES)
@@ -74,6 +75,22 @@ def read_result(data: Document, *, failed: bool = False) -> tuple[ToolResult, Do
 
 
 _ABSENT: Any = object()
+
+
+def _with_response(data: Document) -> Document:
+    """A result of Google's API with the output or the error that is all of its response.
+
+    The API has keys for both, and ADK has "result" for an output that is not an object.
+    """
+    for name in _RESPONSE_WRAPPERS:
+        inner = data.get(name)
+        response = inner.get("response") if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and isinstance(response, dict) and len(response) == 1:
+            key, value = next(iter(response.items()))
+            if key in ("output", "result", "error"):
+                rest = {each: inner[each] for each in inner if each != "response"}
+                return {**data, name: {**rest, key: value}}
+    return data
 
 
 def _inside(data: Document, wrappers: Iterable[str]) -> Document:

@@ -87,8 +87,11 @@ def clean_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
 
     Any line may begin with a byte order mark, because files are joined by `cat`.
     """
-    for line in lines:
-        yield _as_utf_8(line).strip()
+    return map(clean_line, lines)
+
+
+def clean_line(line: bytes) -> bytes:
+    return _as_utf_8(line).strip()
 
 
 def parse_json(text: bytes) -> Any:
@@ -171,6 +174,9 @@ def _decompressed(head: bytes, size_bytes_max: int) -> bytes:
 
 
 def _as_utf_8(text: bytes) -> bytes:
+    # Most lines begin with the two characters that no other encoding has as their first bytes.
+    if text.startswith(b'{"'):
+        return text
     if _is_utf_16(text):
         raise ValidationError("the text is UTF-16: convert the file with `iconv -f UTF-16 -t UTF-8`")
     return text.removeprefix(codecs.BOM_UTF8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -52,6 +52,10 @@ def _alone(_path: Path) -> Path | None:
     return None
 
 
+def _itself(path: Path) -> Sequence[Path]:
+    return [path]
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """A format: its name, a test of whether a file has it, and a way to read such a file.
@@ -68,3 +72,8 @@ class Reader:
     """The session that keeps what was read of the file, by its path and its first text, if these tell."""
     main_file: Callable[[Path], Path | None] = _alone
     """The file with which this one is read, if it is not read by itself."""
+    parts: Callable[[Path], Sequence[Path]] = _itself
+    """The files of which a session that is read with this one consists."""
+    has_times: bool = False
+    """Whether a file that is read as a whole has times of its own: what it says of a run or a session may
+    then change without a new event."""

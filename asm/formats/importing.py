@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BufferedReader
@@ -112,11 +113,22 @@ class FoundFile:
 
     path: Path
     named: bool
-    reader: Reader | None = None
-    session_id: str | None = None
+    recognised: registry.Recognised | None = None
+    """What it is; None if it was not opened, or cannot be."""
     source: Mapping[str, Any] | None = None
-    main: Path | None = None
-    """The file with which it is read."""
+
+    @property
+    def reader(self) -> Reader | None:
+        return None if self.recognised is None else self.recognised.reader
+
+    @property
+    def session_id(self) -> str | None:
+        return None if self.recognised is None else self.recognised.session_id
+
+    @property
+    def main(self) -> Path | None:
+        """The file with which it is read."""
+        return None if self.recognised is None else self.recognised.main
 
 
 class Importer:
@@ -168,22 +180,15 @@ class Importer:
             self._fail(
                 str(folder), ValidationError("no file in this folder has a format that asm reads"), named=True
             )
-        return [FoundFile(file, named=False) for file in contents.files]
+        return [FoundFile(file, named=False, recognised=found) for file, found in contents.files.items()]
 
     def _look_up(self, found: Sequence[FoundFile]) -> None:
         """Find out what is stored of some files."""
         for file in found:
-            if file.path.is_fifo():
-                continue
-            try:
-                head = text.read_head(file.path, registry.HEAD_BYTES)
-                file.reader = registry.find_reader(file.path)
-                if file.reader is not None:
-                    file.session_id = file.reader.session_id(file.path, head)
-                    file.main = file.reader.main_file(file.path)
-            except (OSError, ValidationError):
-                # Importing it says why.
-                continue
+            if file.recognised is None:
+                # If it fails, importing the file says why.
+                with suppress(OSError, ValidationError):
+                    file.recognised = registry.recognise(file.path)
         ids = {file.session_id for file in found if file.session_id is not None}
         stored = {session.id: session for session in self._store.get_sessions(sorted(ids))}
         for file in found:
@@ -195,7 +200,7 @@ class Importer:
     def import_file(self, file: FoundFile) -> None:
         """Import one file, unless it has not changed."""
         try:
-            if file.source is not None and is_unchanged(file.path, file.source):
+            if file.source is not None and is_unchanged(_parts_of(file), file.source):
                 self.report.unchanged += 1
             elif (reading := self._reading_of(file)) is not None:
                 self._import_log(file, reading)
@@ -217,7 +222,12 @@ class Importer:
         """
         found = [FoundFile(path, named=False) for path in dict.fromkeys(paths)]
         self._look_up(found)
-        mains = [FoundFile(file.main, named=False) for file in found if file.main is not None]
+        changed = {file.path for file in found}
+        mains = [
+            FoundFile(path, named=False)
+            for path in dict.fromkeys(file.main for file in found)
+            if path is not None and path not in changed
+        ]
         self._look_up(mains)
         for file in [*found, *mains]:
             if file.main is None and file.reader is not None:
@@ -231,27 +241,32 @@ class Importer:
             self._fail(name, error, named=True)
 
     def _import_all(self, file: FoundFile, parsed: Iterable[Parsed]) -> None:
-        source = source_of_file(file.path)
+        source = source_of_file(file.path, _parts_of(file))
+        grows = file.reader is not None and file.reader.has_times
         for each in parsed:
             try:
                 if isinstance(each, ExportedSession):
                     counts = import_export(self._store, each)
                     self._count(any(counts), counts.runs, counts.events)
                 else:
-                    self._count(*self._import(each, source))
+                    self._count(*self._import(each, source, grows=grows))
             except Conflict as error:
                 self._fail(str(file.path), error, file.named)
 
     def _import_log(self, file: FoundFile, reading: LogReading) -> None:
         """Read a log, and store what it says behind the offset up to which it is stored."""
         added: dict[str, tuple[int, int, int]] = {}
+        remembered: dict[str, Document] = {}
         for transcripts in reading.read():
             for transcript in transcripts:
                 id = transcript.session.id
                 sessions, runs, events = self._import(transcript, reading.source, grows=True)
                 before = added.get(id, (0, 0, 0))
                 added[id] = (max(before[0], sessions), before[1] + runs, before[2] + events)
-        self._remember(file.session_id or next(iter(added), None), reading.source)
+                remembered[id] = dict(reading.source)
+        session_id = file.session_id or next(iter(added), None)
+        if session_id is not None and remembered.get(session_id) != reading.source:
+            self._remember(session_id, reading.source)
         for counts in added.values() or [(0, 0, 0)]:
             self._count(*counts)
 
@@ -268,10 +283,8 @@ class Importer:
         if len(self._readings) > self._logs_kept:
             del self._readings[next(iter(self._readings))]
 
-    def _remember(self, session_id: str | None, source: Document) -> None:
+    def _remember(self, session_id: str, source: Document) -> None:
         """Have a session keep what was read of its file, if the last lines said nothing of the session."""
-        if session_id is None:
-            return
         for stored in self._store.get_sessions([session_id]):
             known = source_of(stored, Path(source["path"]))
             if known is not None and {**known, **source} != known:
@@ -303,6 +316,10 @@ class Importer:
         if self._strict:
             raise registry.in_file(path, error) if isinstance(error, ValidationError) else error
         self.report.failures.append(failure)
+
+
+def _parts_of(file: FoundFile) -> Sequence[Path]:
+    return [file.path] if file.reader is None else file.reader.parts(file.path)
 
 
 def _log_of(file: FoundFile) -> Log | None:

@@ -70,7 +70,7 @@ class LogReading:
 
     def _add(self, line: bytes) -> None:
         self._number += 1
-        registry.add_line(self._log, next(text.clean_lines([line])), self._number)
+        registry.add_line(self._log, text.clean_line(line), self._number)
         self._offset += len(line)
         self._end = (line if len(line) >= _COMPARED_BYTES else self._end + line)[-_COMPARED_BYTES:]
 

@@ -160,6 +160,8 @@ def _hosted_result(item: Document, kind: str) -> Draft | None:
     """The result of a call that the provider has run, which is in the item of the call."""
     found = without({name: item.get(name) for name in _RESULTS})
     has_own_output = kind in ("function_call", "custom_tool_call", "local_shell_call", "tool_search_call")
+    # A call that the application runs has an id for its output.
+    has_own_output |= not found and isinstance(item.get("call_id"), str)
     if has_own_output or not (found or item.get("status") in _ENDED):
         return None
     output: Any = found or {"status": item["status"]}

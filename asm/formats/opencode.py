@@ -16,7 +16,7 @@ from typing import Any
 from asm.documents import Document
 from asm.errors import ValidationError
 from asm.export_files import text
-from asm.formats import opencode_database
+from asm.formats import databases, opencode_database
 from asm.formats.base import Reader, Transcript
 from asm.formats.session_rows import (
     OpenRun,
@@ -75,14 +75,25 @@ def _message(numbered: tuple[int, Any]) -> tuple[Document, list[Any]]:
 
 
 def _read_database(path: Path) -> Iterator[Transcript]:
-    with opencode_database.reading(path) as database:
-        for info in database.sessions():
-            yield _transcript(path, info, database.messages(info["id"]))
+    with databases.reading(path) as database:
+
+        def read(id: Any) -> list[Transcript]:
+            info = opencode_database.session(database, id)
+            return [_transcript(path, info, opencode_database.messages(database, id))] if info else []
+
+        ids = database.read(lambda: list(opencode_database.session_ids(database)))
+        for found in databases.each(database, ids, read):
+            yield from found
 
 
 READERS = (
     Reader(FORMAT, _is_export, read=_read_export, session_id=_session_id),
-    Reader(f"{FORMAT} database", opencode_database.sniff, read=_read_database),
+    Reader(
+        f"{FORMAT} database",
+        opencode_database.sniff,
+        read=_read_database,
+        has_times=True,
+    ),
 )
 
 

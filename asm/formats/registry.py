@@ -19,7 +19,17 @@ from asm import files
 from asm.errors import ValidationError
 from asm.export_files import jsonl, text
 from asm.export_files.exported import ExportedSession
-from asm.formats import claude_code, codex, gemini_cli, opencode, swe_agent
+from asm.formats import (
+    claude_code,
+    codex,
+    databases,
+    gemini_cli,
+    mini_swe_agent,
+    openai_agents,
+    opencode,
+    openhands,
+    swe_agent,
+)
 from asm.formats.base import Log, Parsed, Reader, Transcript
 
 T = TypeVar("T")
@@ -27,19 +37,37 @@ T = TypeVar("T")
 HEAD_BYTES = 4_096
 """How many bytes of a file `sniff` is given at most."""
 
-_SQLITE = b"SQLite format 3\0"
-
 EXPORT = Reader("asm export", jsonl.sniff, read=jsonl.iterate)
 
 # An export is recognised before all others: it may contain text that looks like another format.
-READERS = (EXPORT, claude_code.READER, codex.READER, *gemini_cli.READERS, *opencode.READERS, swe_agent.READER)
+READERS = (
+    EXPORT,
+    claude_code.READER,
+    codex.READER,
+    *gemini_cli.READERS,
+    *opencode.READERS,
+    openai_agents.READER,
+    *openhands.READERS,
+    mini_swe_agent.READER,
+    swe_agent.READER,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What the path and the first text of a file tell: its reader, its session, and its main file."""
+
+    reader: Reader | None = None
+    session_id: str | None = None
+    main: Path | None = None
+    why_unknown: str = ""
 
 
 @dataclass(slots=True)
 class Folder:
     """What a folder and the folders in it contain."""
 
-    files: list[Path] = field(default_factory=list)
+    files: dict[Path, Recognised | None] = field(default_factory=dict)
     """Those to read: their format is known, or they cannot be opened, which reading them reports."""
     skipped: list[tuple[Path, str]] = field(default_factory=list)
     """The others, and why they are not read."""
@@ -58,10 +86,11 @@ def read_stream(file: BufferedReader, name: str) -> Iterator[Parsed]:
 
 
 def _read(path: Path) -> Iterator[Parsed]:
-    reader = find_reader(path)
+    found = recognise(path)
+    reader = found.reader
     if reader is None:
         names = ", ".join(dict.fromkeys(each.name for each in READERS))
-        raise ValidationError(f"{_why_unknown(path)}; asm reads {names}")
+        raise ValidationError(f"{found.why_unknown}; asm reads {names}")
     if reader.read is not None:
         yield from reader.read(path)
     elif reader.log is not None:
@@ -149,21 +178,37 @@ def read_folder(path: Path, *, excluded: Callable[[Path], str | None] = lambda _
             file = Path(parent, name)
             if name in folders and not file.is_symlink():
                 continue
-            reason = excluded(file) or _why_skipped(file)
-            if reason is None:
-                found.files.append(file)
-            else:
+            if reason := excluded(file) or _why_skipped(file):
                 found.skipped.append((file, reason))
+                continue
+            try:
+                recognised = recognise(file)
+            except OSError:
+                found.files[file] = None
+                continue
+            if recognised.reader is None:
+                found.skipped.append((file, recognised.why_unknown))
+            else:
+                found.files[file] = recognised
     return found
 
 
 def find_reader(path: Path) -> Reader | None:
     """The reader of a file, None if its format is unknown."""
+    return recognise(path).reader
+
+
+def recognise(path: Path) -> Recognised:
+    """What a file is. It is opened once."""
     if path.is_fifo():
         # Reading the head of a pipe would consume it.
-        return EXPORT
+        return Recognised(EXPORT)
     head = text.read_head(path, HEAD_BYTES)
-    return next((reader for reader in READERS if reader.sniff(path, head)), None)
+    reader = next((reader for reader in READERS if reader.sniff(path, head)), None)
+    if reader is None:
+        return Recognised(why_unknown=_why_unknown(path, head))
+    main = reader.main_file(path)
+    return Recognised(reader, None if main is not None else reader.session_id(path, head), main)
 
 
 def is_unfinished(file: Path) -> bool:
@@ -172,23 +217,17 @@ def is_unfinished(file: Path) -> bool:
 
 
 def _why_skipped(file: Path) -> str | None:
-    """Why a file in a folder is not read; None if it is."""
+    """Why a file in a folder is not opened; None if it is."""
     if file.is_dir():
         return "a symbolic link to a folder"
     if not file.is_file():
         return "a broken symbolic link" if file.is_symlink() and not file.exists() else "not a regular file"
-    if is_unfinished(file):
-        return "an unfinished export"
-    try:
-        return None if find_reader(file) else _why_unknown(file)
-    except OSError:
-        return None
+    return "an unfinished export" if is_unfinished(file) else None
 
 
-def _why_unknown(file: Path) -> str:
-    head = text.read_head(file, HEAD_BYTES)
+def _why_unknown(file: Path, head: bytes) -> str:
     if not head:
         return "the file is empty"
-    if head.startswith(_SQLITE):
+    if head.startswith(databases.MAGIC):
         return "a SQLite database, and `asm copy` copies stores"
     return gemini_cli.why_no_session(file, head) or "unknown file format"

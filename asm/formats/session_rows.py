@@ -5,17 +5,31 @@ All ids come from the ids of the records, so the same record has the same ids in
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from asm.documents import Document
+import orjson
+
+from asm.documents import Document, check_parsed
 from asm.errors import ValidationError
+from asm.export_files import text
 from asm.formats.base import Transcript
-from asm.models import Event, EventType, Run, RunStatus, Session, SessionStatus
+from asm.models import (
+    Event,
+    EventType,
+    Run,
+    RunStatus,
+    Session,
+    SessionStatus,
+    event_from_row,
+    event_type,
+)
 from asm.provider_usage import TOKEN_COUNTS, TOKENS_MAX
 from asm.usage import COST_USD_MAX
 from asm.validation import is_text
@@ -103,7 +117,7 @@ class SessionRows:
         """The time of the record that is read, or of the one before it that has a time."""
         self.run: OpenRun | None = None
         """The run of the records that are read."""
-        self._format = format
+        self._id_start = _measured(format, id)
         self._agent_id = agent_id
         self._provider = provider
         self._parent_id = parent_id
@@ -162,10 +176,10 @@ class SessionRows:
         if correlation_id is not None and not is_text(correlation_id):
             metadata["call_id"], correlation_id = correlation_id, None
         self._events.append(
-            Event(
-                id=self._id("evt_", record_id, part),
-                type=type,
-                timestamp=at,
+            new_event(
+                self._id("evt_", record_id, part),
+                type,
+                at=at,
                 session_id=self.id,
                 run_id=run.id if run else None,
                 data=data or {},
@@ -235,17 +249,62 @@ class SessionRows:
         )
 
     def _id(self, prefix: str, record_id: str, part: str) -> str:
-        return hashed_id(prefix, self._format, self.id, record_id, part)
+        return _hashed(prefix, self._id_start + _measured(record_id, part))
 
 
 # Values of foreign records.
 
 
+def new_event(
+    id: str,
+    type: str,
+    *,
+    at: datetime,
+    session_id: str,
+    run_id: str | None,
+    data: Document,
+    metadata: Document,
+    provider: str | None,
+    correlation_id: str | None,
+) -> Event:
+    """An event of a record. The time is in UTC, and the texts are such as `is_text` accepts.
+
+    All values of the documents were in the record. They are checked here, so that an error has the number
+    of the line.
+    """
+    check_parsed(data, "data")
+    if metadata:
+        check_parsed(metadata, "metadata")
+    own = event_type(type)
+    return event_from_row(id, own, at, session_id, run_id, None, data, metadata, 1, provider, correlation_id)
+
+
 def hashed_id(prefix: str, *words: str) -> str:
     """An id that is made of these words."""
-    # A word may have a lone surrogate, and a NUL: its length tells where it ends.
-    text = "".join(f"{len(word)} {word}" for word in words)
-    return prefix + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return _hashed(prefix, _measured(*words))
+
+
+def _measured(*words: str) -> str:
+    """The words in one text. A word may have any character: its length tells where it ends."""
+    return "".join([f"{len(word)} {word}" for word in words])
+
+
+def _hashed(prefix: str, words: str) -> str:
+    # A word may have a lone surrogate.
+    return prefix + sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def digest_of(record: Any) -> bytes:
+    """What tells a record without an id from others: equal records have the same."""
+    try:
+        content = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        # It has a large integer, a lone surrogate, or many levels.
+        try:
+            content = json.dumps(record, sort_keys=True).encode()
+        except RecursionError as error:
+            raise text.too_deep() from error
+    return sha256(content).digest()
 
 
 def without(document: Mapping[str, Any], *names: str) -> Document:
@@ -286,5 +345,10 @@ def snake_case(name: Any) -> str:
     """A name of another tool as a word of an event's type, "record" for what is none."""
     if not isinstance(name, str):
         return "record"
-    letters = (letter if letter.isascii() and letter.isalnum() else " " for letter in name[:60].lower())
+    return _snake_case(name[:60])
+
+
+@lru_cache(maxsize=256)
+def _snake_case(name: str) -> str:
+    letters = (letter if letter.isascii() and letter.isalnum() else " " for letter in name.lower())
     return "_".join("".join(letters).split()) or "record"

@@ -45,15 +45,15 @@ def absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - a path that does not exist any more has no other form
 
 
-def source_of_file(path: Path) -> Document | None:
-    """What a session keeps of a file that is read as a whole."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
+def source_of_file(path: Path, parts: Sequence[Path]) -> Document | None:
+    """What a session keeps of a file that is read as a whole, with other parts of the session."""
     if not path.is_file():
         return None
-    return {"path": absolute(path), "size": found.st_size, "time": found.st_mtime, "offset": found.st_size}
+    try:
+        size_bytes, time = _state(parts)
+    except OSError:
+        return None
+    return {"path": absolute(path), "size": size_bytes, "time": time, "offset": size_bytes}
 
 
 def unfinished(source: Document | None) -> Document | None:
@@ -61,9 +61,14 @@ def unfinished(source: Document | None) -> Document | None:
     return None if source is None else {"path": source["path"], "size": 0, "time": 0.0, "offset": 0}
 
 
-def is_unchanged(path: Path, source: Mapping[str, Any]) -> bool:
-    found = path.stat()
-    return (found.st_size, found.st_mtime) == (source.get("size"), source.get("time"))
+def is_unchanged(parts: Sequence[Path], source: Mapping[str, Any]) -> bool:
+    return _state(parts) == (source.get("size"), source.get("time"))
+
+
+def _state(parts: Sequence[Path]) -> tuple[int, float]:
+    """The size of some files together, and the time of the last modification of any."""
+    found = [path.stat() for path in parts]
+    return sum(each.st_size for each in found), max(each.st_mtime for each in found)
 
 
 def with_read(source: Document, stored: Session) -> Session:

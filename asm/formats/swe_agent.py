@@ -137,7 +137,7 @@ def _run(document: Document, id: str, session: Session) -> Run:
         ),
         started_at=session.created_at,
         ended_at=session.created_at,
-        provider=_provider(model),
+        provider=provider_of(model),
         provider_metadata={} if model is None else {"model": model},
         cost_usd=stats.get("instance_cost"),
     )
@@ -162,7 +162,7 @@ def _model(config: Any) -> str | None:
     return config if isinstance(config, str) else None
 
 
-def _provider(model: str | None) -> str | None:
+def provider_of(model: str | None) -> str | None:
     """The provider of a model: the part of its name before a slash, else known by the name's prefix."""
     if model is None:
         return None

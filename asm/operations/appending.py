@@ -295,9 +295,9 @@ def append_idempotently(
     if not batch:
         return []
     distinct = _distinct(batch)
-    yield from lock_counters(new.session_id for new in batch)
+    empty = yield from lock_counters(new.session_id for new in batch)
     stored: StoredEvents = {}
-    for chunk in _chunks(distinct):
+    for chunk in _chunks([new for new in distinct if new.session_id not in empty]):
         stored.update((yield from _find(chunk)))
     missing = [new for new in distinct if new.key not in stored]
     if expected is not None and missing:

@@ -102,6 +102,17 @@ class StoredCheckpoint(NamedTuple):
     writes: list[Write]
 
 
+class CheckpointSummary(NamedTuple):
+    """A checkpoint without its values. `source` and `step` are LangGraph's."""
+
+    namespace: str
+    created_at: datetime
+    source: str
+    step: str
+    total: int
+    """How many checkpoints the thread has."""
+
+
 def put_checkpoint(
     config: Config,
     checkpoint: Mapping[str, Any],
@@ -222,6 +233,20 @@ def _filter(filter: Mapping[str, Any]) -> str:
                 path="filter",
             )
     return text
+
+
+def describe_checkpoints(session_id: str, limit: int) -> Query[list[CheckpointSummary]]:
+    """What a list shows of the newest checkpoints of a thread."""
+
+    def read(rows: Rows) -> list[CheckpointSummary]:
+        return [
+            CheckpointSummary(
+                namespace, created_at, str(source or ""), "" if step is None else str(step), total
+            )
+            for namespace, created_at, source, step, total in rows
+        ]
+
+    return Query("describe_checkpoints", {"session_id": session_id, "limit": limit}, read)
 
 
 def delete_thread(thread_id: str) -> UnitOfWork[None]:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from asm.documents import FIRST_UNMARKED, load
-from asm.engine.script import Query, Rows, no_result, one_or_many
+from asm.engine.script import Query, Rows, one_or_many
 from asm.errors import EventNotFound, ValidationError
 from asm.models import EVENT_TYPES, Event, EventType, event_from_row, event_type
 from asm.validation import (
@@ -84,9 +84,13 @@ def get_latest_sequence(session_id: str) -> Query[int]:
     return Query("get_latest_sequence", params, lambda rows: rows[0][0] if rows else 0)
 
 
-def lock_counters(session_ids: Iterable[str]) -> Query[None]:
-    """Lock the counters of sessions until the transaction ends, and create those that are missing."""
-    return Query("lock_counters", {"session_ids": sorted(set(session_ids))}, no_result)
+def lock_counters(session_ids: Iterable[str]) -> Query[set[str]]:
+    """Lock the counters of sessions until the transaction ends, and create those that are missing.
+
+    Returns the sessions of the missing ones, which have no events.
+    """
+    params = {"session_ids": sorted(set(session_ids))}
+    return Query("lock_counters", params, lambda rows: {row[0] for row in rows})
 
 
 def types(value: Any) -> tuple[str, ...] | None:

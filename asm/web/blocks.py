@@ -16,22 +16,10 @@ from asm.content import RESULTS, Media, Other, Text, Thinking, ToolCall, ToolRes
 from asm.content.fields import text_or_none
 from asm.conversation import SHELLS, Entry, as_text, entries_of, multiline
 from asm.shown import prose
-from asm.validation import is_number
-from asm.web import code, markdown
+from asm.web import code, errors, markdown, summaries
 from asm.web.budget import Budget
-from asm.web.wording import short
+from asm.web.summaries import PATHS, shortened
 
-ERRORS = (
-    EventType.TOOL_CALL_FAILED,
-    EventType.ERROR_OCCURRED,
-    EventType.POLICY_VIOLATION,
-    EventType.RUN_FAILED,
-    EventType.RUN_TIMEOUT,
-    EventType.SESSION_FAILED,
-)
-"""The types of events that are counted as errors."""
-
-_SUMMARY_LENGTH = 160
 _INSTRUCTING = ("system", "developer")
 _FOLDED_LENGTH = 400
 """Characters of instructions that are shown at once. They are the same in many sessions."""
@@ -41,7 +29,10 @@ _OPEN_LINES_MAX = 24
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 """An SVG image is a document, which may contain links and scripts."""
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*\Z")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s_-]+={0,2}\s*\Z")
+_OF_ADDRESSES = str.maketrans("-_", "+/")
+"""Google's SDK and pydantic-ai have the variant of base64 that is meant for addresses."""
+
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -167,7 +158,7 @@ class _Reader:
             role=entry.role[:_NAME_LENGTH] if entry.is_message else "",
             label=_label(entry),
             blocks=[],
-            is_error=event.type in ERRORS,
+            is_error=event.type in errors.TYPES,
             is_partial=event.data.get("partial") is True,
         )
         parts = entry.content.parts
@@ -203,10 +194,10 @@ class _Reader:
         if isinstance(part, Text):
             is_folded = item.role in _INSTRUCTING and len(part.text) > _FOLDED_LENGTH
             kind = "folded" if is_folded else "text"
-            return [Block(kind, self._text(part.text), summary=_summary(part.text) if is_folded else "")]
+            return [Block(kind, self._text(part.text), summary=shortened(part.text) if is_folded else "")]
         if isinstance(part, Thinking):
             body = self._text(part.text)
-            return [Block("thinking", body, summary=_summary(part.text))]
+            return [Block("thinking", body, summary=shortened(part.text))]
         if isinstance(part, ToolCall):
             return [self._call(item, part)]
         if isinstance(part, ToolResult):
@@ -217,7 +208,9 @@ class _Reader:
         if isinstance(part, Media):
             return [self._media(part)]
         assert isinstance(part, Other)
-        return [Block("other", self._pre(_json(part.value), "json"), summary=_summary(as_text(part.value)))]
+        if (text := _instructions(part.value)) is not None:
+            return [Block("folded", self._text(text), summary=shortened(text))]
+        return [Block("other", self._pre(_json(part.value), "json"), summary=shortened(as_text(part.value)))]
 
     def _text(self, text: str) -> Body:
         shown, left_out = self._budget.take(text.strip("\n"))
@@ -240,7 +233,7 @@ class _Reader:
     def _call(self, item: Item, call: ToolCall) -> Block:
         id = _known_id(call.id or item.event.correlation_id)
         block = Block(
-            "call", name=(call.name or "tool")[:_NAME_LENGTH], summary=_call_summary(call), call_id=id
+            "call", name=(call.name or "tool")[:_NAME_LENGTH], summary=summaries.of_call(call), call_id=id
         )
         block.bodies = self._input(call)
         block.children = list(self._children.get(id, ())) if id is not None else []
@@ -257,7 +250,7 @@ class _Reader:
             text = multiline(given)
             return [self._pre(text, "bash" if (call.name or "").lower() in SHELLS else "")] if text else []
         rest = dict(given)
-        path = next((_summary(rest[name]) for name in _PATHS if isinstance(rest.get(name), str)), "")
+        path = next((shortened(rest[name]) for name in PATHS if isinstance(rest.get(name), str)), "")
         bodies = [
             self._changes(rest.pop(old), rest.pop(new), path)
             for old, new in (("old_string", "new_string"), ("old_str", "new_str"))
@@ -277,7 +270,7 @@ class _Reader:
                     self._pre(value, language or code.language_of(path), "" if name in _ALWAYS else name)
                 )
         if path and bodies:
-            rest = {name: value for name, value in rest.items() if name not in _PATHS}
+            rest = {name: value for name, value in rest.items() if name not in PATHS}
         if rest:
             bodies.append(self._pre(_json(rest), "json"))
         return bodies
@@ -298,9 +291,11 @@ class _Reader:
     def _media(self, media: Media) -> Block:
         shows = media.kind == "image" and media.media_type in _IMAGES and media.encoded
         if shows and self._budget.take_image(media.encoded) and _BASE64.match(media.encoded):
-            source = Markup(f"data:{media.media_type};base64,{''.join(media.encoded.split())}")
-            return Block("image", name=media.kind, summary=_summary(media.description), source=source)
-        return Block("media", name=media.kind, summary=_summary(media.description), is_left_out=bool(shows))
+            source = Markup(
+                f"data:{media.media_type};base64,{''.join(media.encoded.split()).translate(_OF_ADDRESSES)}"
+            )
+            return Block("image", name=media.kind, summary=shortened(media.description), source=source)
+        return Block("media", name=media.kind, summary=shortened(media.description), is_left_out=bool(shows))
 
     def _note(self, entry: Entry) -> list[Block]:
         """What is not a message, a call or a result: its most telling words, and all of it folded."""
@@ -311,30 +306,15 @@ class _Reader:
             return [Block("diff", self._pre(text))]
         if not data:
             return []
-        if entry.event.type == EventType.TOKEN_USAGE_UPDATED and (counts := _usage(data)):
+        if entry.event.type == EventType.TOKEN_USAGE_UPDATED and (counts := summaries.of_usage(data)):
             return [Block("usage", summary=counts)]
-        words = error_text(data) if entry.event.type in ERRORS or "message" in data else as_text(data)
-        return [Block("note", self._pre(_json(data), "json"), summary=_summary(words))]
+        is_told = entry.event.type in errors.TYPES or "message" in data
+        words = error_text(data) if is_told else summaries.of_fields(data)
+        if not is_told and summaries.is_brief(data):
+            return [Block("brief", summary=words)]
+        return [Block("note", self._pre(_json(data), "json"), summary=shortened(words))]
 
 
-def _usage(data: Mapping[str, Any]) -> str:
-    """The token counts that are not 0."""
-    known = []
-    for name, word in _COUNTS.items():
-        count: Any = data.get(name)
-        if is_number(count) and 0 < count < _COUNT_MAX:
-            known.append(f"{short(count)} {word}")
-    return ", ".join(known and [*known, *filter(None, [text_or_none(data.get("model"))])])
-
-
-_COUNT_MAX = 10**15
-_COUNTS = {
-    "input_tokens": "in",
-    "output_tokens": "out",
-    "cache_read_tokens": "from cache",
-    "cache_creation_tokens": "to cache",
-}
-_PATHS = ("file_path", "path", "filename", "notebook_path")
 _LONG = {
     "command": "bash",
     "cmd": "bash",
@@ -351,14 +331,17 @@ _LONG = {
 """The fields of an input that are shown as texts of their own, with their languages; "" is the file's."""
 
 _ALWAYS = ("command", "cmd", "patch", "diff", "code")
-_TELLING = (
-    *("command", "cmd", *_PATHS, "pattern", "query", "url", "description", "prompt", "subject", "skill"),
-)
 
 
 def _known_id(id: str | None) -> str | None:
     """The id of a call, if it is no longer than ids are."""
     return id if id is not None and len(id) <= 255 else None
+
+
+def _instructions(value: Any) -> str | None:
+    """The text of a system prompt, which pydantic-ai has in a message of the user."""
+    is_prompt = isinstance(value, dict) and value.keys() == {"system"}
+    return text_or_none(value["system"]) if is_prompt else None
 
 
 def _is_edit(edit: Any) -> bool:
@@ -375,7 +358,7 @@ def _kind(entry: Entry) -> str:
     type = entry.event.type
     if type == EventType.TOOL_CALL_STARTED or type in RESULTS:
         return "tool"
-    return "error" if type in ERRORS else "note"
+    return "error" if type in errors.TYPES else "note"
 
 
 def _label(entry: Entry) -> str:
@@ -383,22 +366,6 @@ def _label(entry: Entry) -> str:
         return entry.role[:_NAME_LENGTH]
     type = str(entry.event.type)
     return type if "." in type else type.replace("_", " ")
-
-
-def _call_summary(call: ToolCall) -> str:
-    given = call.input
-    if isinstance(given, dict):
-        for name in _TELLING:
-            if isinstance(value := given.get(name), str | list) and value:
-                return _summary(" ".join(map(as_text, value)) if isinstance(value, list) else value)
-        return _summary(", ".join(f"{key}: {as_text(value)[:80]}" for key, value in list(given.items())[:6]))
-    return _summary(as_text(given) if given is not None else "")
-
-
-def _summary(text: str) -> str:
-    """The beginning of a text, on one line."""
-    words = " ".join(text[: 4 * _SUMMARY_LENGTH].split())
-    return words if len(words) <= _SUMMARY_LENGTH else f"{words[:_SUMMARY_LENGTH].rstrip()}…"
 
 
 def _json(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from asm.shown import prose
 
@@ -59,3 +60,12 @@ class Budget:
 def of_event() -> Budget:
     """The budget of the page of one event."""
     return Budget(each=EVENT_MAX, left=2 * EVENT_MAX, image_left=12_000_000)
+
+
+def size_of(value: Any) -> int:
+    """About how many characters a document has."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(key) + size_of(each) for key, each in value.items())
+    return sum(map(size_of, value)) if isinstance(value, list) else 8

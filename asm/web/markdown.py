@@ -39,7 +39,13 @@ _TAGS = {
     ),
     *("pre", "s", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
-_ATTRIBUTES = {"a": {"href", "title"}, "span": {"class"}, "ol": {"start"}}
+_ATTRIBUTES = {"a": {"href", "title"}, "span": {"class"}, "ol": {"start"}, "td": {"class"}, "th": {"class"}}
+_FOCUSABLE = {"pre": {"tabindex": "0"}, "table": {"tabindex": "0"}}
+"""What is wider than the page is scrolled by the keyboard, too."""
+
+_ALIGNED = re.compile(r'<(t[hd]) style="text-align:(right|center)"')
+"""The Content-Security-Policy forbids styles in markup. No text has a `<`, which is escaped."""
+
 _SCHEMES = {"http", "https", "mailto"}
 
 
@@ -48,7 +54,7 @@ def markdown(text: str) -> Markup:
     text = prose(text)
     if not _is_quick(text):
         return plain(text)
-    html = _reader().render(text)
+    html = _ALIGNED.sub(r'<\1 class="to-\2"', _reader().render(text))
     if len(html) > _MARKUP_LENGTH_MAX * len(text) + 2_000:
         return plain(text)
     return Markup(
@@ -56,6 +62,7 @@ def markdown(text: str) -> Markup:
             html,
             tags=_TAGS,
             attributes=_ATTRIBUTES,
+            set_tag_attribute_values=_FOCUSABLE,
             url_schemes=_SCHEMES,
             link_rel="noopener noreferrer nofollow",
         )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from asm import AsyncSessionStore, CostSummary, Session, UsageSummary, ValidationError
 from asm.async_store import run_operation
+from asm.errors import MigrationRequired
+from asm.operations.checkpoints import AGENT_ID, CheckpointSummary, describe_checkpoints
 from asm.operations.listing import SessionSummary, summarize_sessions
 
 
@@ -22,7 +24,7 @@ class Listed:
 
     @property
     def title(self) -> str:
-        return self.summary.title or "Untitled session"
+        return self.summary.title or self.session.id
 
 
 async def list_session(store: AsyncSessionStore, session: Session) -> Listed:
@@ -36,10 +38,36 @@ async def list_session(store: AsyncSessionStore, session: Session) -> Listed:
 async def has_text_search(store: AsyncSessionStore) -> bool:
     """Whether the store has the optional index of words."""
     try:
-        await store.query.search_events(text="a", session_ids="asm", limit=1)
+        await store.query.search_events(text=_RARE_WORD, session_ids="asm", limit=1)
     except ValidationError:
         return False
     return True
+
+
+CHECKPOINTS_MAX = 100
+
+_RARE_WORD = "xq7zv"
+"""A word that is found in no time, because the index does not have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The newest checkpoints of a thread of LangGraph, and how many it has."""
+
+    listed: list[CheckpointSummary]
+    total: int
+
+
+async def checkpoints_of(store: AsyncSessionStore, session: Session) -> Checkpoints | None:
+    """The checkpoints of a session that LangGraph began. Nobody but LangGraph can read their values."""
+    if session.agent_id != AGENT_ID:
+        return None
+    try:
+        found = await run_operation(store, describe_checkpoints(session.id, CHECKPOINTS_MAX))
+    except MigrationRequired:
+        # The session was copied to a store without the tables of checkpoints.
+        return None
+    return Checkpoints(found, found[0].total) if found else None
 
 
 async def titles_of(store: AsyncSessionStore, sessions: Sequence[Session]) -> dict[str, str]:

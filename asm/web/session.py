@@ -19,14 +19,14 @@ from asm import (
     EventType,
     Run,
     Session,
-    SessionStats,
     ValidationError,
 )
 from asm.content import read_content, session_title
-from asm.web.blocks import ERRORS, Child, items_of
-from asm.web.budget import Budget, of_event
+from asm.web.blocks import Child, items_of
+from asm.web.budget import Budget, of_event, size_of
+from asm.web.errors import Errors, find_errors, next_error
 from asm.web.pages import Pages, session_url
-from asm.web.queries import Listed, list_session, titles_of
+from asm.web.queries import Checkpoints, Listed, checkpoints_of, list_session, titles_of
 from asm.web.timeline import Timeline, timeline_of
 
 PAGE_EVENTS = 100
@@ -38,7 +38,6 @@ _PAGE_CHARACTERS = 3_000_000
 
 _RUNS_MAX = 200
 _CHILDREN_MAX = 100
-_ERRORS_MAX = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +45,11 @@ class About:
     """What the rail of a session shows."""
 
     listed: Listed
-    stats: SessionStats
     runs: list[Run]
     children: list[Child]
-    errors: list[int]
-    error_count: int
+    errors: Errors
     timeline: Timeline | None
+    checkpoints: Checkpoints | None
 
     @property
     def session(self) -> Session:
@@ -80,23 +78,19 @@ def id_of(request: Request) -> str:
 
 async def about(store: AsyncSessionStore, session_id: str) -> About:
     session = await store.get_session(session_id)
-    listed, stats, runs, children = await asyncio.gather(
+    listed, runs, children, errors, checkpoints = await asyncio.gather(
         list_session(store, session),
-        store.query.get_session_stats(session_id),
         store.list_runs(session_id, limit=_RUNS_MAX),
         store.query.search_sessions(
             parent_session_id=session_id, order_by="created_at_asc", limit=_CHILDREN_MAX
         ),
+        find_errors(store, session_id),
+        checkpoints_of(store, session),
     )
-    errors, error_count = await asyncio.gather(
-        store.get_events(session_id, type=ERRORS, limit=_ERRORS_MAX),
-        store.query.count_events(session_ids=session_id, types=ERRORS),
-    )
-    numbers = [event.sequence_number or 0 for event in errors]
     timeline = timeline_of(runs)
     titles = await titles_of(store, children.items)
     known = [Child(each, titles[each.id]) for each in children.items]
-    return About(listed, stats, runs, known, numbers, error_count, timeline)
+    return About(listed, runs, known, errors, timeline, checkpoints)
 
 
 async def session(request: Request) -> Response:
@@ -105,7 +99,9 @@ async def session(request: Request) -> Response:
     pages: Pages = request.app.state.pages
     session_id = id_of(request)
     after, before = _number(request, "after"), _number(request, "before")
-    known, events = await asyncio.gather(about(store, session_id), _page(store, session_id, after, before))
+    known, (start, events) = await asyncio.gather(
+        about(store, session_id), _read_page(store, session_id, after, before)
+    )
     first = events[0].sequence_number or 0 if events else 0
     last = events[-1].sequence_number or 0 if events else after or 0
     earlier, later = await asyncio.gather(
@@ -119,8 +115,8 @@ async def session(request: Request) -> Response:
         session=known.session,
         items=items,
         runs={run.id: (number, run) for number, run in enumerate(known.runs, 1)},
-        first=first,
-        last=last,
+        page_start=start + 1,
+        page_end=last if later else None,
         first_url=session_url(session_id) if earlier else None,
         previous_url=session_url(session_id, before=first) if earlier else None,
         next_url=session_url(session_id, after=last) if later else None,
@@ -162,14 +158,14 @@ async def jump(request: Request) -> Response:
     store: AsyncSessionStore = request.app.state.store
     session_id, number = id_of(request), _number(request, "to") or 1
     number = min(number, max(1, await store.get_latest_sequence(session_id)))
-    return _to_event(session_id, number)
+    return await _to_event(store, session_id, number)
 
 
 async def last(request: Request) -> Response:
     """To the page of the newest events."""
     store: AsyncSessionStore = request.app.state.store
     session_id = id_of(request)
-    return _to_event(session_id, max(1, await store.get_latest_sequence(session_id)))
+    return await _to_event(store, session_id, max(1, await store.get_latest_sequence(session_id)))
 
 
 async def run(request: Request) -> Response:
@@ -178,53 +174,65 @@ async def run(request: Request) -> Response:
     session_id, run_id = id_of(request), unquote(request.path_params["run_id"])
     await store.get_run(run_id, session_id=session_id)
     events = await store.get_events(session_id, run_id=run_id, limit=1)
-    return _to_event(session_id, events[0].sequence_number or 1 if events else 1)
+    return await _to_event(store, session_id, events[0].sequence_number or 1 if events else 1)
 
 
 async def error(request: Request) -> Response:
     """To the page of the next error after an event, or of the first one."""
     store: AsyncSessionStore = request.app.state.store
     session_id, after = id_of(request), _number(request, "after") or 0
-    found = await store.get_events(session_id, type=ERRORS, after=after, limit=1)
-    found = found or await store.get_events(session_id, type=ERRORS, limit=1)
-    return _to_event(session_id, found[0].sequence_number or 1 if found else max(after, 1))
+    found = await next_error(store, session_id, after) or await next_error(store, session_id, 0)
+    return await _to_event(store, session_id, found or max(after, 1))
 
 
-def _to_event(session_id: str, number: int) -> Response:
-    # Pages are cut at the same places, however a reader comes to them.
-    start = (number - 1) // PAGE_EVENTS * PAGE_EVENTS
+async def _to_event(store: AsyncSessionStore, session_id: str, number: int) -> Response:
+    start, _ = await _page_with(store, session_id, number)
     return RedirectResponse(f"{session_url(session_id, after=start or None)}#event-{number}", 303)
+
+
+async def _read_page(
+    store: AsyncSessionStore, session_id: str, after: int | None, before: int | None
+) -> tuple[int, list[Event]]:
+    """The number after which the page begins, and its events."""
+    if before is None or after is not None:
+        return after or 0, await _page(store, session_id, after, before)
+    # The number before it may have been pruned.
+    newest = await store.get_events(session_id, before=before, last=1)
+    if not newest:
+        return 0, []
+    return await _page_with(store, session_id, newest[0].sequence_number or 1, before)
+
+
+async def _page_with(
+    store: AsyncSessionStore, session_id: str, number: int, before: int | None = None
+) -> tuple[int, list[Event]]:
+    """The page that an event is on: the number after which it begins, and its events.
+
+    Pages are cut at the same places, however a reader comes to them. Those of large events are shorter.
+    """
+    start = (number - 1) // PAGE_EVENTS * PAGE_EVENTS
+    while (events := await _page(store, session_id, start, before)) and (_number_of(events[-1]) < number):
+        start = _number_of(events[-1])
+    return start, events
+
+
+def _number_of(event: Event) -> int:
+    return event.sequence_number or 0
 
 
 async def _page(
     store: AsyncSessionStore, session_id: str, after: int | None, before: int | None
 ) -> list[Event]:
-    if before is not None and after is None:
-        # The page before a number begins where the page of the number before it begins.
-        after = max(0, (before - 2) // PAGE_EVENTS * PAGE_EVENTS)
-        if not await _is_any(store, session_id, after=after, before=before):
-            # All of them were pruned.
-            newest = await store.get_events(session_id, before=before, last=1)
-            after = max(0, (newest[0].sequence_number or 1) - PAGE_EVENTS) if newest else 0
     events: list[Event] = []
     size = 0
     while len(events) < PAGE_EVENTS and size < _PAGE_CHARACTERS:
         found = await store.get_events(session_id, after=after, before=before, limit=_BATCH)
         events += found
-        size += sum(_size(each.data) for each in found)
+        size += sum(size_of(each.data) for each in found)
         if len(found) < _BATCH:
             break
         after = found[-1].sequence_number
     return events
-
-
-def _size(value: Any) -> int:
-    """About how many characters a document has."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(len(key) + _size(each) for key, each in value.items())
-    return sum(map(_size, value)) if isinstance(value, list) else 8
 
 
 async def _is_any(

@@ -40,7 +40,7 @@ class Timeline:
 
 
 def timeline_of(runs: Sequence[Run]) -> Timeline | None:
-    """The timeline of several runs. One run alone has nothing to compare.
+    """The timeline of several runs that took some time or tokens. One run alone has nothing to compare.
 
     The time between runs, in which a person thinks or sleeps, is left out: a session of twenty minutes may be
     spread over a week.
@@ -52,12 +52,16 @@ def timeline_of(runs: Sequence[Run]) -> Timeline | None:
         max(0.0, (run.ended_at - run.started_at).total_seconds()) if run.ended_at else 0.0 for run in runs
     ]
     free = WIDTH - len(runs) * (_GAP + _WIDTH_MIN)
-    total = sum(spans) or 1.0
+    # Some frameworks tell of a model call only when it has ended.
+    lengths = spans if any(spans) else [1.0 for _ in spans]
+    total = sum(lengths)
     counts = [_counts(run) for run in runs]
     highest = max(sum(each.values()) for each in counts)
+    if not highest and not any(spans):
+        return None
     bars, x = [], 0.0
-    for number, (run, span, count) in enumerate(zip(runs, spans, counts, strict=True), 1):
-        width = _WIDTH_MIN + free * span / total
+    for number, (run, length, count) in enumerate(zip(runs, lengths, counts, strict=True), 1):
+        width = _WIDTH_MIN + free * length / total
         bars.append(
             Bar(run, number, round(x, 2), round(width, 2), sum(count.values()), _parts(count, highest))
         )

@@ -15,6 +15,7 @@ import pytest
 import asm
 from asm.formats import import_files
 from tests.formats.samples import SAMPLES, Sample
+from tests.formats.test_properties import a_store
 
 SEED = 20_260_203
 MUTATIONS = 60
@@ -180,3 +181,36 @@ def test_a_hostile_file_is_refused_or_leaves_a_healthy_store(sample: Sample, tmp
             assert store.maintenance.health_check() == [], number
     # Neither kind is the rule: the test would not say much of the other one.
     assert 0 < refused < MUTATIONS
+
+
+CLAUDE_LINE = (
+    '{"parentUuid": null, "isSidechain": false, "type": "user", "uuid": "1", "sessionId": "s", '
+    '"timestamp": "2026-02-03T09:00:00Z", "message": {"role": "user", "content": "Hello."}, "more": %s}'
+)
+CODEX_LINE = (
+    '{"timestamp": "2026-02-03T09:00:00Z", "type": "session_meta", "payload": {"id": "s", "more": %s}}'
+)
+
+
+@pytest.mark.parametrize("line", [CLAUDE_LINE, CODEX_LINE], ids=["Claude Code", "Codex"])
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (b"[" * 600 + b"]" * 600, "is nested deeper than 500 levels"),
+        (b"1e999", "the number 1e999 is inf as a float"),
+        (b'"\xed\xa0\xbd\xed\xb8\x80"', "contains a surrogate pair as two characters"),
+    ],
+    ids=["deep", "infinite", "surrogates"],
+)
+def test_what_no_store_can_have_is_refused_with_the_number_of_its_line(
+    line: str, value: bytes, fault: str, tmp_path: Path
+) -> None:
+    good, bad = (line.encode() % each for each in (b"null", value))
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(good + b"\n" + bad.replace(b'"1"', b'"2"') + b"\n")
+
+    with a_store(tmp_path / "store.db") as store:
+        (failure,) = import_files(store, [path]).failures
+        assert "log.jsonl: line 2: " in str(failure)
+        assert fault in str(failure)
+        assert store.list_sessions() == []

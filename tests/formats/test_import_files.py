@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
 
 import asm
+from asm import files
 from asm.formats import import_files
 from tests.contract.other_clients import read_line, running
 from tests.formats.claude_logs import SAMPLE, SESSION, Writer, write
-from tests.formats.samples import MODIFIED_AT, SAMPLES
+from tests.formats.samples import LOGS, MODIFIED_AT, SAMPLES
 from tests.formats.test_properties import a_store, contents
 
 
@@ -133,3 +135,21 @@ def test_the_files_of_the_store_are_not_opened(tmp_path: Path) -> None:
     (failure,) = report.failures
     assert "to copy a store use `asm copy`" in str(failure)
     assert report.sessions > 0
+
+
+def test_a_file_that_has_not_changed_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    logs = [sample.copied(folder) for sample in LOGS]
+    opened: list[Path] = []
+    open_file = files.reading
+
+    def reading(path: Path, *, follow_links: bool = False) -> BufferedReader:
+        opened.append(path)
+        return open_file(path, follow_links=follow_links)
+
+    with a_store(tmp_path / "store.db") as store:
+        added = import_files(store, [folder]).sessions
+        monkeypatch.setattr(files, "reading", reading)
+        assert import_files(store, [folder]).sessions == 0 < added
+    assert sorted(path for path in opened if path in logs) == sorted(logs)

@@ -14,7 +14,7 @@ import pytest
 
 import asm
 from asm import ValidationError
-from asm.formats import import_files, opencode_database, registry
+from asm.formats import databases, import_files, registry
 from asm.formats.base import Transcript
 
 DATA = Path(__file__).parents[1] / "data" / "opencode"
@@ -369,7 +369,7 @@ def test_another_database_is_not_one_of_opencode(
 
 
 def test_a_session_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opencode_database, "_LENGTH_MAX", 5_000)
+    monkeypatch.setattr(databases, "LENGTH_MAX", 5_000)
     with pytest.raises(ValidationError, match="more than 5,000 characters of messages"):
         read(DATABASE)
 

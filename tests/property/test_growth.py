@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import gzip
 import inspect
+import sqlite3
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -401,6 +402,24 @@ def trajectory(n: int, history: list[Any]) -> bytes:
     return documents.dump({"trajectory": steps, "history": history, "info": {}}, "trajectory").encode()
 
 
+def mini_trajectory(messages: list[Any]) -> bytes:
+    document = {"info": {}, "messages": messages, "trajectory_format": "mini-swe-agent-1.1"}
+    return documents.dump(document, "trajectory").encode()
+
+
+def database(n: int, sessions: int, item: str) -> bytes:
+    """A database of the OpenAI Agents SDK with so many items, all of one time."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("create table s (session_id text primary key, created_at, updated_at)")
+        connection.execute("create table m (id integer primary key, session_id, message_data, created_at)")
+        connection.execute("create index i on m (session_id, id)")
+        connection.executemany("insert into s values (?, 0, 0)", [(f"s{each}",) for each in range(sessions)])
+        rows = [(f"s{each % sessions}", item) for each in range(n)]
+        connection.executemany("insert into m (session_id, message_data, created_at) values (?, ?, 0)", rows)
+        connection.commit()
+        return connection.serialize()
+
+
 HEADER = b'{"format": "asm-export", "version": 1}\n'
 FILES: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "many events": ("x.jsonl", lambda n: exported(n // 4)),
@@ -431,6 +450,22 @@ FILES: dict[str, tuple[str, Callable[[int], bytes]]] = {
         lambda n: trajectory(n, [{"role": "assistant", "action": "ls"}] * (n // 4)),
     ),
     "a trajectory of many steps": ("x.traj", lambda n: trajectory(n, [])),
+    "an answer of mini-swe-agent with many commands": (
+        "x.traj.json",
+        lambda n: mini_trajectory(
+            [{"role": "assistant", "extra": {"actions": [{"command": "ls"}] * (n // 2)}}]
+            + [{"role": "user", "content": "x", "extra": {"returncode": 0}}] * (n // 2)
+        ),
+    ),
+    "an answer of mini-swe-agent with many blocks": (
+        "x.traj.json",
+        lambda n: mini_trajectory([{"role": "assistant", "content": "```bash\nls\n" * n}]),
+    ),
+    "a database of many messages of a user": (
+        "x.db",
+        lambda n: database(n, 1, '{"role": "user", "content": "x"}'),
+    ),
+    "a database of many sessions": ("x.db", lambda n: database(n // 2, n // 4, "{}")),
     "a trajectory that is not JSON": ("x.traj", lambda n: b'{"trajectory": [' + b"[" * 200 * n),
 }
 """What a file may be made of: its name, and its contents in a size."""

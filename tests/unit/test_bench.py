@@ -22,6 +22,7 @@ WITH_TARGET = (*targets.TARGETS, *targets.QUERIES)
 OPTIONS: dict[str, dict[str, Any]] = {
     "forks": {"events": 1_000},
     "growth": {"sizes": (1_000, 2_000)},
+    "imports": {"files": 3, "long_bytes": 200_000},
     "callers": {"callers": (1, 4)},
     "operations": {"lengths": (100, 1_000)},
     "queries": {"sessions": 60, "scale": 2},
@@ -60,6 +61,7 @@ EXPECTED = {
     },
     "flush": {targets.FLUSH},
     "forks": {targets.FORK, targets.SQLITE_FORK},
+    "imports": {targets.IMPORT, targets.IMPORT_LONG},
     "sqlite": {
         targets.SQLITE_APPEND,
         targets.SQLITE_THREADS,

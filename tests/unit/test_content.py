@@ -114,7 +114,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, list[Part]]] = {
             ],
         },
         "user",
-        [Text("look"), Media("image", "image/jpeg, 3 bytes"), Media("audio", "wav, 3 bytes")],
+        [Text("look"), Media("image", "image/jpeg, 3 bytes"), Media("audio", "audio/wav, 3 bytes")],
     ),
     "Responses' drawn image": (
         {"item": {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "AAAA"}},
@@ -180,12 +180,30 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, list[Part]]] = {
             ],
         },
         "model",
-        [Thinking("so"), Text("a"), ToolCall("g", {"x": 1}), Media("file", "image/png, 3 bytes")],
+        [Thinking("so"), Text("a"), ToolCall("g", {"x": 1}), Media("image", "image/png, 3 bytes")],
     ),
-    "Google's result": (
-        {"role": "user", "parts": [{"functionResponse": {"name": "g", "response": {"n": 1}}}]},
+    "Google's results": (
+        {
+            "role": "user",
+            "parts": [
+                {"functionResponse": {"name": "g", "response": {"n": 1}}},
+                {"functionResponse": {"name": "g", "response": {"output": "a"}}},
+                {"function_response": {"name": "g", "response": {"result": ["a"]}}},
+                {"function_response": {"name": "g", "response": {"error": "no"}}},
+            ],
+        },
         "user",
-        [ToolResult({"n": 1}, name="g")],
+        [
+            ToolResult({"n": 1}, name="g"),
+            ToolResult("a", name="g"),
+            ToolResult(["a"], name="g"),
+            ToolResult(None, "no", failed=True, name="g"),
+        ],
+    ),
+    "Bedrock": (
+        {"role": "user", "content": [{"image": {"format": "png", "source": {"bytes": {"data": "AAAA"}}}}]},
+        "user",
+        [Media("image", "image/png, 3 bytes")],
     ),
     "Google's candidate": (
         {"content": {"role": "model", "parts": [{"text": "a"}]}, "finishReason": "STOP"},
@@ -241,7 +259,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, list[Part]]] = {
             Other({"system": "Be brief"}),
             Text("hi"),
             Text("there"),
-            Media("file", "image/png, 300 bytes"),
+            Media("image", "image/png, 300 bytes"),
             Media("image", "https://a.test/b.png"),
             Other({"kind": "cache-point"}),
         ],

@@ -215,7 +215,7 @@ def test_a_folder_is_searched_for_files_of_known_formats(tmp_path: Path) -> None
     first = shutil.copy(SMALL, tmp_path / "deep" / "a.traj")
     second = shutil.copy(SMALL, tmp_path / "deep" / "er" / "b.traj")
     found = registry.read_folder(tmp_path)
-    assert found.files == [first, second]
+    assert list(found.files) == [first, second]
     assert found.skipped == [(tmp_path / "LICENSE", "unknown file format")]
 
 

@@ -112,7 +112,7 @@ def test_what_a_folder_holds_that_is_not_read_is_listed_with_the_reason(tmp_path
 
     found = registry.read_folder(tmp_path, excluded=lambda file: "mine" if file.name == "own.jsonl" else None)
 
-    assert (found.files, found.failures) == ([read], [])
+    assert (list(found.files), found.failures) == ([read], [])
     assert {file.name: reason for file, reason in found.skipped} == {
         ".b.new": "an unfinished export",
         "broken": "a broken symbolic link",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 import orjson
+import pytest
 from starlette.testclient import TestClient
 
 import asm
+from asm.web import session
 from tests.conftest import an_event
 
 _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -125,6 +129,33 @@ def test_pruned_events_leave_no_gap_in_the_pages(viewer: Viewer) -> None:
     assert 'id="event-3"' in client.get("/sessions/ses_1?before=498").text
 
 
+def test_every_event_is_reached_where_large_ones_make_the_pages_shorter(
+    viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, store = viewer
+    monkeypatch.setattr(session, "_PAGE_CHARACTERS", 1)  # a page ends with the first batch, of 25 events
+    saved(store, *(an_event(data={"content": str(n)}) for n in range(210)))
+    for number in (1, 26, 99, 137, 210):
+        assert f'id="event-{number}"' in client.get(f"/sessions/ses_1/jump?to={number}").text
+    url, read = "/sessions/ses_1/last", list[int]()
+    while url:
+        page = client.get(url).text
+        read = [*map(int, re.findall(r'class="item[^"]*" id="event-(\d+)"', page)), *read]
+        url = next(iter(re.findall(r'<link rel="prev" href="([^"]+)"', page)), "")
+    assert read == list(range(1, 211))
+
+
+def test_the_columns_of_a_table_are_aligned_as_it_says(viewer: Viewer) -> None:
+    client, store = viewer
+    table = (
+        '| a | b | c |\n|:-:|---|--:|\n| 1 | <td style="text-align:right" | `<td style="text-align:right"` |'
+    )
+    saved(store, an_event(data={"content": table}))
+    page = client.get("/sessions/ses_1").text
+    assert re.findall(r"<td( class=\"[^\"]*\")?>", page) == [' class="to-center"', "", ' class="to-right"']
+    assert '<td class="to-right"><code>&lt;td style=' in page
+
+
 def test_a_sub_session_is_linked_at_the_call_that_began_it(viewer: Viewer) -> None:
     client, store = viewer
     saved(
@@ -202,3 +233,49 @@ def test_what_is_not_there_is_an_error_that_says_so(viewer: Viewer) -> None:
         answer = client.get(f"/sessions/ses_none{path}")
         assert answer.status_code == 404, path
     assert client.get("/sessions/ses_none?after=x").status_code == 400
+
+
+def test_the_timeline_has_what_the_runs_took(viewer: Viewer) -> None:
+    client, store = viewer
+    saved(store, an_event())
+
+    def timeline() -> list[str]:
+        return re.findall(
+            r'<rect class="(?:bar|output)[^>]* width="([0-9.]+)"', client.get("/sessions/ses_1").text
+        )
+
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    runs = [
+        asm.Run(session_id="ses_1", id=f"run_{n}", status="completed", started_at=at, ended_at=at)
+        for n in (1, 2)
+    ]
+    for run in runs:
+        store.save_run(run)
+    assert timeline() == []
+    for run in runs:
+        store.save_run(replace(run, token_usage={"output_tokens": 10}))
+    # Frameworks that tell of a model call when it has ended give it no time.
+    assert timeline() == ["499.0", "499.0"]
+    store.save_run(replace(runs[1], ended_at=at + timedelta(minutes=1)))
+    assert timeline() == ["2.0", "996.0", "2.0"]
+
+
+def test_failed_results_of_items_are_errors_that_can_be_reached(viewer: Viewer) -> None:
+    client, store = viewer
+
+    def item(is_error: bool) -> asm.Event:
+        block = {"type": "tool_result", "tool_use_id": "a", "content": "no", "is_error": is_error}
+        return an_event(
+            type="claude.entry",
+            data={"item": {"type": "user", "message": {"role": "user", "content": [block]}}},
+        )
+
+    saved(store, item(False), item(True), an_event(type="error_occurred", data={"message": "no"}))
+    store.append_events([item(number == 1_200) for number in range(1_300)])
+    page = client.get("/sessions/ses_1").text
+    # Only the first items are read for the page, and the others when somebody asks for the next error.
+    assert "<h2>2+ errors</h2>" in page
+    assert re.findall(r'class="bad" href="[^"]*to=(\d+)"', page) == ["2", "3"]
+    for after, number in ((0, 2), (2, 3), (3, 1_204), (1_204, 2)):
+        answer = client.get(f"/sessions/ses_1/error?after={after}", follow_redirects=False)
+        assert answer.headers["Location"].endswith(f"#event-{number}")

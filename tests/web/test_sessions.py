@@ -73,7 +73,11 @@ def test_the_words_of_events_are_searched_where_the_store_has_their_index(
     viewer: Viewer, migrated: str
 ) -> None:
     client, store = viewer
-    for id, text in (("ses_1", "a <b>heron</b> by the lake"), ("ses_2", "two sparrows")):
+    for id, text in (
+        ("ses_1", "a <b>heron</b> by the lake"),
+        ("ses_2", "two sparrows"),
+        ("ses_3", "heron heron"),
+    ):
         store.save_session(asm.Session(agent_id="coder", id=id))
         store.append_event(an_event(id, data={"role": "user", "content": text}))
     assert 'name="text"' not in client.get("/").text
@@ -83,5 +87,5 @@ def test_the_words_of_events_are_searched_where_the_store_has_their_index(
     asm.migrate(migrated, text_search=True)
     assert 'name="text"' in client.get("/").text
     page = client.get("/?text=heron").text
-    assert re.findall(r'data-key="(\w+)"', page) == ["ses_1"]
+    assert re.findall(r'data-key="(\w+)"', page) == ["ses_3", "ses_1"]
     assert "&lt;b&gt;<mark>heron</mark>&lt;/b&gt;" in page

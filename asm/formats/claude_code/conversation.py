@@ -5,7 +5,6 @@ Records come one after the other. An event is made as soon as no later record ca
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -261,7 +260,7 @@ class Conversation:
         part = "usage" if self._counted.is_new(message.key) else f"usage before {self._builder.record_id}"
         increase = self._counted.count(message.key, message.usage)
         if increase:
-            message.run.tokens += increase
+            message.run.tokens.update(increase)
             data: Document = {**increase, **({} if message.model is None else {"model": message.model})}
             draft = Draft(EventType.TOKEN_USAGE_UPDATED, data)
             record_id, metadata = f"message {message.key}", {"usage": message.usage}
@@ -270,7 +269,7 @@ class Conversation:
     def _row(self, run: OpenRun) -> Run:
         message = self._message
         is_open = message is not None and message.run is run
-        unfinished = self._counted.increase(message.key, message.usage) if message and is_open else Counter()
+        unfinished = self._counted.increase(message.key, message.usage) if message and is_open else {}
         return run.row(self._builder.id, PROVIDER, unfinished)
 
     # Other records.

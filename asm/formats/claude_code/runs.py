@@ -44,9 +44,9 @@ class OpenRun:
             return RunStatus.FAILED
         return RunStatus.COMPLETED if self.is_answered else RunStatus.CANCELLED
 
-    def row(self, session_id: str, provider: str, unfinished: Counter[str]) -> Run:
+    def row(self, session_id: str, provider: str, unfinished: dict[str, int]) -> Run:
         """The run as it is stored. `unfinished` are the tokens of a message that may not have ended."""
-        tokens = self.tokens + unfinished
+        tokens = self.tokens + Counter(unfinished)
         models = list(self.models)
         details: Document = {"model": models[-1]} if models else {}
         if len(models) > 1:
@@ -91,25 +91,20 @@ class CountedMessages:
     def is_new(self, key: str) -> bool:
         return key not in self._counts
 
-    def increase(self, key: str, usage: Any) -> Counter[str]:
+    def increase(self, key: str, usage: Any) -> dict[str, int]:
         """The tokens of a message that have not been counted for it before."""
-        counted = self._counts.get(key, (0,) * len(_COUNTS))
         counts = _counts_of(usage)
-        return Counter(
-            {
-                name: more
-                for name, before in zip(_COUNTS, counted, strict=True)
-                if (more := counts[name] - before) > 0
-            }
-        )
+        counted = self._counts.get(key, _NOTHING)
+        return {
+            name: now - before
+            for name, now, before in zip(_COUNTS, counts, counted, strict=True)
+            if now > before
+        }
 
-    def count(self, key: str, usage: Any) -> Counter[str]:
+    def count(self, key: str, usage: Any) -> dict[str, int]:
         """Count the tokens of a message that have not been counted for it before, and return them."""
         increase = self.increase(key, usage)
-        counted = self._counts.get(key, (0,) * len(_COUNTS))
-        self._counts[key] = tuple(
-            before + increase[name] for name, before in zip(_COUNTS, counted, strict=True)
-        )
+        self._counts[key] = tuple(map(max, _counts_of(usage), self._counts.get(key, _NOTHING)))
         return increase
 
 
@@ -118,18 +113,20 @@ _LOGGED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_cr
 """The names of the counts in a log."""
 
 
-def _counts_of(usage: Any) -> Counter[str]:
+_NOTHING = (0,) * len(_COUNTS)
+
+
+def _counts_of(usage: Any) -> tuple[int, ...]:
     if isinstance(usage, dict) and usage.keys() >= set(_LOGGED[:2]):
         # As Anthropic reports it. Reading any provider's usage takes 20 times as long.
-        logged = [usage.get(name) or 0 for name in _LOGGED]
+        logged = tuple([usage.get(name) or 0 for name in _LOGGED])
         if all(type(count) is int and 0 <= count <= TOKENS_MAX for count in logged):
-            return Counter(dict(zip(_COUNTS, logged, strict=True)))
+            return logged
+    if not isinstance(usage, dict) or not usage:
+        return _NOTHING
     try:
-        return (
-            Counter(token_usage(usage, provider="anthropic"))
-            if isinstance(usage, dict) and usage
-            else Counter()
-        )
+        counts = token_usage(usage, provider="anthropic")
     except ValidationError:
         # A gateway writes what it likes; the event's metadata has it.
-        return Counter()
+        return _NOTHING
+    return tuple([counts.get(name, 0) for name in _COUNTS])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import datetime
 from hashlib import sha256
 
 from asm.content import session_title
 from asm.documents import Document
-from asm.export_files import text
 from asm.formats.claude_code import records
 from asm.formats.claude_code.records import Draft
+from asm.formats.session_rows import digest_of, new_event
 from asm.models import Event, EventType, Session, SessionStatus
 from asm.validation import is_text
 
@@ -55,6 +54,7 @@ class SessionBuilder:
         tags: tuple[str, ...] = (),
     ) -> None:
         self.id = id
+        self._id_start = f"{FORMAT}\0{id}"
         self.metadata = metadata
         self.at = at
         """The time of the record that is read, or of the one before it that has a time."""
@@ -120,10 +120,7 @@ class SessionBuilder:
 
     def _numbered(self, record: Document) -> str:
         """The id of a record without a uuid: its content, and its number among equal ones."""
-        try:
-            digest = sha256(json.dumps(record, sort_keys=True).encode()).digest()
-        except RecursionError as error:
-            raise text.too_deep() from error
+        digest = digest_of(record)
         self._equal[digest] += 1
         return f"{digest.hex()} {self._equal[digest]}"
 
@@ -186,10 +183,10 @@ class SessionBuilder:
         if rest := {**(rest or {}), **draft.rest}:
             metadata["rest"] = rest
         self._events.append(
-            Event(
-                id=self.id_of("evt_", record_id, part),
-                type=draft.type,
-                timestamp=at,
+            new_event(
+                self.id_of("evt_", record_id, part),
+                draft.type,
+                at=at,
                 session_id=self.id,
                 run_id=run_id,
                 data=draft.data,
@@ -208,7 +205,7 @@ class SessionBuilder:
 
     def id_of(self, prefix: str, record_id: str, part: str = "") -> str:
         """The id of an event or a run that is made of a record."""
-        return _id(prefix, self.id, record_id, part)
+        return _hashed(prefix, f"{self._id_start}\0{record_id}\0{part}")
 
     def take_events(self) -> list[Event]:
         """The events that were added since the last time."""
@@ -254,9 +251,9 @@ class SessionBuilder:
 def agent_session_id(log_id: str, agent_id: str) -> str:
     """The id of the session of a sub-agent. `log_id` is that of the session which began it."""
     id = f"{log_id}/agent-{agent_id}"
-    return id if is_text(id) else _id("ses_", log_id, agent_id)
+    return id if is_text(id) else _hashed("ses_", f"{FORMAT}\0{log_id}\0{agent_id}")
 
 
-def _id(prefix: str, *words: str) -> str:
+def _hashed(prefix: str, words: str) -> str:
     # No word has a NUL.
-    return prefix + sha256("\0".join((FORMAT, *words)).encode()).hexdigest()[:32]
+    return prefix + sha256(words.encode()).hexdigest()[:32]

@@ -6,15 +6,12 @@ screen, before or after the item, and are left out: `metadata["told_twice"]` cou
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import datetime
-from hashlib import sha256
 from typing import Any
 
 from asm.content import session_title
 from asm.documents import Document
-from asm.export_files import text
 from asm.formats import openai_items
 from asm.formats.base import Transcript
 from asm.formats.codex.records import (
@@ -29,7 +26,7 @@ from asm.formats.codex.records import (
 from asm.formats.codex.screen import Screen, UntoldText, not_empty
 from asm.formats.codex.tokens import TokenTotal
 from asm.formats.openai_items import Draft
-from asm.formats.session_rows import OpenRun, SessionRows, snake_case, without
+from asm.formats.session_rows import OpenRun, SessionRows, digest_of, snake_case, without
 from asm.models import EventType
 
 _SCREEN = {
@@ -98,11 +95,7 @@ class Conversation:
 
     def _numbered(self, record: Record) -> str:
         """The id of a record: its content, and its number among equal ones."""
-        try:
-            content = json.dumps([record.type, record.payload], sort_keys=True)
-        except RecursionError as error:
-            raise text.too_deep() from error
-        digest = sha256(content.encode()).digest()
+        digest = digest_of([record.type, record.payload])
         self._equal[digest] += 1
         self._number += 1
         return f"{digest.hex()} {self._equal[digest]}"

@@ -34,11 +34,20 @@ if (rail && matchMedia("(max-width: 860px)").matches) rail.open = false;
 // A link to an event opens what it is folded in.
 function unfoldTarget() {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (!target) return;
+  if (!target) return turnTo(/^#event-(\d{1,15})$/.exec(location.hash)?.[1]);
   for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
   const own = target.querySelector(":scope > .content > details.call");
   if (own) own.open = true;
+  const shown = target.closest(".item, .result") ?? target;
+  if (!shown.matches("main")) shown.tabIndex = -1;
+  shown.focus({ preventScroll: true });
   target.scrollIntoView({ block: "start" });
+}
+
+// An event on another page of the session. One that this page should have was pruned.
+function turnTo(number) {
+  const { start, end, jump } = document.getElementById("items")?.dataset ?? {};
+  if (number && jump && (number - start < 0 || number - (end ?? Infinity) > 0)) location.replace(`${jump}?to=${number}`);
 }
 addEventListener("hashchange", unfoldTarget);
 unfoldTarget();

@@ -144,6 +144,16 @@ select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
         ) as stored
   ) as parts;
 
+-- describe_checkpoints
+-- What a list shows of a thread's checkpoints, the newest first, and how many there are.
+select checkpoint_ns, created_at,
+       metadata ->> 'source'::text as source, metadata ->> 'step'::text as step,
+       pg_catalog.count(*) over () as checkpoint_count
+  from asm_checkpoints
+ where session_id = %(session_id)s
+ order by checkpoint_id desc, checkpoint_ns desc
+ limit %(limit)s;
+
 -- outline_thread
 -- The columns that decide whether each checkpoint of a thread is kept, and its values. The
 -- newest of a namespace precedes the others.

@@ -190,14 +190,15 @@ on conflict (id) do update
 -- lock_counters
 -- Locks the counters of these sessions until the transaction ends, in the order of the session
 -- ids, and creates those that are missing, because only a row can be locked. `where false` locks a
--- stored row without writing a new version of it.
+-- stored row without writing a new version of it. Returns the sessions whose counters were missing.
 insert into asm_session_sequences (session_id, last_sequence, updated_at)
 select session_id, 0, pg_catalog.now()
   from pg_catalog.unnest(%(session_ids)s::text[]) as requested (session_id)
  order by session_id collate "C"
 on conflict (session_id) do update
    set last_sequence = excluded.last_sequence
- where false;
+ where false
+returning session_id;
 
 -- find_counters
 -- The requested counters that exist. A poll only compares `changed_at`; the alias keeps SQLite,

@@ -147,6 +147,16 @@ select session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
           and stored.checkpoint_id = head.checkpoint_id
   ) as parts;
 
+-- describe_checkpoints
+-- What a list shows of a thread's checkpoints, the newest first, and how many there are.
+select checkpoint_ns, created_at,
+       json_extract(metadata, '$.source') as source, json_extract(metadata, '$.step') as step,
+       count(*) over () as checkpoint_count
+  from asm_checkpoints
+ where session_id = :session_id
+ order by checkpoint_id desc, checkpoint_ns desc
+ limit :limit;
+
 -- outline_thread
 -- The columns that decide whether each checkpoint of a thread is kept, and its values. The
 -- newest of a namespace precedes the others.

@@ -143,10 +143,12 @@ on conflict (tag, id) do update
  where stored.updated_at < excluded.updated_at;
 
 -- lock_counters
--- Creates the missing counters of these sessions, as on PostgreSQL. The whole file is locked.
+-- Creates the missing counters of these sessions, as on PostgreSQL, and returns the sessions. The whole
+-- file is locked.
 insert into asm_session_sequences (session_id, last_sequence, updated_at)
 values (:session_ids, 0, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
-on conflict (session_id) do nothing;
+on conflict (session_id) do nothing
+returning session_id;
 
 -- find_counters
 -- The requested counters that exist. A poll only compares `changed_at`; the alias keeps SQLite,

@@ -117,7 +117,8 @@ insert into asm_session_sequences (session_id, last_sequence, updated_at)
 values (%(session_id)s, 0, pg_catalog.now())
 on conflict (session_id) do update
    set last_sequence = excluded.last_sequence
- where false;
+ where false
+returning session_id;
 
 -- find_events
 -- for each session_id in session_ids

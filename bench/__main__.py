@@ -39,7 +39,7 @@ BENCHMARKS = (
     "queries",
     "waiting",
 )
-MORE = ("peers",)
+MORE = ("peers", "distributed")
 """These run only when they are named."""
 
 
@@ -50,6 +50,11 @@ MORE = ("peers",)
     envvar="ASM_BENCH_DSN",
     help="A PostgreSQL database to measure on, in a schema that is dropped afterwards. "
     "Without it, a server is started.",
+)
+@click.option(
+    "--distributed",
+    is_flag=True,
+    help="Distribute the tables over the workers of Citus; the DSN is that of its coordinator.",
 )
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
@@ -82,6 +87,7 @@ MORE = ("peers",)
 def main(
     names: tuple[str, ...],
     dsn: str | None,
+    distributed: bool,
     rounds: int,
     seconds: float,
     events: int,
@@ -91,12 +97,12 @@ def main(
     """Compare the store with its floors: every BENCHMARK, or those named.
 
     single_append, async_append, batches, reads, flush, saves, operations, running, forks, imports, sqlite,
-    growth, thin, frames, telemetry, text_search, callers, indexes, queries, waiting; and peers, which runs
-    only when it is named.
+    growth, thin, frames, telemetry, text_search, callers, indexes, queries, waiting; and peers and
+    distributed, which run only when they are named. The last one needs a coordinator of Citus.
     """
     console = Console()
     every = Rounds(rounds, seconds)
-    with Databases(dsn or None) as databases:
+    with Databases(dsn or None, distributed=distributed) as databases:
         where = report.environment(databases.settings())
         for name in names or BENCHMARKS:
             module = importlib.import_module(f"bench.{name}")

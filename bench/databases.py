@@ -108,8 +108,12 @@ def _precise(pid: int, ticks_s: float) -> float:
 class Databases:
     """The databases of one run of the bench, in a folder for temporary files unless another one is named."""
 
-    def __init__(self, dsn: str | None = None, within: Path | None = None) -> None:
+    def __init__(
+        self, dsn: str | None = None, within: Path | None = None, *, distributed: bool = False
+    ) -> None:
+        """With `distributed`, the DSN is that of a coordinator of Citus, which distributes the tables."""
         self._dsn = dsn
+        self._distributed = distributed
         self._within = within
         self._stack = ExitStack()
         folder = tempfile.TemporaryDirectory(prefix="asm-bench-", dir=within)
@@ -154,14 +158,17 @@ class Databases:
         return installed if installed and installed.exists() else Path(found) if found else None
 
     @contextmanager
-    def postgres(self) -> Iterator[PostgresSchema]:
+    def postgres(self, *, distributed: bool | None = None) -> Iterator[PostgresSchema]:
         """A new schema, so that nothing else in the database changes."""
         if self.dsn is None:
             raise LookupError("no PostgreSQL server found: name one with `make bench DSN=postgresql://…`")
+        if distributed is None:
+            distributed = self._distributed
         schema = f"asm_bench_{secrets.token_hex(4)}"
-        asm.migrate(self.dsn, schema=schema)
+        asm.migrate(self.dsn, schema=schema, distributed=distributed)
+        queries = QueryRegistry("postgres", schema, distributed=distributed)
         try:
-            yield PostgresSchema(self.dsn, schema, QueryRegistry("postgres", schema), self.pgbench, self.cpu)
+            yield PostgresSchema(self.dsn, schema, queries, self.pgbench, self.cpu)
         finally:
             with psycopg.connect(self.dsn, autocommit=True) as connection:
                 connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))

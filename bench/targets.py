@@ -38,6 +38,19 @@ class Target:
         return f"{limits} (reference: {self.reference})" if self.reference else limits
 
 
+ONE_DISTRIBUTED = Target("Citus: one thread, one append", "pgbench, 1 client, same statement", 0.8)
+EIGHT_DISTRIBUTED = Target("Citus: 8 threads", "pgbench, 8 clients", 1.1)
+THREADS_DISTRIBUTED = Target("Citus: 32 threads", "pgbench, 32 clients", 1.2)
+BATCH_DISTRIBUTED = Target(
+    "Citus: append_events of 1,000, one session", "the same, tables that are not distributed", 0.9
+)
+SPANNING_DISTRIBUTED = Target(
+    "Citus: append_events of 1,000 over 20 sessions", "the same, tables that are not distributed"
+)
+READ_DISTRIBUTED = Target("Citus: the last 20 events", "the same, tables that are not distributed")
+SEARCH_DISTRIBUTED = Target(
+    "Citus: search_events of a type, a page of 100", "the same, tables that are not distributed"
+)
 COPY = "COPY of the same rows into the same table"
 BY_HAND = "tuples + orjson + one constructor per row, by hand"
 

@@ -28,6 +28,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import asm
+from asm.engine.registry import TABLES
 from tests.servers import Server, installations
 
 # Processes that tests start print UTF-8 in every locale.
@@ -42,8 +43,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEST_DSN = os.environ.get("ASM_TEST_DSN")
-INSTALLATIONS = {} if TEST_DSN else {f"postgres-{each.version}": each for each in installations()}
-POSTGRES = ["postgres"] if TEST_DSN else list(INSTALLATIONS)
+CITUS_DSN = os.environ.get("ASM_TEST_CITUS_DSN")
+"""A coordinator of Citus, in whose database the tests may create and drop schemas. They run there in place
+of PostgreSQL, and one at a time."""
+INSTALLATIONS = (
+    {} if TEST_DSN or CITUS_DSN else {f"postgres-{each.version}": each for each in installations()}
+)
+POSTGRES = ["postgres-citus"] if CITUS_DSN else ["postgres"] if TEST_DSN else list(INSTALLATIONS)
 DATABASES = ["sqlite", *POSTGRES]
 
 # No test data has to survive a crash of the machine, so nothing has to be synced to the disk.
@@ -124,6 +130,119 @@ class Cluster:
 
     def _drop(self, name: str) -> None:
         self._admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+class DistributedCluster(Cluster):
+    """A coordinator of Citus, where a database is a schema. One that has tables is emptied and used again."""
+
+    SHARDS = 2
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self._migrated: list[str] = []
+        self._objects: dict[str, list[Any]] = {}
+        self._in_use = 0
+        self._drop_what_tests_left()
+
+    @contextmanager
+    def database(self, *, migrated: bool) -> Iterator[str]:
+        name = self._migrated.pop() if migrated and self._migrated else self._created(migrated)
+        self._in_use += 1
+        try:
+            yield self._dsn_of(name)
+        finally:
+            self._in_use -= 1
+            self._end_transactions(name)
+            if migrated and self._is_emptied(name):
+                self._migrated.append(name)
+            else:
+                self._drop_schema(name)
+            if not self._in_use:
+                self._drop_what_tests_left()
+
+    def close(self) -> None:
+        while self._migrated:
+            self._drop_schema(self._migrated.pop())
+        super().close()
+
+    def _rows(self, query: str | sql.Composed, params: Any = None) -> list[Any]:
+        # A test may end all connections to the database, which is that of every test.
+        if self._admin.closed or self._admin.pgconn.status != psycopg.pq.ConnStatus.OK:
+            self._admin = psycopg.connect(self.dsn, autocommit=True)
+        try:
+            found = self._admin.execute(query, params)
+        except psycopg.OperationalError:
+            if not self._admin.closed:
+                raise
+            return self._rows(query, params)
+        return found.fetchall() if found.description else []
+
+    def _dsn_of(self, schema: str) -> str:
+        return make_conninfo(self.dsn, options=f"-csearch_path={schema}")
+
+    def _created(self, migrated: bool) -> str:
+        name = f"asm_test_{uuid4().hex}"
+        self._rows(sql.SQL("create schema {}").format(sql.Identifier(name)))
+        if migrated:
+            asm.migrate(self._dsn_of(name), distributed=True, shards=self.SHARDS)
+            self._objects[name] = self._objects_of(name)
+        return name
+
+    def _objects_of(self, schema: str) -> list[Any]:
+        """The tables with their columns, constraints and triggers, the functions, and the migrations."""
+        query = """
+            with tables as (select oid, relname from pg_class where relnamespace = %(schema)s::regnamespace)
+            select oid, relname from tables
+            union all
+            select attrelid, attname || attnotnull::text
+              from pg_attribute where attrelid in (select oid from tables)
+            union all
+            select oid, conname from pg_constraint where connamespace = %(schema)s::regnamespace
+            union all
+            select oid, tgname from pg_trigger where tgrelid in (select oid from tables)
+            union all
+            select oid, proname from pg_proc where pronamespace = %(schema)s::regnamespace
+            order by 1, 2
+        """
+        applied = sql.SQL("select migration_id from {} order by 1").format(
+            sql.Identifier(schema, "_yoyo_migration")
+        )
+        found = self._rows(query, {"schema": schema})
+        return found + (self._rows(applied) if "_yoyo_migration" in (name for _, name in found) else [])
+
+    def _is_emptied(self, name: str) -> bool:
+        if self._objects_of(name) != self._objects[name]:
+            return False
+        tables = sql.SQL(", ").join(sql.Identifier(name, table) for table in TABLES)
+        self._rows(sql.SQL("truncate {}").format(tables))
+        return True
+
+    def _drop_what_tests_left(self) -> None:
+        """Drop the schemas and tables that tests created, also those of a run that was killed."""
+        schemas = """
+            select nspname from pg_namespace
+             where nspname !~ '^(pg_|citus|columnar)' and nspname not in ('public', 'information_schema')
+        """
+        for (name,) in self._rows(schemas):
+            if name not in self._migrated:
+                self._drop_schema(name)
+        tables = "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'"
+        for (name,) in self._rows(tables):
+            self._rows(sql.SQL("drop table {} cascade").format(sql.Identifier("public", name)))
+
+    def _drop_schema(self, name: str) -> None:
+        self._rows(sql.SQL("drop schema {} cascade").format(sql.Identifier(name)))
+
+    def _end_transactions(self, name: str) -> None:
+        """End the transactions that a failed test has left open, which hold locks."""
+        query = """
+            select pg_terminate_backend(pid)
+              from pg_locks
+             where relation in (select oid from pg_class where relnamespace = %s::regnamespace)
+               and database = (select oid from pg_database where datname = current_database())
+               and pid <> pg_backend_pid()
+        """
+        self._rows(query, [name])
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -270,7 +389,7 @@ def clusters() -> Iterator[Callable[[str], Cluster]]:
 
     def cluster(kind: str) -> Cluster:
         if kind not in started:
-            started[kind] = Cluster(TEST_DSN) if TEST_DSN else _started(kind)
+            started[kind] = _started(kind)
         return started[kind]
 
     yield cluster
@@ -281,6 +400,10 @@ def clusters() -> Iterator[Callable[[str], Cluster]]:
 
 
 def _started(kind: str) -> Cluster:
+    if CITUS_DSN:
+        return DistributedCluster(CITUS_DSN)
+    if TEST_DSN:
+        return Cluster(TEST_DSN)
     server = Server(INSTALLATIONS[kind], folder=in_memory(), settings=UNSYNCED, hashes_once=True)
     server.start()
     return Cluster(server.dsn(), server)

@@ -23,8 +23,22 @@ from asm.migrations.text_index import index_stored_events
 @dsn_argument
 @click.option("--langgraph", is_flag=True, help="Also create the tables of LangGraph's checkpoints.")
 @click.option("--text-search", is_flag=True, help="Also index the words in events, for searches by text.")
+@click.option("--distributed", is_flag=True, help="Also distribute the tables over the workers of Citus.")
+@click.option(
+    "--shards", type=click.IntRange(1, runner.SHARDS_MAX), metavar="N", help="In N parts. Default: 32."
+)
+@click.option("--with-rows", is_flag=True, help="Also move rows, while the tables are locked.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL of what is pending, and change nothing.")
-def migrate(dsn: str | None, schema: str | None, *, as_sql: bool, **optional: bool) -> None:
+def migrate(
+    dsn: str | None,
+    schema: str | None,
+    *,
+    distributed: bool,
+    shards: int | None,
+    with_rows: bool,
+    as_sql: bool,
+    **optional: bool,
+) -> None:
     """Create the tables, or bring them up to date.
 
     All pending migrations are applied in one transaction. Open stores go on working.
@@ -35,17 +49,30 @@ def migrate(dsn: str | None, schema: str | None, *, as_sql: bool, **optional: bo
     Run it from time to time: a search reads the events that are not in the index. It can be stopped and run
     again, beside programs that append.
 
+    --distributed is for the coordinator of a Citus cluster. A session and all that it has are on one worker.
+    It excludes the optional tables, which need triggers.
+
     The output of --sql is a script for psql or sqlite3, which also marks the migrations as applied.
 
     \b
     asm migrate sqlite:///agents.db
+    asm migrate --distributed postgresql://app@coordinator/agents
     asm migrate postgresql://app@db/agents --sql | psql postgresql://app@db/agents
     """
     asked = [name.replace("_", "-") for name, is_asked in optional.items() if is_asked]
+    if not distributed and (shards or with_rows):
+        raise click.UsageError("--shards and --with-rows are about --distributed: give that, too.")
+    if as_sql and distributed:
+        raise click.UsageError("--sql does not print how tables are distributed: leave one of them out.")
     if as_sql:
         click.echo(runner.migration_script(dsn, schema=schema, optional=asked), nl=False)
         return
-    applied = runner.migrate_with(asked, dsn, schema=schema)
+    if distributed:
+        applied = runner.migrate_distributed(
+            dsn, schema=schema, optional=asked, shards=shards or runner.SHARDS, with_rows=with_rows
+        )
+    else:
+        applied = runner.migrate_with(asked, dsn, schema=schema)
     for migration in applied:
         click.echo(f"applied {migration}")
     indexed = _index(dsn, schema) if TEXT_SEARCH in asked else 0

@@ -55,6 +55,10 @@ class GroupCommit:
         self._finished_at = 0.0
         self.is_closed = False
 
+    def divide_by_session(self) -> None:
+        """Have only operations on the same session share a statement, and any number be sent at a time."""
+        self._queue.divides_by_session = True
+
     def run(self, operation: Batchable[T]) -> T:
         """Send an operation, with others where some wait, and wait at most `timeout` seconds to be sent."""
         if self.is_closed:

@@ -5,6 +5,12 @@ name; comment lines below it describe the query; then comes the SQL, ended by a 
 end of a line. A line that ends in `-- if name` (or `-- if one and other`) is sent only when the
 caller gives those names a value. Such lines form a whole `and …`, `order by …` or `limit …`
 clause, so that any SQL tool can read the file; a clause of several lines repeats its condition.
+
+`sql/citus` has only the blocks that differ on distributed tables. Such a block may have several statements,
+which are sent in one transaction, and the rows are those of the last one that returns any. With the comment
+`-- for each session_id in session_ids` it is sent once for each session: `session_id` is its id, and each
+column of `session_ids`, which are lists, has the values of that session only. Columns with another prefix
+may be named, too: `-- for each session_id in session_ids and ensured_id`.
 """
 
 from __future__ import annotations
@@ -30,11 +36,14 @@ OPTIONAL_TABLES = (
 _NAME_LINE = re.compile(r"-- ([a-z][a-z0-9_]*)")
 _OPTIONAL_LINE = re.compile(r"(?P<sql>.*?\S)\s+-- if (?P<condition>.*)")
 _CONDITION = re.compile(r"[a-z][a-z0-9_]*(?: and [a-z][a-z0-9_]*)*")
+_DIVISION = re.compile(r"-- for each (?P<name>\w+) in (?P<columns>\w+(?: and \w+)*)")
 _OPTIONAL_CLAUSE = re.compile(r"\s*(?:and|order by|limit)\b")
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 _WRITES = re.compile(r"\b(insert|update|delete)\b")
 _RETURNS = re.compile(r"\A\s*select\b|^\s*returning\b", re.MULTILINE)
-_TABLE_NAME = re.compile(rf"\b(?:{'|'.join(TABLES + OPTIONAL_TABLES)}|_yoyo_migration|_yoyo_log)\b")
+_TABLE_NAME = re.compile(
+    rf"\b(?:{'|'.join(TABLES + OPTIONAL_TABLES)}|asm_append_event|_yoyo_migration|_yoyo_log)\b"
+)
 
 _PLACEHOLDER = {
     "postgres": re.compile(r"%\(([a-z][a-z0-9_]*)\)s"),
@@ -75,10 +84,24 @@ class TemplateLine(NamedTuple):
     where: str
 
 
+class Division(NamedTuple):
+    """A block is sent once for each value of these columns, as the parameter of this name."""
+
+    name: str
+    columns: tuple[str, ...]
+
+
 class NamedQuery:
     """One block of a query file."""
 
-    def __init__(self, name: str, where: str, lines: list[TemplateLine], dialect: Dialect) -> None:
+    def __init__(
+        self,
+        name: str,
+        where: str,
+        lines: list[TemplateLine],
+        dialect: Dialect,
+        division: Division | None = None,
+    ) -> None:
         text = "\n".join(line.sql for line in lines)
         self.name = name
         self.where = where
@@ -87,8 +110,15 @@ class NamedQuery:
         self.parameters = _parameters(text, dialect)
         self.options = tuple(sorted({option for line in lines for option in line.requires}))
         self.writes = _WRITES.search(text) is not None
+        self.division = division
+        self.is_divided = division is not None or len(_statements(text)) > 1
+        """Whether it may be more than one statement on PostgreSQL."""
         self._names = self.parameters.union(self.options)
         self._rendered: dict[tuple[bool, ...], RenderedQuery] = {}
+
+    def accept_parameters_of(self, replaced: NamedQuery) -> None:
+        """Ignore the parameters that only the query has which this one replaces."""
+        self._names |= replaced.parameters.union(replaced.options)
 
     def render(self, params: Mapping[str, Any]) -> RenderedQuery:
         """The statements for these values. Each choice of optional lines is rendered once."""
@@ -111,24 +141,37 @@ class NamedQuery:
 
 
 class QueryRegistry(dict[str, NamedQuery]):
-    """All queries of one dialect by name, with the tables in one schema."""
+    """All queries of one dialect by name, with the tables in one schema, which may be `distributed`."""
 
-    def __init__(self, dialect: Dialect, schema: str | None = None) -> None:
+    def __init__(self, dialect: Dialect, schema: str | None = None, *, distributed: bool = False) -> None:
         super().__init__(_read_cached(sql_folder(dialect) / "queries", dialect, schema))
+        if distributed:
+            for name, query in _read_cached(
+                sql_folder("citus") / "queries", "postgres", schema, divides=True
+            ).items():
+                query.accept_parameters_of(self[name])
+                self[name] = query
 
 
-def sql_folder(dialect: Dialect) -> Path:
+def sql_folder(dialect: str) -> Path:
     """The folder of a dialect: inside the package in an installed wheel, next to it in a checkout."""
     package = Path(__file__).parent.parent
     installed = package / "sql" / dialect
     return installed if installed.is_dir() else package.parent / "sql" / dialect
 
 
-def read_folder(folder: Path, dialect: Dialect, schema: str | None = None) -> dict[str, NamedQuery]:
-    """Every query of every file in a folder, by name."""
+def read_folder(
+    folder: Path, dialect: Dialect, schema: str | None = None, *, divides: bool = False
+) -> dict[str, NamedQuery]:
+    """Every query of every file in a folder, by name. `divides` allows several statements in a block."""
     queries: dict[str, NamedQuery] = {}
     for file in sorted(folder.glob("*.sql")):
         for query in _blocks(file, dialect, schema):
+            if dialect == "postgres" and not divides and query.is_divided:
+                raise BadQuery(
+                    f"{query.where}: {query.name} has two statements, or is sent for each of several values; "
+                    "PostgreSQL prepares one at a time"
+                )
             if query.name in queries:
                 raise BadQuery(
                     f"{query.where}: the name {query.name} is used at {queries[query.name].where}, too"
@@ -142,13 +185,15 @@ _read_cached = lru_cache(maxsize=32)(read_folder)
 
 
 def _blocks(file: Path, dialect: Dialect, schema: str | None) -> Iterator[NamedQuery]:
-    name, opened_at, lines = "", "", list[TemplateLine]()
+    name, opened_at, lines, division = "", "", list[TemplateLine](), None
     for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
         where = f"{file.name}:{number}"
         if opening := _NAME_LINE.fullmatch(line):
             if name:
-                yield _checked(name, opened_at, lines, dialect)
-            name, opened_at, lines = opening.group(1), where, []
+                yield _checked(name, opened_at, lines, dialect, division)
+            name, opened_at, lines, division = opening.group(1), where, [], None
+        elif divides := _DIVISION.fullmatch(line):
+            division = Division(divides["name"], tuple(divides["columns"].split(" and ")))
         elif not line.strip() or line.startswith("--"):
             continue
         elif not name:
@@ -156,10 +201,12 @@ def _blocks(file: Path, dialect: Dialect, schema: str | None) -> Iterator[NamedQ
         else:
             lines.append(_line(line, f"{where}: {name}", schema))
     if name:
-        yield _checked(name, opened_at, lines, dialect)
+        yield _checked(name, opened_at, lines, dialect, division)
 
 
-def _checked(name: str, where: str, lines: list[TemplateLine], dialect: Dialect) -> NamedQuery:
+def _checked(
+    name: str, where: str, lines: list[TemplateLine], dialect: Dialect, division: Division | None
+) -> NamedQuery:
     """The query of a block, or BadQuery where the block breaks a rule."""
     if not lines:
         raise BadQuery(f"{where}: {name} has no SQL")
@@ -171,10 +218,7 @@ def _checked(name: str, where: str, lines: list[TemplateLine], dialect: Dialect)
     for requires, clause in groupby(lines, attrgetter("requires")):
         if requires:
             _check_optional(list(clause))
-    query = NamedQuery(name, where, lines, dialect)
-    if dialect == "postgres" and len(_statements("\n".join(line.sql for line in lines))) > 1:
-        raise BadQuery(f"{where}: {name} has two statements; PostgreSQL prepares one at a time")
-    return query
+    return NamedQuery(name, where, lines, dialect, division)
 
 
 def _check_optional(clause: list[TemplateLine]) -> None:
@@ -205,11 +249,13 @@ def _line(line: str, where: str, schema: str | None) -> TemplateLine:
 
 
 def _in_schema(line: str, schema: str | None) -> str:
-    if schema is None:
-        return line
     # psycopg reads placeholders inside quoted identifiers, too, so percent signs are doubled.
-    quoted = quote_identifier(schema).replace("%", "%%")
-    return _TABLE_NAME.sub(lambda table: f"{quoted}.{table.group()}", line)
+    return line if schema is None else in_schema(line, quote_identifier(schema).replace("%", "%%"))
+
+
+def in_schema(line: str, quoted: str | None) -> str:
+    """The line, in which the names of tables have a schema, which is a quoted identifier."""
+    return line if quoted is None else _TABLE_NAME.sub(lambda table: f"{quoted}.{table.group()}", line)
 
 
 @cache

@@ -165,6 +165,8 @@ class WaitQueue(Generic[R]):
         self.requests: list[R] = []
         self._batches: list[Batch[R]] = []
         self._durations_s: deque[float] = deque([0.0], maxlen=8)
+        self.divides_by_session = False
+        """Whether a batch is of one session, and waits for no batch of another one."""
 
     @property
     def is_idle(self) -> bool:
@@ -180,11 +182,16 @@ class WaitQueue(Generic[R]):
         ]
 
     def add(self, request: R) -> None:
+        if self.divides_by_session:
+            request.group = request.operation.sessions
         self.requests.append(request)
 
     def start_alone(self, batch: Batch[R], sessions: Sequence[str]) -> bool:
         """Start the batch of a caller that is not in the queue. False: other requests are there."""
-        if self.requests or self._batches:
+        if self.divides_by_session:
+            if self._is_busy(sessions):
+                return False
+        elif self.requests or self._batches:
             return False
         batch.sessions = sessions
         batch.started_at = time.monotonic()
@@ -229,8 +236,16 @@ class WaitQueue(Generic[R]):
         """How long the statement of a batch waits for a lock. None: as long as the store's `timeout`."""
         return max(MIXED_BATCH_TIMEOUT_S, 4 * min(self._durations_s)) if batch.spans_sessions else None
 
+    def _is_busy(self, sessions: Sequence[str]) -> bool:
+        """Whether a request or a batch of one of these sessions is there."""
+        waiting = [request.operation.sessions for request in self.requests if request.is_open]
+        sending = [batch.sessions for batch in self._sending()]
+        return any(not set(sessions).isdisjoint(others) for others in (*waiting, *sending))
+
     def _free_lanes(self, now: float) -> tuple[int, ...]:
         """The lanes in which no batch is being sent, except slow ones."""
+        if self.divides_by_session:
+            return ALL_LANES
         free: tuple[int, ...] = ALL_LANES
         for batch in self._batches:
             if batch.is_finished or now - batch.started_at >= SLOW_BATCH_S:
@@ -247,7 +262,9 @@ class WaitQueue(Generic[R]):
         selected: list[R] = []
         if first is None:
             return selected, lanes
-        if self._parallel_batches_from is not None and len(waiting) >= self._parallel_batches_from:
+        if self.divides_by_session:
+            lanes = ALL_LANES
+        elif self._parallel_batches_from is not None and len(waiting) >= self._parallel_batches_from:
             lanes = (first.lane,)
         items = size_bytes = 0
         for request in self._eligible(waiting, lanes, first.group):

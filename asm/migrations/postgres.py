@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import psycopg
 from asm.engine.registry import Dialect, QueryRegistry, quote_identifier
 from asm.engine.schema_version import use_schema_of_tables
 from asm.engine.script import Rows
+from asm.migrations.distribution import check_optional, distribute, drop_function
 from asm.migrations.files import list_files
 from asm.migrations.migrator import Migrator
 from asm.postgres.errors import translated
@@ -62,6 +63,33 @@ class PostgresMigrator(Migrator):
             found = self._connection.execute(statement.sql.encode(), params)
         row = found.fetchone()
         return row[0] if row else None
+
+    def migrate_distributed(self, *, shards: int, with_rows: bool = False) -> list[str]:
+        """Apply what is pending and distribute the tables, in one transaction."""
+
+        def work(backend: Any) -> list[str]:
+            applied = self._apply((), backend)
+            schema = self._use_schema()
+            distribute(self._connection, schema, shards, applied=self._applied(), with_rows=with_rows)
+            return applied
+
+        return self._with_lock(work)
+
+    def _apply(self, optional: Collection[str], backend: Any) -> list[str]:
+        check_optional(self._connection, optional)
+        return super()._apply(optional, backend)
+
+    def script(self, optional: Collection[str] = ()) -> str:
+        with translated(self._connection), self._connection.transaction():
+            self._use_schema()
+            check_optional(self._connection, optional)
+        return super().script(optional)
+
+    def _roll_back(self, steps: int | None, backend: Any) -> list[str]:
+        undone = super()._roll_back(steps, backend)
+        if not self._applied():
+            drop_function(self._connection, self._use_schema())
+        return undone
 
     def backend(self) -> Any:
         from asm.migrations.yoyo_backends import PostgresBackend

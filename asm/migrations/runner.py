@@ -19,8 +19,19 @@ from asm.migrations.sqlite import SQLiteMigrator
 from asm.sqlite.connection import open_file
 from asm.validation import count, flag
 
+SHARDS = 32
+SHARDS_MAX = 64_000
+"""What Citus takes at most."""
 
-def migrate(dsn: str | None = None, *, schema: str | None = None, text_search: bool = False) -> list[str]:
+
+def migrate(
+    dsn: str | None = None,
+    *,
+    schema: str | None = None,
+    text_search: bool = False,
+    distributed: bool = False,
+    shards: int = SHARDS,
+) -> list[str]:
     """Apply all pending migrations or none, and return their ids in the order applied.
 
     Returns [] when the database is up to date, which needs no right to write. Several processes may call
@@ -29,16 +40,52 @@ def migrate(dsn: str | None = None, *, schema: str | None = None, text_search: b
     `text_search` creates the index of the words in events that searches by `text` need, and adds to it the
     events that are not in it yet, in short transactions of their own. If that is stopped, the next call goes
     on with it.
+
+    With `distributed`, the tables are distributed over the workers of Citus by the id of the session, in
+    `shards` parts, in the same transaction. The database is that of the coordinator. Tables that are
+    distributed already stay as they are. StorageError if there are rows, no workers, or no extension, and
+    where the tables have the triggers of optional migrations, which Citus refuses. For the same reason
+    tables that are distributed have no index of words.
     """
     dsn = dsns.as_secret(dsn)
-    if not flag(text_search, "text_search"):
-        return migrate_with((), dsn, schema=schema)
-    applied = migrate_with([TEXT_SEARCH], dsn, schema=schema)
-    # Imported here, because most programs have no such index.
-    from asm.migrations.text_index import index_stored_events
+    optional = [TEXT_SEARCH] if flag(text_search, "text_search") else []
+    if flag(distributed, "distributed"):
+        return migrate_distributed(dsn, schema=schema, optional=optional, shards=shards)
+    applied = migrate_with(optional, dsn, schema=schema)
+    if optional:
+        # Imported here, because most programs have no such index.
+        from asm.migrations.text_index import index_stored_events
 
-    index_stored_events(dsn, schema=schema)
+        index_stored_events(dsn, schema=schema)
     return applied
+
+
+def migrate_distributed(
+    dsn: str | None = None,
+    *,
+    schema: str | None = None,
+    optional: Collection[str] = (),
+    shards: int = SHARDS,
+    with_rows: bool = False,
+) -> list[str]:
+    """`migrate` with `distributed`. `with_rows` moves the rows that there are.
+
+    ValidationError for `optional` migrations, because all of them create triggers.
+    """
+    dsn = dsns.as_secret(dsn)
+    if optional:
+        raise ValidationError(
+            f"{', '.join(sorted(optional))} and distributed tables exclude each other, because Citus refuses "
+            "the triggers: leave one of them out"
+        )
+    shards = count(shards, "shards", SHARDS_MAX, minimum=1)
+    address = dsns.parse_dsn(dsn, schema)
+    if address.dialect != "postgres":
+        raise ValidationError("only PostgreSQL with the extension citus distributes tables, not SQLite")
+    from asm.migrations.postgres import connected_migrator
+
+    with connected_migrator(address.address, address.schema) as migrator:
+        return migrator.migrate_distributed(shards=shards, with_rows=with_rows)
 
 
 def migrate_with(

@@ -255,7 +255,8 @@ def _append_many(
     offsets = _offsets_from_last(batch, counters)
 
     def read(rows: Rows) -> StoredEvents:
-        last = load(rows[0][0])
+        # One document of all sessions; on distributed tables a row for each.
+        last = load(rows[0][0]) if len(rows[0]) == 1 else dict(rows)
         return {
             new.key: new.with_sequence_number(last[new.session_id] - offset)
             for new, offset in zip(batch, offsets, strict=True)

@@ -51,7 +51,7 @@ class AsyncAtMostOnce:
         pause_before_retry: PauseBeforeRetry,
     ) -> None:
         self._checkouts = checkouts
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._retry_for = retry_for
         self._pause_before_retry = pause_before_retry
         self.can_identify = True
@@ -107,8 +107,8 @@ class AsyncAtMostOnce:
     async def _find_outcome(self, transaction: Transaction) -> Outcome:
         connection = await self._checkouts.checkout()
         try:
-            with translated(), limited(connection, self._timeouts.begin_and_commit):
-                return await _find_outcome(connection, self._timeouts, transaction)
+            with translated(), limited(connection, self.timeouts.begin_and_commit):
+                return await _find_outcome(connection, self.timeouts, transaction)
         finally:
             await self._checkouts.checkin(connection)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from logging import DEBUG
@@ -51,8 +51,9 @@ from asm.postgres.async_server_checks import can_identify, check_database, check
 from asm.postgres.async_session_reset import reset_session
 from asm.postgres.async_transaction import AsyncPostgresTransaction, begun
 from asm.postgres.client_state import ClientState
+from asm.postgres.distributed import as_pipeline, merged, parts
 from asm.postgres.errors import OUT_OF_RANGE, translated, translation
-from asm.postgres.fast_path import PipelineRun
+from asm.postgres.fast_path import DividedPipelineRun, PipelineRun
 from asm.postgres.outcomes import Commit
 from asm.postgres.timeouts import Timeouts, limited
 
@@ -86,10 +87,12 @@ class AsyncPostgres:
         self._pool = pool
         self._conninfo = conninfo
         self._schema = schema
+        self._statement_timeout = statement_timeout
         self._timeouts = Timeouts(timeout, statement_timeout)
         self._retry_for = retry_for
         self._prepare = prepare
         self._borrows_direct = False
+        self._is_distributed = False
         self._checkouts = AsyncCheckouts(pool, setup, timeout, is_own=conninfo is not None)
         self._at_most_once = AsyncAtMostOnce(
             self._checkouts, self._timeouts, retry_for, self._pause_before_retry
@@ -195,6 +198,8 @@ class AsyncPostgres:
         started_at = time.perf_counter()
         try:
             try:
+                if self._is_distributed and isinstance(operation, Query):
+                    operation = self._divided(operation)
                 if isinstance(operation, Query):
                     rows = await self._autocommit(connection, operation, lock_timeout_s)
                     if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
@@ -220,6 +225,9 @@ class AsyncPostgres:
         finally:
             await self._checkouts.checkin(connection)
 
+    def _divided(self, query: Query[T]) -> Query[T] | Pipeline[T]:
+        return as_pipeline(query) if self.queries[query.query].is_divided else query
+
     async def _autocommit(
         self, connection: AsyncConnection[Any], query: Query[Any], lock_timeout_s: float | None
     ) -> Rows:
@@ -240,7 +248,7 @@ class AsyncPostgres:
         if not isinstance(connection, AsyncStoreConnection):
             begin = self._timeouts.begin_for(pipeline, lock_timeout_s)
             return await self._in_transaction(connection, pipeline.as_unit(), begin)
-        execution = PipelineRun(self.queries, pipeline)
+        execution = (DividedPipelineRun if self._is_distributed else PipelineRun)(self.queries, pipeline)
         gen = connection.fast_path.execute_pipeline(execution, self._prepare)
         return execution.read(await connection.run(gen, self._timeouts.pipeline(pipeline, lock_timeout_s)))
 
@@ -251,7 +259,9 @@ class AsyncPostgres:
         begin: str,
         commit: Commit[T] | None = None,
     ) -> T:
-        if commit is not None and isinstance(connection, AsyncStoreConnection):
+        # Citus hands the settings of a transaction to the workers only if they are `set` by statements.
+        is_local = not self._is_distributed
+        if commit is not None and is_local and isinstance(connection, AsyncStoreConnection):
             rest = await self._begin_with_first(connection, operation, commit)
             async with begun(connection, None, self._timeouts.begin_and_commit, commit):
                 commit.result = await run_script_async(rest, self.executor(connection, operation))
@@ -268,18 +278,18 @@ class AsyncPostgres:
         """Begin, identify the transaction and execute the first query, in one round trip; the rest to do."""
         script, started_at = iter(operation), time.perf_counter()
         query = next(script)
-        sql = self.queries[query.query].render(query.params).statements[0].sql
+        found = list(parts(self.queries[query.query], query.params))
         is_direct = self._prepare and connection.fast_path.prepares
         first = commit.select(self._timeouts.settings, connection.server)
-        statements = [(first, {}), (sql, query.params)]
+        statements = [(first, {}), *((part.sql, part.params) for part in found)]
         gen = connection.fast_path.execute_pipeline(statements, is_direct, commits=False)
-        [identity], rows = await connection.run(gen, self._timeouts.in_transaction)
+        [identity], *rows = await connection.run(gen, self._timeouts.in_transaction)
         commit.identify(identity, connection.server)
         if is_direct and commit.transaction is not None:
             connection.server = commit.transaction.server
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             self.log.executed(operation, started_at, query)
-        return resume(script, rows)
+        return resume(script, merged(list(zip(found, rows, strict=True))))
 
     async def _autocommit_borrowed(
         self, connection: AsyncConnection[Any], query: Query[Any], lock_timeout_s: float | None
@@ -301,12 +311,23 @@ class AsyncPostgres:
 
     async def execute(self, connection: AsyncConnection[Any], query: Query[Any]) -> Rows:
         """The rows of a query inside a transaction."""
-        rendered = self.queries[query.query].render(query.params)
-        cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
+        named = self.queries[query.query]
         prepare = self._prepare and query.prepare
-        sql = rendered.statements[0].sql
+        if not named.is_divided:
+            sql = named.render(query.params).statements[0].sql
+            return await self._execute(connection, sql, query.params, prepare)
+        found = [
+            (part, await self._execute(connection, part.sql, part.params, prepare))
+            for part in parts(named, query.params)
+        ]
+        return merged(found)
+
+    async def _execute(
+        self, connection: AsyncConnection[Any], sql: str, params: Mapping[str, Any], prepare: bool
+    ) -> Rows:
+        cursor = AsyncPlainCursor(connection, row_factory=tuple_row)
         with limited(connection, self._timeouts.in_transaction):
-            await cursor.execute(sql, bind(sql, query.params), prepare=prepare, binary=True)
+            await cursor.execute(sql, bind(sql, params), prepare=prepare, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
     # sync only: @not_reentrant_around
@@ -376,19 +397,31 @@ class AsyncPostgres:
 
     async def _check_server(self) -> None:
         if self._conninfo is not None:
-            self._at_most_once.can_identify = await probe(self._conninfo, self._schema)
+            server = await probe(self._conninfo, self._schema)
+            self._at_most_once.can_identify = server.can_identify
+            if server.is_distributed:
+                self._use_distributed()
             return
         connection = await self._checkouts.checkout()
         try:
             with translated():
                 check_server(connection)
                 async with connection.transaction():
-                    await check_database(connection, self._schema)
+                    if await check_database(connection, self._schema):
+                        self._use_distributed()
                     self._borrows_direct = await is_direct(connection)
                     self._prepare = self._prepare and self._borrows_direct
-                self._at_most_once.can_identify = await can_identify(connection)
+                self._at_most_once.can_identify = not self._is_distributed and await can_identify(connection)
         finally:
             await self._checkouts.checkin(connection)
+
+    def _use_distributed(self) -> None:
+        """Have each statement be about one session, and commits be shared within a session only."""
+        self._is_distributed = True
+        self.queries = QueryRegistry("postgres", self._schema, distributed=True)
+        self._timeouts = Timeouts(self._timeouts.timeout, self._statement_timeout, propagates=True)
+        self._at_most_once.timeouts = self._timeouts
+        self.group_commit.divide_by_session()
 
     def _is_direct(self, connection: AsyncConnection[Any]) -> bool:
         """Whether no pooler stands between a connection and the server."""

@@ -51,7 +51,7 @@ class AtMostOnce:
         pause_before_retry: PauseBeforeRetry,
     ) -> None:
         self._checkouts = checkouts
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._retry_for = retry_for
         self._pause_before_retry = pause_before_retry
         self.can_identify = True
@@ -107,8 +107,8 @@ class AtMostOnce:
     def _find_outcome(self, transaction: Transaction) -> Outcome:
         connection = self._checkouts.checkout()
         try:
-            with translated(), limited(connection, self._timeouts.begin_and_commit):
-                return _find_outcome(connection, self._timeouts, transaction)
+            with translated(), limited(connection, self.timeouts.begin_and_commit):
+                return _find_outcome(connection, self.timeouts, transaction)
         finally:
             self._checkouts.checkin(connection)
 

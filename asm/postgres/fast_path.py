@@ -34,6 +34,7 @@ from psycopg.waiting import Ready, Wait
 
 from asm.engine.registry import QueryRegistry
 from asm.engine.script import Pipeline, Rows
+from asm.postgres.distributed import Part, merged, parts
 
 T = TypeVar("T")
 PQGen: TypeAlias = Generator[Any, Any, T]
@@ -248,6 +249,23 @@ class PipelineRun(Generic[T]):
 
     def read(self, rows: Sequence[Rows]) -> T:
         return self._pipeline.read([read(each) for read, each in zip(self._readers, rows, strict=True)])
+
+
+class DividedPipelineRun(PipelineRun[T]):
+    """The same on distributed tables, where a query may be several statements."""
+
+    def __iter__(self) -> Iterator[SQL]:
+        self._readers, self._parts = [], list[list[Part]]()
+        for query in self._pipeline.queries():
+            found = list(parts(self._queries[query.query], query.params))
+            self._readers.append(query.read)
+            self._parts.append(found)
+            for part in found:
+                yield part.sql, part.params
+
+    def read(self, rows: Sequence[Rows]) -> T:
+        each = iter(rows)
+        return super().read([merged([(part, next(each)) for part in found]) for found in self._parts])
 
 
 class _Context(NamedTuple):

@@ -15,6 +15,7 @@ from asm.engine.registry import TABLES, quote_identifier
 from asm.errors import StorageError
 from asm.postgres.adapters import PlainCursor
 from asm.postgres.connections import CONFIGURE_TIMEOUT_S, StoreConnection
+from asm.postgres.distributed import Probed, check_distribution
 from asm.postgres.errors import translated
 from asm.postgres.outcomes import CHECK_IDENTIFICATION
 from asm.postgres.timeouts import Limit, limited
@@ -22,18 +23,16 @@ from asm.postgres.timeouts import Limit, limited
 SERVER_VERSION_MIN = 140000
 
 
-def probe(conninfo: str, schema: str | None) -> bool:
-    """Connect once, and raise what is wrong; a pool would go on trying in the background.
-
-    True if the server can be identified.
-    """
+def probe(conninfo: str, schema: str | None) -> Probed:
+    """Connect once, and raise what is wrong; a pool would go on trying in the background."""
     with translated():
         connection = StoreConnection.connect(conninfo, autocommit=True)
         try:
             check_server(connection)
             with limited(connection, Limit(CONFIGURE_TIMEOUT_S)):
-                check_database(connection, schema)
-                return can_identify(connection)
+                is_distributed = check_database(connection, schema)
+                # A coordinator knows its own part of a distributed transaction, and not what its workers did.
+                return Probed(not is_distributed and can_identify(connection), is_distributed)
         finally:
             connection.close()
 
@@ -63,10 +62,11 @@ _ENCODINGS = ("UTF8", "SQL_ASCII")
 """A SQL_ASCII database stores the bytes of UTF-8 as they are and converts nothing."""
 
 
-def check_database(connection: Connection[Any], schema: str | None) -> None:
+def check_database(connection: Connection[Any], schema: str | None) -> bool:
     """Raise StorageError if results may be incomplete, or statements may call functions of others.
 
-    Citus may distribute a table of the store, and a statement may not be atomic there. A GIN index, with
+    Citus may distribute a table of the store, and a statement may not be atomic there, unless all are as
+    `asm migrate --distributed` distributes them. Returns whether they are. A GIN index, with
     gin_fuzzy_search_limit, leaves out sessions with a tag. `check_search_path` is about the functions.
     """
     cursor = PlainCursor(connection, row_factory=tuple_row)
@@ -80,16 +80,10 @@ def check_database(connection: Connection[Any], schema: str | None) -> None:
             "sessions with a tag: set it to 0 for the role or the database"
         )
     if not has_citus:
-        return
+        return False
     prefix = "" if schema is None else f"{quote_identifier(schema)}."
-    tables = [prefix + table for table in TABLES]
-    cursor.execute(_FIND_DISTRIBUTED, {"tables": tables}, prepare=False)
-    if distributed := [name for (name,) in cursor.fetchall()]:
-        raise StorageError(
-            f"distributed tables are not supported, and {', '.join(distributed)} is one: use tables that are "
-            "local to the coordinator, or another database",
-            tables=distributed,
-        )
+    cursor.execute(_FIND_DISTRIBUTED, {"tables": [prefix + table for table in TABLES]}, prepare=False)
+    return check_distribution(cursor.fetchall())
 
 
 def check_search_path(schemas: Sequence[str]) -> None:
@@ -119,8 +113,9 @@ _INSPECT = f"""
 
 # Not a query file: its queries must prepare on every server, and only Citus has this table.
 _FIND_DISTRIBUTED = """
-select logicalrelid::text
+select logicalrelid::text, relation.relname, partmethod::text, colocationid
   from pg_catalog.pg_dist_partition
+  join pg_catalog.pg_class as relation on relation.oid = logicalrelid::oid
  where logicalrelid::oid in (
        select pg_catalog.to_regclass(name)::oid
          from pg_catalog.unnest(%(tables)s::text[]) as name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -73,16 +74,22 @@ def limited(connection: object, limit: Limit | None) -> Iterator[None]:
 class Timeouts:
     """The `begin` of each kind of transaction, with the server's limits, and the client's limits."""
 
-    def __init__(self, timeout: float | None, statement_timeout: float | None) -> None:
+    def __init__(
+        self, timeout: float | None, statement_timeout: float | None, *, propagates: bool = False
+    ) -> None:
+        """With `propagates`, the settings of a transaction are those of its part on each worker of Citus."""
         self.timeout = timeout
         self.bounds_statements = statement_timeout is not None
-        self._statement_timeout = statement_timeout
-        self.begin_user = _begin("read committed", timeout, statement_timeout)
+        begin = partial(
+            _begin, timeout_s=timeout, statement_timeout_s=statement_timeout, propagates=propagates
+        )
+        self.begin_user = begin("read committed")
         """A transaction that the application ends, with no limit on the time between two statements."""
-        self.begin = _begin_unit_of_work(timeout, statement_timeout)
+        self.begin = f"{begin('read committed')}; {_LIMIT_IDLE}"
         self.settings = _settings(timeout, statement_timeout)
         """The settings of `begin` as the columns of a select, for a transaction that has begun."""
-        self._begin_snapshot = _begin("repeatable read read only", timeout, statement_timeout)
+        self._begin_snapshot = begin("repeatable read read only")
+        self._begin = begin
         while_alive = None if timeout is None else Limit(timeout + GRACE_S, cancels=False)
         # Of a statement outside a transaction the server bounds only the wait for a lock, which is what a
         # write that takes long does there.
@@ -94,7 +101,8 @@ class Timeouts:
 
     def begin_for(self, operation: Operation[Any], lock_timeout_s: float | None) -> str:
         if lock_timeout_s is not None:
-            return _begin_unit_of_work(_shortest(self.timeout, lock_timeout_s), self._statement_timeout)
+            timeout_s = _shortest(self.timeout, lock_timeout_s)
+            return f"{self._begin('read committed', timeout_s=timeout_s)}; {_LIMIT_IDLE}"
         return (
             self._begin_snapshot if isinstance(operation, UnitOfWork) and operation.snapshot else self.begin
         )
@@ -115,17 +123,11 @@ def _shortest(*limits_s: float | None) -> float | None:
     return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
 
 
-def _begin_unit_of_work(timeout: float | None, statement_timeout: float | None) -> str:
-    begin = _begin("read committed", timeout, statement_timeout)
-    idle_ms = milliseconds(IDLE_IN_TRANSACTION_TIMEOUT_S)
-    return f"{begin}; set local idle_in_transaction_session_timeout = {idle_ms}"
-
-
-def _settings(timeout: float | None, statement_timeout: float | None) -> str:
+def _settings(timeout_s: float | None, statement_timeout_s: float | None) -> str:
     limits_s = {
         "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_S,
-        "lock_timeout": timeout,
-        "statement_timeout": statement_timeout,
+        "lock_timeout": timeout_s,
+        "statement_timeout": statement_timeout_s,
     }
     return ", ".join(
         f"pg_catalog.set_config('{name}', '{milliseconds(limit_s)}', true)"
@@ -134,17 +136,28 @@ def _settings(timeout: float | None, statement_timeout: float | None) -> str:
     )
 
 
-def _begin(isolation: str, timeout: float | None, statement_timeout: float | None) -> str:
+def _begin(
+    isolation: str, timeout_s: float | None, statement_timeout_s: float | None, *, propagates: bool
+) -> str:
     # One round trip, and settings that end with the transaction. Without parameters, because
     # PostgreSQL takes several statements at once only in the simple protocol.
     begin = f"begin isolation level {isolation}"
-    if timeout is not None:
-        begin += f"; set local lock_timeout = {milliseconds(timeout)}"
-    if statement_timeout is not None:
-        begin += f"; set local statement_timeout = {milliseconds(statement_timeout)}"
+    if propagates:
+        begin += f"; set local {_PROPAGATION} = 'local'"
+    if timeout_s is not None:
+        begin += f"; set local lock_timeout = {milliseconds(timeout_s)}"
+    if statement_timeout_s is not None:
+        begin += f"; set local statement_timeout = {milliseconds(statement_timeout_s)}"
     return begin
+
+
+_PROPAGATION = "citus.propagate_set_commands"
 
 
 def milliseconds(seconds: float) -> int:
     """For a setting of the server, where 0 means no limit."""
     return max(1, min(int(seconds * 1000), 2**31 - 1))
+
+
+_LIMIT_IDLE = f"set local idle_in_transaction_session_timeout = {milliseconds(IDLE_IN_TRANSACTION_TIMEOUT_S)}"
+"""Ends a transaction of ours, which an application's own is not."""

@@ -27,7 +27,7 @@ from asm import dsn as dsns
 from asm.engine.registry import sql_folder
 from asm.engine.script import Rows, Script, UnitOfWork
 from asm.migrations import files
-from tests.conftest import Blocking, in_loop
+from tests.conftest import CITUS_DSN, Blocking, in_loop
 
 ROOT = Path(__file__).parents[2]
 STEPS = list(files.MIGRATIONS)
@@ -35,6 +35,11 @@ STEP, LAST_STEP = STEPS[0], STEPS[-1]
 CAP_DAC_OVERRIDE = 1 << 1
 SHORT_S = 3.0
 """A timeout that a test waits for, of a store whose other calls succeed within it on a busy machine."""
+LOCK_WAITS = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+if CITUS_DSN:
+    LOCK_WAITS += " union all select 1 from citus_lock_waits"
+"""Returns a row while a statement in the database, or on the workers for it, waits for a lock."""
+needs_triggers = pytest.mark.skipif(CITUS_DSN is not None, reason="Citus refuses triggers on its tables")
 TABLES = {"asm_sessions", "asm_runs", "asm_events", "asm_session_sequences", "asm_artifacts"}
 
 STOPPING_STEP = """
@@ -92,10 +97,12 @@ def fetch_rows(dsn: str, statement: str) -> list[tuple[Any, ...]]:
 
 def tables(dsn: str, schema: str = "public") -> set[str]:
     """The names of all tables, those of other applications included."""
-    name = schema.replace("'", "''")
+    name = "'" + schema.replace("'", "''") + "'"
+    if CITUS_DSN and schema == "public":
+        name = "current_schema()"
     listed = {
         "sqlite": "select name from sqlite_master where type = 'table'",
-        "postgres": f"select tablename from pg_tables where schemaname = '{name}'",
+        "postgres": f"select tablename from pg_tables where schemaname = {name}",
     }
     return {name for (name,) in fetch_rows(dsn, listed[dsns.parse_dsn(dsn).dialect])}
 

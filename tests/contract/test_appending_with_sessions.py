@@ -15,7 +15,7 @@ import pytest
 
 import asm
 from tests.conftest import POSTGRES, Where, an_event, events_of, numbers
-from tests.contract.other_clients import fetch_rows, only, run_in_fork
+from tests.contract.other_clients import LOCK_WAITS, fetch_rows, only, run_in_fork
 from tests.fault.concurrent_writers import wait_until
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -206,12 +206,12 @@ EXPIRE_AT_ONCE = asm.RetentionPolicy(max_session_age_days=1, hard_delete_after_d
 @only(POSTGRES, why="a SQLite file has one lock")
 def test_the_counter_is_locked_before_the_row_of_the_session(store: Any, migrated: str) -> None:
     store.append_event(an_event(), session=SESSION)
-    waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
     with ThreadPoolExecutor(1) as thread, psycopg.connect(migrated) as other:
-        other.execute("select from asm_session_sequences for update")
+        other.execute("select from asm_session_sequences where session_id = 'ses_1' for update")
         appending = thread.submit(store.append_events, events_of("ses_1", 2), session=LATER)
-        wait_until(lambda: fetch_rows(migrated, waiting))
-        assert fetch_rows(migrated, "select id from asm_sessions for update nowait") == [("ses_1",)]
+        wait_until(lambda: fetch_rows(migrated, LOCK_WAITS))
+        row_of_session = "select id from asm_sessions where id = 'ses_1' for update nowait"
+        assert fetch_rows(migrated, row_of_session) == [("ses_1",)]
         other.rollback()
         assert numbers(appending.result()) == [2, 3]
 

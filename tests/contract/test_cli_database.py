@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 import asm
 from asm import dsn as dsns
 from asm.cli.command import cli
-from tests.conftest import INSTALLATIONS, POSTGRES, an_event
+from tests.conftest import CITUS_DSN, INSTALLATIONS, POSTGRES, an_event
 from tests.contract.other_clients import (
     LAST_STEP,
     STEPS,
@@ -139,7 +139,9 @@ def test_what_a_client_applied_by_the_sql_is_applied(dsn: str, opened: Callable[
         "-- Nothing is pending.\n",
     )
     opened(dsn)
-    assert all(f"A         {step}" in yoyo("list", dsn) for step in STEPS)
+    if not CITUS_DSN:
+        # yoyo's command takes no search_path, so it does not find the schema of a test on a cluster.
+        assert all(f"A         {step}" in yoyo("list", dsn) for step in STEPS)
     assert fetch_rows(dsn, "select * from yoyo_lock") == []
     assert asm.rollback(dsn, steps=None) == STEPS[::-1]
 

@@ -14,7 +14,15 @@ import pytest
 import asm
 from asm.operations import forks
 from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of, numbers
-from tests.contract.other_clients import driver_connection, fetch_rows, only, run_in_fork, run_operation
+from tests.contract.other_clients import (
+    LOCK_WAITS,
+    driver_connection,
+    fetch_rows,
+    needs_triggers,
+    only,
+    run_in_fork,
+    run_operation,
+)
 from tests.contract.test_concurrent_appends import concurrently
 from tests.fault.concurrent_writers import wait_until
 
@@ -34,7 +42,6 @@ PARENT = asm.Session(
 )
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-WAITING = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 postgres_only = only(POSTGRES, why="SQLite locks the whole file and does not show who waits for it")
 
@@ -414,7 +421,7 @@ def test_the_deletion_of_the_parent_waits_for_a_fork(forked: Any, migrated: str)
         with forked.transaction() as tx:
             child = tx.fork_session(PARENT.id)
             deleted = thread.submit(other.delete_session, PARENT.id)
-            wait_until(lambda: fetch_rows(migrated, WAITING))
+            wait_until(lambda: fetch_rows(migrated, LOCK_WAITS))
         deleted.result()
 
     assert numbers(forked.get_events(child.id)) == list(range(1, 11))
@@ -428,7 +435,7 @@ def test_a_fork_waits_for_the_deletion_of_its_parent(forked: Any, migrated: str,
     with driver_connection(migrated) as other, ThreadPoolExecutor(1) as thread:
         other.execute(f"begin; delete from asm_sessions where id = '{PARENT.id}'")
         child = thread.submit(forked.fork_session, PARENT.id, id="ses_child")
-        wait_until(lambda: fetch_rows(migrated, WAITING))
+        wait_until(lambda: fetch_rows(migrated, LOCK_WAITS))
         other.execute(end)
         if end == "rollback":
             assert_is_fork_of(forked, child.result())
@@ -447,7 +454,7 @@ def test_a_fork_that_waits_for_the_counter_of_its_id_has_not_locked_its_parent(
     with driver_connection(migrated) as deleting, ThreadPoolExecutor(1) as thread:
         deleting.execute(f"begin; select from asm_session_sequences where session_id = '{id}' for update")
         child = thread.submit(forked.fork_session, PARENT.id, id=id)
-        wait_until(lambda: fetch_rows(migrated, WAITING))
+        wait_until(lambda: fetch_rows(migrated, LOCK_WAITS))
         deleting.execute(f"select from asm_sessions where id = '{PARENT.id}' for update nowait; commit")
         with pytest.raises(asm.AlreadyExists):
             child.result()
@@ -462,7 +469,7 @@ def test_a_fork_waits_for_a_session_that_another_client_saves_under_its_id(
         with other.transaction() as tx:
             tx.save_session(theirs)
             child = thread.submit(forked.fork_session, PARENT.id, id="ses_child")
-            wait_until(lambda: fetch_rows(migrated, WAITING))
+            wait_until(lambda: fetch_rows(migrated, LOCK_WAITS))
         with pytest.raises(asm.AlreadyExists):
             child.result()
 
@@ -476,6 +483,7 @@ SLOW = """
 """
 
 
+@needs_triggers
 @only(POSTGRES[:1], why="the client waits for every version of PostgreSQL, and for SQLite, in the same way")
 def test_a_fork_may_take_longer_than_the_timeout(forked: Any, opened: Opener, migrated: str) -> None:
     fetch_rows(migrated, SLOW)

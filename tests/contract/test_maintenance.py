@@ -12,7 +12,7 @@ import asm
 from asm.export_files import archives
 from asm.maintenance import run
 from tests.conftest import Where, an_artifact, an_event, events_of
-from tests.contract.other_clients import fetch_rows
+from tests.contract.other_clients import fetch_rows, needs_triggers
 from tests.contract.retention_data import (
     POLICIES,
     PRUNED_FIRST,
@@ -599,6 +599,7 @@ REFUSE_DELETING = {
 }
 
 
+@needs_triggers
 def test_a_step_that_fails_is_reported_and_the_others_run(where: Where, store: Any) -> None:
     fill(store, where)
     for statement in REFUSE_DELETING[where.dialect]:
@@ -611,6 +612,7 @@ def test_a_step_that_fails_is_reported_and_the_others_run(where: Where, store: A
     assert (report.sessions_soft_deleted > 0, report.artifacts_cleaned) == (True, 1)
 
 
+@needs_triggers
 def test_a_single_operation_raises_its_error(where: Where, store: Any) -> None:
     fill(store, where)
     for statement in REFUSE_DELETING[where.dialect]:

@@ -14,7 +14,7 @@ from asm.engine.jobs import run_job
 from asm.engine.script import Operation, Query, UnitOfWork
 from asm.maintenance import retention, run
 from tests.conftest import POSTGRES, Where, an_artifact, an_event, events_of
-from tests.contract.other_clients import fetch_rows, only, with_interference
+from tests.contract.other_clients import LOCK_WAITS, fetch_rows, only, with_interference
 from tests.contract.retention_data import (
     PRUNED_FIRST,
     a_policy,
@@ -268,8 +268,7 @@ def test_the_counter_of_a_session_that_receives_an_event_concurrently_is_kept(
 
 def is_lock_awaited(dsn: str) -> bool:
     """Whether a session of the database waits for a lock."""
-    waiters = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    return bool(fetch_rows(dsn, waiters))
+    return bool(fetch_rows(dsn, LOCK_WAITS))
 
 
 @only(POSTGRES, why="SQLite does not show who waits for its lock")

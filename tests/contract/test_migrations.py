@@ -764,7 +764,8 @@ class Role:
         self._do("alter database {database} owner to {role}")
 
     def forget(self) -> None:
-        self._do("reassign owned by {role} to current_user")
+        # Citus 13.2 crashes at `reassign owned … to current_user`.
+        self._do("reassign owned by {role} to {owner}")
         self._do("drop owned by {role}")
         self._do("drop role {role}")
 
@@ -775,6 +776,7 @@ class Role:
                     role=sql.Identifier(self.name),
                     password=sql.Literal(self.password),
                     database=sql.Identifier(connection.info.dbname),
+                    owner=sql.Identifier(connection.info.user),
                 )
             )
 

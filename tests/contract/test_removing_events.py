@@ -12,10 +12,8 @@ import pytest
 
 import asm
 from tests.conftest import POSTGRES, an_event, events_of, numbers
-from tests.contract.other_clients import driver_connection, fetch_rows, only, run_in_fork
+from tests.contract.other_clients import LOCK_WAITS, driver_connection, fetch_rows, only, run_in_fork
 from tests.fault.concurrent_writers import wait_until
-
-WAITING = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
 @pytest.fixture
@@ -182,7 +180,7 @@ def test_a_pop_that_waits_removes_what_is_the_newest_when_it_stops_waiting(
     with ThreadPoolExecutor(1) as thread, store.transaction() as tx:
         tx.append_event(an_event())
         popping = thread.submit(store.pop_event, "ses_1")
-        wait_until(lambda: fetch_rows(migrated, WAITING))
+        wait_until(lambda: fetch_rows(migrated, LOCK_WAITS))
         if change == "pop":
             tx.pop_event("ses_1")
             tx.pop_event("ses_1")
@@ -198,11 +196,12 @@ def test_a_pop_that_waits_removes_what_is_the_newest_when_it_stops_waiting(
 def test_the_counter_is_locked_before_the_events(store: Any, migrated: str, remove: str) -> None:
     filters = {"after": 0} if remove == "delete_events" else {}
     with ThreadPoolExecutor(1) as thread, psycopg.connect(migrated) as other:
-        other.execute("select from asm_session_sequences for update")
+        other.execute("select from asm_session_sequences where session_id = 'ses_1' for update")
         removing = thread.submit(getattr(store, remove), "ses_1", **filters)
-        wait_until(lambda: fetch_rows(migrated, WAITING))
+        wait_until(lambda: fetch_rows(migrated, LOCK_WAITS))
         with driver_connection(migrated) as third:
-            assert len(third.execute("select id from asm_events for update nowait").fetchall()) == 7
+            events = "select id from asm_events where session_id = 'ses_1' for update nowait"
+            assert len(third.execute(events).fetchall()) == 6
         other.rollback()
         assert removing.result()
 

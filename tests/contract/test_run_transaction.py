@@ -10,10 +10,8 @@ import pytest
 
 import asm
 from tests.conftest import POSTGRES, Where, an_event, in_loop, numbers
-from tests.contract.other_clients import driver_connection, fetch_rows, only
+from tests.contract.other_clients import LOCK_WAITS, driver_connection, fetch_rows, only
 from tests.fault.concurrent_writers import wait_until
-
-WAITING = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
 def test_the_result_of_the_work_is_returned_and_its_writes_are_committed(store: Any) -> None:
@@ -140,7 +138,7 @@ def test_work_is_run_again_after_a_deadlock_of_its_own_statements(
         # PostgreSQL refuses the transaction whose deadlock_timeout ends first.
         other.execute("begin; set local deadlock_timeout = '1min'; " + SECOND)
         working = thread.submit(store.run_transaction, work)
-        wait_until(lambda: fetch_rows(migrated, WAITING))
+        wait_until(lambda: fetch_rows(migrated, LOCK_WAITS))
         other.execute(FIRST)
         other.execute("commit")
         working.result()

@@ -114,10 +114,25 @@ def prepared(connection: psycopg.Connection[Any], statement: Statement) -> list[
     return [(described.fname(index) or b"").decode() for index in range(described.nfields)]
 
 
-def _checked(result: Any) -> Any:
-    if result.status != pq.ExecStatus.COMMAND_OK:
+def _checked(result: Any, expected: pq.ExecStatus = pq.ExecStatus.COMMAND_OK) -> Any:
+    if result.status != expected:
         raise Refused(result.get_error_message())
     return result
+
+
+def explained_on_postgres(connection: psycopg.Connection[Any], statement: Statement) -> None:
+    """Let PostgreSQL plan a statement, with a value for each parameter."""
+    server, sql = connection.pgconn, numbered(statement.sql).encode()
+    _checked(server.prepare(b"", sql))
+    described = _checked(server.describe_prepared(b""))
+    values = [_value(connection, described.param_type(number)) for number in range(described.nparams)]
+    _checked(server.exec_params(b"explain " + sql, values), pq.ExecStatus.TUPLES_OK)
+
+
+def _value(connection: psycopg.Connection[Any], oid: int) -> bytes:
+    type = connection.adapters.types[oid]
+    value = {"timestamptz": "2026-01-01", "json": '{"1": 1}'}.get(type.name, ANY_VALUE)
+    return (f'{{"{value}"}}' if oid == type.array_oid else value).encode()
 
 
 def explained(connection: sqlite3.Connection, statement: Statement) -> None:

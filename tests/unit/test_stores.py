@@ -78,7 +78,7 @@ OPENING = (
 )
 
 MIGRATIONS = {
-    "migrate": "(dsn=None, *, schema=None, text_search=False)",
+    "migrate": "(dsn=None, *, schema=None, text_search=False, distributed=False, shards=32)",
     "rollback": "(dsn=None, *, schema=None, steps=1)",
     "pending_migrations": "(dsn=None, *, schema=None)",
 }

@@ -272,7 +272,8 @@ class _Reader:
         if path and bodies:
             rest = {name: value for name, value in rest.items() if name not in PATHS}
         if rest:
-            bodies.append(self._pre(_json(rest), "json"))
+            is_brief = summaries.is_brief(rest)
+            bodies.append(self._pre(multiline(rest)) if is_brief else self._pre(_json(rest), "json"))
         return bodies
 
     def _result(self, event: Event, result: ToolResult, took: float | None) -> Result:

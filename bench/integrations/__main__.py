@@ -24,6 +24,25 @@ MODULES = {
 }
 """The title and the package of what each module measures."""
 
+SLOWER = {
+    "claude_agent_sdk": """\
+An append stores the session with its entries, in one transaction, which the bare append does not do and the
+SDK's example has no table for. An entry of asm has a number, and the SDK's example writes rows without.""",
+    "pydantic_ai": """\
+pydantic-ai brings no store. The two beside it are written for this page, as an application would write them:
+*rows, by hand* has one row a message, and *JSON in a column* the whole conversation in one row, which it
+writes again with each message. Neither has runs, tokens or branches, which asm stores with each save.""",
+    "openai_agents": """\
+SQLiteSession and AsyncSQLiteSession insert a row for an item, and nothing else. asm also gives it a number
+and updates the counter of its session, and reads an item as an event.""",
+    "google_adk": """\
+The list of 10,000 sessions is beside its bare statement, without the sessions that are made of its rows.""",
+    "langgraph": """\
+SqliteSaver writes a whole checkpoint as one value with one statement. asm writes each channel's value once
+for each version of it, so that a long thread with a large state stays small. It also keeps a row a thread.""",
+}
+"""Why what is slower is slower."""
+
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(MODULES)), metavar="[NAME]…")
@@ -74,6 +93,7 @@ def _page(sections: Iterable[tuple[str, list[str]]], rounds: int, seconds: float
         yield "| operation | beside | times as fast | asm | beside it |"
         yield "|---|---|---|---|---|"
         yield from lines
+        yield f"\n{SLOWER[name]}"
     yield ""
 
 

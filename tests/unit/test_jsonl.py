@@ -131,7 +131,10 @@ def test_an_end_with_another_number_of_sessions_is_detected() -> None:
         (b'{"event": {"type": "message_sent"}}\n', "session_id"),
         (b'{"event": {"type": "x", "session_id": "s"}}\n', "'x' is not an event type"),
         (b'{"event": {"type": "a.b", "session_id": "s", "data": {"x": [NaN]}}}\n', "NaN"),
-        (b'{"event": {"type": "a.b", "session_id": "s", "data": {"x": [1e999]}}}\n', r"data\.x\[0\] is inf"),
+        (
+            b'{"event": {"type": "a.b", "session_id": "s", "data": {"x": [1e999]}}}\n',
+            "the number 1e999 is inf",
+        ),
         (
             b'{"event": {"type": "a.b", "session_id": "s", "sequence_number": -1}}\n',
             "sequence_number must be",

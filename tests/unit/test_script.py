@@ -129,16 +129,24 @@ def test_an_appended_event_carries_the_number_of_the_row() -> None:
 
 
 def test_an_idempotent_append_locks_the_counter_finds_stored_events_and_appends() -> None:
-    replay = Replay([("ses_1", 4)], [], counters(ses_1=5))
+    replay = Replay([], [], counters(ses_1=5))
 
     run_script(iter(appending.append_event(an_event())), replay)
 
     assert replay.names == ["lock_counters", "find_events", "append_events"]
 
 
+def test_an_idempotent_append_looks_for_no_events_of_a_session_without_a_counter() -> None:
+    replay = Replay([("ses_1",)], counters(ses_1=1))
+
+    run_script(iter(appending.append_event(an_event())), replay)
+
+    assert replay.names == ["lock_counters", "append_events"]
+
+
 def test_an_idempotent_append_does_not_append_a_stored_event() -> None:
     event = an_event()
-    replay = Replay([("ses_1", 4)], [row_of(event, 2)])
+    replay = Replay([], [row_of(event, 2)])
 
     stored = run_script(iter(appending.append_event(event)), replay)
 
@@ -146,7 +154,7 @@ def test_an_idempotent_append_does_not_append_a_stored_event() -> None:
 
 
 def test_an_idempotent_append_locks_the_sessions_in_the_order_of_their_ids() -> None:
-    replay = Replay([("a", 0), ("b", 0), ("c", 0)], [], counters(a=1, b=1, c=1))
+    replay = Replay([], [], counters(a=1, b=1, c=1))
 
     run_script(iter(appending.append_events([an_event("c"), an_event("a"), an_event("b")])), replay)
 

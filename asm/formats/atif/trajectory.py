@@ -97,6 +97,13 @@ def check(document: Any) -> Document:
     return document
 
 
+def is_valid(document: Any) -> bool:
+    try:
+        return bool(check(document))
+    except ValidationError:
+        return False
+
+
 def own_id(document: Mapping[str, Any]) -> str | None:
     """The session that a trajectory names. Parts of one session differ in the end of its name only."""
     return session_of(document.get("session_id")) or _text(document.get("trajectory_id"))
@@ -116,7 +123,7 @@ def _text(value: Any) -> str | None:
     return value if is_text(value) else None
 
 
-class SessionOfTrajectory:
+class SessionBuilder:
     """Makes the rows of a session."""
 
     def __init__(

@@ -201,7 +201,7 @@ class SessionBuilder:
             self._add(draft, _record_id(record_id, draft.data), str(part), metadata)
         usage = steps.usage_of(step)
         if usage is not None:
-            self._add_usage(run, record_id, usage, model)
+            self._add_usage(run, record_id, usage, model, {"step": number})
 
     def _add(self, draft: Draft, record_id: str, part: str, metadata: Document) -> None:
         data, sessions = draft.data, [id for ref in draft.refs if (id := self._session_of(ref)) is not None]
@@ -219,10 +219,19 @@ class SessionBuilder:
             rest=draft.rest,
         )
 
-    def _add_usage(self, run: OpenRun, record_id: str, usage: Usage, model: Any) -> None:
+    def _add_usage(
+        self, run: OpenRun, record_id: str, usage: Usage, model: Any, metadata: Document | None = None
+    ) -> None:
         self.rows.add_usage(run, usage.counts, usage.cost_usd or 0.0)
         data = {**usage.counts, **without({"model": model, "cost_usd": usage.cost_usd})}
-        self.rows.add(EventType.TOKEN_USAGE_UPDATED, record_id, data, part="usage", rest=usage.rest)
+        self.rows.add(
+            EventType.TOKEN_USAGE_UPDATED,
+            record_id,
+            data,
+            part="usage",
+            metadata=metadata,
+            rest=usage.rest,
+        )
 
     def _add_total(self, run: OpenRun, key: str, segment: Segment, model: Any) -> None:
         """Count the whole of a trajectory whose steps have no numbers, or its cost if they have none."""

@@ -93,8 +93,7 @@ def _references_of(path: Path, _size_bytes: int, _changed_at: int) -> tuple[Path
     return tuple(each for each in found if each is not None and each != path)
 
 
-@lru_cache(maxsize=16)
-def _referrers(folder: Path, _changed_at: int) -> Mapping[Path, Path]:
+def _referrers(folder: Path) -> Mapping[Path, Path]:
     """The files in a folder, and in those in it, to which a file in the folder refers, and which that is."""
     found: dict[Path, Path] = {}
     with os.scandir(folder) as entries:
@@ -109,27 +108,43 @@ def _referrers(folder: Path, _changed_at: int) -> Mapping[Path, Path]:
     return found
 
 
-def _referrer(path: Path) -> Path | None:
-    for folder in dict.fromkeys((path.parent, path.parent.parent)):
-        try:
-            found = _referrers(folder, folder.stat().st_mtime_ns).get(path)
-        except OSError:
-            continue
-        if found is not None:
-            return found
-    return None
-
-
 def main_file(path: Path) -> Path | None:
     """The file that leads to this one. Of files that lead to one another it is the first by name."""
-    seen, each = {path: 0}, path
-    while (referrer := _referrer(each)) is not None and len(seen) < FILES_MAX:
-        if referrer in seen:
-            each = min(list(seen)[seen[referrer] :])
-            break
-        seen[referrer] = len(seen)
-        each = referrer
-    return None if each == path else each
+    each = path
+    while True:
+        # A reference leads to the same folder or into one below, so this goes up, and ends.
+        found = _main_files_of(each.parent).get(each, each)
+        above = _main_files_of(each.parent.parent).get(found)
+        if above is None or above == found:
+            return None if found == path else found
+        each = above
+
+
+def _main_files_of(folder: Path) -> Mapping[Path, Path]:
+    try:
+        return _main_files(folder, folder.stat().st_mtime_ns)
+    except OSError:
+        return {}
+
+
+@lru_cache(maxsize=16)
+def _main_files(folder: Path, _changed_at: int) -> Mapping[Path, Path]:
+    """The files to which a file in a folder refers, and the first of those that lead there."""
+    referrers = _referrers(folder)
+    mains: dict[Path, Path] = {}
+    for path in referrers:
+        seen: dict[Path, None] = {}
+        each = path
+        while each in referrers and each not in seen and each not in mains:
+            seen[each] = None
+            each = referrers[each]
+        if each in seen:
+            paths = list(seen)
+            main = min(paths[paths.index(each) :])
+        else:
+            main = mains.get(each, each)
+        mains |= dict.fromkeys(seen, main)
+    return mains
 
 
 def parts(path: Path) -> list[Path]:

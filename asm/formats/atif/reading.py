@@ -81,14 +81,12 @@ class _Reading:
                 )
         session = SessionBuilder(
             id,
-            first,
+            [segment for _, segment in segments],
             at=_modified_at(place for place, _ in segments),
             session_of=lambda ref: next((found[key] for key in _keys(ref) if key in found), None),
             parent_id=parent_id,
             about=about,
         )
-        for _, segment in segments:
-            session.add(segment)
         session.add_result(result or {})
         yield session.transcript()
         for each in subagents:

@@ -129,7 +129,7 @@ class SessionBuilder:
     def __init__(
         self,
         id: str,
-        segment: Segment,
+        segments: Sequence[Segment],
         *,
         at: datetime,
         session_of: SessionOf,
@@ -139,7 +139,9 @@ class SessionBuilder:
         self._session_of = session_of
         self._last_run: OpenRun | None = None
         self._total: Usage | None = None
+        segment = segments[0]
         extra = object_of(segment.agent, "extra")
+        times = [time for each in segments for step in each.steps if (time := time_of(step.get("timestamp")))]
         parent_id = parent_id or _text(extra.get("parent_session_id"))
         version = without({"version": segment.agent.get("version")})
         self.rows = SessionRows(
@@ -151,26 +153,16 @@ class SessionBuilder:
             provider=provider_of(_model(segment)),
             parent_id=parent_id,
             tags=() if parent_id is None else (SUBAGENT,),
-            status=SessionStatus.COMPLETED if is_settled(at) else SessionStatus.ACTIVE,
+            status=SessionStatus.COMPLETED if is_settled(max(times, default=at)) else SessionStatus.ACTIVE,
         )
-        times = (time_of(step.get("timestamp")) for step in segment.steps)
-        self.rows.begin(next(filter(None, times), None))
-
-    def add(self, segment: Segment) -> None:
-        """Add a run for a trajectory, or for the next part of one."""
-        key, model = segment.key, _model(segment)
-        run = self.rows.begin_run(key, _input(segment.steps), provider_of(model))
-        run.metadata = {"file": segment.file, **_about(segment.document)}
-        self._last_run = run
-        for number, step in enumerate(segment.steps, 1):
-            self._add_step(run, key, number, step, step.get("model_name") or model)
-        self._add_total(run, key, segment, model)
+        self.rows.begin(times[0] if times else None)
+        for each in segments:
+            self._add_run(each)
 
     def add_result(self, result: Document) -> None:
         """Add what the trial says of its outcome."""
         run = self._last_run
-        if run is None:
-            return
+        assert run is not None
         if rewards := object_of(object_of(result, "verifier_result"), "rewards"):
             run.metadata["rewards"] = rewards
             self.rows.add(REWARDS, _record_id("rewards", rewards), {"rewards": rewards}, run=run)
@@ -187,6 +179,16 @@ class SessionBuilder:
         taken = self.rows.take()
         assert taken is not None
         return taken
+
+    def _add_run(self, segment: Segment) -> None:
+        """Add a run for a trajectory, or for the next part of one."""
+        key, model = segment.key, _model(segment)
+        run = self.rows.begin_run(key, _input(segment.steps), provider_of(model))
+        run.metadata = {"file": segment.file, **_about(segment.document)}
+        self._last_run = run
+        for number, step in enumerate(segment.steps, 1):
+            self._add_step(run, key, number, step, step.get("model_name") or model)
+        self._add_total(run, key, segment, model)
 
     def _add_step(self, run: OpenRun, key: str, number: int, step: Document, model: Any) -> None:
         self.rows.go_to(time_of(step.get("timestamp")))

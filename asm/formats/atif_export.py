@@ -331,10 +331,10 @@ class _Steps:
         counts = _counts(event.data)
         for name, number in counts.items():
             step.counts[name] = step.counts.get(name, 0) + number
-        cost = event.data.get("cost_usd")
+        cost: Any = event.data.get("cost_usd")
         # A sum of more has no end, and is no cost.
         if is_number(cost) and 0 <= cost <= COST_USD_MAX:
-            step.cost_usd = (step.cost_usd or 0) + cost
+            step.cost_usd = (step.cost_usd or 0.0) + float(cost)
         if isinstance(model := event.data.get("model"), str) and step.model is None:
             step.model = model
 

@@ -38,6 +38,7 @@ of these, unless the tables lack their indexes and each session is a search of a
 _STEPS_AT_A_TIME = 100_000
 _ROW_LENGTH = 100
 _WAIT_S = 5.0
+_TRIES = 20
 
 
 class Database:
@@ -89,7 +90,7 @@ class Database:
 
         The function is called again if a program has begun to write the file.
         """
-        while True:
+        for _ in range(_TRIES):
             try:
                 self._connection.execute("begin")
                 try:
@@ -102,6 +103,7 @@ class Database:
             else:
                 if not self._is_reopened():
                     return found
+        raise ValidationError("a program changes the database again and again: import it when it has ended")
 
     def _is_reopened(self) -> bool:
         if not self._is_alone or _state_of(self._path) == self._state:

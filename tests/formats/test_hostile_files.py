@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm.formats import import_files
+from asm.formats import databases, import_files
 from tests.formats.samples import SAMPLES, Sample
 from tests.formats.test_properties import a_store
 
@@ -311,3 +312,17 @@ def test_one_session_of_a_database_does_not_hinder_the_others(
         assert bool(report.failures) != is_read
         assert all(len(str(failure)) < 1_000 for failure in report.failures)
         assert import_files(store, [path]).sessions == 0
+
+
+def test_a_database_that_changes_whenever_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "changing.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("create table one (id)")
+    times = count(1)
+    with (
+        pytest.raises(asm.ValidationError, match="again and again"),
+        databases.reading(path) as database,
+    ):
+        database.read(lambda: os.utime(path, (0, next(times))))
+    assert next(times) < 100

@@ -24,6 +24,8 @@ from asm.errors import ValidationError
 from asm.models import Event, Run
 from asm.operations.exports import SessionExport
 from asm.provider_usage import token_usage
+from asm.usage import COST_USD_MAX
+from asm.validation import is_number
 
 SCHEMA_VERSION = "ATIF-v1.7"
 
@@ -229,7 +231,8 @@ class _Steps:
     def __init__(self, models: Mapping[str, str], children: Mapping[str, list[str]]) -> None:
         self.steps: list[_Step] = []
         self._models = models
-        self._children = children
+        self._children = dict(children)
+        """The sub-agents whose call has no result yet: a result of a later call with its id is another's."""
         self._turns: dict[str | None, _Step] = {}
         """The last step of the agent in each run, if it may still get calls."""
         self._last: dict[str | None, _Step] = {}
@@ -310,8 +313,8 @@ class _Steps:
         if id is None or id not in self._calls:
             self._observe(event, found)
             return
-        refs = [{"trajectory_id": child, "session_id": child} for child in self._children.get(id, ())]
-        if refs and id not in self._answered:
+        refs = [{"trajectory_id": child, "session_id": child} for child in self._children.pop(id, ())]
+        if refs:
             found["subagent_trajectory_ref"] = refs
         self._answered.add(id)
         self._calls[id][0].results.append({"source_call_id": id, **found})
@@ -328,9 +331,10 @@ class _Steps:
         counts = _counts(event.data)
         for name, number in counts.items():
             step.counts[name] = step.counts.get(name, 0) + number
-        cost = event.data.get("cost_usd")
-        if isinstance(cost, int | float) and not isinstance(cost, bool):
-            step.cost_usd = (step.cost_usd or 0) + cost
+        cost: Any = event.data.get("cost_usd")
+        # A sum of more has no end, and is no cost.
+        if is_number(cost) and 0 <= cost <= COST_USD_MAX:
+            step.cost_usd = (step.cost_usd or 0.0) + float(cost)
         if isinstance(model := event.data.get("model"), str) and step.model is None:
             step.model = model
 

@@ -21,6 +21,8 @@ from asm.conversation import Entry, as_text, entries_of
 from asm.documents import Document
 from asm.enums import EventType
 from asm.errors import ValidationError
+from asm.formats.atif.steps import SUBAGENTS
+from asm.formats.atif.trajectory import FORMAT
 from asm.models import Event, Run
 from asm.operations.exports import SessionExport
 from asm.provider_usage import token_usage
@@ -133,7 +135,7 @@ def _trajectory(tree: Tree, trajectory_id: str | None = None) -> Document:
     export = tree.export
     session = export.session
     models = {run.id: model for run in export.runs if (model := _model(run)) is not None}
-    steps = _Steps(models, _by_call(tree.children))
+    steps = _Steps(models, tree)
     for entry in entries_of(export.events):
         steps.add(entry)
     version = session.metadata.get("version")
@@ -158,7 +160,7 @@ def _trajectory(tree: Tree, trajectory_id: str | None = None) -> Document:
     )
 
 
-def _by_call(children: Iterable[Tree]) -> Mapping[str, list[str]]:
+def _by_call(children: Iterable[Tree]) -> dict[str, list[str]]:
     """The ids of sub-agents by the calls that began them."""
     found: dict[str, list[str]] = {}
     for child in children:
@@ -182,6 +184,13 @@ class _Step:
     counts: Document = field(default_factory=dict)
     cost_usd: float | None = None
     model: str | None = None
+    rest: Mapping[str, Any] = field(default_factory=dict)
+    """What the step of an imported trajectory has beside its events."""
+
+    @property
+    def number(self) -> Any:
+        """The number of the step in an imported trajectory, None if it is no such step."""
+        return self.event.metadata.get("step")
 
     def document(self, number: int) -> Document:
         is_agent = self.source == "agent"
@@ -202,8 +211,22 @@ class _Step:
                 "observation": {"results": self.results} if self.results else None,
                 "metrics": self._metrics(),
                 "is_copied_context": True if self.event.metadata.get("copied") else None,
+                **self._rest(is_agent),
             }
         )
+
+    def _rest(self, is_agent: bool) -> Document:
+        effort, calls, extra = (
+            self.rest.get(name) for name in ("reasoning_effort", "llm_call_count", "extra")
+        )
+        has_effort = is_agent and isinstance(effort, str | int | float) and not isinstance(effort, bool)
+        # A step without a call of a model has no metrics and no thoughts.
+        least = 1 if self.thoughts or self._metrics() is not None else 0
+        return {
+            "reasoning_effort": effort if has_effort else None,
+            "llm_call_count": calls if type(calls) is int and calls >= least else None,
+            "extra": extra if isinstance(extra, dict) else None,
+        }
 
     def _metrics(self) -> Document | None:
         if not self.counts and self.cost_usd is None:
@@ -228,11 +251,13 @@ def _metrics(counts: Mapping[str, int]) -> Document:
 class _Steps:
     """Makes the steps of the events of a session."""
 
-    def __init__(self, models: Mapping[str, str], children: Mapping[str, list[str]]) -> None:
+    def __init__(self, models: Mapping[str, str], tree: Tree) -> None:
         self.steps: list[_Step] = []
         self._models = models
-        self._children = dict(children)
+        self._children = _by_call(tree.children)
         """The sub-agents whose call has no result yet: a result of a later call with its id is another's."""
+        self._child_ids = {child.export.session.id for child in tree.children}
+        self._is_imported = tree.export.session.metadata.get("format") == FORMAT
         self._turns: dict[str | None, _Step] = {}
         """The last step of the agent in each run, if it may still get calls."""
         self._last: dict[str | None, _Step] = {}
@@ -245,6 +270,8 @@ class _Steps:
         event = entry.event
         if event.type == EventType.TOKEN_USAGE_UPDATED:
             self._count(event)
+        elif event.type == SUBAGENTS:
+            self._refer(event)
         elif event.type in _ERRORS:
             self._begin("system", event).texts.append(error_text(event.data))
         elif entry.is_message or any(isinstance(part, ToolCall | ToolResult) for part in entry.content.parts):
@@ -279,6 +306,9 @@ class _Steps:
 
     def _begin(self, source: str, event: Event) -> _Step:
         step = _Step(source, event, model=self._models.get(event.run_id or ""))
+        if self._is_imported and isinstance(rest := event.metadata.get("rest"), dict):
+            step.rest = rest
+            step.model = name if isinstance(name := rest.get("model_name"), str) else step.model
         self.steps.append(step)
         if source == "agent":
             self._turns[event.run_id] = self._last[event.run_id] = step
@@ -289,7 +319,8 @@ class _Steps:
     def _turn(self, event: Event) -> _Step:
         """The step of the agent to which a call belongs: the last, unless it has results already."""
         step = self._turns.get(event.run_id)
-        return step if step is not None and not step.results else self._begin("agent", event)
+        is_open = step is not None and not step.results and step.number == event.metadata.get("step")
+        return step if step is not None and is_open else self._begin("agent", event)
 
     def _call(self, entry: Entry, call: ToolCall, number: int, step: _Step | None) -> None:
         event = entry.event
@@ -321,8 +352,20 @@ class _Steps:
 
     def _observe(self, event: Event, result: Document) -> None:
         """Add what was returned, by a call that is not known, to the step before it."""
-        step = self._turns.get(event.run_id) or self._begin("system", event)
+        step = self._turns.get(event.run_id)
+        last = self.steps[-1] if self.steps else None
+        if last is not None and last.number is not None and last.number == event.metadata.get("step"):
+            step = last
+        step = step or self._begin("system", event)
         step.results.append(result)
+
+    def _refer(self, event: Event) -> None:
+        """Refer to the sub-agents that were begun without a call."""
+        ids = event.data.get("session_ids")
+        known = [id for id in ids if isinstance(id, str)] if isinstance(ids, list) else []
+        refs = [{"trajectory_id": id, "session_id": id} for id in known if id in self._child_ids]
+        if refs:
+            self._observe(event, {"subagent_trajectory_ref": refs})
 
     def _count(self, event: Event) -> None:
         step = self._last.get(event.run_id)

@@ -20,6 +20,7 @@ from asm.errors import ValidationError
 from asm.export_files import jsonl, text
 from asm.export_files.exported import ExportedSession
 from asm.formats import (
+    atif,
     claude_code,
     codex,
     databases,
@@ -50,6 +51,7 @@ READERS = (
     *openhands.READERS,
     mini_swe_agent.READER,
     swe_agent.READER,
+    atif.READER,
 )
 
 

@@ -16,6 +16,7 @@ _STEP = _OF_AGENTS | {
     "message",
     "observation",
     "is_copied_context",
+    "llm_call_count",
     "extra",
 }
 _ROOT = {
@@ -46,6 +47,7 @@ def _check_step(step: Document, subagents: set[str]) -> None:
     assert step.keys() <= _STEP
     assert step["source"] in ("system", "user", "agent")
     assert step["source"] == "agent" or not step.keys() & _OF_AGENTS
+    assert step.get("llm_call_count") != 0 or not step.keys() & {"metrics", "reasoning_content"}
     if "timestamp" in step:
         datetime.fromisoformat(step["timestamp"])
     if isinstance(step["message"], list):

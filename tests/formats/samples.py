@@ -72,5 +72,6 @@ SAMPLES = (
     Sample("OpenHands trajectory", DATA / "openhands" / "trajectory.json"),
     Sample("OpenHands evaluation", DATA / "openhands" / "output.jsonl"),
     Sample("SWE-agent trajectory", DATA / "small.traj"),
+    Sample("ATIF", DATA / "atif" / "trajectory.json"),
 )
 LOGS = [sample for sample in SAMPLES if sample.grows]

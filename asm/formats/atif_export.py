@@ -26,6 +26,8 @@ from asm.formats.atif.trajectory import FORMAT
 from asm.models import Event, Run
 from asm.operations.exports import SessionExport
 from asm.provider_usage import token_usage
+from asm.usage import COST_USD_MAX
+from asm.validation import is_number
 
 SCHEMA_VERSION = "ATIF-v1.7"
 
@@ -158,7 +160,7 @@ def _trajectory(tree: Tree, trajectory_id: str | None = None) -> Document:
     )
 
 
-def _by_call(children: Iterable[Tree]) -> Mapping[str, list[str]]:
+def _by_call(children: Iterable[Tree]) -> dict[str, list[str]]:
     """The ids of sub-agents by the calls that began them."""
     found: dict[str, list[str]] = {}
     for child in children:
@@ -253,6 +255,7 @@ class _Steps:
         self.steps: list[_Step] = []
         self._models = models
         self._children = _by_call(tree.children)
+        """The sub-agents whose call has no result yet: a result of a later call with its id is another's."""
         self._child_ids = {child.export.session.id for child in tree.children}
         self._is_imported = tree.export.session.metadata.get("format") == FORMAT
         self._turns: dict[str | None, _Step] = {}
@@ -341,8 +344,8 @@ class _Steps:
         if id is None or id not in self._calls:
             self._observe(event, found)
             return
-        refs = [{"trajectory_id": child, "session_id": child} for child in self._children.get(id, ())]
-        if refs and id not in self._answered:
+        refs = [{"trajectory_id": child, "session_id": child} for child in self._children.pop(id, ())]
+        if refs:
             found["subagent_trajectory_ref"] = refs
         self._answered.add(id)
         self._calls[id][0].results.append({"source_call_id": id, **found})
@@ -371,9 +374,10 @@ class _Steps:
         counts = _counts(event.data)
         for name, number in counts.items():
             step.counts[name] = step.counts.get(name, 0) + number
-        cost = event.data.get("cost_usd")
-        if isinstance(cost, int | float) and not isinstance(cost, bool):
-            step.cost_usd = (step.cost_usd or 0) + cost
+        cost: Any = event.data.get("cost_usd")
+        # A sum of more has no end, and is no cost.
+        if is_number(cost) and 0 <= cost <= COST_USD_MAX:
+            step.cost_usd = (step.cost_usd or 0.0) + float(cost)
         if isinstance(model := event.data.get("model"), str) and step.model is None:
             step.model = model
 

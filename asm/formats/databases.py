@@ -20,6 +20,7 @@ from asm.documents import Document
 from asm.errors import ValidationError
 from asm.export_files import text
 from asm.formats.failures import raise_together
+from asm.validation import safe_repr
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,6 +38,7 @@ of these, unless the tables lack their indexes and each session is a search of a
 _STEPS_AT_A_TIME = 100_000
 _ROW_LENGTH = 100
 _WAIT_S = 5.0
+_TRIES = 20
 
 
 class Database:
@@ -55,7 +57,7 @@ class Database:
         # SQLite makes an empty log where there is none, and leaves it there. A program that has the
         # database open has made one, so that without one nothing changes the file, and no log is needed.
         self._is_alone = has_log and not self._state.has_log
-        address = f"file:{quote(str(self._path.absolute()))}?mode=ro"
+        address = f"file:{quote(os.fsencode(self._path.absolute()))}?mode=ro"
         self._connection = sqlite3.connect(
             f"{address}&immutable=1" if self._is_alone else address,
             uri=True,
@@ -63,6 +65,8 @@ class Database:
             isolation_level=None,
         )
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LENGTH_MAX)
+        # A text that is not UTF-8 is the fault of one session.
+        self._connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         # No function that the schema names is called.
         self._connection.execute("pragma trusted_schema = off")
         self._connection.execute("pragma query_only = on")
@@ -86,7 +90,7 @@ class Database:
 
         The function is called again if a program has begun to write the file.
         """
-        while True:
+        for _ in range(_TRIES):
             try:
                 self._connection.execute("begin")
                 try:
@@ -99,6 +103,7 @@ class Database:
             else:
                 if not self._is_reopened():
                     return found
+        raise ValidationError("a program changes the database again and again: import it when it has ended")
 
     def _is_reopened(self) -> bool:
         if not self._is_alone or _state_of(self._path) == self._state:
@@ -116,8 +121,8 @@ class Database:
 
     def has_table(self, name: str, columns: Set[str]) -> bool:
         """Whether there is a plain table with these columns: no view, no virtual table, nothing computed."""
-        found = list(self.rows("select type, sql from sqlite_master where name = :name", name=name))
-        if len(found) != 1 or found[0]["type"] != "table" or _is_virtual(found[0]["sql"]):
+        found = list(self.rows("select type from pragma_table_list(:name)", name=name))
+        if [each["type"] for each in found] != ["table"]:
             return False
         described = list(self.rows("select name, hidden from pragma_table_xinfo(:name)", name=name))
         return columns <= {column["name"] for column in described} and not any(
@@ -135,10 +140,6 @@ class Database:
         """The table to which a column refers by a foreign key."""
         sql = 'select "table" as name from pragma_foreign_key_list(:table) where "from" = :column limit 1'
         return next((row["name"] for row in self.rows(sql, table=table, column=column)), None)
-
-
-def _is_virtual(sql: object) -> bool:
-    return "virtual" in str(sql)[:20].lower()
 
 
 class _State(NamedTuple):
@@ -188,7 +189,9 @@ def reading(path: Path) -> Iterator[Database]:
 # Reading.
 
 
-def each(database: Database, ids: Sequence[T], read: Callable[[T], R]) -> Iterator[R]:
+def each(
+    database: Database, ids: Sequence[T], read: Callable[[T], R], name: Callable[[T], str] = safe_repr
+) -> Iterator[R]:
     """What is read of each session, as it is then.
 
     Those that cannot be read are named in one ValidationError at the end.
@@ -199,6 +202,9 @@ def each(database: Database, ids: Sequence[T], read: Callable[[T], R]) -> Iterat
             found = database.read(partial(read, id))
         except ValidationError as error:
             failures.append(error)
+        except (sqlite3.DataError, UnicodeError) as error:
+            # It has a value that is too large, or its id is not UTF-8.
+            failures.append(ValidationError(f"session {name(id)}: {error}"))
         else:
             yield found
     raise_together(failures)
@@ -216,8 +222,8 @@ class SessionSize:
         self._length += _ROW_LENGTH + sum(map(_length, values))
         if self._length > LENGTH_MAX:
             raise ValidationError(
-                f"session {self._session_id!r} has more than {LENGTH_MAX:,} characters of messages, the "
-                "maximum of a session in a database"
+                f"session {safe_repr(self._session_id)} has more than {LENGTH_MAX:,} characters of messages, "
+                "the maximum of a session in a database"
             )
 
 

@@ -35,7 +35,7 @@ from asm.formats.session_rows import (
 )
 from asm.formats.times import is_settled, modified_at
 from asm.models import EventType, SessionStatus
-from asm.validation import is_text
+from asm.validation import is_text, safe_repr
 
 FORMAT = "OpenAI Agents database"
 AGENT = "openai-agents"
@@ -62,7 +62,12 @@ _COUNTED = (
 def _read(path: Path) -> Iterator[Transcript]:
     with databases.reading(path) as database:
         found = database.read(lambda: list(_sessions(database)))
-        yield from databases.each(database, found, lambda each: _transcript(path, database, *each))
+        yield from databases.each(
+            database,
+            found,
+            lambda each: _transcript(path, database, *each),
+            name=lambda each: safe_repr(each[1]),
+        )
 
 
 READER = Reader(FORMAT, openai_agents_tables.sniff, read=_read, has_times=True)
@@ -77,7 +82,7 @@ def _sessions(database: Database) -> Iterator[tuple[Tables, Any]]:
 def _transcript(path: Path, database: Database, tables: Tables, id: Any) -> Transcript:
     """A session and its items."""
     if not isinstance(id, str) or not id:
-        raise ValidationError(f"the id of a session must be a text, not {id!r}")
+        raise ValidationError(f"the id of a session must be a text, not {safe_repr(id)}")
     row = openai_agents_tables.session(database, tables, id)
     items = list(openai_agents_tables.items(database, tables, id))
     times = [time for each in (row, *items) if (time := time_of(each.get("created_at"))) is not None]
@@ -95,7 +100,9 @@ def _transcript(path: Path, database: Database, tables: Tables, id: Any) -> Tran
         try:
             conversation.add(item)
         except ValidationError as error:
-            raise ValidationError(f"session {id!r}, item {item['id']}: {error}") from error
+            raise ValidationError(
+                f"session {safe_repr(id)}, item {safe_repr(item['id'])}: {error}"
+            ) from error
     conversation.end(is_final=is_settled(updated_at))
     rows.move_to(updated_at)
     taken = rows.take()
@@ -124,10 +131,11 @@ def _own_id(id: str, begun_at: datetime | None) -> str:
     """
     try:
         UUID(id)
+        named = id
     except ValueError:
         named = id if begun_at is None else f"{id}@{begun_at:%Y%m%dT%H%M%S}"
-        return named if is_text(named) else hashed_id("ses_", FORMAT, named)
-    return id
+    # A UUID may have any number of hyphens.
+    return named if is_text(named) else hashed_id("ses_", FORMAT, named)
 
 
 def _branches(turns: Mapping[Any, list[Turn]]) -> Document:

@@ -39,7 +39,7 @@ and updates the counter of its session, and reads an item as an event.""",
 The list of 10,000 sessions is beside its bare statement, without the sessions that are made of its rows.""",
     "langgraph": """\
 SqliteSaver writes a whole checkpoint as one value with one statement. asm writes each channel's value once
-for each version of it, so that a long thread with a large state stays small. It also keeps a row a thread.""",
+for each version of it, so that a long thread with a large state stays small, and has a row of its own.""",
 }
 """Why what is slower is slower."""
 

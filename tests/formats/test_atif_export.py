@@ -142,6 +142,26 @@ def test_values_that_only_python_can_encode_are_exported(where: Where) -> None:
     assert step["tool_calls"][0]["arguments"] == {"number": 10**30, "\ud83d": "\ud83d"}
 
 
+def test_a_cost_that_has_no_sum_is_left_out(where: Where) -> None:
+    costs = [1e308, 1e308, 10**400, -1, True, "1", 0.25]
+    usages = (event("token_usage_updated", {"cost_usd": cost}) for cost in costs)
+    document = of_events(where, [each for usage in usages for each in (said("Hi"), usage)])
+    assert document["final_metrics"]["total_cost_usd"] == 0.25
+
+
+def test_a_sub_agent_is_referred_to_once_by_calls_of_one_id(where: Where) -> None:
+    with asm.SessionStore(where.dsn) as store:
+        sub = asm.Session(
+            id="ses_2", agent_id="sub", parent_session_id="ses_1", metadata={"tool_use_id": "a"}
+        )
+        store.save_session(sub)
+    document = of_events(where, [called("a"), returned("a", "1"), called("a"), returned("a", "2")])
+    references = [
+        "subagent_trajectory_ref" in each for step in document["steps"] for each in results_of(step)
+    ]
+    assert references == [True, False]
+
+
 def test_an_image_is_a_part_of_its_message(where: Where) -> None:
     source = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
     content = [{"type": "text", "text": "See."}, {"type": "image", "source": source}]

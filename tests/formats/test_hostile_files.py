@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm.formats import import_files
+from asm.formats import databases, import_files
 from tests.formats.samples import SAMPLES, Sample
 from tests.formats.test_properties import a_store
 
@@ -214,3 +216,113 @@ def test_what_no_store_can_have_is_refused_with_the_number_of_its_line(
         assert "log.jsonl: line 2: " in str(failure)
         assert fault in str(failure)
         assert store.list_sessions() == []
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nothing")
+
+
+def _link_outside(path: Path) -> None:
+    path.unlink()
+    outside = path.parents[3] / "outside.txt"
+    outside.write_text('{"id": "outside"}')
+    path.symlink_to(outside)
+
+
+@pytest.mark.parametrize("place", [_make_folder, _make_pipe, _link_to_nothing, _link_outside])
+def test_what_is_no_file_of_a_conversation_is_read_as_if_it_were_absent(
+    place: Callable[[Path], None], tmp_path: Path
+) -> None:
+    (sample,) = (sample for sample in SAMPLES if sample.name == "OpenHands conversation")
+    imported = []
+    for change in (place, _remove):
+        folder = tmp_path / change.__name__ / "files"
+        folder.parent.mkdir()
+        first = sample.copied(folder)
+        change(first)
+        change(first.parents[1] / "base_state.json")
+        with a_store(folder.parent / "store.db") as store:
+            assert import_files(store, [folder]).failures == []
+            (session,) = store.list_sessions()
+            imported.append((session.id, [event.id for event in store.get_events(session.id)]))
+            assert import_files(store, [folder]).events == 0
+    assert imported[0] == imported[1]
+
+
+def test_ids_of_records_that_look_like_numbered_ones_lose_no_event(tmp_path: Path) -> None:
+    ids = ["a", "a#2", "a", "#2", None, None, "#1", "a#2"]
+    message = {"source": "user", "kind": "MessageEvent", "timestamp": "2026-02-03T09:00:00"}
+    records = [{"id": id, **message, "llm_message": {"content": "Hello."}} for id in ids]
+    path = tmp_path / "trajectory.json"
+    path.write_text(json.dumps(records))
+    with a_store(tmp_path / "store.db") as store:
+        assert import_files(store, [path]).events == len(ids) + 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "is_read"),
+    [
+        ("message_data", "cast(x'227bff22' as text)", True),
+        ("message_data", "zeroblob(140000000)", False),
+        ("session_id", "cast(x'ff' as text)", False),
+        ("session_id", "x'ff'", False),
+        ("session_id", f"'{'-' * 5_000}{'0' * 32}'", True),
+    ],
+)
+def test_one_session_of_a_database_does_not_hinder_the_others(
+    column: str, value: str, is_read: bool, tmp_path: Path
+) -> None:
+    # SQLite opens a file of any name.
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff?#%41.db"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            """
+            create table agent_sessions (session_id primary key, created_at, updated_at);
+            create table agent_messages (
+                id integer primary key, session_id references agent_sessions, message_data, created_at);
+            """
+        )
+        for name in ("'a'", "'b'", "'c'"):
+            values = {"session_id": name, "message_data": """'{"role": "user", "content": "Hello."}'"""}
+            values |= {column: value} if name == "'b'" else {}
+            connection.execute(f"insert into agent_sessions values ({values['session_id']}, 1, 1)")
+            connection.execute(
+                "insert into agent_messages (session_id, message_data, created_at) "
+                f"values ({values['session_id']}, {values['message_data']}, 1)"
+            )
+        connection.commit()
+    with a_store(tmp_path / "store.db") as store:
+        report = import_files(store, [path])
+        assert report.sessions == 2 + is_read
+        assert bool(report.failures) != is_read
+        assert all(len(str(failure)) < 1_000 for failure in report.failures)
+        assert import_files(store, [path]).sessions == 0
+
+
+def test_a_database_that_changes_whenever_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "changing.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("create table one (id)")
+    times = count(1)
+    with (
+        pytest.raises(asm.ValidationError, match="again and again"),
+        databases.reading(path) as database,
+    ):
+        database.read(lambda: os.utime(path, (0, next(times))))
+    assert next(times) < 100

@@ -156,11 +156,27 @@ def test_no_secret_of_the_configuration_is_stored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        *({"accessToken": "hidden"}, {"privateKey": "hidden"}, {"OPENAI_KEY_2": ["hidden"]}),
+        *(["--api-key", "hidden"], ["--api-key=hidden"], {"name": "API_KEY", "value": "hidden"}),
+        *("docker run -e OPENAI_API_KEY=hidden image", "export API_KEY='hidden and more'; ls"),
+        *("https://hidden@example.com/a", "https://example.com/?api_key=hidden&page=2"),
+        *("curl -H 'Authorization: Bearer hidden' x", "Authorization: hidden"),
+    ],
+    ids=str,
+)
+def test_a_secret_is_removed_wherever_a_setting_may_have_it(value: Any) -> None:
+    assert "hidden" not in str(without_secrets([value]))
+
+
+@pytest.mark.parametrize(
     "kept",
     [
         {"max_tokens": 5, "token_limit": 3, "api_key": None, "tokenizer": "gpt2"},
         {"keyword": "a", "cwd": "/home/key", "author": "ada", "path": "x=y", "password": ""},
-        ["KEYS=1", "https://example.com/a@b", "-e PAGER=cat"],
+        ["KEYS=1", "https://example.com/a@b", "-e PAGER=cat", "sorted(words, key=len)", "?page=2&x=y"],
+        ["--keep", "this", {"name": "PAGER", "value": "cat"}, "the authorization of a user"],
     ],
 )
 def test_what_is_no_secret_is_kept(kept: Any) -> None:

@@ -60,10 +60,14 @@ class Conversation:
         return self._record_id(record.get("id"))
 
     def _record_id(self, id: Any) -> str:
-        """The id of a record, or its number. An id that occurs again is told apart."""
+        """The id of a record, or its number. An id that occurs again is told apart.
+
+        So is one that might be an id with a number.
+        """
         own = str(id)[:255] if isinstance(id, str | int) and not isinstance(id, bool) else ""
         self._ids[own] += 1
-        return own if own and self._ids[own] == 1 else f"{own}#{self._ids[own]}"
+        is_alone = own and "#" not in own and self._ids[own] == 1
+        return own if is_alone else f"{own}#{self._ids[own]}"
 
     # What records say.
 

@@ -64,7 +64,9 @@ def is_event(head: bytes, *, in_list: bool) -> bool:
 
 
 def _is_part(path: Path, head: bytes) -> bool:
-    """Whether a file is a part of a conversation in a folder."""
+    """Whether a file is a part of a conversation in a folder. A link, which may lead anywhere, is none."""
+    if path.is_symlink():
+        return False
     if path.name == BASE_STATE:
         return head.startswith(b"{") and (path.parent / EVENTS).is_dir()
     if path.parent.name != EVENTS or _number(path) is None:
@@ -93,15 +95,26 @@ def _number(path: Path) -> int | None:
 def _event_files(folder: Path) -> list[Path]:
     """The files of events in a folder, in the order of the events."""
     with os.scandir(folder) as entries:
-        found = [(number, path) for each in entries if (number := _number(path := Path(each))) is not None]
+        found = [
+            (number, path)
+            for each in entries
+            if (number := _number(path := Path(each))) is not None and each.is_file(follow_symlinks=False)
+        ]
     return [path for _, path in sorted(found)]
 
 
 @lru_cache(maxsize=8)
 def _first_event(folder: Path, _changed_at: int) -> Path | None:
     """The first event in a folder. Events are only added behind it, so that it may be remembered."""
-    found = (path for path in _event_files(folder) if _is_part(path, text.read_head(path, _HEAD_BYTES)))
-    return next(found, None)
+    return next(filter(_may_be_part, _event_files(folder)), None)
+
+
+def _may_be_part(path: Path) -> bool:
+    """Whether a file is a part of a conversation, or cannot be read: reading the conversation says why."""
+    try:
+        return _is_part(path, text.read_head(path, _HEAD_BYTES))
+    except (OSError, ValidationError):
+        return True
 
 
 def _conversation_folder(path: Path) -> Path:
@@ -125,8 +138,13 @@ def _list_main_file(path: Path) -> Path | None:
 
 def _parts(path: Path) -> list[Path]:
     folder = _conversation_folder(path)
-    state = folder / BASE_STATE
-    return [*_event_files(folder / EVENTS), *([state] if state.is_file() else [])]
+    state = _state_file(folder)
+    return [*_event_files(folder / EVENTS), *([state] if state else [])]
+
+
+def _state_file(folder: Path) -> Path | None:
+    path = folder / BASE_STATE
+    return path if path.is_file() and not path.is_symlink() else None
 
 
 def _folder_session_id(path: Path, _head: bytes = b"") -> str | None:
@@ -138,8 +156,8 @@ def _folder_id(folder: Path) -> str | None:
 
     A folder of another name may be anywhere, and has none.
     """
-    state = folder / BASE_STATE
-    found = _ID.match(text.read_head(state, 1_024)) if state.is_file() else None
+    state = _state_file(folder)
+    found = _ID.match(text.read_head(state, 1_024)) if state else None
     if found is not None:
         id = found[1].decode("utf-8", "surrogateescape")
         return id if is_text(id) else hashed_id("ses_", FORMAT, id)
@@ -190,8 +208,8 @@ def _events(folder: Path) -> Iterator[Any]:
 
 def _state(folder: Path) -> Document:
     """The state of a conversation, {} if there is none, or it is being written."""
-    path = folder / BASE_STATE
-    if not path.is_file():
+    path = _state_file(folder)
+    if path is None:
         return {}
     try:
         state = text.parse_json(text.read_bytes(path))

@@ -24,7 +24,7 @@ from asm.cli.text import one_line, quantity
 from asm.dsn import parse_dsn
 from asm.errors import SessionNotFound, ValidationError
 from asm.export_files import jsonl, text
-from asm.formats import atif_export
+from asm.formats import atif_export, session_trees
 from asm.operations.exports import SessionExport
 from asm.store import SessionStore
 from asm.store_files import StoreFiles
@@ -129,7 +129,7 @@ def _write_lines(
 
 
 def _write_atif(store: SessionStore, session_id: str, file: BinaryIO) -> _Exported:
-    tree = asyncio.run(atif_export.read_tree(in_threads(store), session_id))
+    tree = asyncio.run(session_trees.read_tree(in_threads(store), session_id))
     file.write(atif_export.dump(tree))
     trees = list(tree.all())
     return _Exported(len(trees), sum(len(each.export.events) for each in trees))

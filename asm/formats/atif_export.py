@@ -8,14 +8,13 @@ inside the document. What ATIF has no place for is left out, and `notes` says ho
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from asm import documents
-from asm.async_store import AsyncSessionStore
 from asm.content import Media, Other, Text, Thinking, ToolCall, ToolResult, error_text
 from asm.conversation import Entry, as_text, entries_of
 from asm.documents import Document
@@ -23,19 +22,13 @@ from asm.enums import EventType
 from asm.errors import ValidationError
 from asm.formats.atif.steps import SUBAGENTS
 from asm.formats.atif.trajectory import FORMAT
+from asm.formats.session_trees import Tree
 from asm.models import Event, Run
-from asm.operations.exports import SessionExport
 from asm.provider_usage import token_usage
 from asm.usage import COST_USD_MAX
 from asm.validation import is_number
 
 SCHEMA_VERSION = "ATIF-v1.7"
-
-DEPTH_MAX = 8
-"""Levels of sub-agents."""
-
-SUBAGENTS_MAX = 1_000
-"""Sub-agents of one document, which is held in memory."""
 
 _CALL_IDS = ("tool_use_id", "tool_call_id", "call_id", "source_call_id")
 """The names in the metadata of a session under which it has the call that began it."""
@@ -54,55 +47,6 @@ _NOT_COUNTED = (EventType.RUN_STARTED, EventType.RUN_COMPLETED, EventType.TURN_C
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """A session, and the sessions that it began."""
-
-    export: SessionExport
-    children: list[Tree]
-
-    def all(self) -> Iterator[Tree]:
-        yield self
-        for child in self.children:
-            yield from child.all()
-
-
-async def read_tree(store: AsyncSessionStore, session_id: str) -> Tree:
-    """Read a session with its sub-agents. Each is a consistent snapshot of its own."""
-    return await _read_tree(store, session_id, {session_id}, 0)
-
-
-async def _read_tree(store: AsyncSessionStore, session_id: str, seen: set[str], depth: int) -> Tree:
-    export = await store.query.export_session(session_id)
-    children: list[Tree] = []
-    for id in await _children(store, session_id):
-        if id in seen:
-            continue
-        seen.add(id)
-        if len(seen) > SUBAGENTS_MAX or depth == DEPTH_MAX:
-            raise ValidationError(
-                f"session {session_id!r} has more than {SUBAGENTS_MAX:,} sub-agents or {DEPTH_MAX} levels of "
-                "them, the maximum of one document: export it as JSON Lines",
-                session_id=session_id,
-            )
-        children.append(await _read_tree(store, id, seen, depth + 1))
-    return Tree(export, children)
-
-
-async def _children(store: AsyncSessionStore, session_id: str) -> list[str]:
-    found: list[str] = []
-    cursor: str | None = None
-    while not found or cursor is not None:
-        page = await store.query.search_sessions(
-            parent_session_id=session_id, order_by="created_at_asc", cursor=cursor
-        )
-        found += [session.id for session in page]
-        cursor = page.cursor
-        if not found:
-            break
-    return found
 
 
 def sniff(head: bytes) -> bool:

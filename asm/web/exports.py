@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from asm import AsyncSessionStore, Event
 from asm.export_files import jsonl
-from asm.formats import atif_export
+from asm.formats import atif_export, session_trees
 from asm.web.blocks import Child, items_of
 from asm.web.budget import Budget
 from asm.web.pages import Pages
@@ -76,7 +76,7 @@ async def export_jsonl(request: Request) -> Response:
 
 async def export_atif(request: Request) -> Response:
     store: AsyncSessionStore = request.app.state.store
-    tree = await atif_export.read_tree(store, id_of(request))
+    tree = await session_trees.read_tree(store, id_of(request))
     document = await asyncio.to_thread(atif_export.dump, tree)
     headers = _as_file(tree.export.session.id, "atif.json")
     return Response(document, media_type="application/json", headers=headers)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import asm
-from asm.formats import atif_export, import_files
+from asm.formats import atif_export, import_files, session_trees
 from tests.conftest import Where, an_event
 from tests.contract.other_clients import ROOT
 from tests.formats.atif_rules import check_trajectory, results_of
@@ -26,7 +26,7 @@ Document = dict[str, Any]
 def exported(dsn: str, session_id: str) -> Document:
     async def read() -> bytes:
         async with asm.AsyncSessionStore(dsn) as store:
-            return atif_export.dump(await atif_export.read_tree(store, session_id))
+            return atif_export.dump(await session_trees.read_tree(store, session_id))
 
     document: Document = json.loads(asyncio.run(read()))
     check_trajectory(document)
@@ -202,7 +202,7 @@ def test_sessions_that_began_each_other_are_exported_once(where: Where) -> None:
 
 def test_too_many_levels_of_sub_agents_are_refused(where: Where) -> None:
     with asm.SessionStore(where.dsn) as store:
-        for number in range(1, atif_export.DEPTH_MAX + 3):
+        for number in range(1, session_trees.DEPTH_MAX + 3):
             parent = f"ses_{number - 1}" if number > 1 else None
             store.save_session(asm.Session(id=f"ses_{number}", agent_id="sub", parent_session_id=parent))
     with pytest.raises(asm.ValidationError, match="export it as JSON Lines"):

@@ -8,6 +8,7 @@ inside the document. What ATIF has no place for is left out, and `notes` says ho
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,9 @@ _NOT_COUNTED = (EventType.RUN_STARTED, EventType.RUN_COMPLETED, EventType.TURN_C
 
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
+_COST_LEAST = 1e-9
+"""A smaller difference of two sums of costs is one of their rounding."""
+
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
 
 
@@ -82,6 +86,7 @@ def _trajectory(tree: Tree, trajectory_id: str | None = None) -> Document:
     steps = _Steps(models, tree)
     for entry in entries_of(export.events):
         steps.add(entry)
+    steps.add_rest_of(export.runs)
     version = session.metadata.get("version")
     metrics = _final_metrics(export.runs, steps.steps)
     agent = {
@@ -324,6 +329,22 @@ class _Steps:
             step.cost_usd = (step.cost_usd or 0.0) + float(cost)
         if isinstance(model := event.data.get("model"), str) and step.model is None:
             step.model = model
+
+    def add_rest_of(self, runs: Iterable[Run]) -> None:
+        """Give the last step of the agent in each run the tokens and the cost that no event of the run has."""
+        told: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
+        costs: defaultdict[str | None, float] = defaultdict(float)
+        for step in self.steps:
+            told[step.event.run_id].update(step.counts)
+            costs[step.event.run_id] += step.cost_usd or 0.0
+        for run in runs:
+            step = self._last.get(run.id)
+            if step is None:
+                continue
+            rest = Counter(_counts(run.token_usage)) - told[run.id]
+            step.counts = dict(Counter(step.counts) + rest)
+            if (cost := (run.cost_usd or 0.0) - costs[run.id]) > _COST_LEAST:
+                step.cost_usd = (step.cost_usd or 0.0) + cost
 
 
 def _source(entry: Entry) -> str:

@@ -78,6 +78,10 @@ def test_what_was_imported_is_exported_with_all_calls_results_and_tokens(
             )
             assert document["final_metrics"].get("total_prompt_tokens", 0) == prompt + cached
             assert document["final_metrics"].get("total_cached_tokens", 0) == cached
+            # A reader sums the steps.
+            of_steps = [step.get("metrics", {}) for step in steps]
+            assert sum(each.get("prompt_tokens", 0) for each in of_steps) == prompt + cached
+            assert sum(each.get("cached_tokens", 0) for each in of_steps) == cached
 
 
 def test_a_turn_is_one_step_with_its_calls_their_results_and_its_tokens(where: Where) -> None:

@@ -63,7 +63,7 @@ def export(
     artifacts: bool,
     format: str,
 ) -> None:
-    """Export sessions as JSON Lines, or one of them as a trajectory or a page.
+    """Export sessions as JSON Lines, or one as a trajectory or a page.
 
     SESSION is the id of a session or its beginning, if no other id begins so. Each session is a
     consistent snapshot. `asm import` reads JSON Lines and trajectories.

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 import asm
 from asm.web import session
 from tests.conftest import an_event
+from tests.formats.atif_rules import check_trajectory
 
 _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 Viewer = tuple[TestClient, asm.SessionStore]
@@ -225,11 +226,17 @@ def test_what_is_exported_is_the_session(viewer: Viewer) -> None:
     assert re.findall(r"number (\d+)</p>", answer.text) == [str(n) for n in range(450)]
     # The file needs nothing else.
     assert not re.findall(r'(?:src|href)="(?!#|data:)', answer.text)
+    answer = client.get("/sessions/ses_1/export.atif.json")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="ses_1.atif.json"'
+    check_trajectory(answer.json())
+    assert len(answer.json()["steps"]) == 450
+    assert "/sessions/ses_1/export.atif.json" in client.get("/sessions/ses_1").text
 
 
 def test_what_is_not_there_is_an_error_that_says_so(viewer: Viewer) -> None:
     client, _ = viewer
-    for path in ("", "/events/1", "/events/1.json", "/export.html", "/export.jsonl", "/live", "/runs/x"):
+    exports = ("/export.html", "/export.jsonl", "/export.atif.json")
+    for path in ("", "/events/1", "/events/1.json", *exports, "/live", "/runs/x"):
         answer = client.get(f"/sessions/ses_none{path}")
         assert answer.status_code == 404, path
     assert client.get("/sessions/ses_none?after=x").status_code == 400

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 import asm
 from asm.web import session
 from tests.conftest import an_event
+from tests.formats.atif_rules import check_trajectory
 
 _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 Viewer = tuple[TestClient, asm.SessionStore]

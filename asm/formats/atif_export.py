@@ -331,20 +331,20 @@ class _Steps:
             step.model = model
 
     def add_rest_of(self, runs: Iterable[Run]) -> None:
-        """Give the last step of the agent in each run the tokens and the cost that no event of the run has."""
+        """Give the last step of the agent in each run the tokens and the cost that no event of it has."""
         told: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
         costs: defaultdict[str | None, float] = defaultdict(float)
         for step in self.steps:
             told[step.event.run_id].update(step.counts)
             costs[step.event.run_id] += step.cost_usd or 0.0
         for run in runs:
-            step = self._last.get(run.id)
-            if step is None:
+            last = self._last.get(run.id)
+            if last is None:
                 continue
-            rest = Counter(_counts(run.token_usage)) - told[run.id]
-            step.counts = dict(Counter(step.counts) + rest)
+            for name, number in (Counter(_counts(run.token_usage)) - told[run.id]).items():
+                last.counts[name] = last.counts.get(name, 0) + number
             if (cost := (run.cost_usd or 0.0) - costs[run.id]) > _COST_LEAST:
-                step.cost_usd = (step.cost_usd or 0.0) + cost
+                last.cost_usd = (last.cost_usd or 0.0) + cost
 
 
 def _source(entry: Entry) -> str:

@@ -196,6 +196,15 @@ def test_the_beginning_of_an_id_is_enough(migrated: str, store: asm.SessionStore
     assert output_of("show", "ses_1bb", "--dsn", migrated).startswith("Session ses_1bb ")
 
 
+def test_the_beginning_of_an_id_is_that_of_a_session_and_not_of_its_sub_agents(
+    migrated: str, store: asm.SessionStore
+) -> None:
+    for id in ("first_1", "first_1/agent-1", "first_1/agent-2", "other"):
+        store.save_session(asm.Session(id=id, agent_id="helper"))
+    assert output_of("show", "first", "--dsn", migrated).startswith("Session first_1 ")
+    assert output_of("show", "first_1/agent-1", "--dsn", migrated).startswith("Session first_1/agent-1 ")
+
+
 def test_an_ambiguous_beginning_is_an_error_with_the_candidates(
     migrated: str, store: asm.SessionStore
 ) -> None:

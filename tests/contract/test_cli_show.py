@@ -356,9 +356,11 @@ def test_a_lost_connection_is_reported_by_the_command_and_not_by_the_pool(
             " where datname = current_database() and pid <> pg_backend_pid()",
         )
         store.append_event(asm.Event(type="acme.tick", session_id=session.id))
-        read_until(process, "\n")
+        assert process.stdout is not None
+        # A query that was going on fails, and a connection that was idle is replaced.
+        process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        assert process.wait() in (1, 130)
         assert process.stderr is not None
         assert "psycopg" not in (printed := process.stderr.read()), printed
         assert "discarding" not in printed, printed

@@ -362,8 +362,9 @@ def test_a_schema_leaves_nothing_set_on_a_connection(dsn: str, opened: Opener) -
 # As the extension of Citus makes its list of distributed tables.
 DISTRIBUTED = """
 set allow_system_table_mods = on;
-create table pg_catalog.pg_dist_partition (logicalrelid regclass, partmethod "char");
-insert into pg_catalog.pg_dist_partition values ('{}asm_events', 'h'), ('{}asm_runs', 'h'), ('pg_class', 'h')
+create table pg_catalog.pg_dist_partition (logicalrelid regclass, partmethod "char", colocationid integer);
+insert into pg_catalog.pg_dist_partition
+values ('{}asm_events', 'h', 1), ('{}asm_runs', 'h', 1), ('pg_class', 'h', 1)
 """
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from asm.engine import group_commit, wait_queue
 from asm.engine.async_group_commit import AsyncGroupCommit
 from asm.engine.group_commit import GroupCommit, _ThreadRequest
 from asm.engine.script import Batchable
@@ -37,6 +38,13 @@ def until(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0)
+
+
+@pytest.fixture
+def no_batch_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a batch takes so long that the next one does not wait for it."""
+    monkeypatch.setattr(wait_queue, "SLOW_BATCH_S", DEADLINE_S)
+    monkeypatch.setattr(group_commit, "SLOW_BATCH_S", DEADLINE_S)
 
 
 # Threads.
@@ -133,18 +141,21 @@ def test_a_lone_thread_is_sent_at_once() -> None:
     assert group_commit.run(operation("a")) == "A"
 
 
+@pytest.mark.usefixtures("no_batch_is_slow")
 def test_waiting_threads_are_sent_together_and_each_gets_its_own_result() -> None:
     gate = Gate()
     assert append_together(gate, *"abcd") == capitals("abcd")
     assert gate.batches == [["a"], ["b", "c", "d"]]
 
 
+@pytest.mark.usefixtures("no_batch_is_slow")
 def test_a_refused_thread_fails_no_other() -> None:
     results = append_together(Gate(refuse_x), *"abcxde")
     assert str(results.pop("x")) == "refused"
     assert results == capitals("abcde")
 
 
+@pytest.mark.usefixtures("no_batch_is_slow")
 def test_an_interrupted_leader_fails_no_other() -> None:
     interrupts = [KeyboardInterrupt()]
 
@@ -158,6 +169,7 @@ def test_an_interrupted_leader_fails_no_other() -> None:
     assert results == capitals("acd")
 
 
+@pytest.mark.usefixtures("no_batch_is_slow")
 def test_an_interrupted_lone_thread_fails_no_other() -> None:
     def interrupt_first(items: list[str]) -> dict[str, str]:
         if items == ["a"]:

@@ -18,7 +18,7 @@ def find_session_id(store: SessionStore, prefix: str) -> str:
     ids = run_operation(store, listing.find_session_ids(prefix))
     if not ids:
         raise SessionNotFound(f"no session has the id {prefix!r}", session_id=prefix)
-    return _only(_without_subagents(ids), prefix, "sessions")
+    return _only(ids, prefix, "sessions")
 
 
 def find_run_id(store: SessionStore, prefix: str, *, session_id: str | None = None) -> str:
@@ -62,13 +62,6 @@ def complete_session_id(ctx: click.Context, _param: click.Parameter, incomplete:
         return []
 
 
-def _without_subagents(ids: Sequence[str]) -> Sequence[str]:
-    """Only the session, if all others are those of its sub-agents, such as `session/agent-1`."""
-    first = ids[0]
-    is_whole = len(ids) <= listing.CANDIDATES_MAX
-    return ids[:1] if is_whole and all(id.startswith(f"{first}/") for id in ids[1:]) else ids
-
-
 def _found(prefixes: Iterable[str] | None, find: Callable[[str], list[str]], plural: str) -> list[str] | None:
     if prefixes is None:
         return None
@@ -76,7 +69,8 @@ def _found(prefixes: Iterable[str] | None, find: Callable[[str], list[str]], plu
 
 
 def _only(ids: Sequence[str], prefix: str, plural: str) -> str:
-    if len(ids) == 1:
+    # The id of a sub-agent's session may be that of the session that began it, a slash and a name.
+    if len(ids) <= listing.CANDIDATES_MAX and all(id.startswith(f"{ids[0]}/") for id in ids[1:]):
         return ids[0]
     shown = ids[: listing.CANDIDATES_MAX]
     number = len(ids) if len(ids) == len(shown) else f"more than {len(shown)}"

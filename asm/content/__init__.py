@@ -8,11 +8,33 @@ no I/O, and it never raises: what it does not recognize is part of the result as
 and the command import it.
 """
 
-from asm.content.messages import ITEMS, MESSAGES, RESULTS, read_content, read_delta, session_title
-from asm.content.parts import Content, Delta, Media, Other, Part, Text, Thinking, ToolCall, ToolResult
+from asm.content.messages import (
+    FAILURES,
+    ITEMS,
+    MESSAGES,
+    RESULTS,
+    begun_by,
+    read_content,
+    read_delta,
+    session_title,
+)
+from asm.content.parts import (
+    IMAGE_TYPES,
+    Content,
+    Delta,
+    Media,
+    Other,
+    Part,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from asm.content.tools import error_text
 
 __all__ = [
+    "FAILURES",
+    "IMAGE_TYPES",
     "ITEMS",
     "MESSAGES",
     "RESULTS",
@@ -25,6 +47,7 @@ __all__ = [
     "Thinking",
     "ToolCall",
     "ToolResult",
+    "begun_by",
     "error_text",
     "read_content",
     "read_delta",

@@ -29,6 +29,17 @@ ITEMS = (
 MESSAGES = (EventType.MESSAGE_SENT, EventType.MESSAGE_RECEIVED, EventType.MESSAGE_STREAMED, *ITEMS)
 RESULTS = (EventType.TOOL_CALL_COMPLETED, EventType.TOOL_CALL_FAILED)
 
+FAILURES = (
+    EventType.ERROR_OCCURRED,
+    EventType.POLICY_VIOLATION,
+    EventType.RUN_FAILED,
+    EventType.RUN_TIMEOUT,
+    EventType.SESSION_FAILED,
+)
+"""The types of events that are errors, but for those of a tool."""
+
+_CALLS = ("tool_use_id", "tool_call_id", "call_id", "source_call_id")
+
 
 def read_content(type: str, data: Mapping[str, Any]) -> Content:
     """The content of an event of this type."""
@@ -56,6 +67,11 @@ def read_delta(data: Mapping[str, Any]) -> Delta | None:
         if isinstance(text := delta.get(name), str):
             return Delta(kind, text)
     return None
+
+
+def begun_by(metadata: Mapping[str, Any]) -> str | None:
+    """The id of the tool call that began a session, which its metadata names, such as a sub-agent's."""
+    return next((id for name in _CALLS if isinstance(id := metadata.get(name), str)), None)
 
 
 def session_title(metadata: Mapping[str, Any], messages: Iterable[Content]) -> str | None:

@@ -10,6 +10,10 @@ from asm.documents import Document
 P = TypeVar("P")
 
 
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+"""An SVG image is a document, which may contain links and scripts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """Text that was said."""

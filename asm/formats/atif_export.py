@@ -16,7 +16,18 @@ from typing import Any
 import orjson
 
 from asm import documents
-from asm.content import Media, Other, Text, Thinking, ToolCall, ToolResult, error_text
+from asm.content import (
+    FAILURES,
+    IMAGE_TYPES,
+    Media,
+    Other,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    begun_by,
+    error_text,
+)
 from asm.conversation import Entry, as_text, entries_of
 from asm.documents import Document
 from asm.enums import EventType
@@ -25,23 +36,12 @@ from asm.formats.atif.steps import SUBAGENTS
 from asm.formats.atif.trajectory import FORMAT
 from asm.formats.session_trees import Tree
 from asm.models import Event, Run
-from asm.provider_usage import token_usage
+from asm.provider_usage import TOKEN_COUNTS, token_usage
 from asm.usage import COST_USD_MAX
 from asm.validation import is_number
 
 SCHEMA_VERSION = "ATIF-v1.7"
 
-_CALL_IDS = ("tool_use_id", "tool_call_id", "call_id", "source_call_id")
-"""The names in the metadata of a session under which it has the call that began it."""
-
-_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-_ERRORS = (
-    EventType.ERROR_OCCURRED,
-    EventType.POLICY_VIOLATION,
-    EventType.RUN_FAILED,
-    EventType.RUN_TIMEOUT,
-    EventType.SESSION_FAILED,
-)
 _NOT_COUNTED = (EventType.RUN_STARTED, EventType.RUN_COMPLETED, EventType.TURN_COMPLETED)
 """Events that say what the document has without them."""
 
@@ -50,7 +50,7 @@ _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 _COST_LEAST = 1e-9
 """A smaller difference of two sums of costs is one of their rounding."""
 
-_COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
+_COUNTS = tuple(name for name in TOKEN_COUNTS if name != "total_tokens")
 
 
 def sniff(head: bytes) -> bool:
@@ -79,7 +79,7 @@ def _encoded(value: Any) -> Any:
     return orjson.Fragment(documents.dump(value, "value"))
 
 
-def _trajectory(tree: Tree, trajectory_id: str | None = None) -> Document:
+def _trajectory(tree: Tree) -> Document:
     export = tree.export
     session = export.session
     models = {run.id: model for run in export.runs if (model := _model(run)) is not None}
@@ -98,7 +98,7 @@ def _trajectory(tree: Tree, trajectory_id: str | None = None) -> Document:
         {
             "schema_version": SCHEMA_VERSION,
             "session_id": session.id,
-            "trajectory_id": trajectory_id or session.id,
+            "trajectory_id": session.id,
             "agent": _present(agent),
             "steps": [step.document(number) for number, step in enumerate(steps.steps, 1)]
             or [{"step_id": 1, "source": "system", "message": "The session has no messages."}],
@@ -113,10 +113,9 @@ def _by_call(children: Iterable[Tree]) -> dict[str, list[str]]:
     """The ids of sub-agents by the calls that began them."""
     found: dict[str, list[str]] = {}
     for child in children:
-        metadata = child.export.session.metadata
-        call = next((id for name in _CALL_IDS if isinstance(id := metadata.get(name), str)), None)
-        if call is not None:
-            found.setdefault(call, []).append(child.export.session.id)
+        session = child.export.session
+        if (call_id := begun_by(session.metadata)) is not None:
+            found.setdefault(call_id, []).append(session.id)
     return found
 
 
@@ -221,7 +220,7 @@ class _Steps:
             self._count(event)
         elif event.type == SUBAGENTS:
             self._refer(event)
-        elif event.type in _ERRORS:
+        elif event.type in FAILURES:
             self._begin("system", event).texts.append(error_text(event.data))
         elif entry.is_message or any(isinstance(part, ToolCall | ToolResult) for part in entry.content.parts):
             self._add_content(entry)
@@ -363,7 +362,7 @@ def _text(part: Any) -> str:
 
 
 def _image(part: Any) -> Document | None:
-    if not (isinstance(part, Media) and part.media_type in _IMAGES and part.encoded):
+    if not (isinstance(part, Media) and part.media_type in IMAGE_TYPES and part.encoded):
         return None
     source = {"media_type": part.media_type, "path": f"data:{part.media_type};base64,{part.encoded}"}
     return {"type": "image", "source": source}

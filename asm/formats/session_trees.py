@@ -54,12 +54,11 @@ async def _read_tree(store: AsyncSessionStore, session_id: str, seen: set[str], 
 async def _children(store: AsyncSessionStore, session_id: str) -> list[str]:
     found: list[str] = []
     cursor: str | None = None
-    while not found or cursor is not None:
+    while True:
         page = await store.query.search_sessions(
             parent_session_id=session_id, order_by="created_at_asc", cursor=cursor
         )
         found += [session.id for session in page]
         cursor = page.cursor
-        if not found:
-            break
-    return found
+        if cursor is None:
+            return found

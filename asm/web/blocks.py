@@ -12,7 +12,18 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from asm import Event, EventType, Session
-from asm.content import RESULTS, Media, Other, Text, Thinking, ToolCall, ToolResult, error_text
+from asm.content import (
+    IMAGE_TYPES,
+    RESULTS,
+    Media,
+    Other,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    begun_by,
+    error_text,
+)
 from asm.content.fields import text_or_none
 from asm.conversation import SHELLS, Entry, as_text, entries_of, multiline
 from asm.shown import prose
@@ -26,9 +37,6 @@ _FOLDED_LENGTH = 400
 
 _NAME_LENGTH = 80
 _OPEN_LINES_MAX = 24
-_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-"""An SVG image is a document, which may contain links and scripts."""
-
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s_-]+={0,2}\s*\Z")
 _OF_ADDRESSES = str.maketrans("-_", "+/")
 """Google's SDK and pydantic-ai have the variant of base64 that is meant for addresses."""
@@ -120,10 +128,8 @@ def _by_call(children: Iterable[Child]) -> Mapping[str, list[Child]]:
     """The sub-sessions by the ids of the tool calls that began them, which their metadata names."""
     found: dict[str, list[Child]] = {}
     for child in children:
-        for name in ("tool_use_id", "tool_call_id", "call_id", "source_call_id"):
-            if isinstance(id := child.session.metadata.get(name), str):
-                found.setdefault(id, []).append(child)
-                break
+        if (id := begun_by(child.session.metadata)) is not None:
+            found.setdefault(id, []).append(child)
     return found
 
 
@@ -290,7 +296,7 @@ class _Reader:
         return Result(event.sequence_number, result.failed, bodies, took)
 
     def _media(self, media: Media) -> Block:
-        shows = media.kind == "image" and media.media_type in _IMAGES and media.encoded
+        shows = media.kind == "image" and media.media_type in IMAGE_TYPES and media.encoded
         if shows and self._budget.take_image(media.encoded) and _BASE64.match(media.encoded):
             source = Markup(
                 f"data:{media.media_type};base64,{''.join(media.encoded.split()).translate(_OF_ADDRESSES)}"

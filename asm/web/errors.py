@@ -9,17 +9,10 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from asm import AsyncSessionStore, Event, EventType
-from asm.content import ITEMS, ToolResult, read_content
+from asm.content import FAILURES, ITEMS, ToolResult, read_content
 from asm.web.budget import size_of
 
-TYPES = (
-    EventType.TOOL_CALL_FAILED,
-    EventType.ERROR_OCCURRED,
-    EventType.POLICY_VIOLATION,
-    EventType.RUN_FAILED,
-    EventType.RUN_TIMEOUT,
-    EventType.SESSION_FAILED,
-)
+TYPES = (EventType.TOOL_CALL_FAILED, *FAILURES)
 """The types of events that are errors."""
 
 LISTED_MAX = 12

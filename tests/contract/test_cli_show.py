@@ -14,7 +14,7 @@ import pytest
 from rich.cells import cell_len
 
 import asm
-from tests.conftest import POSTGRES
+from tests.conftest import POSTGRES, an_event
 from tests.contract.other_clients import fetch_rows, only
 from tests.contract.test_cli import (
     COLOUR,
@@ -201,8 +201,11 @@ def test_the_beginning_of_an_id_is_that_of_a_session_and_not_of_its_sub_agents(
 ) -> None:
     for id in ("first_1", "first_1/agent-1", "first_1/agent-2", "other"):
         store.save_session(asm.Session(id=id, agent_id="helper"))
+        store.append_event(an_event(id))
     assert output_of("show", "first", "--dsn", migrated).startswith("Session first_1 ")
     assert output_of("show", "first_1/agent-1", "--dsn", migrated).startswith("Session first_1/agent-1 ")
+    found = json.loads(output_of("search", "events", "--session", "first", "--json", "--dsn", migrated))
+    assert {event["session_id"] for event in found["items"]} == {"first_1"}
 
 
 def test_an_ambiguous_beginning_is_an_error_with_the_candidates(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,22 @@ def test_an_image_in_its_address_is_a_block_with_its_bytes(tmp_path: Path) -> No
 def test_without_times_the_file_has_the_time(tmp_path: Path) -> None:
     found = read_one(tmp_path, trajectory(asked(), answered())).events
     assert {event.timestamp.timestamp() for event in found} == {MODIFIED_AT}
+
+
+def test_the_parts_of_a_session_without_times_are_listed_in_their_order(where: Where, tmp_path: Path) -> None:
+    names = [f"trajectory.cont-{number}.json" for number in range(1, 9)]
+    for number, (name, following) in enumerate(pairwise(["trajectory.json", *names, None])):
+        ref = {} if following is None else {"continued_trajectory_ref": following}
+        write(tmp_path / str(name), trajectory(asked(f"part {number}"), answered(), **ref))
+    imported(where, tmp_path)
+    with asm.SessionStore(where.dsn) as store:
+        assert [run.input for run in store.list_runs("s")] == [f"part {number}" for number in range(9)]
+
+
+def test_a_trajectory_that_names_itself_as_its_parent_has_none(tmp_path: Path) -> None:
+    agent = {"name": "a", "version": "1", "extra": {"parent_session_id": "s"}}
+    session = read_one(tmp_path, trajectory(answered(), agent=agent)).session
+    assert (session.parent_session_id, session.tags) == (None, ())
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from asm.documents import Document
@@ -142,7 +142,8 @@ class SessionBuilder:
         segment = segments[0]
         extra = object_of(segment.agent, "extra")
         times = [time for each in segments for step in each.steps if (time := time_of(step.get("timestamp")))]
-        parent_id = parent_id or _text(extra.get("parent_session_id"))
+        named = _text(extra.get("parent_session_id"))
+        parent_id = parent_id or (None if named == id else named)
         version = without({"version": segment.agent.get("version")})
         self.rows = SessionRows(
             FORMAT,
@@ -182,7 +183,10 @@ class SessionBuilder:
 
     def _add_run(self, segment: Segment) -> None:
         """Add a run for a trajectory, or for the next part of one."""
-        key, model = segment.key, _model(segment)
+        key, model, before = segment.key, _model(segment), self._last_run
+        if before is not None and self.rows.at <= before.started_at:
+            # Runs are listed by the times of their starts, and a file without times has one.
+            self.rows.go_to(before.started_at + timedelta(microseconds=1))
         run = self.rows.begin_run(key, _input(segment.steps), provider_of(model))
         run.metadata = {"file": segment.file, **_about(segment.document)}
         self._last_run = run

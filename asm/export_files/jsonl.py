@@ -252,7 +252,11 @@ class _LineReader:
     def check_header(self) -> None:
         version = self._values.get("version")
         if self._values.get("format") != FORMAT or not isinstance(version, int):
-            raise _invalid(self.number, f"expected the header of an export, with the format {FORMAT!r}")
+            raise _invalid(
+                self.number,
+                f"expected the header of an export, with the format {FORMAT!r}: give a file of another "
+                "tool by its path",
+            )
         if version != VERSION:
             raise _invalid(
                 self.number,

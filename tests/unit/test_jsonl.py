@@ -214,7 +214,10 @@ def test_an_export_of_a_newer_version_is_refused() -> None:
 
 @pytest.mark.parametrize("header", [b'{"format": "asm-export"}', b'{"format": "other", "version": 1}', b"{}"])
 def test_an_invalid_header_is_refused(header: bytes) -> None:
-    with pytest.raises(asm.ValidationError, match=r"^line 1: expected the header of an export"):
+    with pytest.raises(
+        asm.ValidationError,
+        match=r"^line 1: expected the header .*: give a file .* by its path",
+    ):
         read([header])
 
 

@@ -270,18 +270,18 @@ class Postgres:
         """Begin, identify the transaction and execute the first query, in one round trip; the rest to do."""
         script, started_at = iter(operation), time.perf_counter()
         query = next(script)
-        found = list(parts(self.queries[query.query], query.params))
+        sql = self.queries[query.query].render(query.params).statements[0].sql
         is_direct = self._prepare and connection.fast_path.prepares
         first = commit.select(self._timeouts.settings, connection.server)
-        statements = [(first, {}), *((part.sql, part.params) for part in found)]
+        statements = [(first, {}), (sql, query.params)]
         gen = connection.fast_path.execute_pipeline(statements, is_direct, commits=False)
-        [identity], *rows = connection.run(gen, self._timeouts.in_transaction)
+        [identity], rows = connection.run(gen, self._timeouts.in_transaction)
         commit.identify(identity, connection.server)
         if is_direct and commit.transaction is not None:
             connection.server = commit.transaction.server
         if self.log.slow_s is not None or logger.isEnabledFor(DEBUG):
             self.log.executed(operation, started_at, query)
-        return resume(script, merged(list(zip(found, rows, strict=True))))
+        return resume(script, rows)
 
     def _autocommit_borrowed(
         self, connection: Connection[Any], query: Query[Any], lock_timeout_s: float | None
